@@ -1,0 +1,110 @@
+package portmap
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// MAC is a link-layer address; the zero value means that the link has none
+// (a point-to-point link) or that it is not known.
+type MAC [6]byte
+
+// String gives the usual colon form, or "" for the zero value.
+func (m MAC) String() string {
+	if m == (MAC{}) {
+		return ""
+	}
+	var b strings.Builder
+	for i, o := range m {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(hex.EncodeToString([]byte{o}))
+	}
+	return b.String()
+}
+
+// ParseMAC reads six octets in the colon form, either case.
+func ParseMAC(s string) (MAC, error) {
+	var m MAC
+	parts := strings.Split(s, ":")
+	if len(parts) != len(m) {
+		return MAC{}, fmt.Errorf("not a MAC address: %q", s)
+	}
+	for i, p := range parts {
+		o, err := hex.DecodeString(p)
+		if err != nil || len(o) != 1 {
+			return MAC{}, fmt.Errorf("not a MAC address: %q", s)
+		}
+		m[i] = o[0]
+	}
+	return m, nil
+}
+
+// Via says in which language, or by whose hand, a request came.
+type Via uint8
+
+// The ways a request can come in.
+const (
+	ViaUPnP Via = iota + 1
+	ViaNATPMP
+	ViaPCP
+	ViaOwner // the control socket
+)
+
+// String gives the word the configuration and the JSON use.
+func (v Via) String() string {
+	switch v {
+	case ViaUPnP:
+		return "upnp"
+	case ViaNATPMP:
+		return "natpmp"
+	case ViaPCP:
+		return "pcp"
+	case ViaOwner:
+		return "owner"
+	}
+	return fmt.Sprintf("via(%d)", uint8(v))
+}
+
+// Client is who asks. Every field comes from the socket and the neighbour
+// table, never from what the client wrote.
+type Client struct {
+	Addr      netip.Addr // unmapped, without zone
+	MAC       MAC
+	Interface string // the LAN interface the request came in by
+	Name      string // a host name for people, or ""; never decides anything but a "host:" rule
+	Via       Via
+}
+
+// Owner is what must be equal for two requests to be from the same client:
+// address and MAC and arrival interface (design: section 5). It is comparable.
+type Owner struct {
+	Interface string
+	Addr      netip.Addr
+	MAC       MAC
+}
+
+// Owner gives the client's identity.
+func (c Client) Owner() Owner {
+	return Owner{Interface: c.Interface, Addr: c.Addr, MAC: c.MAC}
+}
+
+// Device is the unit that quotas count by: the MAC where the link has one, so
+// that many addresses of one machine share one quota (abuse case K2), else the
+// address.
+type Device struct {
+	Interface string
+	MAC       MAC
+	Addr      netip.Addr // only where the MAC is zero
+}
+
+// Device gives the unit of quota that the owner belongs to.
+func (o Owner) Device() Device {
+	if o.MAC != (MAC{}) {
+		return Device{Interface: o.Interface, MAC: o.MAC}
+	}
+	return Device{Interface: o.Interface, Addr: o.Addr}
+}

@@ -1,0 +1,116 @@
+package portmap
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Kind is what is opened: a translated IPv4 port or an IPv6 pinhole.
+type Kind uint8
+
+// The kinds.
+const (
+	NAT4 Kind = iota
+	Pinhole6
+)
+
+// Transport is the IP protocol number of a mapping; TCP and UDP, nothing else.
+type Transport uint8
+
+// The transports.
+const (
+	TCP Transport = 6
+	UDP Transport = 17
+)
+
+// String gives the word the configuration and the JSON use.
+func (t Transport) String() string {
+	switch t {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return "protocol " + strconv.Itoa(int(t))
+}
+
+// Valid says whether t is one of the two transports.
+func (t Transport) Valid() bool { return t == TCP || t == UDP }
+
+// Remote limits who may use a mapping: a source prefix and a source port.
+type Remote struct {
+	Prefix netip.Prefix // valid, masked
+	Port   uint16       // 0: any
+}
+
+// MaxDescription is how many bytes of a description are kept.
+const MaxDescription = 256
+
+// Request is one wish for a mapping, already decoded and bounded, from any
+// protocol. Adding, renewing and changing are the same wish: the state that
+// should hold afterwards.
+type Request struct {
+	Client      Client
+	Kind        Kind
+	Transport   Transport
+	Internal    netip.AddrPort // the address must be the client's own
+	External    netip.AddrPort // port 0: any; the address is a hint and may be zero
+	Remotes     []Remote       // empty: anyone
+	Lifetime    time.Duration  // 0: as long as is allowed
+	Exact       bool           // this external port or nothing
+	Disabled    bool           // kept and listed, but closed (UPnP's NewEnabled 0)
+	Nonce       Nonce          // PCP only
+	Description string         // untrusted text, capped at MaxDescription
+}
+
+// Nonce is PCP's mapping nonce (RFC 6887 section 11.1). It is a secret between
+// the client and the gate and is never shown to anybody.
+type Nonce [12]byte
+
+// String hides the nonce from logs.
+func (Nonce) String() string { return "(nonce)" }
+
+// Mapping is one granted hole.
+type Mapping struct {
+	ID          uint64 // unique for the life of the table, never reused
+	Client      Client // who asked for it first; Via says in which language
+	Kind        Kind
+	Transport   Transport
+	Internal    netip.AddrPort
+	External    netip.AddrPort // the address may be zero while the WAN has none
+	Remotes     []Remote
+	Disabled    bool
+	Description string
+	Rule        string // the name of the owner's rule that allowed it, or ""
+	Nonce       Nonce
+	Created     time.Time // carries a monotonic reading, as does Expires
+	Expires     time.Time // zero: never (only the owner can make such a one)
+}
+
+// Left gives the time until the mapping ends, 0 when it is over, and -1 when it
+// never ends.
+func (m *Mapping) Left(now time.Time) time.Duration {
+	if m.Expires.IsZero() {
+		return -1
+	}
+	return max(0, m.Expires.Sub(now))
+}
+
+// String is for logs and test output: "udp 5000 -> 192.168.1.20:5000".
+func (m *Mapping) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %d -> %s", m.Transport, m.External.Port(), m.Internal)
+	for _, r := range m.Remotes {
+		fmt.Fprintf(&b, " from %s", r.Prefix)
+		if r.Port != 0 {
+			fmt.Fprintf(&b, " port %d", r.Port)
+		}
+	}
+	if m.Disabled {
+		b.WriteString(" (disabled)")
+	}
+	return b.String()
+}

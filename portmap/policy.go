@@ -1,0 +1,91 @@
+package portmap
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Action is what a policy says to a request.
+type Action uint8
+
+// The actions. Ask refuses, and tells the owner that somebody asked.
+const (
+	Deny Action = iota
+	Allow
+	Ask
+)
+
+// String gives the word the configuration and the JSON use.
+func (a Action) String() string {
+	switch a {
+	case Allow:
+		return "allow"
+	case Ask:
+		return "ask"
+	}
+	return "deny"
+}
+
+// Policy decides; it is pure, quick, and safe for concurrent use.
+type Policy interface {
+	Decide(Request, Facts) Decision
+}
+
+// Facts is what a policy may know of the world when it decides. It is a value:
+// deciding twice over the same facts gives the same verdict.
+type Facts struct {
+	Now            time.Time
+	View           *View                 // the gateway's network, never nil
+	Renewal        bool                  // the client already holds this mapping: quotas and rates do not apply
+	Mappings       int                   // all mappings in the table
+	ClientMappings int                   // those of this client's device
+	RuleMappings   func(rule string) int // those of this client's device that the named rule allowed; may be nil
+	GrantReadyAt   time.Time             // the grant limiter's state for this device, see Decision.GrantReadyAt
+}
+
+// Decision is a verdict, with a sentence that a person understands.
+type Decision struct {
+	Action Action
+	Reason Reason // NoReason when allowed
+	Detail string // the sentence; never empty when not allowed
+	Rule   string // the owner's rule that decided, or ""
+	Wall   bool   // true: no rule could have allowed it
+
+	// OverExternalPort is true when the same request with another external
+	// port might be allowed: who asked for any port gets another one.
+	OverExternalPort bool
+
+	MaxLifetime time.Duration // 0: no limit but the engine's own
+
+	// GrantReadyAt is the limiter's state after this grant (generic cell rate
+	// algorithm: the theoretical arrival time), to be kept if it is committed.
+	GrantReadyAt time.Time
+}
+
+// View is the gateway's own network at one moment. It is immutable once
+// published; a change makes a new one.
+type View struct {
+	WAN      string     // the WAN interface, "" while there is none
+	WANUp    bool       // the link is up and has an address
+	External netip.Addr // the address clients are told; zero while unknown
+	Private  bool       // External cannot be reached from the Internet, and the owner did not allow that
+	LAN      map[string]LAN
+	Local    map[netip.Addr]struct{} // every address of the gateway itself, WAN included
+	WANAddrs []netip.Addr            // those of the WAN interface
+}
+
+// LAN is one served interface.
+type LAN struct {
+	Prefixes []netip.Prefix // on-link, masked; with the owner's extra_prefixes
+	Addrs    []netip.Addr   // the gateway's own addresses there
+}
+
+// OnLink says whether a is inside one of the interface's prefixes.
+func (l LAN) OnLink(a netip.Addr) bool {
+	for _, p := range l.Prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

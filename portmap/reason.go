@@ -1,0 +1,136 @@
+package portmap
+
+import "errors"
+
+// Reason is why something was refused or ended. The set is closed: each
+// protocol has one table that turns every Reason into its own code, and a test
+// walks the whole set through each table.
+type Reason uint8
+
+// The reasons. The comment of each says what a person should understand.
+const (
+	NoReason Reason = iota
+
+	// What no rule can allow (policy/walls.go).
+	NotRequester    // the target is another host than the one that asks
+	NotAHost        // the target is no host on a LAN: broadcast, multicast, reserved, the WAN address
+	GatewayTarget   // the target is the gateway itself
+	OffLink         // the client is not on the network of the interface it came in by
+	BadTransport    // neither TCP nor UDP
+	BadPort         // port 0 where a port is needed
+	ForbiddenPort   // a Tier 0 port, which is never mapped
+	PrivilegedPort  // a Tier 1 port that no rule of the owner allows by naming it
+	BadRemote       // a restriction that cannot be enforced
+	IdentityChanged // the address now answers with another MAC than the mapping's owner
+
+	// What the owner decided.
+	RuleDenied    // a rule of the owner
+	DefaultDenied // policy.default is deny
+	NeedsApproval // the owner is asked first
+	ClientQuota   // limits.mappings_per_client, or a rule's max_mappings
+	TotalQuota    // limits.mappings
+	GrantRate     // limits.grants_per_second
+
+	// What stands in the way.
+	PortTaken      // another client holds the external port
+	PortReserved   // another client holds, or may still renew, this port or its companion
+	PortInUse      // the gateway listens there, or the owner's own rules forward it
+	NoPorts        // no external port is left that policy permits
+	NoAddress      // the WAN has no address
+	PrivateAddress // the WAN address is private, so nobody could reach the port
+	NoSuchMapping
+	FirewallFailed // the kernel refused; nothing was changed
+	Busy           // the engine's queue is full, or the gate is stopping
+
+	// How a mapping ended.
+	Ended   // its lease ran out
+	Removed // its client deleted it
+	Revoked // the owner deleted it, or its client is gone
+
+	reasonCount // keep last
+)
+
+// Reasons lists every Reason but NoReason, for the tests that walk the set.
+func Reasons() []Reason {
+	all := make([]Reason, 0, reasonCount-1)
+	for r := NoReason + 1; r < reasonCount; r++ {
+		all = append(all, r)
+	}
+	return all
+}
+
+var reasonNames = [reasonCount]string{
+	NoReason:        "",
+	NotRequester:    "not-requester",
+	NotAHost:        "not-a-host",
+	GatewayTarget:   "gateway-target",
+	OffLink:         "off-link",
+	BadTransport:    "bad-transport",
+	BadPort:         "bad-port",
+	ForbiddenPort:   "forbidden-port",
+	PrivilegedPort:  "privileged-port",
+	BadRemote:       "bad-remote",
+	IdentityChanged: "identity-changed",
+	RuleDenied:      "rule-denied",
+	DefaultDenied:   "default-denied",
+	NeedsApproval:   "needs-approval",
+	ClientQuota:     "client-quota",
+	TotalQuota:      "total-quota",
+	GrantRate:       "grant-rate",
+	PortTaken:       "port-taken",
+	PortReserved:    "port-reserved",
+	PortInUse:       "port-in-use",
+	NoPorts:         "no-ports",
+	NoAddress:       "no-address",
+	PrivateAddress:  "private-address",
+	NoSuchMapping:   "no-such-mapping",
+	FirewallFailed:  "firewall-failed",
+	Busy:            "busy",
+	Ended:           "ended",
+	Removed:         "removed",
+	Revoked:         "revoked",
+}
+
+// String gives the word used in JSON and in the log.
+func (r Reason) String() string {
+	if r < reasonCount {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// Error is a refusal. Reason is what programs branch on, Detail a sentence for
+// people (it may quote capped client text with %q), Err the cause if any.
+type Error struct {
+	Reason Reason
+	Detail string
+	Err    error
+}
+
+// Error gives the sentence, or the reason's word where there is none.
+func (e *Error) Error() string {
+	s := e.Detail
+	if s == "" {
+		s = e.Reason.String()
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ReasonOf gives the Reason inside err, or NoReason where err is nil. An error
+// that carries none is a failure of the gate itself: FirewallFailed.
+func ReasonOf(err error) Reason {
+	if err == nil {
+		return NoReason
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return FirewallFailed
+}
