@@ -54,6 +54,10 @@ type Decision struct {
 	// OverExternalPort is true when the same request with another external
 	// port might be allowed: who asked for any port gets another one.
 	OverExternalPort bool
+	// Elsewhere says where such a port may be found, when the owner's rules
+	// permit only some; nil means anywhere. It is a hint: each candidate is
+	// decided upon again.
+	Elsewhere []PortRange
 
 	MaxLifetime time.Duration // 0: no limit but the engine's own
 
@@ -61,6 +65,12 @@ type Decision struct {
 	// algorithm: the theoretical arrival time), to be kept if it is committed.
 	GrantReadyAt time.Time
 }
+
+// PortRange is First..Last, inclusive, First <= Last.
+type PortRange struct{ First, Last uint16 }
+
+// Contains says whether p lies in the range.
+func (r PortRange) Contains(p uint16) bool { return r.First <= p && p <= r.Last }
 
 // View is the gateway's own network at one moment. It is immutable once
 // published; a change makes a new one.

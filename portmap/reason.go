@@ -22,6 +22,7 @@ const (
 	PrivilegedPort  // a Tier 1 port that no rule of the owner allows by naming it
 	BadRemote       // a restriction that cannot be enforced
 	IdentityChanged // the address now answers with another MAC than the mapping's owner
+	NotOwner        // the mapping is another client's
 
 	// What the owner decided.
 	RuleDenied    // a rule of the owner
@@ -71,6 +72,7 @@ var reasonNames = [reasonCount]string{
 	PrivilegedPort:  "privileged-port",
 	BadRemote:       "bad-remote",
 	IdentityChanged: "identity-changed",
+	NotOwner:        "not-owner",
 	RuleDenied:      "rule-denied",
 	DefaultDenied:   "default-denied",
 	NeedsApproval:   "needs-approval",

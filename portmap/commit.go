@@ -1,0 +1,162 @@
+package portmap
+
+import (
+	"slices"
+	"time"
+)
+
+// Commit gives the table after the change; it cannot fail. The change must have
+// been planned on this very table.
+func (t *Table) Commit(c Change) *Table {
+	next := *t
+	next.revision++
+	if c.Old != nil {
+		next.drop(c.Old)
+	}
+	if c.New != nil {
+		next.put(c.New)
+	}
+	if c.Event == Granted && c.New != nil {
+		next.lastID = c.New.ID
+		next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
+	}
+	if c.New == nil && !c.holdUntil.IsZero() {
+		next.hold(c.Old, c.holdUntil)
+	}
+	return &next
+}
+
+// The methods below build the new table in place; t is not published yet.
+
+func (t *Table) put(m *Mapping) {
+	port, owner := int(m.External.Port()), m.Client.Owner()
+	s, _ := t.ports.get(port)
+	for _, h := range s.holds {
+		if h.transport == m.Transport {
+			t.holds = t.holds.without(h.until)
+		}
+	}
+	s = slot{
+		mappings: append(slices.Clone(s.mappings), m),
+		holds:    without(s.holds, func(h hold) bool { return h.transport == m.Transport }),
+	}
+	t.ports = t.ports.with(port, s)
+	own := t.Of(owner).own
+	if own.cmp == nil {
+		own = newOwn()
+	}
+	t.clients = t.clients.with(owner, own.with(m.ID, m))
+	if !m.Expires.IsZero() {
+		t.leases = t.leases.with(deadline{m.Expires, m.ID}, m)
+	}
+	t.count++
+	t.countDevice(m, +1)
+}
+
+func (t *Table) drop(m *Mapping) {
+	port, owner := int(m.External.Port()), m.Client.Owner()
+	s, _ := t.ports.get(port)
+	s.mappings = without(s.mappings, func(o *Mapping) bool { return o == m })
+	t.setSlot(port, s)
+	if own := t.Of(owner).own.without(m.ID); own.len() > 0 {
+		t.clients = t.clients.with(owner, own)
+	} else {
+		t.clients = t.clients.without(owner)
+	}
+	if !m.Expires.IsZero() {
+		t.leases = t.leases.without(deadline{m.Expires, m.ID})
+	}
+	t.count--
+	t.countDevice(m, -1)
+}
+
+func (t *Table) setSlot(port int, s slot) {
+	if s.empty() {
+		t.ports = t.ports.without(port)
+	} else {
+		t.ports = t.ports.with(port, s)
+	}
+}
+
+func (t *Table) countDevice(m *Mapping, by int) {
+	key := m.Client.Owner().Device()
+	dev, known := t.devices.get(key)
+	if known && dev.mappings == 0 {
+		t.idle--
+	}
+	dev.mappings += by
+	if dev.mappings == 0 {
+		t.idle++
+	}
+	t.devices = t.devices.with(key, dev)
+	if m.Rule == "" {
+		return
+	}
+	rk := ruleKey{key, m.Rule}
+	if n, _ := t.rules.get(rk); n+by > 0 {
+		t.rules = t.rules.with(rk, n+by)
+	} else {
+		t.rules = t.rules.without(rk)
+	}
+}
+
+func (t *Table) limitGrants(key Device, readyAt time.Time) {
+	dev, _ := t.devices.get(key)
+	dev.grantReadyAt = readyAt
+	t.devices = t.devices.with(key, dev)
+}
+
+func (t *Table) hold(m *Mapping, until time.Time) {
+	port := int(m.External.Port())
+	h := hold{port: port, transport: m.Transport, owner: m.Client.Owner(), until: deadline{until, m.ID}}
+	s, _ := t.ports.get(port)
+	t.ports = t.ports.with(port, slot{mappings: s.mappings, holds: append(slices.Clone(s.holds), h)})
+	t.holds = t.holds.with(h.until, h)
+}
+
+// tidy gives the table without the holds that are over and without devices
+// that have neither mappings nor a grant limiter that still matters.
+func (t *Table) tidy(now time.Time) *Table {
+	next := *t
+	for d, h := range t.holds.all() {
+		if d.at.After(now) {
+			break
+		}
+		next.holds = next.holds.without(d)
+		s, _ := next.ports.get(h.port)
+		s.holds = without(s.holds, func(o hold) bool { return o.until == d })
+		next.setSlot(h.port, s)
+	}
+	if t.idle > 0 {
+		for key, dev := range t.devices.all() {
+			if dev.mappings == 0 && !dev.grantReadyAt.After(now) {
+				next.devices = next.devices.without(key)
+				next.idle--
+			}
+		}
+	}
+	return &next
+}
+
+func newOwn() ownMapping {
+	return ownMapping{cmp: func(a, b uint64) int {
+		switch {
+		case a < b:
+			return -1
+		case a > b:
+			return 1
+		}
+		return 0
+	}}
+}
+
+// without gives a new slice; slices of a published table are never changed.
+func without[T any](s []T, drop func(T) bool) []T {
+	var kept []T
+	for _, x := range s {
+		if !drop(x) {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}

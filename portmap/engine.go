@@ -1,0 +1,356 @@
+package portmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Firewall is where mappings become real. Apply makes all of its changes in one
+// kernel transaction, removals first, or none. Replace makes the kernel hold
+// exactly what is wanted.
+type Firewall interface {
+	Apply(ctx context.Context, add, del []Mapping) error
+	Replace(ctx context.Context, want []Mapping) error
+}
+
+// Gateway is what the engine asks about the machine it runs on. Both answers
+// come from memory or nearly so; they are asked at every request.
+type Gateway interface {
+	// View gives the network as it is now; never nil.
+	View() *View
+	// InUse says whether the gateway itself listens on an external port, or
+	// the owner's own rules already forward it, and where: "" means free.
+	InUse(ctx context.Context, tr Transport, port uint16) (where string, err error)
+}
+
+// EngineConfig is what an Engine needs; every field but those with a default
+// must be set.
+type EngineConfig struct {
+	Policy   Policy
+	Firewall Firewall
+	Gateway  Gateway
+	LeaseMax time.Duration // leases are cut to it; 0 asks for it
+	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)
+	Hold     time.Duration // an expired mapping's port is kept this long; default 60 s
+}
+
+// Limits of the engine.
+const (
+	queueLength  = 256             // waiting requests; more wait in their own goroutines
+	batchLength  = 64              // changes in one kernel transaction
+	applyTimeout = 5 * time.Second // for one kernel transaction
+	retryExpiry  = time.Second     // after a transaction that failed
+	defaultHold  = time.Minute
+)
+
+// Engine changes the table; nothing else does. One goroutine (Run) owns it.
+type Engine struct {
+	cfg      EngineConfig
+	ops      chan *op
+	stopped  chan struct{}
+	snapshot atomic.Pointer[Table]
+	watchers watchers
+}
+
+// op is one wish on its way through the engine.
+type op struct {
+	ctx    context.Context // the client's patience; it belongs to this op alone
+	plan   func(*Table) (outcome, error)
+	failed func(error) // tells the watchers that the kernel refused
+	done   chan result
+}
+
+// outcome is what an op wants to change, and what it answers when that is done.
+type outcome struct {
+	changes []Change
+	answer  []Mapping
+}
+
+type result struct {
+	answer []Mapping
+	err    error
+}
+
+// NewEngine gives an engine with an empty table. Run must be called.
+func NewEngine(cfg EngineConfig) (*Engine, error) {
+	if cfg.Policy == nil || cfg.Firewall == nil || cfg.Gateway == nil {
+		return nil, errors.New("engine: policy, firewall and gateway must be set")
+	}
+	if cfg.LeaseMax <= 0 || cfg.LeaseMin < 0 || cfg.LeaseMin > cfg.LeaseMax {
+		return nil, fmt.Errorf("engine: leases from %v to %v", cfg.LeaseMin, cfg.LeaseMax)
+	}
+	if cfg.Hold == 0 {
+		cfg.Hold = defaultHold
+	}
+	e := &Engine{cfg: cfg, ops: make(chan *op, queueLength), stopped: make(chan struct{})}
+	e.snapshot.Store(NewTable())
+	return e, nil
+}
+
+// Snapshot gives the table as it is now. Reads never wait for the engine.
+func (e *Engine) Snapshot() *Table { return e.snapshot.Load() }
+
+// Map grants, renews or changes a mapping. When it returns a nil error the
+// kernel holds the mapping; with any error nothing has changed. The error is
+// an *Error, or the context's.
+func (e *Engine) Map(ctx context.Context, r Request) (Mapping, error) {
+	o := &op{
+		ctx:    ctx,
+		plan:   func(t *Table) (outcome, error) { return e.planMap(ctx, t, r) },
+		failed: func(err error) { e.refused(time.Now(), r, Decision{}, err) },
+	}
+	got, err := e.do(o)
+	if err != nil {
+		return Mapping{}, err
+	}
+	return got[0], nil
+}
+
+// Unmap removes what the selector names, all or (with an error) nothing, and
+// gives the removed mappings.
+func (e *Engine) Unmap(ctx context.Context, s Selector) ([]Mapping, error) {
+	return e.do(&op{
+		ctx: ctx,
+		plan: func(t *Table) (outcome, error) {
+			changes, err := t.PlanRemoval(s)
+			if err != nil {
+				return outcome{}, err
+			}
+			gone := make([]Mapping, len(changes))
+			for i, c := range changes {
+				gone[i] = *c.Old
+			}
+			return outcome{changes, gone}, nil
+		},
+		failed: func(err error) { e.drifted(time.Now(), err) },
+	})
+}
+
+func (e *Engine) do(o *op) ([]Mapping, error) {
+	o.done = make(chan result, 1)
+	select {
+	case e.ops <- o:
+	case <-o.ctx.Done():
+		return nil, o.ctx.Err()
+	case <-e.stopped:
+		return nil, stopping()
+	}
+	// Once queued, the op is answered: by Run, or when Run has ended.
+	select {
+	case r := <-o.done:
+		return r.answer, r.err
+	case <-e.stopped:
+		select {
+		case r := <-o.done:
+			return r.answer, r.err
+		default:
+			return nil, stopping()
+		}
+	}
+}
+
+func stopping() error { return &Error{Reason: Busy, Detail: "the gate is stopping"} }
+
+// Run owns the table until ctx ends. It may be called once.
+func (e *Engine) Run(ctx context.Context) error {
+	defer close(e.stopped)
+	defer e.watchers.closeAll()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	retryAt := time.Time{}
+	for {
+		timer.Reset(e.untilNextEnd(retryAt))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case o := <-e.ops:
+			e.serve(ctx, e.collect(o))
+		case <-timer.C:
+			retryAt = e.expire(ctx)
+		}
+	}
+}
+
+// untilNextEnd gives how long nothing will happen by itself.
+func (e *Engine) untilNextEnd(retryAt time.Time) time.Duration {
+	at, some := e.Snapshot().nextEnd()
+	if !some {
+		return time.Hour
+	}
+	if retryAt.After(at) {
+		at = retryAt
+	}
+	return max(0, time.Until(at))
+}
+
+// collect takes what else is waiting, to share one kernel transaction.
+func (e *Engine) collect(first *op) []*op {
+	batch := []*op{first}
+	for len(batch) < batchLength {
+		select {
+		case o := <-e.ops:
+			batch = append(batch, o)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// serve plans a batch on top of one another and applies it in one transaction.
+// When that fails, each op is tried alone, so that one bad change does not take
+// the others with it.
+func (e *Engine) serve(ctx context.Context, batch []*op) {
+	table := e.Snapshot()
+	var planned []*op
+	var outcomes []outcome
+	for _, o := range batch {
+		if err := o.ctx.Err(); err != nil {
+			o.done <- result{err: err}
+			continue
+		}
+		out, err := o.plan(table)
+		if err != nil {
+			o.done <- result{err: err}
+			continue
+		}
+		for _, c := range out.changes {
+			table = table.Commit(c)
+		}
+		planned, outcomes = append(planned, o), append(outcomes, out)
+	}
+	if len(planned) == 0 {
+		return
+	}
+	err := e.apply(ctx, table, outcomes)
+	if err != nil && len(planned) > 1 {
+		for _, o := range planned {
+			e.serve(ctx, []*op{o})
+		}
+		return
+	}
+	for i, o := range planned {
+		if err == nil {
+			o.done <- result{answer: outcomes[i].answer}
+			continue
+		}
+		if ReasonOf(err) == FirewallFailed {
+			err = &Error{Reason: FirewallFailed, Detail: "the firewall refused the change", Err: err}
+		}
+		o.failed(err)
+		o.done <- result{err: err}
+	}
+}
+
+// apply brings the kernel from the published table to next, and publishes next.
+func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) error {
+	var changes []Change
+	for _, o := range outcomes {
+		changes = append(changes, o.changes...)
+	}
+	add, del := kernelChanges(changes)
+	if len(add)+len(del) > 0 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+		defer cancel()
+		if err := e.cfg.Firewall.Apply(ctx, add, del); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	e.snapshot.Store(next.tidy(now))
+	for _, c := range changes {
+		e.watchers.send(eventOf(now, c))
+	}
+	return nil
+}
+
+// kernelChanges reduces the steps to what is different at their end: a mapping
+// may have been made and removed again within one batch.
+func kernelChanges(changes []Change) (add, del []Mapping) {
+	type step struct{ before, after *Mapping }
+	steps := make(map[uint64]*step, len(changes))
+	order := make([]*step, 0, len(changes))
+	for _, c := range changes {
+		var id uint64
+		if c.Old != nil {
+			id = c.Old.ID
+		} else {
+			id = c.New.ID
+		}
+		s := steps[id]
+		if s == nil {
+			s = &step{before: c.Old}
+			steps[id] = s
+			order = append(order, s)
+		}
+		s.after = c.New
+	}
+	for _, s := range order {
+		if s.before != nil && !s.before.Disabled {
+			del = append(del, *s.before)
+		}
+		if s.after != nil && !s.after.Disabled {
+			add = append(add, *s.after)
+		}
+	}
+	return add, del
+}
+
+// expire ends the leases that have run out. A transaction that fails is tried
+// again a second later; the kernel's own timeout closes the port meanwhile.
+func (e *Engine) expire(ctx context.Context) (retryAt time.Time) {
+	now := time.Now()
+	table := e.Snapshot()
+	changes := table.expired(now, e.cfg.Hold, batchLength)
+	for _, c := range changes {
+		table = table.Commit(c)
+	}
+	if err := e.apply(ctx, table, []outcome{{changes: changes}}); err != nil {
+		e.drifted(now, err)
+		return now.Add(retryExpiry)
+	}
+	return time.Time{}
+}
+
+// lifetime is the lease that is granted: 0 asks for the longest.
+func (e *Engine) lifetime(r Request, d Decision) time.Duration {
+	l := r.Lifetime
+	if l <= 0 || l > e.cfg.LeaseMax {
+		l = e.cfg.LeaseMax
+	}
+	if r.Client.Via == ViaPCP {
+		l = max(l, e.cfg.LeaseMin)
+	}
+	if d.MaxLifetime > 0 {
+		l = min(l, d.MaxLifetime)
+	}
+	return l
+}
+
+func (e *Engine) refused(now time.Time, r Request, d Decision, err error) {
+	ev := Event{
+		Time: now, Type: Denied, Reason: ReasonOf(err), Detail: err.Error(), Rule: d.Rule, Client: r.Client,
+		Mapping: Mapping{Client: r.Client, Kind: r.Kind, Transport: r.Transport, Internal: r.Internal,
+			External: r.External, Remotes: r.Remotes, Description: r.Description, Rule: d.Rule},
+	}
+	if d.Action == Ask {
+		ev.Type = Pending
+	}
+	e.watchers.send(ev)
+}
+
+// drifted tells that the kernel does not hold what the table says.
+func (e *Engine) drifted(now time.Time, err error) {
+	e.watchers.send(Event{Time: now, Type: Drift, Reason: FirewallFailed, Detail: err.Error()})
+}
+
+func eventOf(now time.Time, c Change) Event {
+	m := c.New
+	if m == nil {
+		m = c.Old
+	}
+	return Event{Time: now, Type: c.Event, Reason: c.Reason, Rule: m.Rule, Client: m.Client, Mapping: *m}
+}

@@ -1,0 +1,256 @@
+package portmap
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// naive is the table as one would first write it: a list that is searched.
+type naive struct {
+	all   []Mapping
+	holds []naiveHold
+}
+
+type naiveHold struct {
+	tr    Transport
+	port  uint16
+	owner Owner
+	until time.Time
+}
+
+func (n *naive) verdict(r Request) Reason {
+	o := r.Client.Owner()
+	verdict := NoReason
+	for _, m := range n.all {
+		mo := m.Client.Owner()
+		if m.External.Port() != r.External.Port() || mo == o {
+			continue
+		}
+		switch {
+		case m.Transport == r.Transport && mo.Addr == o.Addr && mo.Interface == o.Interface:
+			return IdentityChanged
+		case m.Transport == r.Transport:
+			return PortTaken
+		case m.Client.Via == ViaNATPMP:
+			verdict = PortReserved
+		}
+	}
+	for _, h := range n.holds {
+		if h.port == r.External.Port() && h.tr == r.Transport && h.owner != o {
+			verdict = PortReserved
+		}
+	}
+	return verdict
+}
+
+func (n *naive) add(now time.Time, r Request, lifetime time.Duration) {
+	var holds []naiveHold
+	for _, h := range n.holds {
+		if h.port != r.External.Port() || h.tr != r.Transport {
+			holds = append(holds, h)
+		}
+	}
+	n.holds = holds
+	for i, m := range n.all {
+		if m.External == r.External && m.Transport == r.Transport && len(m.Remotes) == len(r.Remotes) &&
+			(len(m.Remotes) == 0 || m.Remotes[0] == r.Remotes[0]) {
+			n.all[i].Internal, n.all[i].Expires = r.Internal, now.Add(lifetime)
+			return
+		}
+	}
+	n.all = append(n.all, Mapping{Client: r.Client, Transport: r.Transport, Internal: r.Internal,
+		External: r.External, Remotes: r.Remotes, Created: now, Expires: now.Add(lifetime)})
+}
+
+func (n *naive) expire(now time.Time, hold time.Duration) {
+	var live []Mapping
+	for _, m := range n.all {
+		if m.Expires.After(now) {
+			live = append(live, m)
+			continue
+		}
+		n.holds = append(n.holds, naiveHold{m.Transport, m.External.Port(), m.Client.Owner(), now.Add(hold)})
+	}
+	n.all = live
+	var holds []naiveHold
+	for _, h := range n.holds {
+		if h.until.After(now) {
+			holds = append(holds, h)
+		}
+	}
+	n.holds = holds
+}
+
+func (n *naive) remove(s Selector) (removed int, foreign bool) {
+	var live []Mapping
+	for _, m := range n.all {
+		switch {
+		case !s.matches(&m):
+			live = append(live, m)
+		case s.Client.Via != ViaOwner && m.Client.Owner() != s.Client.Owner():
+			live, foreign = append(live, m), true
+		default:
+			removed++
+		}
+	}
+	n.all = live
+	return removed, foreign
+}
+
+var modelClients = []Client{
+	{Addr: netip.MustParseAddr("192.168.1.10"), MAC: MAC{1}, Interface: "lan", Via: ViaUPnP},
+	{Addr: netip.MustParseAddr("192.168.1.10"), MAC: MAC{9}, Interface: "lan", Via: ViaUPnP}, // the address has moved
+	{Addr: netip.MustParseAddr("192.168.1.20"), MAC: MAC{2}, Interface: "lan", Via: ViaNATPMP},
+	{Addr: netip.MustParseAddr("192.168.1.21"), MAC: MAC{2}, Interface: "lan", Via: ViaUPnP}, // a second address of one device
+}
+
+// TestTableAgainstModel plays random requests, removals and passing time on a
+// Table and on the naive list; after every step they must agree, and what must
+// hold in any table holds. Ports are few, so that conflicts are many.
+func TestTableAgainstModel(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Now()
+		table, model := NewTable(), &naive{}
+		const hold = 60 * time.Second
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			client := rapid.SampledFrom(modelClients).Draw(t, "client")
+			tr := rapid.SampledFrom([]Transport{TCP, UDP}).Draw(t, "transport")
+			port := rapid.Uint16Range(5000, 5003).Draw(t, "port")
+			before, beforeLen := table, table.Len()
+			switch rapid.IntRange(0, 3).Draw(t, "what") {
+			case 0, 1:
+				r := Request{Client: client, Transport: tr, External: netip.AddrPortFrom(netip.Addr{}, port),
+					Internal: netip.AddrPortFrom(client.Addr, rapid.Uint16Range(1, 3).Draw(t, "internal"))}
+				if rapid.Bool().Draw(t, "remote") {
+					r.Remotes = []Remote{{Prefix: netip.MustParsePrefix("198.51.100.7/32")}}
+				}
+				lifetime := time.Duration(rapid.IntRange(1, 100).Draw(t, "lifetime")) * time.Second
+				c, err := table.Plan(now, r, Decision{Action: Allow, Rule: "r"}, lifetime)
+				if got, want := ReasonOf(err), model.verdict(r); got != want {
+					t.Fatalf("plan %v for %v: %v, want %v", r.External, client.Addr, got, want)
+				}
+				if err == nil {
+					table = table.Commit(c)
+					model.add(now, r, lifetime)
+				}
+			case 2:
+				s := Selector{Client: client, Transport: tr, FirstPort: port,
+					LastPort: rapid.Uint16Range(port, 5003).Draw(t, "last")}
+				if rapid.Bool().Draw(t, "owner") {
+					s.Client.Via = ViaOwner
+				}
+				changes, err := table.PlanRemoval(s)
+				for _, c := range changes {
+					table = table.Commit(c)
+				}
+				removed, foreign := model.remove(s)
+				if len(changes) != removed {
+					t.Fatalf("removed %d, want %d", len(changes), removed)
+				}
+				if removed == 0 && (ReasonOf(err) == NotOwner) != foreign {
+					t.Fatalf("nothing removed: %v, foreign %v", err, foreign)
+				}
+			case 3:
+				now = now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "passes")) * time.Second)
+				for _, c := range table.expired(now, hold, 1000) {
+					table = table.Commit(c)
+				}
+				table = table.tidy(now)
+				model.expire(now, hold)
+			}
+			if before.Len() != beforeLen {
+				t.Fatal("a published table changed")
+			}
+			compare(t, table, model)
+		}
+	})
+}
+
+func compare(t *rapid.T, table *Table, model *naive) {
+	t.Helper()
+	want := map[string]int{}
+	owners, devices := map[Owner]int{}, map[Device]int{}
+	for _, m := range model.all {
+		want[line(m)]++
+		owners[m.Client.Owner()]++
+		devices[m.Client.Owner().Device()]++
+	}
+	got := map[string]int{}
+	for m := range table.All() {
+		got[line(m)]++
+		if found, ok := table.Find(m.Transport, m.External.Port(), m.Remotes); !ok || found.ID != m.ID {
+			t.Fatalf("cannot find %v", &m)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || table.Len() != len(model.all) {
+		t.Fatalf("the table differs (-want +got):\n%s", diff)
+	}
+	for _, c := range modelClients {
+		own := table.Of(c.Owner())
+		if own.Len() != owners[c.Owner()] {
+			t.Fatalf("%v has %d mappings, want %d", c.Addr, own.Len(), owners[c.Owner()])
+		}
+		last := uint64(0)
+		for i := range own.Len() {
+			if m := own.At(i); m.ID <= last || m.Client.Owner() != c.Owner() {
+				t.Fatalf("entry %d of %v is %v", i, c.Addr, &m)
+			} else {
+				last = m.ID
+			}
+		}
+		f := table.Facts(time.Now(), Request{Client: c}, nil)
+		if n := devices[c.Owner().Device()]; f.ClientMappings != n || f.RuleMappings("r") != n {
+			t.Fatalf("device of %v counts %d and %d, want %d", c.Addr, f.ClientMappings, f.RuleMappings("r"), n)
+		}
+	}
+	checkFree(t, table)
+}
+
+// checkFree compares the binary search for a free port with a plain search.
+func checkFree(t *rapid.T, table *Table) {
+	t.Helper()
+	for start := 4998; start < 5006; start++ {
+		want := start
+		for {
+			if _, used := table.ports.get(want); !used {
+				break
+			}
+			want++
+		}
+		if got, ok := table.free(start); !ok || got != want {
+			t.Fatalf("free(%d) = %d, %v, want %d", start, got, ok, want)
+		}
+	}
+}
+
+func line(m Mapping) string {
+	return fmt.Sprintf("%v of %v until %v", &m, m.Client.Owner(), m.Expires.UnixNano())
+}
+
+func TestFreeAtTheEnd(t *testing.T) {
+	t.Parallel()
+	table := NewTable()
+	for port := 65530; port <= 65535; port++ {
+		c, err := table.Plan(time.Now(), Request{Client: modelClients[0], Transport: TCP,
+			External: addrPort(netip.Addr{}, port)}, Decision{}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table = table.Commit(c)
+	}
+	if p, ok := table.free(65530); ok {
+		t.Errorf("free(65530) = %d, but none is", p)
+	}
+	if p, ok := table.free(65520); !ok || p != 65520 {
+		t.Errorf("free(65520) = %d, %v", p, ok)
+	}
+	if p, ok := table.free(65529); !ok || p != 65529 {
+		t.Errorf("free(65529) = %d, %v", p, ok)
+	}
+}

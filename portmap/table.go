@@ -1,0 +1,162 @@
+package portmap
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"time"
+)
+
+// Table is every mapping at one moment. It is immutable: a change gives a new
+// Table, so whoever holds one can read it for ever, a failed change needs no
+// undo, and a snapshot costs nothing. All operations cost O(log n) or less.
+type Table struct {
+	lastID   uint64
+	revision uint64
+	count    int
+	ports    tree[int, slot]         // by external port number, both transports
+	clients  tree[Owner, ownMapping] // each client's own, by ID
+	devices  tree[Device, device]
+	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
+	leases   tree[deadline, *Mapping]
+	holds    tree[deadline, hold]
+	idle     int // devices kept only for their grant limiter
+}
+
+// slot is one external port number: the mappings on it, and who may still
+// renew one that has just run out.
+type slot struct {
+	mappings []*Mapping
+	holds    []hold
+}
+
+// hold keeps the port of an expired mapping for its owner (design: section 5).
+type hold struct {
+	port      int
+	transport Transport
+	owner     Owner
+	until     deadline
+}
+
+type ownMapping = tree[uint64, *Mapping]
+
+type device struct {
+	mappings     int
+	grantReadyAt time.Time
+}
+
+type ruleKey struct {
+	device Device
+	rule   string
+}
+
+// deadline orders ends by time; id makes them distinct.
+type deadline struct {
+	at time.Time
+	id uint64
+}
+
+// NewTable gives an empty table.
+func NewTable() *Table {
+	return &Table{
+		ports:   tree[int, slot]{cmp: cmp.Compare[int]},
+		clients: tree[Owner, ownMapping]{cmp: compareOwners},
+		devices: tree[Device, device]{cmp: compareDevices},
+		rules:   tree[ruleKey, int]{cmp: compareRuleKeys},
+		leases:  tree[deadline, *Mapping]{cmp: compareDeadlines},
+		holds:   tree[deadline, hold]{cmp: compareDeadlines},
+	}
+}
+
+func compareOwners(a, b Owner) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface), slices.Compare(a.MAC[:], b.MAC[:]))
+}
+
+func compareDevices(a, b Device) int {
+	return cmp.Or(slices.Compare(a.MAC[:], b.MAC[:]), a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface))
+}
+
+func compareRuleKeys(a, b ruleKey) int {
+	return cmp.Or(compareDevices(a.device, b.device), cmp.Compare(a.rule, b.rule))
+}
+
+func compareDeadlines(a, b deadline) int {
+	return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.id, b.id))
+}
+
+// Len gives the number of mappings.
+func (t *Table) Len() int { return t.count }
+
+// Revision grows by one with every change of a mapping.
+func (t *Table) Revision() uint64 { return t.revision }
+
+// Find gives the mapping on an external port with exactly these remotes.
+func (t *Table) Find(tr Transport, externalPort uint16, remotes []Remote) (Mapping, bool) {
+	s, _ := t.ports.get(int(externalPort))
+	if m := s.find(tr, remotes); m != nil {
+		return *m, true
+	}
+	return Mapping{}, false
+}
+
+// All walks every mapping, by external port.
+func (t *Table) All() iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		for _, s := range t.ports.all() {
+			for _, m := range s.mappings {
+				if !yield(*m) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// List is one client's own mappings, oldest first. A renewal keeps its place.
+type List struct{ own ownMapping }
+
+// Of gives the mappings of one client.
+func (t *Table) Of(o Owner) List {
+	own, _ := t.clients.get(o)
+	return List{own}
+}
+
+// Len gives the number of mappings in the list.
+func (l List) Len() int { return l.own.len() }
+
+// At gives the i-th mapping; i must be in 0..Len()-1.
+func (l List) At(i int) Mapping {
+	_, m := l.own.at(i)
+	return *m
+}
+
+// All walks the list.
+func (l List) All() iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		for _, m := range l.own.all() {
+			if !yield(*m) {
+				return
+			}
+		}
+	}
+}
+
+// nextEnd gives the earliest moment at which the table changes by itself.
+func (t *Table) nextEnd() (time.Time, bool) {
+	lease, _, some := t.leases.first()
+	if h, _, ok := t.holds.first(); ok && (!some || h.at.Before(lease.at)) {
+		return h.at, true
+	}
+	return lease.at, some
+}
+
+func (s slot) find(tr Transport, remotes []Remote) *Mapping {
+	for _, m := range s.mappings {
+		if m.Transport == tr && slices.Equal(m.Remotes, remotes) {
+			return m
+		}
+	}
+	return nil
+}
+
+func (s slot) empty() bool { return len(s.mappings) == 0 && len(s.holds) == 0 }

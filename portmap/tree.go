@@ -1,0 +1,207 @@
+package portmap
+
+import "iter"
+
+// tree is an immutable ordered map: every change gives a new tree that shares
+// almost all nodes with the old one, so that a reader may keep the old one for
+// as long as it likes. It is weight-balanced (Adams), because the weights also
+// give ranks: the i-th entry and the number of entries below a key cost
+// O(log n), which is what listing by index and finding a free port need.
+//
+// The zero tree is empty; cmp must be the same total order for all trees that
+// share nodes.
+type tree[K, V any] struct {
+	root *node[K, V]
+	cmp  func(a, b K) int
+}
+
+type node[K, V any] struct {
+	left, right *node[K, V]
+	key         K
+	value       V
+	size        int
+}
+
+// Weights of two siblings differ at most by the factor delta; gamma decides
+// between a single and a double rotation. (3, 2) is the proven integer pair.
+const (
+	delta = 3
+	gamma = 2
+)
+
+func (n *node[K, V]) len() int {
+	if n == nil {
+		return 0
+	}
+	return n.size
+}
+
+func (t tree[K, V]) len() int { return t.root.len() }
+
+func (t tree[K, V]) get(k K) (V, bool) {
+	for n := t.root; n != nil; {
+		switch c := t.cmp(k, n.key); {
+		case c < 0:
+			n = n.left
+		case c > 0:
+			n = n.right
+		default:
+			return n.value, true
+		}
+	}
+	var zero V
+	return zero, false
+}
+
+// at gives the i-th entry in order; i must be in 0..len-1.
+func (t tree[K, V]) at(i int) (K, V) {
+	n := t.root
+	for {
+		l := n.left.len()
+		switch {
+		case i < l:
+			n = n.left
+		case i > l:
+			i -= l + 1
+			n = n.right
+		default:
+			return n.key, n.value
+		}
+	}
+}
+
+// rank gives the number of entries with a key below k.
+func (t tree[K, V]) rank(k K) int {
+	below := 0
+	for n := t.root; n != nil; {
+		switch c := t.cmp(k, n.key); {
+		case c < 0:
+			n = n.left
+		case c > 0:
+			below += n.left.len() + 1
+			n = n.right
+		default:
+			return below + n.left.len()
+		}
+	}
+	return below
+}
+
+// first gives the smallest entry.
+func (t tree[K, V]) first() (k K, v V, ok bool) {
+	if t.root == nil {
+		return k, v, false
+	}
+	k, v = t.at(0)
+	return k, v, true
+}
+
+// from walks the entries with keys of at least k, in order.
+func (t tree[K, V]) from(k K) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		t.walk(t.root, &k, yield)
+	}
+}
+
+// all walks the entries in order.
+func (t tree[K, V]) all() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		t.walk(t.root, nil, yield)
+	}
+}
+
+func (t tree[K, V]) walk(n *node[K, V], from *K, yield func(K, V) bool) bool {
+	if n == nil {
+		return true
+	}
+	if from != nil {
+		c := t.cmp(*from, n.key)
+		if c > 0 {
+			return t.walk(n.right, from, yield)
+		}
+		if c < 0 && !t.walk(n.left, from, yield) {
+			return false
+		}
+	} else if !t.walk(n.left, nil, yield) {
+		return false
+	}
+	return yield(n.key, n.value) && t.walk(n.right, nil, yield)
+}
+
+// with gives the tree in which k has the value v.
+func (t tree[K, V]) with(k K, v V) tree[K, V] {
+	t.root = t.insert(t.root, k, v)
+	return t
+}
+
+// without gives the tree that has no k.
+func (t tree[K, V]) without(k K) tree[K, V] {
+	t.root = t.remove(t.root, k)
+	return t
+}
+
+func (t tree[K, V]) insert(n *node[K, V], k K, v V) *node[K, V] {
+	if n == nil {
+		return &node[K, V]{key: k, value: v, size: 1}
+	}
+	switch c := t.cmp(k, n.key); {
+	case c < 0:
+		return balance(n.key, n.value, t.insert(n.left, k, v), n.right)
+	case c > 0:
+		return balance(n.key, n.value, n.left, t.insert(n.right, k, v))
+	}
+	return &node[K, V]{left: n.left, right: n.right, key: k, value: v, size: n.size}
+}
+
+func (t tree[K, V]) remove(n *node[K, V], k K) *node[K, V] {
+	if n == nil {
+		return nil
+	}
+	switch c := t.cmp(k, n.key); {
+	case c < 0:
+		return balance(n.key, n.value, t.remove(n.left, k), n.right)
+	case c > 0:
+		return balance(n.key, n.value, n.left, t.remove(n.right, k))
+	}
+	if n.left == nil {
+		return n.right
+	}
+	if n.right == nil {
+		return n.left
+	}
+	next, rest := removeFirst(n.right)
+	return balance(next.key, next.value, n.left, rest)
+}
+
+func removeFirst[K, V any](n *node[K, V]) (first, rest *node[K, V]) {
+	if n.left == nil {
+		return n, n.right
+	}
+	first, left := removeFirst(n.left)
+	return first, balance(n.key, n.value, left, n.right)
+}
+
+func join[K, V any](k K, v V, l, r *node[K, V]) *node[K, V] {
+	return &node[K, V]{left: l, right: r, key: k, value: v, size: l.len() + r.len() + 1}
+}
+
+// balance joins two subtrees of which one may have grown or shrunk by one.
+func balance[K, V any](k K, v V, l, r *node[K, V]) *node[K, V] {
+	switch {
+	case l.len()+r.len() < 2:
+		return join(k, v, l, r)
+	case r.len() > delta*l.len():
+		if r.left.len() < gamma*r.right.len() {
+			return join(r.key, r.value, join(k, v, l, r.left), r.right)
+		}
+		m := r.left
+		return join(m.key, m.value, join(k, v, l, m.left), join(r.key, r.value, m.right, r.right))
+	case l.len() > delta*r.len():
+		if l.right.len() < gamma*l.left.len() {
+			return join(l.key, l.value, l.left, join(k, v, l.right, r))
+		}
+		m := l.right
+		return join(m.key, m.value, join(l.key, l.value, l.left, m.left), join(k, v, m.right, r))
+	}
+	return join(k, v, l, r)
+}
