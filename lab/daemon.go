@@ -1,0 +1,185 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Daemon is a `portcullis run` on the gateway.
+type Daemon struct {
+	Config string // the file it was started with
+	Socket string // its control socket
+	dir    string
+	cmd    *exec.Cmd
+	log    *lockedBuffer
+	ended  chan struct{}
+	err    error
+}
+
+// Settings is the configuration that the lab writes for its daemon: the
+// gateway's own firewall is named, so that mapped traffic passes its drop
+// policy. %s is the directory for the socket and the state.
+const Settings = `[lan]
+interfaces = ["br-lan"]
+[wan]
+interface = "wan0"
+[firewall]
+accept_chain = "` + OwnerChain + `"
+[state]
+dir = "%[1]s/state"
+[control]
+socket = "%[1]s/control.sock"
+`
+
+// startLimit is how long a daemon may take until it is ready, stopLimit until
+// it has gone after SIGTERM.
+const (
+	startLimit = 20 * time.Second
+	stopLimit  = 20 * time.Second
+)
+
+// StartDaemon starts `exe run` on the gateway with Settings and what is in
+// extra, and waits until it says that it is ready. Stop must be called.
+func (n *Network) StartDaemon(ctx context.Context, exe string, extra string) (*Daemon, error) {
+	dir, err := os.MkdirTemp("", "portcullis-lab-")
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(Settings, dir) + extra
+	d, err := n.start(ctx, exe, dir, config)
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	return d, nil
+}
+
+// StartDaemonWith is StartDaemon with a whole configuration; %[1]s in it is the
+// daemon's directory.
+func (n *Network) StartDaemonWith(ctx context.Context, exe string, config string) (*Daemon, error) {
+	dir, err := os.MkdirTemp("", "portcullis-lab-")
+	if err != nil {
+		return nil, err
+	}
+	d, err := n.start(ctx, exe, dir, strings.ReplaceAll(config, "%[1]s", dir))
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	return d, nil
+}
+
+func (n *Network) start(ctx context.Context, exe, dir, config string) (*Daemon, error) {
+	d := &Daemon{Config: filepath.Join(dir, "portcullis.toml"), Socket: filepath.Join(dir, "control.sock"),
+		dir: dir, log: &lockedBuffer{}, ended: make(chan struct{})}
+	if err := os.WriteFile(d.Config, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "notify")})
+	if err != nil {
+		return nil, err
+	}
+	defer notify.Close()
+	d.cmd = exec.Command(exe, "run", "--config", d.Config)
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
+	if err := n.Gateway.Start(d.cmd); err != nil {
+		return nil, fmt.Errorf("lab: start the daemon: %w", err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.ended)
+	}()
+	if err := d.ready(ctx, notify); err != nil {
+		_ = d.Kill()
+		return nil, fmt.Errorf("lab: the daemon did not start: %w\n%s", err, d.log)
+	}
+	return d, nil
+}
+
+// ready waits for READY=1 (sd_notify), or for the daemon's end.
+func (d *Daemon) ready(ctx context.Context, notify *net.UnixConn) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	told := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, err := notify.Read(buf)
+			if err != nil || strings.Contains(string(buf[:n]), "READY=1") {
+				told <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-told:
+		return err
+	case <-d.ended:
+		return errors.Join(errors.New("it ended"), d.err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Log gives what the daemon has written so far.
+func (d *Daemon) Log() string { return d.log.String() }
+
+// Pid gives the daemon's process.
+func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
+
+// Ended is closed when the daemon has ended.
+func (d *Daemon) Ended() <-chan struct{} { return d.ended }
+
+// Stop asks the daemon to end and waits; it fails when it ends badly.
+func (d *Daemon) Stop() error {
+	defer os.RemoveAll(d.dir)
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-d.ended:
+		if d.err != nil {
+			return fmt.Errorf("lab: the daemon ended badly: %w\n%s", d.err, d.log)
+		}
+		return nil
+	case <-time.After(stopLimit):
+		_ = d.Kill()
+		return fmt.Errorf("lab: the daemon did not stop\n%s", d.log)
+	}
+}
+
+// Kill ends the daemon as a crash would.
+func (d *Daemon) Kill() error {
+	err := d.cmd.Process.Kill()
+	<-d.ended
+	return err
+}
+
+// lockedBuffer keeps the daemon's log; two pipes may write at once.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

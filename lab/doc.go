@@ -1,0 +1,16 @@
+// Package lab builds a whole home network out of network namespaces: a gateway
+// with a bridge, hosts on the LAN, the Internet on the other side. `portcullis
+// lab` plays a story on it and shows what happened; the tests under test/ use
+// the same network for theirs.
+//
+// Owns: namespaces, links, addresses and the owner's own firewall of such a
+// network; a small control point; the story and its report.
+//
+// May import: vishvananda/netlink and netns, google/nftables (for the owner's
+// firewall that a real gateway has), the standard library. It starts the daemon
+// as a process of its own, as the owner would; it uses no other room of ours.
+//
+// Never: runs an external command of its own accord, or leaves anything behind:
+// the namespaces have no names, so they end with the process that holds them,
+// however it ends.
+package lab

@@ -1,0 +1,232 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Step is one line of the story: somebody asks for something.
+type Step struct {
+	Who    string `json:"who"`
+	Asks   string `json:"asks"`
+	Answer string `json:"answer"`
+	Packet string `json:"packet"` // what a real packet then did
+	OK     bool   `json:"ok"`     // both are as they must be
+}
+
+// patience is how long a packet may take that must arrive, and doubt how long
+// we watch for one that must not.
+const (
+	patience = 3 * time.Second
+	doubt    = 400 * time.Millisecond
+	answer   = 3 * time.Second // for an HTTP answer, and for a search
+)
+
+// story plays everything and hands each step to tell as soon as it is done.
+type story struct {
+	net  *Network
+	tell func(Step)
+	err  error
+}
+
+// Play tells the whole story on a network with a running daemon. The daemon is
+// stopped at its end, because that is the last step. The error is a failure of
+// the lab itself; a step that went wrong is in its Step.
+func Play(ctx context.Context, n *Network, d *Daemon, tell func(Step)) error {
+	s := &story{net: n, tell: tell}
+	for _, play := range []func(context.Context){s.console, s.torrent, s.plex, s.malware, s.attacker, s.goodbye} {
+		if play(ctx); s.err != nil || ctx.Err() != nil {
+			return errors.Join(s.err, ctx.Err())
+		}
+	}
+	s.stop(d)
+	return s.err
+}
+
+func (s *story) point(ctx context.Context, host, device, service string) *ControlPoint {
+	c := NewControlPoint(s.net.Host(host))
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
+	if err := c.Find(ctx, device, service); err != nil && s.err == nil {
+		s.err = fmt.Errorf("lab: %s cannot find the gateway: %w", host, err)
+	}
+	return c
+}
+
+// grant asks for a mapping that must be granted, and sends a packet through it.
+func (s *story) grant(ctx context.Context, who, why string, c *ControlPoint, m Mapping) {
+	s.grantVia(ctx, who, fmt.Sprintf("%d/%s for %s", m.External, lower(m.Protocol), why), c, m,
+		func(ctx context.Context) (uint16, error) { return m.External, c.Add(ctx, m) })
+}
+
+func (s *story) grantVia(ctx context.Context, who, asks string, c *ControlPoint, m Mapping, ask func(context.Context) (uint16, error)) {
+	if s.err != nil {
+		return
+	}
+	callCtx, cancel := context.WithTimeout(ctx, answer)
+	port, err := ask(callCtx)
+	cancel()
+	step := Step{Who: who, Asks: asks, Answer: answered(err)}
+	if err == nil && port != m.External {
+		step.Answer = fmt.Sprintf("granted port %d", port)
+	}
+	arrived := s.knock(ctx, m.Protocol, netip.AddrPortFrom(GatewayWAN, port), c.Host, m.Internal, patience)
+	step.Packet = packetWord(arrived)
+	step.OK = err == nil && arrived
+	s.tell(step)
+}
+
+// refuse asks for a mapping that must be refused with 606, and shows that no
+// packet passes to where it would have led.
+func (s *story) refuse(ctx context.Context, who, asks string, c *ControlPoint, m Mapping, target *Host) {
+	if s.err != nil {
+		return
+	}
+	callCtx, cancel := context.WithTimeout(ctx, answer)
+	err := c.Add(callCtx, m)
+	cancel()
+	arrived := s.knock(ctx, m.Protocol, netip.AddrPortFrom(GatewayWAN, m.External), target, m.Internal, doubt)
+	var refusal *UPnPError
+	s.tell(Step{Who: who, Asks: asks, Answer: answered(err), Packet: packetWord(arrived),
+		OK: errors.As(err, &refusal) && refusal.Code == 606 && !arrived})
+}
+
+func (s *story) knock(ctx context.Context, protocol string, to netip.AddrPort, target *Host, internal uint16, wait time.Duration) bool {
+	arrived, _, err := Probe(ctx, protocol, s.net.Internet, to, target, internal, wait)
+	if err != nil && s.err == nil {
+		s.err = fmt.Errorf("lab: probe: %w", err)
+	}
+	return arrived
+}
+
+func (s *story) console(ctx context.Context) {
+	c := s.point(ctx, "console", IGD1, WANIP1)
+	s.grant(ctx, "console", "a game", c, Mapping{External: 3074, Internal: 3074, Protocol: "UDP", Description: "Game", Lease: time.Hour})
+}
+
+func (s *story) torrent(ctx context.Context) {
+	c := s.point(ctx, "laptop", IGD1, WANIP1)
+	for _, protocol := range []string{"TCP", "UDP"} {
+		s.grant(ctx, "torrent client", "its peers", c, Mapping{External: 51413, Internal: 51413, Protocol: protocol, Description: "Torrent", Lease: 0})
+	}
+}
+
+func (s *story) plex(ctx context.Context) {
+	c := s.point(ctx, "server", IGD2, WANIP2)
+	m := Mapping{External: 3074, Internal: 32400, Protocol: "UDP", Description: "Media", Lease: time.Hour}
+	s.grantVia(ctx, "media server", "3074/udp, or any other port", c, m, func(ctx context.Context) (uint16, error) {
+		port, err := c.AddAny(ctx, m)
+		if err == nil && port == m.External {
+			err = errors.New("the console's port was given away")
+		}
+		return port, err
+	})
+	m = Mapping{External: 28731, Internal: 32400, Protocol: "TCP", Description: "Media", Lease: time.Hour}
+	s.grant(ctx, "media server", "its port 32400", c, m)
+}
+
+func (s *story) malware(ctx context.Context) {
+	c := s.point(ctx, "malware", IGD1, WANIP1)
+	me, neighbour := s.net.Host("malware"), s.net.Host("laptop")
+	base := Mapping{External: 47669, Protocol: "TCP", Description: "galleta silenciosa", Lease: time.Hour}
+	own, other, router, proxy := base, base, base, base
+	own.Internal = 445
+	s.refuse(ctx, "malware", "its own 445/tcp (SMB)", c, own, me)
+	other.Internal, other.Client = 445, neighbour.Addr.String()
+	s.refuse(ctx, "malware", "the laptop's 445/tcp (EternalSilence)", c, other, neighbour)
+	router.Internal, router.Client = 80, GatewayLAN.String()
+	s.refuse(ctx, "malware", "the router's admin page", c, router, s.net.Gateway)
+	proxy.Internal, proxy.Client = 443, InternetTwo.String()
+	s.refuse(ctx, "malware", "an Internet host (UPnProxy)", c, proxy, s.net.Internet)
+}
+
+// attacker is on the Internet side: a search and a request, to each address of
+// the gateway that could answer.
+func (s *story) attacker(ctx context.Context) {
+	c := NewControlPoint(s.net.Internet)
+	for _, to := range []netip.Addr{GatewayWAN, GatewayLAN} {
+		searchCtx, cancel := context.WithTimeout(ctx, doubt)
+		_, err := c.Search(searchCtx, "ssdp:all", netip.AddrPortFrom(to, 1900))
+		cancel()
+		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("searches %s:1900", to), Answer: silence(err), Packet: "-",
+			OK: errors.Is(err, ErrSilence)})
+		dialCtx, cancel := context.WithTimeout(ctx, answer)
+		conn, err := s.net.Internet.Dial(dialCtx, "tcp4", netip.AddrPortFrom(to, 5000).String())
+		cancel()
+		if err == nil {
+			err = conn.Close()
+		} else {
+			err = ErrSilence
+		}
+		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("posts to %s:5000", to), Answer: silence(err), Packet: "-",
+			OK: errors.Is(err, ErrSilence)})
+	}
+}
+
+func (s *story) goodbye(ctx context.Context) {
+	if s.err != nil {
+		return
+	}
+	c := s.point(ctx, "console", IGD1, WANIP1)
+	callCtx, cancel := context.WithTimeout(ctx, answer)
+	err := c.Delete(callCtx, 3074, "UDP")
+	cancel()
+	arrived := s.knock(ctx, "UDP", netip.AddrPortFrom(GatewayWAN, 3074), c.Host, 3074, doubt)
+	step := Step{Who: "console", Asks: "to close 3074/udp", Answer: answered(err), Packet: packetWord(arrived), OK: err == nil && !arrived}
+	if err == nil {
+		step.Answer = "closed"
+	}
+	s.tell(step)
+}
+
+func (s *story) stop(d *Daemon) {
+	if s.err != nil {
+		return
+	}
+	step := Step{Who: "owner", Asks: "to stop the daemon", Packet: "-"}
+	if err := d.Stop(); err != nil {
+		step.Answer = err.Error()
+		s.tell(step)
+		return
+	}
+	tables, err := s.net.Tables()
+	if err != nil {
+		s.err = err
+		return
+	}
+	step.Answer = fmt.Sprintf("stopped; tables left: %v", tables)
+	step.OK = slices.Equal(tables, []string{"inet owner"})
+	s.tell(step)
+}
+
+func answered(err error) string {
+	if err == nil {
+		return "granted"
+	}
+	return err.Error()
+}
+
+func silence(err error) string {
+	if errors.Is(err, ErrSilence) {
+		return "nobody there"
+	}
+	return "an answer"
+}
+
+func packetWord(arrived bool) string {
+	if arrived {
+		return "arrived"
+	}
+	return "did not arrive"
+}
+
+func lower(protocol string) string {
+	if protocol == "TCP" {
+		return "tcp"
+	}
+	return "udp"
+}
