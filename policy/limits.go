@@ -1,0 +1,72 @@
+package policy
+
+import (
+	"time"
+
+	"portcullis/portmap"
+)
+
+// Burst is how many grants a device may take at once before
+// limits.grants_per_second applies (abuse case K1).
+const Burst = 16
+
+// wan refuses what nobody could reach. A pinhole needs no translated address,
+// and the view knows nothing of the IPv6 side of the WAN.
+func wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
+	v := f.View
+	switch {
+	case r.Kind != portmap.NAT4:
+		return d
+	case !v.WANUp || !v.External.Is4() || v.External.IsUnspecified(): // I17
+		return refuse(d, portmap.NoAddress, "the gateway has no Internet address at the moment")
+	case v.Private: // K10
+		return refuse(d, portmap.PrivateAddress, "the gateway's address %s cannot be reached from the Internet, "+
+			`another router or the provider translates it; wan.private_address = "allow" maps ports all the same`, v.External)
+	}
+	return d
+}
+
+// limits is the quotas, and with them the end: what passes is allowed. They
+// count new mappings only; renewing one takes nothing more from anybody.
+func (p *Policy) limits(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
+	if f.Renewal {
+		d.GrantReadyAt = f.GrantReadyAt
+		return d
+	}
+	if p.perClient > 0 && f.ClientMappings >= p.perClient {
+		return refuse(d, portmap.ClientQuota, "the device of %s has %d mappings, and %d is the most one may have (limits.mappings_per_client)",
+			r.Client.Addr, f.ClientMappings, p.perClient)
+	}
+	if p.total > 0 && f.Mappings >= p.total {
+		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings, and %d is the most it may hold (limits.mappings)",
+			f.Mappings, p.total)
+	}
+	return p.meter(d, r, f)
+}
+
+// meter is the generic cell rate algorithm: the state is the time at which the
+// bucket would be full again, and each grant moves it on by one interval.
+func (p *Policy) meter(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
+	if p.interval == 0 {
+		return d
+	}
+	ready := f.GrantReadyAt
+	if ready.Before(f.Now) {
+		ready = f.Now
+	}
+	if last := f.Now.Add(Burst * p.interval); ready.After(last) { // only a clock that was set back gets here
+		ready = last
+	}
+	wait := ready.Sub(f.Now) - (Burst-1)*p.interval
+	if wait > 0 {
+		return refuse(d, portmap.GrantRate, "the device of %s opened too many ports in a short time; try again in %s (limits.grants_per_second)",
+			r.Client.Addr, roundUp(wait))
+	}
+	d.GrantReadyAt = ready.Add(p.interval)
+	return d
+}
+
+// roundUp gives whole seconds, at least one, so that nobody comes back early.
+func roundUp(d time.Duration) time.Duration {
+	return (d + time.Second - 1).Truncate(time.Second)
+}

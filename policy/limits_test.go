@@ -1,0 +1,168 @@
+package policy_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/policy"
+	"portcullis/portmap"
+)
+
+func TestWAN(t *testing.T) {
+	t.Parallel()
+	p := shipped(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*portmap.View)
+		want   portmap.Reason
+	}{
+		{"I17/link down", func(v *portmap.View) { v.WANUp = false }, portmap.NoAddress},
+		{"I17/no address", func(v *portmap.View) { v.External = netip.Addr{} }, portmap.NoAddress},
+		{"I17/0.0.0.0", func(v *portmap.View) { v.External = netip.IPv4Unspecified() }, portmap.NoAddress},
+		{"I17/IPv6 only", func(v *portmap.View) { v.External = netip.MustParseAddr("2001:db8:ffff::5") }, portmap.NoAddress},
+		{"K10/private", func(v *portmap.View) { v.External, v.Private = netip.MustParseAddr("100.64.1.2"), true }, portmap.PrivateAddress},
+		{"K10/private but allowed", func(v *portmap.View) { v.External = netip.MustParseAddr("100.64.1.2") }, portmap.NoReason},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := facts()
+			tt.change(f.View)
+			check(t, p.Decide(nat(tcp, 6000, 6000), f), tt.want)
+			check(t, p.Decide(nat(tcp, 0, 6000), f), tt.want)
+			check(t, p.Decide(pinhole(tcp, 6000), f), portmap.NoReason)
+			f.Renewal = true
+			check(t, p.Decide(nat(tcp, 6000, 6000), f), tt.want)
+		})
+	}
+}
+
+// The reason that is told is the one that lasts longest.
+func TestOrderOfReasons(t *testing.T) {
+	t.Parallel()
+	f := facts()
+	f.View.WANUp = false
+	f.Mappings, f.ClientMappings = 5000, 5000
+	f.GrantReadyAt = now.Add(time.Hour)
+	p := shipped(t, policy.Rule{Name: "no", Action: portmap.Deny, Internal: ports(one(6001), one(445))})
+	check(t, p.Decide(nat(tcp, 6000, 445), f), portmap.ForbiddenPort)
+	check(t, p.Decide(nat(tcp, 6000, 6001), f), portmap.RuleDenied)
+	check(t, p.Decide(nat(tcp, 6000, 8080), f), portmap.PrivilegedPort)
+	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.NoAddress)
+	f.View.WANUp = true
+	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.ClientQuota)
+	f.ClientMappings = 0
+	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.TotalQuota)
+	f.Mappings = 0
+	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.GrantRate)
+}
+
+func TestQuotas(t *testing.T) {
+	t.Parallel()
+	type counts struct{ all, client, rule int }
+	rule := policy.Rule{Name: "few", Action: portmap.Allow, Internal: ports(one(6000)), MaxMappings: 4}
+	for _, tt := range []struct {
+		name string
+		in   uint16
+		have counts
+		want portmap.Reason
+	}{
+		{"K1/nothing yet", 7000, counts{}, portmap.NoReason},
+		{"K1/the last of a client", 7000, counts{31, 31, 0}, portmap.NoReason},
+		{"K1/one more of a client", 7000, counts{32, 32, 0}, portmap.ClientQuota},
+		{"K1/another client is served", 7000, counts{1000, 0, 0}, portmap.NoReason},
+		{"K1/the last of all", 7000, counts{1023, 0, 0}, portmap.NoReason},
+		{"K1/one more of all", 7000, counts{1024, 0, 0}, portmap.TotalQuota},
+		{"K1/the last of a rule", 6000, counts{3, 3, 3}, portmap.NoReason},
+		{"K1/one more of a rule", 6000, counts{4, 4, 4}, portmap.ClientQuota},
+		{"K1/what the rule does not allow", 7000, counts{4, 4, 4}, portmap.NoReason},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := facts()
+			f.Mappings, f.ClientMappings = tt.have.all, tt.have.client
+			f.RuleMappings = func(name string) int {
+				if name != "few" {
+					t.Errorf("asked for rule %q", name)
+				}
+				return tt.have.rule
+			}
+			p := shipped(t, rule)
+			check(t, p.Decide(nat(tcp, 6000, tt.in), f), tt.want)
+			check(t, p.Decide(nat(tcp, 0, tt.in), f), tt.want)
+			f.Renewal = true
+			check(t, p.Decide(nat(tcp, 6000, tt.in), f), portmap.NoReason)
+		})
+	}
+	t.Run("K1/no counts given", func(t *testing.T) {
+		check(t, shipped(t, rule).Decide(nat(tcp, 6000, 6000), facts()), portmap.NoReason)
+	})
+	t.Run("K1/no limits", func(t *testing.T) {
+		f := facts()
+		f.Mappings, f.ClientMappings = 60000, 60000
+		check(t, build(t, policy.Config{Default: portmap.Allow}).Decide(nat(tcp, 6000, 6000), f), portmap.NoReason)
+	})
+}
+
+// K1: a burst of 16, then one a second, by the clock of the facts alone.
+func TestGrantRate(t *testing.T) {
+	t.Parallel()
+	p := shipped(t)
+	f := facts()
+	grant := func(want portmap.Reason) {
+		t.Helper()
+		d := p.Decide(nat(tcp, 6000, 6000), f)
+		check(t, d, want)
+		if d.Action == portmap.Allow {
+			f.GrantReadyAt = d.GrantReadyAt
+		} else if !d.GrantReadyAt.IsZero() {
+			t.Errorf("a refusal moves the limiter to %v", d.GrantReadyAt)
+		}
+	}
+	for range policy.Burst {
+		grant(portmap.NoReason)
+	}
+	grant(portmap.GrantRate)
+	if d := p.Decide(nat(tcp, 6000, 6000), f); !strings.Contains(d.Detail, "try again in 1s") {
+		t.Errorf("sentence %q", d.Detail)
+	}
+
+	f.Now = f.Now.Add(time.Second - 1)
+	grant(portmap.GrantRate)
+	f.Now = f.Now.Add(1)
+	grant(portmap.NoReason)
+	grant(portmap.GrantRate)
+
+	f.Now = f.Now.Add(3 * time.Second)
+	for range 3 {
+		grant(portmap.NoReason)
+	}
+	grant(portmap.GrantRate)
+
+	f.Now = f.Now.Add(24 * time.Hour) // the burst is not saved up beyond its size
+	for range policy.Burst {
+		grant(portmap.NoReason)
+	}
+	grant(portmap.GrantRate)
+
+	f.Now = f.Now.Add(-24 * time.Hour) // a clock set back locks nobody out for longer than a second
+	grant(portmap.GrantRate)
+	if d := p.Decide(nat(tcp, 6000, 6000), f); !strings.Contains(d.Detail, "try again in 1s") {
+		t.Errorf("sentence %q", d.Detail)
+	}
+}
+
+// A renewal neither pays nor resets the limiter; without a limit it has no
+// state.
+func TestGrantRateOfRenewals(t *testing.T) {
+	t.Parallel()
+	f := facts()
+	f.GrantReadyAt = now.Add(time.Hour)
+	f.Renewal = true
+	if d := shipped(t).Decide(nat(tcp, 6000, 6000), f); d.Action != portmap.Allow || !d.GrantReadyAt.Equal(f.GrantReadyAt) {
+		t.Errorf("renewal: %+v", d)
+	}
+	f.Renewal = false
+	if d := build(t, policy.Config{Default: portmap.Allow}).Decide(nat(tcp, 6000, 6000), f); d.Action != portmap.Allow || !d.GrantReadyAt.IsZero() {
+		t.Errorf("no limit: %+v", d)
+	}
+}

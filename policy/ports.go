@@ -1,0 +1,222 @@
+package policy
+
+import (
+	"sort"
+
+	"portcullis/portmap"
+)
+
+// Side says which of a mapping's two ports is meant.
+type Side uint8
+
+// The sides: the port on the LAN host, and the one the Internet sees.
+const (
+	Internal Side = iota
+	External
+)
+
+// String gives the word the sentences and the configuration use.
+func (s Side) String() string {
+	if s == External {
+		return "external"
+	}
+	return "internal"
+}
+
+// Tier says how much it takes to open a port.
+type Tier uint8
+
+// The tiers of abuse-cases.md section 2.
+const (
+	Forbidden  Tier = iota // Tier 0: never, whatever a rule says
+	Privileged             // Tier 1: only by a rule that names the port
+	Ordinary               // everything else
+)
+
+// systemPorts is where the ports below which Tier 1 holds for both sides end.
+const systemPorts = 1024
+
+// What transports an entry of the tables speaks of.
+const (
+	onTCP  = 1 << iota
+	onUDP  // a bit of its own
+	onBoth = onTCP | onUDP
+)
+
+// service is one entry: ports lo to hi, and what they are for, in words that
+// complete "port 445 is ...".
+type service struct {
+	lo, hi uint16
+	on     uint8
+	why    string
+}
+
+// forbidden is Tier 0 (abuse-cases.md section 2.1), sorted by port. It holds
+// for the internal and for the external port.
+var forbidden = []service{
+	{7, 7, onUDP, "the echo service, a reflector"},
+	{17, 17, onUDP, "the quote service, a reflector"},
+	{19, 19, onUDP, "the chargen service, a reflector"},
+	{23, 23, onTCP, "Telnet"},
+	{67, 68, onUDP, "DHCP"},
+	{69, 69, onUDP, "TFTP"},
+	{111, 111, onBoth, "the Unix RPC directory (rpcbind)"},
+	{135, 135, onTCP, "Windows RPC"},
+	{137, 138, onUDP, "Windows file sharing (NetBIOS)"},
+	{139, 139, onTCP, "Windows file sharing (NetBIOS)"},
+	{161, 162, onBoth, "device management (SNMP)"},
+	{389, 389, onBoth, "a directory service (LDAP)"},
+	{445, 445, onTCP, "Windows file sharing (SMB)"},
+	{512, 512, onTCP, "remote execution (rexec)"},
+	{513, 513, onTCP, "remote login (rlogin)"},
+	{514, 514, onTCP, "the remote shell (rsh)"},
+	{514, 514, onUDP, "the system log (syslog)"},
+	{546, 547, onUDP, "DHCP for IPv6"},
+	{593, 593, onTCP, "Windows RPC over HTTP"},
+	{1900, 1900, onBoth, "UPnP discovery (SSDP)"},
+	{2323, 2323, onTCP, "Telnet's second port"},
+	{2375, 2376, onTCP, "the control of Docker"},
+	{2379, 2380, onTCP, "the store of a cluster (etcd)"},
+	{3702, 3702, onUDP, "device discovery (WS-Discovery)"},
+	{5350, 5351, onUDP, "the control of port mappings (NAT-PMP and PCP)"},
+	{5353, 5353, onUDP, "device discovery (mDNS)"},
+	{5355, 5355, onUDP, "name lookup on the LAN (LLMNR)"},
+	{5431, 5431, onTCP, "UPnP control of Broadcom devices"},
+	{5555, 5555, onTCP, "Android debugging (ADB)"},
+	{7547, 7547, onTCP, "a provider's remote management (TR-069)"},
+	{8324, 8324, onTCP, "the remote control of Plex"},
+	{10250, 10250, onTCP, "the control of a Kubernetes node (kubelet)"},
+	{11211, 11211, onUDP, "memcached, a reflector"},
+	{32410, 32410, onUDP, "Plex discovery"},
+	{32412, 32414, onUDP, "Plex discovery"},
+	{32469, 32469, onTCP, "the DLNA server of Plex"},
+	{37215, 37215, onTCP, "UPnP control of Huawei devices"},
+	{52869, 52869, onTCP, "UPnP control of Realtek devices"},
+}
+
+// privileged is the named part of Tier 1 (abuse-cases.md section 2.2), sorted
+// by port. Below systemPorts it only gives names: every port there is Tier 1,
+// on both sides. Above, an entry holds for the internal port alone: what is
+// exposed is the service, whatever number the outside sees (design section 5).
+// The document names no transports here, so an entry covers both, but for
+// MongoDB, which is TCP: games use 27015-27050 over UDP (section 2.3).
+var privileged = []service{
+	{20, 21, onBoth, "file transfer (FTP)"},
+	{22, 22, onBoth, "remote login (SSH)"},
+	{25, 25, onBoth, "a mail server (SMTP)"},
+	{53, 53, onBoth, "a name server (DNS)"},
+	{80, 80, onBoth, "a web server (HTTP)"},
+	{88, 88, onBoth, "network login (Kerberos)"},
+	{102, 102, onBoth, "industrial control (S7)"},
+	{110, 110, onBoth, "a mailbox (POP3)"},
+	{143, 143, onBoth, "a mailbox (IMAP)"},
+	{443, 443, onBoth, "a web server (HTTPS)"},
+	{465, 465, onBoth, "a mail server (SMTP)"},
+	{500, 500, onBoth, "a VPN (IPsec)"},
+	{502, 502, onBoth, "industrial control (Modbus)"},
+	{515, 515, onBoth, "a printer (LPD)"},
+	{554, 554, onBoth, "a camera's stream (RTSP)"},
+	{587, 587, onBoth, "a mail server (SMTP)"},
+	{631, 631, onBoth, "a printer (IPP)"},
+	{636, 636, onBoth, "a directory service (LDAP)"},
+	{853, 853, onBoth, "a name server (DNS over TLS)"},
+	{873, 873, onBoth, "file transfer (rsync)"},
+	{993, 993, onBoth, "a mailbox (IMAP)"},
+	{995, 995, onBoth, "a mailbox (POP3)"},
+	{1194, 1194, onBoth, "a VPN (OpenVPN)"},
+	{1433, 1434, onBoth, "a database (SQL Server)"},
+	{1521, 1521, onBoth, "a database (Oracle)"},
+	{1701, 1701, onBoth, "a VPN (L2TP)"},
+	{1720, 1720, onBoth, "telephony (H.323)"},
+	{1723, 1723, onBoth, "a VPN (PPTP)"},
+	{1883, 1883, onBoth, "a message broker (MQTT)"},
+	{2049, 2049, onBoth, "network storage (NFS)"},
+	{2181, 2181, onBoth, "the control of a cluster (ZooKeeper)"},
+	{3260, 3260, onBoth, "network storage (iSCSI)"},
+	{3306, 3306, onBoth, "a database (MySQL)"},
+	{3389, 3389, onBoth, "remote desktop (RDP)"},
+	{4500, 4500, onBoth, "a VPN (IPsec)"},
+	{4786, 4786, onBoth, "the control of a switch (Smart Install)"},
+	{4899, 4899, onBoth, "remote desktop (Radmin)"},
+	{5000, 5001, onBoth, "the administration of a NAS"},
+	{5060, 5061, onBoth, "telephony (SIP)"},
+	{5432, 5432, onBoth, "a database (PostgreSQL)"},
+	{5683, 5683, onBoth, "the control of small devices (CoAP)"},
+	{5800, 5800, onBoth, "remote desktop (VNC)"},
+	{5900, 5909, onBoth, "remote desktop (VNC)"},
+	{5984, 5984, onBoth, "a database (CouchDB)"},
+	{5985, 5986, onBoth, "the remote control of Windows (WinRM)"},
+	{6379, 6379, onBoth, "a database (Redis)"},
+	{8000, 8000, onBoth, "a camera or video recorder"},
+	{8006, 8006, onBoth, "the administration of a hypervisor"},
+	{8009, 8009, onBoth, "a media receiver (Cast)"},
+	{8080, 8081, onBoth, "a web server or an administration page"},
+	{8086, 8086, onBoth, "a database (InfluxDB)"},
+	{8291, 8291, onBoth, "the administration of a router (MikroTik)"},
+	{8443, 8443, onBoth, "a web server or an administration page"},
+	{8554, 8554, onBoth, "a camera's stream (RTSP)"},
+	{8728, 8729, onBoth, "the administration of a router (MikroTik)"},
+	{8883, 8883, onBoth, "a message broker (MQTT)"},
+	{9042, 9042, onBoth, "a database (Cassandra)"},
+	{9090, 9090, onBoth, "an administration page"},
+	{9092, 9092, onBoth, "a message broker (Kafka)"},
+	{9100, 9100, onBoth, "a printer"},
+	{9200, 9200, onBoth, "a database (Elasticsearch)"},
+	{9300, 9300, onBoth, "a database (Elasticsearch)"},
+	{9443, 9443, onBoth, "an administration page"},
+	{9527, 9527, onBoth, "a camera or video recorder"},
+	{10000, 10000, onBoth, "an administration page"},
+	{11211, 11211, onTCP, "a database (memcached)"},
+	{20000, 20000, onBoth, "industrial control (DNP3)"},
+	{27017, 27019, onTCP, "a database (MongoDB)"},
+	{34567, 34567, onBoth, "a camera or video recorder"},
+	{37777, 37777, onBoth, "a camera or video recorder"},
+	{44818, 44818, onBoth, "industrial control (EtherNet/IP)"},
+	{47001, 47001, onBoth, "the remote control of Windows (WinRM)"},
+	{47808, 47808, onBoth, "building control (BACnet)"},
+	{50070, 50070, onBoth, "the administration of a cluster (Hadoop)"},
+}
+
+// TierOf gives the tier of a port and what the port is for, in words that
+// complete "port 445 is ..."; they are empty for an Ordinary port. External
+// port 0 means "any" and is Ordinary; internal port 0, and every port of a
+// transport that is neither TCP nor UDP, would expose a whole host: Forbidden.
+func TierOf(side Side, transport portmap.Transport, port uint16) (Tier, string) {
+	on := uint8(onTCP)
+	switch {
+	case transport == portmap.UDP:
+		on = onUDP
+	case transport != portmap.TCP:
+		return Forbidden, "a port of neither TCP nor UDP"
+	}
+	if port == 0 {
+		if side == External {
+			return Ordinary, ""
+		}
+		return Forbidden, "every port at once"
+	}
+	if why := find(forbidden, on, port); why != "" {
+		return Forbidden, why
+	}
+	if side == External && port >= systemPorts {
+		return Ordinary, ""
+	}
+	if why := find(privileged, on, port); why != "" {
+		return Privileged, why
+	}
+	if port < systemPorts {
+		return Privileged, "a system port (below 1024)"
+	}
+	return Ordinary, ""
+}
+
+// find gives the why of a port in a sorted table, or "".
+func find(table []service, on uint8, port uint16) string {
+	i := sort.Search(len(table), func(i int) bool { return table[i].hi >= port })
+	for ; i < len(table) && table[i].lo <= port; i++ {
+		if table[i].on&on != 0 {
+			return table[i].why
+		}
+	}
+	return ""
+}

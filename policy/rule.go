@@ -1,0 +1,214 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// NamingWidth is how many ports a range may span and still name each of them,
+// as a Tier 1 port needs (see the package documentation).
+const NamingWidth = 100
+
+// maxPattern caps the source of a description pattern, maxHost a host name.
+const (
+	maxPattern = 1024
+	maxHost    = 255
+)
+
+// Rule is one of the owner's rules. Every condition must hold; a list holds if
+// one of its entries does, an empty list always.
+type Rule struct {
+	Name        string // not empty, unique
+	Action      portmap.Action
+	Clients     []ClientMatch
+	External    []portmap.PortRange // external_ports; of a pinhole, its one port
+	Internal    []portmap.PortRange // internal_ports
+	Transports  []portmap.Transport
+	Via         []portmap.Via
+	Description *regexp.Regexp // nil: any; only Allow, where the client writes what it likes, gives no safety
+	MaxLifetime time.Duration  // for what the rule allows; 0: the engine's own limit
+	MaxMappings int            // the mappings of one device that the rule allows; 0: no limit
+}
+
+// names says whether a range names its ports.
+func names(p portmap.PortRange) bool { return int(p.Last)-int(p.First) < NamingWidth }
+
+// ClientMatch recognises clients in one way: exactly one field is set.
+type ClientMatch struct {
+	MAC       portmap.MAC
+	Prefix    netip.Prefix // a single address is a /32 or /128
+	Host      string       // a glob as in path.Match, of the client's name, letter case apart; a client may choose its name
+	Interface string       // a LAN interface
+}
+
+// matches says whether the client is meant.
+func (m *ClientMatch) matches(c *portmap.Client) bool {
+	switch {
+	case m.MAC != portmap.MAC{}:
+		return m.MAC == c.MAC
+	case m.Prefix.IsValid():
+		return m.Prefix.Contains(c.Addr)
+	case m.Host != "":
+		if c.Name == "" || len(c.Name) > maxHost {
+			return false
+		}
+		ok, err := path.Match(m.Host, strings.ToLower(c.Name))
+		return ok && err == nil
+	}
+	return m.Interface != "" && m.Interface == c.Interface
+}
+
+// fits says whether every condition holds but the external port's.
+func (rl *Rule) fits(r *portmap.Request) bool {
+	if len(rl.Transports) > 0 && !slices.Contains(rl.Transports, r.Transport) {
+		return false
+	}
+	if len(rl.Via) > 0 && !slices.Contains(rl.Via, r.Client.Via) {
+		return false
+	}
+	if len(rl.Internal) > 0 && !contains(rl.Internal, r.Internal.Port()) {
+		return false
+	}
+	if len(rl.Clients) > 0 && !rl.meant(&r.Client) {
+		return false
+	}
+	if rl.Description == nil {
+		return true
+	}
+	text := r.Description
+	if len(text) > portmap.MaxDescription {
+		text = text[:portmap.MaxDescription]
+	}
+	return rl.Description.MatchString(text)
+}
+
+// meant says whether one of the rule's clients is this one.
+func (rl *Rule) meant(c *portmap.Client) bool {
+	for i := range rl.Clients {
+		if rl.Clients[i].matches(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// contains says whether one of the ranges holds the port.
+func contains(list []portmap.PortRange, port uint16) bool {
+	for _, p := range list {
+		if p.Contains(port) {
+			return true
+		}
+	}
+	return false
+}
+
+// named says whether one of the ranges holds the port and names it.
+func named(list []portmap.PortRange, port uint16) bool {
+	for _, p := range list {
+		if p.Contains(port) && names(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// Check says what is wrong with a rule, its name apart; New refuses the same.
+// It is there for whoever can tell the line of the file that the rule is on.
+func (rl Rule) Check() error {
+	_, err := compile(rl)
+	return err
+}
+
+// compile checks a rule and gives a copy that shares nothing the caller could
+// change.
+func compile(rl Rule) (Rule, error) {
+	rl.Clients = slices.Clone(rl.Clients)
+	rl.External = slices.Clone(rl.External)
+	rl.Internal = slices.Clone(rl.Internal)
+	rl.Transports = slices.Clone(rl.Transports)
+	rl.Via = slices.Clone(rl.Via)
+	if !validAction(rl.Action) {
+		return Rule{}, fmt.Errorf("unknown action %d", rl.Action)
+	}
+	for i := range rl.Clients {
+		if err := rl.Clients[i].compile(); err != nil {
+			return Rule{}, err
+		}
+	}
+	for _, t := range rl.Transports {
+		if !t.Valid() {
+			return Rule{}, fmt.Errorf("%s is neither tcp nor udp", t)
+		}
+	}
+	if rl.Description != nil && len(rl.Description.String()) > maxPattern {
+		return Rule{}, fmt.Errorf("the description pattern is longer than %d bytes", maxPattern)
+	}
+	if rl.MaxLifetime < 0 || rl.MaxMappings < 0 {
+		return Rule{}, errors.New("max_lifetime and max_mappings must not be negative")
+	}
+	if err := rl.checkPorts(Internal, rl.Internal); err != nil {
+		return Rule{}, err
+	}
+	return rl, rl.checkPorts(External, rl.External)
+}
+
+// checkPorts refuses ranges that are none, and a rule that would open a Tier 0
+// port and says so: it could never do what its author believes. A range that
+// only covers such ports among others is no promise about them.
+func (rl *Rule) checkPorts(side Side, list []portmap.PortRange) error {
+	transports := rl.Transports
+	if len(transports) == 0 {
+		transports = []portmap.Transport{portmap.TCP, portmap.UDP}
+	}
+	for _, p := range list {
+		if p.First == 0 || p.Last < p.First {
+			return fmt.Errorf("%s ports %d-%d: ports run from 1 to 65535, the lower first", side, p.First, p.Last)
+		}
+		if rl.Action == portmap.Deny || p.First != p.Last {
+			continue
+		}
+		for _, t := range transports {
+			if tier, why := TierOf(side, t, p.First); tier == Forbidden {
+				return fmt.Errorf("port %d is behind the wall and cannot be opened by a rule: over %s it is %s", p.First, t, why)
+			}
+		}
+	}
+	return nil
+}
+
+// compile checks one client condition and makes a host glob lower case.
+func (m *ClientMatch) compile() error {
+	set := 0
+	for _, is := range []bool{m.MAC != portmap.MAC{}, m.Prefix != netip.Prefix{}, m.Host != "", m.Interface != ""} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 {
+		return fmt.Errorf("a client is one of a MAC, a prefix, a host name and an interface, not %d of them", set)
+	}
+	if m.Prefix != (netip.Prefix{}) && (!m.Prefix.IsValid() || m.Prefix.Addr().Is4In6()) {
+		return fmt.Errorf("%s is no network a client can be in", m.Prefix)
+	}
+	if len(m.Host) > maxHost {
+		return fmt.Errorf("a host pattern is longer than %d bytes", maxHost)
+	}
+	m.Host = strings.ToLower(m.Host)
+	if _, err := path.Match(m.Host, ""); err != nil {
+		return fmt.Errorf("host pattern %q: %w", m.Host, err)
+	}
+	return nil
+}
+
+// validAction says whether a is one of the three.
+func validAction(a portmap.Action) bool {
+	return a == portmap.Deny || a == portmap.Allow || a == portmap.Ask
+}
