@@ -1,0 +1,64 @@
+package netif
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+)
+
+// Hints lets tests stand between Watch and its subscription.
+type Hints = hints
+
+// RunWatch is the loop of Watch over a given subscription and reading.
+func RunWatch(ctx context.Context, log *slog.Logger, subscribe func() (Hints, error),
+	read func(context.Context) (State, error), publish func(State)) error {
+	w := watcher{subscribe: subscribe, read: read, log: log}
+	return w.run(ctx, publish)
+}
+
+// The times of Watch.
+const (
+	Debounce  = debounce
+	ReadShare = readShare
+)
+
+// WithoutDiag makes k behave as on a kernel that has no inet_diag.
+func WithoutDiag(k *Kernel) {
+	k.diag.Close()
+	k.diag = nil
+}
+
+// SearchNeighbour is Neighbour as it works before Linux 5.0.
+func SearchNeighbour(k *Kernel, ifindex int, a netip.Addr) ([6]byte, bool, error) {
+	return k.searchNeighbour(ifindex, a)
+}
+
+// Repeat is the bounded repetition of dumps.
+var Repeat = repeat[int]
+
+// MaxDumps is its bound.
+const MaxDumps = maxDumps
+
+// LinkRate is the decoding of ethtool's speed.
+var LinkRate = linkRate
+
+// ParseRouteMessage decodes a route and says what it makes of it: the default
+// routes of its family and the links it makes an uplink.
+func ParseRouteMessage(family uint8, m []byte) (v4, v6 []DefaultRoute, uplinks map[int]bool) {
+	d := routeDump{uplinks: map[int]bool{}}
+	d.add(family, m)
+	return d.default4, d.default6, d.uplinks
+}
+
+// ParseNeighbour decodes a neighbour message.
+func ParseNeighbour(m []byte) (index int, addr netip.Addr, mac [6]byte, ok bool) {
+	n, ok := parseNeighbour(m)
+	return n.index, n.addr, n.mac, ok
+}
+
+// ParseDiag decodes an inet_diag message.
+func ParseDiag(transport uint8, m []byte) (Listener, bool) { return parseDiag(transport, m) }
+
+// ParseProc decodes a table of /proc/net.
+func ParseProc(transport uint8, r io.Reader) ([]Listener, error) { return parseProc(transport, r) }

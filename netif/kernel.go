@@ -1,0 +1,176 @@
+package netif
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// answerTimeout bounds every question to the kernel. The library's sockets wait
+// for ever by default, and one lost answer must not stop the gate.
+const answerTimeout = 5 * time.Second
+
+// ErrNoInterface is returned when a named interface does not exist.
+var ErrNoInterface = errors.New("no such interface")
+
+// Kernel holds the sockets through which the network is read. It is safe for
+// concurrent use; Close it after every other call, Watch included, has
+// returned. It needs no privilege.
+type Kernel struct {
+	log *slog.Logger
+	ns  netns.NsHandle // netns.None in production
+
+	route      *netlink.Handle  // links and addresses
+	raw        *nl.SocketHandle // routes: own requests, see routes.go
+	neighbours *nl.SocketHandle // its own socket, so that no dump delays a question on a request's way
+	diag       *nl.SocketHandle // nil on a kernel without sock_diag
+	inet       *os.File         // for the ethtool ioctl
+
+	mu sync.Mutex // guards route.LinkByName, which writes to the handle on old kernels
+
+	procNet   string // the directory of tcp, tcp6, udp, udp6
+	ipForward string // the sysctl's file
+}
+
+// Open opens the sockets in the network namespace of the process. log must not
+// be nil; it gets what Watch heals.
+func Open(log *slog.Logger) (*Kernel, error) {
+	return OpenAt(log, netns.None())
+}
+
+// OpenAt opens them in the namespace ns, which the caller may close afterwards.
+// Entering another namespace than the process's own needs CAP_SYS_ADMIN there,
+// so this is for tests and labs.
+func OpenAt(log *slog.Logger, ns netns.NsHandle) (*Kernel, error) {
+	if log == nil {
+		return nil, errors.New("netif: the logger must not be nil")
+	}
+	k := &Kernel{
+		log:       log,
+		ns:        netns.None(),
+		procNet:   "/proc/thread-self/net",
+		ipForward: "/proc/sys/net/ipv4/ip_forward",
+	}
+	if ns.IsOpen() {
+		fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("keep the network namespace: %w", err)
+		}
+		k.ns = netns.NsHandle(fd)
+	}
+	if err := k.inNamespace(k.openSockets); err != nil {
+		k.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Kernel) openSockets() (err error) {
+	if k.route, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open rtnetlink: %w", err)
+	}
+	if err = k.route.SetSocketTimeout(answerTimeout); err != nil {
+		return fmt.Errorf("open rtnetlink: %w", err)
+	}
+	if k.raw, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open rtnetlink: %w", err)
+	}
+	if k.neighbours, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open rtnetlink: %w", err)
+	}
+	if k.diag, err = openNetlink(unix.NETLINK_INET_DIAG); err != nil {
+		k.diag = nil // many small routers leave inet_diag out; Listening reads /proc instead
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open an inet socket: %w", err)
+	}
+	k.inet = os.NewFile(uintptr(fd), "inet")
+	return nil
+}
+
+func openNetlink(protocol int) (*nl.SocketHandle, error) {
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol)
+	if err != nil {
+		return nil, err
+	}
+	tv := unix.NsecToTimeval(answerTimeout.Nanoseconds())
+	if err := errors.Join(s.SetSendTimeout(&tv), s.SetReceiveTimeout(&tv)); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return &nl.SocketHandle{Socket: s}, nil
+}
+
+// Close releases the sockets.
+func (k *Kernel) Close() {
+	if k.route != nil {
+		k.route.Close()
+	}
+	for _, s := range []*nl.SocketHandle{k.raw, k.neighbours, k.diag} {
+		if s != nil {
+			s.Close()
+		}
+	}
+	if k.inet != nil {
+		_ = k.inet.Close() // a socket without data: nothing can be lost
+	}
+	if k.ns.IsOpen() {
+		_ = k.ns.Close()
+	}
+}
+
+// inNamespace runs f where the Kernel's sockets belong. The thread that entered
+// a foreign namespace is never unlocked, so the runtime throws it away with the
+// goroutine instead of letting others run in the wrong namespace.
+func (k *Kernel) inNamespace(f func() error) error {
+	if !k.ns.IsOpen() {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := netns.Set(k.ns); err != nil {
+			done <- fmt.Errorf("enter the network namespace: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// request starts a netlink request on one of the held sockets.
+func request(s *nl.SocketHandle, protocol, typ, flags int) *nl.NetlinkRequest {
+	return &nl.NetlinkRequest{
+		NlMsghdr: unix.NlMsghdr{
+			Len:   unix.SizeofNlMsghdr,
+			Type:  uint16(typ),
+			Flags: unix.NLM_F_REQUEST | uint16(flags),
+		},
+		Sockets: map[int]*nl.SocketHandle{protocol: s},
+	}
+}
+
+// Forwarding says whether the kernel forwards IPv4 at all
+// (net.ipv4.ip_forward). Without it no mapping works.
+func (k *Kernel) Forwarding() (bool, error) {
+	var text []byte
+	err := k.inNamespace(func() (err error) {
+		text, err = os.ReadFile(k.ipForward)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("read net.ipv4.ip_forward: %w", err)
+	}
+	return strings.TrimSpace(string(text)) != "0", nil
+}

@@ -1,0 +1,116 @@
+package netif
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// aliveStates are the states of a neighbour entry whose MAC address is, or was
+// until nobody asked any more, confirmed. INCOMPLETE and FAILED say that
+// nothing answered.
+const aliveStates = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY |
+	netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+
+// sizeofNdmsg is the header of a neighbour message, struct ndmsg of
+// linux/neighbour.h: family, padding, interface index, state, flags, type.
+const sizeofNdmsg = 12
+
+// Neighbour gives the MAC address that the kernel knows for addr on the
+// interface with this index, and false when it knows none (nobody answered, or
+// the link has no MAC addresses).
+//
+// It asks for this one entry (RTM_GETNEIGH with NDA_DST, Linux 5.0), so the
+// cost does not grow with the number of neighbours; the library only lists them
+// all. Older kernels cannot be asked so, and there the interface's entries are
+// read and searched.
+func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
+	addr = addr.WithZone("")
+	if ifindex <= 0 || !addr.IsValid() || addr.Is4In6() {
+		return [6]byte{}, false, fmt.Errorf("neighbour %s on interface %d: not an address on a link", addr, ifindex)
+	}
+	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, 0)
+	req.AddData(&netlink.Ndmsg{Family: family(addr), Index: uint32(ifindex)})
+	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
+	var mac [6]byte
+	found := false
+	// The one answer ends the conversation: no NLM_F_ACK, no NLMSG_DONE, so
+	// the loop of the library ends with the first message it hands out.
+	answer, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return k.searchNeighbour(ifindex, addr)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
+		return mac, false, nil
+	case err != nil:
+		return mac, false, fmt.Errorf("ask for neighbour %s: %w", addr, err)
+	}
+	for _, m := range answer {
+		if n, ok := parseNeighbour(m); ok && n.index == ifindex && n.addr == addr {
+			mac, found = n.mac, true
+		}
+	}
+	return mac, found, nil
+}
+
+// searchNeighbour is Neighbour on kernels before 5.0.
+func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
+	var mac [6]byte
+	found := false
+	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+	req.AddData(&netlink.Ndmsg{Family: family(addr)})
+	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(ifindex)))) // narrows it from 4.4 on
+	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
+		n, ok := parseNeighbour(m)
+		if ok && n.index == ifindex && n.addr == addr {
+			mac, found = n.mac, true
+		}
+		return !found
+	})
+	// An interrupted dump may have missed the entry; one that shows it is as
+	// good as any.
+	if err != nil && !(found && errors.Is(err, netlink.ErrDumpInterrupted)) {
+		return [6]byte{}, false, fmt.Errorf("search for neighbour %s: %w", addr, err)
+	}
+	return mac, found, nil
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+type neighbour struct {
+	index int
+	addr  netip.Addr
+	mac   [6]byte
+}
+
+// parseNeighbour decodes a neighbour that is alive and has a MAC address.
+func parseNeighbour(m []byte) (neighbour, bool) {
+	if len(m) < sizeofNdmsg {
+		return neighbour{}, false
+	}
+	n := neighbour{index: int(binary.NativeEndian.Uint32(m[4:]))}
+	if binary.NativeEndian.Uint16(m[8:])&aliveStates == 0 {
+		return neighbour{}, false
+	}
+	for t, v := range attributes(m[sizeofNdmsg:]) {
+		switch t {
+		case unix.NDA_DST:
+			n.addr = attrAddr(v)
+		case unix.NDA_LLADDR:
+			if len(v) == len(n.mac) {
+				copy(n.mac[:], v)
+			}
+		}
+	}
+	return n, n.addr.IsValid() && n.mac != [6]byte{}
+}

@@ -1,0 +1,86 @@
+package netif
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Listener is a port that the gateway itself listens on: a TCP socket in
+// LISTEN, or a UDP socket that anybody can send to.
+type Listener struct {
+	Transport uint8      // IP protocol number, 6 or 17
+	Port      uint16     // not 0
+	Addr      netip.Addr // the local address; unspecified: every address. Never IPv4-mapped
+	V6Only    bool       // Addr is "::" and IPv4 does not reach it
+	Index     int        // the only interface it takes packets from (SO_BINDTODEVICE), or 0
+}
+
+// Ports are the gateway's own listeners at one moment; a value, safe to share.
+// The zero value has none.
+type Ports struct {
+	sorted []Listener // by transport, port, address, interface; no duplicates
+}
+
+// NewPorts makes Ports of a list, which it does not keep.
+func NewPorts(list []Listener) Ports {
+	sorted := slices.Clone(list)
+	slices.SortFunc(sorted, compareListeners)
+	return Ports{sorted: slices.Compact(sorted)}
+}
+
+func compareListeners(a, b Listener) int {
+	v6Only := func(l Listener) int {
+		if l.V6Only {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		cmp.Compare(a.Transport, b.Transport),
+		cmp.Compare(a.Port, b.Port),
+		a.Addr.Compare(b.Addr),
+		cmp.Compare(v6Only(a), v6Only(b)),
+		cmp.Compare(a.Index, b.Index),
+	)
+}
+
+// All gives a copy of the list, sorted by transport and port.
+func (p Ports) All() []Listener { return slices.Clone(p.sorted) }
+
+// Conflicts says whether an IPv4 mapping of this external port would take
+// packets away from a service of the gateway, and from which (abuse case B8). A
+// service does not stand in the way when packets that come in by the WAN for
+// the WAN's addresses cannot reach it anyway: it is bound to another address,
+// or to another interface. While the WAN's interface is not there, one that is
+// bound to an interface is counted, because that may be the WAN.
+//
+// The caller gives the transport as IP protocol number.
+func (p Ports) Conflicts(transport uint8, port uint16, w WAN) (Listener, bool) {
+	first, _ := slices.BinarySearchFunc(p.sorted, port, func(l Listener, port uint16) int {
+		return cmp.Or(cmp.Compare(l.Transport, transport), cmp.Compare(l.Port, port))
+	})
+	for _, l := range p.sorted[first:] {
+		if l.Transport != transport || l.Port != port {
+			break
+		}
+		if l.reachable4(w) {
+			return l, true
+		}
+	}
+	return Listener{}, false
+}
+
+// reachable4 says whether IPv4 from outside gets to the socket.
+func (l Listener) reachable4(w WAN) bool {
+	if l.Index != 0 && w.Index != 0 && l.Index != w.Index && l.Index != w.Master {
+		return false
+	}
+	switch {
+	case l.Addr.IsUnspecified():
+		return l.Addr.Is4() || !l.V6Only
+	case l.Addr.Is6():
+		return false
+	}
+	return slices.Contains(w.Addrs, l.Addr)
+}

@@ -1,0 +1,85 @@
+package netif
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// Settings is what the owner said about interfaces. The zero value means that
+// everything is detected and nothing private is tolerated.
+type Settings struct {
+	LAN           []string       // names of the LAN interfaces; empty: detect
+	ExtraPrefixes []netip.Prefix // routed networks behind the LAN; they count on every LAN interface
+	WAN           string         // "": the interface with the IPv4 default route
+	WAN6          string         // "": the interface with the IPv6 default route
+	ExternalIP    netip.Addr     // IPv4, reported instead of the WAN's own address; zero: the WAN's own
+	AllowPrivate  bool           // serve although the external address cannot be reached from the Internet
+
+	// FormerWAN names interfaces that were the WAN earlier in this run. While a
+	// default route is away for a moment, detection must not take the outside
+	// for a LAN; the caller, who remembers, lists them. It has no effect on
+	// interfaces named in LAN.
+	FormerWAN []string
+}
+
+// Roles is what Choose made of a State.
+type Roles struct {
+	LAN  []LAN    // the interfaces to serve, ascending index; nothing else may be served
+	WAN  WAN      // Name is "" while there is none
+	WAN6 Uplink   // Name is "" while there is none
+	Why  []string // one sentence per choice, for the log
+}
+
+// LAN is one interface to serve.
+type LAN struct {
+	Name     string
+	Index    int
+	MAC      [6]byte
+	Addr     netip.Addr     // the private IPv4 address that clients are told
+	Addrs    []netip.Addr   // all of the gateway's addresses there that are in use, both families
+	Prefixes []netip.Prefix // where its clients may be: on-link, masked, with the extra prefixes
+}
+
+// OnLink says whether a is inside one of the interface's prefixes.
+func (l LAN) OnLink(a netip.Addr) bool { return within(a, l.Prefixes) }
+
+// Uplink is an interface towards the Internet.
+type Uplink struct {
+	Name  string
+	Index int          // 0: the interface is not there
+	Up    bool         // switched on, with carrier, with a usable address of the family
+	Addrs []netip.Addr // its addresses that are in use, both families
+}
+
+// WAN is the IPv4 uplink.
+type WAN struct {
+	Uplink
+	Master   int        // index of the VRF, bridge or bond it belongs to, or 0
+	External netip.Addr // what clients are told; zero while the WAN has no IPv4 address
+	Private  bool       // External is no address of the Internet
+	Refused  bool       // Private, and the owner did not allow that: no mapping can work
+}
+
+// What can be wrong with the configuration. Choose wraps each in a Problem.
+var (
+	ErrNoLAN           = errors.New("no LAN interface")
+	ErrLANIsWAN        = errors.New("LAN and WAN are the same")
+	ErrLANDefaultRoute = errors.New("LAN interface holds a default route")
+	ErrLANPublic       = errors.New("LAN interface has only public addresses")
+	ErrUnusable        = errors.New("interface cannot play this role")
+	ErrExtraPrefix     = errors.New("extra prefix is too wide")
+	ErrExternalIP      = errors.New("external address is not usable")
+)
+
+// Problem is one fault of the configuration, as it shows against the State.
+type Problem struct {
+	Kind   error  // one of the errors above
+	Name   string // the interface, prefix or address at fault, or ""
+	Detail string // a sentence: the cause and the remedy
+}
+
+// Error gives the sentence.
+func (p *Problem) Error() string { return p.Detail }
+
+// Unwrap gives the kind, so that errors.Is finds it.
+func (p *Problem) Unwrap() error { return p.Kind }

@@ -1,0 +1,112 @@
+package netif_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"portcullis/netif"
+)
+
+// Route messages of a little-endian kernel. The header: family, length of
+// destination and source, TOS, table, protocol, scope, type, flags.
+var (
+	// default via 203.0.113.1 dev 3 metric 10 src 203.0.113.5
+	routeDefault = unhex("02 00 00 00 fe 04 00 01 00000000" +
+		"08000f00 fe000000" + "08000600 0a000000" + "08000700 cb007105" + "08000500 cb007101" + "08000400 03000000")
+	// default nexthop via 203.0.113.1 dev 3 nexthop dev 4 (dead) nexthop via inet6 fe80::1 dev 5
+	routeMultipath = unhex("02 00 00 00 fe 04 00 01 00000000" +
+		"08000f00 fe000000" +
+		"3c000900" +
+		"1000 00 00 03000000 08000500 cb007101" +
+		"0800 01 00 04000000" +
+		"2000 00 00 05000000 16001200 0a00 fe80000000000000 0000000000000001 0000")
+	// 203.0.113.0/24 dev 3
+	routeOnLink = unhex("02 18 00 00 fe 02 fd 01 00000000 08000100 cb007100 08000400 03000000")
+)
+
+func change(m []byte, at int, to byte) []byte {
+	m = slices.Clone(m)
+	m[at] = to
+	return m
+}
+
+func TestParseRoute(t *testing.T) {
+	t.Parallel()
+	if !littleEndian() {
+		t.Skip("the examples are of a little-endian machine")
+	}
+	a := netip.MustParseAddr
+	first := netif.DefaultRoute{Index: 3, Gateway: a("203.0.113.1"), Source: a("203.0.113.5"), Metric: 10}
+	for _, tc := range []struct {
+		name    string
+		m       []byte
+		want    []netif.DefaultRoute
+		uplinks map[int]bool
+	}{
+		{"default", routeDefault, []netif.DefaultRoute{first}, map[int]bool{3: true}},
+		{"several next hops, one dead", routeMultipath, []netif.DefaultRoute{
+			{Index: 3, Gateway: a("203.0.113.1")}, {Index: 5, Gateway: a("fe80::1")},
+		}, map[int]bool{3: true, 5: true}},
+		{"on-link", routeOnLink, nil, nil},
+		{"unreachable", change(routeDefault, 7, unix.RTN_UNREACHABLE), nil, nil},
+		{"dead", change(routeDefault, 8, unix.RTNH_F_DEAD), nil, nil},
+		{"cached", change(routeDefault, 9, unix.RTM_F_CLONED>>8), nil, nil},
+		{"other table, by attribute", change(routeDefault, 16, 100), nil, nil},
+		{"other family", change(routeDefault, 0, unix.AF_INET6), nil, nil},
+		{"impossible length", change(routeDefault, 1, 33), nil, nil},
+		{"only a header", routeDefault[:12], nil, nil},
+		{"empty", nil, nil, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			got, v6, uplinks := netif.ParseRouteMessage(unix.AF_INET, tc.m)
+			if diff := cmp.Diff(tc.want, got, compareAddrs); diff != "" || len(v6) != 0 {
+				t.Errorf("(-want +got), IPv6 %v:\n%s", v6, diff)
+			}
+			if diff := cmp.Diff(tc.uplinks, uplinks, compareAddrs); diff != "" {
+				t.Errorf("uplinks (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzRoute(f *testing.F) {
+	for _, m := range [][]byte{routeDefault, routeMultipath, routeOnLink, routeDefault[:20]} {
+		f.Add(m)
+	}
+	f.Fuzz(func(t *testing.T, m []byte) {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			v4, v6, _ := netif.ParseRouteMessage(family, m)
+			if len(v4)+len(v6) > len(m)/unix.SizeofRtNexthop {
+				t.Errorf("%d routes out of %d bytes", len(v4)+len(v6), len(m))
+			}
+		}
+	})
+}
+
+func TestPublic(t *testing.T) {
+	t.Parallel()
+	for _, a := range addrs("8.8.8.8", "1.0.0.1", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
+		"192.0.1.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "::ffff:8.8.8.8",
+		"192.0.2.1", "198.51.100.1", "203.0.113.255", // documentation: public by design section 4
+		"2001:db8::1", "2a00::1", "3fff::1") {
+		if !netif.Public(a) {
+			t.Errorf("%s is not public", a)
+		}
+	}
+	for _, a := range addrs("0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.0", "100.127.255.255", "127.0.0.1",
+		"169.254.1.1", "172.16.0.0", "172.31.255.255", "192.0.0.2", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255",
+		"224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "::ffff:192.168.1.1",
+		"::", "::1", "fe80::1", "fe80::1%eth0", "fd00::1", "fc00::1", "ff02::1") {
+		if netif.Public(a) {
+			t.Errorf("%s is public", a)
+		}
+	}
+	if netif.Public(netip.Addr{}) {
+		t.Error("the zero address is public")
+	}
+}
