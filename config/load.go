@@ -1,0 +1,142 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// MaxFileSize is how many bytes a file may have.
+const MaxFileSize = 1 << 20
+
+// RuleCheck is a check of one rule that needs more than this package knows,
+// such as the port tiers. Its error is reported with the line of the rule.
+type RuleCheck func(Rule) error
+
+// Load reads and checks the file at path. A missing file is an error that
+// satisfies errors.Is(err, fs.ErrNotExist): the caller knows whether it was
+// named explicitly or may be replaced by Default. A file that was read but is
+// not valid gives Errors, and never a Config.
+func Load(path string, checks ...RuleCheck) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("config: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Config{}, fmt.Errorf("config: %w", err)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("config: %w", err)
+	}
+	// What a lost power supply leaves of a file must not pass for a file
+	// without rules (abuse case C13). A device such as /dev/null is meant.
+	if info.Mode().IsRegular() && len(bytes.TrimSpace(data)) == 0 {
+		return Config{}, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
+	}
+	return Parse(path, data, checks...)
+}
+
+// Parse checks the text of a file; name stands in the errors. What the text
+// leaves out has the value of Default. Every error is one of Errors, all of
+// them together, by line.
+func Parse(name string, data []byte, checks ...RuleCheck) (Config, error) {
+	r := &reader{name: name, home: homes(), bad: make(map[string]bool)}
+	doc := r.decode(data)
+	if len(r.errs) > 0 {
+		return Config{}, r.errs
+	}
+	raw := toRaw(Default())
+	r.file(doc, &raw)
+	c := r.convert(&raw)
+	for i, rule := range c.Rules {
+		r.check(rulePath(i), rule, checks)
+	}
+	if len(r.errs) > 0 {
+		return Config{}, r.sorted()
+	}
+	return c, nil
+}
+
+// check runs the caller's checks over a rule that is right so far.
+func (r *reader) check(path string, rule Rule, checks []RuleCheck) {
+	if r.bad[path] {
+		return
+	}
+	for _, check := range checks {
+		if err := check(rule); err != nil {
+			r.failLine(r.at.line(path), fmt.Sprintf("rule %s: %v", quote(rule.Name), err))
+		}
+	}
+}
+
+// sorted gives the errors by line, and not more than a person reads.
+func (r *reader) sorted() Errors {
+	slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
+	if more := len(r.errs) - maxErrors; more > 0 {
+		last := r.errs[maxErrors]
+		last.Text = fmt.Sprintf("%d more errors from here on", more)
+		return r.errs[:maxErrors+1]
+	}
+	return r.errs
+}
+
+// decode parses the text as TOML and notes the lines of its keys. The library
+// stops at the first error of syntax, so there is at most one.
+func (r *reader) decode(data []byte) map[string]any {
+	if line, text := checkText(data); text != "" {
+		r.failLine(line, text)
+		return nil
+	}
+	text := string(data)
+	lines, err := keyLines(text)
+	if err != nil {
+		r.failLine(lines[len(lines)-1].line, fmt.Sprintf("nested too deeply; allowed: %d brackets inside each other, %d parts in a key", maxDepth, maxKeyParts))
+		return nil
+	}
+	doc := make(map[string]any)
+	meta, err := toml.Decode(text, &doc)
+	if err != nil {
+		line := 1
+		var pe toml.ParseError
+		msg := err.Error()
+		if errors.As(err, &pe) {
+			line, msg = max(line, pe.Position.Line), pe.Message
+		}
+		r.failLine(line, "not valid TOML: "+plain(msg))
+		return nil
+	}
+	r.at = newIndex(meta.Keys(), lines)
+	return doc
+}
+
+// checkText refuses what is no text before anything looks at it.
+func checkText(data []byte) (line int, text string) {
+	if len(data) > MaxFileSize {
+		return 1, fmt.Sprintf("the file is too large; allowed: at most %d bytes", MaxFileSize)
+	}
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return 1, "the file is UTF-16; allowed: UTF-8 text"
+	}
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		return lineOf(data, i), "a NUL byte; allowed: UTF-8 text"
+	}
+	for i := 0; i < len(data); {
+		c, n := utf8.DecodeRune(data[i:])
+		if c == utf8.RuneError && n == 1 {
+			return lineOf(data, i), fmt.Sprintf("the byte 0x%02x is not UTF-8; allowed: UTF-8 text", data[i])
+		}
+		i += n
+	}
+	return 0, ""
+}
+
+func lineOf(data []byte, i int) int { return 1 + bytes.Count(data[:i], []byte("\n")) }
