@@ -1,0 +1,253 @@
+package soap_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/soap"
+)
+
+const (
+	service = "urn:schemas-upnp-org:service:WANIPConnection:1"
+	header  = `"` + service + `#GetSpecificPortMappingEntry"`
+)
+
+// plain is a request as digest section 3.1 draws it.
+const plain = `<?xml version="1.0"?>
+<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/">
+ <s:Body>
+  <u:GetSpecificPortMappingEntry xmlns:u="urn:schemas-upnp-org:service:WANIPConnection:1">
+   <NewRemoteHost></NewRemoteHost>
+   <NewExternalPort>6000</NewExternalPort>
+   <NewProtocol>UDP</NewProtocol>
+  </u:GetSpecificPortMappingEntry>
+ </s:Body>
+</s:Envelope>`
+
+var plainArgs = []soap.Arg{{Name: "NewRemoteHost"}, {Name: "NewExternalPort", Value: "6000"}, {Name: "NewProtocol", Value: "UDP"}}
+
+func args(a *soap.Action) []soap.Arg {
+	if a == nil {
+		return nil
+	}
+	return a.Args()
+}
+
+// TestAccepts has the habits of control points: prefixes, blanks, missing
+// declarations, datatypes, qualified arguments.
+func TestAccepts(t *testing.T) {
+	t.Parallel()
+	envelope := func(open, inner, closing string) string { return open + inner + closing }
+	for name, c := range map[string]struct{ header, body string }{
+		"digest":               {header, plain},
+		"C35/unquoted":         {strings.Trim(header, `"`), plain},
+		"single quotes":        {"'" + strings.Trim(header, `"`) + "'", plain},
+		"blanks around header": {" " + header + "\t", plain},
+		"no declaration":       {header, strings.TrimPrefix(plain, `<?xml version="1.0"?>`)},
+		"byte order mark":      {header, "\xef\xbb\xbf" + plain},
+		"encoding utf8":        {header, strings.Replace(plain, `version="1.0"`, `version="1.0" encoding="utf8"`, 1)},
+		"encoding UTF-8":       {header, strings.Replace(plain, `version="1.0"`, `version="1.0" encoding="UTF-8"`, 1)},
+		"C34/prefix m":         {header, strings.NewReplacer("u:", "m:", "xmlns:u", "xmlns:m").Replace(plain)},
+		"C34/default namespace": {header, strings.NewReplacer("<u:", "<", "</u:", "</", "xmlns:u", "xmlns").Replace(
+			plain)},
+		"SOAP-ENV and dt:dt, as Windows writes it": {header, envelope(
+			`<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" SOAP-ENV:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><SOAP-ENV:Body>`+
+				`<m:GetSpecificPortMappingEntry xmlns:m="`+service+`">`,
+			`<NewRemoteHost xmlns:dt="urn:schemas-microsoft-com:datatypes" dt:dt="string"></NewRemoteHost>`+
+				`<NewExternalPort xmlns:dt="urn:schemas-microsoft-com:datatypes" dt:dt="ui2">6000</NewExternalPort>`+
+				`<NewProtocol xmlns:dt="urn:schemas-microsoft-com:datatypes" dt:dt="string">UDP</NewProtocol>`,
+			`</m:GetSpecificPortMappingEntry></SOAP-ENV:Body></SOAP-ENV:Envelope>`)},
+		"qualified arguments": {header, strings.NewReplacer("<New", "<u:New", "</New", "</u:New").Replace(plain)},
+		"SOAP header":         {header, strings.Replace(plain, "<s:Body>", "<s:Header><x>a<y/></x></s:Header><s:Body>", 1)},
+		"empty element":       {header, strings.Replace(plain, "<NewRemoteHost></NewRemoteHost>", "<NewRemoteHost/>", 1)},
+		"no newline":          {header, strings.ReplaceAll(plain, "\n", "")},
+		"CRLF":                {header, strings.ReplaceAll(plain, "\n", "\r\n")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, err := soap.Decode(c.header, []byte(c.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.ServiceType != service || a.Name != "GetSpecificPortMappingEntry" {
+				t.Errorf("decoded %s#%s", a.ServiceType, a.Name)
+			}
+			if diff := cmp.Diff(plainArgs, args(a)); diff != "" {
+				t.Errorf("arguments (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	a, err := soap.Decode(header, []byte(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, there := a.Arg("NewRemoteHost"); v != "" || !there {
+		t.Errorf("empty argument: %q, %v", v, there)
+	}
+	if _, there := a.Arg("NewEnabled"); there {
+		t.Error("an argument that was not sent is there")
+	}
+	spaced := strings.Replace(plain, ">UDP<", "> UDP \t<", 1)
+	if a, err = soap.Decode(header, []byte(spaced)); err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := a.Arg("NewProtocol"); v != " UDP \t" {
+		t.Errorf("B7: blanks were lost: %q", v)
+	}
+	if escaped, err := soap.Decode(header, []byte(strings.Replace(plain, ">UDP<", ">a&lt;b&gt;&amp;&quot;&#39;c<", 1))); err != nil {
+		t.Error(err)
+	} else if v, _ := escaped.Arg("NewProtocol"); v != `a<b>&"'c` {
+		t.Errorf("C25: %q", v)
+	}
+}
+
+// with puts text in place of the protocol argument.
+func with(argument string) string {
+	return strings.Replace(plain, "<NewProtocol>UDP</NewProtocol>", argument, 1)
+}
+
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	deep := strings.Repeat("<a>", 1000) + strings.Repeat("</a>", 1000)
+	attrs := "<NewProtocol"
+	for i := range 100 {
+		attrs += fmt.Sprintf(` a%d="x"`, i)
+	}
+	attrs += ">UDP</NewProtocol>"
+	for name, c := range map[string]struct {
+		header, body string
+		want         error
+	}{
+		"G1/no header":                      {"", plain, soap.ErrMalformed},
+		"G1/no hash":                        {`"` + service + `"`, plain, soap.ErrMalformed},
+		"G1/no action":                      {`"` + service + `#"`, plain, soap.ErrMalformed},
+		"G1/no type":                        {`"#GetSpecificPortMappingEntry"`, plain, soap.ErrMalformed},
+		"G1/one quote":                      {`"`, plain, soap.ErrMalformed},
+		"G1/two quotes":                     {`""`, plain, soap.ErrMalformed},
+		"G1/open quote":                     {header[:len(header)-1], plain, soap.ErrMalformed},
+		"G1/two hashes":                     {`"` + service + `#a#b"`, plain, soap.ErrMalformed},
+		"G1/long":                           {`"` + service + "#" + strings.Repeat("A", 1<<13) + `"`, plain, soap.ErrMalformed},
+		"G1/long type":                      {`"` + strings.Repeat("A", 1<<13) + `#b"`, plain, soap.ErrMalformed},
+		"G1/markup":                         {`"` + service + `#<script>"`, plain, soap.ErrMalformed},
+		"G1/NUL":                            {`"` + service + "#Get\x00\"", plain, soap.ErrMalformed},
+		"C37/other action":                  {`"` + service + `#DeletePortMapping"`, plain, soap.ErrMismatch},
+		"C37/other service":                 {`"urn:schemas-upnp-org:service:WANPPPConnection:1#GetSpecificPortMappingEntry"`, plain, soap.ErrMismatch},
+		"C37/other version":                 {`"urn:schemas-upnp-org:service:WANIPConnection:2#GetSpecificPortMappingEntry"`, plain, soap.ErrMismatch},
+		"C37/no namespace":                  {header, strings.Replace(plain, ` xmlns:u="`+service+`"`, "", 1), soap.ErrMismatch},
+		"G2/argument of 2 kB":               {header, with("<NewProtocol>" + strings.Repeat("U", 2048) + "</NewProtocol>"), soap.ErrTooLong},
+		"G2/body of 20 kB":                  {header, with("<NewProtocol>" + strings.Repeat("U", 20<<10) + "</NewProtocol>"), soap.ErrMalformed},
+		"G3/empty body":                     {header, "", soap.ErrMalformed},
+		"G3/blank body":                     {header, "  \r\n", soap.ErrMalformed},
+		"G3/no action":                      {header, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body></s:Body></s:Envelope>`, soap.ErrMalformed},
+		"G3/no body":                        {header, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"></s:Envelope>`, soap.ErrMalformed},
+		"G4/DOCTYPE":                        {header, `<!DOCTYPE x>` + plain, soap.ErrMalformed},
+		"G4/internal entity":                {header, `<!DOCTYPE x [<!ENTITY a "b">]>` + with("<NewProtocol>&a;</NewProtocol>"), soap.ErrMalformed},
+		"G4/external entity":                {header, `<!DOCTYPE x SYSTEM "file:///etc/passwd">` + plain, soap.ErrMalformed},
+		"G4/undefined entity":               {header, with("<NewProtocol>&nope;</NewProtocol>"), soap.ErrMalformed},
+		"G4/processing instruction":         {header, strings.Replace(plain, "<s:Body>", "<?php x?><s:Body>", 1), soap.ErrMalformed},
+		"G4/second declaration":             {header, `<?xml version="1.0"?>` + plain, soap.ErrMalformed},
+		"G4/nest":                           {header, with(deep), soap.ErrMalformed},
+		"G4/nest in a header":               {header, strings.Replace(plain, "<s:Body>", "<s:Header>"+deep+"</s:Header><s:Body>", 1), soap.ErrMalformed},
+		"G4/attributes":                     {header, with(attrs), soap.ErrMalformed},
+		"G4/elements":                       {header, with(strings.Repeat("<b/>", 200)), soap.ErrDuplicate},
+		"G4/element=attribute":              {header, "<element attribute=", soap.ErrMalformed},
+		"G4/ns: at the end":                 {header, "<ns:", soap.ErrMalformed},
+		"G4/Latin-1 declared":               {header, strings.Replace(plain, `"1.0"`, `"1.0" encoding="iso-8859-1"`, 1), soap.ErrMalformed},
+		"G4/not UTF-8":                      {header, with("<NewProtocol>\xff\xfe</NewProtocol>"), soap.ErrMalformed},
+		"G4/UTF-16":                         {header, "\xff\xfe<\x00s\x00", soap.ErrMalformed},
+		"G5/duplicate":                      {header, with("<NewProtocol>UDP</NewProtocol><NewProtocol>TCP</NewProtocol>"), soap.ErrDuplicate},
+		"G5/duplicate in another namespace": {header, with(`<NewProtocol>UDP</NewProtocol><x:NewProtocol xmlns:x="y">TCP</x:NewProtocol>`), soap.ErrDuplicate},
+		"G5/comment splits":                 {header, with("<NewProtocol>U<!-- -->DP</NewProtocol>"), soap.ErrMalformed},
+		"G5/CDATA splits":                   {header, with("<NewProtocol>U<![CDATA[DP]]></NewProtocol>"), soap.ErrMalformed},
+		"G5/child splits":                   {header, with("<NewProtocol>U<b/>DP</NewProtocol>"), soap.ErrMalformed},
+		"G5/two actions":                    {header, strings.Replace(plain, "</s:Body>", `<u:X xmlns:u="`+service+`"/></s:Body>`, 1), soap.ErrMalformed},
+		"G5/two bodies":                     {header, strings.Replace(plain, "</s:Envelope>", "<s:Body/></s:Envelope>", 1), soap.ErrMalformed},
+		"G5/two roots":                      {header, plain + plain[len(`<?xml version="1.0"?>`):], soap.ErrMalformed},
+		"G5/text after the root":            {header, plain + "x", soap.ErrMalformed},
+		"G5/text before the root":           {header, "x" + plain, soap.ErrMalformed},
+		"G5/text between arguments":         {header, with("x"), soap.ErrMalformed},
+		"SOAP 1.2":                          {header, strings.ReplaceAll(plain, "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"), soap.ErrMalformed},
+		"no envelope":                       {header, `<a/>`, soap.ErrMalformed},
+		"envelope without namespace":        {header, strings.Replace(plain, ` xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"`, "", 1), soap.ErrMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if a, err := soap.Decode(c.header, []byte(c.body)); !errors.Is(err, c.want) {
+				t.Errorf("decoded %+v, %v; want %v", a, err, c.want)
+			}
+		})
+	}
+}
+
+// TestTruncated cuts a good request at every byte (abuse case G4): no part of it
+// is a request but the whole.
+func TestTruncated(t *testing.T) {
+	t.Parallel()
+	for i := range len(plain) {
+		if a, err := soap.Decode(header, []byte(plain[:i])); err == nil {
+			t.Fatalf("the first %d bytes decode to %+v", i, a)
+		}
+	}
+}
+
+// request writes a request for these arguments.
+func request(name string, list []soap.Arg) []byte {
+	doc := string(soap.EncodeResponse(service, name, list))
+	return []byte(strings.ReplaceAll(doc, name+"Response", name))
+}
+
+// FuzzDecode: whatever is accepted is bounded, and means the same when it is
+// written again.
+func FuzzDecode(f *testing.F) {
+	f.Add(header, []byte(plain))
+	f.Add(header, []byte(with("<NewProtocol>&#x41;&lt;</NewProtocol>")))
+	f.Add(strings.Trim(header, `"`), []byte(strings.ReplaceAll(plain, "u:", "m:")))
+	f.Add(header, []byte(`<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>`))
+	f.Fuzz(func(t *testing.T, h string, body []byte) {
+		a, err := soap.Decode(h, body)
+		if err != nil {
+			if a != nil {
+				t.Fatal("an action beside an error")
+			}
+			return
+		}
+		for _, arg := range a.Args() {
+			if len(arg.Value) > soap.MaxArg {
+				t.Fatalf("an argument of %d bytes", len(arg.Value))
+			}
+		}
+		if a.ServiceType != service {
+			return
+		}
+		again, err := soap.Decode(`"`+a.ServiceType+"#"+a.Name+`"`, request(a.Name, a.Args()))
+		if err != nil && len(body) < soap.MaxBody/8 {
+			t.Fatalf("written again: %v", err)
+		}
+		if diff := cmp.Diff(args(a), args(again)); err == nil && diff != "" {
+			t.Fatalf("written again (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func FuzzParseHeader(f *testing.F) {
+	f.Add(header)
+	f.Add(`"`)
+	f.Add(`'a#b"`)
+	f.Fuzz(func(t *testing.T, v string) {
+		serviceType, action, err := soap.ParseHeader(v)
+		if err != nil {
+			return
+		}
+		if serviceType == "" || action == "" || strings.ContainsAny(serviceType+action, "\"'# \t<>&\x00") {
+			t.Fatalf("%q splits into %q and %q", v, serviceType, action)
+		}
+	})
+}

@@ -1,0 +1,50 @@
+package soap
+
+import (
+	"bytes"
+	"encoding/xml"
+	"strconv"
+)
+
+const (
+	head = `<?xml version="1.0"?>` + "\n" +
+		`<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" ` +
+		`s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body>`
+	tail = `</s:Body></s:Envelope>` + "\n"
+)
+
+// EncodeResponse gives the envelope of a success. serviceType is the one the
+// request used, and the arguments stand in the order of the service description.
+// It is written as text because encoding/xml cannot write the prefixes that
+// control points expect (style: section 3.5).
+func EncodeResponse(serviceType, action string, out []Arg) []byte {
+	var b bytes.Buffer
+	b.WriteString(head)
+	b.WriteString("<u:" + action + `Response xmlns:u="`)
+	escape(&b, serviceType)
+	b.WriteString(`">`)
+	for _, a := range out {
+		b.WriteString("<" + a.Name + ">")
+		escape(&b, a.Value)
+		b.WriteString("</" + a.Name + ">")
+	}
+	b.WriteString("</u:" + action + "Response>" + tail)
+	return b.Bytes()
+}
+
+// EncodeFault gives the envelope of a refusal (UDA 1.1 section 3.2.2).
+func EncodeFault(code int, description string) []byte {
+	var b bytes.Buffer
+	b.WriteString(head + `<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring>` +
+		`<detail><UPnPError xmlns="urn:schemas-upnp-org:control-1-0"><errorCode>`)
+	b.WriteString(strconv.Itoa(code))
+	b.WriteString("</errorCode><errorDescription>")
+	escape(&b, description)
+	b.WriteString("</errorDescription></UPnPError></detail></s:Fault>" + tail)
+	return b.Bytes()
+}
+
+// escape writes text; bytes that XML cannot carry become U+FFFD.
+func escape(b *bytes.Buffer, s string) {
+	_ = xml.EscapeText(b, []byte(s)) // a bytes.Buffer never fails
+}
