@@ -1,0 +1,110 @@
+package httpd
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// MaxBody is how long a request body may be, in bytes (abuse case G7).
+const MaxBody = 16 << 10
+
+// methods that a handler may see. M-POST is retired (UDA 1.1 section 3.1).
+var methods = map[string]bool{
+	http.MethodGet: true, http.MethodHead: true, http.MethodPost: true,
+	"SUBSCRIBE": true, "UNSUBSCRIBE": true,
+}
+
+// fromBrowsers are headers that browsers send and control points do not (abuse
+// case D4). Every Sec-Fetch-* goes with them.
+var fromBrowsers = []string{"Origin", "Referer", "Cookie", "Upgrade"}
+
+// guard lets only those requests through that a control point would send. What
+// a handler cannot see any more (bare LF, folded lines, equal Content-Lengths)
+// does no harm, because bytes after the first request are never parsed.
+func guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status := verdict(r); status != 0 {
+			w.Header().Set("Connection", "close")
+			if status == http.StatusMethodNotAllowed {
+				w.Header().Set("Allow", "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE")
+			}
+			empty(w, status)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// verdict gives the status that refuses r, or 0. Nothing of the body has been
+// read yet.
+func verdict(r *http.Request) int {
+	switch {
+	case r.ProtoMajor != 1, !strings.HasPrefix(r.RequestURI, "/"):
+		return http.StatusBadRequest // "PRI *", CONNECT, absolute-form (D1)
+	case len(r.TransferEncoding) > 0:
+		return http.StatusNotImplemented // abuse cases G6, G10; a deviation from UDA 1.1 section 3.1
+	case r.Host == "":
+		return http.StatusBadRequest
+	case !ours(r):
+		return http.StatusForbidden // DNS rebinding (D1)
+	case browser(r.Header):
+		return http.StatusForbidden
+	case !methods[r.Method]:
+		return http.StatusMethodNotAllowed
+	case repeated(r.Header):
+		return http.StatusBadRequest
+	case r.Method == http.MethodPost && r.ContentLength < 0,
+		r.Method == http.MethodPost && r.Header.Get("Content-Length") == "" && r.ContentLength == 0:
+		return http.StatusLengthRequired
+	case r.ContentLength > MaxBody:
+		return http.StatusRequestEntityTooLarge
+	}
+	return 0
+}
+
+// ours says whether Host is the literal address that this connection came to,
+// with our port or none.
+func ours(r *http.Request) bool {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return false
+	}
+	local, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return false
+	}
+	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	if host, err := netip.ParseAddrPort(r.Host); err == nil {
+		return host == local
+	}
+	host, err := netip.ParseAddr(strings.Trim(r.Host, "[]"))
+	return err == nil && host == local.Addr()
+}
+
+func browser(h http.Header) bool {
+	for _, name := range fromBrowsers {
+		if _, there := h[name]; there {
+			return true
+		}
+	}
+	for name := range h {
+		if strings.HasPrefix(name, "Sec-") {
+			return true
+		}
+	}
+	return false
+}
+
+// repeated finds a header line that stands there twice and decides something:
+// Get returns the first, another parser the last.
+func repeated(h http.Header) bool {
+	for _, name := range []string{"Soapaction", "Content-Type", "Callback", "Sid", "Nt", "Timeout"} {
+		if len(h[name]) > 1 {
+			return true
+		}
+	}
+	return false
+}
