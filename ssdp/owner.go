@@ -1,0 +1,155 @@
+package ssdp
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// logRate bounds the lines about single datagrams, a second (abuse case K4).
+const logRate = 10
+
+// owner is the state of a running Server. Only the goroutine of Run touches it.
+type owner struct {
+	cfg  *Config
+	log  *slog.Logger
+	conn Conn
+	cat  *catalogue
+
+	view     view
+	facts    facts // hold while view.local is valid
+	appeared bool  // facts.bootID was used
+
+	copies    int       // of the alive set still to send in this burst
+	announce  time.Time // when the next one is due
+	queue     queue
+	limits    *limits
+	logBudget *rate.Limiter
+	panics    int
+	buf       []byte // for the message being sent
+}
+
+func newOwner(s *Server) *owner {
+	return &owner{
+		cfg:  &s.cfg,
+		log:  s.log,
+		conn: s.conn,
+		cat:  s.cat,
+		facts: facts{
+			maxAge: int(s.cfg.MaxAge / time.Second),
+			server: s.cfg.Server,
+			bootID: s.cfg.BootID,
+		},
+		limits:    newLimits(len(s.cfg.Targets)),
+		logBudget: rate.NewLimiter(logRate, logRate),
+	}
+}
+
+// next gives the time of the next thing to do, within an hour.
+func (o *owner) next(now time.Time) time.Time {
+	at := now.Add(time.Hour)
+	if o.view.local.IsValid() && o.announce.Before(at) {
+		at = o.announce
+	}
+	if due, ok := o.queue.next(); ok && due.Before(at) {
+		at = due
+	}
+	return at
+}
+
+// act does what is due.
+func (o *owner) act(now time.Time) {
+	for a, ok := o.queue.pop(now); ok; a, ok = o.queue.pop(now) {
+		o.respond(now, a.to, a.row)
+	}
+	if o.view.local.IsValid() && !o.announce.After(now) {
+		o.alive(now)
+	}
+}
+
+// receive decides about one datagram. The cheap questions come first.
+func (o *owner) receive(now time.Time, p Packet, b []byte) {
+	if p.Ifindex != o.cfg.Ifindex {
+		o.ignore(now, p, "came in by another interface")
+		return
+	}
+	if reason := o.view.refuses(p); reason != "" {
+		o.ignore(now, p, reason)
+		return
+	}
+	search, err := Parse(b, p.Destination == Group.Addr())
+	if err != nil {
+		o.ignore(now, p, err.Error())
+		return
+	}
+	rows := o.cat.match(search.Target)
+	spread := search.Target == searchAll
+	switch {
+	case len(rows) == 0:
+		o.ignore(now, p, "nothing of ours")
+	case spread && (o.queue.holds(p.Source) || !o.queue.fits(len(rows))):
+		o.ignore(now, p, "answers are waiting")
+	case !o.limits.allow(now, p.Source.Addr(), len(rows)):
+		o.ignore(now, p, "too many answers")
+	case spread:
+		o.postpone(now, p.Source, rows, search.Window)
+	default:
+		// At once, whatever MX allows: Tailscale gives discovery 250 ms.
+		for _, r := range rows {
+			o.respond(now, p.Source, r)
+		}
+	}
+}
+
+// postpone spreads answers over the time the client allows, one at a random
+// moment in each of as many equal parts. The last tenth is for the way.
+func (o *owner) postpone(now time.Time, to netip.AddrPort, rows []row, window time.Duration) {
+	part := window * 9 / 10 / time.Duration(len(rows))
+	for i, r := range rows {
+		due := now.Add(part*time.Duration(i) + upTo(part))
+		o.queue.add(answer{due: due, to: to, row: r})
+	}
+}
+
+// respond sends one answer, from the address that was asked and port 1900
+// (abuse case E1). To a multicast search that is the address announced.
+func (o *owner) respond(now time.Time, to netip.AddrPort, r row) {
+	o.buf = appendResponse(o.buf[:0], &o.facts, r, now)
+	if err := o.conn.Send(o.buf, o.view.local, to); err != nil && o.logBudget.AllowN(now, 1) {
+		o.log.Debug("answer not sent", "client", to, "target", r.target, "error", err)
+	}
+}
+
+// ignore accounts for a datagram that gets no answer. Nothing of its text is
+// logged.
+func (o *owner) ignore(now time.Time, p Packet, reason string) {
+	if o.logBudget.AllowN(now, 1) {
+		o.log.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
+			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)
+	}
+}
+
+// guard keeps one datagram from ending the program.
+func (o *owner) guard(handle func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.panics++
+			o.log.Error("datagram dropped after a panic",
+				"panic", fmt.Sprintf("%.200v", p), "stack", string(debug.Stack()))
+		}
+	}()
+	handle()
+}
+
+// upTo gives a random time from 0 to less than d; 0 for a d of 0.
+func upTo(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
+}

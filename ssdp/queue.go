@@ -1,0 +1,61 @@
+package ssdp
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// maxQueued bounds the answers that wait for their time, over all clients: two
+// seconds of what may go out at all.
+const maxQueued = 2 * totalRate
+
+// answer is one search response that waits.
+type answer struct {
+	due time.Time
+	to  netip.AddrPort
+	row row
+}
+
+// queue holds waiting answers in the order of their time.
+type queue struct{ waiting []answer }
+
+// fits reports whether n more answers find room; a search whose answers do not
+// is dropped as a whole.
+func (q *queue) fits(n int) bool { return len(q.waiting)+n <= maxQueued }
+
+// holds reports whether a client still waits for answers. Its second search for
+// everything then asks for what it will get anyway.
+func (q *queue) holds(to netip.AddrPort) bool {
+	return slices.ContainsFunc(q.waiting, func(a answer) bool { return a.to == to })
+}
+
+func (q *queue) add(a answer) {
+	i, _ := slices.BinarySearchFunc(q.waiting, a.due, func(w answer, due time.Time) int {
+		if w.due.After(due) {
+			return 1
+		}
+		return -1
+	})
+	q.waiting = slices.Insert(q.waiting, i, a)
+}
+
+// next gives the time of the first answer.
+func (q *queue) next() (time.Time, bool) {
+	if len(q.waiting) == 0 {
+		return time.Time{}, false
+	}
+	return q.waiting[0].due, true
+}
+
+// pop takes out the first answer whose time has come.
+func (q *queue) pop(now time.Time) (answer, bool) {
+	if len(q.waiting) == 0 || q.waiting[0].due.After(now) {
+		return answer{}, false
+	}
+	first := q.waiting[0]
+	q.waiting = slices.Delete(q.waiting, 0, 1)
+	return first, true
+}
+
+func (q *queue) clear() { q.waiting = nil }

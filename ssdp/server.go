@@ -1,0 +1,232 @@
+package ssdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config says what a Server announces, and where.
+type Config struct {
+	// Logger must not be nil.
+	Logger *slog.Logger
+	// Ifname and Ifindex are the LAN interface; datagrams that came in by
+	// another one are dropped (abuse cases A2, E7). Ifindex must not be 0.
+	Ifname  string
+	Ifindex int
+	// Targets are the rows in the order of spec-digest section 1.2, 1 to 64. A
+	// row that is given twice is announced once.
+	Targets []Target
+	// Describe gives the description for a local address of the interface and a
+	// version of the device tree: 1 or 2 for who searched for that version of a
+	// type (3 and above are shown 2), 0 for who did not name one (rootdevice,
+	// uuid, ssdp:all, notifications). It is called from Run, once a version
+	// whenever the address changes, and must not block.
+	Describe func(version int, local netip.Addr) Description
+	// Server is the SERVER header, "OS UPnP/1.1 product"; printable ASCII, at
+	// most 64 octets. Versions in it tell an attacker what to try (abuse case
+	// K6).
+	Server string
+	// MaxAge is how long an announcement holds; whole seconds, 2 s to 24 h, 0
+	// means 1800 s. It is announced again before half of it has passed.
+	MaxAge time.Duration
+	// BootID is the BOOTID.UPNP.ORG to start with, 0 to 2^31-1; see NextBootID.
+	BootID uint32
+	// NewBootID gives the next BOOTID.UPNP.ORG, which must be greater than the
+	// last one, when the address changes. It is called from Run and must not
+	// block. The caller who keeps the last number for the next start keeps it
+	// here. Nil means NextBootID with the clock.
+	NewBootID func(last uint32) uint32
+}
+
+const (
+	defaultMaxAge = 1800 * time.Second // UDA 2.0 section 1.2.2: at least 1800 s
+	readAhead     = 16                 // datagrams between socket and owner
+	readRetries   = 9                  // failed reads in a row that are borne
+	readPause     = 100 * time.Millisecond
+	maxPanics     = 3
+)
+
+// Server answers searches and advertises on one interface.
+type Server struct {
+	cfg  Config
+	log  *slog.Logger
+	conn Conn
+	cat  *catalogue
+
+	changed chan struct{} // one place: wanted is new
+
+	mu     sync.Mutex // guards wanted
+	wanted view
+}
+
+// New checks the configuration and makes a Server, which is silent until Run
+// and SetAddress were called, in whatever order. Run closes conn.
+func New(cfg Config, conn Conn) (*Server, error) {
+	cat, err := newCatalogue(cfg.Targets)
+	if err != nil {
+		return nil, fmt.Errorf("ssdp: %w", err)
+	}
+	if cfg.MaxAge == 0 {
+		cfg.MaxAge = defaultMaxAge
+	}
+	switch {
+	case cfg.Logger == nil || cfg.Describe == nil || conn == nil:
+		return nil, errors.New("ssdp: Logger, Describe and conn must not be nil")
+	case cfg.Ifindex <= 0:
+		return nil, fmt.Errorf("ssdp: interface index %d", cfg.Ifindex)
+	case cfg.Server == "" || len(cfg.Server) > maxServer || !printable(cfg.Server, " "):
+		return nil, fmt.Errorf("ssdp: server %.80q is empty, too long or not printable", cfg.Server)
+	case cfg.MaxAge < 2*time.Second || cfg.MaxAge > 24*time.Hour || cfg.MaxAge%time.Second != 0:
+		return nil, fmt.Errorf("ssdp: max-age %v, want whole seconds from 2 s to 24 h", cfg.MaxAge)
+	case cfg.BootID > maxBootID:
+		return nil, fmt.Errorf("ssdp: BOOTID %d is over 2^31-1", cfg.BootID)
+	}
+	if cfg.NewBootID == nil {
+		cfg.NewBootID = func(last uint32) uint32 { return NextBootID(last, time.Now()) }
+	}
+	return &Server{
+		cfg:     cfg,
+		log:     cfg.Logger.With("room", "ssdp", "interface", cfg.Ifname),
+		conn:    conn,
+		cat:     cat,
+		changed: make(chan struct{}, 1),
+	}, nil
+}
+
+// SetAddress says which IPv4 address the interface has now and which networks
+// are on its link (the owner's routed prefixes included); only hosts in these
+// are answered. A new address is a new appearance: byebye, then alive with the
+// new location and a greater BOOTID (spec-digest section 1.6). The zero Addr, or
+// one that is not a plain IPv4 address, means that there is none, and silences
+// the server. It never waits; of several calls the last one counts.
+func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
+	v := view{local: local, prefixes: slices.Clone(prefixes)}
+	if !local.Is4() {
+		v = view{}
+	}
+	s.mu.Lock()
+	s.wanted = v
+	s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default: // Run has not looked yet, and will find this one
+	}
+}
+
+func (s *Server) wantedView() view {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted
+}
+
+// Run serves until ctx ends, then says byebye twice, closes the conn, and
+// returns nil when no goroutine is left; that takes some 100 ms. It returns an
+// error when the socket can no longer be read, or when answering panicked three
+// times. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	o := newOwner(s)
+	r := newReader(s.conn)
+	go r.run()
+	err := s.serve(ctx, o, r)
+	o.farewell()
+	close(r.stop)
+	if e := s.conn.Close(); e != nil && !errors.Is(e, net.ErrClosed) {
+		err = errors.Join(err, fmt.Errorf("ssdp: close: %w", e))
+	}
+	<-r.stopped
+	return err
+}
+
+// serve is the one goroutine that owns all state.
+func (s *Server) serve(ctx context.Context, o *owner, r *reader) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		timer.Reset(time.Until(o.next(time.Now())))
+		select {
+		case <-ctx.Done():
+		case <-s.changed:
+			o.adopt(time.Now(), s.wantedView())
+		case <-timer.C:
+			o.act(time.Now())
+		case d := <-r.datagrams:
+			o.guard(func() { o.receive(time.Now(), d.packet, d.buf[:d.packet.Size]) })
+			r.free <- d.buf
+			if o.panics >= maxPanics {
+				return fmt.Errorf("ssdp: answering on %s panicked %d times", s.cfg.Ifname, o.panics)
+			}
+		case err := <-r.failed:
+			return fmt.Errorf("ssdp: read on %s: %w", s.cfg.Ifname, err)
+		}
+	}
+	return nil
+}
+
+// datagram is one that was read, and the buffer it is in.
+type datagram struct {
+	packet Packet
+	buf    []byte
+}
+
+// reader reads from the socket for the owner. It has a fixed number of buffers:
+// when the owner is behind, the kernel drops.
+type reader struct {
+	conn      Conn
+	free      chan []byte
+	datagrams chan datagram
+	failed    chan error
+	stop      chan struct{} // closed by Run
+	stopped   chan struct{} // closed by the reader
+}
+
+func newReader(conn Conn) *reader {
+	r := &reader{
+		conn:      conn,
+		free:      make(chan []byte, readAhead),
+		datagrams: make(chan datagram, readAhead),
+		failed:    make(chan error, 1),
+		stop:      make(chan struct{}),
+		stopped:   make(chan struct{}),
+	}
+	for range readAhead {
+		r.free <- make([]byte, MaxDatagram+1) // one more shows what is too long
+	}
+	return r
+}
+
+func (r *reader) run() {
+	defer close(r.stopped)
+	var buf []byte
+	for failures := 0; ; {
+		if buf == nil {
+			select {
+			case buf = <-r.free:
+			case <-r.stop:
+				return
+			}
+		}
+		p, err := r.conn.Receive(buf)
+		if err == nil {
+			failures = 0
+			r.datagrams <- datagram{p, buf} // has room for all buffers there are
+			buf = nil
+			continue
+		}
+		if failures++; errors.Is(err, net.ErrClosed) || failures > readRetries {
+			r.failed <- err
+			return
+		}
+		select {
+		case <-time.After(readPause):
+		case <-r.stop:
+			return
+		}
+	}
+}

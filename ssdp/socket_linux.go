@@ -1,0 +1,110 @@
+package ssdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// multicastTTL is how far notifications may travel (UDA 2.0 section 1.1.1).
+const multicastTTL = 2
+
+// Listen opens the discovery socket of one LAN interface: UDP port 1900 on all
+// addresses, bound to the device, a member of 239.255.255.250 there. Other
+// programs may hold the port too if they share it (minidlna, minissdpd, another
+// Portcullis): each gets its own copy of every multicast search. A unicast search
+// that comes in by this interface goes to one socket only: this one, because it
+// is bound to the device, but not if a program that set SO_REUSEPORT bound the
+// port later. Linux ends its search for the best socket at the first such one,
+// newest first (measured on 6.18). Only a socket bound to the LAN address itself
+// could prevent that; clients search by multicast as well.
+//
+// It needs the interface to exist, and CAP_NET_RAW on kernels before 5.7. The
+// error says what is wrong in a sentence and wraps the system's:
+// unix.EADDRINUSE when a program holds the port without sharing it.
+func Listen(ctx context.Context, ifname string) (*net.UDPConn, error) {
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return nil, fmt.Errorf("ssdp: interface %s: %w", ifname, err)
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = setBeforeBind(int(fd), ifname) })
+		return errors.Join(err, failed)
+	}}
+	// The wildcard address, because a socket bound to 192.168.1.1 never sees a
+	// datagram to the group. The device and Server's checks keep strangers out.
+	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", Group.Port()))
+	if err != nil {
+		return nil, explain(err, ifname)
+	}
+	udp := pc.(*net.UDPConn) // what "udp4" gives, by contract of package net
+	if err := join(udp, ifi); err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return udp, nil
+}
+
+// setBeforeBind sets what decides about sharing. Linux lets two sockets have a
+// UDP port when both set SO_REUSEADDR, or when both set SO_REUSEPORT and have
+// one owner; other programs use the one or the other, so we set both. A group
+// that divides unicast among its members (SO_REUSEPORT) only forms between
+// sockets bound to the same device: two of ours, for the moment of a restart.
+func setBeforeBind(fd int, ifname string) error {
+	for _, o := range []struct {
+		level, name, value int
+		what               string
+	}{
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
+		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"},
+		// Only groups this very socket joined, on the interface it joined them.
+		{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL"},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return fmt.Errorf("set %s: %w", o.what, err)
+		}
+	}
+	if err := unix.BindToDevice(fd, ifname); err != nil {
+		return fmt.Errorf("bind to the device: %w", err)
+	}
+	return nil
+}
+
+// join makes the socket hear and speak to the group on one interface.
+func join(udp *net.UDPConn, ifi *net.Interface) error {
+	p := ipv4.NewPacketConn(udp)
+	group := net.UDPAddrFromAddrPort(Group)
+	if err := p.JoinGroup(ifi, group); err != nil {
+		return fmt.Errorf("ssdp: join %s on %s: %w", Group.Addr(), ifi.Name, err)
+	}
+	if err := p.SetMulticastInterface(ifi); err != nil {
+		return fmt.Errorf("ssdp: multicast interface %s: %w", ifi.Name, err)
+	}
+	if err := p.SetMulticastTTL(multicastTTL); err != nil {
+		return fmt.Errorf("ssdp: multicast TTL: %w", err)
+	}
+	// Off: what we announce is for the LAN, and need not come back to us.
+	if err := p.SetMulticastLoopback(false); err != nil {
+		return fmt.Errorf("ssdp: multicast loop: %w", err)
+	}
+	return nil
+}
+
+// explain says in the operator's terms why the port could not be had.
+func explain(err error, ifname string) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("ssdp: UDP port %d on %s is held by a program that does not share it "+
+			"(neither SO_REUSEADDR nor SO_REUSEPORT); stop it or give it another interface: %w",
+			Group.Port(), ifname, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("ssdp: UDP port %d on %s may not be opened: "+
+			"binding to a device needs CAP_NET_RAW on this kernel: %w", Group.Port(), ifname, err)
+	}
+	return fmt.Errorf("ssdp: open UDP port %d on %s: %w", Group.Port(), ifname, err)
+}

@@ -1,0 +1,50 @@
+package ssdp
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+)
+
+// view is what the caller last said about the interface.
+type view struct {
+	local    netip.Addr // invalid: none
+	prefixes []netip.Prefix
+}
+
+// loopPorts are source ports of services that answer whatever they are sent; an
+// answer of ours to them could go on for ever (abuse case E5). Nobody searches
+// from 1900 but other discovery services.
+var loopPorts = []uint16{0, 7, 19, 53, 1900}
+
+// refuses says why a packet's addresses rule out an answer, "" when they do not.
+func (v view) refuses(p Packet) string {
+	source := p.Source.Addr()
+	switch {
+	case !v.local.IsValid():
+		return "no address"
+	case p.Destination != Group.Addr() && p.Destination != v.local:
+		return "sent to another address" // abuse case A4
+	case slices.Contains(loopPorts, p.Source.Port()):
+		return "loop port"
+	case !source.Is4() || source.IsMulticast() || source.IsUnspecified() || source == v.local:
+		return "not a host's address"
+	case !slices.ContainsFunc(v.prefixes, func(n netip.Prefix) bool { return n.Contains(source) }):
+		return "off link" // abuse case A6
+	case slices.ContainsFunc(v.prefixes, func(n netip.Prefix) bool { return isEnd(n, source) }):
+		return "network or broadcast address"
+	}
+	return ""
+}
+
+// isEnd reports whether a is the first or the last address of a network large
+// enough to keep these from hosts (RFC 3021: one of two addresses does not).
+func isEnd(n netip.Prefix, a netip.Addr) bool {
+	if !n.Addr().Is4() || !a.Is4() || n.Bits() > 30 || !n.Contains(a) {
+		return false
+	}
+	octets := a.As4()
+	hosts := uint32(1)<<(32-n.Bits()) - 1
+	host := binary.BigEndian.Uint32(octets[:]) & hosts
+	return host == 0 || host == hosts
+}
