@@ -1,0 +1,17 @@
+// Package firewall says what the kernel shall hold for the mappings of the
+// gate, without saying how it gets there: the entries that a set of mappings
+// asks for and the change from one set to the next (State), the facts of the
+// machine that the rules depend on (Gateway), what the owner's own rules
+// already forward (Forwards), and the errors a person must act on.
+//
+// The backends below this directory turn it into kernel objects; firewall/nft
+// through nf_tables. firewall/fwtest holds the conformance suite that each of
+// them passes, and a fake for the tests of other rooms.
+//
+// Owns: the translation of mappings into entries, their text form, the shared
+// types of the backends.
+//
+// May import: portmap and the standard library.
+//
+// Never: opens a socket, reads a clock, knows a backend.
+package firewall

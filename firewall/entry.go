@@ -1,0 +1,135 @@
+package firewall
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// Kind is what an entry does.
+type Kind uint8
+
+// The kinds.
+const (
+	// Hole lets in what comes to an external port: it is translated to the
+	// internal endpoint and may pass.
+	Hole Kind = iota + 1
+	// Kept gives what leaves from an internal endpoint the external port that
+	// is mapped to it, so that the outside sees one port in both directions
+	// (what consoles call "open NAT"). It lets nothing in.
+	Kept
+)
+
+// Entry is one thing the kernel shall hold. It is comparable by its fields;
+// Expires carries the lease, not the kernel's timeout.
+type Entry struct {
+	Kind      Kind
+	Transport portmap.Transport
+	External  uint16         // the port on the WAN address
+	Remote    netip.Addr     // Hole: the only host that may use it; zero: anyone
+	Internal  netip.AddrPort // always IPv4
+	Expires   time.Time      // end of the lease; zero: never
+}
+
+// Key is what makes an entry unique in the kernel: two entries with the same
+// key cannot be there at once.
+type Key struct {
+	Kind      Kind
+	Transport portmap.Transport
+	External  uint16
+	Remote    netip.Addr
+	Internal  netip.AddrPort
+}
+
+// Key gives the entry's key: for a Hole what the packet shows on the outside,
+// for a Kept port the internal endpoint.
+func (e Entry) Key() Key {
+	if e.Kind == Kept {
+		return Key{Kind: Kept, Transport: e.Transport, Internal: e.Internal}
+	}
+	return Key{Kind: Hole, Transport: e.Transport, External: e.External, Remote: e.Remote}
+}
+
+// same says whether two entries with equal keys differ in the lease at most.
+func (e Entry) same(o Entry) bool {
+	return e.External == o.External && e.Internal == o.Internal
+}
+
+// String is the text form that tests compare: "udp 5000 -> 10.0.0.2:5000",
+// "udp 5000 from 198.51.100.7 -> 10.0.0.2:5000", "udp 10.0.0.2:5000 keeps 5000".
+func (e Entry) String() string {
+	switch {
+	case e.Kind == Kept:
+		return fmt.Sprintf("%s %s keeps %d", e.Transport, e.Internal, e.External)
+	case e.Remote.IsValid():
+		return fmt.Sprintf("%s %d from %s -> %s", e.Transport, e.External, e.Remote, e.Internal)
+	}
+	return fmt.Sprintf("%s %d -> %s", e.Transport, e.External, e.Internal)
+}
+
+// SortEntries puts holes before kept ports, each by transport, port and host,
+// so that two lists of the same entries read the same.
+func SortEntries(es []Entry) {
+	slices.SortFunc(es, func(a, b Entry) int {
+		return cmp.Or(
+			cmp.Compare(a.Kind, b.Kind),
+			cmp.Compare(a.Transport, b.Transport),
+			cmp.Compare(a.External, b.External),
+			a.Remote.Compare(b.Remote),
+			a.Internal.Compare(b.Internal),
+		)
+	})
+}
+
+// World gives sorted entries as text, a line each.
+func World(es []Entry) string {
+	es = slices.Clone(es)
+	SortEntries(es)
+	var b strings.Builder
+	for _, e := range es {
+		b.WriteString(e.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Change is what must happen to the kernel to get from one State to the next.
+// The three lists have no key in common but for Del and Add: a key in both is
+// an entry that gets another meaning, and Del comes first.
+type Change struct {
+	Del    []Entry // as they are now
+	Add    []Entry
+	Retime []Entry // there already; only the lease is another
+
+	// Gone are the mappings that end with the change, whose flows must end too.
+	Gone []portmap.Mapping
+	// New are the holes that lead where nothing led before the change.
+	New []Entry
+
+	after map[holeKey]*portmap.Mapping // nil: removed
+}
+
+// Empty says that the kernel has nothing to do.
+func (c *Change) Empty() bool { return len(c.Del)+len(c.Add)+len(c.Retime) == 0 }
+
+// String is the text form that tests compare, a line an entry, sorted: "del ...",
+// "add ...", "retime ...".
+func (c *Change) String() string {
+	var b strings.Builder
+	for _, part := range []struct {
+		word    string
+		entries []Entry
+	}{{"del", c.Del}, {"add", c.Add}, {"retime", c.Retime}} {
+		es := slices.Clone(part.entries)
+		SortEntries(es)
+		for _, e := range es {
+			fmt.Fprintf(&b, "%s %s\n", part.word, e)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,49 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What a person must act on. Each text is a sentence with its remedy; a backend
+// wraps the kernel's own error behind it.
+var (
+	// ErrPermission is given when the process may not change the firewall.
+	ErrPermission = errors.New("the kernel does not let us change the firewall: CAP_NET_ADMIN is missing; " +
+		"run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN")
+	// ErrUnsupported is given when the kernel lacks what the backend is made of.
+	ErrUnsupported = errors.New("this kernel has no nf_tables with NAT; " +
+		"load or install the modules nf_tables, nft_chain_nat, nft_nat, nft_masq, nft_ct and nft_reject_inet, " +
+		"or set firewall.backend to iptables")
+	// ErrFull is given when the kernel's tables hold as many mappings as they may.
+	ErrFull = errors.New("the firewall's tables are full")
+	// ErrClosed is given by a backend that has been closed.
+	ErrClosed = errors.New("the firewall backend is closed")
+)
+
+// FeatureError names the one thing the kernel lacks. It is an ErrUnsupported.
+type FeatureError struct {
+	Feature string // what it is for, in words
+	Module  string // the kernel module that has it
+	Err     error  // what the kernel said
+}
+
+// Error gives a sentence.
+func (e *FeatureError) Error() string {
+	return fmt.Sprintf("this kernel lacks %s; load or install the module %s: %v", e.Feature, e.Module, e.Err)
+}
+
+// Unwrap gives ErrUnsupported and the kernel's error.
+func (e *FeatureError) Unwrap() []error { return []error{ErrUnsupported, e.Err} }
+
+// ChainError is given when the owner's chain that shall let mapped traffic pass
+// cannot be used. Everything but that is in force.
+type ChainError struct {
+	Chain  Chain
+	Detail string // what is wrong with it, and what to do
+}
+
+// Error gives a sentence that names the chain and the remedy.
+func (e *ChainError) Error() string {
+	return fmt.Sprintf("firewall.accept_chain %q: %s", e.Chain, e.Detail)
+}

@@ -1,0 +1,384 @@
+package fwtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/firewall"
+	"portcullis/portmap"
+)
+
+// Subject is a backend under test, alone with a kernel of its own.
+type Subject struct {
+	Firewall portmap.Firewall
+	// Held reads back what the kernel holds, not what the backend remembers.
+	// Expires is the end of the lease as the kernel will keep it.
+	Held func(t *testing.T) []firewall.Entry
+	// Wipe is somebody else who flushes the ruleset.
+	Wipe func(t *testing.T)
+	// Steal is somebody else who removes all that belongs to one entry.
+	Steal func(t *testing.T, e firewall.Entry)
+	// Blind gives a context under which the kernel's answer to a change is lost.
+	Blind func(context.Context) context.Context
+}
+
+// Conformance runs the cases. open gives a fresh subject; with a capacity above
+// zero it has room for that many mappings and no more. The cases run in
+// parallel.
+func Conformance(t *testing.T, open func(t *testing.T, capacity int) Subject) {
+	for _, group := range []map[string]func(*run){basics, shapes, misfortunes} {
+		for name, f := range group {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				f(newRun(t, open(t, 0)))
+			})
+		}
+	}
+	for _, n := range []int{1, 127, 128, 129, 5000} {
+		t.Run(fmt.Sprintf("%d mappings", n), func(t *testing.T) {
+			t.Parallel()
+			many(newRun(t, open(t, 0)), n)
+		})
+	}
+	t.Run("C9/a change that fails leaves nothing", func(t *testing.T) {
+		t.Parallel()
+		full(newRun(t, open(t, 4)))
+	})
+}
+
+// run is one case: a subject, and what it should hold.
+type run struct {
+	*testing.T
+	Subject
+	start time.Time
+	want  *firewall.State
+}
+
+func newRun(t *testing.T, s Subject) *run {
+	return &run{T: t, Subject: s, start: time.Now(), want: firewall.NewState()}
+}
+
+// mapping makes mapping id: udp, external port 4000+id, for an hour.
+func (r *run) mapping(id uint64, change ...func(*portmap.Mapping)) portmap.Mapping {
+	m := portmap.Mapping{
+		ID: id, Transport: portmap.UDP,
+		External: netip.AddrPortFrom(netip.Addr{}, uint16(4000+id)),
+		Internal: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(id >> 8), byte(id)}), 5000),
+		Created:  r.start.Add(time.Duration(id) * time.Millisecond), Expires: r.start.Add(time.Hour),
+	}
+	for _, c := range change {
+		c(&m)
+	}
+	return m
+}
+
+func from(remote string) func(*portmap.Mapping) {
+	return func(m *portmap.Mapping) {
+		m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix(remote)}}
+	}
+}
+
+func to(internal string) func(*portmap.Mapping) {
+	return func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort(internal) }
+}
+
+func at(port uint16) func(*portmap.Mapping) {
+	return func(m *portmap.Mapping) { m.External = netip.AddrPortFrom(m.External.Addr(), port) }
+}
+
+func (r *run) until(d time.Duration) func(*portmap.Mapping) {
+	return func(m *portmap.Mapping) { m.Expires = r.start.Add(d) }
+}
+
+func forever(m *portmap.Mapping) { m.Expires = time.Time{} }
+
+func disabled(m *portmap.Mapping) { m.Disabled = true }
+
+func list(ms ...portmap.Mapping) []portmap.Mapping { return ms }
+
+// expect notes what should be held after a change.
+func (r *run) expect(add, del []portmap.Mapping) {
+	r.Helper()
+	c, err := r.want.Plan(add, del)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.want.Commit(c)
+}
+
+// apply must succeed, and leave what it says.
+func (r *run) apply(add, del []portmap.Mapping) {
+	r.Helper()
+	r.applyUnder(r.ctx(), add, del)
+}
+
+func (r *run) applyUnder(ctx context.Context, add, del []portmap.Mapping) {
+	r.Helper()
+	if err := r.Firewall.Apply(ctx, add, del); err != nil {
+		r.Fatalf("Apply: %v", err)
+	}
+	r.expect(add, del)
+	r.check()
+}
+
+func (r *run) replaceUnder(ctx context.Context, want []portmap.Mapping) {
+	r.Helper()
+	if err := r.Firewall.Replace(ctx, want); err != nil {
+		r.Fatalf("Replace: %v", err)
+	}
+	r.want = firewall.NewState()
+	r.expect(want, nil)
+	r.check()
+}
+
+func (r *run) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	r.Cleanup(cancel)
+	return ctx
+}
+
+// check compares entries and leases.
+func (r *run) check() {
+	r.Helper()
+	held, want := r.Held(r.T), r.want.Entries()
+	if diff := cmp.Diff(firewall.World(want), firewall.World(held)); diff != "" {
+		r.Fatalf("the kernel holds (-want +got):\n%s", diff)
+	}
+	ends := make(map[firewall.Key]time.Time, len(want))
+	for _, e := range want {
+		ends[e.Key()] = e.Expires
+	}
+	for _, e := range held {
+		end := ends[e.Key()]
+		if end.IsZero() != e.Expires.IsZero() || end.Sub(e.Expires).Abs() > 3*time.Second {
+			r.Fatalf("%s ends at %v, want %v", e, e.Expires, end)
+		}
+	}
+}
+
+var basics = map[string]func(*run){
+	"add, delete": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.apply(nil, list(r.mapping(1)))
+	},
+	"apply twice": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.apply(nil, list(r.mapping(1)))
+		r.apply(nil, list(r.mapping(1)))
+	},
+	"delete unknown": func(r *run) {
+		r.apply(nil, list(r.mapping(9)))
+		r.apply(list(r.mapping(1)), list(r.mapping(9)))
+	},
+	"nothing": func(r *run) {
+		r.apply(nil, nil)
+	},
+	"renew": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.apply(list(r.mapping(1, r.until(2*time.Hour))), list(r.mapping(1)))
+		r.apply(list(r.mapping(1, r.until(time.Minute))), nil)
+		r.apply(list(r.mapping(1, forever)), list(r.mapping(1)))
+		r.apply(list(r.mapping(1)), list(r.mapping(1)))
+	},
+	"a lease that is over": func(r *run) {
+		// Its end is no more than a minute late; it must not become endless.
+		r.apply(list(r.mapping(1, r.until(-30*time.Second))), nil)
+	},
+	"another target, another port": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.apply(list(r.mapping(1, to("192.168.0.77:9"))), list(r.mapping(1)))
+		r.apply(list(r.mapping(1, at(7777))), list(r.mapping(1)))
+	},
+	"two ports swap": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.apply(list(r.mapping(1, at(4002)), r.mapping(2, at(4001))), list(r.mapping(1), r.mapping(2)))
+	},
+	"take over in one change": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.apply(list(r.mapping(2, at(4001))), list(r.mapping(1)))
+	},
+	"replace": func(r *run) {
+		r.replaceUnder(r.ctx(), list(r.mapping(1), r.mapping(2)))
+		r.replaceUnder(r.ctx(), list(r.mapping(2, to("192.168.0.77:9")), r.mapping(3)))
+		r.replaceUnder(r.ctx(), list(r.mapping(2), r.mapping(3)))
+		r.apply(list(r.mapping(4)), list(r.mapping(2)))
+	},
+	"replace to empty": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.replaceUnder(r.ctx(), nil)
+		r.apply(list(r.mapping(1)), nil)
+	},
+}
+
+var shapes = map[string]func(*run){
+	"tcp and udp": func(r *run) {
+		tcp := r.mapping(2, at(4001), func(m *portmap.Mapping) { m.Transport = portmap.TCP })
+		r.apply(list(r.mapping(1), tcp), nil)
+		r.apply(nil, list(r.mapping(1)))
+	},
+	"one endpoint behind two ports": func(r *run) {
+		one, two := r.mapping(1, to("192.168.0.9:80")), r.mapping(2, to("192.168.0.9:80"), r.until(2*time.Hour))
+		r.apply(list(two), nil)
+		r.apply(list(one), nil)
+		r.apply(nil, list(one))
+		r.apply(list(one), list(two))
+	},
+	"B10/remote host": func(r *run) {
+		one := r.mapping(1, from("198.51.100.7/32"))
+		r.apply(list(one), nil)
+		r.apply(list(r.mapping(1, from("198.51.100.8/32"))), list(one))
+		r.apply(list(r.mapping(1)), nil)
+		r.apply(nil, list(r.mapping(1)))
+	},
+	"several remotes share a port": func(r *run) {
+		anyone := r.mapping(1, at(4000))
+		x := r.mapping(2, at(4000), from("198.51.100.7/32"))
+		y := r.mapping(3, at(4000), from("198.51.100.8/32"))
+		r.apply(list(anyone, x, y), nil)
+		r.apply(nil, list(x))
+		r.apply(list(x), list(anyone))
+	},
+	"B10/restrictions that cannot be kept": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		port := r.mapping(2, from("198.51.100.7/32"))
+		port.Remotes[0].Port = 53
+		two := r.mapping(2, from("198.51.100.7/32"))
+		two.Remotes = append(two.Remotes, portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.8/32")})
+		for _, bad := range list(r.mapping(2, from("198.51.100.0/24")), port, two) {
+			for _, err := range []error{
+				r.Firewall.Apply(r.ctx(), list(r.mapping(3), bad), list(r.mapping(1))),
+				r.Firewall.Replace(r.ctx(), list(bad)),
+			} {
+				if portmap.ReasonOf(err) != portmap.BadRemote {
+					r.Errorf("%s: %v, want %v", &bad, err, portmap.BadRemote)
+				}
+			}
+			r.check()
+		}
+	},
+	"B11/disabled": func(r *run) {
+		r.apply(list(r.mapping(1, disabled)), nil)
+		r.apply(list(r.mapping(1)), list(r.mapping(1, disabled)))
+		r.apply(list(r.mapping(1, disabled)), list(r.mapping(1)))
+		r.replaceUnder(r.ctx(), list(r.mapping(1, disabled), r.mapping(2)))
+	},
+}
+
+var misfortunes = map[string]func(*run){
+	"K3/somebody flushes, then add": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.Wipe(r.T)
+		r.apply(list(r.mapping(3)), nil)
+	},
+	"K3/somebody flushes, then delete": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.Wipe(r.T)
+		r.apply(nil, list(r.mapping(1)))
+	},
+	"K3/somebody flushes, then renew": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.Wipe(r.T)
+		r.apply(list(r.mapping(1, r.until(2*time.Hour))), list(r.mapping(1)))
+	},
+	"K3/somebody flushes, then replace": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.Wipe(r.T)
+		r.replaceUnder(r.ctx(), list(r.mapping(2), r.mapping(3)))
+	},
+	"K3/an element is taken, then renewed": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.steal(r.mapping(1))
+		r.apply(list(r.mapping(1, r.until(2*time.Hour))), list(r.mapping(1)))
+	},
+	"K3/an element is taken, then deleted": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.steal(r.mapping(1))
+		r.apply(nil, list(r.mapping(1)))
+	},
+	"the outcome of an addition is lost": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.applyUnder(r.Blind(r.ctx()), list(r.mapping(2)), nil)
+		r.apply(nil, list(r.mapping(2)))
+	},
+	"the outcome of a removal is lost": func(r *run) {
+		r.apply(list(r.mapping(1), r.mapping(2)), nil)
+		r.applyUnder(r.Blind(r.ctx()), nil, list(r.mapping(2)))
+		r.apply(list(r.mapping(2)), nil)
+	},
+	"the outcome of a renewal is lost": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.applyUnder(r.Blind(r.ctx()), list(r.mapping(1, r.until(2*time.Hour))), list(r.mapping(1)))
+		r.apply(list(r.mapping(1)), nil)
+	},
+	"the outcome of another target is lost": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.applyUnder(r.Blind(r.ctx()), list(r.mapping(1, to("192.168.0.77:9"))), list(r.mapping(1)))
+		r.apply(list(r.mapping(1)), nil)
+	},
+	"the outcome of a replacement is lost": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		r.replaceUnder(r.Blind(r.ctx()), list(r.mapping(2), r.mapping(3)))
+	},
+	"a context that is over changes nothing": func(r *run) {
+		r.apply(list(r.mapping(1)), nil)
+		ctx, cancel := context.WithCancel(r.ctx())
+		cancel()
+		if err := r.Firewall.Apply(ctx, list(r.mapping(2)), list(r.mapping(1))); !errors.Is(err, context.Canceled) {
+			r.Errorf("Apply: %v, want %v", err, context.Canceled)
+		}
+		if err := r.Firewall.Replace(ctx, nil); !errors.Is(err, context.Canceled) {
+			r.Errorf("Replace: %v, want %v", err, context.Canceled)
+		}
+		r.check()
+		r.apply(list(r.mapping(2)), nil)
+	},
+}
+
+// steal takes all entries of a mapping.
+func (r *run) steal(m portmap.Mapping) {
+	r.Helper()
+	for _, e := range r.want.Entries() {
+		if e.External == m.External.Port() && e.Internal == m.Internal {
+			r.Steal(r.T, e)
+		}
+	}
+}
+
+// many adds n mappings at once, renews some, replaces all, and removes them.
+func many(r *run, n int) {
+	all := make([]portmap.Mapping, n)
+	for i := range all {
+		all[i] = r.mapping(uint64(i + 1))
+	}
+	r.apply(all, nil)
+	half := make([]portmap.Mapping, 0, n)
+	for i := 0; i < n; i += 2 {
+		half = append(half, r.mapping(uint64(i+1), r.until(2*time.Hour)))
+	}
+	r.apply(half, half)
+	r.replaceUnder(r.ctx(), all)
+	r.apply(nil, all)
+}
+
+// full asks for more than there is room for.
+func full(r *run) {
+	r.apply(list(r.mapping(1), r.mapping(2), r.mapping(3)), nil)
+	err := r.Firewall.Apply(r.ctx(), list(r.mapping(4), r.mapping(5), r.mapping(6)), list(r.mapping(1)))
+	if !errors.Is(err, firewall.ErrFull) {
+		r.Errorf("Apply: %v, want %v", err, firewall.ErrFull)
+	}
+	r.check()
+	err = r.Firewall.Replace(r.ctx(), list(r.mapping(4), r.mapping(5), r.mapping(6), r.mapping(7), r.mapping(8)))
+	if !errors.Is(err, firewall.ErrFull) {
+		r.Errorf("Replace: %v, want %v", err, firewall.ErrFull)
+	}
+	r.check()
+	r.apply(list(r.mapping(4)), list(r.mapping(1)))
+}

@@ -1,0 +1,94 @@
+package firewall
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+// Gateway is what the rules must know of the machine. It has nothing to do with
+// the mappings: when an interface or an address changes, a backend does the same
+// small work with one mapping and with sixty thousand.
+type Gateway struct {
+	WAN         []Uplink       // where mappings are open; empty while there is none
+	LAN         []string       // the served interfaces, by name
+	LANPrefixes []netip.Prefix // the networks behind them; only IPv4 is used
+	ServiceTCP  []uint16       // our own listening ports, guarded against everybody but the LAN
+	ServiceUDP  []uint16
+	AcceptChain string // "inet fw4 forward": the owner's chain that must let mapped traffic pass; "" for none
+}
+
+// Uplink is one WAN interface. Interfaces are named, never numbered: they may
+// vanish and come back (PPP) without the rules noticing.
+type Uplink struct {
+	Interface string
+	Addrs     []netip.Addr // only IPv4 is used; the first is the source of flows that keep their port
+}
+
+// MaxInterfaceName is the longest interface name the kernel allows, in bytes.
+const MaxInterfaceName = 15
+
+// Validate finds what a backend could not write: a name that is no interface
+// name, port 0, an accept chain that is no chain.
+func (g Gateway) Validate() error {
+	for _, u := range g.WAN {
+		if err := checkInterface(u.Interface); err != nil {
+			return err
+		}
+	}
+	for _, name := range g.LAN {
+		if err := checkInterface(name); err != nil {
+			return err
+		}
+	}
+	for _, p := range g.LANPrefixes {
+		if !p.IsValid() {
+			return fmt.Errorf("not a LAN prefix: %v", p)
+		}
+	}
+	for _, ports := range [][]uint16{g.ServiceTCP, g.ServiceUDP} {
+		for _, p := range ports {
+			if p == 0 {
+				return fmt.Errorf("port 0 cannot be a service port")
+			}
+		}
+	}
+	if g.AcceptChain == "" {
+		return nil
+	}
+	_, err := ParseChain(g.AcceptChain)
+	return err
+}
+
+func checkInterface(name string) error {
+	if name == "" || len(name) > MaxInterfaceName || strings.ContainsAny(name, "/ \t\n\x00") {
+		return fmt.Errorf("not an interface name: %.32q", name)
+	}
+	return nil
+}
+
+// Chain names a chain of an nf_tables table.
+type Chain struct {
+	Family string // "inet" or "ip"
+	Table  string
+	Name   string
+}
+
+// String gives the form the configuration uses: "inet fw4 forward".
+func (c Chain) String() string { return c.Family + " " + c.Table + " " + c.Name }
+
+var chainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_/.\\-]{0,127}$`)
+
+// ParseChain reads "family table chain". Only inet and ip see IPv4 packets on
+// their way through the machine, so no other family is accepted.
+func ParseChain(s string) (Chain, error) {
+	words := strings.Fields(s)
+	if len(words) != 3 || !chainWord.MatchString(words[1]) || !chainWord.MatchString(words[2]) {
+		return Chain{}, fmt.Errorf("not a chain: %.64q; write its family, table and name, as in \"inet fw4 forward\"", s)
+	}
+	if words[0] != "inet" && words[0] != "ip" {
+		return Chain{}, fmt.Errorf("not a chain that forwards IPv4: %.64q; its family must be inet or ip", s)
+	}
+	return Chain{Family: words[0], Table: words[1], Name: words[2]}, nil
+}

@@ -1,0 +1,520 @@
+package firewall_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"portcullis/firewall"
+	"portcullis/portmap"
+)
+
+var epoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// mapping reads "7 udp 5000 from 198.51.100.7 -> 10.0.0.2:5000 for 600s age 3 off":
+// ID, transport, external port, remote, internal endpoint, lease, how much later
+// than the epoch it was made, disabled.
+func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping {
+	words := strings.Fields(text)
+	var m portmap.Mapping
+	var port uint16
+	var proto string
+	if _, err := fmt.Sscanf(strings.Join(words[:3], " "), "%d %s %d", &m.ID, &proto, &port); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	m.Transport = map[string]portmap.Transport{"tcp": portmap.TCP, "udp": portmap.UDP}[proto]
+	m.External = netip.AddrPortFrom(netip.Addr{}, port)
+	m.Created = epoch
+	for i := 3; i < len(words); i++ {
+		switch words[i] {
+		case "from":
+			i++
+			m.Remotes = []portmap.Remote{{Prefix: netip.PrefixFrom(netip.MustParseAddr(words[i]), 32)}}
+		case "->":
+			i++
+			m.Internal = netip.MustParseAddrPort(words[i])
+		case "for":
+			i++
+			d, err := time.ParseDuration(words[i])
+			if err != nil {
+				t.Fatalf("%q: %v", text, err)
+			}
+			m.Expires = epoch.Add(d)
+		case "age":
+			i++
+			var s int
+			fmt.Sscan(words[i], &s)
+			m.Created = epoch.Add(time.Duration(s) * time.Second)
+		case "off":
+			m.Disabled = true
+		}
+	}
+	return m
+}
+
+func mappings(t *testing.T, texts ...string) []portmap.Mapping {
+	var ms []portmap.Mapping
+	for _, s := range texts {
+		ms = append(ms, mapping(t, s))
+	}
+	return ms
+}
+
+// step is one Apply: what is removed and added, and what the kernel has to do.
+type step struct {
+	del, add []string
+	want     string
+}
+
+func TestState(t *testing.T) {
+	for name, tc := range map[string]struct {
+		steps []step
+		world string
+	}{
+		"add": {
+			[]step{{add: []string{"1 udp 5000 -> 10.0.0.2:5000"}, want: `
+				add udp 5000 -> 10.0.0.2:5000
+				add udp 10.0.0.2:5000 keeps 5000`}},
+			"udp 5000 -> 10.0.0.2:5000\nudp 10.0.0.2:5000 keeps 5000",
+		},
+		"add twice": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000 for 60s"}, want: `
+					add udp 5000 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5000`},
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000 for 60s"}},
+			},
+			"udp 5000 -> 10.0.0.2:5000\nudp 10.0.0.2:5000 keeps 5000",
+		},
+		"delete unknown": {
+			[]step{{del: []string{"9 tcp 1 -> 10.0.0.9:1"}}},
+			"",
+		},
+		"delete under an ID that holds another port": {
+			[]step{
+				{add: []string{"1 tcp 80 -> 10.0.0.2:80"}, want: `
+					add tcp 80 -> 10.0.0.2:80
+					add tcp 10.0.0.2:80 keeps 80`},
+				{del: []string{"2 tcp 80 -> 10.0.0.2:80"}},
+			},
+			"tcp 80 -> 10.0.0.2:80\ntcp 10.0.0.2:80 keeps 80",
+		},
+		"renew": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000 for 60s"}, want: `
+					add udp 5000 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5000`},
+				{
+					del: []string{"1 udp 5000 -> 10.0.0.2:5000 for 60s"},
+					add: []string{"1 udp 5000 -> 10.0.0.2:5000 for 120s"}, want: `
+					retime udp 5000 -> 10.0.0.2:5000
+					retime udp 10.0.0.2:5000 keeps 5000`,
+				},
+			},
+			"udp 5000 -> 10.0.0.2:5000\nudp 10.0.0.2:5000 keeps 5000",
+		},
+		"another target": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000"}, want: `
+					add udp 5000 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5000`},
+				{add: []string{"1 udp 5000 -> 10.0.0.2:6000"}, want: `
+					del udp 5000 -> 10.0.0.2:5000
+					del udp 10.0.0.2:5000 keeps 5000
+					add udp 5000 -> 10.0.0.2:6000
+					add udp 10.0.0.2:6000 keeps 5000`},
+			},
+			"udp 5000 -> 10.0.0.2:6000\nudp 10.0.0.2:6000 keeps 5000",
+		},
+		"another external port": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000"}, want: `
+					add udp 5000 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5000`},
+				{add: []string{"1 udp 5001 -> 10.0.0.2:5000"}, want: `
+					del udp 5000 -> 10.0.0.2:5000
+					del udp 10.0.0.2:5000 keeps 5000
+					add udp 5001 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5001`},
+			},
+			"udp 5001 -> 10.0.0.2:5000\nudp 10.0.0.2:5000 keeps 5001",
+		},
+		"taken over": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000"}, want: `
+					add udp 5000 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5000`},
+				{
+					del: []string{"1 udp 5000 -> 10.0.0.2:5000"},
+					add: []string{"2 udp 5000 -> 10.0.0.3:5000"}, want: `
+					del udp 5000 -> 10.0.0.2:5000
+					del udp 10.0.0.2:5000 keeps 5000
+					add udp 5000 -> 10.0.0.3:5000
+					add udp 10.0.0.3:5000 keeps 5000`,
+				},
+			},
+			"udp 5000 -> 10.0.0.3:5000\nudp 10.0.0.3:5000 keeps 5000",
+		},
+		"two ports swap": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:1", "2 udp 5001 -> 10.0.0.2:2"}, want: `
+					add udp 5000 -> 10.0.0.2:1
+					add udp 5001 -> 10.0.0.2:2
+					add udp 10.0.0.2:1 keeps 5000
+					add udp 10.0.0.2:2 keeps 5001`},
+				{
+					del: []string{"1 udp 5000 -> 10.0.0.2:1", "2 udp 5001 -> 10.0.0.2:2"},
+					add: []string{"1 udp 5001 -> 10.0.0.2:1", "2 udp 5000 -> 10.0.0.2:2"}, want: `
+					del udp 5000 -> 10.0.0.2:1
+					del udp 5001 -> 10.0.0.2:2
+					del udp 10.0.0.2:1 keeps 5000
+					del udp 10.0.0.2:2 keeps 5001
+					add udp 5000 -> 10.0.0.2:2
+					add udp 5001 -> 10.0.0.2:1
+					add udp 10.0.0.2:2 keeps 5000
+					add udp 10.0.0.2:1 keeps 5001`,
+				},
+			},
+			"udp 5000 -> 10.0.0.2:2\nudp 5001 -> 10.0.0.2:1\nudp 10.0.0.2:2 keeps 5000\nudp 10.0.0.2:1 keeps 5001",
+		},
+		"tcp and udp are apart": {
+			[]step{{add: []string{"1 udp 5000 -> 10.0.0.2:5000", "2 tcp 5000 -> 10.0.0.2:5000"}, want: `
+				add tcp 5000 -> 10.0.0.2:5000
+				add udp 5000 -> 10.0.0.2:5000
+				add tcp 10.0.0.2:5000 keeps 5000
+				add udp 10.0.0.2:5000 keeps 5000`}},
+			"tcp 5000 -> 10.0.0.2:5000\nudp 5000 -> 10.0.0.2:5000\n" +
+				"tcp 10.0.0.2:5000 keeps 5000\nudp 10.0.0.2:5000 keeps 5000",
+		},
+		"shared endpoint keeps the oldest port": {
+			[]step{
+				{add: []string{"1 tcp 8001 -> 10.0.0.2:80 age 5", "2 tcp 8002 -> 10.0.0.2:80 age 1"}, want: `
+					add tcp 8001 -> 10.0.0.2:80
+					add tcp 8002 -> 10.0.0.2:80
+					add tcp 10.0.0.2:80 keeps 8002`},
+				{del: []string{"1 tcp 8001 -> 10.0.0.2:80"}, want: `
+					del tcp 8001 -> 10.0.0.2:80`},
+				{add: []string{"3 tcp 8003 -> 10.0.0.2:80 age 9 for 60s"}, want: `
+					add tcp 8003 -> 10.0.0.2:80`},
+				{del: []string{"2 tcp 8002 -> 10.0.0.2:80"}, want: `
+					del tcp 8002 -> 10.0.0.2:80
+					del tcp 10.0.0.2:80 keeps 8002
+					add tcp 10.0.0.2:80 keeps 8003`},
+			},
+			"tcp 8003 -> 10.0.0.2:80\ntcp 10.0.0.2:80 keeps 8003",
+		},
+		"shared endpoint, same age: the lower ID": {
+			[]step{{add: []string{"2 tcp 8002 -> 10.0.0.2:80", "1 tcp 8001 -> 10.0.0.2:80"}, want: `
+				add tcp 8001 -> 10.0.0.2:80
+				add tcp 8002 -> 10.0.0.2:80
+				add tcp 10.0.0.2:80 keeps 8001`}},
+			"tcp 8001 -> 10.0.0.2:80\ntcp 8002 -> 10.0.0.2:80\ntcp 10.0.0.2:80 keeps 8001",
+		},
+		"remotes share a port": {
+			[]step{{add: []string{
+				"1 tcp 8000 -> 10.0.0.2:80",
+				"2 tcp 8000 from 198.51.100.7 -> 10.0.0.2:81",
+			}, want: `
+				add tcp 8000 -> 10.0.0.2:80
+				add tcp 8000 from 198.51.100.7 -> 10.0.0.2:81
+				add tcp 10.0.0.2:80 keeps 8000
+				add tcp 10.0.0.2:81 keeps 8000`}},
+			"tcp 8000 -> 10.0.0.2:80\ntcp 8000 from 198.51.100.7 -> 10.0.0.2:81\n" +
+				"tcp 10.0.0.2:80 keeps 8000\ntcp 10.0.0.2:81 keeps 8000",
+		},
+		"a remote is added to a mapping": {
+			[]step{
+				{add: []string{"1 tcp 8000 -> 10.0.0.2:80"}, want: `
+					add tcp 8000 -> 10.0.0.2:80
+					add tcp 10.0.0.2:80 keeps 8000`},
+				{add: []string{"1 tcp 8000 from 198.51.100.7 -> 10.0.0.2:80"}, want: `
+					del tcp 8000 -> 10.0.0.2:80
+					add tcp 8000 from 198.51.100.7 -> 10.0.0.2:80`},
+			},
+			"tcp 8000 from 198.51.100.7 -> 10.0.0.2:80\ntcp 10.0.0.2:80 keeps 8000",
+		},
+		"B11/disabled has no entries": {
+			[]step{{add: []string{"1 tcp 8000 -> 10.0.0.2:80 off"}}},
+			"",
+		},
+		"B11/switched off and on": {
+			[]step{
+				{add: []string{"1 tcp 8000 -> 10.0.0.2:80"}, want: `
+					add tcp 8000 -> 10.0.0.2:80
+					add tcp 10.0.0.2:80 keeps 8000`},
+				{add: []string{"1 tcp 8000 -> 10.0.0.2:80 off"}, want: `
+					del tcp 8000 -> 10.0.0.2:80
+					del tcp 10.0.0.2:80 keeps 8000`},
+				{add: []string{"1 tcp 8000 -> 10.0.0.2:80"}, want: `
+					add tcp 8000 -> 10.0.0.2:80
+					add tcp 10.0.0.2:80 keeps 8000`},
+			},
+			"tcp 8000 -> 10.0.0.2:80\ntcp 10.0.0.2:80 keeps 8000",
+		},
+		"made and removed in one step": {
+			[]step{{
+				add: []string{"1 tcp 8000 -> 10.0.0.2:80", "2 tcp 8000 -> 10.0.0.3:80"}, want: `
+				add tcp 8000 -> 10.0.0.3:80
+				add tcp 10.0.0.3:80 keeps 8000`,
+			}},
+			"tcp 8000 -> 10.0.0.3:80\ntcp 10.0.0.3:80 keeps 8000",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := firewall.NewState()
+			for i, st := range tc.steps {
+				c, err := s.Plan(mappings(t, st.add...), mappings(t, st.del...))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(lines(st.want), c.String()); diff != "" {
+					t.Errorf("step %d (-want +got):\n%s", i, diff)
+				}
+				if c.Empty() != (st.want == "") {
+					t.Errorf("step %d: Empty is %v", i, c.Empty())
+				}
+				s.Commit(c)
+			}
+			if diff := cmp.Diff(lines(tc.world), firewall.World(s.Entries())); diff != "" {
+				t.Errorf("world (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// lines strips the indentation of a raw string.
+func lines(s string) string {
+	var b strings.Builder
+	for _, l := range strings.Split(s, "\n") {
+		if l = strings.TrimSpace(l); l != "" {
+			b.WriteString(l + "\n")
+		}
+	}
+	return b.String()
+}
+
+func TestRefused(t *testing.T) {
+	remote := func(prefix string, port uint16) portmap.Remote {
+		return portmap.Remote{Prefix: netip.MustParsePrefix(prefix), Port: port}
+	}
+	for name, tc := range map[string]struct {
+		change func(*portmap.Mapping)
+		want   portmap.Reason
+	}{
+		"B10/prefix":             {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("198.51.100.0/24", 0)} }, portmap.BadRemote},
+		"B10/remote port":        {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("198.51.100.7/32", 53)} }, portmap.BadRemote},
+		"B10/IPv6 remote":        {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("2001:db8::1/128", 0)} }, portmap.BadRemote},
+		"B10/v4-mapped remote":   {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("::ffff:198.51.100.7/128", 0)} }, portmap.BadRemote},
+		"B10/the whole Internet": {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("0.0.0.0/0", 0)} }, portmap.BadRemote},
+		"B10/zero remote":        {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{{}} }, portmap.BadRemote},
+		"B10/two remotes": {func(m *portmap.Mapping) {
+			m.Remotes = []portmap.Remote{remote("198.51.100.7/32", 0), remote("198.51.100.8/32", 0)}
+		}, portmap.BadRemote},
+		"B7/transport":            {func(m *portmap.Mapping) { m.Transport = 1 }, portmap.BadTransport},
+		"B6/external port 0":      {func(m *portmap.Mapping) { m.External = netip.AddrPort{} }, portmap.BadPort},
+		"B6/internal port 0":      {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("10.0.0.2:0") }, portmap.BadPort},
+		"A8/v4-mapped host":       {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("[::ffff:10.0.0.2]:80") }, portmap.NotAHost},
+		"B4/unspecified host":     {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("0.0.0.0:80") }, portmap.NotAHost},
+		"IPv6 pinhole, not yet":   {func(m *portmap.Mapping) { m.Kind = portmap.Pinhole6 }, portmap.FirewallFailed},
+		"a mapping without an ID": {func(m *portmap.Mapping) { m.ID = 0 }, portmap.FirewallFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := firewall.NewState()
+			good, bad := mapping(t, "1 tcp 8000 -> 10.0.0.2:80"), mapping(t, "2 tcp 8001 -> 10.0.0.2:81")
+			tc.change(&bad)
+			c, err := s.Plan([]portmap.Mapping{good, bad}, nil)
+			if got := portmap.ReasonOf(err); got != tc.want {
+				t.Errorf("refused with %v (%v), want %v", got, err, tc.want)
+			}
+			if c != nil {
+				t.Errorf("a change in spite of the refusal: %s", c)
+			}
+			var refusal *portmap.Error
+			if errors.As(err, &refusal) && refusal.Detail == "" {
+				t.Error("no sentence")
+			}
+		})
+	}
+}
+
+func TestGoverning(t *testing.T) {
+	s := firewall.NewState()
+	c, err := s.Plan(mappings(t,
+		"1 tcp 8000 -> 10.0.0.2:80",
+		"2 tcp 8000 from 198.51.100.7 -> 10.0.0.2:81",
+		"3 tcp 9000 from 198.51.100.7 -> 10.0.0.2:90"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Commit(c)
+	for name, tc := range map[string]struct {
+		port uint16
+		src  string
+		want uint64
+	}{
+		"anyone":             {8000, "198.51.100.8", 1},
+		"the host itself":    {8000, "198.51.100.7", 2},
+		"limited, the host":  {9000, "198.51.100.7", 3},
+		"limited, a foreign": {9000, "198.51.100.8", 0},
+		"no such port":       {7000, "198.51.100.7", 0},
+	} {
+		m, _ := s.Governing(portmap.TCP, tc.port, netip.MustParseAddr(tc.src))
+		if m.ID != tc.want {
+			t.Errorf("%s: mapping %d, want %d", name, m.ID, tc.want)
+		}
+	}
+}
+
+// Gone and New tell whose flows must end; a renewal ends none.
+func TestFlowsOfChange(t *testing.T) {
+	s := firewall.NewState()
+	apply := func(add, del []string) *firewall.Change {
+		t.Helper()
+		c, err := s.Plan(mappings(t, add...), mappings(t, del...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Commit(c)
+		return c
+	}
+	ids := func(ms []portmap.Mapping) (got []uint64) {
+		for _, m := range ms {
+			got = append(got, m.ID)
+		}
+		return got
+	}
+	one := "1 udp 5000 -> 10.0.0.2:5000 for 60s"
+	if c := apply([]string{one}, nil); len(c.New) != 1 || len(c.Gone) != 0 {
+		t.Errorf("add: new %v, gone %v", c.New, ids(c.Gone))
+	}
+	if c := apply([]string{"1 udp 5000 -> 10.0.0.2:5000 for 90s"}, []string{one}); len(c.New) != 0 || len(c.Gone) != 0 {
+		t.Errorf("C8/renewal: new %v, gone %v", c.New, ids(c.Gone))
+	}
+	if c := apply([]string{"2 udp 5000 -> 10.0.0.3:5000"}, []string{one}); len(c.New) != 1 || !cmp.Equal(ids(c.Gone), []uint64{1}) {
+		t.Errorf("take-over: new %v, gone %v", c.New, ids(c.Gone))
+	}
+	if c := apply(nil, []string{"2 udp 5000 -> 10.0.0.3:5000"}); len(c.New) != 0 || !cmp.Equal(ids(c.Gone), []uint64{2}) {
+		t.Errorf("C8/delete: new %v, gone %v", c.New, ids(c.Gone))
+	}
+}
+
+// TestModel compares the incremental state with one computed from scratch.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := firewall.NewState()
+		kernel := map[firewall.Key]firewall.Entry{}
+		naive := map[uint64]portmap.Mapping{}
+		one := rapid.Custom(func(t *rapid.T) portmap.Mapping {
+			text := fmt.Sprintf("%d %s %d -> 10.0.0.%d:80 for %ds age %d",
+				rapid.IntRange(1, 6).Draw(t, "id"), rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "proto"),
+				rapid.IntRange(1, 3).Draw(t, "port"), rapid.IntRange(1, 2).Draw(t, "host"),
+				rapid.IntRange(1, 2).Draw(t, "lease"), rapid.IntRange(0, 2).Draw(t, "age"))
+			if rapid.Bool().Draw(t, "limited") {
+				text += " from 198.51.100.7"
+			}
+			if rapid.IntRange(0, 5).Draw(t, "off") == 0 {
+				text += " off"
+			}
+			return mapping(t, text)
+		})
+		t.Repeat(map[string]func(*rapid.T){
+			"apply": func(t *rapid.T) {
+				add := rapid.SliceOfN(one, 0, 4).Draw(t, "add")
+				del := rapid.SliceOfN(one, 0, 3).Draw(t, "del")
+				before := firewall.World(s.Entries())
+				c, err := s.Plan(add, del)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if now := firewall.World(s.Entries()); now != before {
+					t.Fatalf("Plan changed the state:\n%s", cmp.Diff(before, now))
+				}
+				s.Commit(c)
+				for _, m := range del {
+					delete(naive, m.ID)
+				}
+				for _, m := range add {
+					put(naive, m)
+				}
+				play(t, kernel, c)
+			},
+			"": func(t *rapid.T) {
+				fresh := firewall.NewState()
+				var all []portmap.Mapping
+				for _, m := range naive {
+					all = append(all, m)
+				}
+				c, err := fresh.Plan(all, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fresh.Commit(c)
+				var held []firewall.Entry
+				for _, e := range kernel {
+					held = append(held, e)
+				}
+				if diff := cmp.Diff(firewall.World(fresh.Entries()), firewall.World(s.Entries())); diff != "" {
+					t.Fatalf("state (-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff(timed(fresh.Entries()), timed(held)); diff != "" {
+					t.Fatalf("kernel (-want +got):\n%s", diff)
+				}
+				if s.Len() != len(naive) {
+					t.Fatalf("%d mappings, want %d", s.Len(), len(naive))
+				}
+			},
+		})
+	})
+}
+
+func timed(es []firewall.Entry) map[string]time.Time {
+	m := map[string]time.Time{}
+	for _, e := range es {
+		m[e.String()] = e.Expires
+	}
+	return m
+}
+
+// put is the naive table: one mapping an ID, one an external port and remote.
+func put(naive map[uint64]portmap.Mapping, m portmap.Mapping) {
+	delete(naive, m.ID)
+	if m.Disabled {
+		return
+	}
+	for id, o := range naive {
+		if o.Transport == m.Transport && o.External == m.External && fmt.Sprint(o.Remotes) == fmt.Sprint(m.Remotes) {
+			delete(naive, id)
+		}
+	}
+	naive[m.ID] = m
+}
+
+// play is a kernel that refuses what a kernel refuses.
+func play(t *rapid.T, kernel map[firewall.Key]firewall.Entry, c *firewall.Change) {
+	remove := func(e firewall.Entry) {
+		if _, ok := kernel[e.Key()]; !ok {
+			t.Fatalf("ENOENT: %s", e)
+		}
+		delete(kernel, e.Key())
+	}
+	for _, e := range c.Del {
+		remove(e)
+	}
+	for _, e := range c.Retime {
+		remove(e)
+	}
+	for _, e := range append(append([]firewall.Entry{}, c.Add...), c.Retime...) {
+		if _, ok := kernel[e.Key()]; ok {
+			t.Fatalf("EEXIST: %s", e)
+		}
+		kernel[e.Key()] = e
+	}
+}

@@ -1,0 +1,176 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+
+	"portcullis/firewall"
+)
+
+// chainNames are all chains of the skeleton.
+var chainNames = []string{
+	"dnat_inbound", "dnat_mapped", "snat_outbound", "forward_mapped", "allow_mapped", "guard_services",
+}
+
+// Audit compares the kernel with what it should hold, writes it anew where it
+// differs, and says what was wrong; "" is nothing. Rules, gateway facts and the
+// accept chain are always compared, at a cost that does not depend on the
+// mappings; with full the mappings are too, which takes as long as Counters.
+func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error) {
+	drift, err = b.auditSkeleton(ctx)
+	if err == nil && full && drift == "" {
+		drift, err = b.auditEntries(ctx)
+	}
+	if err != nil {
+		return drift, fmt.Errorf("nft audit: %w", explain(err))
+	}
+	return drift, nil
+}
+
+func (b *Backend) auditSkeleton(ctx context.Context) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return "", firewall.ErrClosed
+	}
+	drift, err := b.skeletonDrift(ctx)
+	if err != nil {
+		return "", err
+	}
+	if drift != "" {
+		return drift, b.repair(ctx, drift)
+	}
+	hadAccept := b.accept
+	if err := b.noteAccept(b.ensureAccept(ctx)); err != nil {
+		return "the accept chain is missing", err
+	}
+	if b.accept != hadAccept {
+		b.repaired++
+		return "our part of the accept chain was missing", nil
+	}
+	return "", nil
+}
+
+func (b *Backend) skeletonDrift(ctx context.Context) (string, error) {
+	if !b.installed {
+		return "our table was not written", nil
+	}
+	there, err := b.tableThere(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !there {
+		return "our table was gone", nil
+	}
+	print, err := b.fingerprint(ctx)
+	if err != nil {
+		return "", err
+	}
+	if b.print == "" {
+		b.print = print
+	}
+	if print != b.print {
+		return "our rules were changed", nil
+	}
+	facts, err := b.factsHeld(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !facts {
+		return "our sets of interfaces and addresses were changed", nil
+	}
+	return "", nil
+}
+
+// auditEntries compares the mappings. It reads without the lock, and compares
+// only when nothing was written meanwhile.
+func (b *Backend) auditEntries(ctx context.Context) (string, error) {
+	b.mu.Lock()
+	at := b.writes
+	b.mu.Unlock()
+	held, err := b.Entries(ctx)
+	if err != nil && !errors.Is(err, errInconsistent) {
+		return "", err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.writes != at {
+		return "", nil
+	}
+	if err == nil && firewall.World(held) == firewall.World(b.state.Entries()) {
+		return "", nil
+	}
+	drift := "our mappings were changed"
+	return drift, b.repair(ctx, drift)
+}
+
+// repair writes everything anew. The lock is held.
+func (b *Backend) repair(ctx context.Context, drift string) error {
+	b.cfg.Log.Warn("the kernel did not hold our table, writing it anew", "drift", drift)
+	b.look(ctx)
+	if err := b.install(ctx, b.state); err != nil {
+		return err
+	}
+	b.repaired++
+	return b.noteAccept(b.installAccept(ctx))
+}
+
+func (b *Backend) tableThere(ctx context.Context) (there bool, err error) {
+	err = b.reader.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
+		tables, err := q.ListTablesOfFamily(nftables.TableFamilyINet)
+		there = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == Table })
+		return err
+	})
+	return there, err
+}
+
+// fingerprint gives all our rules as the kernel tells them. It is compared only
+// with itself: the kernel's form is not quite what we sent.
+func (b *Backend) fingerprint(ctx context.Context) (string, error) {
+	var out strings.Builder
+	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
+	for _, name := range chainNames {
+		rules, err := b.reader.rules(ctx, table, name)
+		if err != nil {
+			return "", err
+		}
+		for _, r := range rules {
+			out.WriteString(name + " " + r.text() + "\n")
+		}
+	}
+	return out.String(), nil
+}
+
+// factsHeld says whether the sets of interfaces and addresses are as written.
+func (b *Backend) factsHeld(ctx context.Context) (bool, error) {
+	facts := b.own.facts(b.gateway)
+	for _, set := range b.own.factSets() {
+		held, err := b.reader.dump(ctx, nftables.TableFamilyINet, Table, set.Name)
+		if err != nil {
+			return false, err
+		}
+		want := make(map[string]bool)
+		for _, el := range facts.added[set] {
+			want[elementText(el.Key, el.Val, el.IntervalEnd)] = true
+		}
+		for _, el := range held {
+			text := elementText(el.key, el.val, el.intervalEnd)
+			if !want[text] {
+				return false, nil
+			}
+			delete(want, text)
+		}
+		if len(want) > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func elementText(key, val []byte, end bool) string { return fmt.Sprintf("%x %x %v", key, val, end) }

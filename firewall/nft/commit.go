@@ -1,0 +1,223 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+)
+
+// Limits of one transaction (style: section 3.1). The kernel copies the whole
+// batch at once, so it must fit the send buffer, and answers every message
+// before the library reads the first answer, so they must fit the receive
+// buffer.
+const (
+	maxMessages  = 64       // of elements; the skeleton's own come on top
+	bufferSize   = 2 << 20  // what we ask for; needs CAP_NET_ADMIN beyond the system's limit
+	leastBudget  = 64 << 10 // bytes of a batch where the buffer's size cannot be known
+	skeletonSize = 32 << 10 // bytes kept free for the skeleton
+	patience     = 5 * time.Second
+)
+
+// errUnknown marks an outcome that the kernel did not tell: the transaction may
+// have been committed or not.
+var errUnknown = errors.New("the outcome is not known")
+
+// writer owns the socket that changes the kernel. It alone calls Flush. The
+// socket is kept: closing one after a removal waits for the kernel's RCU, 7 to
+// 15 ms. It is not safe for concurrent use.
+type writer struct {
+	netns  int
+	buffer int // bytes of send buffer to ask for; 0: bufferSize
+	conn   *nftables.Conn
+	socket *netlink.Conn
+	budget int // bytes that fit one batch
+}
+
+// commit makes one transaction of what build queues. The error is the kernel's
+// refusal, after which nothing has changed, or wraps errUnknown.
+func (w *writer) commit(ctx context.Context, build func(q *nftables.Conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := w.open(); err != nil {
+		return err
+	}
+	if err := build(w.conn); err != nil {
+		w.drop() // the half-built batch is queued in it
+		return fmt.Errorf("building a transaction: %w", err)
+	}
+	release, err := bound(ctx, w.socket)
+	if err != nil {
+		w.drop()
+		return err
+	}
+	err = w.conn.Flush()
+	release()
+	switch {
+	case err == nil:
+		return nil
+	case !refusal(err):
+		w.drop()
+		return fmt.Errorf("%w: %w", errUnknown, err)
+	case errors.Is(err, os.ErrPermission):
+		w.drop() // the library stops reading at this error, so the socket is out of step
+	}
+	return err
+}
+
+// refusal says whether the kernel itself said no.
+func refusal(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func (w *writer) open() error {
+	if w.conn != nil {
+		return nil
+	}
+	size := w.buffer
+	if size == 0 {
+		size = bufferSize
+	}
+	conn, socket, err := dial(w.netns, size)
+	if err != nil {
+		return err
+	}
+	w.conn, w.socket = conn, socket
+	w.budget = sendBuffer(socket) * 3 / 4
+	return nil
+}
+
+// drop closes the socket; the next commit opens another.
+func (w *writer) drop() {
+	if w.conn != nil {
+		_ = w.conn.CloseLasting()
+		w.conn, w.socket = nil, nil
+	}
+}
+
+// fits says whether the operations are one transaction, with extra bytes beside
+// them.
+func (w *writer) fits(ops []elementOp, extra int) bool {
+	return len(ops) <= maxMessages && opsSize(ops)+extra <= w.budget
+}
+
+// batches splits operations into transactions.
+func (w *writer) batches(ops []elementOp) [][]elementOp {
+	var all [][]elementOp
+	for start := 0; start < len(ops); {
+		end, bytes := start, 0
+		for end < len(ops) && end-start < maxMessages && (end == start || bytes+ops[end].size() <= w.budget) {
+			bytes += ops[end].size()
+			end++
+		}
+		all = append(all, ops[start:end])
+		start = end
+	}
+	return all
+}
+
+func opsSize(ops []elementOp) int {
+	n := 0
+	for _, op := range ops {
+		n += op.size()
+	}
+	return n
+}
+
+func queueAll(q *nftables.Conn, ops []elementOp) error {
+	for _, op := range ops {
+		if err := op.queue(q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dial opens a lasting socket in a network namespace (0: the current one) and
+// gives the library's handle and the socket below it, for deadlines.
+func dial(netns, size int) (*nftables.Conn, *netlink.Conn, error) {
+	var socket *netlink.Conn
+	options := []nftables.ConnOption{
+		nftables.AsLasting(),
+		nftables.WithSockOptions(func(c *netlink.Conn) error {
+			socket = c
+			// Larger buffers are a wish: a small one only makes more, smaller
+			// transactions.
+			_ = c.SetReadBuffer(bufferSize)
+			_ = c.SetWriteBuffer(size)
+			return nil
+		}),
+	}
+	if netns != 0 {
+		options = append(options, nftables.WithNetNSFd(netns))
+	}
+	conn, err := nftables.New(options...)
+	if err != nil {
+		return nil, nil, explain(fmt.Errorf("opening a netlink socket: %w", err))
+	}
+	return conn, socket, nil
+}
+
+// sendBuffer gives what the kernel granted, in bytes.
+func sendBuffer(c *netlink.Conn) int {
+	size := leastBudget
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return size
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); err == nil {
+			size = n
+		}
+	})
+	return size
+}
+
+// bound makes reads from a socket end when ctx ends, until release is called.
+// The library's calls take no context. Sending is not bounded: the kernel does
+// all the work of a batch inside it, and a batch that is not sent has changed
+// nothing.
+func bound(ctx context.Context, socket *netlink.Conn) (release func(), err error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(patience)
+	}
+	if err := socket.SetReadDeadline(deadline); err != nil {
+		return nil, fmt.Errorf("setting a deadline: %w", err)
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = socket.SetReadDeadline(time.Unix(1, 0))
+		close(done)
+	})
+	return func() {
+		if !stop() {
+			<-done // or it would hit whoever uses the socket next
+		}
+	}, nil
+}
+
+// explain puts what a person must act on in front of the kernel's word.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: %w", firewall.ErrPermission, err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
+	case errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: %w", firewall.ErrFull, err)
+	}
+	return err
+}

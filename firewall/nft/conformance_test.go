@@ -1,0 +1,131 @@
+package nft_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"portcullis/firewall"
+	"portcullis/firewall/fwtest"
+	"portcullis/firewall/nft"
+)
+
+func TestConformance(t *testing.T) {
+	fwtest.Conformance(t, func(t *testing.T, capacity int) fwtest.Subject { return subject(t, capacity, 0, "") })
+}
+
+// The same with mappings kept in the owner's table as well, and buffers so small
+// that a state of any size goes in many transactions.
+func TestConformanceInParts(t *testing.T) {
+	fwtest.Conformance(t, func(t *testing.T, capacity int) fwtest.Subject {
+		return subject(t, capacity, 24<<10, "inet fw4 forward")
+	})
+}
+
+func subject(t *testing.T, capacity, buffer int, acceptChain string) fwtest.Subject {
+	n := newNamespace(t, "gw")
+	if acceptChain != "" {
+		ownersFirewall(t, n)
+	}
+	b := open(t, n, func(c *nft.Config) {
+		c.Size, c.Buffer, c.Log = capacity, buffer, quiet()
+	})
+	g := home()
+	g.AcceptChain = acceptChain
+	if err := b.Configure(ctx(t), g); err != nil {
+		t.Fatal(err)
+	}
+	return fwtest.Subject{
+		Firewall: b,
+		Held: func(t *testing.T) []firewall.Entry {
+			t.Helper()
+			held, err := b.Entries(ctx(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if acceptChain != "" {
+				sameInOwnersTable(t, n, held)
+			}
+			return held
+		},
+		Wipe: func(t *testing.T) {
+			foreign(t, n, func(q *nftables.Conn) { q.FlushRuleset() })
+			if acceptChain != "" {
+				ownersFirewall(t, n)
+			}
+		},
+		Steal: func(t *testing.T, e firewall.Entry) {
+			foreign(t, n, func(q *nftables.Conn) { nft.Steal(q, e) })
+		},
+		Blind: func(ctx context.Context) context.Context { return blind{ctx} },
+	}
+}
+
+// blind is a context whose deadline has passed without its being over: what is
+// begun under it is done, and its answer is not waited for.
+type blind struct{ context.Context }
+
+func (blind) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
+func (blind) Done() <-chan struct{}       { return nil }
+func (blind) Err() error                  { return nil }
+
+// foreign is somebody else at work on the ruleset.
+func foreign(t testing.TB, n *namespace, work func(*nftables.Conn)) {
+	t.Helper()
+	q, err := nftables.New(nftables.WithNetNSFd(n.fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	work(q)
+	if err := q.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownersFirewall is the shape of a fw4 ruleset: a forward chain that drops what
+// it does not know.
+func ownersFirewall(t testing.TB, n *namespace) {
+	t.Helper()
+	foreign(t, n, func(q *nftables.Conn) {
+		drop := nftables.ChainPolicyDrop
+		table := q.AddTable(&nftables.Table{Name: "fw4", Family: nftables.TableFamilyINet})
+		q.AddChain(&nftables.Chain{
+			Name: "forward", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
+			Priority: nftables.ChainPriorityFilter, Policy: &drop,
+		})
+	})
+}
+
+// sameInOwnersTable compares the holes with the flows the owner's table lets
+// pass.
+func sameInOwnersTable(t *testing.T, n *namespace, held []firewall.Entry) {
+	t.Helper()
+	want := make(map[string]bool)
+	for _, e := range held {
+		if e.Kind == firewall.Hole {
+			want[nft.FlowKey(e)] = true
+		}
+	}
+	q, err := nftables.New(nftables.WithNetNSFd(n.fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := &nftables.Table{Name: "fw4", Family: nftables.TableFamilyINet}
+	got := 0
+	for _, name := range []string{"portcullis_flows", "portcullis_flows_from"} {
+		elements, err := q.GetSetElements(&nftables.Set{Table: table, Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, el := range elements {
+			if got++; !want[string(el.Key)] {
+				t.Errorf("the owner's table lets %x pass, which is not mapped", el.Key)
+			}
+		}
+	}
+	if got != len(want) {
+		t.Errorf("the owner's table lets %d flows pass, want %d", got, len(want))
+	}
+}

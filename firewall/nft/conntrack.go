@@ -1,0 +1,369 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	conntrack "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+	"portcullis/portmap"
+)
+
+// Translation is decided at the first packet of a flow and then stays with the
+// flow. So when a mapping ends, its flows must be ended too (abuse case C8), and
+// when one begins, flows that were there before it must be looked up again: a
+// peer that kept sending to a closed UDP port would otherwise never be
+// translated. Both are done by listing the kernel's flows once for all changes
+// that are waiting, in a goroutine of its own: the table may be large.
+
+// flowKeeper ends flows. Its goroutine is owned by the Backend.
+type flowKeeper struct {
+	backend *Backend
+	log     *slog.Logger
+	netns   int
+
+	mu      sync.Mutex // guards what follows
+	waiting flowJob
+	wake    chan struct{} // capacity 1
+	quit    chan struct{}
+	done    chan struct{}
+
+	handleMu sync.Mutex // guards the socket; held while it is used
+	handle   *conntrack.Handle
+	failing  bool // for logging a change only
+}
+
+// flowJob says which flows to look at.
+type flowJob struct {
+	ports map[firewallPort]bool     // external ports of which a mapping changed
+	ended map[endedFlow]bool        // who those ports led to
+	lost  map[netip.Addr]bool       // WAN addresses we no longer have
+	force map[firewallPort][]ending // see FlushFlows
+}
+
+type firewallPort struct {
+	transport portmap.Transport
+	port      uint16
+}
+
+// endedFlow is an external port and where it used to lead.
+type endedFlow struct {
+	firewallPort
+	internal netip.AddrPort
+}
+
+// ending is a mapping whose flows end whatever the table says.
+type ending struct {
+	internal netip.AddrPort
+	remote   netip.Addr
+}
+
+func newFlowJob() flowJob {
+	return flowJob{
+		ports: make(map[firewallPort]bool), ended: make(map[endedFlow]bool),
+		lost: make(map[netip.Addr]bool), force: make(map[firewallPort][]ending),
+	}
+}
+
+func (j *flowJob) empty() bool { return len(j.ports)+len(j.lost)+len(j.force) == 0 }
+
+// flow is a conntrack entry as far as we care.
+type flow struct {
+	transport   portmap.Transport
+	src, dst    netip.AddrPort // of the first packet as it came
+	answersFrom netip.AddrPort // the reply's source: where dst was translated to
+	answersTo   netip.AddrPort // the reply's destination: what src was translated to
+}
+
+func newFlowKeeper(b *Backend, cfg Config) *flowKeeper {
+	k := &flowKeeper{
+		backend: b, log: cfg.Log, netns: cfg.NetNS, waiting: newFlowJob(),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	go k.run()
+	return k
+}
+
+// changed notes what a committed change means for flows.
+func (k *flowKeeper) changed(c *firewall.Change) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range c.Gone {
+		m := &c.Gone[i]
+		p := firewallPort{m.Transport, m.External.Port()}
+		k.waiting.ports[p] = true
+		k.waiting.ended[endedFlow{p, m.Internal}] = true
+	}
+	for _, e := range c.New {
+		// A TCP connection that was refused before is gone from conntrack
+		// by itself; only a UDP flow can have lived on beside the mapping.
+		if e.Transport == portmap.UDP || e.Remote.IsValid() {
+			k.waiting.ports[firewallPort{e.Transport, e.External}] = true
+		}
+	}
+	k.signal()
+}
+
+// addressesGone notes WAN addresses that a new set of facts no longer has. The
+// kernel ends masqueraded flows itself when their address goes, but not ours.
+func (k *flowKeeper) addressesGone(before, after firewall.Gateway) {
+	have := wanAddrs(after)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, a := range wanAddrs(before) {
+		if !slices.Contains(have, a) {
+			k.waiting.lost[a] = true
+		}
+	}
+	k.signal()
+}
+
+func wanAddrs(g firewall.Gateway) []netip.Addr {
+	var all []netip.Addr
+	for _, up := range g.WAN {
+		all = append(all, only4(up.Addrs)...)
+	}
+	return all
+}
+
+// signal wakes the goroutine if there is something to do; mu is held.
+func (k *flowKeeper) signal() {
+	if k.waiting.empty() {
+		return
+	}
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (k *flowKeeper) take() flowJob {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	job := k.waiting
+	k.waiting = newFlowJob()
+	return job
+}
+
+// run does what is waiting. After each pass it rests ten times as long as the
+// pass took, so that a large table and many changes cost a tenth of one core.
+func (k *flowKeeper) run() {
+	defer close(k.done)
+	for {
+		select {
+		case <-k.quit:
+			return
+		case <-k.wake:
+		}
+		start := time.Now()
+		ended, err := k.pass(k.take())
+		k.report(ended, err)
+		rest := time.NewTimer(min(10*time.Since(start), maxRest))
+		select {
+		case <-k.quit:
+			rest.Stop()
+			return
+		case <-rest.C:
+		}
+	}
+}
+
+const (
+	maxRest = 5 * time.Second
+	// passTimeout bounds each wait for the kernel.
+	passTimeout = 5 * time.Second
+)
+
+func (k *flowKeeper) report(ended uint, err error) {
+	switch {
+	case err != nil && !k.failing:
+		k.log.Warn("flows of ended mappings may live on", "err", err)
+	case ended > 0:
+		k.log.Debug("flows of changed mappings ended", "flows", ended)
+	}
+	k.failing = err != nil
+}
+
+// stop ends the goroutine and waits for it.
+func (k *flowKeeper) stop() {
+	close(k.quit)
+	<-k.done
+}
+
+// close closes the socket.
+func (k *flowKeeper) close() {
+	k.handleMu.Lock()
+	defer k.handleMu.Unlock()
+	if k.handle != nil {
+		k.handle.Close()
+		k.handle = nil
+	}
+}
+
+// FlushFlows ends the flows of these mappings now, whether or not the mappings
+// are still there. Apply, Replace and Close do by themselves what they must;
+// this is for an owner who wants a mapping's connections cut.
+func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
+	job := newFlowJob()
+	for i := range ms {
+		m := &ms[i]
+		e := ending{internal: m.Internal}
+		if len(m.Remotes) == 1 && m.Remotes[0].Prefix.IsSingleIP() {
+			e.remote = m.Remotes[0].Prefix.Addr()
+		}
+		p := firewallPort{m.Transport, m.External.Port()}
+		job.force[p] = append(job.force[p], e)
+	}
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.flows.pass(job)
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// passTries is how often a listing that changed meanwhile is taken again.
+const passTries = 3
+
+// pass lists the kernel's flows once and ends those that the job is about.
+func (k *flowKeeper) pass(job flowJob) (ended uint, err error) {
+	if job.empty() {
+		return 0, nil
+	}
+	k.handleMu.Lock()
+	defer k.handleMu.Unlock()
+	if k.handle == nil {
+		if k.handle, err = newHandle(k.netns); err != nil {
+			return 0, fmt.Errorf("opening conntrack: %w", explain(err))
+		}
+	}
+	judge := k.judge(job)
+	for range passTries {
+		var n uint
+		n, err = k.handle.ConntrackDeleteFilters(conntrack.ConntrackTable, unix.AF_INET, judge)
+		ended += n
+		if !errors.Is(err, conntrack.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		// Half an answer may be left in the socket.
+		k.handle.Close()
+		k.handle = nil
+		return ended, fmt.Errorf("ending flows: %w", explain(err))
+	}
+	return ended, nil
+}
+
+func newHandle(fd int) (*conntrack.Handle, error) {
+	var h *conntrack.Handle
+	var err error
+	if fd == 0 {
+		h, err = conntrack.NewHandle(unix.NETLINK_NETFILTER)
+	} else {
+		h, err = conntrack.NewHandleAt(netns.NsHandle(fd), unix.NETLINK_NETFILTER)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := h.SetSocketTimeout(passTimeout); err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// judgement is the filter form that the conntrack library wants.
+type judgement func(flow) bool
+
+// MatchConntrackFlow says whether the flow must end.
+func (j judgement) MatchConntrackFlow(f *conntrack.ConntrackFlow) bool {
+	fl, ok := flowOf(f)
+	return ok && j(fl)
+}
+
+func flowOf(f *conntrack.ConntrackFlow) (flow, bool) {
+	t := portmap.Transport(f.Forward.Protocol)
+	if !t.Valid() {
+		return flow{}, false
+	}
+	src, ok1 := netip.AddrFromSlice(f.Forward.SrcIP)
+	dst, ok2 := netip.AddrFromSlice(f.Forward.DstIP)
+	from, ok3 := netip.AddrFromSlice(f.Reverse.SrcIP)
+	to, ok4 := netip.AddrFromSlice(f.Reverse.DstIP)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return flow{}, false
+	}
+	return flow{
+		transport:   t,
+		src:         netip.AddrPortFrom(src, f.Forward.SrcPort),
+		dst:         netip.AddrPortFrom(dst, f.Forward.DstPort),
+		answersFrom: netip.AddrPortFrom(from, f.Reverse.SrcPort),
+		answersTo:   netip.AddrPortFrom(to, f.Reverse.DstPort),
+	}, true
+}
+
+// judge decides over flows. The state is asked under the backend's lock, flow by
+// flow, and only for flows of ports that the job is about.
+func (k *flowKeeper) judge(job flowJob) judgement {
+	return func(f flow) bool {
+		port := firewallPort{f.transport, f.dst.Port()}
+		for _, e := range job.force[port] {
+			if f.answersFrom == e.internal && (!e.remote.IsValid() || e.remote == f.src.Addr()) && f.dst != f.answersFrom {
+				return true
+			}
+		}
+		lost := job.lost[f.dst.Addr()] || job.lost[f.answersTo.Addr()]
+		if !lost && !job.ports[port] {
+			return false
+		}
+		k.backend.mu.Lock()
+		defer k.backend.mu.Unlock()
+		if lost {
+			return k.backend.ours(f)
+		}
+		return slices.Contains(wanAddrs(k.backend.gateway), f.dst.Addr()) &&
+			k.backend.misled(f, job.ended[endedFlow{port, f.answersFrom}])
+	}
+}
+
+// misled says whether a flow to one of our external ports goes where the
+// mappings no longer, or did not yet, send it. Flows that were translated by
+// somebody else, to somewhere no mapping ever led, are left alone. The lock is
+// held.
+func (b *Backend) misled(f flow, ledThere bool) bool {
+	m, governed := b.state.Governing(f.transport, f.dst.Port(), f.src.Addr())
+	if !governed {
+		return ledThere
+	}
+	if f.answersFrom == m.Internal {
+		return false
+	}
+	untranslated := f.answersFrom == f.dst
+	anyone, _ := b.state.Hole(f.transport, f.dst.Port(), netip.Addr{})
+	return ledThere || untranslated || f.answersFrom == anyone.Internal
+}
+
+// ours says whether a flow was translated by our rules: inbound by a mapping, or
+// outbound keeping a port. The lock is held.
+func (b *Backend) ours(f flow) bool {
+	if m, ok := b.state.Governing(f.transport, f.dst.Port(), f.src.Addr()); ok && m.Internal == f.answersFrom {
+		return true
+	}
+	kept, ok := b.state.KeptPort(f.transport, f.src)
+	return ok && kept == f.answersTo.Port()
+}

@@ -1,0 +1,31 @@
+// Package nft is the firewall backend for kernels with nf_tables: it keeps the
+// table "inet portcullis" through google/nftables, without running a program.
+//
+// The table is a skeleton of rules that never changes and sets whose elements
+// come and go, each with its own timeout (skeleton.go). So a packet costs the
+// same with one mapping and with sixty thousand, a mapping ends in the kernel
+// even when the daemon is dead, and a new WAN address changes three elements.
+// `nft list table inet portcullis` is meant to be read.
+//
+// What stays true whatever happens:
+//
+//   - One transaction or nothing. A change is one netlink batch; when the kernel
+//     refuses it, neither the kernel nor the model has changed. A state that is
+//     too large for one batch is written sets first and rules last, so it takes
+//     effect at once too; when a part of it fails the table is removed, which
+//     leaves nothing open.
+//   - An unknown outcome (timeout, ENOBUFS) is looked up in the kernel.
+//   - When the kernel turns out not to hold what the model says (somebody flushed
+//     the ruleset, or took an element away), the whole table is written anew.
+//   - No chain here has a drop policy, and no table but ours is touched, save for
+//     the chain that the owner names as accept_chain (accept.go).
+//
+// Owns: the table inet portcullis, our chain and sets in the table of the
+// accept chain, the conntrack entries of mappings that end.
+//
+// May import: portmap, firewall, google/nftables, mdlayher/netlink,
+// vishvananda/netlink and netns, x/sys/unix, the standard library.
+//
+// Never: decides what may be mapped, runs a program, calls Flush outside
+// commit.go, touches a set, chain or rule it did not make.
+package nft

@@ -1,0 +1,206 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+
+	"portcullis/firewall"
+	"portcullis/portmap"
+)
+
+// grace is how much longer than the lease the kernel keeps an element: the
+// daemon removes it first and tells the client, the kernel only when the daemon
+// is dead (design: section 5).
+const grace = 60 * time.Second
+
+// timeout gives an element's timeout: none for a lease that never ends, and
+// never 0 or less for one that does, because 0 means none to the kernel.
+func timeout(expires time.Time) time.Duration {
+	if expires.IsZero() {
+		return 0
+	}
+	return max(time.Until(expires)+grace, time.Second)
+}
+
+// elementOp adds or removes elements of one set: one netlink message.
+type elementOp struct {
+	set      *nftables.Set
+	remove   bool
+	elements []nftables.SetElement
+}
+
+func (op elementOp) queue(q *nftables.Conn) error {
+	if op.remove {
+		return q.SetDeleteElements(op.set, op.elements)
+	}
+	return q.SetAddElements(op.set, op.elements)
+}
+
+// size is a generous estimate of the message, in bytes.
+func (op elementOp) size() int { return 64 + len(op.elements)*elementSize }
+
+const (
+	// elementsPerMessage keeps the element list, whose length is a 16-bit
+	// attribute that wraps in silence, far from wrapping (style: section 3.1).
+	elementsPerMessage = 128
+	// elementSize is the largest element: a key of 20 bytes, a value of 8, a
+	// timeout, and their headers.
+	elementSize = 96
+)
+
+// elements collects element operations by set, so that a change of any size
+// takes as few messages as it can. Removals come before additions.
+type elements struct {
+	sets    []*nftables.Set
+	removed map[*nftables.Set][]nftables.SetElement
+	added   map[*nftables.Set][]nftables.SetElement
+}
+
+func newElements() *elements {
+	return &elements{
+		removed: make(map[*nftables.Set][]nftables.SetElement),
+		added:   make(map[*nftables.Set][]nftables.SetElement),
+	}
+}
+
+func (e *elements) add(set *nftables.Set, el nftables.SetElement) {
+	e.note(set)
+	e.added[set] = append(e.added[set], el)
+}
+
+func (e *elements) remove(set *nftables.Set, el nftables.SetElement) {
+	e.note(set)
+	e.removed[set] = append(e.removed[set], nftables.SetElement{Key: el.Key})
+}
+
+func (e *elements) note(set *nftables.Set) {
+	if !slices.Contains(e.sets, set) {
+		e.sets = append(e.sets, set)
+	}
+}
+
+// ops gives the messages, removals first.
+func (e *elements) ops() []elementOp {
+	var ops []elementOp
+	for _, set := range e.sets {
+		for part := range slices.Chunk(e.removed[set], elementsPerMessage) {
+			ops = append(ops, elementOp{set, true, part})
+		}
+	}
+	for _, set := range e.sets {
+		for part := range slices.Chunk(e.added[set], elementsPerMessage) {
+			ops = append(ops, elementOp{set, false, part})
+		}
+	}
+	return ops
+}
+
+// change collects what brings a planned change into the kernel. A renewed
+// element is removed and added in the same batch: only kernels since 6.12 give
+// an element that is there a new timeout, older ones accept that and ignore it.
+func (t *target) change(c *firewall.Change) *elements {
+	e := newElements()
+	for _, list := range [][]firewall.Entry{c.Del, c.Retime} {
+		for _, entry := range list {
+			t.each(entry, e.remove)
+		}
+	}
+	for _, list := range [][]firewall.Entry{c.Add, c.Retime} {
+		for _, entry := range list {
+			t.each(entry, e.add)
+		}
+	}
+	return e
+}
+
+// all collects everything that a state holds.
+func (t *target) all(entries []firewall.Entry) *elements {
+	e := newElements()
+	for _, entry := range entries {
+		t.each(entry, e.add)
+	}
+	return e
+}
+
+// target is where entries go: our table, the sets beside the accept chain, or
+// both.
+type target struct {
+	own    *skeleton   // nil: not there
+	accept *acceptSets // nil: not there
+}
+
+// each gives the elements of one entry. All of them end at the same moment.
+func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
+	after := timeout(e.Expires)
+	put := func(set *nftables.Set, key, val []byte) {
+		do(set, nftables.SetElement{Key: key, Val: val, Timeout: after})
+	}
+	if e.Kind == firewall.Kept {
+		if t.own != nil {
+			put(t.own.kept, keptKey(e), portValue(e.External))
+		}
+		return
+	}
+	key, flow := mappedKey(e), flowKeyOf(e)
+	if e.Remote.IsValid() {
+		if t.own != nil {
+			put(t.own.mappedFrom, key, endpointValue(e.Internal))
+			put(t.own.flowsFrom, flow, nil)
+		}
+		if t.accept != nil {
+			put(t.accept.flowsFrom, flow, nil)
+		}
+		return
+	}
+	if t.own != nil {
+		put(t.own.mapped, key, endpointValue(e.Internal))
+		put(t.own.flows, flow, nil)
+	}
+	if t.accept != nil {
+		put(t.accept.flows, flow, nil)
+	}
+}
+
+// Keys and values. Each part of a concatenation starts at a multiple of four
+// bytes; numbers are in network order.
+
+func mappedKey(e firewall.Entry) []byte {
+	return appendPort(appendProto(appendRemote(nil, e.Remote), e.Transport), e.External)
+}
+
+func flowKeyOf(e firewall.Entry) []byte {
+	return append(mappedKey(e), endpointValue(e.Internal)...)
+}
+
+func keptKey(e firewall.Entry) []byte {
+	return appendPort(appendProto(appendRemote(nil, e.Internal.Addr()), e.Transport), e.Internal.Port())
+}
+
+func endpointValue(ep netip.AddrPort) []byte {
+	return appendPort(appendRemote(nil, ep.Addr()), ep.Port())
+}
+
+func portValue(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
+
+func appendRemote(b []byte, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return b
+	}
+	v4 := a.As4()
+	return append(b, v4[:]...)
+}
+
+func appendProto(b []byte, t portmap.Transport) []byte { return append(b, byte(t), 0, 0, 0) }
+
+func appendPort(b []byte, p uint16) []byte { return append(binary.BigEndian.AppendUint16(b, p), 0, 0) }
+
+// ifnameKey is an interface name as the kernel compares it.
+func ifnameKey(name string) []byte {
+	key := make([]byte, firewall.MaxInterfaceName+1)
+	copy(key, name)
+	return key
+}

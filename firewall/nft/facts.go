@@ -1,0 +1,105 @@
+package nft
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+
+	"portcullis/firewall"
+)
+
+// facts gives the elements of the sets that describe the gateway.
+func (s *skeleton) facts(g firewall.Gateway) *elements {
+	e := newElements()
+	ifaces := func(set *nftables.Set, names []string) {
+		for _, name := range unique(names) {
+			e.add(set, nftables.SetElement{Key: ifnameKey(name)})
+		}
+	}
+	var wan []string
+	var addrs []netip.Addr
+	sourced := make(map[string]bool)
+	for _, up := range g.WAN {
+		wan = append(wan, up.Interface)
+		v4 := only4(up.Addrs)
+		addrs = append(addrs, v4...)
+		if len(v4) > 0 && !sourced[up.Interface] {
+			sourced[up.Interface] = true
+			e.add(s.wanSource, nftables.SetElement{Key: ifnameKey(up.Interface), Val: v4[0].AsSlice()})
+		}
+	}
+	ifaces(s.wanIfaces, wan)
+	ifaces(s.lanIfaces, g.LAN)
+	for _, a := range unique(addrs) {
+		e.add(s.wanAddrs, nftables.SetElement{Key: a.AsSlice()})
+	}
+	for _, el := range intervals(g.LANPrefixes) {
+		e.add(s.lanPrefixes, el)
+	}
+	for _, p := range unique(g.ServiceTCP) {
+		e.add(s.serviceTCP, nftables.SetElement{Key: portValue(p)})
+	}
+	for _, p := range unique(g.ServiceUDP) {
+		e.add(s.serviceUDP, nftables.SetElement{Key: portValue(p)})
+	}
+	return e
+}
+
+// factSets gives the sets that facts fills.
+func (s *skeleton) factSets() []*nftables.Set { return s.sets()[:len(s.sets())-len(s.leaseSets())] }
+
+func unique[T comparable](list []T) []T {
+	var out []T
+	for _, x := range list {
+		if !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func only4(addrs []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a = a.Unmap(); a.Is4() && !a.IsUnspecified() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// intervals gives prefixes as the kernel's interval set wants them: ranges that
+// do not touch, each as its first address and the address after its last.
+func intervals(prefixes []netip.Prefix) []nftables.SetElement {
+	type span struct{ first, last uint32 }
+	var spans []span
+	for _, p := range prefixes {
+		if !p.Addr().Is4() {
+			continue
+		}
+		first := addrNumber(p.Masked().Addr())
+		spans = append(spans, span{first, first | uint32(1<<(32-p.Bits())-1)})
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	var out []nftables.SetElement
+	for i := 0; i < len(spans); {
+		joined := spans[i]
+		for i++; i < len(spans) && uint64(spans[i].first) <= uint64(joined.last)+1; i++ {
+			joined.last = max(joined.last, spans[i].last)
+		}
+		out = append(out, nftables.SetElement{Key: binary.BigEndian.AppendUint32(nil, joined.first)})
+		if joined.last != 1<<32-1 {
+			end := binary.BigEndian.AppendUint32(nil, joined.last+1)
+			out = append(out, nftables.SetElement{Key: end, IntervalEnd: true})
+		}
+	}
+	return out
+}
+
+func addrNumber(a netip.Addr) uint32 {
+	v4 := a.As4()
+	return binary.BigEndian.Uint32(v4[:])
+}

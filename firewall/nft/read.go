@@ -1,0 +1,321 @@
+package nft
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+)
+
+// reader owns the socket for what only looks. It is safe for concurrent use; it
+// never waits for the writer, nor the writer for it.
+type reader struct {
+	netns int
+
+	mu     sync.Mutex // guards what follows; held while a request is under way
+	conn   *nftables.Conn
+	socket *netlink.Conn
+}
+
+// do lends the socket to one request. After any error the socket is replaced,
+// because half an answer may still be in it.
+func (r *reader) do(ctx context.Context, request func(*nftables.Conn, *netlink.Conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == nil {
+		conn, socket, err := dial(r.netns, bufferSize)
+		if err != nil {
+			return err
+		}
+		r.conn, r.socket = conn, socket
+	}
+	release, err := bound(ctx, r.socket)
+	if err == nil {
+		err = request(r.conn, r.socket)
+		release()
+	}
+	if err != nil {
+		r.drop()
+	}
+	return err
+}
+
+// close ends the reader's socket.
+func (r *reader) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop()
+}
+
+func (r *reader) drop() {
+	if r.conn != nil {
+		_ = r.conn.CloseLasting()
+		r.conn, r.socket = nil, nil
+	}
+}
+
+// element is one set element as the kernel tells it.
+type element struct {
+	key, val, keyEnd []byte
+	intervalEnd      bool
+	timeout, left    time.Duration // 0: none
+	counter          firewall.Counter
+}
+
+// dumpTries is how often a listing that changed meanwhile is taken again.
+const dumpTries = 5
+
+// errChanging is given when something changed each time it was listed.
+var errChanging = errors.New("it keeps changing while it is listed")
+
+// dump lists a set. The library's own listing does not notice that the set
+// changed meanwhile, which can lose elements or show them twice.
+func (r *reader) dump(ctx context.Context, family nftables.TableFamily, table, set string) ([]element, error) {
+	var all []element
+	request := getElements(family, table, set, nil, netlink.Dump)
+	err := r.listing(ctx, request, func(answers []netlink.Message) (err error) {
+		all, err = decodeElements(answers)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing set %s: %w", set, err)
+	}
+	return all, nil
+}
+
+// listing makes a request that lists something, again where that changed
+// meanwhile, and hands the answers on.
+func (r *reader) listing(ctx context.Context, request netlink.Message, use func([]netlink.Message) error) error {
+	return r.do(ctx, func(_ *nftables.Conn, c *netlink.Conn) error {
+		for range dumpTries {
+			answers, err := c.Execute(request)
+			if err != nil {
+				return err
+			}
+			if !interrupted(answers) {
+				return use(answers)
+			}
+		}
+		return errChanging
+	})
+}
+
+// setNames lists the sets and maps of a table by name. The library's own
+// listing fails on all when it does not know the type of one.
+func (r *reader) setNames(ctx context.Context, table *nftables.Table) ([]string, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.String(unix.NFTA_SET_TABLE, table.Name)
+	attrs, err := ae.Encode()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	err = r.listing(ctx, message(unix.NFT_MSG_GETSET, netlink.Dump, table.Family, attrs), func(answers []netlink.Message) error {
+		names = nil
+		for _, a := range answers {
+			ad, err := answer(a)
+			if err != nil {
+				return err
+			}
+			for ad.Next() {
+				if ad.Type() == unix.NFTA_SET_NAME {
+					names = append(names, ad.String())
+				}
+			}
+			if err := ad.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the sets of table %s: %w", table.Name, err)
+	}
+	return names, nil
+}
+
+// message is a request to nf_tables.
+func message(kind int, flags netlink.HeaderFlags, family nftables.TableFamily, attrs []byte) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | flags,
+		},
+		Data: append([]byte{byte(family), unix.NFNETLINK_V0, 0, 0}, attrs...),
+	}
+}
+
+// answer gives the attributes of an answer from nf_tables.
+func answer(a netlink.Message) (*netlink.AttributeDecoder, error) {
+	if len(a.Data) < 4 {
+		return nil, errors.New("an answer without a header")
+	}
+	return decoder(a.Data[4:])
+}
+
+// get asks for some elements by their keys. One that is not there makes it
+// fail with ENOENT, as does a set or table that is not there.
+func (r *reader) get(ctx context.Context, set *nftables.Set, keys [][]byte) ([]element, error) {
+	var all []element
+	err := r.do(ctx, func(_ *nftables.Conn, c *netlink.Conn) error {
+		request := getElements(set.Table.Family, set.Table.Name, set.Name, keys, netlink.Acknowledge)
+		if _, err := c.Send(request); err != nil {
+			return err
+		}
+		for {
+			answers, err := c.Receive()
+			if err != nil {
+				return fmt.Errorf("asking set %s: %w", set.Name, err)
+			}
+			for i, a := range answers {
+				if a.Header.Type == netlink.Error { // the acknowledgement, last
+					more, err := decodeElements(answers[:i])
+					all = append(all, more...)
+					return err
+				}
+			}
+			more, err := decodeElements(answers)
+			if err != nil {
+				return err
+			}
+			all = append(all, more...)
+		}
+	})
+	return all, err
+}
+
+func interrupted(answers []netlink.Message) bool {
+	for _, a := range answers {
+		if a.Header.Flags&netlink.DumpInterrupted != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// getElements builds the request for some elements of a set, or for all.
+func getElements(family nftables.TableFamily, table, set string, keys [][]byte, flags netlink.HeaderFlags) netlink.Message {
+	ae := netlink.NewAttributeEncoder()
+	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+	if len(keys) > 0 {
+		ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
+			for _, key := range keys {
+				list.Nested(unix.NFTA_LIST_ELEM, func(el *netlink.AttributeEncoder) error {
+					el.Nested(unix.NFTA_SET_ELEM_KEY, func(k *netlink.AttributeEncoder) error {
+						k.Bytes(unix.NFTA_DATA_VALUE, key)
+						return nil
+					})
+					return nil
+				})
+			}
+			return nil
+		})
+	}
+	attrs, _ := ae.Encode() // fails on over-long attributes only
+	return message(unix.NFT_MSG_GETSETELEM, flags, family, attrs)
+}
+
+func decodeElements(answers []netlink.Message) ([]element, error) {
+	var all []element
+	for _, a := range answers {
+		ad, err := answer(a)
+		if err != nil {
+			return nil, err
+		}
+		for ad.Next() {
+			if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				continue
+			}
+			ad.Nested(func(list *netlink.AttributeDecoder) error {
+				for list.Next() {
+					var el element
+					list.Nested(el.decode)
+					all = append(all, el)
+				}
+				return nil
+			})
+		}
+		if err := ad.Err(); err != nil {
+			return nil, fmt.Errorf("decoding elements: %w", err)
+		}
+	}
+	return all, nil
+}
+
+func decoder(b []byte) (*netlink.AttributeDecoder, error) {
+	ad, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return nil, err
+	}
+	ad.ByteOrder = binary.BigEndian
+	return ad, nil
+}
+
+func (e *element) decode(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_SET_ELEM_KEY:
+			ad.Nested(dataValue(&e.key))
+		case nftables.NFTA_SET_ELEM_KEY_END:
+			ad.Nested(dataValue(&e.keyEnd))
+		case unix.NFTA_SET_ELEM_DATA:
+			ad.Nested(dataValue(&e.val))
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.intervalEnd = ad.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			e.timeout = time.Duration(ad.Uint64()) * time.Millisecond
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.left = time.Duration(ad.Uint64()) * time.Millisecond
+		case unix.NFTA_SET_ELEM_EXPR:
+			ad.Nested(e.decodeCounter)
+		}
+	}
+	return nil
+}
+
+// dataValue reads a value, or the raw attributes of a verdict.
+func dataValue(to *[]byte) func(*netlink.AttributeDecoder) error {
+	return func(ad *netlink.AttributeDecoder) error {
+		for ad.Next() {
+			if t := ad.Type(); t == unix.NFTA_DATA_VALUE || t == unix.NFTA_DATA_VERDICT {
+				*to = ad.Bytes()
+			}
+		}
+		return nil
+	}
+}
+
+func (e *element) decodeCounter(ad *netlink.AttributeDecoder) error {
+	name := ""
+	for ad.Next() {
+		switch {
+		case ad.Type() == unix.NFTA_EXPR_NAME:
+			name = ad.String()
+		case ad.Type() == unix.NFTA_EXPR_DATA && name == "counter":
+			ad.Nested(func(c *netlink.AttributeDecoder) error {
+				for c.Next() {
+					switch c.Type() {
+					case unix.NFTA_COUNTER_BYTES:
+						e.counter.Bytes = c.Uint64()
+					case unix.NFTA_COUNTER_PACKETS:
+						e.counter.Packets = c.Uint64()
+					}
+				}
+				return nil
+			})
+		}
+	}
+	return nil
+}

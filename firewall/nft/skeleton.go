@@ -1,0 +1,301 @@
+package nft
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Table is the name of our table; its family is inet.
+const Table = "portcullis"
+
+// Priorities, relative to where the owner's own chains usually stand.
+const (
+	// After the owner's prerouting: the first chain that translates a packet
+	// decides, and the owner's static forward must win over what a client asked
+	// for. A port with a static forward is refused anyway (foreign.go); this
+	// holds when the owner adds one later.
+	priorityDNAT = nftables.ChainPriority(-100 + 10)
+	// Before the owner's masquerade, which would pick another source port.
+	prioritySNAT = nftables.ChainPriority(100 - 10)
+	// After the owner's forward filter, so that only what really passes is
+	// counted. Accepting here never undoes a drop there (accept.go).
+	priorityForward = nftables.ChainPriority(0 + 10)
+	// After the owner's input filter: what the owner drops stays dropped.
+	priorityGuard = nftables.ChainPriority(0 + 10)
+)
+
+// skeleton is the table's fixed part: sets to be filled, chains, and rules that
+// look things up. Set and chain names have an underscore or are no word of nft,
+// whose parser refuses a name that is a keyword.
+type skeleton struct {
+	table *nftables.Table
+
+	// Facts of the gateway, written by Configure.
+	wanIfaces, lanIfaces   *nftables.Set
+	wanAddrs               *nftables.Set
+	wanSource              *nftables.Set // WAN interface -> the address its kept flows leave from
+	lanPrefixes            *nftables.Set
+	serviceTCP, serviceUDP *nftables.Set
+
+	// Mappings. An open mapping is one element in a map and one in the set
+	// of the flows it lets through: both in the plain pair, or both in the pair
+	// with the remote address in front.
+	mapped, mappedFrom *nftables.Set
+	flows, flowsFrom   *nftables.Set
+	kept               *nftables.Set // internal endpoint -> its external port
+
+	ids uint32
+}
+
+// Concatenated keys.
+var (
+	portKey     = []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
+	endpointKey = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
+	flowKey     = []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService}
+	hostPort    = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetService}
+)
+
+// newSkeleton describes the table; size bounds each set of mappings.
+func newSkeleton(size uint32) *skeleton {
+	s := &skeleton{table: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}}
+	s.wanIfaces = s.fact("wan_ifaces", nftables.TypeIFName)
+	s.lanIfaces = s.fact("lan_ifaces", nftables.TypeIFName)
+	s.wanAddrs = s.fact("wan_addrs", nftables.TypeIPAddr)
+	s.wanSource = s.fact("wan_source", nftables.TypeIFName)
+	s.wanSource.IsMap, s.wanSource.DataType = true, nftables.TypeIPAddr
+	s.lanPrefixes = s.fact("lan_prefixes", nftables.TypeIPAddr)
+	s.lanPrefixes.Interval = true
+	s.serviceTCP = s.fact("service_tcp", nftables.TypeInetService)
+	s.serviceUDP = s.fact("service_udp", nftables.TypeInetService)
+
+	s.mapped = s.leases("mapped", size, portKey, hostPort)
+	s.mappedFrom = s.leases("mapped_from", size, fromKey(portKey), hostPort)
+	s.flows = s.leases("mapped_flows", size, flowKey, nil)
+	s.flowsFrom = s.leases("mapped_flows_from", size, fromKey(flowKey), nil)
+	s.flows.Counter, s.flowsFrom.Counter = true, true
+	s.kept = s.leases("kept_ports", size, endpointKey, nil)
+	s.kept.IsMap, s.kept.DataType = true, nftables.TypeInetService
+	return s
+}
+
+// fromKey puts the remote address in front of a key.
+func fromKey(key []nftables.SetDatatype) []nftables.SetDatatype {
+	return append([]nftables.SetDatatype{nftables.TypeIPAddr}, key...)
+}
+
+// nextID numbers the sets of one batch. The library numbers them from a global
+// variable without a lock, so we never let it.
+func (s *skeleton) nextID() uint32 {
+	s.ids++
+	return s.ids
+}
+
+func (s *skeleton) fact(name string, key nftables.SetDatatype) *nftables.Set {
+	set := &nftables.Set{Table: s.table, ID: s.nextID(), Name: name, KeyType: key, KeyByteOrder: binaryutil.BigEndian}
+	if key == nftables.TypeIFName {
+		set.KeyByteOrder = binaryutil.NativeEndian
+	}
+	return set
+}
+
+// leases is a set, or with data a map, whose elements end by themselves (abuse
+// case C7).
+func (s *skeleton) leases(name string, size uint32, key, data []nftables.SetDatatype) *nftables.Set {
+	set := &nftables.Set{
+		Table: s.table, ID: s.nextID(), Name: name, Size: size, HasTimeout: true,
+		Concatenation: true, KeyType: nftables.MustConcatSetType(key...), KeyByteOrder: binaryutil.BigEndian,
+	}
+	if data != nil {
+		set.IsMap, set.DataType = true, nftables.MustConcatSetType(data...)
+	}
+	return set
+}
+
+// sets gives every set, in the order in which they are listed.
+func (s *skeleton) sets() []*nftables.Set {
+	return append([]*nftables.Set{
+		s.wanIfaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.serviceTCP, s.serviceUDP,
+	}, s.leaseSets()...)
+}
+
+// leaseSets gives the sets whose elements are mappings.
+func (s *skeleton) leaseSets() []*nftables.Set {
+	return []*nftables.Set{s.mapped, s.mappedFrom, s.flows, s.flowsFrom, s.kept}
+}
+
+// createTable queues the empty table with its sets. A table that is there
+// already is replaced in the same transaction; adding it first lets the deletion
+// succeed when there is none.
+func (s *skeleton) createTable(q *nftables.Conn) error {
+	q.AddTable(s.table)
+	q.DelTable(s.table)
+	q.AddTable(s.table)
+	for _, set := range s.sets() {
+		if err := q.AddSet(set, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createRules queues the chains and rules. From the moment they are committed
+// the sets take effect.
+func (s *skeleton) createRules(q *nftables.Conn) error {
+	b := &chainBuilder{queue: q, table: s.table, nextID: s.nextID}
+	s.dnatRules(b)
+	s.snatRules(b)
+	s.forwardRules(b)
+	s.guardRules(b)
+	return b.err
+}
+
+// chainBuilder queues chains and rules and keeps the first error.
+type chainBuilder struct {
+	queue  *nftables.Conn
+	table  *nftables.Table
+	nextID func() uint32
+	err    error
+}
+
+func (b *chainBuilder) base(name string, typ nftables.ChainType, hook *nftables.ChainHook, at nftables.ChainPriority) *nftables.Chain {
+	policy := nftables.ChainPolicyAccept
+	return b.queue.AddChain(&nftables.Chain{
+		Table: b.table, Name: name, Type: typ, Hooknum: hook, Priority: &at, Policy: &policy,
+	})
+}
+
+func (b *chainBuilder) plain(name string) *nftables.Chain {
+	return b.queue.AddChain(&nftables.Chain{Table: b.table, Name: name})
+}
+
+func (b *chainBuilder) rule(c *nftables.Chain, why string, parts ...match) {
+	b.queue.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: rule(parts...), UserData: comment(why)})
+}
+
+// tcpOrUDP makes the anonymous set that the next rule looks up.
+func (b *chainBuilder) tcpOrUDP() match {
+	set := &nftables.Set{
+		Table: b.table, ID: b.nextID(), Name: "__set%d", Anonymous: true, Constant: true, KeyType: nftables.TypeInetProto,
+	}
+	err := b.queue.AddSet(set, []nftables.SetElement{{Key: []byte{unix.IPPROTO_TCP}}, {Key: []byte{unix.IPPROTO_UDP}}})
+	if err != nil && b.err == nil {
+		b.err = err
+	}
+	return tcpOrUDP(set)
+}
+
+// dnatRules translates what comes to an address of ours on the WAN, and what a
+// LAN host sends there (hairpin). Traffic between LAN and Internet that merely
+// bears a mapped port is not addressed to us and stays untouched (abuse case B9).
+func (s *skeleton) dnatRules(b *chainBuilder) {
+	in1 := b.base("dnat_inbound", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, priorityDNAT)
+	to := b.plain("dnat_mapped")
+	ours := rule(ipv4(s.table), match{addr(offDaddr, reg1), in(s.wanAddrs, reg1)})
+	b.rule(in1, "from outside, to an address of ours", iifname(s.wanIfaces), ours, jump(to))
+	b.rule(in1, "hairpin: from the LAN to our own WAN address", iifname(s.lanIfaces), ours, jump(to))
+
+	translate := match{&expr.NAT{
+		Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: r1,
+	}}
+	b.rule(to, "mappings for one remote host come first",
+		ipv4(s.table),
+		match{addr(offSaddr, r0), meta(expr.MetaKeyL4PROTO, r1), port(offDport, r2), lookup(s.mappedFrom, reg1, reg1)},
+		translate)
+	b.rule(to, "mappings for anyone",
+		match{meta(expr.MetaKeyL4PROTO, r0), port(offDport, r1), lookup(s.mapped, reg1, reg1)},
+		translate)
+}
+
+// snatRules gives flows that leave from a mapped endpoint its external port
+// ("open NAT"), and makes the answers of hairpin flows come back through us.
+//
+// A masquerade to a port would need no address. But google/nftables v0.3.0
+// writes that statement without the flag that makes the kernel heed the port
+// (measured: the port is ignored), so the address comes from wan_source.
+func (s *skeleton) snatRules(b *chainBuilder) {
+	out := b.base("snat_outbound", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, prioritySNAT)
+	b.rule(out, "what leaves from a mapped endpoint keeps its external port",
+		oifname(s.wanIfaces), b.tcpOrUDP(), ipv4(s.table),
+		match{
+			meta(expr.MetaKeyOIFNAME, reg1), lookup(s.wanSource, reg1, reg1),
+			addr(offSaddr, reg2), meta(expr.MetaKeyL4PROTO, r4+1), port(offSport, r4+2), lookup(s.kept, reg2, reg2),
+			&expr.NAT{
+				Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true,
+			},
+		})
+	hairpin := rule(oifname(s.lanIfaces), ctStatusDNAT(), ipv4(s.table),
+		match{addr(offSaddr, reg1), in(s.lanPrefixes, reg1)})
+	masquerade := match{&expr.Masq{}}
+	b.rule(out, "hairpin: the answer must come back through us",
+		hairpin, b.tcpOrUDP(), original(s.flows), masquerade)
+	b.rule(out, "hairpin to a mapping for one host",
+		hairpin, b.tcpOrUDP(), originalFrom(s.flowsFrom), masquerade)
+}
+
+// The four forms in which a packet is found to belong to a mapping. A flow is
+// known by the external port it first went to and the internal endpoint it was
+// translated to, so nothing that anybody else translated passes for ours.
+
+// original: a packet towards the mapped host.
+func original(flows *nftables.Set) match {
+	return match{meta(expr.MetaKeyL4PROTO, r0), originalPort(r1), addr(offDaddr, r2), port(offDport, r3), in(flows, reg1)}
+}
+
+// reply: a packet from the mapped host.
+func reply(flows *nftables.Set) match {
+	return match{meta(expr.MetaKeyL4PROTO, r0), originalPort(r1), addr(offSaddr, r2), port(offSport, r3), in(flows, reg1)}
+}
+
+// originalFrom and replyTo have the remote host in front.
+func originalFrom(flows *nftables.Set) match {
+	return match{
+		addr(offSaddr, r0), meta(expr.MetaKeyL4PROTO, r1), originalPort(r2), addr(offDaddr, r3), port(offDport, r4),
+		in(flows, reg1),
+	}
+}
+
+func replyTo(flows *nftables.Set) match {
+	return match{
+		addr(offDaddr, r0), meta(expr.MetaKeyL4PROTO, r1), originalPort(r2), addr(offSaddr, r3), port(offSport, r4),
+		in(flows, reg1),
+	}
+}
+
+// allowMapped fills a chain that accepts the packets of mapped flows, both
+// directions; it is used in our table and in that of the accept chain.
+func (b *chainBuilder) allowMapped(c *nftables.Chain, flows, flowsFrom *nftables.Set) {
+	v4 := ipv4(b.table)
+	b.rule(c, "to a mapped host", ctDirection(0), b.tcpOrUDP(), v4, original(flows), accept())
+	b.rule(c, "its answers", ctDirection(1), b.tcpOrUDP(), v4, reply(flows), accept())
+	b.rule(c, "from the one remote host a mapping is for", ctDirection(0), b.tcpOrUDP(), v4, originalFrom(flowsFrom), accept())
+	b.rule(c, "answers to it", ctDirection(1), b.tcpOrUDP(), v4, replyTo(flowsFrom), accept())
+}
+
+// forwardRules counts what passes. It lets nothing through that the owner's own
+// forward chain drops: see accept.go.
+func (s *skeleton) forwardRules(b *chainBuilder) {
+	fwd := b.base("forward_mapped", nftables.ChainTypeFilter, nftables.ChainHookForward, priorityForward)
+	allow := b.plain("allow_mapped")
+	b.rule(fwd, "only what was translated can be ours", ctStatusDNAT(), jump(allow))
+	b.allowMapped(allow, s.flows, s.flowsFrom)
+}
+
+// guardRules keeps everybody but the LAN away from our sockets, and does it with
+// the very answers of a closed port: a scan from the WAN finds what it would
+// find if we did not run (abuse cases A1 to A3, A5, A7). The sockets are bound to
+// their LAN interface as well; this is the second lock.
+func (s *skeleton) guardRules(b *chainBuilder) {
+	guard := b.base("guard_services", nftables.ChainTypeFilter, nftables.ChainHookInput, priorityGuard)
+	lo := match{meta(expr.MetaKeyIIFNAME, reg1), equal(reg1, ifnameKey("lo")...)}
+	b.rule(guard, "the gateway itself", lo, accept())
+	b.rule(guard, "the served networks", iifname(s.lanIfaces), accept())
+	b.rule(guard, "answers to what the gateway asked from such a port", ctDirection(1), accept())
+	b.rule(guard, "to anybody else the port is closed",
+		l4proto(unix.IPPROTO_TCP), match{port(offDport, reg1), in(s.serviceTCP, reg1)},
+		match{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	b.rule(guard, "to anybody else the port is closed",
+		l4proto(unix.IPPROTO_UDP), match{port(offDport, reg1), in(s.serviceUDP, reg1)},
+		match{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}})
+}
