@@ -1,0 +1,128 @@
+package igd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"portcullis/httpd"
+	"portcullis/soap"
+)
+
+// patience is how long the gate may take over one action. It is less than the
+// front allows for the whole request.
+const patience = 4 * time.Second
+
+// control performs one action (UDA 1.1 section 3; order of checks: the digest's
+// section 3.4). A client that goes away while the gate works changes nothing:
+// some close their half of the connection as soon as they have sent the request.
+func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v view) {
+	header, body, status := envelope(r)
+	if status != 0 {
+		w.WriteHeader(status)
+		return
+	}
+	msg, err := soap.Decode(header, body)
+	if errors.Is(err, soap.ErrMalformed) {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+	defer cancel()
+	c := &call{view: v, ctx: ctx, now: time.Now(), service: s}
+	var out []soap.Arg
+	if err == nil {
+		out, err = c.perform(msg)
+	}
+	if err != nil {
+		refused := c.refusal(err)
+		f.device.log.Debug("action refused", "interface", f.iface, "client", v.client.Addr,
+			"service", s.name, "code", refused.code.number, "detail", refused.detail)
+		httpd.WriteXML(w, http.StatusInternalServerError, soap.EncodeFault(refused.code.number, refused.description()))
+		return
+	}
+	httpd.WriteXML(w, http.StatusOK, soap.EncodeResponse(msg.ServiceType, msg.Name, out))
+}
+
+// envelope gives the SOAPAction header and the body, or the HTTP status that
+// refuses the request. A page in a browser can send neither the header nor the
+// media type without asking first (abuse case D2).
+func envelope(r *http.Request) (header string, body []byte, status int) {
+	headers := r.Header.Values("SOAPAction")
+	if len(headers) != 1 {
+		return "", nil, http.StatusBadRequest
+	}
+	switch media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.ToLower(strings.TrimSpace(media)) {
+	case "text/xml", "application/soap+xml":
+	default:
+		return "", nil, http.StatusUnsupportedMediaType
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, soap.MaxBody+1))
+	if err != nil {
+		return "", nil, http.StatusBadRequest
+	}
+	if len(body) > soap.MaxBody {
+		return "", nil, http.StatusRequestEntityTooLarge
+	}
+	return headers[0], body, 0
+}
+
+// queryType is the pseudo service of QueryStateVariable (UDA 1.0 section 3.3).
+const queryType = "urn:schemas-upnp-org:control-1-0"
+
+func (c *call) perform(msg *soap.Action) ([]soap.Arg, error) {
+	if msg.ServiceType == queryType && msg.Name == "QueryStateVariable" {
+		return c.query(msg)
+	}
+	name, version := parseType(msg.ServiceType)
+	if name != c.service.name || version < 1 || version > c.service.latest {
+		return nil, fail(codeInvalidAction)
+	}
+	c.version = version
+	a := c.service.action(msg.Name, version)
+	if a == nil {
+		return nil, fail(codeInvalidAction)
+	}
+	if err := c.read(a, msg); err != nil {
+		return nil, err
+	}
+	values, err := a.do(c)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]soap.Arg, len(a.out))
+	for i := range a.out {
+		out[i] = soap.Arg{Name: a.out[i].name, Value: values[i]}
+	}
+	return out, nil
+}
+
+// query answers QueryStateVariable, which UDA 1.0 had and an old desktop client
+// still polls, for the variables it polls.
+func (c *call) query(msg *soap.Action) ([]soap.Arg, error) {
+	name, present := msg.Arg("varName")
+	if !present {
+		return nil, fail(codeInvalidArgs)
+	}
+	v := c.service.variable(strings.TrimSpace(name))
+	if v == nil || !v.queried {
+		return nil, fail(codeInvalidVar)
+	}
+	return []soap.Arg{{Name: "return", Value: v.value(c.view)}}, nil
+}
+
+// refusal turns any error of an action into a fault.
+func (c *call) refusal(err error) *fault {
+	switch {
+	case errors.Is(err, soap.ErrMismatch):
+		return &fault{code: codeInvalidAction}
+	case errors.Is(err, soap.ErrDuplicate):
+		return &fault{code: codeInvalidArgs, detail: "an argument is given twice"}
+	case errors.Is(err, soap.ErrTooLong):
+		return &fault{code: codeTooLong}
+	}
+	return faultOf(err, c.version)
+}

@@ -1,0 +1,527 @@
+package igd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/igd"
+	"portcullis/portmap"
+)
+
+func TestGetters(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for _, service := range []string{ip1, ip2, ppp1} {
+		t.Run("C1/"+service, func(t *testing.T) {
+			r := l.call(hostA, service, "GetExternalIPAddress")
+			wantCode(t, r, 0)
+			if want := "{" + typePrefix + service + "}GetExternalIPAddressResponse"; r.Name != want {
+				t.Errorf("response %s, want %s", r.Name, want)
+			}
+			if diff := cmp.Diff(map[string]string{"NewExternalIPAddress": "203.0.113.7"}, r.Out); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+		t.Run("C2/"+service, func(t *testing.T) {
+			r := l.call(hostA, service, "GetStatusInfo")
+			up, _ := strconv.Atoi(r.Out["NewUptime"])
+			if up < 90 || up > 120 {
+				t.Errorf("uptime %d", up)
+			}
+			delete(r.Out, "NewUptime")
+			want := map[string]string{"NewConnectionStatus": "Connected", "NewLastConnectionError": "ERROR_NONE"}
+			if diff := cmp.Diff(want, r.Out); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+		t.Run("GetNATRSIPStatus "+service, func(t *testing.T) {
+			want := map[string]string{"NewRSIPAvailable": "0", "NewNATEnabled": "1"}
+			if diff := cmp.Diff(want, l.call(hostA, service, "GetNATRSIPStatus").Out); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+		t.Run("GetConnectionTypeInfo "+service, func(t *testing.T) {
+			want := map[string]string{"NewConnectionType": "IP_Routed", "NewPossibleConnectionTypes": "IP_Routed"}
+			if diff := cmp.Diff(want, l.call(hostA, service, "GetConnectionTypeInfo").Out); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+		t.Run("C46/"+service, func(t *testing.T) {
+			r := l.call(hostA, service, "RequestConnection")
+			wantCode(t, r, 0)
+			if len(r.Names) != 0 {
+				t.Errorf("out arguments %q", r.Names)
+			}
+		})
+	}
+	t.Run("GetLinkLayerMaxBitRates", func(t *testing.T) {
+		want := map[string]string{"NewUpstreamMaxBitRate": "20000000", "NewDownstreamMaxBitRate": "100000000"}
+		if diff := cmp.Diff(want, l.call(hostA, ppp1, "GetLinkLayerMaxBitRates").Out); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestWANDown(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	l.wan.set(func(s *igd.WANStatus) { *s = igd.WANStatus{LinkUp: true} })
+	r := l.call(hostA, ip1, "GetExternalIPAddress")
+	wantCode(t, r, 0)
+	if diff := cmp.Diff(map[string]string{"NewExternalIPAddress": ""}, r.Out); diff != "" {
+		t.Errorf("C1 K10/down (-want +got):\n%s", diff)
+	}
+	status := func(why string) map[string]string {
+		return map[string]string{"NewConnectionStatus": "Disconnected", "NewLastConnectionError": why, "NewUptime": "0"}
+	}
+	if diff := cmp.Diff(status("ERROR_IP_CONFIGURATION"), l.call(hostA, ip1, "GetStatusInfo").Out); diff != "" {
+		t.Errorf("no address (-want +got):\n%s", diff)
+	}
+	l.wan.set(func(s *igd.WANStatus) { *s = igd.WANStatus{} })
+	if diff := cmp.Diff(status("ERROR_NO_CARRIER"), l.call(hostA, ip1, "GetStatusInfo").Out); diff != "" {
+		t.Errorf("no carrier (-want +got):\n%s", diff)
+	}
+	wantCode(t, l.call(hostA, ip1, "RequestConnection"), 704)
+	for _, unusable := range []string{"0.0.0.0", "2001:db8::1"} {
+		l.wan.set(func(s *igd.WANStatus) { s.External, s.Up = netip.MustParseAddr(unusable), true })
+		if got := l.call(hostA, ip1, "GetExternalIPAddress").Out["NewExternalIPAddress"]; got != "" {
+			t.Errorf("external address %q is told as %q", unusable, got)
+		}
+	}
+}
+
+func TestCommonInterface(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	want := map[string]string{
+		"NewWANAccessType": "Ethernet", "NewLayer1UpstreamMaxBitRate": "20000000",
+		"NewLayer1DownstreamMaxBitRate": "100000000", "NewPhysicalLinkStatus": "Up",
+	}
+	if diff := cmp.Diff(want, l.call(hostA, common1, "GetCommonLinkProperties").Out); diff != "" {
+		t.Errorf("C47 (-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]string{
+		"TotalBytesSent": "1", "TotalBytesReceived": "5", "TotalPacketsSent": "4294967295", "TotalPacketsReceived": "0",
+	} {
+		if got := l.call(hostA, common1, "Get"+name).Out["New"+name]; got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	l.wan.set(func(s *igd.WANStatus) { *s = igd.WANStatus{RateDown: 10_000_000_000} })
+	want = map[string]string{
+		"NewWANAccessType": "Ethernet", "NewLayer1UpstreamMaxBitRate": "1000000000",
+		"NewLayer1DownstreamMaxBitRate": "4294967295", "NewPhysicalLinkStatus": "Down",
+	}
+	if diff := cmp.Diff(want, l.call(hostA, common1, "GetCommonLinkProperties").Out); diff != "" {
+		t.Errorf("C47/unknown rate (-want +got):\n%s", diff)
+	}
+}
+
+// defaultConnection asks at the control URL of a version's description.
+func (l *lan) defaultConnection(version int) string {
+	l.t.Helper()
+	return l.post(hostA, l.url(version, "Layer3Forwarding", "control"),
+		`"`+typePrefix+layer31+`#GetDefaultConnectionService"`,
+		envelope(typePrefix+layer31, "GetDefaultConnectionService", "")).Out["NewDefaultConnectionService"]
+}
+
+func TestLayer3Forwarding(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for version := 1; version <= 2; version++ {
+		c := l.rootDocument(version).Device.Devices[0].Devices[0]
+		want := fmt.Sprintf("%s:WANConnectionDevice:%d,urn:upnp-org:serviceId:WANIPConn1", c.UDN, version)
+		if got := l.defaultConnection(version); got != want {
+			t.Errorf("version %d: %q, want %q", version, got, want)
+		}
+	}
+	got := l.call(hostA, layer31, "GetDefaultConnectionService").Out["NewDefaultConnectionService"]
+	wantCode(t, l.call(hostA, layer31, "SetDefaultConnectionService", "NewDefaultConnectionService", got), 0)
+	for _, other := range []string{"", "uuid:x", strings.Replace(got, "WANIPConn1", "WANPPPConn1", 1)} {
+		wantCode(t, l.call(hostA, layer31, "SetDefaultConnectionService", "NewDefaultConnectionService", other), 606)
+	}
+}
+
+func TestDangerousActions(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA)...), 0)
+	before, status := l.table(), l.wan.Status()
+	for _, c := range []struct {
+		service, action string
+		args            []string
+		code            int
+	}{
+		{ip1, "ForceTermination", nil, 606},
+		{ip2, "ForceTermination", nil, 606},
+		{ppp1, "ForceTermination", nil, 606},
+		{ip1, "RequestTermination", nil, 401},
+		{ip1, "RequestConnection", nil, 0},
+		{ip1, "SetConnectionType", []string{"NewConnectionType", "IP_Routed"}, 606},
+		{ip2, "SetConnectionType", []string{"NewConnectionType", "IP_Bridged"}, 731},
+		{ip1, "SetConnectionType", []string{"NewConnectionType", "%n%n%n"}, 402},
+		{ip2, "SetConnectionType", []string{"NewConnectionType", "%n%n%n"}, 601},
+		{ip1, "SetAutoDisconnectTime", []string{"NewAutoDisconnectTime", "1"}, 401},
+		{ip1, "SetIdleDisconnectTime", []string{"NewIdleDisconnectTime", "1"}, 401},
+		{ppp1, "ConfigureConnection", []string{"NewUserName", "x", "NewPassword", "y"}, 401},
+		{ppp1, "GetPassword", nil, 401},
+		{ppp1, "GetUserName", nil, 401},
+		{common1, "SetEnabledForInternet", []string{"NewEnabledForInternet", "0"}, 401},
+		{layer31, "SetDefaultConnectionService", []string{"NewDefaultConnectionService", "uuid:0:WANConnectionDevice:1,x"}, 606},
+	} {
+		t.Run("G12/"+c.service+" "+c.action, func(t *testing.T) {
+			wantCode(t, l.call(hostA, c.service, c.action, c.args...), c.code)
+		})
+	}
+	for _, service := range []string{"LANHostConfigManagement", "DeviceProtection", "WANIPv6FirewallControl"} {
+		resp := l.do(hostA, "POST", l.url(1, service, "control"), "", "SOAPACTION", `"x#y"`, "CONTENT-TYPE", "text/xml")
+		if resp.StatusCode != 404 {
+			t.Errorf("G12/%s: %s", service, resp.Status)
+		}
+	}
+	if diff := cmp.Diff(before, l.table()); diff != "" || l.wan.Status() != status {
+		t.Errorf("NOMUT: something changed:\n%s", diff)
+	}
+}
+
+func TestDispatch(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	path := l.url(2, "WANIPConnection", "control")
+	get := func(serviceType, action string) reply {
+		return l.post(hostA, path, `"`+serviceType+"#"+action+`"`, envelope(serviceType, action, ""))
+	}
+	const action = "GetExternalIPAddress"
+	for id, c := range map[string]struct {
+		serviceType, action string
+		code                int
+	}{
+		"either version":                {typePrefix + ip1, action, 0},
+		"C31/unknown":                   {typePrefix + ip2, "Foo", 401},
+		"C31/of another service":        {typePrefix + ip2, "GetCommonLinkProperties", 401},
+		"C31/another service's type":    {typePrefix + common1, "GetCommonLinkProperties", 401},
+		"other case":                    {typePrefix + ip2, "getexternalipaddress", 401},
+		"version 3":                     {typePrefix + "WANIPConnection:3", action, 401},
+		"version 0":                     {typePrefix + "WANIPConnection:0", action, 401},
+		"version 01":                    {typePrefix + "WANIPConnection:01", action, 401},
+		"no version":                    {typePrefix + "WANIPConnection", action, 401},
+		"foreign namespace":             {"urn:example-com:service:WANIPConnection:1", action, 401},
+		"query of another service type": {"urn:schemas-upnp-org:control-1-0", action, 401},
+	} {
+		t.Run(id, func(t *testing.T) { wantCode(t, get(c.serviceType, c.action), c.code) })
+	}
+	for _, a := range []string{"AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings"} {
+		for _, service := range []string{ip1, ppp1} {
+			t.Run("C32/"+service+" "+a, func(t *testing.T) {
+				args := map[string][]string{
+					"AddAnyPortMapping": mapping(hostA), "DeletePortMappingRange": spanOnly("1", "2"), "GetListOfPortMappings": span("1", "2"),
+				}[a]
+				wantCode(t, l.call(hostA, service, a, args...), 401)
+			})
+		}
+	}
+	t.Run("C37/header and body differ", func(t *testing.T) {
+		body := envelope(typePrefix+ip2, "AddPortMapping", argsXML(mapping(hostA)...))
+		wantCode(t, l.post(hostA, path, `"`+typePrefix+ip2+`#DeletePortMapping"`, body), 401)
+		if got := l.table(); len(got) != 0 {
+			t.Errorf("NOMUT: %q", got)
+		}
+	})
+	t.Run("C34/prefixes", func(t *testing.T) {
+		args := argsXML(mapping(hostA)...)
+		open := `<SOAP:Envelope xmlns:SOAP="http://schemas.xmlsoap.org/soap/envelope/"><SOAP:Body>`
+		for _, body := range []string{
+			open + `<AddPortMapping xmlns="` + typePrefix + ip2 + `">` + args + `</AddPortMapping></SOAP:Body></SOAP:Envelope>`,
+			open + `<m:AddPortMapping xmlns:m="` + typePrefix + ip2 + `">` + args + `</m:AddPortMapping></SOAP:Body></SOAP:Envelope>`,
+		} {
+			wantCode(t, l.post(hostA, path, `"`+typePrefix+ip2+`#AddPortMapping"`, body), 0)
+		}
+	})
+	t.Run("C35/no quotes", func(t *testing.T) {
+		wantCode(t, l.post(hostA, path, typePrefix+ip2+"#"+action, envelope(typePrefix+ip2, action, "")), 0)
+	})
+	t.Run("G5/duplicate argument", func(t *testing.T) {
+		args := argsXML(append(mapping(hostA), "NewExternalPort", "6001")...)
+		body := envelope(typePrefix+ip2, "AddPortMapping", args)
+		wantCode(t, l.post(hostA, path, `"`+typePrefix+ip2+`#AddPortMapping"`, body), 402)
+	})
+}
+
+func TestQueryStateVariable(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA)...), 0)
+	const control = "urn:schemas-upnp-org:control-1-0"
+	query := func(from host, args string) reply {
+		return l.post(from, l.url(1, "WANIPConnection", "control"), `"`+control+`#QueryStateVariable"`,
+			envelope(control, "QueryStateVariable", args))
+	}
+	for name, want := range map[string]string{"ConnectionStatus": "Connected", "PortMappingNumberOfEntries": "1"} {
+		r := query(hostA, "<u:varName>"+name+"</u:varName>")
+		wantCode(t, r, 0)
+		if r.Name != "{"+control+"}QueryStateVariableResponse" || r.Out["return"] != want {
+			t.Errorf("%s: %+v, want %q", name, r, want)
+		}
+	}
+	if got := query(hostB, "<varName>PortMappingNumberOfEntries</varName>").Out["return"]; got != "0" {
+		t.Errorf("K7/B sees %q entries", got)
+	}
+	for _, name := range []string{"ExternalIPAddress", "Foo", ""} {
+		wantCode(t, query(hostA, "<varName>"+name+"</varName>"), 404)
+	}
+	wantCode(t, query(hostA, ""), 402)
+}
+
+func TestHTTPRules(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	root, scpd := "/"+testPath+"/1/root.xml", l.url(1, "WANIPConnection", "scpd.xml")
+	control, event := l.url(1, "WANIPConnection", "control"), l.url(1, "WANIPConnection", "event")
+	good := envelope(typePrefix+ip1, "AddPortMapping", argsXML(mapping(hostA)...))
+	action := []string{"SOAPACTION", `"` + typePrefix + ip1 + `#AddPortMapping"`}
+	xml := []string{"CONTENT-TYPE", `text/xml; charset="utf-8"`}
+	for _, c := range []struct {
+		id, method, path, body string
+		headers                []string
+		status                 int
+		allow                  string
+	}{
+		{"X1/HEAD", "HEAD", root, "", nil, 200, ""},
+		{"HEAD of a service", "HEAD", scpd, "", nil, 200, ""},
+		{"D5/usual path", "GET", "/rootDesc.xml", "", nil, 404, ""},
+		{"D5/the top", "GET", "/", "", nil, 404, ""},
+		{"D5/inside the directory", "GET", "/" + testPath + "/", "", nil, 404, ""},
+		{"G9/doubled slash", "GET", "/" + root, "", nil, 404, ""},
+		{"G9/dots", "GET", "/x/.." + root, "", nil, 404, ""},
+		{"G9/escaped letter", "GET", strings.Replace(root, "root", "%72oot", 1), "", nil, 404, ""},
+		{"G9/query", "GET", root + "?x", "", nil, 404, ""},
+		{"G9/PUT", "PUT", "/x", "", nil, 405, "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE"},
+		{"POST to the description", "POST", root, "", nil, 405, "GET, HEAD"},
+		{"GET of control", "GET", control, "", nil, 405, "POST"},
+		{"M-POST", "M-POST", control, "", nil, 405, "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE"},
+		{"D3/OPTIONS", "OPTIONS", control, "", nil, 405, "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE"},
+		{"GET of events", "GET", event, "", nil, 405, "SUBSCRIBE, UNSUBSCRIBE"},
+		{"lower case method", "post", control, "", nil, 405, "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE"},
+		{"POST to events", "POST", event, "x", nil, 405, "SUBSCRIBE, UNSUBSCRIBE"},
+		{"SUBSCRIBE to control", "SUBSCRIBE", control, "", nil, 405, "POST"},
+		{"X5 D1/foreign Host", "GET", root, "", []string{"Host", "evil.example"}, 403, ""},
+		{"D2/no SOAPAction", "POST", control, good, xml, 400, ""},
+		{"D2/no SOAPAction, text/plain", "POST", control, good, []string{"CONTENT-TYPE", "text/plain"}, 400, ""},
+		{"G6/two SOAPActions", "POST", control, good, slices.Concat(action, action, xml), 400, ""},
+		{"C38/JSON", "POST", control, good, slices.Concat(action, []string{"CONTENT-TYPE", "application/json"}), 415, ""},
+		{"D2/text/plain", "POST", control, good, slices.Concat(action, []string{"CONTENT-TYPE", "text/plain"}), 415, ""},
+		{"C38/no type", "POST", control, good, action, 415, ""},
+		{"G3/empty body", "POST", control, "", slices.Concat(action, xml), 400, ""},
+		{"G4/DOCTYPE", "POST", control, `<!DOCTYPE x>` + good, slices.Concat(action, xml), 400, ""},
+		{"G2/body over the cap", "POST", control, good + strings.Repeat(" ", 64<<10), slices.Concat(action, xml), 413, ""},
+		{"unknown service", "POST", l.url(1, "WANCableLinkConfig", "control"), good, slices.Concat(action, xml), 404, ""},
+		{"unknown version", "POST", l.url(3, "WANIPConnection", "control"), good, slices.Concat(action, xml), 404, ""},
+	} {
+		t.Run(c.id, func(t *testing.T) {
+			resp := l.do(hostA, c.method, c.path, c.body, c.headers...)
+			if resp.StatusCode != c.status || resp.Header.Get("Allow") != c.allow {
+				t.Errorf("%s, Allow %q, want %d, %q", resp.Status, resp.Header.Get("Allow"), c.status, c.allow)
+			}
+			if body, _ := io.ReadAll(resp.Body); c.method == "HEAD" && len(body) != 0 {
+				t.Errorf("HEAD gave %d bytes", len(body))
+			}
+		})
+	}
+	if resp := l.do(hostA, "GET", root, "", "Accept-Language", "de"); resp.Header.Get("Content-Language") != "en" {
+		t.Errorf("Content-Language %q", resp.Header.Get("Content-Language"))
+	}
+	for _, path := range []string{root, scpd, control, "/x"} {
+		if resp := l.do(unknown, "GET", path, ""); resp.StatusCode != 403 {
+			t.Errorf("A6/stranger gets %s for %s", resp.Status, path)
+		}
+	}
+	resp := l.do(unknown, "POST", control, good, slices.Concat(action, xml)...)
+	if resp.StatusCode != 403 {
+		t.Errorf("A6/stranger's action: %s", resp.Status)
+	}
+	for _, media := range []string{"text/xml", "TEXT/XML;charset=utf-8", "application/soap+xml", ` text/xml ; charset="utf-8`} {
+		resp := l.do(hostA, "POST", control, envelope(typePrefix+ip1, "GetStatusInfo", ""),
+			"SOAPACTION", `"`+typePrefix+ip1+`#GetStatusInfo"`, "CONTENT-TYPE", media)
+		if resp.StatusCode != 200 {
+			t.Errorf("D2/%s: %s", media, resp.Status)
+		}
+	}
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("NOMUT: %q", got)
+	}
+}
+
+func TestHugeArguments(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for _, name := range []string{"NewRemoteHost", "NewProtocol", "NewInternalClient", "NewPortMappingDescription", "NewExternalPort"} {
+		t.Run("G2/"+name, func(t *testing.T) {
+			r := l.call(hostA, ip1, "AddPortMapping", mapping(hostA, name, strings.Repeat("9", 8<<10))...)
+			if r.Code != 605 && r.Code != 402 {
+				t.Errorf("%+v", r)
+			}
+			r = l.call(hostA, ip1, "AddPortMapping", mapping(hostA, name, strings.Repeat("9", 64<<10))...)
+			if r.Status != 413 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("NOMUT: %q", got)
+	}
+}
+
+func TestInjection(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for _, bad := range []string{"`touch c`", "$(touch c)", ";|&", "%n%s", `'"`, "\n", "\u202e", "ÿ", "192.168.1.50;id"} {
+		for _, name := range []string{"NewRemoteHost", "NewExternalPort", "NewProtocol", "NewInternalPort", "NewInternalClient", "NewEnabled", "NewLeaseDuration"} {
+			if strings.TrimSpace(bad) == "" && (name == "NewRemoteHost" || name == "NewInternalClient") {
+				continue // blank means anybody, and oneself
+			}
+			t.Run("G11/"+name+" "+strconv.Quote(bad), func(t *testing.T) {
+				wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, name, bad)...), 402)
+			})
+		}
+	}
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("NOMUT: %q", got)
+	}
+}
+
+// refuser is a gate that always says the same.
+type refuser struct {
+	err  error
+	asks chan portmap.Request // may be nil
+}
+
+func (r refuser) Map(_ context.Context, req portmap.Request) (portmap.Mapping, error) {
+	if r.asks != nil {
+		r.asks <- req
+	}
+	return portmap.Mapping{}, r.err
+}
+
+func (r refuser) Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error) {
+	return nil, r.err
+}
+
+func (refuser) Snapshot() *portmap.Table { return portmap.NewTable() }
+
+// wantCodes is what each Reason becomes: under version 1, under version 2, and
+// whether the sentence is told.
+var wantCodes = map[portmap.Reason]struct {
+	v1, v2 int
+	told   bool
+}{
+	portmap.NotRequester: {606, 606, true}, portmap.NotAHost: {402, 402, true}, portmap.GatewayTarget: {606, 606, true},
+	portmap.OffLink: {606, 606, true}, portmap.BadTransport: {402, 601, true}, portmap.BadPort: {402, 402, true},
+	portmap.ForbiddenPort: {606, 606, true}, portmap.PrivilegedPort: {606, 606, true}, portmap.BadRemote: {402, 402, true},
+	portmap.IdentityChanged: {606, 606, true}, portmap.NotOwner: {714, 606, false},
+	portmap.RuleDenied: {606, 606, true}, portmap.DefaultDenied: {606, 606, true}, portmap.NeedsApproval: {606, 606, true},
+	portmap.ClientQuota: {501, 728, true}, portmap.TotalQuota: {501, 728, true}, portmap.GrantRate: {501, 728, true},
+	portmap.PortTaken: {718, 718, true}, portmap.PortReserved: {718, 718, true}, portmap.PortInUse: {718, 729, false},
+	portmap.NoPorts: {501, 728, true}, portmap.NoAddress: {501, 501, true}, portmap.PrivateAddress: {501, 501, true},
+	portmap.NoSuchMapping: {714, 714, false}, portmap.FirewallFailed: {501, 501, false}, portmap.Busy: {501, 501, true},
+	portmap.Ended: {501, 501, false}, portmap.Removed: {501, 501, false}, portmap.Revoked: {501, 501, false},
+}
+
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	names := map[int]string{
+		402: "Invalid Args", 501: "Action Failed", 601: "Argument Value Out of Range", 606: "Action not authorized",
+		714: "NoSuchEntryInArray", 718: "ConflictInMappingEntry", 728: "NoPortMapsAvailable", 729: "ConflictWithOtherMechanisms",
+	}
+	for _, reason := range portmap.Reasons() {
+		want, listed := wantCodes[reason]
+		if !listed {
+			t.Errorf("%v has no code: decide one", reason)
+			continue
+		}
+		l := &lan{t: t, wan: goodWAN()}
+		l.serve(config(refuser{err: fmt.Errorf("engine: %w", &portmap.Error{
+			Reason: reason, Detail: "because of the sentence", Err: errors.New("inner secret"),
+		})}, l.wan))
+		for service, code := range map[string]int{ip1: want.v1, ip2: want.v2, ppp1: want.v1} {
+			for action, args := range map[string][]string{"AddPortMapping": mapping(hostA), "DeletePortMapping": key("6000", "UDP")} {
+				r := l.call(hostA, service, action, args...)
+				text := names[code]
+				if want.told {
+					text += ": because of the sentence"
+				}
+				if r.Code != code || r.Description != text {
+					t.Errorf("%v, %s %s: %d %q, want %d %q", reason, service, action, r.Code, r.Description, code, text)
+				}
+			}
+		}
+	}
+	for _, err := range []error{context.DeadlineExceeded, errors.New("odd"), &portmap.Error{Reason: 250}} {
+		l := &lan{t: t, wan: goodWAN()}
+		l.serve(config(refuser{err: err}, l.wan))
+		r := l.call(hostA, ip2, "AddPortMapping", mapping(hostA)...)
+		if r.Code != 501 || r.Description != "Action Failed" {
+			t.Errorf("%v: %d %q", err, r.Code, r.Description)
+		}
+	}
+	l := &lan{t: t, wan: goodWAN()}
+	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.RuleDenied, Detail: strings.Repeat("ö", 500)}}, l.wan))
+	r := l.call(hostA, ip2, "AddPortMapping", mapping(hostA)...)
+	if want := "Action not authorized: " + strings.Repeat("ö", 100); r.Description != want {
+		t.Errorf("long sentence: %q", r.Description)
+	}
+}
+
+// TestRequest looks at what reaches the gate.
+func TestRequest(t *testing.T) {
+	t.Parallel()
+	asks := make(chan portmap.Request, 1)
+	l := &lan{t: t, wan: goodWAN()}
+	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
+	base := portmap.Request{
+		Client: hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000),
+		Lifetime: time.Hour, Exact: true, Description: "game",
+	}
+	base.Client.Via = portmap.ViaUPnP
+	for id, c := range map[string]struct {
+		action string
+		change []string
+		want   func(*portmap.Request)
+	}{
+		"as it is":    {"AddPortMapping", nil, func(*portmap.Request) {}},
+		"any port":    {"AddAnyPortMapping", nil, func(r *portmap.Request) { r.Exact = false }},
+		"any port, 0": {"AddAnyPortMapping", []string{"NewExternalPort", "0"}, func(r *portmap.Request) { r.Exact, r.External = false, external(0) }},
+		"any port, *": {"AddAnyPortMapping", []string{"NewExternalPort", "*"}, func(r *portmap.Request) { r.Exact, r.External = false, external(0) }},
+		"C10/lease 0": {"AddPortMapping", []string{"NewLeaseDuration", "0"}, func(r *portmap.Request) { r.Lifetime = 0 }},
+		"C10/lease 2^32-1": {"AddPortMapping", []string{"NewLeaseDuration", "4294967295"}, func(r *portmap.Request) {
+			r.Lifetime = 4294967295 * time.Second
+		}},
+		"disabled": {"AddPortMapping", []string{"NewEnabled", "0"}, func(r *portmap.Request) { r.Disabled = true }},
+		"another host": {"AddPortMapping", []string{"NewInternalClient", "192.168.1.60"}, func(r *portmap.Request) {
+			r.Internal = addrPort(hostB, 6000)
+		}},
+		"remote": {"AddPortMapping", []string{"NewRemoteHost", "198.51.100.9"}, func(r *portmap.Request) {
+			r.Remotes = []portmap.Remote{{Prefix: prefix("198.51.100.9/32")}}
+		}},
+	} {
+		t.Run(id, func(t *testing.T) {
+			want := base
+			c.want(&want)
+			wantCode(t, l.call(hostA, ip2, c.action, mapping(hostA, c.change...)...), 501)
+			if diff := cmp.Diff(want, <-asks, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+				cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+				cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

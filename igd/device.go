@@ -1,0 +1,174 @@
+package igd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"portcullis/portmap"
+)
+
+// Mapper is what the device needs of portmap's Engine.
+type Mapper interface {
+	Map(context.Context, portmap.Request) (portmap.Mapping, error)
+	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
+	Snapshot() *portmap.Table
+}
+
+// WAN tells how the connection to the Internet stands. It is asked at every
+// request and answers from memory.
+type WAN interface {
+	Status() WANStatus
+}
+
+// Config is what a Device needs. Every field must be set but those that say
+// otherwise.
+type Config struct {
+	Mapper Mapper
+	WAN    WAN
+
+	// Identify says who stands behind an address that a request came from by
+	// an interface, going by the neighbour table. An error, for instance
+	// because the address is not on that link, refuses the request.
+	Identify func(iface string, addr netip.Addr) (portmap.Client, error)
+
+	// UUID is the root device's, in the usual form, lower case; it should
+	// stay the same for the life of the installation. Those of the embedded
+	// devices follow from it.
+	UUID string
+
+	FriendlyName string   // shown to people; at most 63 characters of it
+	Path         string   // one unguessable path segment; "" makes one (abuse case D5)
+	Notifier     Notifier // nil: no eventing
+	Log          *slog.Logger
+}
+
+// Device is the gateway as UPnP sees it, on all LAN interfaces at once. It is
+// safe for concurrent use.
+type Device struct {
+	mapper       Mapper
+	wan          WAN
+	identify     func(string, netip.Addr) (portmap.Client, error)
+	notifier     Notifier
+	log          *slog.Logger
+	root         *device
+	services     []*service
+	udns         [3]string // of the three levels, with "uuid:"
+	friendlyName string
+	base         string // the secret path, with a slash in front and none behind
+	resources    map[string]resource
+	configID     uint32
+}
+
+// New gives a Device.
+func New(cfg Config) (*Device, error) { return build(cfg, tree()) }
+
+func build(cfg Config, root *device) (*Device, error) {
+	switch {
+	case cfg.Mapper == nil:
+		return nil, errors.New("igd: Mapper must be set")
+	case cfg.WAN == nil:
+		return nil, errors.New("igd: WAN must be set")
+	case cfg.Identify == nil:
+		return nil, errors.New("igd: Identify must be set")
+	case cfg.Log == nil:
+		return nil, errors.New("igd: Log must be set")
+	}
+	udns, err := deriveUDNs(cfg.UUID)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Path == "" {
+		cfg.Path = randomPath()
+	}
+	if strings.ContainsFunc(cfg.Path, notPathRune) {
+		return nil, fmt.Errorf("igd: path %q: letters, digits and dashes only", cfg.Path)
+	}
+	d := &Device{
+		mapper: cfg.Mapper, wan: cfg.WAN, identify: cfg.Identify, notifier: cfg.Notifier,
+		log:  cfg.Log.With("room", "igd"),
+		root: root, udns: udns,
+		friendlyName: cutRunes(cfg.FriendlyName, maxFriendlyName),
+		base:         "/" + cfg.Path,
+	}
+	for dev := d.root; dev != nil; dev = dev.embedded {
+		d.services = append(d.services, dev.services...)
+	}
+	d.resources, d.configID = d.layout()
+	return d, nil
+}
+
+func randomPath() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+func notPathRune(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-')
+}
+
+func cutRunes(s string, n int) string {
+	r := []rune(s)
+	return string(r[:min(n, len(r))])
+}
+
+// deriveUDNs gives the three levels' names. The embedded devices' are hashes of
+// the root's, in the form that RFC 9562 section 5.8 leaves to the application.
+func deriveUDNs(root string) (udns [3]string, err error) {
+	raw, err := hex.DecodeString(strings.ReplaceAll(root, "-", ""))
+	if err != nil || len(raw) != 16 || root != formatUUID(raw) {
+		return udns, fmt.Errorf("igd: not a UUID: %q", root)
+	}
+	udns[0] = "uuid:" + root
+	for i, name := range []string{"WANDevice", "WANConnectionDevice"} {
+		sum := sha256.Sum256(append([]byte(name), raw...))
+		sum[6] = sum[6]&0x0f | 0x80
+		sum[8] = sum[8]&0x3f | 0x80
+		udns[i+1] = "uuid:" + formatUUID(sum[:16])
+	}
+	return udns, nil
+}
+
+func formatUUID(b []byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
+
+// ConfigID stands for the set of description documents, 0 to 16777215
+// (CONFIGID.UPNP.ORG, UDA 1.1 section 1.2.2).
+func (d *Device) ConfigID() uint32 { return d.configID }
+
+// Target is one row of discovery (the digest's section 1.2): what can be searched
+// for and is announced.
+type Target struct {
+	Type       string // a urn without its version, "upnp:rootdevice", or "" for the bare uuid
+	MaxVersion int    // of a urn: versions 1 to MaxVersion are spoken
+	UUID       string // of the device that has it, without "uuid:"
+	Tree       int    // the first version of the gateway that has it
+}
+
+// Targets gives all rows, the root device's first.
+func (d *Device) Targets() []Target {
+	all := []Target{{Type: "upnp:rootdevice", UUID: d.uuid(0), Tree: 1}}
+	level := 0
+	for dev := d.root; dev != nil; dev = dev.embedded {
+		all = append(all,
+			Target{UUID: d.uuid(level), Tree: 1},
+			Target{Type: devicePrefix + dev.name, MaxVersion: dev.latest, UUID: d.uuid(level), Tree: 1})
+		for _, s := range dev.services {
+			all = append(all, Target{
+				Type: servicePrefix + s.name, MaxVersion: s.latest, UUID: d.uuid(level), Tree: max(1, s.igd),
+			})
+		}
+		level++
+	}
+	return all
+}
+
+func (d *Device) uuid(level int) string { return strings.TrimPrefix(d.udns[level], "uuid:") }

@@ -1,0 +1,39 @@
+// Package igd is the UPnP Internet Gateway Device, versions 1 and 2 at once: its
+// descriptions, the actions of its services, and the events they send. It turns
+// an action into a portmap.Request and a portmap.Reason into a UPnP error.
+//
+// One table (table.go and the file of each service) says which services,
+// actions, arguments and state variables there are. The descriptions, the
+// dispatch, the checks of arguments and the events all follow from it, so that
+// what is announced is what works: a new action is one entry.
+//
+// Owns: the device tree, the service descriptions, the URLs under which they
+// are served, argument rules, error codes, the values of evented variables.
+//
+// May import: portmap, soap, httpd, gena, the standard library.
+//
+// Never: decides who may map what (portmap and its policy do), sends a datagram,
+// resolves a name, reads an interface, trusts an address that a client wrote,
+// or behaves differently for a client's product string.
+//
+// What is decided here, where the documents differ or are silent:
+//   - Two descriptions, each with URLs of its own and consistent in itself;
+//     discovery shows the one that fits the search. A control URL understands
+//     every version of its service, whichever description it stands in, and
+//     answers in the version of the request.
+//   - Every in argument must be there: 402 (abuse case G3). The incumbent lets
+//     some be missing, but a restriction that is lost on the way must not be
+//     taken for none (B10). Empty is fine where the type allows it.
+//   - Numbers may have blanks around them; words and addresses may not.
+//   - A lease that is left is told as it is, 0 only for one that never ends. A
+//     lease that was asked with 0 has an end here, and says so.
+//   - A client sees, counts, is told of and deletes its own mappings, in
+//     whatever language it made them, and nobody else's: indexes have no gaps,
+//     PortMappingNumberOfEntries is the subscriber's own number, NewManage is
+//     ignored. SystemUpdateID counts the changes of the whole table, but is sent
+//     only when the subscriber's own mappings change.
+//   - Optional actions that would let the LAN end, time or configure the
+//     connection do not exist (401); required ones are refused (606, or 731 for
+//     SetConnectionType from version 2). RequestConnection while connected, and
+//     SetDefaultConnectionService to what it is, change nothing and succeed.
+package igd

@@ -1,0 +1,211 @@
+package igd
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"portcullis/gena"
+	"portcullis/portmap"
+)
+
+// Notifier is what the device needs of gena's Notifier.
+type Notifier interface {
+	Handle(w http.ResponseWriter, r *http.Request, service string, sub gena.Subscriber, initial func() []gena.Property)
+	PublishEach(service string, changed func(gena.Subscriber) []gena.Property)
+}
+
+// moment says when an evented variable is told.
+type moment uint8
+
+const (
+	never    moment = iota // it is not evented
+	once                   // it does not change: in the first event only
+	ofWAN                  // when it changes with the connection
+	ofCount                // when the subscriber gains or loses a mapping
+	ofChange               // when a mapping of the subscriber's changes in any way
+)
+
+// gatherTime passes between a change and the event, so that what belongs
+// together (a range that is deleted) is told once (WANIPConnection:2 section
+// 2.3.23: one SystemUpdateID event even when several rules are hit).
+const gatherTime = 20 * time.Millisecond
+
+// topic names an event URL: each version of the gateway has its own, so that
+// SystemUpdateID is told only to those who were shown version 2.
+func topic(igd int, s *service) string { return digit(igd) + "/" + s.name }
+
+func (f *Front) event(w http.ResponseWriter, r *http.Request, s *service, v view) {
+	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.addr.Addr(), Interface: v.client.Interface}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		sub.Addr = peer.Addr().Unmap() // with its zone, where it has one
+	}
+	f.device.notifier.Handle(w, r, topic(v.igd, s), sub, func() []gena.Property {
+		return properties(s, v, once, ofWAN, ofCount, ofChange)
+	})
+}
+
+// properties gives the values of the evented variables of these moments, in the
+// order of the table.
+func properties(s *service, v view, moments ...moment) []gena.Property {
+	var all []gena.Property
+	for _, sv := range s.events(under(s.latest, v.igd)) {
+		for _, m := range moments {
+			if sv.evented == m {
+				all = append(all, gena.Property{Name: sv.name, Value: sv.value(v)})
+			}
+		}
+	}
+	return all
+}
+
+// Run tells subscribers what changes, until ctx ends: changes of mappings, as
+// the engine's events report them, and those of the connection, at each signal
+// on wan. Without a Notifier it only waits.
+func (d *Device) Run(ctx context.Context, events <-chan portmap.Event, wan <-chan struct{}) error {
+	if d.notifier == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	told := d.wanProperties()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, open := <-wan:
+			if !open {
+				wan = nil
+			}
+			now := d.wanProperties()
+			d.publishWAN(told, now)
+			told = now
+		case ev, open := <-events:
+			if !open { // the engine has stopped, and with it the program
+				events = nil
+				continue
+			}
+			d.publishMappings(gather(ctx, ev, events))
+		}
+	}
+}
+
+// changes is what happened to whose mappings within the time to gather.
+type changes struct {
+	counts map[portmap.Owner]bool // true: the number of mappings may have changed
+	all    bool                   // events were lost: anything may have changed
+}
+
+func (c *changes) add(ev portmap.Event) {
+	owner := ev.Mapping.Client.Owner()
+	switch ev.Type {
+	case portmap.Resync:
+		c.all = true
+	case portmap.Granted, portmap.Deleted, portmap.Expired, portmap.RevokedEvent:
+		c.counts[owner] = true
+	case portmap.Renewed:
+		if _, seen := c.counts[owner]; !seen {
+			c.counts[owner] = false
+		}
+	}
+}
+
+func gather(ctx context.Context, first portmap.Event, events <-chan portmap.Event) changes {
+	c := changes{counts: make(map[portmap.Owner]bool)}
+	c.add(first)
+	enough := time.NewTimer(gatherTime)
+	defer enough.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return c
+		case <-enough.C:
+			return c
+		case ev, open := <-events:
+			if !open {
+				return c
+			}
+			c.add(ev)
+		}
+	}
+}
+
+// publishMappings tells each subscriber of its own mappings and of nobody
+// else's (abuse case K7). The number and the SystemUpdateID go into one message
+// (WANIPConnection:2 section 2.3.23).
+func (d *Device) publishMappings(c changes) {
+	if len(c.counts) == 0 && !c.all {
+		return
+	}
+	counts := make(map[neighbour]bool, len(c.counts))
+	owners := make(map[neighbour]portmap.Owner, len(c.counts))
+	for owner, counted := range c.counts {
+		n := neighbourOf(owner)
+		owners[n] = owner
+		counts[n] = counts[n] || counted
+	}
+	if c.all {
+		for m := range d.mapper.Snapshot().All() {
+			owners[neighbourOf(m.Client.Owner())] = m.Client.Owner()
+		}
+	}
+	d.eachTopic(func(igd int, s *service) {
+		d.notifier.PublishEach(topic(igd, s), func(sub gena.Subscriber) []gena.Property {
+			n := neighbour{sub.Interface, sub.Addr.WithZone("")}
+			owner, known := owners[n]
+			if !known {
+				if !c.all {
+					return nil
+				}
+				owner = portmap.Owner{Interface: n.iface, Addr: n.addr}
+			}
+			v := view{d, portmap.Client{Interface: owner.Interface, Addr: owner.Addr, MAC: owner.MAC}, igd}
+			if c.all || counts[n] {
+				return properties(s, v, ofCount, ofChange)
+			}
+			return properties(s, v, ofChange)
+		})
+	})
+}
+
+// neighbour is how a subscriber and the owner of a mapping find each other.
+type neighbour struct {
+	iface string
+	addr  netip.Addr
+}
+
+func neighbourOf(o portmap.Owner) neighbour { return neighbour{o.Interface, o.Addr} }
+
+// wanProperties gives what is told of the connection, by topic.
+func (d *Device) wanProperties() map[string][]gena.Property {
+	all := make(map[string][]gena.Property)
+	d.eachTopic(func(igd int, s *service) {
+		all[topic(igd, s)] = properties(s, view{device: d, igd: igd}, ofWAN)
+	})
+	return all
+}
+
+// publishWAN tells what is different.
+func (d *Device) publishWAN(before, now map[string][]gena.Property) {
+	for t, values := range now {
+		var changed []gena.Property
+		for i, p := range values {
+			if p != before[t][i] {
+				changed = append(changed, p)
+			}
+		}
+		if len(changed) > 0 {
+			d.notifier.PublishEach(t, func(gena.Subscriber) []gena.Property { return changed })
+		}
+	}
+}
+
+func (d *Device) eachTopic(visit func(igd int, s *service)) {
+	for _, igd := range igdVersions {
+		for _, s := range d.services {
+			if s.offered(igd) {
+				visit(igd, s)
+			}
+		}
+	}
+}

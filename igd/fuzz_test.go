@@ -1,0 +1,201 @@
+package igd_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"portcullis/httpd"
+	"portcullis/portmap"
+	"portcullis/soap"
+)
+
+// witness is a gate that grants everything and remembers what it was asked.
+type witness struct {
+	maps   []portmap.Request
+	unmaps []portmap.Selector
+}
+
+func (w *witness) Map(_ context.Context, r portmap.Request) (portmap.Mapping, error) {
+	w.maps = append(w.maps, r)
+	return portmap.Mapping{Client: r.Client, Transport: r.Transport, Internal: r.Internal, External: r.External}, nil
+}
+
+func (w *witness) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
+	w.unmaps = append(w.unmaps, s)
+	return nil, nil
+}
+
+func (*witness) Snapshot() *portmap.Table { return portmap.NewTable() }
+
+// FuzzControl sends any header and body to a control URL. Whatever they are,
+// the gate is asked at most once, for what the arguments say, in the name of
+// the host that the socket names; and the reply is one of those that exist.
+func FuzzControl(f *testing.F) {
+	for _, service := range []string{ip1, ip2, ppp1} {
+		for action, args := range map[string][]string{
+			"AddPortMapping": mapping(hostA), "AddAnyPortMapping": mapping(hostA), "DeletePortMapping": key("6000", "UDP"),
+			"GetSpecificPortMappingEntry": key("6000", "UDP"), "GetGenericPortMappingEntry": {"NewPortMappingIndex", "0"},
+			"DeletePortMappingRange": spanOnly("0", "65535"), "GetListOfPortMappings": span("0", "65535"),
+			"SetConnectionType": {"NewConnectionType", "IP_Routed"}, "GetStatusInfo": nil,
+		} {
+			header := `"` + typePrefix + service + "#" + action + `"`
+			f.Add(uint8(0), header, []byte(envelope(typePrefix+service, action, argsXML(args...))))
+			f.Add(uint8(1), header, []byte(envelope(typePrefix+service, action, argsXML(with(args, "NewInternalClient", " ", "NewRemoteHost", "*")...))))
+		}
+	}
+	f.Add(uint8(2), `"urn:schemas-upnp-org:control-1-0#QueryStateVariable"`, []byte(envelope("urn:schemas-upnp-org:control-1-0", "QueryStateVariable", "<varName>ConnectionStatus</varName>")))
+	f.Add(uint8(6), typePrefix+layer31+"#GetDefaultConnectionService", []byte(envelope(typePrefix+layer31, "GetDefaultConnectionService", "")))
+	f.Add(uint8(4), "", []byte(`<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>`))
+
+	gate := &witness{}
+	front := newDevice(f, config(gate, goodWAN())).On("lan", netip.MustParseAddrPort("192.168.1.1:5000"))
+	services := []string{"WANIPConnection", "WANPPPConnection", "WANCommonInterfaceConfig", "Layer3Forwarding"}
+	f.Fuzz(func(t *testing.T, where uint8, header string, body []byte) {
+		gate.maps, gate.unmaps = nil, nil
+		path := "/" + testPath + "/" + string('1'+rune(where&1)) + "/" + services[where>>1&3] + "/control"
+		r := httptest.NewRequest("POST", path, io.NopCloser(bytes.NewReader(body)))
+		r.RemoteAddr = hostA.from + ":50000"
+		r.Header = http.Header{"Soapaction": {header}, "Content-Type": {"text/xml"}}
+		w := httptest.NewRecorder()
+		front.ServeHTTP(w, r)
+		checkAsked(t, gate, header, body)
+		checkReplied(t, w, len(gate.maps)+len(gate.unmaps))
+	})
+}
+
+func checkAsked(t *testing.T, gate *witness, header string, body []byte) {
+	t.Helper()
+	if len(gate.maps)+len(gate.unmaps) == 0 {
+		return
+	}
+	if len(gate.maps)+len(gate.unmaps) > 1 {
+		t.Fatalf("the gate was asked %d times", len(gate.maps)+len(gate.unmaps))
+	}
+	msg, err := soap.Decode(header, body)
+	if err != nil {
+		t.Fatalf("the gate was asked although %v", err)
+	}
+	me := hostA.client
+	me.Via = portmap.ViaUPnP
+	for _, s := range gate.unmaps {
+		if s.Client != me || !s.Transport.Valid() || s.FirstPort == 0 || s.LastPort < s.FirstPort {
+			t.Errorf("selector %+v", s)
+		}
+	}
+	for _, r := range gate.maps {
+		target := me.Addr
+		if said, _ := msg.Arg("NewInternalClient"); strings.TrimSpace(said) != "" {
+			target = netip.MustParseAddr(said)
+		}
+		switch {
+		case r.Client != me, r.Kind != portmap.NAT4, !r.Transport.Valid(), r.Internal.Addr() != target,
+			!r.Internal.Addr().Is4(), r.Internal.Port() == 0, r.External.Addr().IsValid(),
+			r.Exact != (msg.Name == "AddPortMapping"), r.Exact && r.External.Port() == 0, r.Lifetime < 0,
+			len(r.Description) > portmap.MaxDescription, !utf8.ValidString(r.Description), len(r.Remotes) > 1:
+			t.Errorf("request %+v", r)
+		}
+		said, _ := msg.Arg("NewRemoteHost")
+		if said = strings.TrimSpace(said); (said == "" || said == "*") != (len(r.Remotes) == 0) {
+			t.Errorf("B10: remote host %q became %v", said, r.Remotes)
+		}
+		for _, remote := range r.Remotes {
+			if remote.Prefix.String() != said+"/32" || remote.Port != 0 {
+				t.Errorf("B10: remote host %q became %v", said, remote)
+			}
+		}
+	}
+}
+
+func checkReplied(t *testing.T, w *httptest.ResponseRecorder, asked int) {
+	t.Helper()
+	switch w.Code {
+	case 200, 500:
+	case 400, 413, 415:
+		if w.Body.Len() != 0 || asked != 0 {
+			t.Errorf("HTTP %d: %d bytes, the gate was asked %d times", w.Code, w.Body.Len(), asked)
+		}
+		return
+	default:
+		t.Fatalf("HTTP %d", w.Code)
+	}
+	var e struct {
+		Code int `xml:"Body>Fault>detail>UPnPError>errorCode"`
+	}
+	if err := xml.Unmarshal(w.Body.Bytes(), &e); err != nil {
+		t.Fatalf("the reply is not well-formed: %v\n%s", err, w.Body)
+	}
+	if (w.Code == 500) != (e.Code != 0) || 724 <= e.Code && e.Code <= 727 || e.Code == 715 {
+		t.Errorf("HTTP %d with code %d", w.Code, e.Code)
+	}
+	if w.Body.Len() > 64<<10 {
+		t.Errorf("G13: %d bytes", w.Body.Len())
+	}
+}
+
+// broken gives some of a body and then an error, as a connection that ends too
+// early does.
+type broken struct{ rest string }
+
+func (b *broken) Read(p []byte) (int, error) {
+	n := copy(p, b.rest)
+	if b.rest = b.rest[n:]; n == 0 {
+		return 0, errors.New("connection reset")
+	}
+	return n, nil
+}
+
+// TestShortBody: C40. What arrived is a whole envelope, but more was promised.
+func TestShortBody(t *testing.T) {
+	t.Parallel()
+	gate := &witness{}
+	front := newDevice(t, config(gate, goodWAN())).On("lan", netip.MustParseAddrPort("192.168.1.1:5000"))
+	for _, body := range []io.Reader{
+		&broken{envelope(typePrefix+ip1, "AddPortMapping", argsXML(mapping(hostA)...))},
+		&broken{""},
+	} {
+		r := httptest.NewRequest("POST", "/"+testPath+"/1/WANIPConnection/control", body)
+		r.RemoteAddr = hostA.from + ":50000"
+		r.Header = http.Header{"Soapaction": {`"` + typePrefix + ip1 + `#AddPortMapping"`}, "Content-Type": {"text/xml"}}
+		w := httptest.NewRecorder()
+		front.ServeHTTP(w, r)
+		if w.Code != 400 || len(gate.maps) != 0 {
+			t.Errorf("C40: HTTP %d, the gate was asked %d times", w.Code, len(gate.maps))
+		}
+	}
+}
+
+// TestClientLeaves: a client that goes away while its request is served gets
+// what it asked for; a half-closed connection looks the same.
+func TestClientLeaves(t *testing.T) {
+	t.Parallel()
+	engine := newEngine(t)
+	front := newDevice(t, config(engine, goodWAN())).On("lan", netip.MustParseAddrPort("192.168.1.1:5000"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	body := strings.NewReader(envelope(typePrefix+ip1, "AddPortMapping", argsXML(mapping(hostA)...)))
+	r := httptest.NewRequestWithContext(ctx, "POST", "/"+testPath+"/1/WANIPConnection/control", body)
+	r.RemoteAddr = hostA.from + ":50000"
+	r.Header = http.Header{"Soapaction": {`"` + typePrefix + ip1 + `#AddPortMapping"`}, "Content-Type": {"text/xml"}}
+	w := httptest.NewRecorder()
+	front.ServeHTTP(w, r)
+	if w.Code != 200 || engine.Snapshot().Len() != 1 {
+		t.Errorf("HTTP %d, %d mappings", w.Code, engine.Snapshot().Len())
+	}
+}
+
+// The two rooms must agree, or a body that the front lets through is refused.
+func TestBodyCaps(t *testing.T) {
+	t.Parallel()
+	if httpd.MaxBody != soap.MaxBody {
+		t.Errorf("httpd allows %d bytes, soap %d", httpd.MaxBody, soap.MaxBody)
+	}
+}

@@ -1,0 +1,251 @@
+package igd
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"portcullis/portmap"
+	"portcullis/soap"
+)
+
+// addPortMapping wants this external port or nothing. No port is a wildcard
+// here, so 0 is 716 (the digest's section 0.4, A6).
+func addPortMapping(c *call) ([]string, error) {
+	r, err := c.request()
+	if err != nil {
+		return nil, err
+	}
+	if r.External.Port() == 0 {
+		return nil, fail(codeNoWildcardPort)
+	}
+	r.Exact = true
+	_, err = c.device.mapper.Map(c.ctx, r)
+	return nil, err
+}
+
+// addAnyPortMapping takes the external port for a hint; 0 is no hint.
+func addAnyPortMapping(c *call) ([]string, error) {
+	r, err := c.request()
+	if err != nil {
+		return nil, err
+	}
+	r.External = c.hint(r)
+	m, err := c.device.mapper.Map(c.ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return []string{portText(m.External)}, nil
+}
+
+// hint gives the external port to try first. A client that asked before, and
+// was given another port than the one it names, means that mapping again: it
+// is renewed, so that repeated requests do not pile up.
+func (c *call) hint(r portmap.Request) netip.AddrPort {
+	port := r.External.Port()
+	if port != 0 {
+		held, taken := c.device.mapper.Snapshot().Find(r.Transport, port, r.Remotes)
+		if !taken || held.Client.Owner() == r.Client.Owner() {
+			return r.External
+		}
+	}
+	for m := range c.own().All() {
+		if m.Transport == r.Transport && m.Internal == r.Internal && slices.Equal(m.Remotes, r.Remotes) {
+			return netip.AddrPortFrom(r.External.Addr(), m.External.Port())
+		}
+	}
+	return r.External
+}
+
+// request builds the wish that an Add action states. What the arguments may not
+// be in any case is refused here; the rest is for the gate to judge.
+func (c *call) request() (portmap.Request, error) {
+	internal, err := c.internalClient()
+	if err != nil {
+		return portmap.Request{}, err
+	}
+	remotes, err := c.remotes()
+	if err != nil {
+		return portmap.Request{}, err
+	}
+	port := c.port("NewInternalPort")
+	if port == 0 {
+		if c.version >= 2 {
+			return portmap.Request{}, fail(codeNoWildcardInt)
+		}
+		return portmap.Request{}, &fault{code: codeInvalidArgs, detail: "NewInternalPort cannot be 0"}
+	}
+	return portmap.Request{
+		Client:      c.client,
+		Kind:        portmap.NAT4,
+		Transport:   c.transport(),
+		Internal:    netip.AddrPortFrom(internal, port),
+		External:    netip.AddrPortFrom(netip.Addr{}, c.port("NewExternalPort")),
+		Remotes:     remotes,
+		Lifetime:    time.Duration(c.number("NewLeaseDuration")) * time.Second,
+		Disabled:    !c.true("NewEnabled"),
+		Description: cut(c.text("NewPortMappingDescription"), portmap.MaxDescription),
+	}, nil
+}
+
+func (c *call) transport() portmap.Transport {
+	if strings.EqualFold(c.text("NewProtocol"), "TCP") {
+		return portmap.TCP
+	}
+	return portmap.UDP
+}
+
+// internalClient reads the target. A name is never resolved, and a literal must
+// be written the one usual way (abuse case B5). A blank target is the requester
+// itself (compatibility). Whether a client may name this address is for the
+// gate to say.
+func (c *call) internalClient() (netip.Addr, error) {
+	s := c.text("NewInternalClient")
+	if strings.TrimSpace(s) == "" {
+		if !c.client.Addr.Is4() {
+			return netip.Addr{}, &fault{code: codeNotAuthorized, detail: "the request did not come from an IPv4 address"}
+		}
+		return c.client.Addr, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() {
+		return netip.Addr{}, &fault{code: codeInvalidArgs, detail: "NewInternalClient is not an IPv4 address"}
+	}
+	return a, nil
+}
+
+// remotes reads NewRemoteHost. Empty is anybody; so is "*", which clients send.
+// Names are not resolved: what they resolve to could change while the mapping
+// lives. Code 726, which would say "anybody only", is retired in version 2.
+func (c *call) remotes() ([]portmap.Remote, error) {
+	s := strings.TrimSpace(c.text("NewRemoteHost"))
+	if s == "" || s == "*" {
+		return nil, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() {
+		return nil, &fault{code: codeInvalidArgs, detail: "NewRemoteHost is not an IPv4 address"}
+	}
+	return []portmap.Remote{{Prefix: netip.PrefixFrom(a, a.BitLen())}}, nil
+}
+
+// deletePortMapping removes the client's own mapping with this very key.
+func deletePortMapping(c *call) ([]string, error) {
+	remotes, err := c.remotes()
+	if err != nil {
+		return nil, err
+	}
+	port := c.port("NewExternalPort")
+	if port == 0 { // to a Selector it would mean every port
+		return nil, fail(codeNoSuchEntry)
+	}
+	_, err = c.device.mapper.Unmap(c.ctx, portmap.Selector{
+		Client: c.client, Transport: c.transport(), FirstPort: port, LastPort: port,
+		Remotes: remotes, ExactRemotes: true,
+	})
+	return nil, err
+}
+
+// deletePortMappingRange removes the client's own mappings in the range, in one
+// step. NewManage is ignored: nobody here is more than a client (the digest's
+// section 3A.4; abuse case C3).
+func deletePortMappingRange(c *call) ([]string, error) {
+	first, last, err := c.portRange()
+	if err != nil {
+		return nil, err
+	}
+	if last == 0 { // to a Selector 0 to 0 would mean every port
+		return nil, fail(codeMappingNotFound)
+	}
+	_, err = c.device.mapper.Unmap(c.ctx, portmap.Selector{
+		Client: c.client, Transport: c.transport(), FirstPort: max(1, first), LastPort: last,
+	})
+	switch portmap.ReasonOf(err) {
+	case portmap.NoSuchMapping, portmap.NotOwner:
+		return nil, fail(codeMappingNotFound)
+	}
+	return nil, err
+}
+
+func (c *call) portRange() (first, last uint16, err error) {
+	first, last = c.port("NewStartPort"), c.port("NewEndPort")
+	if first > last {
+		return 0, 0, fail(codeInconsistent)
+	}
+	return first, last, nil
+}
+
+// getGenericPortMappingEntry shows the client its own mappings under indexes
+// without gaps. The document would have 606 for the others' (section 2.5.14),
+// but clients stop at the first error and would never see what follows.
+func getGenericPortMappingEntry(c *call) ([]string, error) {
+	own, i := c.own(), int(c.number("NewPortMappingIndex"))
+	if i >= own.Len() {
+		return nil, fail(codeInvalidIndex)
+	}
+	m := own.At(i)
+	key := []string{remoteHost(m.Remotes), portText(m.External), protocol(m.Transport)}
+	return append(key, c.entry(&m)...), nil
+}
+
+func getSpecificPortMappingEntry(c *call) ([]string, error) {
+	remotes, err := c.remotes()
+	if err != nil {
+		return nil, err
+	}
+	m, found := c.device.mapper.Snapshot().Find(c.transport(), c.port("NewExternalPort"), remotes)
+	if !found || m.Kind != portmap.NAT4 || m.Client.Owner() != c.client.Owner() {
+		return nil, fail(codeNoSuchEntry)
+	}
+	return c.entry(&m), nil
+}
+
+// entry gives the arguments of mappingRest. No secret is among them (abuse case
+// C5).
+func (c *call) entry(m *portmap.Mapping) []string {
+	return []string{
+		portText(m.Internal),
+		m.Internal.Addr().String(),
+		soap.FormatBoolean(!m.Disabled),
+		m.Description,
+		lease(m, c.now),
+	}
+}
+
+// lease is the time left in seconds; 0 means for ever, so what is nearly over
+// shows 1.
+func lease(m *portmap.Mapping, now time.Time) string {
+	left := m.Left(now)
+	if left < 0 {
+		return "0"
+	}
+	return strconv.FormatInt(min(max(1, int64((left+time.Second-1)/time.Second)), math.MaxUint32), 10)
+}
+
+func protocol(t portmap.Transport) string { return strings.ToUpper(t.String()) }
+
+// remoteHost writes the restriction. What UPnP cannot express (PCP filters with
+// several prefixes, or with ports) is shown as text that no request can mean,
+// rather than as "anybody".
+func remoteHost(remotes []portmap.Remote) string {
+	if len(remotes) == 0 {
+		return ""
+	}
+	var all []string
+	for _, r := range remotes {
+		s := r.Prefix.String()
+		if r.Prefix.IsSingleIP() {
+			s = r.Prefix.Addr().String()
+		}
+		if r.Port != 0 {
+			s += ":" + strconv.Itoa(int(r.Port))
+		}
+		all = append(all, s)
+	}
+	return strings.Join(all, ",")
+}
+
+func portText(a netip.AddrPort) string { return strconv.Itoa(int(a.Port())) }

@@ -1,0 +1,562 @@
+package igd_test
+
+import (
+	"encoding/xml"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/portmap"
+)
+
+// leaseBetween reads NewLeaseDuration and checks it.
+func leaseBetween(t testing.TB, r reply, low, high int) {
+	t.Helper()
+	got, err := strconv.Atoi(r.Out["NewLeaseDuration"])
+	if err != nil || got < low || got > high {
+		t.Errorf("lease %q, want %d to %d", r.Out["NewLeaseDuration"], low, high)
+	}
+}
+
+func TestAddAndGet(t *testing.T) {
+	t.Parallel()
+	for _, service := range []string{ip1, ip2, ppp1} {
+		t.Run("C3 C4/"+service, func(t *testing.T) {
+			l := start(t)
+			r := l.call(hostA, service, "AddPortMapping", mapping(hostA)...)
+			wantCode(t, r, 0)
+			if len(r.Names) != 0 {
+				t.Errorf("out arguments %q", r.Names)
+			}
+			r = l.call(hostA, service, "GetSpecificPortMappingEntry", key("6000", "UDP")...)
+			wantCode(t, r, 0)
+			leaseBetween(t, r, 3595, 3600)
+			delete(r.Out, "NewLeaseDuration")
+			want := map[string]string{
+				"NewInternalPort": "6000", "NewInternalClient": "192.168.1.50", "NewEnabled": "1", "NewPortMappingDescription": "game",
+			}
+			if diff := cmp.Diff(want, r.Out); diff != "" {
+				t.Errorf("entry (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRenewalAndConflict(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA)...), 0)
+	t.Run("C5/renewed with another lease and port", func(t *testing.T) {
+		wantCode(t, l.call(hostA, ip2, "AddPortMapping", mapping(hostA, "NewInternalPort", "6001", "NewLeaseDuration", "7200")...), 0)
+		r := l.call(hostA, ip1, "GetSpecificPortMappingEntry", key("6000", "UDP")...)
+		leaseBetween(t, r, 7195, 7200)
+		if diff := cmp.Diff([]string{"udp 6000 -> 192.168.1.50:6001"}, l.table()); diff != "" {
+			t.Errorf("table (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("C1/another client", func(t *testing.T) {
+		for _, service := range []string{ip1, ip2, ppp1} {
+			r := l.call(hostB, service, "AddPortMapping", mapping(hostB)...)
+			wantCode(t, r, 718)
+			if !strings.HasPrefix(r.Description, "ConflictInMappingEntry") || strings.Contains(r.Description, "192.168.1.50") {
+				t.Errorf("description %q", r.Description)
+			}
+		}
+	})
+	t.Run("C7/other protocol", func(t *testing.T) {
+		wantCode(t, l.call(hostB, ip1, "AddPortMapping", mapping(hostB, "NewProtocol", "TCP")...), 0)
+	})
+	t.Run("C8/any port", func(t *testing.T) {
+		r := l.call(hostB, ip2, "AddAnyPortMapping", mapping(hostB)...)
+		wantCode(t, r, 0)
+		port, _ := strconv.Atoi(r.Out["NewReservedPort"])
+		if port == 6000 || port < 1024 {
+			t.Errorf("NewReservedPort %d", port)
+		}
+		again := l.call(hostB, ip2, "AddAnyPortMapping", mapping(hostB)...)
+		if again.Out["NewReservedPort"] != r.Out["NewReservedPort"] {
+			t.Errorf("repeated: port %s, then %s", r.Out["NewReservedPort"], again.Out["NewReservedPort"])
+		}
+		zero := l.call(hostB, ip2, "AddAnyPortMapping", mapping(hostB, "NewExternalPort", "0")...)
+		if zero.Out["NewReservedPort"] != r.Out["NewReservedPort"] {
+			t.Errorf("repeated with 0: port %s, then %s", r.Out["NewReservedPort"], zero.Out["NewReservedPort"])
+		}
+	})
+	t.Run("B8/the gateway listens there", func(t *testing.T) {
+		args := mapping(hostA, "NewExternalPort", "7777", "NewProtocol", "TCP")
+		r := l.call(hostA, ip2, "AddPortMapping", args...)
+		wantCode(t, r, 729)
+		if strings.Contains(r.Description, "secretd") {
+			t.Errorf("the description tells who listens: %q", r.Description)
+		}
+		wantCode(t, l.call(hostA, ip1, "AddPortMapping", args...), 718)
+		r = l.call(hostA, ip2, "AddAnyPortMapping", args...)
+		wantCode(t, r, 0)
+		if r.Out["NewReservedPort"] == "7777" {
+			t.Error("AddAnyPortMapping gave the gateway's port")
+		}
+	})
+	t.Run("C44/held by NAT-PMP", func(t *testing.T) {
+		m := portmap.Request{Client: hostB.client, Transport: portmap.UDP}
+		m.Client.Via = portmap.ViaNATPMP
+		m.Internal = addrPort(hostB, 6100)
+		m.External = external(6100)
+		if _, err := l.engine.Map(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		for _, service := range []string{ip1, ip2} {
+			wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, "NewExternalPort", "6100")...), 718)
+		}
+	})
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for _, service := range []string{ip1, ip2} {
+		for _, c := range []struct {
+			id, ask   string
+			low, high int
+		}{
+			{"C10/0 is as long as allowed", "0", 604795, 604800},
+			{"C10/1", "1", 1, 1},
+			{"C10/604800", "604800", 604795, 604800},
+			{"C11 C10/604801", "604801", 604795, 604800},
+			{"C10/2^31", "2147483648", 604795, 604800},
+			{"C10/2^32-1", "4294967295", 604795, 604800},
+		} {
+			t.Run(c.id+" "+service, func(t *testing.T) {
+				wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, "NewLeaseDuration", c.ask)...), 0)
+				leaseBetween(t, l.call(hostA, service, "GetSpecificPortMappingEntry", key("6000", "UDP")...), c.low, c.high)
+			})
+		}
+		for _, bad := range []string{"4294967296", "-1", "abc", "", "1.5", "0x10"} {
+			t.Run("C10/"+bad+" "+service, func(t *testing.T) {
+				wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, "NewExternalPort", "6666", "NewLeaseDuration", bad)...), 402)
+			})
+		}
+	}
+	if diff := cmp.Diff([]string{"udp 6000 -> 192.168.1.50:6000"}, l.table()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+// TestRefusals walks the requests that must change nothing.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	type refusal struct {
+		id     string
+		change []string
+		v1, v2 int
+	}
+	cases := []refusal{
+		{"B1/an Internet host", []string{"NewInternalClient", "172.217.165.142", "NewInternalPort", "443"}, 606, 606},
+		{"B2 C17/another host", []string{"NewInternalClient", "192.168.1.60"}, 606, 606},
+		{"B2/another host's 445", []string{"NewInternalClient", "192.168.1.20", "NewInternalPort", "445"}, 606, 606},
+		{"B2/own 445", []string{"NewInternalPort", "445"}, 606, 606},
+		{"B3/the gateway", []string{"NewInternalClient", "192.168.1.1"}, 606, 606},
+		{"C13/external port 70000", []string{"NewExternalPort", "70000"}, 402, 402},
+		{"C13/external port abc", []string{"NewExternalPort", "abc"}, 402, 402},
+		{"C13/external port -1", []string{"NewExternalPort", "-1"}, 402, 402},
+		{"C13/external port empty", []string{"NewExternalPort", ""}, 402, 402},
+		{"C14 B6/internal port 0", []string{"NewInternalPort", "0"}, 402, 732},
+		{"C16 B6/external port 0", []string{"NewExternalPort", "0"}, 716, 716},
+		{"B6/external port *", []string{"NewExternalPort", "*"}, 716, 716},
+		{"B6/internal port *", []string{"NewInternalPort", "*"}, 402, 402},
+		{"K9/port below 1024", []string{"NewExternalPort", "443"}, 606, 606},
+		{"NewEnabled/not a boolean", []string{"NewEnabled", "2"}, 402, 402},
+		{"NewEnabled/empty", []string{"NewEnabled", ""}, 402, 402},
+		{"B10/host name as remote", []string{"NewRemoteHost", "evil.example"}, 402, 402},
+		{"B10/IPv6 remote", []string{"NewRemoteHost", "2001:db8::1"}, 402, 402},
+		{"B10/prefix as remote", []string{"NewRemoteHost", "198.51.100.0/24"}, 402, 402},
+	}
+	for _, p := range []string{"65536", "65537", "131072", "4294967296", "18446744073709551617", "99999999999999999999999", "6000.0", "6e3", "0x1770", "6000;", "6000 7000", "6_000", "--1"} {
+		cases = append(cases,
+			refusal{"B6/external port " + p, []string{"NewExternalPort", p}, 402, 402},
+			refusal{"B6/internal port " + p, []string{"NewInternalPort", p}, 402, 402})
+	}
+	for _, p := range []string{"ICMP", "SCTP", "UDPLITE", "", "TCP ", " UDP", "6", "TCP,UDP"} {
+		cases = append(cases, refusal{"B7/protocol " + strconv.Quote(p), []string{"NewProtocol", p}, 402, 601})
+	}
+	for _, a := range []string{
+		"0.0.0.0", "255.255.255.255", "192.168.1.255", "224.0.0.1", "239.255.255.250",
+		"169.254.9.9", "240.0.0.1", "203.0.113.7", "100.64.0.9",
+	} {
+		cases = append(cases, refusal{"B4/" + a, []string{"NewInternalClient", a}, 402, 402})
+	}
+	for _, a := range []string{
+		"localhost", "evil.example", "0xC0A80114", "3232235796", "192.168.001.020", "192.168.1.20.", "::ffff:192.168.1.20",
+		"::ffff:192.168.1.50", "192.168.1.50%lan", "192.168.1", "192.168.1.50 ", "2001:db8::50",
+	} {
+		cases = append(cases, refusal{"B5/" + a, []string{"NewInternalClient", a}, 402, 402})
+	}
+	for _, c := range cases {
+		for service, code := range map[string]int{ip1: c.v1, ip2: c.v2, ppp1: c.v1} {
+			t.Run(c.id+" "+service, func(t *testing.T) {
+				wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, c.change...)...), code)
+			})
+		}
+	}
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("NOMUT: the table has %q", got)
+	}
+	if got := l.engine.Snapshot().Revision(); got != 0 {
+		t.Errorf("NOMUT: revision %d", got)
+	}
+}
+
+func TestMissingArguments(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	args := mapping(hostA)
+	for i := 0; i < len(args); i += 2 {
+		for _, service := range []string{ip1, ip2, ppp1} {
+			t.Run("G3/"+args[i]+" "+service, func(t *testing.T) {
+				wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, args[i], "-")...), 402)
+			})
+		}
+	}
+	for _, action := range []string{"GetSpecificPortMappingEntry", "DeletePortMapping"} {
+		for i := 0; i < 6; i += 2 {
+			args := key("6000", "UDP")
+			t.Run("G3/"+action+" "+args[i], func(t *testing.T) {
+				wantCode(t, l.call(hostA, ip1, action, with(args, args[i], "-")...), 402)
+			})
+		}
+	}
+	wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry"), 402)
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("NOMUT: the table has %q", got)
+	}
+}
+
+func TestTolerance(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		id     string
+		change []string
+		want   string
+	}{
+		{"B5/empty InternalClient", []string{"NewInternalClient", ""}, "udp 6000 -> 192.168.1.50:6000"},
+		{"B5/blank InternalClient", []string{"NewInternalClient", "  "}, "udp 6000 -> 192.168.1.50:6000"},
+		{"B7/protocol in lower case", []string{"NewProtocol", "tcp"}, "tcp 6000 -> 192.168.1.50:6000"},
+		{"C34/blanks around numbers", []string{"NewExternalPort", " 6000\n", "NewInternalPort", "\t6001 "}, "udp 6000 -> 192.168.1.50:6001"},
+		{"NewRemoteHost/*", []string{"NewRemoteHost", "*"}, "udp 6000 -> 192.168.1.50:6000"},
+		{"C19 B10/remote host", []string{"NewRemoteHost", "198.51.100.9"}, "udp 6000 -> 192.168.1.50:6000 from 198.51.100.9/32"},
+		{"B11/disabled", []string{"NewEnabled", "0"}, "udp 6000 -> 192.168.1.50:6000 (disabled)"},
+		{"NewEnabled/true", []string{"NewEnabled", "true"}, "udp 6000 -> 192.168.1.50:6000"},
+		{"NewEnabled/no", []string{"NewEnabled", "no"}, "udp 6000 -> 192.168.1.50:6000 (disabled)"},
+	} {
+		for _, service := range []string{ip1, ip2} {
+			t.Run(c.id+" "+service, func(t *testing.T) {
+				l := start(t)
+				wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, c.change...)...), 0)
+				if diff := cmp.Diff([]string{c.want}, l.table()); diff != "" {
+					t.Errorf("table (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+func TestRemoteHost(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	remote := []string{"NewRemoteHost", "198.51.100.9"}
+	wantCode(t, l.call(hostA, ip2, "AddPortMapping", mapping(hostA, remote...)...), 0)
+	wantCode(t, l.call(hostA, ip2, "AddPortMapping", mapping(hostA, remote...)...), 0) // renewal
+	wantCode(t, l.call(hostA, ip2, "GetSpecificPortMappingEntry", key("6000", "UDP")...), 714)
+	wantCode(t, l.call(hostA, ip2, "DeletePortMapping", key("6000", "UDP")...), 714)
+	wantCode(t, l.call(hostB, ip2, "AddPortMapping", mapping(hostB)...), 718)
+	if got := l.call(hostA, ip2, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0").Out["NewRemoteHost"]; got != "198.51.100.9" {
+		t.Errorf("NewRemoteHost %q", got)
+	}
+	wantCode(t, l.call(hostA, ip2, "GetSpecificPortMappingEntry", with(key("6000", "UDP"), remote...)...), 0)
+	wantCode(t, l.call(hostA, ip2, "DeletePortMapping", with(key("6000", "UDP"), remote...)...), 0)
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("the table has %q", got)
+	}
+}
+
+func TestIPv6Requester(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	wantCode(t, l.call(host6, ip2, "AddPortMapping", mapping(host6, "NewInternalClient", "")...), 606)
+	wantCode(t, l.call(host6, ip2, "AddPortMapping", mapping(hostA)...), 606)
+	wantCode(t, l.call(host6, ip2, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0"), 713)
+	if got := l.table(); len(got) != 0 {
+		t.Errorf("the table has %q", got)
+	}
+}
+
+func TestListing(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	ports := []string{"6002", "6000", "6001"}
+	for _, p := range ports {
+		wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, "NewExternalPort", p, "NewPortMappingDescription", "p"+p)...), 0)
+		wantCode(t, l.call(hostB, ip1, "AddPortMapping", mapping(hostB, "NewExternalPort", "7"+p[1:])...), 0)
+	}
+	t.Run("C20/index 0 to N", func(t *testing.T) {
+		for i, p := range append(ports, "") {
+			r := l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", strconv.Itoa(i))
+			if p == "" {
+				wantCode(t, r, 713)
+				continue
+			}
+			wantCode(t, r, 0)
+			leaseBetween(t, r, 3590, 3600)
+			delete(r.Out, "NewLeaseDuration")
+			want := map[string]string{
+				"NewRemoteHost": "", "NewExternalPort": p, "NewProtocol": "UDP", "NewInternalPort": "6000",
+				"NewInternalClient": "192.168.1.50", "NewEnabled": "1", "NewPortMappingDescription": "p" + p,
+			}
+			if diff := cmp.Diff(want, r.Out); diff != "" {
+				t.Errorf("entry %d (-want +got):\n%s", i, diff)
+			}
+		}
+		wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", "65535"), 713)
+	})
+	t.Run("C5 K7/others' entries", func(t *testing.T) {
+		wantCode(t, l.call(hostA, ip1, "GetSpecificPortMappingEntry", key("7000", "UDP")...), 714)
+		wantCode(t, l.call(hostA, ip2, "GetSpecificPortMappingEntry", key("7000", "UDP")...), 714)
+		wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", "3"), 713)
+		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("7000", "7002")...), 730)
+	})
+	t.Run("C26/list", func(t *testing.T) {
+		got := ported(list(t, l.call(hostA, ip2, "GetListOfPortMappings", span("1024", "65535")...)))
+		if diff := cmp.Diff([]string{"6000", "6001", "6002"}, got); diff != "" {
+			t.Errorf("ports (-want +got):\n%s", diff)
+		}
+		got = ported(list(t, l.call(hostA, ip2, "GetListOfPortMappings", span("6001", "6002", "NewNumberOfPorts", "1")...)))
+		if diff := cmp.Diff([]string{"6001"}, got); diff != "" {
+			t.Errorf("ports (-want +got):\n%s", diff)
+		}
+		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("1024", "65535", "NewProtocol", "TCP")...), 730)
+	})
+	t.Run("C28/start above end", func(t *testing.T) {
+		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("7000", "6000")...), 733)
+		wantCode(t, l.call(hostA, ip2, "DeletePortMappingRange", spanOnly("7000", "6000")...), 733)
+	})
+	t.Run("C29/nothing in range", func(t *testing.T) {
+		for _, r := range [][2]string{{"20000", "30000"}, {"0", "0"}} {
+			wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span(r[0], r[1])...), 730)
+			wantCode(t, l.call(hostA, ip2, "DeletePortMappingRange", spanOnly(r[0], r[1])...), 730)
+		}
+	})
+	t.Run("B7/protocol", func(t *testing.T) {
+		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("0", "65535", "NewProtocol", "ICMP")...), 601)
+		wantCode(t, l.call(hostA, ip2, "DeletePortMappingRange", with(spanOnly("0", "65535"), "NewProtocol", "ICMP")...), 601)
+	})
+	if n := len(l.table()); n != 6 {
+		t.Errorf("%d mappings left", n)
+	}
+}
+
+func span(first, last string, pairs ...string) []string {
+	return with(append(spanOnly(first, last), "NewNumberOfPorts", "0"), pairs...)
+}
+
+func spanOnly(first, last string) []string {
+	return []string{"NewStartPort", first, "NewEndPort", last, "NewProtocol", "UDP", "NewManage", "1"}
+}
+
+// listEntry is a row of the port list, fields in the order of the document.
+type listEntry struct {
+	Fields []struct {
+		XMLName xml.Name
+		Value   string `xml:",chardata"`
+	} `xml:",any"`
+}
+
+func (e listEntry) get(name string) string {
+	for _, f := range e.Fields {
+		if f.XMLName.Local == name {
+			return f.Value
+		}
+	}
+	return "(missing)"
+}
+
+func list(t testing.TB, r reply) []listEntry {
+	t.Helper()
+	wantCode(t, r, 0)
+	const ns = "urn:schemas-upnp-org:gw:WANIPConnection"
+	var doc struct {
+		XMLName xml.Name
+		Entries []listEntry `xml:"urn:schemas-upnp-org:gw:WANIPConnection PortMappingEntry"`
+	}
+	if err := xml.Unmarshal([]byte(r.Out["NewPortListing"]), &doc); err != nil {
+		t.Fatalf("%v in %q", err, r.Out["NewPortListing"])
+	}
+	if doc.XMLName != (xml.Name{Space: ns, Local: "PortMappingList"}) {
+		t.Errorf("list element %v", doc.XMLName)
+	}
+	for _, e := range doc.Entries {
+		var names []string
+		for _, f := range e.Fields {
+			if f.XMLName.Space != ns {
+				t.Errorf("%s has namespace %q", f.XMLName.Local, f.XMLName.Space)
+			}
+			names = append(names, f.XMLName.Local)
+		}
+		want := []string{
+			"NewRemoteHost", "NewExternalPort", "NewProtocol", "NewInternalPort",
+			"NewInternalClient", "NewEnabled", "NewDescription", "NewLeaseTime",
+		}
+		if diff := cmp.Diff(want, names); diff != "" {
+			t.Errorf("fields (-want +got):\n%s", diff)
+		}
+	}
+	return doc.Entries
+}
+
+func ported(entries []listEntry) []string {
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.get("NewExternalPort"))
+	}
+	return all
+}
+
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	for _, service := range []string{ip1, ip2} {
+		l := start(t)
+		wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA)...), 0)
+		t.Run("C3/another's "+service, func(t *testing.T) {
+			want := map[string]int{ip1: 714, ip2: 606}[service]
+			wantCode(t, l.call(hostB, service, "DeletePortMapping", key("6000", "UDP")...), want)
+			wantCode(t, l.call(hostB, ip2, "DeletePortMappingRange", spanOnly("0", "65535")...), 730)
+			if n := len(l.table()); n != 1 {
+				t.Errorf("%d mappings", n)
+			}
+		})
+		t.Run("C22/own "+service, func(t *testing.T) {
+			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("6000", "TCP")...), 714)
+			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("0", "UDP")...), 714)
+			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("*", "UDP")...), 714)
+			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("6000", "UDP")...), 0)
+			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("6000", "UDP")...), 714)
+			if got := l.table(); len(got) != 0 {
+				t.Errorf("the table has %q", got)
+			}
+		})
+	}
+	t.Run("C3/range takes only own", func(t *testing.T) {
+		l := start(t)
+		for i := range 3 {
+			wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, "NewExternalPort", fmt.Sprint(6000+2*i))...), 0)
+			wantCode(t, l.call(hostB, ip1, "AddPortMapping", mapping(hostB, "NewExternalPort", fmt.Sprint(6001+2*i))...), 0)
+		}
+		wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, "NewProtocol", "TCP")...), 0)
+		wantCode(t, l.call(hostA, ip2, "DeletePortMappingRange", spanOnly("0", "6003")...), 0)
+		want := []string{
+			"tcp 6000 -> 192.168.1.50:6000", "udp 6001 -> 192.168.1.60:6000", "udp 6003 -> 192.168.1.60:6000",
+			"udp 6004 -> 192.168.1.50:6000", "udp 6005 -> 192.168.1.60:6000",
+		}
+		if diff := cmp.Diff(want, l.table()); diff != "" {
+			t.Errorf("table (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestDescriptions(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	long := strings.Repeat("ä", 128)
+	for id, want := range map[string]string{
+		"C25":                `a<b>&"c'`,
+		"C4/NAT-PMP":         "NAT-PMP 7 tcp",
+		"C12/line break":     "x\nTCP:22:192.168.1.20:22:0:y",
+		"C12/CR":             "x\r\ny\tz",
+		"G11/shell":          "`touch c` $(touch c) ;|& %n%s '\"",
+		"G11/right to left":  "a\u202eb\u00ff",
+		"G13/nested":         "]]>&lt;/p:NewDescription&gt;</p:PortMappingList>",
+		"256 bytes":          long,
+		"blanks are not cut": "  x ",
+	} {
+		t.Run(id, func(t *testing.T) {
+			wantCode(t, l.call(hostA, ip2, "AddPortMapping", mapping(hostA, "NewPortMappingDescription", want)...), 0)
+			for where, got := range map[string]string{
+				"specific": l.call(hostA, ip2, "GetSpecificPortMappingEntry", key("6000", "UDP")...).Out["NewPortMappingDescription"],
+				"generic":  l.call(hostA, ip2, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0").Out["NewPortMappingDescription"],
+				"list":     list(t, l.call(hostA, ip2, "GetListOfPortMappings", span("6000", "6000")...))[0].get("NewDescription"),
+			} {
+				if got != want {
+					t.Errorf("%s: %q, want %q", where, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestLargeList(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	nasty := strings.Repeat(`<>&"`, 64)
+	for i := range 200 {
+		r := portmap.Request{
+			Client: hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000 + i),
+			Exact: true, Description: nasty,
+		}
+		if _, err := l.engine.Map(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// parseReply checks the size of each reply.
+	first, seen := 6000, []string(nil)
+	for {
+		r := l.call(hostA, ip2, "GetListOfPortMappings", span(strconv.Itoa(first), "65535")...)
+		if r.Code == 730 {
+			break
+		}
+		entries := list(t, r)
+		if len(entries) == 0 {
+			t.Fatal("G13: an empty list")
+		}
+		for _, e := range entries {
+			if e.get("NewDescription") != nasty {
+				t.Fatalf("description %q", e.get("NewDescription"))
+			}
+		}
+		seen = append(seen, ported(entries)...)
+		first, _ = strconv.Atoi(seen[len(seen)-1])
+		first++
+	}
+	if len(seen) != 200 || !slices.IsSorted(seen) {
+		t.Errorf("G13: %d entries", len(seen))
+	}
+}
+
+func TestOtherLanguagesEntries(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	c := hostA.client
+	c.Via = portmap.ViaPCP
+	r := portmap.Request{
+		Client: c, Transport: portmap.TCP, Internal: addrPort(hostA, 8333), External: external(8333),
+		Lifetime: time.Hour, Nonce: portmap.Nonce{'s', 'e', 'c', 'r', 'e', 't'}, Description: "bad \x00\xff bytes",
+		Remotes: []portmap.Remote{{Prefix: prefix("198.51.100.0/24")}, {Prefix: prefix("203.0.113.9/32"), Port: 53}},
+	}
+	if _, err := l.engine.Map(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	got := l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0")
+	wantCode(t, got, 0)
+	leaseBetween(t, got, 3590, 3600)
+	delete(got.Out, "NewLeaseDuration")
+	want := map[string]string{
+		"NewRemoteHost": "198.51.100.0/24,203.0.113.9:53", "NewExternalPort": "8333", "NewProtocol": "TCP", "NewInternalPort": "8333",
+		"NewInternalClient": "192.168.1.50", "NewEnabled": "1", "NewPortMappingDescription": "bad \ufffd\ufffd bytes",
+	}
+	if diff := cmp.Diff(want, got.Out); diff != "" {
+		t.Errorf("C5: entry (-want +got):\n%s", diff)
+	}
+}

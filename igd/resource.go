@@ -1,0 +1,127 @@
+package igd
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"portcullis/httpd"
+	"portcullis/portmap"
+)
+
+// resource is what one path leads to.
+type resource struct {
+	allow string // the methods, as the Allow header lists them
+	serve func(*Front, http.ResponseWriter, *http.Request, portmap.Client)
+}
+
+// The files of a service under its directory.
+const (
+	scpdFile    = "scpd.xml"
+	controlFile = "control"
+	eventFile   = "event"
+)
+
+const (
+	readMethods    = "GET, HEAD"
+	controlMethods = "POST"
+	eventMethods   = "SUBSCRIBE, UNSUBSCRIBE"
+)
+
+func (d *Device) rootPath(igd int) string { return d.base + "/" + digit(igd) + "/root.xml" }
+
+// path gives the URL of a service's file, absolute, because some clients do not
+// resolve relative ones against the document's own directory. The two versions
+// of the gateway have URLs of their own, so that each description stays
+// consistent in itself and events fit it.
+func (d *Device) path(igd int, s *service, file string) string {
+	return d.base + "/" + digit(igd) + "/" + s.name + "/" + file
+}
+
+// layout is the table of all paths. What is not in it does not exist.
+func (d *Device) layout() (map[string]resource, uint32) {
+	docs, configID := d.documents()
+	all := make(map[string]resource)
+	for path, doc := range docs {
+		all[path] = resource{readMethods, func(_ *Front, w http.ResponseWriter, r *http.Request, _ portmap.Client) {
+			if r.Header.Get("Accept-Language") != "" { // UDA 1.1 section 2.11 wants an answer to it
+				w.Header().Set("Content-Language", "en")
+			}
+			httpd.WriteXML(w, http.StatusOK, doc)
+		}}
+	}
+	for _, igd := range igdVersions {
+		for _, s := range d.services {
+			if !s.offered(igd) {
+				continue
+			}
+			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(f *Front, w http.ResponseWriter, r *http.Request, c portmap.Client) {
+				f.control(w, r, s, view{d, c, igd})
+			}}
+			if d.notifier != nil {
+				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(f *Front, w http.ResponseWriter, r *http.Request, c portmap.Client) {
+					f.event(w, r, s, view{d, c, igd})
+				}}
+			}
+		}
+	}
+	return all, configID
+}
+
+// Front is the device as one LAN interface sees it. It is the http.Handler to
+// stand behind httpd's guard.
+type Front struct {
+	device *Device
+	iface  string
+	addr   netip.AddrPort
+}
+
+// On gives the front for a LAN interface whose server listens on addr.
+func (d *Device) On(iface string, addr netip.AddrPort) *Front {
+	return &Front{device: d, iface: iface, addr: addr}
+}
+
+// Location is the URL of the description for clients that searched for this
+// version of a gateway, 1 or 2; other versions give that of the nearest.
+func (f *Front) Location(version int) string {
+	version = min(max(version, igdVersions[0]), igdVersions[len(igdVersions)-1])
+	return "http://" + f.addr.String() + f.device.rootPath(version)
+}
+
+// ServeHTTP finds the resource by the request target as it was sent: nothing is
+// decoded, cleaned or redirected (abuse case G9). Who cannot be identified as a
+// host of this LAN is refused before anything is told.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	client, ok := f.identify(r)
+	if !ok {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	found, ok := f.device.resources[r.RequestURI]
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if !slices.Contains(strings.Split(found.allow, ", "), r.Method) {
+		w.Header().Set("Allow", found.allow)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	found.serve(f, w, r, client)
+}
+
+// identify goes by the socket's peer, never by anything the client wrote.
+func (f *Front) identify(r *http.Request) (portmap.Client, bool) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return portmap.Client{}, false
+	}
+	client, err := f.device.identify(f.iface, peer.Addr().Unmap())
+	if err != nil {
+		f.device.log.Debug("client not identified", "interface", f.iface, "client", peer.Addr(), "err", err)
+		return portmap.Client{}, false
+	}
+	client.Via = portmap.ViaUPnP
+	return client, true
+}

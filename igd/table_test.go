@@ -1,0 +1,104 @@
+package igd
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"portcullis/portmap"
+)
+
+type noMapper struct{}
+
+func (noMapper) Map(context.Context, portmap.Request) (portmap.Mapping, error) {
+	return portmap.Mapping{}, nil
+}
+
+func (noMapper) Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error) { return nil, nil }
+func (noMapper) Snapshot() *portmap.Table                                           { return portmap.NewTable() }
+
+type noWAN struct{}
+
+func (noWAN) Status() WANStatus { return WANStatus{} }
+
+func noIdentify(string, netip.Addr) (portmap.Client, error) { return portmap.Client{}, nil }
+
+func buildDevice(t *testing.T, root *device) *Device {
+	t.Helper()
+	d, err := build(Config{
+		Mapper: noMapper{}, WAN: noWAN{}, Identify: noIdentify,
+		UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", Path: "p", Log: slog.New(slog.DiscardHandler),
+	}, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestServiceOfVersion2 adds a service that only gateways of version 2 have, as
+// one entry of the table, and looks where it shows.
+func TestServiceOfVersion2(t *testing.T) {
+	t.Parallel()
+	root := tree()
+	c := root.embedded.embedded
+	c.services = append(c.services, &service{name: "WANNew", id: "WANNew1", latest: 1, igd: 2})
+	d := buildDevice(t, root)
+	for version, want := range map[int]bool{1: false, 2: true} {
+		if got := strings.Contains(d.rootDocument(version), "WANNew:1"); got != want {
+			t.Errorf("description of version %d has it: %v", version, got)
+		}
+		if _, got := d.resources[d.path(version, c.services[2], controlFile)]; got != want {
+			t.Errorf("version %d controls it: %v", version, got)
+		}
+	}
+	targets := d.Targets()
+	want := Target{Type: servicePrefix + "WANNew", MaxVersion: 1, UUID: d.uuid(2), Tree: 2}
+	if got := targets[len(targets)-1]; got != want {
+		t.Errorf("discovery has %+v, want %+v", got, want)
+	}
+}
+
+// TestTable looks for slips that the documents cannot show.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	for _, s := range buildDevice(t, tree()).services {
+		for _, a := range s.actions {
+			if a.do == nil {
+				t.Errorf("%s: %s does nothing", s.name, a.name)
+			}
+			for _, arg := range append(append([]argument(nil), a.in...), a.out...) {
+				v := s.variable(arg.variable)
+				if v == nil || v.since > max(1, a.since) {
+					t.Errorf("%s: %s of %s relates to no variable of its version", s.name, arg.name, a.name)
+				}
+			}
+		}
+		for _, v := range s.variables {
+			if needs := v.evented != never || v.queried; needs != (v.value != nil) {
+				t.Errorf("%s: %s has a value: %v", s.name, v.name, v.value != nil)
+			}
+		}
+	}
+}
+
+// TestWithoutNotifier: what is announced is what works, so without eventing no
+// event URL is announced and no variable is evented.
+func TestWithoutNotifier(t *testing.T) {
+	t.Parallel()
+	d := buildDevice(t, tree())
+	for _, igd := range igdVersions {
+		if doc := d.rootDocument(igd); !strings.Contains(doc, "<eventSubURL></eventSubURL>") || strings.Contains(doc, "/"+eventFile+"<") {
+			t.Errorf("version %d announces an event URL", igd)
+		}
+		for _, s := range d.services {
+			if strings.Contains(d.serviceDocument(s, igd), `sendEvents="yes"`) {
+				t.Errorf("version %d of %s announces events", igd, s.name)
+			}
+			if _, there := d.resources[d.path(igd, s, eventFile)]; there {
+				t.Errorf("version %d of %s has an event URL", igd, s.name)
+			}
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package igd
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// WANStatus is what the gateway tells about its connection to the Internet.
+type WANStatus struct {
+	External        netip.Addr // IPv4; zero while unknown, and where it cannot be reached and the owner did not allow that
+	Up              bool       // the connection is there: link and address
+	Since           time.Time  // when it came up; carries a monotonic reading
+	LinkUp          bool       // the interface has carrier
+	RateUp          uint64     // of the link, bits a second; 0: not known
+	RateDown        uint64
+	BytesSent       uint64 // counters of the WAN interface
+	BytesReceived   uint64
+	PacketsSent     uint64
+	PacketsReceived uint64
+}
+
+// view is the state of the gateway as one client may see it: nobody sees the
+// mappings of another (abuse cases C5 and K7).
+type view struct {
+	device *Device
+	client portmap.Client
+	igd    int // the version of the gateway that the client was shown
+}
+
+// own gives the client's IPv4 mappings. What an IPv6 address owns are pinholes,
+// which this list does not show.
+func (v view) own() portmap.List {
+	if !v.client.Addr.Is4() {
+		return portmap.List{}
+	}
+	return v.device.mapper.Snapshot().Of(v.client.Owner())
+}
+
+func (v view) connectionStatus() string {
+	if v.device.wan.Status().Up {
+		return connected
+	}
+	return disconnected
+}
+
+// externalAddress is empty while there is none: WANIPConnection:2 section
+// 2.3.10 wants that, and "0.0.0.0" would pass for an address (abuse case K10).
+func (v view) externalAddress() string {
+	if a := v.device.wan.Status().External; a.Is4() && !a.IsUnspecified() {
+		return a.String()
+	}
+	return ""
+}
+
+func (v view) linkStatus() string {
+	if v.device.wan.Status().LinkUp {
+		return linkUp
+	}
+	return linkDown
+}
+
+func (v view) entries() string {
+	return strconv.Itoa(min(v.own().Len(), math.MaxUint16))
+}
+
+// systemUpdateID counts the changes of the whole table, modulo 2^32.
+func (v view) systemUpdateID() string {
+	return strconv.FormatUint(v.device.mapper.Snapshot().Revision()&math.MaxUint32, 10)
+}
+
+// defaultConnection names the one connection in the terms of the description
+// that the client was shown (the digest's section 3D).
+func (v view) defaultConnection() string {
+	return v.device.udns[2] + ":WANConnectionDevice:" + digit(v.igd) + "," + serviceIDPrefix + "WANIPConn1"
+}
