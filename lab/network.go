@@ -200,3 +200,6 @@ func route(h *Host, name string, to netip.Prefix, via netip.Addr) error {
 	}
 	return nil
 }
+
+// Hosts lists the machines, the gateway first.
+func (n *Network) Hosts() []*Host { return n.order }

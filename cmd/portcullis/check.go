@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"portcullis/config"
+	"portcullis/policy"
+)
+
+// defaultConfig is read when it is there and --config is not given.
+const defaultConfig = "/etc/portcullis/portcullis.toml"
+
+// loadConfig reads the configuration, and says from where. A file that was
+// named must be there; without the default file the defaults hold.
+func loadConfig(path string) (config.Config, string, error) {
+	if path != "" {
+		c, err := config.Load(path, checkRule)
+		return c, path, err
+	}
+	c, err := config.Load(defaultConfig, checkRule)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config.Default(), "no file, the defaults hold", nil
+	}
+	return c, defaultConfig, err
+}
+
+func runCheck(_ context.Context, e env, args []string) error {
+	f := flags(e, "check")
+	path := f.String("config", "", "configuration file")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return errUsage
+	}
+	c, from, err := loadConfig(*path)
+	if err != nil {
+		return err
+	}
+	if _, err := policy.New(policyConfig(c)); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	_, err = fmt.Fprintf(e.out, "# %s\n%s", from, config.Effective(c))
+	return err
+}

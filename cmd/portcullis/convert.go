@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/netif"
+	"portcullis/policy"
+)
+
+// policyConfig gives the policy its part of the configuration.
+func policyConfig(c config.Config) policy.Config {
+	p := policy.Config{
+		Default:           c.Policy.Default,
+		MappingsPerClient: c.Limits.MappingsPerClient,
+		Mappings:          c.Limits.Mappings,
+		GrantsPerSecond:   float64(c.Limits.GrantsPerSecond),
+	}
+	for _, r := range c.Rules {
+		p.Rules = append(p.Rules, policyRule(r))
+	}
+	return p
+}
+
+func policyRule(r config.Rule) policy.Rule {
+	rule := policy.Rule{
+		Name:        r.Name,
+		Action:      r.Action,
+		External:    r.ExternalPorts,
+		Internal:    r.InternalPorts,
+		Transports:  r.Protocols,
+		Via:         r.Via,
+		Description: r.Description,
+		MaxLifetime: r.MaxLifetime,
+		MaxMappings: r.MaxMappings,
+	}
+	for _, c := range r.Clients {
+		rule.Clients = append(rule.Clients, policy.ClientMatch{MAC: c.MAC, Prefix: c.Prefix, Host: c.Host, Interface: c.Interface})
+	}
+	return rule
+}
+
+// checkRule tells the configuration what only the policy knows: whether a rule
+// tries to open what no rule can. Names of hosts are not known yet in this
+// version, so a rule that goes by one would never match: refused, not ignored.
+func checkRule(r config.Rule) error {
+	for _, c := range r.Clients {
+		if c.Kind == config.ByHost {
+			return fmt.Errorf("client %q: host names are not available in this version; a MAC, a CIDR prefix or \"iface:NAME\" is allowed", c)
+		}
+	}
+	return policyRule(r).Check()
+}
+
+// settings gives netif what the owner said about interfaces.
+func settings(c config.Config) netif.Settings {
+	return netif.Settings{
+		LAN:           c.LAN.Interfaces,
+		ExtraPrefixes: c.LAN.ExtraPrefixes,
+		WAN:           c.WAN.Interface,
+		WAN6:          c.WAN.Interface6,
+		ExternalIP:    c.WAN.ExternalIP,
+		AllowPrivate:  c.WAN.AllowPrivateAddress,
+	}
+}
+
+// servicePorts are those that must never be reached from outside: discovery,
+// and PCP's, which is guarded already though it is not served yet.
+var servicePorts = []uint16{1900, 5351}
+
+// firewallGateway gives the rules what they must know of the network.
+func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
+	g := firewall.Gateway{
+		ServiceTCP:  []uint16{c.UPnP.HTTPPort},
+		ServiceUDP:  servicePorts,
+		AcceptChain: c.Firewall.AcceptChain.String(),
+	}
+	if r.WAN.Name != "" && !r.WAN.Refused {
+		g.WAN = []firewall.Uplink{{Interface: r.WAN.Name, Addrs: onlyIPv4(r.WAN.Addrs)}}
+	}
+	for _, l := range r.LAN {
+		g.LAN = append(g.LAN, l.Name)
+		g.LANPrefixes = append(g.LANPrefixes, l.Prefixes...)
+	}
+	return g
+}
+
+func onlyIPv4(addrs []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a.Is4() {
+			out = append(out, a)
+		}
+	}
+	return out
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"portcullis/netif"
+	"portcullis/portmap"
+)
+
+// gateway is the engine's view of the machine, made of what netif reads and of
+// what the firewall knows of the owner's own rules.
+type gateway struct {
+	view      atomic.Pointer[portmap.View]
+	roles     atomic.Pointer[netif.Roles]
+	listening *netif.ListeningCache
+	forwarded func(ctx context.Context, tr portmap.Transport, port uint16) (where string, err error)
+}
+
+// View gives the network as it is now.
+func (g *gateway) View() *portmap.View { return g.view.Load() }
+
+// InUse says whether a service of the gateway, or a rule of its owner, has the
+// external port already (abuse case B8).
+func (g *gateway) InUse(ctx context.Context, tr portmap.Transport, port uint16) (string, error) {
+	ports, err := g.listening.Get(ctx)
+	if err != nil {
+		return "", fmt.Errorf("list the gateway's own services: %w", err)
+	}
+	if l, conflict := ports.Conflicts(uint8(tr), port, g.roles.Load().WAN); conflict {
+		return fmt.Sprintf("the gateway itself listens on %s", netip.AddrPortFrom(l.Addr, l.Port)), nil
+	}
+	return g.forwarded(ctx, tr, port)
+}
+
+// set publishes what the network looks like now.
+func (g *gateway) set(s netif.State, r netif.Roles) {
+	g.roles.Store(&r)
+	v := &portmap.View{
+		WAN:      r.WAN.Name,
+		WANUp:    r.WAN.Up,
+		External: r.WAN.External,
+		Private:  r.WAN.Refused,
+		LAN:      make(map[string]portmap.LAN, len(r.LAN)),
+		Local:    make(map[netip.Addr]struct{}),
+		WANAddrs: r.WAN.Addrs,
+	}
+	for _, l := range r.LAN {
+		v.LAN[l.Name] = portmap.LAN{Prefixes: l.Prefixes, Addrs: l.Addrs}
+	}
+	for _, a := range s.Local() {
+		v.Local[a] = struct{}{}
+	}
+	g.view.Store(v)
+}

@@ -1,0 +1,120 @@
+// Portcullis opens ports on a Linux gateway for the programs behind it, when
+// its owner's policy permits: UPnP IGD in front, nftables behind.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes (design: section 4).
+const (
+	exitDone    = 0
+	exitRefused = 1
+	exitUsage   = 2
+)
+
+// errUsage marks a wrong call; what is wrong has been printed already.
+var errUsage = errors.New("usage")
+
+// env is where a command reads and writes.
+type env struct {
+	out, err io.Writer
+}
+
+type command struct {
+	name  string
+	does  string
+	usage string
+	run   func(ctx context.Context, e env, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		{"run", "the daemon, in the foreground", "[--config FILE]", runDaemon},
+		{"lab", "play a home network in throwaway namespaces", "[--keep] [--json]", runLab},
+		{"check", "validate the configuration and print what holds", "[--config FILE]", runCheck},
+		{"status", "how the running daemon is", "[--config FILE] [--json]", runStatus},
+		{"list", "the mappings that are open", "[--config FILE] [--json]", runList},
+		{"delete", "close mappings", "[--config FILE] [--json] ID... | tcp|udp PORT | --all", runDelete},
+		{"version", "version, Go, build", "[--json]", runVersion},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, env{os.Stdout, os.Stderr}, os.Args[1:]))
+}
+
+func run(ctx context.Context, e env, args []string) int {
+	if len(args) == 0 {
+		usage(e.err)
+		return exitUsage
+	}
+	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(e.out)
+		return exitDone
+	}
+	for _, c := range commands() {
+		if c.name == args[0] {
+			return c.call(ctx, e, args[1:])
+		}
+	}
+	fmt.Fprintf(e.err, "portcullis: there is no command %q\n\n", args[0])
+	usage(e.err)
+	return exitUsage
+}
+
+func (c command) call(ctx context.Context, e env, args []string) int {
+	err := c.run(ctx, e, args)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, flag.ErrHelp):
+		return exitDone
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(e.err, "usage: portcullis %s %s\n", c.name, c.usage)
+		return exitUsage
+	}
+	fmt.Fprintf(e.err, "portcullis: %v\n", err)
+	return exitRefused
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "Portcullis opens ports on this gateway for the programs behind it, when its owner permits.\n\nusage: portcullis COMMAND\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-8s %s\n           portcullis %s %s\n", c.name, c.does, c.name, c.usage)
+	}
+}
+
+// flags gives a flag set that reports to e; parse it with parseFlags.
+func flags(e env, name string) *flag.FlagSet {
+	f := flag.NewFlagSet(name, flag.ContinueOnError)
+	f.SetOutput(e.err)
+	f.Usage = func() {
+		for _, c := range commands() {
+			if c.name == name {
+				fmt.Fprintf(e.err, "usage: portcullis %s %s\n", c.name, c.usage)
+			}
+		}
+		f.PrintDefaults()
+	}
+	return f
+}
+
+func parseFlags(f *flag.FlagSet, args []string) error {
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return errUsage
+	}
+	return nil
+}

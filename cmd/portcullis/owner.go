@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"portcullis/control"
+)
+
+// talk is what all commands have in common that speak to the daemon.
+type talk struct {
+	config string
+	asJSON bool
+	client *control.Client
+	args   []string
+}
+
+func newTalk(e env, name string, args []string, more func(*flag.FlagSet)) (*talk, error) {
+	t := &talk{}
+	f := flags(e, name)
+	f.StringVar(&t.config, "config", "", "configuration file, where the daemon's socket is named")
+	f.BoolVar(&t.asJSON, "json", false, "print JSON")
+	if more != nil {
+		more(f)
+	}
+	if err := parseFlags(f, args); err != nil {
+		return nil, err
+	}
+	t.args = f.Args()
+	c, _, err := loadConfig(t.config)
+	if err != nil {
+		return nil, err
+	}
+	t.client = control.NewClient(c.Control.Socket)
+	return t, nil
+}
+
+func runStatus(ctx context.Context, e env, args []string) error {
+	t, err := newTalk(e, "status", args, nil)
+	if err != nil {
+		return err
+	}
+	if len(t.args) > 0 {
+		return errUsage
+	}
+	s, err := t.client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if t.asJSON {
+		return printJSON(e.out, s)
+	}
+	return printStatus(e.out, s)
+}
+
+func printStatus(out io.Writer, s control.Status) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "version\t%s, up %s\n", s.Version, time.Duration(s.Uptime)*time.Second)
+	fmt.Fprintf(w, "WAN\t%s\n", wanLine(s.WAN))
+	for _, l := range s.LAN {
+		fmt.Fprintf(w, "LAN\t%s %s\n", l.Interface, strings.Join(l.Prefixes, ", "))
+	}
+	fmt.Fprintf(w, "mappings\t%d, pinholes %d, refused %d\n", s.Mappings, s.Pinholes, s.Denied)
+	fmt.Fprintf(w, "firewall\t%s, repaired %d times\n", s.Firewall.Backend, s.Firewall.DriftRepaired)
+	return w.Flush()
+}
+
+func wanLine(w control.WAN) string {
+	switch {
+	case w.Interface == "":
+		return "none yet"
+	case !w.Up:
+		return w.Interface + ", down or without an address"
+	case w.Private:
+		return w.Interface + ", its address is private: nobody on the Internet can reach it"
+	}
+	return w.Interface + " " + w.ExternalIP
+}
+
+func runList(ctx context.Context, e env, args []string) error {
+	t, err := newTalk(e, "list", args, nil)
+	if err != nil {
+		return err
+	}
+	if len(t.args) > 0 {
+		return errUsage
+	}
+	list, err := t.client.Mappings(ctx)
+	if err != nil {
+		return err
+	}
+	return t.print(e.out, list)
+}
+
+func (t *talk) print(out io.Writer, list []control.Mapping) error {
+	if t.asJSON {
+		return printJSON(out, list)
+	}
+	return printMappings(out, list)
+}
+
+func printMappings(out io.Writer, list []control.Mapping) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tPORT\tLEADS TO\tFROM\tVIA\tENDS IN\tPACKETS\tDESCRIPTION")
+	for _, m := range list {
+		from := m.Remote
+		if from == "" {
+			from = "anyone"
+		}
+		if !m.Enabled {
+			from = "nobody (disabled)"
+		}
+		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%d\t%s\n", m.ID, m.ExternalPort, m.Protocol,
+			m.InternalIP, m.InternalPort, from, m.Via, endsIn(m.ExpiresIn), m.Packets, printable(m.Description))
+	}
+	return w.Flush()
+}
+
+func endsIn(seconds int64) string {
+	if seconds == 0 {
+		return "never"
+	}
+	return (time.Duration(seconds) * time.Second).String()
+}
+
+// printable keeps a client's text from playing with the owner's terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+func runDelete(ctx context.Context, e env, args []string) error {
+	var all bool
+	t, err := newTalk(e, "delete", args, func(f *flag.FlagSet) {
+		f.BoolVar(&all, "all", false, "close everything")
+	})
+	if err != nil {
+		return err
+	}
+	wanted, err := deletions(all, t.args)
+	if err != nil {
+		fmt.Fprintf(e.err, "portcullis: %v\n", err)
+		return errUsage
+	}
+	gone := []control.Mapping{}
+	var failed []error
+	for _, d := range wanted {
+		some, err := t.client.Delete(ctx, d)
+		if err != nil {
+			failed = append(failed, err)
+		}
+		gone = append(gone, some...)
+	}
+	if len(gone) > 0 || t.asJSON {
+		if err := t.print(e.out, gone); err != nil {
+			return err
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// deletions reads "--all", "tcp|udp PORT", or a list of ids.
+func deletions(all bool, args []string) ([]control.Deletion, error) {
+	switch {
+	case all && len(args) == 0:
+		return []control.Deletion{{All: true}}, nil
+	case all:
+		return nil, errors.New("--all takes no further arguments")
+	case len(args) == 0:
+		return nil, errors.New("nothing named")
+	case len(args) == 2 && (args[0] == "tcp" || args[0] == "udp"):
+		port, err := strconv.ParseUint(args[1], 10, 16)
+		if err != nil || port == 0 {
+			return nil, fmt.Errorf("port %q; 1 to 65535 are allowed", args[1])
+		}
+		return []control.Deletion{{Protocol: args[0], Port: uint16(port)}}, nil
+	}
+	list := make([]control.Deletion, len(args))
+	for i, a := range args {
+		id, err := strconv.ParseUint(a, 10, 64)
+		if err != nil || id == 0 {
+			return nil, fmt.Errorf("%q is no id; `portcullis list` shows them", a)
+		}
+		list[i] = control.Deletion{ID: id}
+	}
+	return list, nil
+}

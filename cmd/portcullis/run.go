@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"portcullis/config"
+	"portcullis/control"
+	"portcullis/firewall/nft"
+	"portcullis/netif"
+	"portcullis/policy"
+	"portcullis/portmap"
+)
+
+// closeTimeout bounds the last transaction of a clean stop.
+const closeTimeout = 10 * time.Second
+
+func runDaemon(ctx context.Context, e env, args []string) error {
+	f := flags(e, "run")
+	path := f.String("config", "", "configuration file")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return errUsage
+	}
+	c, from, err := loadConfig(*path)
+	if err != nil {
+		return err
+	}
+	log := newLogger(e.err, c.Log)
+	log.Info("starting", "version", version, "configuration", from)
+	return (&gate{cfg: c, log: log, started: time.Now()}).run(ctx)
+}
+
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.Level}
+	if c.JSON {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// gate is the daemon: every room, wired.
+type gate struct {
+	cfg     config.Config
+	log     *slog.Logger
+	started time.Time
+
+	kernel   *netif.Kernel
+	network  *gateway
+	firewall *nft.Backend
+	engine   *portmap.Engine
+	control  *control.Server
+	upnp     *upnp // nil: switched off
+	drift    atomic.Uint64
+}
+
+// run serves until ctx ends, and leaves nothing behind. What faces the LAN ends
+// first, then the engine, then the kernel is cleared.
+func (g *gate) run(ctx context.Context) (err error) {
+	state, roles, err := g.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer g.kernel.Close()
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, g.firewall.Close(closing, g.cfg.Firewall.KeepOnStop))
+	}()
+	if err := g.build(); err != nil {
+		return err
+	}
+	socket, err := control.Listen(g.cfg.Control.Socket, g.cfg.Control.Group)
+	if err != nil {
+		return err
+	}
+	if err := g.configure(ctx, state, roles); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	engine := new(errgroup.Group)
+	engine.Go(func() error { return g.engine.Run(inner) })
+	engine.Go(func() error { return newEventLog(g.log).run(inner, g.engine.Watch(256)) })
+
+	front, frontCtx := errgroup.WithContext(ctx)
+	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
+	if g.upnp != nil {
+		front.Go(func() error { return g.upnp.run(frontCtx) })
+		if err := g.upnp.follow(frontCtx, roles.LAN); err != nil {
+			front.Go(func() error { return err }) // a port that is taken at the start is fatal
+		}
+	}
+	front.Go(func() error {
+		return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
+	})
+	if frontCtx.Err() == nil {
+		g.log.Info("ready")
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+			g.log.Warn("sd_notify failed", "error", err)
+		}
+	}
+	err = front.Wait()
+	stopInner()
+	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, engine.Wait()))
+	g.log.Info("stopped")
+	return err
+}
+
+// unlessStopped forgets the error that a context's end makes.
+func unlessStopped(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// open reads the network and opens the firewall; a machine that cannot be a
+// gate is told why here.
+func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
+	var err error
+	if g.kernel, err = netif.Open(g.log); err != nil {
+		return netif.State{}, netif.Roles{}, fmt.Errorf("read the network: %w", err)
+	}
+	state, roles, err := g.look(ctx)
+	if err != nil {
+		g.kernel.Close()
+		return state, roles, err
+	}
+	for _, why := range roles.Why {
+		g.log.Info("network", "choice", why)
+	}
+	if forwards, err := g.kernel.Forwarding(); err == nil && !forwards {
+		g.log.Warn("IPv4 forwarding is off, so no mapped packet can pass; set net.ipv4.ip_forward=1")
+	}
+	if g.firewall, err = nft.Open(ctx, nft.Config{Log: g.log}); err != nil {
+		g.kernel.Close()
+		return state, roles, err
+	}
+	return state, roles, nil
+}
+
+func (g *gate) look(ctx context.Context) (netif.State, netif.Roles, error) {
+	state, err := g.kernel.Read(ctx)
+	if err != nil {
+		return state, netif.Roles{}, fmt.Errorf("read the network: %w", err)
+	}
+	roles, err := netif.Choose(state, settings(g.cfg))
+	return state, roles, err
+}
+
+// build makes the rooms that need no network yet.
+func (g *gate) build() error {
+	decide, err := policy.New(policyConfig(g.cfg))
+	if err != nil {
+		return err
+	}
+	g.network = &gateway{
+		listening: netif.NewListeningCache(g.kernel.Listening),
+		forwarded: (&forwards{read: g.firewall.Forwarded}).inUse,
+	}
+	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
+		Policy: decide, Firewall: g.firewall, Gateway: g.network,
+		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min,
+	})
+	if err != nil {
+		return err
+	}
+	g.control, err = control.New(control.Config{
+		Logger: g.log, Mapper: g.engine, Status: g.status, Traffic: g.traffic, Group: g.cfg.Control.Group,
+	})
+	if err != nil {
+		return err
+	}
+	if g.cfg.UPnP.Enabled {
+		g.upnp, err = newUPnP(g)
+	}
+	return err
+}
+
+// configure tells everybody what the network looks like now.
+func (g *gate) configure(ctx context.Context, s netif.State, r netif.Roles) error {
+	g.network.set(s, r)
+	return g.firewall.Configure(ctx, firewallGateway(g.cfg, r))
+}
+
+// changed follows the network. A configuration that has become wrong fails
+// closed: Choose gives an interface at fault no role (abuse case A9).
+func (g *gate) changed(ctx context.Context, s netif.State) {
+	set := settings(g.cfg)
+	if was := g.network.roles.Load().WAN.Name; was != "" && set.WAN == "" {
+		set.FormerWAN = []string{was}
+	}
+	roles, err := netif.Choose(s, set)
+	if err != nil {
+		g.log.Error("the network no longer fits the configuration", "error", err)
+	}
+	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
+		g.log.Error("the firewall cannot follow the network", "error", err)
+	}
+	if g.upnp == nil || ctx.Err() != nil {
+		return
+	}
+	if err := g.upnp.follow(ctx, roles.LAN); err != nil {
+		g.log.Error("cannot serve a LAN interface", "error", err)
+	}
+	g.upnp.wan.refresh()
+}
+
+func (g *gate) status() control.Status {
+	v, table := g.network.View(), g.engine.Snapshot()
+	s := control.Status{
+		Version: version,
+		Uptime:  int64(time.Since(g.started) / time.Second),
+		WAN:     control.WAN{Interface: v.WAN, Private: v.Private, Up: v.WANUp},
+		LAN:     []control.LAN{},
+		Denied:  g.engine.Denied(),
+		Firewall: control.Firewall{
+			Backend: "nftables", DriftRepaired: g.firewall.Repaired(),
+		},
+		Mappings: table.Len(),
+	}
+	if v.External.IsValid() {
+		s.WAN.ExternalIP = v.External.String()
+	}
+	for _, l := range g.network.roles.Load().LAN {
+		lan := control.LAN{Interface: l.Name, Prefixes: []string{}}
+		for _, p := range l.Prefixes {
+			lan.Prefixes = append(lan.Prefixes, p.String())
+		}
+		s.LAN = append(s.LAN, lan)
+	}
+	return s
+}
+
+// traffic gives what went through each mapping, as the kernel counts it.
+func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {
+	counters, err := g.firewall.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(m portmap.Mapping) control.Traffic {
+		c := counters[m.ID]
+		return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}
+	}, nil
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+)
+
+// version is set by the linker for a release.
+var version = "0.1.0-dev"
+
+type build struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+	Revision string `json:"revision"` // "" when built outside a checkout
+}
+
+func thisBuild() build {
+	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b.Revision = s.Value
+			}
+		}
+	}
+	return b
+}
+
+func runVersion(_ context.Context, e env, args []string) error {
+	f := flags(e, "version")
+	asJSON := f.Bool("json", false, "print JSON")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return errUsage
+	}
+	b := thisBuild()
+	if *asJSON {
+		return printJSON(e.out, b)
+	}
+	_, err := fmt.Fprintf(e.out, "portcullis %s, %s, %s\n", b.Version, b.Go, b.Platform)
+	return err
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	"portcullis/igd"
+)
+
+// wanStatus is the WAN as UPnP shows it.
+type wanStatus struct {
+	g       *gate
+	changed chan struct{} // holds one: subscribers must be told
+
+	mu    sync.Mutex
+	up    bool      // guarded by mu
+	since time.Time // guarded by mu; of the change to up
+}
+
+func newWANStatus(g *gate) *wanStatus { return &wanStatus{g: g, changed: make(chan struct{}, 1)} }
+
+// refresh notes when the connection came up, and has subscribers told.
+func (w *wanStatus) refresh() {
+	w.connected()
+	select {
+	case w.changed <- struct{}{}:
+	default: // they will be told already
+	}
+}
+
+func (w *wanStatus) connected() (up bool, since time.Time) {
+	v := w.g.network.View()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := v.WANUp; now != w.up {
+		w.up, w.since = now, time.Now()
+	}
+	return w.up, w.since
+}
+
+// Status reads the WAN's counters and rate from the kernel; what cannot be read
+// stays zero, as for an interface that is not there.
+func (w *wanStatus) Status() igd.WANStatus {
+	v := w.g.network.View()
+	up, since := w.connected()
+	s := igd.WANStatus{Up: up, Since: since}
+	if !v.Private {
+		s.External = v.External
+	}
+	if v.WAN == "" {
+		return s
+	}
+	if stats, err := w.g.kernel.Stats(v.WAN); err == nil {
+		s.LinkUp = stats.Up && stats.Carrier
+		s.BytesSent, s.BytesReceived = stats.TxBytes, stats.RxBytes
+		s.PacketsSent, s.PacketsReceived = stats.TxPackets, stats.RxPackets
+	}
+	if rate, known := w.g.kernel.Speed(v.WAN); known {
+		s.RateUp, s.RateDown = rate, rate
+	}
+	return s
+}

@@ -1,0 +1,96 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+)
+
+// Client talks to a running daemon.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// maxAnswer bounds what a client reads: 65 535 mappings of well under 1 kB.
+const maxAnswer = 64 << 20
+
+// NewClient gives a client for a socket's path.
+func NewClient(socket string) *Client {
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// Refusal is the daemon's own no.
+type Refusal struct{ Failure }
+
+// Error gives the daemon's sentence.
+func (r *Refusal) Error() string { return r.Failure.Error }
+
+// Status asks how the daemon is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Mappings asks for all mappings.
+func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
+	var list []Mapping
+	return list, c.call(ctx, http.MethodGet, "/v1/mappings", nil, &list)
+}
+
+// Delete removes mappings, and gives what was removed.
+func (c *Client) Delete(ctx context.Context, d Deletion) ([]Mapping, error) {
+	var gone []Mapping
+	return gone, c.call(ctx, http.MethodPost, "/v1/delete", d, &gone)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://portcullis"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer resp.Body.Close()
+	answer := io.LimitReader(resp.Body, maxAnswer)
+	if resp.StatusCode != http.StatusOK {
+		var f Failure
+		if err := json.NewDecoder(answer).Decode(&f); err != nil || f.Error == "" {
+			return fmt.Errorf("the daemon answered %s", resp.Status)
+		}
+		return &Refusal{f}
+	}
+	return json.NewDecoder(answer).Decode(out)
+}
+
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no daemon answers on %s; is `portcullis run` running with the same --config?", c.socket)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s is not for this user; run it as root, or join the group that control.group names", c.socket)
+	}
+	return err
+}

@@ -1,0 +1,12 @@
+// Package control is the owner's door: a unix socket that speaks JSON over
+// HTTP, its server in the daemon and its client in the subcommands.
+//
+// Owns: the JSON types that outside tools rely on (design: section 4), who may
+// talk (root, the daemon's own user, members of the configured group, by peer
+// credentials), and the bounds of the conversation.
+//
+// May import: portmap, net/http, golang.org/x/sys/unix for the credentials.
+//
+// Never: opens anything by itself. The owner's wishes go through the engine
+// like everybody's; there is no second way.
+package control

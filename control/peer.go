@@ -1,0 +1,48 @@
+package control
+
+import (
+	"context"
+	"net"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+const noGroup = ^uint32(0) // (gid_t)-1, which no process can have
+
+type peerKey struct{}
+
+// peer is who sits at the other end of the socket, by the kernel's word.
+type peer struct {
+	uid    uint32
+	groups []uint32
+}
+
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var p peer
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		var cred *unix.Ucred
+		if cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); credErr == nil {
+			p.uid = cred.Uid
+			p.groups = append(supplementary(int(fd)), cred.Gid)
+		}
+	})
+	if err != nil || credErr != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+func (s *Server) mayTalk(p peer) bool {
+	return p.uid == 0 || p.uid == uint32(os.Geteuid()) || s.gid != noGroup && slices.Contains(p.groups, s.gid)
+}

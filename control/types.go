@@ -1,0 +1,143 @@
+package control
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Version  string   `json:"version"`
+	Uptime   int64    `json:"uptime"` // seconds
+	WAN      WAN      `json:"wan"`
+	LAN      []LAN    `json:"lan"`
+	Mappings int      `json:"mappings"`
+	Pinholes int      `json:"pinholes"`
+	Denied   uint64   `json:"denied"` // requests refused since the start
+	Firewall Firewall `json:"firewall"`
+}
+
+// WAN is the outside as the gate sees it.
+type WAN struct {
+	Interface  string `json:"interface"`
+	ExternalIP string `json:"external_ip"` // "" while unknown
+	Private    bool   `json:"private"`     // not reachable from the Internet
+	Up         bool   `json:"up"`
+}
+
+// LAN is one served interface.
+type LAN struct {
+	Interface string   `json:"interface"`
+	Prefixes  []string `json:"prefixes"`
+}
+
+// Firewall is what programs the kernel.
+type Firewall struct {
+	Backend       string `json:"backend"`
+	DriftRepaired uint64 `json:"drift_repaired"` // how often somebody else's change was put right
+}
+
+// Mapping is one line of `portcullis list`.
+type Mapping struct {
+	ID           uint64 `json:"id"`
+	Protocol     string `json:"protocol"` // tcp or udp
+	Family       int    `json:"family"`   // 4 or 6
+	ExternalPort uint16 `json:"external_port"`
+	InternalIP   string `json:"internal_ip"`
+	InternalPort uint16 `json:"internal_port"`
+	Remote       string `json:"remote"` // "" means anyone
+	ClientMAC    string `json:"client_mac"`
+	ClientHost   string `json:"client_host"`
+	Via          string `json:"via"`
+	Description  string `json:"description"`
+	Rule         string `json:"rule"`
+	Enabled      bool   `json:"enabled"`
+	Created      string `json:"created"`    // RFC 3339
+	ExpiresIn    int64  `json:"expires_in"` // seconds; 0: never
+	Packets      uint64 `json:"packets"`
+	Bytes        uint64 `json:"bytes"`
+}
+
+// Traffic is what went through a mapping.
+type Traffic struct{ Packets, Bytes uint64 }
+
+// NewMapping gives the JSON form of a mapping.
+func NewMapping(m portmap.Mapping, t Traffic, now time.Time) Mapping {
+	return Mapping{
+		ID:           m.ID,
+		Protocol:     m.Transport.String(),
+		Family:       family(m.Kind),
+		ExternalPort: m.External.Port(),
+		InternalIP:   m.Internal.Addr().String(),
+		InternalPort: m.Internal.Port(),
+		Remote:       remote(m.Remotes),
+		ClientMAC:    m.Client.MAC.String(),
+		ClientHost:   m.Client.Name,
+		Via:          m.Client.Via.String(),
+		Description:  m.Description,
+		Rule:         m.Rule,
+		Enabled:      !m.Disabled,
+		Created:      m.Created.UTC().Format(time.RFC3339),
+		ExpiresIn:    expiresIn(m.Left(now)),
+		Packets:      t.Packets,
+		Bytes:        t.Bytes,
+	}
+}
+
+func family(k portmap.Kind) int {
+	if k == portmap.Pinhole6 {
+		return 6
+	}
+	return 4
+}
+
+// expiresIn rounds up, so that a live mapping never shows the 0 of "never".
+func expiresIn(left time.Duration) int64 {
+	if left < 0 {
+		return 0
+	}
+	return max(1, int64((left+time.Second-1)/time.Second))
+}
+
+func remote(remotes []portmap.Remote) string {
+	var s string
+	for i, r := range remotes {
+		if i > 0 {
+			s += ","
+		}
+		s += remoteText(r)
+	}
+	return s
+}
+
+func remoteText(r portmap.Remote) string {
+	text := r.Prefix.String()
+	if r.Prefix.IsSingleIP() {
+		text = r.Prefix.Addr().String()
+	}
+	if r.Port == 0 {
+		return text
+	}
+	if r.Prefix.IsSingleIP() {
+		return netip.AddrPortFrom(r.Prefix.Addr(), r.Port).String()
+	}
+	return text + " port " + strconv.Itoa(int(r.Port))
+}
+
+// Deletion is the body of POST /v1/delete: exactly one of ID, All, or a
+// protocol with a port.
+type Deletion struct {
+	ID       uint64 `json:"id,omitempty"`
+	All      bool   `json:"all,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	Port     uint16 `json:"port,omitempty"` // external
+}
+
+// Failure is the body of every answer that is not 200.
+type Failure struct {
+	Reason string `json:"reason"` // portmap.Reason's word, or "bad-request", "forbidden"
+	Error  string `json:"error"`
+}
