@@ -1,0 +1,171 @@
+// Package arch holds the house to its plan: who may know whom, and what every
+// room says of itself (ARCHITECTURE.md).
+package arch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "portcullis"
+
+// room is one package of ours, as `go list -json` tells it.
+type room struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+func rooms(t *testing.T) map[string]room {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,Imports,Deps", module+"/...")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]room{}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var r room
+		err := dec.Decode(&r)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[r.ImportPath] = r
+	}
+}
+
+func own(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
+
+// allowed lists, for each room, the rooms of ours that it may import.
+var allowed = map[string][]string{
+	"portmap":         {},
+	"policy":          {"portmap"},
+	"config":          {"portmap"},
+	"soap":            {},
+	"ssdp":            {},
+	"httpd":           {},
+	"gena":            {},
+	"netif":           {},
+	"journal":         {},
+	"igd":             {"portmap", "soap", "httpd", "gena"},
+	"control":         {"portmap"},
+	"firewall":        {"portmap"},
+	"firewall/nft":    {"firewall", "portmap"},
+	"firewall/fwtest": {"firewall", "portmap"},
+	"lab":             {},
+}
+
+// TestArrows: all arrows point at portmap, no protocol room knows another or the
+// firewall, and only cmd and the tests know everybody.
+func TestArrows(t *testing.T) {
+	for path, r := range rooms(t) {
+		name := strings.TrimPrefix(path, module+"/")
+		if !own(path) || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "test/") {
+			continue
+		}
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("room %s has no line in the table of arrows", name)
+			continue
+		}
+		for _, imp := range r.Imports {
+			if own(imp) && !slices.Contains(may, strings.TrimPrefix(imp, module+"/")) {
+				t.Errorf("%s imports %s: that arrow is not in the plan of the house", name, imp)
+			}
+		}
+	}
+}
+
+// bans are packages that a room must not depend on, even by way of another.
+var bans = []struct {
+	rooms  []string
+	banned []string
+	why    string
+}{
+	{[]string{"portmap", "policy"}, []string{"os", "net", "net/http", "log", "log/slog", "os/exec"},
+		"the vocabulary, the engine and the policy do no I/O"},
+	{[]string{"soap", "ssdp", "policy", "portmap", "netif", "firewall", "firewall/nft", "config", "journal"}, []string{"net/http"},
+		"net/http is for httpd, gena, igd, control and cmd"},
+	{[]string{"soap"}, []string{"net", "os/exec"}, "a codec does no I/O"},
+}
+
+// bansEverywhere hold for the direct imports of every room but those named.
+var bansEverywhere = []struct {
+	banned string
+	except []string
+	why    string
+}{
+	{"os/exec", []string{"lab", "cmd/portcullis"}, "nothing a client sends may come near a program's start"},
+	{"log", nil, "logs go through an injected slog.Logger"},
+	{"text/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
+	{"html/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
+	{"expvar", nil, "it is a global"},
+}
+
+func TestBans(t *testing.T) {
+	all := rooms(t)
+	for _, b := range bans {
+		for _, name := range b.rooms {
+			for _, dep := range all[module+"/"+name].Imports {
+				if slices.Contains(b.banned, dep) {
+					t.Errorf("%s imports %s: %s", name, dep, b.why)
+				}
+			}
+		}
+	}
+	for path, r := range all {
+		name := strings.TrimPrefix(path, module+"/")
+		if !own(path) || strings.HasPrefix(name, "test/") {
+			continue
+		}
+		for _, b := range bansEverywhere {
+			if slices.Contains(r.Imports, b.banned) && !slices.Contains(b.except, name) {
+				t.Errorf("%s imports %s: %s", name, b.banned, b.why)
+			}
+		}
+	}
+}
+
+// TestPortmapIsStandardLibraryOnly: the vocabulary must never drag anything in.
+func TestPortmapIsStandardLibraryOnly(t *testing.T) {
+	for _, dep := range rooms(t)[module+"/portmap"].Deps {
+		if first, _, _ := strings.Cut(dep, "/"); strings.Contains(first, ".") {
+			t.Errorf("portmap depends on %s", dep)
+		}
+	}
+}
+
+// TestRoomsSayWhatTheyAre: each doc.go says what its room owns, may import and
+// never does.
+func TestRoomsSayWhatTheyAre(t *testing.T) {
+	for path, r := range rooms(t) {
+		name := strings.TrimPrefix(path, module+"/")
+		if !own(path) || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "test/") {
+			continue
+		}
+		doc, err := os.ReadFile(filepath.Join(r.Dir, "doc.go"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, word := range []string{"Owns:", "May import:", "Never:"} {
+			if !bytes.Contains(doc, []byte(word)) {
+				t.Errorf("%s/doc.go does not say %q", name, word)
+			}
+		}
+	}
+}
