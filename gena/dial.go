@@ -35,11 +35,8 @@ func dialBound(ctx context.Context, sub Subscriber, to netip.AddrPort) (net.Conn
 		},
 	}
 	if sub.Local.IsValid() {
-		local := sub.Local
-		if local.Is6() && local.IsLinkLocalUnicast() {
-			local = local.WithZone(sub.Interface)
-		}
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+		// A link-local one needs no zone: the socket is bound to the interface first.
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(sub.Local, 0))
 	}
 	return d.DialContext(ctx, "tcp", to.String()) // a literal: nothing is looked up
 }

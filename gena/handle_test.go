@@ -182,7 +182,7 @@ func TestSubscriberItself(t *testing.T) {
 	}
 	bubble(t, "link-local IPv6", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
-		sub := gena.Subscriber{Addr: netip.MustParseAddr("fe80::10%br-lan"), Local: netip.MustParseAddr("fe80::1%br-lan"), Interface: "br-lan"}
+		sub := gena.Subscriber{Addr: netip.MustParseAddr("fe80::10"), Local: netip.MustParseAddr("fe80::1%br-lan"), Interface: "br-lan"}
 		sid := h.subscribe(sub, "conn", values())
 		time.Sleep(time.Second)
 		got := h.messages()
@@ -190,7 +190,7 @@ func TestSubscriberItself(t *testing.T) {
 			!strings.Contains(got[0].raw, "\r\nHOST: [fe80::10]:49200\r\n") {
 			t.Fatalf("got %+v", got)
 		}
-		sub.Addr = netip.MustParseAddr("fe80::10") // an edge that gives no zone
+		sub.Addr = sub.Addr.WithZone("br-lan") // with or without its zone, it is the same host
 		if w := ask(h.Notifier, "UNSUBSCRIBE", sub, "conn", nil, "SID: "+sid); w.Code != http.StatusOK {
 			t.Errorf("UNSUBSCRIBE: %d", w.Code)
 		}
@@ -261,6 +261,15 @@ func TestCaps(t *testing.T) {
 		ask(h.Notifier, "UNSUBSCRIBE", alice, "conn", nil, "SID: "+sids[0])
 		if got := full(h, alice); got != http.StatusOK {
 			t.Errorf("room was made, got %d", got)
+		}
+	})
+	bubble(t, "E14/what has ended takes no room, though Run does not run", func(t *testing.T) {
+		h := &home{Notifier: gena.New(gena.Config{Logger: slog.New(slog.DiscardHandler), Dial: noDial(t)}), t: t}
+		for range 3 {
+			for range gena.DefaultMaxPerHost {
+				h.subscribe(alice, "conn", values())
+			}
+			time.Sleep(gena.DefaultTimeout)
 		}
 	})
 	bubble(t, "F4/in all", func(t *testing.T) {

@@ -1,6 +1,7 @@
 package igd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -33,9 +34,9 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
 	defer cancel()
 	c := &call{view: v, ctx: ctx, now: time.Now(), service: s}
-	var out []soap.Arg
+	var reply []byte
 	if err == nil {
-		out, err = c.perform(msg)
+		reply, err = c.perform(msg)
 	}
 	if err != nil {
 		refused := c.refusal(err)
@@ -44,7 +45,7 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 		httpd.WriteXML(w, http.StatusInternalServerError, soap.EncodeFault(refused.code.number, refused.description()))
 		return
 	}
-	httpd.WriteXML(w, http.StatusOK, soap.EncodeResponse(msg.ServiceType, msg.Name, out))
+	httpd.WriteXML(w, http.StatusOK, reply)
 }
 
 // envelope gives the SOAPAction header and the body, or the HTTP status that
@@ -73,7 +74,8 @@ func envelope(r *http.Request) (header string, body []byte, status int) {
 // queryType is the pseudo service of QueryStateVariable (UDA 1.0 section 3.3).
 const queryType = "urn:schemas-upnp-org:control-1-0"
 
-func (c *call) perform(msg *soap.Action) ([]soap.Arg, error) {
+// perform does what msg asks, and gives the envelope of the reply.
+func (c *call) perform(msg *soap.Action) ([]byte, error) {
 	if msg.ServiceType == queryType && msg.Name == "QueryStateVariable" {
 		return c.query(msg)
 	}
@@ -93,16 +95,33 @@ func (c *call) perform(msg *soap.Action) ([]soap.Arg, error) {
 	if err != nil {
 		return nil, err
 	}
+	return encode(msg, a, values), nil
+}
+
+// encode writes the reply of a success. A document inside an argument goes into
+// a CDATA section: to an XML parser that is the same as escaped text, and the
+// library that most clients use reads nothing else.
+func encode(msg *soap.Action, a *action, values []string) []byte {
 	out := make([]soap.Arg, len(a.out))
 	for i := range a.out {
 		out[i] = soap.Arg{Name: a.out[i].name, Value: values[i]}
+		if a.out[i].cdata {
+			out[i].Value = ""
+		}
 	}
-	return out, nil
+	reply := soap.EncodeResponse(msg.ServiceType, msg.Name, out)
+	for i := range a.out {
+		if name := a.out[i].name; a.out[i].cdata {
+			empty, full := "<"+name+"></"+name+">", "<"+name+"><![CDATA["+values[i]+"]]></"+name+">"
+			reply = bytes.Replace(reply, []byte(empty), []byte(full), 1)
+		}
+	}
+	return reply
 }
 
 // query answers QueryStateVariable, which UDA 1.0 had and an old desktop client
 // still polls, for the variables it polls.
-func (c *call) query(msg *soap.Action) ([]soap.Arg, error) {
+func (c *call) query(msg *soap.Action) ([]byte, error) {
 	name, present := msg.Arg("varName")
 	if !present {
 		return nil, fail(codeInvalidArgs)
@@ -111,7 +130,7 @@ func (c *call) query(msg *soap.Action) ([]soap.Arg, error) {
 	if v == nil || !v.queried {
 		return nil, fail(codeInvalidVar)
 	}
-	return []soap.Arg{{Name: "return", Value: v.value(c.view)}}, nil
+	return soap.EncodeResponse(msg.ServiceType, msg.Name, []soap.Arg{{Name: "return", Value: v.value(c.view)}}), nil
 }
 
 // refusal turns any error of an action into a fault.

@@ -9,7 +9,7 @@ import (
 	"portcullis/portmap"
 )
 
-// listLimit bounds the escaped list, so that the whole reply stays under 64 kB
+// listLimit bounds the list in bytes, so that the whole reply stays under 64 kB
 // (abuse case G13). A client that wants more asks again from the last port.
 const listLimit = 60_000
 
@@ -51,10 +51,9 @@ func getListOfPortMappings(c *call) ([]string, error) {
 func (c *call) list(mappings []portmap.Mapping) string {
 	var b strings.Builder
 	b.WriteString(listHead)
-	escaped := escapedLen(listHead) + escapedLen(listTail)
 	for i := range mappings {
 		e := c.listEntry(&mappings[i])
-		if escaped += escapedLen(e); escaped > listLimit {
+		if b.Len()+len(e)+len(listTail) > listLimit {
 			break
 		}
 		b.WriteString(e)
@@ -84,11 +83,10 @@ func (c *call) listEntry(m *portmap.Mapping) string {
 	return b.String()
 }
 
-// escape writes s as XML text; what XML cannot carry becomes U+FFFD.
+// escape writes s as XML text; what XML cannot carry becomes U+FFFD. ">" is
+// escaped too, so that no text ends a CDATA section.
 func escape(s string) string {
 	var b strings.Builder
 	_ = xml.EscapeText(&b, []byte(s)) // a Builder does not fail
 	return b.String()
 }
-
-func escapedLen(s string) int { return len(escape(s)) }

@@ -40,6 +40,7 @@ type argument struct {
 	name     string
 	variable string // the related state variable, which gives the type
 	wildcard bool   // "*" stands for 0
+	cdata    bool   // an XML document, sent as a CDATA section; it never holds "]]>"
 }
 
 // action is one action of a service. The results of do are the values of the

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"portcullis/portmap"
 )
@@ -99,6 +100,29 @@ func TestWithoutNotifier(t *testing.T) {
 			if _, there := d.resources[d.path(igd, s, eventFile)]; there {
 				t.Errorf("version %d of %s has an event URL", igd, s.name)
 			}
+		}
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for id, c := range map[string]struct{ got, want string }{
+		"lease/for ever":        {lease(&portmap.Mapping{}, now), "0"},
+		"lease/nearly over":     {lease(&portmap.Mapping{Expires: now.Add(time.Millisecond)}, now), "1"},
+		"lease/over":            {lease(&portmap.Mapping{Expires: now.Add(-time.Hour)}, now), "1"},
+		"lease/rounded up":      {lease(&portmap.Mapping{Expires: now.Add(1001 * time.Millisecond)}, now), "2"},
+		"lease/beyond ui4":      {lease(&portmap.Mapping{Expires: now.Add(1 << 62)}, now), "4294967295"},
+		"uptime/not known":      {uptime(time.Time{}, now), "0"},
+		"uptime/in the future":  {uptime(now.Add(time.Hour), now), "0"},
+		"uptime/beyond ui4":     {uptime(now.Add(-1<<62), now), "4294967295"},
+		"description/short":     {cut("abc", 3), "abc"},
+		"description/cut":       {cut("abcd", 3), "abc"},
+		"description/character": {cut("abä", 3), "ab"},
+		"description/bytes":     {cut("\x80\x80\x80\x80", 3), ""},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %q, want %q", id, c.got, c.want)
 		}
 	}
 }

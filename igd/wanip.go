@@ -36,7 +36,7 @@ func wanIPConnection() *service {
 					{name: "NewManage", variable: "A_ARG_TYPE_Manage"},
 					{name: "NewNumberOfPorts", variable: "PortMappingNumberOfEntries"},
 				},
-				out: []argument{{name: "NewPortListing", variable: "A_ARG_TYPE_PortListing"}},
+				out: []argument{{name: "NewPortListing", variable: "A_ARG_TYPE_PortListing", cdata: true}},
 				do:  getListOfPortMappings,
 			},
 		),

@@ -203,3 +203,30 @@ func route(h *Host, name string, to netip.Prefix, via netip.Addr) error {
 
 // Hosts lists the machines, the gateway first.
 func (n *Network) Hosts() []*Host { return n.order }
+
+// AddInterface connects a host to an interface of the gateway's own, beside the
+// LAN: a guest network, say. The gateway has the first address of the prefix,
+// the host the tenth.
+func (n *Network) AddInterface(ifname, host string, p netip.Prefix) error {
+	if n.hosts[host] != nil {
+		return errors.New("there is such a host already")
+	}
+	h, err := n.add(host)
+	if err != nil {
+		return err
+	}
+	n.hosts[host] = h
+	third := p.Addr().As4()[2]
+	if err := n.wire(n.Gateway, ifname, mac(3, third), h, "eth0", mac(4, third)); err != nil {
+		return err
+	}
+	first, tenth := p.Addr().As4(), p.Addr().As4()
+	first[3], tenth[3] = 1, 10
+	gateway := netip.AddrFrom4(first)
+	h.Addr = netip.AddrFrom4(tenth)
+	return errors.Join(
+		address(n.Gateway, ifname, gateway, p),
+		address(h, "eth0", h.Addr, p),
+		route(h, "eth0", netip.MustParsePrefix("0.0.0.0/0"), gateway),
+	)
+}

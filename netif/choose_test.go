@@ -223,6 +223,7 @@ func TestChooseLAN(t *testing.T) {
 		{name: "A9/LAN is WAN, both named", state: usual, set: netif.Settings{LAN: []string{"wan0"}, WAN: "wan0"}, lan: "", wan: "", err: netif.ErrLANIsWAN},
 		{name: "A9/one of two LANs is WAN", state: usual, set: netif.Settings{LAN: []string{"br-lan", "wan0"}, WAN: "wan0"}, lan: "br-lan", wan: "", err: netif.ErrLANIsWAN},
 		{name: "A9/LAN is WAN by route", state: usual, set: netif.Settings{LAN: []string{"wan0"}}, lan: "", wan: "", err: netif.ErrLANDefaultRoute},
+		{name: "A9/LAN is WAN in both families", state: usual + "\ndefault6 wan0", set: netif.Settings{LAN: []string{"wan0"}}, lan: "", wan: "", err: netif.ErrLANDefaultRoute},
 		{name: "A9/LAN is IPv6 WAN", state: usual, set: netif.Settings{LAN: []string{"br-lan"}, WAN6: "br-lan"}, lan: "", wan: "wan0", err: netif.ErrLANIsWAN},
 		{name: "A9/swapped", state: usual, set: netif.Settings{LAN: []string{"wan0"}, WAN: "br-lan"}, lan: "", wan: "br-lan", err: netif.ErrLANDefaultRoute},
 		{name: "A9/LAN holds a worse default route", state: usual + "\ndefault br-lan 9", set: netif.Settings{LAN: []string{"br-lan"}}, lan: "", wan: "wan0", err: netif.ErrLANDefaultRoute},
@@ -275,7 +276,7 @@ func checkProblems(t *testing.T, err error) {
 			t.Errorf("%s is complained about twice: %v", p.Name, err)
 		}
 		seen[p.Name] = true
-		if !strings.Contains(p.Detail, p.Name) || !strings.ContainsAny(p.Detail, ":;") || p.Kind == nil {
+		if !strings.Contains(p.Detail, p.Name) || !strings.ContainsAny(p.Detail, ":;") || p.Kind == nil || p.Error() != p.Detail {
 			t.Errorf("not a sentence with cause and remedy: %+v", p)
 		}
 	}

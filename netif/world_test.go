@@ -156,4 +156,3 @@ func expect(t *testing.T, published func() []int, want ...int) {
 		t.Errorf("published %v, want %v", got, want)
 	}
 }
-

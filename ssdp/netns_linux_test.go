@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -277,12 +278,20 @@ func (w watcher) next(t *testing.T) ignored {
 }
 
 // serve runs a server on a real socket of the gateway until the test ends or
-// stop is called.
+// stop is called. It returns once the server has its address: Describe is asked
+// in the same turn.
 func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix string) (s *ssdp.Server, stop func()) {
 	t.Helper()
 	conn, err := ssdp.NewConn(udp, cfg.Ifindex)
 	if err != nil {
 		t.Fatal(err)
+	}
+	adopted := make(chan struct{})
+	var once sync.Once
+	describe := cfg.Describe
+	cfg.Describe = func(version int, local netip.Addr) ssdp.Description {
+		once.Do(func() { close(adopted) })
+		return describe(version, local)
 	}
 	if s, err = ssdp.New(cfg, conn); err != nil {
 		t.Fatal(err)
@@ -301,6 +310,11 @@ func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix
 		<-done
 	}
 	t.Cleanup(stop)
+	select {
+	case <-adopted:
+	case <-time.After(patience):
+		t.Fatal("the server does not take its address")
+	}
 	return s, stop
 }
 

@@ -279,6 +279,25 @@ func TestNetworkAnnouncements(t *testing.T) {
 	}
 }
 
+// TestConnSendsByItsInterface: the Conn itself names interface and source, also
+// on a socket that is bound to neither.
+func TestConnSendsByItsInterface(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	ear := bind(t, h.b, "eth0", "239.255.255.250:1900")
+	ear.join(h.b, "eth0")
+	conn, err := ssdp.NewConn(bind(t, h.gateway, "lan0", "0.0.0.0:1900").udp, h.lan1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Send([]byte("NOTIFY * HTTP/1.1\r\n\r\n"), netip.MustParseAddr("192.168.2.1"), ssdp.Group); err != nil {
+		t.Fatal(err)
+	}
+	if _, from := ear.receive(); from != netip.MustParseAddrPort("192.168.2.1:1900") {
+		t.Errorf("from %v", from)
+	}
+}
+
 // renumber replaces the address of an interface.
 func renumber(ifname, old, next string) error {
 	link, err := netlink.LinkByName(ifname)

@@ -176,12 +176,14 @@ func TestSmallNetworks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, config())
 		defer r.finish()
-		r.server.SetAddress(netip.MustParseAddr("192.168.1.2"), []netip.Prefix{
+		prefixes := []netip.Prefix{
 			netip.MustParsePrefix("192.168.1.2/31"),
 			netip.MustParsePrefix("192.168.7.7/32"),
 			netip.MustParsePrefix("10.1.2.3/16"), // not masked: an interface's own form
 			netip.MustParsePrefix("::/0"),
-		})
+		}
+		r.server.SetAddress(netip.MustParseAddr("192.168.1.2"), prefixes)
+		clear(prefixes) // the caller's slice stays the caller's
 		pass(3 * time.Second)
 		r.conn.take()
 		for source, want := range map[string]int{

@@ -75,15 +75,13 @@ func setBeforeBind(fd int, ifname string) error {
 	return nil
 }
 
-// join makes the socket hear and speak to the group on one interface.
+// join makes the socket hear the group on its interface and speak to it in the
+// way UDA wants. By which interface it speaks, the device it is bound to says.
 func join(udp *net.UDPConn, ifi *net.Interface) error {
 	p := ipv4.NewPacketConn(udp)
 	group := net.UDPAddrFromAddrPort(Group)
 	if err := p.JoinGroup(ifi, group); err != nil {
 		return fmt.Errorf("ssdp: join %s on %s: %w", Group.Addr(), ifi.Name, err)
-	}
-	if err := p.SetMulticastInterface(ifi); err != nil {
-		return fmt.Errorf("ssdp: multicast interface %s: %w", ifi.Name, err)
 	}
 	if err := p.SetMulticastTTL(multicastTTL); err != nil {
 		return fmt.Errorf("ssdp: multicast TTL: %w", err)

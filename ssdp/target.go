@@ -142,8 +142,14 @@ func (c *catalogue) add(t Target) {
 	}
 }
 
-// version is the tree shown to who asked for version v of the target.
-func (t Target) version(v int) int { return min(max(v, t.Tree), maxTree) }
+// version is the tree shown to who asked for version v of the target, 0 when no
+// version was asked.
+func (t Target) version(v int) int {
+	if t.Tree > 1 {
+		v = max(v, t.Tree)
+	}
+	return min(v, maxTree)
+}
 
 func (c *catalogue) enter(r row, announced bool) {
 	key := r.target

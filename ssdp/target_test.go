@@ -175,7 +175,7 @@ func TestTrees(t *testing.T) {
 	}{
 		{"ssdp:all", []string{"v0", "v0", "v1"}},
 		{root, []string{"v0", "v2"}},
-		{"uuid:" + uuidR, []string{"v1"}},
+		{"uuid:" + uuidR, []string{"v0"}},
 		{"uuid:" + uuidW, []string{"v2"}},
 		{lonely + ":3", []string{"v2"}},
 	} {

@@ -1,0 +1,307 @@
+// Package abuse plays the catalogue of abuse cases against the whole program on
+// a network of namespaces: real packets, the real kernel. Names of tests carry
+// the ids of the cases. Every refused case proves that nothing changed.
+package abuse
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"portcullis/control"
+	"portcullis/lab"
+)
+
+// exe is the program under test.
+var exe string
+
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		os.Exit(asRoot())
+	}
+	os.Exit(withProgram(m))
+}
+
+// asRoot runs the tests again as root of a user namespace.
+func asRoot() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "the tests need root or unprivileged user namespaces:", err)
+		return 1
+	}
+	return 0
+}
+
+func withProgram(m *testing.M) int {
+	if exe = os.Getenv("PORTCULLIS"); exe != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "portcullis-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	exe = filepath.Join(dir, "portcullis")
+	if out, err := exec.Command("go", "build", "-o", exe, "portcullis/cmd/portcullis").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// rig is a network with a running daemon.
+type rig struct {
+	*lab.Network
+	daemon *lab.Daemon
+	owner  *control.Client
+}
+
+// noRates lets a test ask as often as it likes.
+const noRates = "[limits]\ngrants_per_second = 0\nrequests_per_second = 0\n"
+
+// start builds a network with hosts a and b, and starts the daemon with extra
+// configuration. Everything ends with the test.
+func start(t *testing.T, extra string) *rig {
+	t.Helper()
+	n, err := lab.New("a", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	if err := n.OwnerFirewall(); err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, n, extra)
+}
+
+func startOn(t *testing.T, n *lab.Network, extra string) *rig {
+	t.Helper()
+	d, err := n.StartDaemon(t.Context(), exe, extra)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", d.Log())
+		}
+		select {
+		case <-d.Ended():
+		default:
+			if err := d.Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return &rig{n, d, control.NewClient(d.Socket)}
+}
+
+// point puts a control point on a host that has found the gateway.
+func (r *rig) point(t *testing.T, host, device, service string) *lab.ControlPoint {
+	t.Helper()
+	c := lab.NewControlPoint(r.Host(host))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Find(ctx, device, service); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (r *rig) v1(t *testing.T, host string) *lab.ControlPoint {
+	return r.point(t, host, lab.IGD1, lab.WANIP1)
+}
+
+func (r *rig) v2(t *testing.T, host string) *lab.ControlPoint {
+	return r.point(t, host, lab.IGD2, lab.WANIP2)
+}
+
+// list gives the owner's view.
+func (r *rig) list(t *testing.T) []control.Mapping {
+	t.Helper()
+	list, err := r.owner.Mappings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// on runs a command on a host and gives its output.
+func on(t *testing.T, h *lab.Host, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := h.Start(cmd); err != nil {
+		t.Fatalf("%s: %v (test/install brings what is missing)", name, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, &out)
+	}
+	return out.String()
+}
+
+// ruleset is what the gateway's kernel holds, without counters and times.
+func (r *rig) ruleset(t *testing.T) string { return on(t, r.Gateway, "nft", "-s", "list", "ruleset") }
+
+// world is everything that a refused request must leave as it was.
+type world struct {
+	ruleset  string
+	mappings []control.Mapping
+}
+
+func (r *rig) world(t *testing.T) world { return world{r.ruleset(t), r.list(t)} }
+
+// unchanged fails the test when the world is not what it was (NOMUT).
+func (r *rig) unchanged(t *testing.T, before world) {
+	t.Helper()
+	after := r.world(t)
+	opts := cmp.Options{cmp.AllowUnexported(world{}), cmpopts.IgnoreFields(control.Mapping{}, "ExpiresIn", "Packets", "Bytes")}
+	if diff := cmp.Diff(before, after, opts); diff != "" {
+		t.Errorf("NOMUT: something changed (-before +after):\n%s", diff)
+	}
+}
+
+// code gives the number of a UPnP refusal, 0 for none, -1 for another error.
+func code(err error) int {
+	var refusal *lab.UPnPError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &refusal):
+		return refusal.Code
+	}
+	return -1
+}
+
+// refused asks for what must be refused with the code, and proves NOMUT.
+func (r *rig) refused(t *testing.T, c *lab.ControlPoint, m lab.Mapping, want int) {
+	t.Helper()
+	before := r.world(t)
+	if err := c.Add(t.Context(), m); code(err) != want {
+		t.Errorf("answered %v, want %d", err, want)
+	}
+	r.unchanged(t, before)
+}
+
+// passes says whether a packet from the Internet to an external port arrives at
+// a port of a host.
+func (r *rig) passes(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
+	t.Helper()
+	arrived, _, err := lab.Probe(t.Context(), protocol, r.Internet, netip.AddrPortFrom(lab.GatewayWAN, external), to, internal, 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return arrived
+}
+
+// blocked is the opposite, watched for a shorter time.
+func (r *rig) blocked(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
+	t.Helper()
+	arrived, _, err := lab.Probe(t.Context(), protocol, r.Internet, netip.AddrPortFrom(lab.GatewayWAN, external), to, internal, 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !arrived
+}
+
+// eventually waits until ok holds.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %s", within, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// raw sends one request from a host and gives the whole answer; an error is part
+// of the answer.
+func raw(t *testing.T, h *lab.Host, to string, request string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	conn, err := h.Dial(ctx, "tcp4", to)
+	if err != nil {
+		return "dial: " + err.Error()
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = conn.Write([]byte(request)) // it may be refused before it is all sent
+	var answer bytes.Buffer
+	_, _ = answer.ReadFrom(conn)
+	return answer.String()
+}
+
+// status cuts the status out of an HTTP answer; "" for silence.
+func status(answer string) string {
+	line, _, _ := strings.Cut(answer, "\r\n")
+	if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[0], "HTTP/") {
+		return f[1]
+	}
+	return ""
+}
+
+// hears sends a datagram from a host and says whether any datagram comes back
+// before a good one's answer would.
+func hears(t *testing.T, h *lab.Host, to netip.AddrPort, payload []byte) bool {
+	t.Helper()
+	conn, err := h.ListenPacket("0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.WriteToUDPAddrPort(payload, to); err != nil {
+		return false // the kernel has no route: nobody heard
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = conn.ReadFromUDPAddrPort(make([]byte, 2048))
+	return err == nil
+}
+
+func search(target string) []byte {
+	return []byte("M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: " + target + "\r\n\r\n")
+}
+
+func mustURL(t *testing.T, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func hostPort(a netip.Addr, port uint16) string {
+	return net.JoinHostPort(a.String(), fmt.Sprint(port))
+}

@@ -1,0 +1,386 @@
+package abuse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"portcullis/lab"
+)
+
+// pcpAnnounce and natpmpAddress are the shortest requests of port 5351.
+var (
+	pcpAnnounce   = []byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 66}
+	natpmpAddress = []byte{0, 0}
+)
+
+// TestOutsideMeetsSilence: A1, A2 and E1. Nobody on the WAN side gets an answer,
+// whichever address of the gateway it names.
+func TestOutsideMeetsSilence(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	found := r.v1(t, "a")
+	post := "POST " + mustURL(t, found.Control).Path + " HTTP/1.1\r\nHost: %s\r\nSOAPAction: \"x#y\"\r\nContent-Length: 0\r\n\r\n"
+	before := r.world(t)
+	for id, to := range map[string]netip.Addr{"A1": lab.GatewayWAN, "A2": lab.GatewayLAN} {
+		t.Run(id, func(t *testing.T) {
+			for _, st := range []string{"ssdp:all", "upnp:rootdevice", lab.IGD1} {
+				if hears(t, r.Internet, netip.AddrPortFrom(to, 1900), search(st)) {
+					t.Errorf("a search for %s was answered", st)
+				}
+			}
+			for _, payload := range [][]byte{pcpAnnounce, natpmpAddress} {
+				if hears(t, r.Internet, netip.AddrPortFrom(to, 5351), payload) {
+					t.Errorf("% x was answered on port 5351", payload)
+				}
+			}
+			at := hostPort(to, 5000)
+			if answer := raw(t, r.Internet, at, fmt.Sprintf(post, at)); status(answer) != "" {
+				t.Errorf("C43: a POST was answered: %.80q", answer)
+			}
+		})
+	}
+	r.unchanged(t, before)
+}
+
+// TestMulticastFromWAN: D17. The group's packets on the WAN are nobody's
+// business.
+func TestMulticastFromWAN(t *testing.T) {
+	t.Parallel()
+	r := start(t, "")
+	c := lab.NewControlPoint(r.Internet)
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond) // MX 1, and more
+	defer cancel()
+	if _, err := c.Search(ctx, lab.IGD1, netip.AddrPort{}); !errors.Is(err, lab.ErrSilence) {
+		t.Errorf("answered: %v", err)
+	}
+}
+
+// TestSpoofedFromWAN: A3. A search that comes in by the WAN with the source of a
+// LAN host is not answered to that host.
+func TestSpoofedFromWAN(t *testing.T) {
+	t.Parallel()
+	r := start(t, "")
+	victim := r.Host("a")
+	ear, err := victim.ListenPacket(hostPort(victim.Addr, 40000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ear.Close()
+	before := r.world(t)
+	for _, to := range []netip.Addr{lab.GatewayLAN, lab.GatewayWAN} {
+		spoof(t, r.Internet, netip.AddrPortFrom(victim.Addr, 40000), netip.AddrPortFrom(to, 1900), search(lab.IGD1))
+	}
+	if err := ear.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, from, err := ear.ReadFromUDPAddrPort(make([]byte, 2048)); err == nil {
+		t.Errorf("%d bytes from %v reached the host whose address was used", n, from)
+	}
+	r.unchanged(t, before)
+}
+
+// spoof sends a datagram with any source (IP_TRANSPARENT).
+func spoof(t *testing.T, h *lab.Host, from, to netip.AddrPort, payload []byte) {
+	t.Helper()
+	err := h.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1); err != nil {
+			return err
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(from.Port()), Addr: from.Addr().As4()}); err != nil {
+			return err
+		}
+		return unix.Sendto(fd, payload, 0, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestExternalAddressFromLAN: A4. The LAN finds nobody at the external address.
+func TestExternalAddressFromLAN(t *testing.T) {
+	t.Parallel()
+	r := start(t, "")
+	a := r.Host("a")
+	for port, payload := range map[uint16][]byte{1900: search(lab.IGD1), 5351: natpmpAddress} {
+		if hears(t, a, netip.AddrPortFrom(lab.GatewayWAN, port), payload) {
+			t.Errorf("port %d of the external address answers", port)
+		}
+	}
+	if got := status(raw(t, a, hostPort(lab.GatewayWAN, 5000), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")); got != "" {
+		t.Errorf("HTTP at the external address answers %s", got)
+	}
+}
+
+// TestGuest: A5. An interface that is not named is not served.
+func TestGuest(t *testing.T) {
+	t.Parallel()
+	n, err := lab.New("a", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	if err := errors.Join(n.OwnerFirewall(), n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.50.0/24"))); err != nil {
+		t.Fatal(err)
+	}
+	r := startOn(t, n, "")
+	before := r.world(t)
+	guest := r.Host("guest")
+	for _, to := range []string{"192.168.50.1:1900", "192.168.77.1:1900", "239.255.255.250:1900"} {
+		if hears(t, guest, netip.MustParseAddrPort(to), search("ssdp:all")) {
+			t.Errorf("a guest's search at %s was answered", to)
+		}
+	}
+	for _, to := range []netip.Addr{netip.MustParseAddr("192.168.50.1"), lab.GatewayLAN} {
+		if got := status(raw(t, guest, hostPort(to, 5000), "GET / HTTP/1.1\r\nHost: "+to.String()+"\r\n\r\n")); got != "" {
+			t.Errorf("HTTP at %s answered %s", to, got)
+		}
+	}
+	r.refused(t, r.v1(t, "a"), lab.Mapping{External: 6000, Internal: 6000, Protocol: "UDP", Client: "192.168.50.10"}, 606)
+	r.unchanged(t, before)
+}
+
+// TestOffLink: A6. A source outside the interface's networks is not answered,
+// unless the owner has named its network.
+func TestOffLink(t *testing.T) {
+	t.Parallel()
+	routed := netip.MustParseAddr("10.9.9.9")
+	for _, c := range []struct {
+		name, extra string
+		want        bool
+	}{
+		{"strict", "", false},
+		{"extra_prefixes", "10.9.9.0/24", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n, err := lab.New("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(n.Close)
+			if err := n.OwnerFirewall(); err != nil {
+				t.Fatal(err)
+			}
+			route(t, n, routed)
+			config := lab.Settings
+			if c.extra != "" {
+				config = "[lan]\nextra_prefixes = [\"" + c.extra + "\"]\n" + config[len("[lan]\n"):]
+			}
+			d, err := n.StartDaemonWith(t.Context(), exe, config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := d.Stop(); err != nil {
+					t.Error(err)
+				}
+			}()
+			host := *n.Host("a")
+			host.Addr = routed
+			cp := lab.NewControlPoint(&host)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := cp.Search(ctx, lab.IGD1, netip.AddrPortFrom(lab.GatewayLAN, 1900)); (err == nil) != c.want {
+				t.Errorf("a search from %s: %v", routed, err)
+			}
+			answer := rawFrom(t, n.Host("a"), routed, hostPort(lab.GatewayLAN, 5000), "GET / HTTP/1.1\r\nHost: 192.168.77.1\r\n\r\n")
+			if (status(answer) == "404") != c.want {
+				t.Errorf("HTTP from %s: %.80q", routed, answer)
+			}
+		})
+	}
+}
+
+// route gives host a a second address that the gateway knows a way to.
+func route(t *testing.T, n *lab.Network, addr netip.Addr) {
+	t.Helper()
+	single := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	a, g := n.Host("a"), n.Gateway
+	eth, err := a.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge, err := g.Netlink().LinkByName(lab.Bridge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		a.Netlink().AddrAdd(eth, &netlink.Addr{IPNet: single}),
+		g.Netlink().RouteAdd(&netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: single, Gw: a.Addr.AsSlice()}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rawFrom is raw with a source address.
+func rawFrom(t *testing.T, h *lab.Host, from netip.Addr, to, request string) string {
+	t.Helper()
+	var conn net.Conn
+	err := h.Do(func() (err error) {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 3 * time.Second}
+		conn, err = d.Dial("tcp4", to)
+		return err
+	})
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = conn.Write([]byte(request))
+	buf := make([]byte, 4096)
+	got, _ := conn.Read(buf)
+	return string(buf[:got])
+}
+
+// TestTTLDoesNotMatter: A10. There is no GTSM rule in SSDP.
+func TestTTLDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	r := start(t, "")
+	a := r.Host("a")
+	for _, ttl := range []int{1, 2, 4, 64, 128, 255} {
+		conn, err := a.ListenPacket(hostPort(a.Addr, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		sc, err := conn.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var setErr error
+		if err := sc.Control(func(fd uintptr) { setErr = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TTL, ttl) }); err != nil || setErr != nil {
+			t.Fatal(err, setErr)
+		}
+		if _, err := conn.WriteToUDPAddrPort(search(lab.IGD1), netip.AddrPortFrom(lab.GatewayLAN, 1900)); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := conn.ReadFromUDPAddrPort(make([]byte, 2048)); err != nil {
+			t.Errorf("TTL %d: %v", ttl, err)
+		}
+	}
+}
+
+// TestScanFindsNothing: from the WAN side every port of the gateway, TCP and
+// UDP, looks exactly as it does without the daemon.
+func TestScanFindsNothing(t *testing.T) {
+	t.Parallel()
+	n, err := lab.New("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	if err := n.OwnerFirewall(); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel's own limit on ICMP errors would hide most ports.
+	if err := errors.Join(n.Gateway.SetSysctl("ipv4/icmp_ratelimit", "0"), n.Gateway.SetSysctl("ipv4/icmp_ratemask", "0")); err != nil {
+		t.Fatal(err)
+	}
+	// Something that is open in both scans, to show that a scan sees.
+	open, err := n.Gateway.Listen(hostPort(lab.GatewayWAN, 22))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for _, to := range []netip.Addr{lab.GatewayWAN, lab.GatewayLAN} {
+		without := scan(t, n.Internet, to)
+		r := startOn(t, n, "")
+		if err := r.v1(t, "a").Add(t.Context(), lab.Mapping{External: 40000, Internal: 40000, Protocol: "TCP", Lease: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		with := scan(t, n.Internet, to)
+		if to == lab.GatewayWAN {
+			// What was mapped is the host's, who does not listen: closed too.
+			if without[portKey{"tcp", 22}] != "open" || len(without) != 1 {
+				t.Errorf("the scan without the daemon sees %v", without)
+			}
+		}
+		if diff := cmp.Diff(without, with); diff != "" {
+			t.Errorf("the scan of %s differs (-without +with):\n%s", to, diff)
+		}
+		if err := r.daemon.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+type portKey struct {
+	protocol string
+	port     int
+}
+
+// scan tries every port and gives those that are not plainly closed.
+func scan(t *testing.T, from *lab.Host, to netip.Addr) map[portKey]string {
+	t.Helper()
+	found := map[portKey]string{}
+	err := from.Do(func() error {
+		for port := 1; port <= 65535; port++ {
+			for protocol, kind := range map[string]int{"tcp": unix.SOCK_STREAM, "udp": unix.SOCK_DGRAM} {
+				state, err := try(kind, to, port)
+				for errors.Is(err, unix.EINTR) { // the Go runtime interrupts threads
+					state, err = try(kind, to, port)
+				}
+				if err != nil {
+					return err
+				}
+				if state != "closed" {
+					found[portKey{protocol, port}] = state
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// try connects (TCP), or sends a datagram and waits for the ICMP error (UDP).
+func try(kind int, to netip.Addr, port int) (string, error) {
+	fd, err := unix.Socket(unix.AF_INET, kind, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	wait := unix.Timeval{Usec: 200_000}
+	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)); err != nil {
+		return "", err
+	}
+	err = unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: to.As4()})
+	if kind == unix.SOCK_DGRAM && err == nil {
+		if err = unix.Send(fd, []byte("hello"), 0); err == nil {
+			_, err = unix.Read(fd, make([]byte, 64))
+		}
+	}
+	switch {
+	case err == nil:
+		return "open", nil
+	case errors.Is(err, unix.ECONNREFUSED):
+		return "closed", nil
+	case errors.Is(err, unix.EINPROGRESS), errors.Is(err, unix.EAGAIN):
+		return "silent", nil
+	}
+	return "", err
+}
