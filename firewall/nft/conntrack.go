@@ -209,9 +209,10 @@ func (k *flowKeeper) close() {
 	}
 }
 
-// FlushFlows ends the flows of these mappings now, whether or not the mappings
-// are still there. Apply, Replace and Close do by themselves what they must;
-// this is for an owner who wants a mapping's connections cut.
+// FlushFlows ends the flows of these mappings before it returns. Apply, Replace
+// and Close do by themselves, soon, what they must; this is for who has to wait
+// for it. It says nothing to a mapping that is still open: its peers may go on
+// with new flows, and those of a TCP connection usually do.
 func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
 	job := newFlowJob()
 	for i := range ms {

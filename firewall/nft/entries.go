@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/google/nftables"
-
 	"portcullis/firewall"
 	"portcullis/portmap"
 )
@@ -30,7 +28,7 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 		}
 		all = append(all, holes...)
 	}
-	kept, err := b.reader.dump(ctx, nftables.TableFamilyINet, Table, "kept_ports")
+	kept, err := b.reader.dumpSettled(ctx, "kept_ports")
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +47,11 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 }
 
 func (b *Backend) readHoles(ctx context.Context, mapped, flows string) ([]firewall.Entry, error) {
-	maps, err := b.reader.dump(ctx, nftables.TableFamilyINet, Table, mapped)
+	maps, err := b.reader.dumpSettled(ctx, mapped)
 	if err != nil {
 		return nil, err
 	}
-	open, err := b.reader.dump(ctx, nftables.TableFamilyINet, Table, flows)
+	open, err := b.reader.dumpSettled(ctx, flows)
 	if err != nil {
 		return nil, err
 	}

@@ -153,7 +153,8 @@ func (n *namespace) nft(ruleset string, argv ...string) string {
 	return out
 }
 
-// cable joins two namespaces by a veth pair; each end is "name address/bits".
+// cable joins two namespaces by a veth pair; each end is "name address/bits",
+// or "name -".
 func cable(a *namespace, endA string, b *namespace, endB string) {
 	a.t.Helper()
 	nameA, addrA, _ := strings.Cut(endA, " ")
@@ -172,11 +173,16 @@ func cable(a *namespace, endA string, b *namespace, endB string) {
 			if err != nil {
 				return err
 			}
-			addr, err := netlink.ParseAddr(end.addr)
-			if err != nil {
-				return err
+			if end.addr != "-" {
+				addr, err := netlink.ParseAddr(end.addr)
+				if err != nil {
+					return err
+				}
+				if err := h.AddrAdd(link, addr); err != nil {
+					return err
+				}
 			}
-			return errors.Join(h.AddrAdd(link, addr), h.LinkSetUp(link))
+			return h.LinkSetUp(link)
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,7 +92,51 @@ func (r *reader) dump(ctx context.Context, family nftables.TableFamily, table, s
 	if err != nil {
 		return nil, fmt.Errorf("listing set %s: %w", set, err)
 	}
-	return all, nil
+	return distinct(all), nil
+}
+
+// dumpSettled lists a set until two listings agree. While the kernel enlarges
+// its hash table, which it does in the background and without telling, a listing
+// may show elements twice and leave others out (measured, with 129).
+func (r *reader) dumpSettled(ctx context.Context, set string) ([]element, error) {
+	var last []element
+	for try := range dumpTries {
+		now, err := r.dump(ctx, nftables.TableFamilyINet, Table, set)
+		if err != nil {
+			return nil, err
+		}
+		if try > 0 && sameKeys(last, now) {
+			return now, nil
+		}
+		last = now
+	}
+	return nil, fmt.Errorf("listing set %s: %w", set, errChanging)
+}
+
+// distinct drops elements that a listing shows twice.
+func distinct(all []element) []element {
+	type identity struct {
+		key string
+		end bool
+	}
+	seen := make(map[identity]bool, len(all))
+	return slices.DeleteFunc(all, func(el element) bool {
+		id := identity{string(el.key), el.intervalEnd}
+		again := seen[id]
+		seen[id] = true
+		return again
+	})
+}
+
+func sameKeys(a, b []element) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	keys := make(map[string]bool, len(a))
+	for _, el := range a {
+		keys[string(el.key)] = true
+	}
+	return !slices.ContainsFunc(b, func(el element) bool { return !keys[string(el.key)] })
 }
 
 // listing makes a request that lists something, again where that changed

@@ -1,0 +1,68 @@
+package nft_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/portmap"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares with a file below testdata.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	path := "testdata/" + file
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+// The table as a person sees it, and as nft must be able to load it again.
+func TestList(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, "gateway")
+	n.nft(`table inet fw4 {
+		chain forward {
+			type filter hook forward priority filter; policy drop;
+			ct state established,related accept comment "the owner's own"
+		}
+	}`)
+	b := open(t, n)
+	g := home()
+	g.AcceptChain = "inet fw4 forward"
+	if err := b.Configure(ctx(t), g); err != nil {
+		t.Fatal(err)
+	}
+	h := &homeNet{t: t}
+	endless := func(m *portmap.Mapping) { m.Expires = time.Time{} }
+	err := b.Apply(ctx(t), []portmap.Mapping{
+		h.mapping(1, "udp 5000", aliceAddr+":6000", endless),
+		h.mapping(2, "tcp 8080", bobAddr+":80", endless, onlyFrom(peerX)),
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "portcullis.nft", n.nft("", "list", "table", "inet", "portcullis"))
+	golden(t, "accept.nft", n.nft("", "list", "table", "inet", "fw4"))
+
+	ruleset := n.nft("", "list", "ruleset")
+	n.nft("flush ruleset\n" + ruleset)
+	if diff := cmp.Diff(ruleset, n.nft("", "list", "ruleset")); diff != "" {
+		t.Errorf("nft loads another ruleset than it listed (-want +got):\n%s", diff)
+	}
+}
