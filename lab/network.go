@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 
@@ -93,6 +94,12 @@ func (n *Network) buildGateway() error {
 		return fmt.Errorf("bridge: %w", err)
 	}
 	if err := address(g, Bridge, GatewayLAN, LANPrefix); err != nil {
+		return err
+	}
+	// Where br_netfilter is loaded (Docker does that), translation would happen
+	// inside the bridge, which then refuses to send a host its own packet back. A
+	// router has it off.
+	if err := g.SetSysctl("bridge/bridge-nf-call-iptables", "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return g.SetSysctl("ipv4/ip_forward", "1")

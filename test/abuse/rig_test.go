@@ -305,3 +305,7 @@ func mustURL(t *testing.T, s string) *url.URL {
 func hostPort(a netip.Addr, port uint16) string {
 	return net.JoinHostPort(a.String(), fmt.Sprint(port))
 }
+
+func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}
