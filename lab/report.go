@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
 )
 
 // Reporter shows the steps.
@@ -41,18 +40,38 @@ func (r *Reporter) Finish() error {
 			Steps []Step `json:"steps"`
 		}{r.Wrong() == 0 && len(r.steps) > 0, r.steps})
 	}
-	w := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "WHO\tASKS\tANSWER\tPACKET\tAS IT MUST BE")
+	if err := r.table(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(r.out, "\n%d steps, %d went wrong\n", len(r.steps), r.Wrong())
+	return err
+}
+
+// table prints a line a step, and under a refusal the sentence that explains it.
+// The sentences are outside the columns, which text/tabwriter cannot do.
+func (r *Reporter) table() error {
+	rows := [][5]string{{"WHO", "ASKS FOR", "ANSWER", "A PACKET THEN", "AS IT MUST BE"}}
 	for _, s := range r.steps {
 		ok := "yes"
 		if !s.OK {
 			ok = "NO"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Who, s.Asks, s.Answer, s.Packet, ok)
+		rows = append(rows, [5]string{s.Who, s.Asks, s.Answer, s.Packet, ok})
 	}
-	if err := w.Flush(); err != nil {
-		return err
+	var width [5]int
+	for _, row := range rows {
+		for i, cell := range row {
+			width[i] = max(width[i], len(cell))
+		}
 	}
-	_, err := fmt.Fprintf(r.out, "\n%d steps, %d went wrong\n", len(r.steps), r.Wrong())
-	return err
+	for i, row := range rows {
+		_, err := fmt.Fprintf(r.out, "%-*s  %-*s  %-*s  %-*s  %s\n", width[0], row[0], width[1], row[1], width[2], row[2], width[3], row[3], row[4])
+		if err == nil && i > 0 && r.steps[i-1].Reason != "" {
+			_, err = fmt.Fprintf(r.out, "%*s  %s\n", width[0], "", r.steps[i-1].Reason)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

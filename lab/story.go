@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -14,8 +15,9 @@ type Step struct {
 	Who    string `json:"who"`
 	Asks   string `json:"asks"`
 	Answer string `json:"answer"`
-	Packet string `json:"packet"` // what a real packet then did
-	OK     bool   `json:"ok"`     // both are as they must be
+	Reason string `json:"reason,omitempty"` // the sentence that came with a refusal
+	Packet string `json:"packet"`           // what a real packet then did
+	OK     bool   `json:"ok"`               // both are as they must be
 }
 
 // patience is how long a packet may take that must arrive, and doubt how long
@@ -70,9 +72,9 @@ func (s *story) grantVia(ctx context.Context, who, asks string, c *ControlPoint,
 	callCtx, cancel := context.WithTimeout(ctx, answer)
 	port, err := ask(callCtx)
 	cancel()
-	step := Step{Who: who, Asks: asks, Answer: answered(err)}
+	step := Step{Who: who, Asks: asks, Answer: answered(err), Reason: explained(err)}
 	if err == nil && port != m.External {
-		step.Answer = fmt.Sprintf("granted port %d", port)
+		step.Answer = fmt.Sprintf("granted, %d", port)
 	}
 	arrived := s.knock(ctx, m.Protocol, netip.AddrPortFrom(GatewayWAN, port), c.Host, m.Internal, patience)
 	step.Packet = packetWord(arrived)
@@ -91,7 +93,7 @@ func (s *story) refuse(ctx context.Context, who, asks string, c *ControlPoint, m
 	cancel()
 	arrived := s.knock(ctx, m.Protocol, netip.AddrPortFrom(GatewayWAN, m.External), target, m.Internal, doubt)
 	var refusal *UPnPError
-	s.tell(Step{Who: who, Asks: asks, Answer: answered(err), Packet: packetWord(arrived),
+	s.tell(Step{Who: who, Asks: asks, Answer: answered(err), Reason: explained(err), Packet: packetWord(arrived),
 		OK: errors.As(err, &refusal) && refusal.Code == 606 && !arrived})
 }
 
@@ -152,7 +154,7 @@ func (s *story) attacker(ctx context.Context) {
 		searchCtx, cancel := context.WithTimeout(ctx, doubt)
 		_, err := c.Search(searchCtx, "ssdp:all", netip.AddrPortFrom(to, 1900))
 		cancel()
-		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("searches %s:1900", to), Answer: silence(err), Packet: "-",
+		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("an answer from %s:1900", to), Answer: silence(err), Packet: "-",
 			OK: errors.Is(err, ErrSilence)})
 		dialCtx, cancel := context.WithTimeout(ctx, answer)
 		conn, err := s.net.Internet.Dial(dialCtx, "tcp4", netip.AddrPortFrom(to, 5000).String())
@@ -162,7 +164,7 @@ func (s *story) attacker(ctx context.Context) {
 		} else {
 			err = ErrSilence
 		}
-		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("posts to %s:5000", to), Answer: silence(err), Packet: "-",
+		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("a connection to %s:5000", to), Answer: silence(err), Packet: "-",
 			OK: errors.Is(err, ErrSilence)})
 	}
 }
@@ -176,7 +178,7 @@ func (s *story) goodbye(ctx context.Context) {
 	err := c.Delete(callCtx, 3074, "UDP")
 	cancel()
 	arrived := s.knock(ctx, "UDP", netip.AddrPortFrom(GatewayWAN, 3074), c.Host, 3074, doubt)
-	step := Step{Who: "console", Asks: "to close 3074/udp", Answer: answered(err), Packet: packetWord(arrived), OK: err == nil && !arrived}
+	step := Step{Who: "console", Asks: "3074/udp to be closed", Answer: answered(err), Reason: explained(err), Packet: packetWord(arrived), OK: err == nil && !arrived}
 	if err == nil {
 		step.Answer = "closed"
 	}
@@ -187,7 +189,7 @@ func (s *story) stop(d *Daemon) {
 	if s.err != nil {
 		return
 	}
-	step := Step{Who: "owner", Asks: "to stop the daemon", Packet: "-"}
+	step := Step{Who: "owner", Asks: "the daemon to stop", Packet: "-"}
 	if err := d.Stop(); err != nil {
 		step.Answer = err.Error()
 		s.tell(step)
@@ -198,7 +200,10 @@ func (s *story) stop(d *Daemon) {
 		s.err = err
 		return
 	}
-	step.Answer = fmt.Sprintf("stopped; tables left: %v", tables)
+	step.Answer = "gone, with its table"
+	if slices.Contains(tables, "inet portcullis") {
+		step.Answer = "its table is still there"
+	}
 	step.OK = slices.Equal(tables, []string{"inet owner"})
 	s.tell(step)
 }
@@ -207,7 +212,24 @@ func answered(err error) string {
 	if err == nil {
 		return "granted"
 	}
+	var refusal *UPnPError
+	if errors.As(err, &refusal) {
+		return fmt.Sprintf("refused (%d)", refusal.Code)
+	}
 	return err.Error()
+}
+
+// explained gives the gateway's own sentence, without the code's standard name.
+func explained(err error) string {
+	var refusal *UPnPError
+	if !errors.As(err, &refusal) {
+		return ""
+	}
+	_, sentence, found := strings.Cut(refusal.Description, ": ")
+	if !found {
+		return refusal.Description
+	}
+	return sentence
 }
 
 func silence(err error) string {
