@@ -1,0 +1,198 @@
+// Package readme runs every command of the README, so that none of them lies.
+package readme
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/config"
+	"portcullis/lab"
+)
+
+const root = "../.."
+
+var (
+	consoleBlock = regexp.MustCompile("(?s)```console\n(.*?)```")
+	tomlBlock    = regexp.MustCompile("(?s)```toml\n(.*?)```")
+	link         = regexp.MustCompile(`\]\(([^)]+)\)`)
+)
+
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// commands gives the README's commands in order, without prompt and comment.
+func commands(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, block := range consoleBlock.FindAllStringSubmatch(readme(t), -1) {
+		for _, line := range strings.Split(strings.TrimSpace(block[1]), "\n") {
+			cmd, isCommand := strings.CutPrefix(line, "$ ")
+			if !isCommand {
+				t.Errorf("a line of a console block that is no command: %q", line)
+				continue
+			}
+			cmd, _, _ = strings.Cut(cmd, "  #")
+			all = append(all, strings.TrimSpace(cmd))
+		}
+	}
+	return all
+}
+
+// shell is a shell on the lab's gateway, with a /run and a /var/lib of its own,
+// so that the commands can be run as they stand there.
+type shell struct {
+	t   *testing.T
+	in  io.Writer
+	out *bufio.Reader
+}
+
+const prologue = `mount -t tmpfs none /run && mount -t tmpfs none /var/lib && sudo() { "$@"; }
+`
+
+func newShell(t *testing.T, h *lab.Host) *shell {
+	t.Helper()
+	cmd := exec.Command("unshare", "--mount", "sh")
+	cmd.Dir = root
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &shell{t, in, bufio.NewReader(out)}
+	if _, err := io.WriteString(in, prologue); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// run runs one command and gives what it printed and its exit status.
+func (s *shell) run(cmd string) (output, status string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.in, cmd+" 2>&1 </dev/null\necho \"status:$?\"\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	for {
+		line, err := s.out.ReadString('\n')
+		if err != nil {
+			s.t.Fatalf("%s: %v\n%s", cmd, err, output)
+		}
+		if status, ended := strings.CutPrefix(line, "status:"); ended {
+			return output, strings.TrimSpace(status)
+		}
+		output += line
+	}
+}
+
+// TestCommands runs them as they stand, in their order. The daemon runs on the
+// gateway of a lab, where a console maps a port before the owner looks. As `make
+// test` is running already, only its recipe is printed.
+func TestCommands(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root for mounts in a namespace of its own")
+	}
+	n, err := lab.New("console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	sh := newShell(t, n.Gateway)
+	seen := map[string]bool{}
+	running := false
+	for _, cmd := range commands(t) {
+		seen[cmd] = true
+		switch cmd {
+		case "make test":
+			cmd = "make -n test"
+		case "sudo bin/portcullis run":
+			sh.run("bin/portcullis run >/run/log & daemon=$!; until bin/portcullis status >/dev/null; do kill -0 $daemon || break; done")
+			running = true
+			console(t, n)
+			continue
+		}
+		if out, status := sh.run(cmd); status != "0" {
+			t.Errorf("$ %s: exit %s\n%s", cmd, status, out)
+		}
+	}
+	if !seen["make lab"] || !seen["make test"] || !running {
+		t.Error("the README lacks make lab, make test or the daemon")
+	}
+	if out, status := sh.run("kill -INT $daemon; wait $daemon"); status != "0" {
+		log, _ := sh.run("cat /run/log")
+		t.Errorf("the daemon ended with %s\n%s\n%s", status, out, log)
+	}
+}
+
+// console maps the port that the README's owner deletes.
+func console(t *testing.T, n *lab.Network) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c := lab.NewControlPoint(n.Host("console"))
+	if err := c.Find(ctx, lab.IGD1, lab.WANIP1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Add(ctx, lab.Mapping{External: 3074, Internal: 3074, Protocol: "UDP", Description: "Game", Lease: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestConfiguration: each piece of TOML is a valid configuration.
+func TestConfiguration(t *testing.T) {
+	blocks := tomlBlock.FindAllStringSubmatch(readme(t), -1)
+	if len(blocks) < 2 {
+		t.Errorf("%d pieces of TOML", len(blocks))
+	}
+	for _, b := range blocks {
+		if _, err := config.Parse("README.md", []byte(b[1])); err != nil {
+			t.Errorf("%v in\n%s", err, b[1])
+		}
+	}
+}
+
+// TestLinks: every file that the documents point at is there.
+func TestLinks(t *testing.T) {
+	docs, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range docs {
+		text, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s points at %s: %v", filepath.Base(doc), m[1], err)
+			}
+		}
+	}
+}
