@@ -1,7 +1,6 @@
 package igd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -98,25 +97,13 @@ func (c *call) perform(msg *soap.Action) ([]byte, error) {
 	return encode(msg, a, values), nil
 }
 
-// encode writes the reply of a success. A document inside an argument goes into
-// a CDATA section: to an XML parser that is the same as escaped text, and the
-// library that most clients use reads nothing else.
+// encode writes the reply of a success.
 func encode(msg *soap.Action, a *action, values []string) []byte {
 	out := make([]soap.Arg, len(a.out))
 	for i := range a.out {
-		out[i] = soap.Arg{Name: a.out[i].name, Value: values[i]}
-		if a.out[i].cdata {
-			out[i].Value = ""
-		}
+		out[i] = soap.Arg{Name: a.out[i].name, Value: values[i], CDATA: a.out[i].cdata}
 	}
-	reply := soap.EncodeResponse(msg.ServiceType, msg.Name, out)
-	for i := range a.out {
-		if name := a.out[i].name; a.out[i].cdata {
-			empty, full := "<"+name+"></"+name+">", "<"+name+"><![CDATA["+values[i]+"]]></"+name+">"
-			reply = bytes.Replace(reply, []byte(empty), []byte(full), 1)
-		}
-	}
-	return reply
+	return soap.EncodeResponse(msg.ServiceType, msg.Name, out)
 }
 
 // query answers QueryStateVariable, which UDA 1.0 had and an old desktop client

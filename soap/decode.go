@@ -44,7 +44,13 @@ type Action struct {
 }
 
 // Arg is one argument.
-type Arg struct{ Name, Value string }
+type Arg struct {
+	Name, Value string
+	// CDATA has EncodeResponse write the value as a CDATA section: the same to an
+	// XML parser, but some clients read a document inside a string in no other
+	// form. Decode never sets it.
+	CDATA bool
+}
 
 // Arg gives an argument's text as it was sent, blanks included, and whether it
 // was there at all: a missing argument and an empty one differ.
@@ -294,6 +300,6 @@ func (d *decoder) arguments(a *Action) error {
 		if _, twice := a.Arg(s.Name.Local); twice {
 			return ErrDuplicate
 		}
-		a.args = append(a.args, Arg{s.Name.Local, text.String()})
+		a.args = append(a.args, Arg{Name: s.Name.Local, Value: text.String()})
 	}
 }

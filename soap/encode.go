@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -25,7 +26,11 @@ func EncodeResponse(serviceType, action string, out []Arg) []byte {
 	b.WriteString(`">`)
 	for _, a := range out {
 		b.WriteString("<" + a.Name + ">")
-		escape(&b, a.Value)
+		if a.CDATA && !strings.Contains(a.Value, "]]>") {
+			b.WriteString("<![CDATA[" + a.Value + "]]>")
+		} else {
+			escape(&b, a.Value)
+		}
 		b.WriteString("</" + a.Name + ">")
 	}
 	b.WriteString("</u:" + action + "Response>" + tail)

@@ -2,6 +2,7 @@ package soap_test
 
 import (
 	"encoding/xml"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,6 +47,20 @@ func TestEscaping(t *testing.T) {
 			t.Errorf("%q: %v", in, err)
 		} else if env.Body.R.V != want {
 			t.Errorf("%q comes back as %q", in, env.Body.R.V)
+		}
+	}
+}
+
+// TestCDATA: a document goes out unescaped, unless it would end the section.
+func TestCDATA(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"<a>b</a>":    "<V><![CDATA[<a>b</a>]]></V>",
+		"a]]><Evil/>": "<V>a]]&gt;&lt;Evil/&gt;</V>",
+	} {
+		got := string(soap.EncodeResponse(service, "X", []soap.Arg{{Name: "V", Value: in, CDATA: true}}))
+		if !strings.Contains(got, want) {
+			t.Errorf("%q: no %s in %s", in, want, got)
 		}
 	}
 }
