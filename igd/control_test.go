@@ -366,7 +366,9 @@ func TestHugeArguments(t *testing.T) {
 			if r.Code != 605 && r.Code != 402 {
 				t.Errorf("%+v", r)
 			}
-			r = l.call(hostA, ip1, "AddPortMapping", mapping(hostA, name, strings.Repeat("9", 64<<10))...)
+			// Not longer than what a socket takes at once: the answer comes before
+			// the body is read, and what is still being sent then meets a reset.
+			r = l.call(hostA, ip1, "AddPortMapping", mapping(hostA, name, strings.Repeat("9", 20<<10))...)
 			if r.Status != 413 {
 				t.Errorf("%+v", r)
 			}

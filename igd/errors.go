@@ -94,6 +94,9 @@ var reasons = map[portmap.Reason]answer{
 	portmap.IdentityChanged: {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.NotOwner:        {codeNoSuchEntry, codeNotAuthorized, false},
 
+	portmap.WrongNonce:     {codeNotAuthorized, codeNotAuthorized, false}, // PCP's
+	portmap.TooManyRemotes: {codeActionFailed, codeActionFailed, true},    // PCP's (RFC 6970 section 5.3)
+
 	portmap.RuleDenied:    {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.DefaultDenied: {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.NeedsApproval: {codeNotAuthorized, codeNotAuthorized, true},

@@ -162,6 +162,7 @@ func deletePortMappingRange(c *call) ([]string, error) {
 	}
 	_, err = c.device.mapper.Unmap(c.ctx, portmap.Selector{
 		Client: c.client, Transport: c.transport(), FirstPort: max(1, first), LastPort: last,
+		Only: portmap.ViaUPnP, // what another language asked for stays (RFC 6970)
 	})
 	switch portmap.ReasonOf(err) {
 	case portmap.NoSuchMapping, portmap.NotOwner:

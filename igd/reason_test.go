@@ -47,6 +47,7 @@ var wantCodes = map[portmap.Reason]struct {
 	portmap.ClientQuota: {501, 728, true}, portmap.TotalQuota: {501, 728, true}, portmap.GrantRate: {501, 728, true},
 	portmap.PortTaken: {718, 718, true}, portmap.PortReserved: {718, 718, true}, portmap.PortInUse: {718, 729, false},
 	portmap.NoPorts: {501, 728, true}, portmap.NoAddress: {501, 501, true}, portmap.PrivateAddress: {501, 501, true},
+	portmap.WrongNonce: {606, 606, false}, portmap.TooManyRemotes: {501, 501, true},
 	portmap.NoSuchMapping: {714, 714, false}, portmap.FirewallFailed: {501, 501, false}, portmap.Busy: {501, 501, true},
 	portmap.Ended: {501, 501, false}, portmap.Removed: {501, 501, false}, portmap.Revoked: {501, 501, false},
 }

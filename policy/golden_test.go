@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the golden file")
 
 // elsewhereDecided are the reasons that are not this room's to give.
 var elsewhereDecided = map[portmap.Reason]bool{
-	portmap.IdentityChanged: true, portmap.NotOwner: true, portmap.PortTaken: true, portmap.PortReserved: true,
+	portmap.IdentityChanged: true, portmap.NotOwner: true, portmap.WrongNonce: true, portmap.TooManyRemotes: true, portmap.PortTaken: true, portmap.PortReserved: true,
 	portmap.PortInUse: true, portmap.NoPorts: true, portmap.NoSuchMapping: true, portmap.FirewallFailed: true,
 	portmap.Busy: true, portmap.Ended: true, portmap.Removed: true, portmap.Revoked: true,
 }

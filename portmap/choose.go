@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -15,21 +16,93 @@ const (
 
 var anywhere = []PortRange{{firstPort, 1<<16 - 1}}
 
-// planMap decides, chooses the port, and plans.
-func (e *Engine) planMap(ctx context.Context, t *Table, r Request) (outcome, error) {
+// planMap decides, chooses the ports, and plans.
+func (e *Engine) planMap(ctx context.Context, t *Table, r Request, n int) (outcome, error) {
 	if len(r.Description) > MaxDescription {
 		r.Description = r.Description[:MaxDescription]
 	}
 	now, view := time.Now(), e.cfg.Gateway.View()
-	c, d, err := e.try(ctx, now, t, r, view)
-	if err != nil && !r.Exact && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
-		c, d, err = e.tryOthers(ctx, now, t, r, view, d, err)
-	}
+	first, d, err := e.planOne(ctx, now, t, r, view, n)
 	if err != nil {
 		e.refused(now, r, d, err)
 		return outcome{}, err
 	}
-	return outcome{[]Change{c}, []Mapping{*c.New}}, nil
+	out := outcome{[]Change{first}, []Mapping{*first.New}}
+	for i := 1; i < n; i++ {
+		t = t.Commit(out.changes[i-1])
+		next, ok := following(r, first.New, i)
+		if !ok {
+			break
+		}
+		c, _, err := e.try(ctx, now, t, next, view)
+		if err != nil {
+			break // fewer than were asked for, but at least one (RFC 7753 section 4.1)
+		}
+		out.changes, out.answer = append(out.changes, c), append(out.answer, *c.New)
+	}
+	return out, nil
+}
+
+// following gives the request for the i-th port of a set that begins with m.
+func following(r Request, m *Mapping, i int) (Request, bool) {
+	internal, external := int(r.Internal.Port())+i, int(m.External.Port())+i
+	if internal > 65535 || external > 65535 {
+		return r, false
+	}
+	r.Internal = addrPort(r.Internal.Addr(), internal)
+	r.External = addrPort(r.External.Addr(), external)
+	r.Exact = true
+	return r, true
+}
+
+// planOne plans one mapping; n is how many ports in a row would be welcome.
+func (e *Engine) planOne(ctx context.Context, now time.Time, t *Table, r Request, view *View, n int) (Change, Decision, error) {
+	r, err := e.renewing(now, t, r)
+	if err != nil {
+		return Change{}, Decision{}, err
+	}
+	c, d, err := e.try(ctx, now, t, r, view)
+	if err != nil && !r.Exact && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
+		return e.tryOthers(ctx, now, t, r, view, d, err, n)
+	}
+	return c, d, err
+}
+
+// renewing fills in what a NAT-PMP or PCP request means when its internal port
+// is mapped already: that mapping, with the restrictions it has.
+func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
+	if r.Client.Via != ViaNATPMP && r.Client.Via != ViaPCP {
+		return r, nil
+	}
+	old := t.existing(r)
+	if old == nil {
+		return r, tooMany(r.Remotes)
+	}
+	if r.Client.Via == ViaPCP && old.Claims.Has(ViaPCP) && e.cfg.Strict && r.Nonce != old.Nonce {
+		return r, wrongNonce(old, now)
+	}
+	if r.Exact && r.External.Port() != old.External.Port() {
+		return r, &Error{Reason: PortTaken, Left: max(0, old.Left(now)), Detail: fmt.Sprintf(
+			"%s port %d is mapped to external port %d already", r.Transport, r.Internal.Port(), old.External.Port())}
+	}
+	r.External = addrPort(r.External.Addr(), int(old.External.Port()))
+	if !r.ResetRemotes {
+		merged := slices.Clone(old.Remotes)
+		for _, remote := range r.Remotes {
+			if !slices.Contains(merged, remote) {
+				merged = append(merged, remote)
+			}
+		}
+		r.Remotes = merged
+	}
+	return r, tooMany(r.Remotes)
+}
+
+func tooMany(remotes []Remote) error {
+	if len(remotes) <= MaxRemotes {
+		return nil
+	}
+	return &Error{Reason: TooManyRemotes, Detail: fmt.Sprintf("%d restrictions; a mapping may have %d", len(remotes), MaxRemotes)}
 }
 
 // anotherPortHelps says whether who asked for any port should get another one.
@@ -64,9 +137,9 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 
 // tryOthers looks for a port that nobody has and the policy permits. It starts
 // at random, so that ports cannot be foreseen.
-func (e *Engine) tryOthers(ctx context.Context, now time.Time, t *Table, r Request, view *View, d Decision, first error) (Change, Decision, error) {
+func (e *Engine) tryOthers(ctx context.Context, now time.Time, t *Table, r Request, view *View, d Decision, first error, n int) (Change, Decision, error) {
 	last := first
-	for port := range e.candidates(t, r, d.Elsewhere) {
+	for port := range e.candidates(t, r, d.Elsewhere, n) {
 		var c Change
 		if c, d, last = e.try(ctx, now, t, withPort(r, port), view); last == nil {
 			return c, d, nil
@@ -81,7 +154,7 @@ func (e *Engine) tryOthers(ctx context.Context, now time.Time, t *Table, r Reque
 // candidates gives at most portTries ports that nobody has, at random places
 // within the ranges that the policy hinted at, and at last the other half of a
 // pair that the client holds already.
-func (e *Engine) candidates(t *Table, r Request, within []PortRange) iter.Seq[int] {
+func (e *Engine) candidates(t *Table, r Request, within []PortRange, n int) iter.Seq[int] {
 	if len(within) == 0 {
 		within = anywhere
 	}
@@ -96,6 +169,9 @@ func (e *Engine) candidates(t *Table, r Request, within []PortRange) iter.Seq[in
 			if !ok || port > int(w.Last) {
 				port, ok = t.free(first)
 			}
+			if ok && n > 1 {
+				port = t.row(port, n, r)
+			}
 			if ok && port <= int(w.Last) && !yield(port) {
 				return
 			}
@@ -104,6 +180,22 @@ func (e *Engine) candidates(t *Table, r Request, within []PortRange) iter.Seq[in
 			yield(port)
 		}
 	}
+}
+
+// row looks from port upwards for n free ports in a row, of r's parity where
+// that is asked for; where there is no such row soon, port itself must do.
+func (t *Table) row(port, n int, r Request) int {
+	for at := port; at+n <= 1<<16 && at < port+portTries; {
+		if r.Parity && (at^int(r.Internal.Port()))&1 != 0 {
+			at++
+			continue
+		}
+		if t.ports.rank(at+n) == t.ports.rank(at) {
+			return at
+		}
+		at += 1
+	}
+	return port
 }
 
 func withPort(r Request, port int) Request {

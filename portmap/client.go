@@ -69,6 +69,18 @@ func (v Via) String() string {
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
 
+// Vias is a set of languages.
+type Vias uint8
+
+// Has says whether v is in the set.
+func (s Vias) Has(v Via) bool { return s&(1<<v) != 0 }
+
+// With gives the set with v in it.
+func (s Vias) With(v Via) Vias { return s | 1<<v }
+
+// Without gives the set without v.
+func (s Vias) Without(v Via) Vias { return s &^ (1 << v) }
+
 // Client is who asks. Every field comes from the socket and the neighbour
 // table, never from what the client wrote.
 type Client struct {

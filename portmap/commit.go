@@ -46,6 +46,7 @@ func (t *Table) put(m *Mapping) {
 		own = newOwn()
 	}
 	t.clients = t.clients.with(owner, own.with(m.ID, m))
+	t.inside = t.inside.with(keyInside(m), m)
 	if !m.Expires.IsZero() {
 		t.leases = t.leases.with(deadline{m.Expires, m.ID}, m)
 	}
@@ -58,6 +59,7 @@ func (t *Table) drop(m *Mapping) {
 	s, _ := t.ports.get(port)
 	s.mappings = without(s.mappings, func(o *Mapping) bool { return o == m })
 	t.setSlot(port, s)
+	t.inside = t.inside.without(keyInside(m))
 	if own := t.Of(owner).own.without(m.ID); own.len() > 0 {
 		t.clients = t.clients.with(owner, own)
 	} else {

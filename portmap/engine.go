@@ -34,6 +34,7 @@ type EngineConfig struct {
 	Gateway  Gateway
 	LeaseMax time.Duration // leases are cut to it; 0 asks for it
 	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)
+	Strict   bool          // PCP: only the nonce that made a mapping may change it (RFC 6887 section 11.3)
 	Hold     time.Duration // an expired mapping's port is kept this long; default 60 s
 }
 
@@ -97,25 +98,32 @@ func (e *Engine) Snapshot() *Table { return e.snapshot.Load() }
 // kernel holds the mapping; with any error nothing has changed. The error is
 // an *Error, or the context's.
 func (e *Engine) Map(ctx context.Context, r Request) (Mapping, error) {
-	o := &op{
-		ctx:    ctx,
-		plan:   func(t *Table) (outcome, error) { return e.planMap(ctx, t, r) },
-		failed: func(err error) { e.refused(time.Now(), r, Decision{}, err) },
-	}
-	got, err := e.do(o)
+	got, err := e.MapSet(ctx, r, 1)
 	if err != nil {
 		return Mapping{}, err
 	}
 	return got[0], nil
 }
 
+// MapSet is Map for n internal ports from r.Internal upwards, onto as many
+// external ports in a row (RFC 7753). It grants fewer when not all can be had,
+// at least one, and gives them in order.
+func (e *Engine) MapSet(ctx context.Context, r Request, n int) ([]Mapping, error) {
+	return e.do(&op{
+		ctx:    ctx,
+		plan:   func(t *Table) (outcome, error) { return e.planMap(ctx, t, r, n) },
+		failed: func(err error) { e.refused(time.Now(), r, Decision{}, err) },
+	})
+}
+
 // Unmap removes what the selector names, all or (with an error) nothing, and
 // gives the removed mappings.
 func (e *Engine) Unmap(ctx context.Context, s Selector) ([]Mapping, error) {
+	s.strict = e.cfg.Strict
 	return e.do(&op{
 		ctx: ctx,
 		plan: func(t *Table) (outcome, error) {
-			changes, err := t.PlanRemoval(s)
+			changes, err := t.PlanRemoval(time.Now(), s)
 			if err != nil {
 				return outcome{}, err
 			}

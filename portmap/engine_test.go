@@ -459,7 +459,7 @@ func TestUnmapOthers(t *testing.T) {
 			t.Errorf("C3/range: %v, %v", gone, err)
 		}
 		r.kernelHas(t, "udp 6000 -> 192.168.1.10:5000")
-		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: hostB}); portmap.ReasonOf(err) != portmap.NotOwner {
+		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: hostB}); portmap.ReasonOf(err) != portmap.NoSuchMapping {
 			t.Errorf("C3/everything: %v", err)
 		}
 		owner := portmap.Client{Via: portmap.ViaOwner}

@@ -49,6 +49,10 @@ type Remote struct {
 // MaxDescription is how many bytes of a description are kept.
 const MaxDescription = 256
 
+// MaxRemotes is how many restrictions one mapping may have (RFC 6887 section
+// 13.3 leaves the number to the server).
+const MaxRemotes = 8
+
 // Request is one wish for a mapping, already decoded and bounded, from any
 // protocol. Adding, renewing and changing are the same wish: the state that
 // should hold afterwards.
@@ -58,12 +62,16 @@ type Request struct {
 	Transport   Transport
 	Internal    netip.AddrPort // the address must be the client's own
 	External    netip.AddrPort // port 0: any; the address is a hint and may be zero
-	Remotes     []Remote       // empty: anyone
+	Remotes     []Remote       // empty: anyone; for PCP: in addition to those there are
 	Lifetime    time.Duration  // 0: as long as is allowed
 	Exact       bool           // this external port or nothing
 	Disabled    bool           // kept and listed, but closed (UPnP's NewEnabled 0)
-	Nonce       Nonce          // PCP only
 	Description string         // untrusted text, capped at MaxDescription
+
+	// For PCP only.
+	Nonce        Nonce
+	ResetRemotes bool // forget the restrictions that there are (RFC 6887 section 13.3)
+	Parity       bool // of a set: the external ports start as even or odd as the internal ones (RFC 7753 section 3)
 }
 
 // Nonce is PCP's mapping nonce (RFC 6887 section 11.1). It is a secret between
@@ -84,8 +92,9 @@ type Mapping struct {
 	Remotes     []Remote
 	Disabled    bool
 	Description string
-	Rule        string // the name of the owner's rule that allowed it, or ""
-	Nonce       Nonce
+	Rule        string    // the name of the owner's rule that allowed it, or ""
+	Nonce       Nonce     // of the last PCP request
+	Claims      Vias      // the languages in which its client asked for it and has not deleted it
 	Created     time.Time // carries a monotonic reading, as does Expires
 	Expires     time.Time // zero: never (only the owner can make such a one)
 }

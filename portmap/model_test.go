@@ -28,6 +28,10 @@ func (n *naive) verdict(r Request) Reason {
 	verdict := NoReason
 	for _, m := range n.all {
 		mo := m.Client.Owner()
+		if m.External.Port() == r.External.Port() && m.Transport == r.Transport && mo == o &&
+			o == natpmpOwner && m.Internal.Port() != r.Internal.Port() {
+			return PortTaken // its own, for another port
+		}
 		if m.External.Port() != r.External.Port() || mo == o {
 			continue
 		}
@@ -46,6 +50,21 @@ func (n *naive) verdict(r Request) Reason {
 		}
 	}
 	return verdict
+}
+
+// meant gives the request that a NAT-PMP client means: its port's mapping, if it
+// has one.
+func (n *naive) meant(r Request) Request {
+	if r.Client.Via != ViaNATPMP {
+		return r
+	}
+	for _, m := range n.all {
+		if m.Client.Owner() == r.Client.Owner() && m.Transport == r.Transport && m.Internal.Port() == r.Internal.Port() {
+			r.External = m.External
+			return r
+		}
+	}
+	return r
 }
 
 func (n *naive) add(now time.Time, r Request, lifetime time.Duration) {
@@ -109,6 +128,8 @@ var modelClients = []Client{
 	{Addr: netip.MustParseAddr("192.168.1.21"), MAC: MAC{2}, Interface: "lan", Via: ViaUPnP}, // a second address of one device
 }
 
+var natpmpOwner = modelClients[2].Owner()
+
 // TestTableAgainstModel plays random requests, removals and passing time on a
 // Table and on the naive list; after every step they must agree, and what must
 // hold in any table holds. Ports are few, so that conflicts are many.
@@ -127,17 +148,18 @@ func TestTableAgainstModel(t *testing.T) {
 			case 0, 1:
 				r := Request{Client: client, Transport: tr, External: netip.AddrPortFrom(netip.Addr{}, port),
 					Internal: netip.AddrPortFrom(client.Addr, rapid.Uint16Range(1, 3).Draw(t, "internal"))}
-				if rapid.Bool().Draw(t, "remote") {
+				if client.Via == ViaUPnP && rapid.Bool().Draw(t, "remote") {
 					r.Remotes = []Remote{{Prefix: netip.MustParsePrefix("198.51.100.7/32")}}
 				}
 				lifetime := time.Duration(rapid.IntRange(1, 100).Draw(t, "lifetime")) * time.Second
+				meant := model.meant(r)
 				c, err := table.Plan(now, r, Decision{Action: Allow, Rule: "r"}, lifetime)
-				if got, want := ReasonOf(err), model.verdict(r); got != want {
+				if got, want := ReasonOf(err), model.verdict(meant); got != want {
 					t.Fatalf("plan %v for %v: %v, want %v", r.External, client.Addr, got, want)
 				}
 				if err == nil {
 					table = table.Commit(c)
-					model.add(now, r, lifetime)
+					model.add(now, meant, lifetime)
 				}
 			case 2:
 				s := Selector{Client: client, Transport: tr, FirstPort: port,
@@ -145,7 +167,7 @@ func TestTableAgainstModel(t *testing.T) {
 				if rapid.Bool().Draw(t, "owner") {
 					s.Client.Via = ViaOwner
 				}
-				changes, err := table.PlanRemoval(s)
+				changes, err := table.PlanRemoval(now, s)
 				for _, c := range changes {
 					table = table.Commit(c)
 				}

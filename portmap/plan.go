@@ -23,7 +23,7 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 	return Facts{
 		Now:            now,
 		View:           v,
-		Renewal:        t.ownOn(r) != nil,
+		Renewal:        t.existing(r) != nil,
 		Mappings:       t.count,
 		ClientMappings: dev.mappings,
 		GrantReadyAt:   dev.grantReadyAt,
@@ -34,21 +34,50 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 	}
 }
 
-// ownOn gives the mapping that r would renew, or nil.
-func (t *Table) ownOn(r Request) *Mapping {
-	s, _ := t.ports.get(int(r.External.Port()))
-	m := s.find(r.Transport, r.Remotes)
+// existing gives the client's mapping that r would renew or change, or nil.
+// UPnP names a mapping by its outside (WANIPConnection:2 section 2.3), NAT-PMP
+// and PCP by its inside (RFC 6886 section 3.3, RFC 6887 section 11.3).
+func (t *Table) existing(r Request) *Mapping {
+	if r.Client.Via == ViaNATPMP || r.Client.Via == ViaPCP {
+		return t.byInternal(r)
+	}
+	m := t.at(&Mapping{External: r.External, Transport: r.Transport, Remotes: r.Remotes})
 	if m == nil || m.Client.Owner() != r.Client.Owner() {
 		return nil
 	}
 	return m
 }
 
+// byInternal prefers the mapping that was made in r's language, then the oldest.
+// NAT-PMP cannot express a restriction, so it never finds a restricted one.
+func (t *Table) byInternal(r Request) *Mapping {
+	key := internalKey{owner: r.Client.Owner(), transport: r.Transport, port: r.Internal.Port()}
+	var found *Mapping
+	for k, m := range t.inside.from(key) {
+		if k.owner != key.owner || k.transport != key.transport || k.port != key.port {
+			break
+		}
+		if r.Client.Via == ViaNATPMP && len(m.Remotes) > 0 {
+			continue
+		}
+		if m.Claims.Has(r.Client.Via) {
+			return m
+		}
+		if found == nil {
+			found = m
+		}
+	}
+	return found
+}
+
 // Plan says what granting r would change, or why it cannot be. The external
 // port must be chosen already, and d must allow it. It changes nothing.
 func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration) (Change, error) {
-	owner := r.Client.Owner()
-	if err := t.conflict(r.External.Port(), r.Transport, owner); err != nil {
+	old := t.existing(r)
+	if old != nil && (r.Client.Via == ViaNATPMP || r.Client.Via == ViaPCP) {
+		r.External = old.External
+	}
+	if err := t.conflict(r.External.Port(), r.Transport, r.Client.Owner()); err != nil {
 		return Change{}, err
 	}
 	m := &Mapping{
@@ -63,15 +92,43 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		Description: r.Description,
 		Rule:        d.Rule,
 		Nonce:       r.Nonce,
+		Claims:      Vias(0).With(r.Client.Via),
 		Created:     now,
 		Expires:     now.Add(lifetime),
 	}
-	old := t.ownOn(r)
+	if old == nil && t.at(m) != nil {
+		return Change{}, &Error{Reason: PortTaken, Detail: fmt.Sprintf(
+			"%s port %d leads to another port of this host", r.Transport, r.External.Port())}
+	}
 	if old == nil {
 		return Change{Event: Granted, New: m, grantReadyAt: d.GrantReadyAt}, nil
 	}
 	m.ID, m.Created, m.Client.Via = old.ID, old.Created, old.Client.Via
+	if m.Internal == old.Internal {
+		m.share(old, r.Client.Via)
+	}
 	return Change{Event: Renewed, Old: old, New: m}, nil
+}
+
+// at gives the mapping that has m's place on the outside.
+func (t *Table) at(m *Mapping) *Mapping {
+	s, _ := t.ports.get(int(m.External.Port()))
+	return s.find(m.Transport, m.Remotes)
+}
+
+// share keeps what other languages were promised of the same mapping: it is no
+// conflict when one client asks for one thing twice (RFC 6970 section 5).
+func (m *Mapping) share(old *Mapping, via Via) {
+	m.Claims |= old.Claims
+	if old.Claims.Without(via) != 0 && old.Expires.After(m.Expires) {
+		m.Expires = old.Expires
+	}
+	if via != ViaPCP {
+		m.Nonce = old.Nonce
+	}
+	if via == ViaNATPMP {
+		m.Description = old.Description
+	}
 }
 
 // conflict says who stands in the way of owner's wish for an external port. A
@@ -88,7 +145,7 @@ func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 				"%s port %d was mapped by another device that had this address", tr, port)}
 		case m.Transport == tr:
 			return &Error{Reason: PortTaken, Detail: fmt.Sprintf("%s port %d is mapped by another host", tr, port)}
-		case m.Client.Via == ViaNATPMP:
+		case m.Claims.Has(ViaNATPMP):
 			// RFC 6886 section 3.3: the companion port stays with the client.
 			reserved = &Error{Reason: PortReserved, Detail: fmt.Sprintf(
 				"%s port %d is reserved for the host that holds the same %s port", tr, port, m.Transport)}
@@ -132,61 +189,6 @@ func (t *Table) ownHalf(tr Transport, owner Owner) (int, bool) {
 		}
 	}
 	return 0, false
-}
-
-// Selector names mappings to remove. All its conditions must hold.
-type Selector struct {
-	Client              Client    // who asks; with ViaOwner: anybody's mappings
-	ID                  uint64    // not 0: only this one
-	Transport           Transport // 0: both
-	FirstPort, LastPort uint16    // external ports, inclusive; 0 and 0: any
-	Internal            uint16    // internal port; 0: any
-	Remotes             []Remote  // compared only when ExactRemotes
-	ExactRemotes        bool
-	Only                Via // not 0: only those made in this language
-}
-
-func (s Selector) matches(m *Mapping) bool {
-	port := m.External.Port()
-	return (s.ID == 0 || s.ID == m.ID) &&
-		(s.Transport == 0 || s.Transport == m.Transport) &&
-		(s.FirstPort == 0 && s.LastPort == 0 || s.FirstPort <= port && port <= s.LastPort) &&
-		(s.Internal == 0 || s.Internal == m.Internal.Port()) &&
-		(!s.ExactRemotes || slices.Equal(s.Remotes, m.Remotes)) &&
-		(s.Only == 0 || s.Only == m.Client.Via)
-}
-
-// PlanRemoval says what removing the selected mappings would change. Those of
-// others are passed over; when nothing is left the error is NotOwner if there
-// were such, else NoSuchMapping.
-func (t *Table) PlanRemoval(s Selector) ([]Change, error) {
-	event, reason := Deleted, Removed
-	if s.Client.Via == ViaOwner {
-		event, reason = RevokedEvent, Revoked
-	}
-	var changes []Change
-	foreign := false
-	for _, sl := range t.ports.from(int(s.FirstPort)) {
-		if len(sl.mappings) > 0 && s.LastPort != 0 && sl.mappings[0].External.Port() > s.LastPort {
-			break
-		}
-		for _, m := range sl.mappings {
-			switch {
-			case !s.matches(m):
-			case s.Client.Via != ViaOwner && m.Client.Owner() != s.Client.Owner():
-				foreign = true
-			default:
-				changes = append(changes, Change{Event: event, Reason: reason, Old: m})
-			}
-		}
-	}
-	if len(changes) > 0 {
-		return changes, nil
-	}
-	if foreign {
-		return nil, &Error{Reason: NotOwner, Detail: "the mapping is another host's"}
-	}
-	return nil, &Error{Reason: NoSuchMapping, Detail: "there is no such mapping"}
 }
 
 // expired plans the end of every lease that has run out by now, at most limit

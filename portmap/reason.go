@@ -1,6 +1,9 @@
 package portmap
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Reason is why something was refused or ended. The set is closed: each
 // protocol has one table that turns every Reason into its own code, and a test
@@ -23,6 +26,8 @@ const (
 	BadRemote       // a restriction that cannot be enforced
 	IdentityChanged // the address now answers with another MAC than the mapping's owner
 	NotOwner        // the mapping is another client's
+	WrongNonce      // PCP: the nonce is not the one that made the mapping
+	TooManyRemotes  // more restrictions than a mapping may have
 
 	// What the owner decided.
 	RuleDenied    // a rule of the owner
@@ -73,6 +78,8 @@ var reasonNames = [reasonCount]string{
 	BadRemote:       "bad-remote",
 	IdentityChanged: "identity-changed",
 	NotOwner:        "not-owner",
+	WrongNonce:      "wrong-nonce",
+	TooManyRemotes:  "too-many-remotes",
 	RuleDenied:      "rule-denied",
 	DefaultDenied:   "default-denied",
 	NeedsApproval:   "needs-approval",
@@ -107,6 +114,7 @@ type Error struct {
 	Reason Reason
 	Detail string
 	Err    error
+	Left   time.Duration // how long what stands in the way will last, where that is known; else 0
 }
 
 // Error gives the sentence, or the reason's word where there is none.

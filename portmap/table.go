@@ -16,6 +16,7 @@ type Table struct {
 	count    int
 	ports    tree[int, slot]         // by external port number, both transports
 	clients  tree[Owner, ownMapping] // each client's own, by ID
+	inside   tree[internalKey, *Mapping]
 	devices  tree[Device, device]
 	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
 	leases   tree[deadline, *Mapping]
@@ -36,6 +37,18 @@ type hold struct {
 	transport Transport
 	owner     Owner
 	until     deadline
+}
+
+// internalKey finds what a client's port is mapped to, in whichever language.
+type internalKey struct {
+	owner     Owner
+	transport Transport
+	port      uint16
+	id        uint64
+}
+
+func keyInside(m *Mapping) internalKey {
+	return internalKey{m.Client.Owner(), m.Transport, m.Internal.Port(), m.ID}
 }
 
 type ownMapping = tree[uint64, *Mapping]
@@ -61,6 +74,7 @@ func NewTable() *Table {
 	return &Table{
 		ports:   tree[int, slot]{cmp: cmp.Compare[int]},
 		clients: tree[Owner, ownMapping]{cmp: compareOwners},
+		inside:  tree[internalKey, *Mapping]{cmp: compareInternal},
 		devices: tree[Device, device]{cmp: compareDevices},
 		rules:   tree[ruleKey, int]{cmp: compareRuleKeys},
 		leases:  tree[deadline, *Mapping]{cmp: compareDeadlines},
@@ -70,6 +84,10 @@ func NewTable() *Table {
 
 func compareOwners(a, b Owner) int {
 	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface), slices.Compare(a.MAC[:], b.MAC[:]))
+}
+
+func compareInternal(a, b internalKey) int {
+	return cmp.Or(compareOwners(a.owner, b.owner), cmp.Compare(a.transport, b.transport), cmp.Compare(a.port, b.port), cmp.Compare(a.id, b.id))
 }
 
 func compareDevices(a, b Device) int {

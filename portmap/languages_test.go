@@ -1,0 +1,194 @@
+package portmap_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/portmap"
+)
+
+// by gives the client as it asks in another language.
+func by(c portmap.Client, via portmap.Via) portmap.Client {
+	c.Via = via
+	return c
+}
+
+// inward asks for an internal port, in NAT-PMP or PCP, with a suggestion.
+func inward(c portmap.Client, internal, suggested uint16) portmap.Request {
+	return portmap.Request{
+		Client: c, Transport: portmap.UDP, Lifetime: time.Hour,
+		Internal: netip.AddrPortFrom(c.Addr, internal), External: netip.AddrPortFrom(netip.Addr{}, suggested),
+	}
+}
+
+var (
+	natA, pcpA = by(hostA, portmap.ViaNATPMP), by(hostA, portmap.ViaPCP)
+	remote     = portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.9/32")}
+	network    = portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}
+)
+
+// TestSameThingInThreeLanguages: issue 3 item 4. One mapping serves all three,
+// and ends when the last language has let go of it.
+func TestSameThingInThreeLanguages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		upnp := ask(hostA, portmap.UDP, 6000)
+		upnp.Internal = netip.AddrPortFrom(hostA.Addr, 6000)
+		first := r.mustMap(t, upnp)
+		for _, c := range []portmap.Client{natA, pcpA} {
+			req := inward(c, 6000, 7777)
+			req.Lifetime = time.Minute
+			m := r.mustMap(t, req)
+			if m.ID != first.ID || m.External.Port() != 6000 || m.Left(time.Now()) != time.Hour {
+				t.Errorf("%v: %v for %v, want the first mapping with its hour", c.Via, &m, m.Left(time.Now()))
+			}
+		}
+		for _, c := range []portmap.Client{natA, pcpA} {
+			if _, err := r.Unmap(t.Context(), portmap.Selector{Client: c, Transport: portmap.UDP, Only: c.Via}); err != nil {
+				t.Errorf("%v deletes all: %v", c.Via, err)
+			}
+			r.kernelHas(t, "udp 6000 -> 192.168.1.10:6000")
+			if _, err := r.Unmap(t.Context(), portmap.Selector{Client: c, Transport: portmap.UDP, Only: c.Via}); portmap.ReasonOf(err) != portmap.NoSuchMapping {
+				t.Errorf("%v deletes all again: %v", c.Via, err)
+			}
+		}
+		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: hostA, FirstPort: 1, LastPort: 65535, Only: portmap.ViaUPnP}); err != nil {
+			t.Error(err)
+		}
+		r.kernelHas(t)
+	})
+}
+
+// TestInward: RFC 6886 section 3.3. The internal port decides which mapping is
+// meant, whatever is suggested.
+func TestInward(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		first := r.mustMap(t, inward(natA, 6000, 6000))
+		again := r.mustMap(t, inward(natA, 6000, 9999)) // N5, P39
+		if again.ID != first.ID || again.External.Port() != 6000 {
+			t.Errorf("the renewal is %v", &again)
+		}
+		other := r.mustMap(t, inward(natA, 6001, 6000)) // its own port, for something else
+		if other.External.Port() == 6000 || other.ID == first.ID {
+			t.Errorf("two internal ports on one external: %v", &other)
+		}
+		prefer := inward(pcpA, 6000, 9999)
+		prefer.Exact = true
+		r.refuses(t, prefer, portmap.PortTaken)
+		b := r.mustMap(t, inward(by(hostB, portmap.ViaNATPMP), 6000, 6000))
+		if b.External.Port() == 6000 {
+			t.Error("B got A's port")
+		}
+	})
+}
+
+func TestNonce(t *testing.T) {
+	t.Parallel()
+	for name, strict := range map[string]bool{"same-client": false, "strict": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, portmap.EngineConfig{Strict: strict})
+				mine := inward(pcpA, 6000, 6000)
+				mine.Nonce = portmap.Nonce{1}
+				r.mustMap(t, mine)
+				time.Sleep(600 * time.Second)
+				other := mine
+				other.Nonce = portmap.Nonce{2}
+				_, err := r.Map(t.Context(), other)
+				_, delErr := r.Unmap(t.Context(), portmap.Selector{Client: pcpA, Internal: 6000, Only: portmap.ViaPCP, Nonce: &portmap.Nonce{3}})
+				if !strict {
+					if err != nil || delErr != nil {
+						t.Errorf("a new nonce: %v, %v", err, delErr)
+					}
+					return
+				}
+				for _, err := range []error{err, delErr} { // P4
+					e, ok := err.(*portmap.Error)
+					if !ok || e.Reason != portmap.WrongNonce || e.Left != 3000*time.Second {
+						t.Errorf("another nonce: %#v", err)
+					}
+				}
+				if _, err := r.Unmap(t.Context(), portmap.Selector{Client: pcpA, Internal: 6000, Only: portmap.ViaPCP, Nonce: &mine.Nonce}); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestFilters: RFC 6887 section 13.3. Filters add up, can be reset, are bounded.
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		req := inward(pcpA, 6000, 6000)
+		req.Remotes = []portmap.Remote{remote}
+		r.mustMap(t, req)
+		req.Remotes = []portmap.Remote{network, remote}
+		if m := r.mustMap(t, req); !slices.Equal(m.Remotes, []portmap.Remote{remote, network}) {
+			t.Errorf("filters do not add up: %v", m.Remotes)
+		}
+		req.Remotes = nil
+		if m := r.mustMap(t, req); len(m.Remotes) != 2 {
+			t.Errorf("a renewal without filters lost some: %v", m.Remotes)
+		}
+		if m := r.mustMap(t, inward(natA, 6000, 6001)); len(m.Remotes) != 0 {
+			t.Errorf("NAT-PMP was given a restricted mapping: %v", &m)
+		}
+		req.Remotes = make([]portmap.Remote, portmap.MaxRemotes)
+		for i := range req.Remotes {
+			req.Remotes[i] = portmap.Remote{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 32)}
+		}
+		r.refuses(t, req, portmap.TooManyRemotes) // P54
+		req.ResetRemotes = true
+		if m := r.mustMap(t, req); len(m.Remotes) != portmap.MaxRemotes { // P55
+			t.Errorf("after a reset: %v", m.Remotes)
+		}
+		req.Remotes = nil
+		if m := r.mustMap(t, req); len(m.Remotes) != 0 {
+			t.Errorf("after a reset without new ones: %v", m.Remotes)
+		}
+	})
+}
+
+// TestPortSets: RFC 7753.
+func TestPortSets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{Gateway: gateway{6002: "the gateway listens there"}})
+		ports := func(ms []portmap.Mapping) (all []uint16) {
+			for _, m := range ms {
+				all = append(all, m.External.Port())
+			}
+			return all
+		}
+		some, err := r.MapSet(t.Context(), inward(pcpA, 6000, 6000), 4)
+		if diff := cmp.Diff([]uint16{6000, 6001}, ports(some)); err != nil || diff != "" {
+			t.Errorf("up to a port in use (%v):\n%s", err, diff)
+		}
+		again, err := r.MapSet(t.Context(), inward(pcpA, 6000, 6000), 2)
+		if err != nil || len(again) != 2 || again[0].ID != some[0].ID || again[1].ID != some[1].ID {
+			t.Errorf("renewed: %v, %v", ports(again), err)
+		}
+		odd := inward(by(hostB, portmap.ViaPCP), 7001, 6000)
+		odd.Parity = true
+		set, err := r.MapSet(t.Context(), odd, 8)
+		if err != nil || len(set) != 8 || set[0].External.Port()%2 != 1 {
+			t.Fatalf("another host's set: %v, %v", ports(set), err)
+		}
+		for i, m := range set {
+			if m.External.Port() != set[0].External.Port()+uint16(i) || m.Internal.Port() != 7001+uint16(i) {
+				t.Errorf("the set is not a row: %v", &m)
+			}
+		}
+	})
+}

@@ -1,0 +1,99 @@
+package portmap
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Selector names mappings to remove. All its conditions must hold.
+type Selector struct {
+	Client              Client    // who asks; with ViaOwner: anybody's mappings
+	ID                  uint64    // not 0: only this one
+	Transport           Transport // 0: both
+	FirstPort, LastPort uint16    // external ports, inclusive; 0 and 0: any
+	Internal            uint16    // internal port; 0: any
+	Remotes             []Remote  // compared only when ExactRemotes
+	ExactRemotes        bool
+	Only                Via    // not 0: only what was asked for in this language, and only that language's claim
+	Nonce               *Nonce // PCP: must be the mapping's own where the engine is strict
+	strict              bool
+}
+
+func (s Selector) matches(m *Mapping) bool {
+	port := m.External.Port()
+	return (s.ID == 0 || s.ID == m.ID) &&
+		(s.Transport == 0 || s.Transport == m.Transport) &&
+		(s.FirstPort == 0 && s.LastPort == 0 || s.FirstPort <= port && port <= s.LastPort) &&
+		(s.Internal == 0 || s.Internal == m.Internal.Port()) &&
+		(!s.ExactRemotes || slices.Equal(s.Remotes, m.Remotes)) &&
+		(s.Only == 0 || m.Claims.Has(s.Only))
+}
+
+// PlanRemoval says what removing the selected mappings would change. Those of
+// others are passed over; when nothing is left the error is NotOwner if there
+// were such, else NoSuchMapping. What another language asked for as well stays.
+func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
+	var changes []Change
+	foreign := false
+	for m := range t.selectable(s) {
+		switch {
+		case !s.matches(m):
+		case s.Client.Via != ViaOwner && m.Client.Owner() != s.Client.Owner():
+			foreign = true
+		case s.strict && s.Nonce != nil && *s.Nonce != m.Nonce:
+			return nil, wrongNonce(m, now)
+		default:
+			changes = append(changes, s.removal(m))
+		}
+	}
+	if len(changes) > 0 {
+		return changes, nil
+	}
+	if foreign {
+		return nil, &Error{Reason: NotOwner, Detail: "the mapping is another host's"}
+	}
+	return nil, &Error{Reason: NoSuchMapping, Detail: "there is no such mapping"}
+}
+
+// selectable walks what s can name at most: a range of ports, or, when only a
+// client's own can be meant, those.
+func (t *Table) selectable(s Selector) func(yield func(*Mapping) bool) {
+	return func(yield func(*Mapping) bool) {
+		if s.LastPort == 0 && s.Client.Via != ViaOwner {
+			for _, m := range t.Of(s.Client.Owner()).own.all() {
+				if !yield(m) {
+					return
+				}
+			}
+			return
+		}
+		for port, sl := range t.ports.from(int(s.FirstPort)) {
+			if s.LastPort != 0 && port > int(s.LastPort) {
+				return
+			}
+			for _, m := range sl.mappings {
+				if !yield(m) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s Selector) removal(m *Mapping) Change {
+	switch {
+	case s.Client.Via == ViaOwner:
+		return Change{Event: RevokedEvent, Reason: Revoked, Old: m}
+	case s.Only != 0 && m.Claims.Without(s.Only) != 0:
+		less := *m
+		less.Claims = m.Claims.Without(s.Only)
+		return Change{Event: Renewed, Old: m, New: &less}
+	}
+	return Change{Event: Deleted, Reason: Removed, Old: m}
+}
+
+func wrongNonce(m *Mapping, now time.Time) error {
+	return &Error{Reason: WrongNonce, Left: max(0, m.Left(now)), Detail: fmt.Sprintf(
+		"%s port %d was mapped with another nonce", m.Transport, m.Internal.Port())}
+}
