@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
 )
@@ -178,13 +177,19 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 		if c.Table.Name != table.Name {
 			continue
 		}
-		switch c.Name {
-		case acceptChainName:
+		if ofIptables(o.chain, c) {
+			return &firewall.ChainError{Chain: o.chain, Detail: "that table belongs to iptables, " +
+				"which shows and saves rules it did not write without their conditions, so that a ruleset " +
+				"saved and restored would accept everything; set firewall.backend to iptables"}
+		}
+		if c.Name == acceptChainName {
 			o.ours = true
-		case o.chain.Name:
+		}
+		if c.Name == o.chain.Name {
 			o.chainThere = true
-			if detail := unfit(o.chain, c); detail != "" {
-				return &firewall.ChainError{Chain: o.chain, Detail: detail}
+			if c.Hooknum != nil && (*c.Hooknum != *nftables.ChainHookForward || c.Type != nftables.ChainTypeFilter) {
+				return &firewall.ChainError{Chain: o.chain, Detail: "it does not filter forwarded packets; " +
+					"name a chain of type filter at hook forward, or one that it jumps to"}
 			}
 		}
 	}
@@ -196,19 +201,10 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 	return nil
 }
 
-// unfit says why a chain that is there cannot be the accept chain, or "".
-func unfit(chain firewall.Chain, c *nftables.Chain) string {
-	base := c.Hooknum != nil
-	if base && (*c.Hooknum != *nftables.ChainHookForward || c.Type != nftables.ChainTypeFilter) {
-		return "it does not filter forwarded packets; name a chain of type filter at hook forward, or one that it jumps to"
-	}
-	// A rule that looks up a set makes the iptables programs refuse the whole
-	// table, Docker's among them.
-	if chain.Family == "ip" && chain.Table == "filter" && (c.Name == "FORWARD" || c.Name == "DOCKER-USER") {
-		return "that table belongs to iptables, whose programs fail on rules they did not write; " +
-			"set firewall.backend to iptables"
-	}
-	return ""
+// ofIptables says whether a chain shows that its table is iptables' own
+// (measured with iptables-nft 1.8.9: it drops a set lookup from what it saves).
+func ofIptables(want firewall.Chain, c *nftables.Chain) bool {
+	return want.Family == "ip" && want.Table == "filter" && c.Name == "FORWARD" && c.Hooknum != nil
 }
 
 // The methods below are called with the lock held.
@@ -238,7 +234,7 @@ func (b *Backend) installAccept(ctx context.Context) error {
 }
 
 func (b *Backend) tryAccept(ctx context.Context, chain firewall.Chain) error {
-	there, err := b.reader.inspect(ctx, chain)
+	there, err := b.quick.inspect(ctx, chain)
 	if err != nil {
 		return err
 	}
@@ -266,7 +262,7 @@ func (b *Backend) tryAccept(ctx context.Context, chain firewall.Chain) error {
 	if err != nil {
 		return err
 	}
-	if there, err = b.reader.inspect(ctx, chain); err != nil {
+	if there, err = b.quick.inspect(ctx, chain); err != nil {
 		return err
 	}
 	a.rules = there.rules
@@ -280,24 +276,26 @@ func (b *Backend) ensureAccept(ctx context.Context) error {
 		return nil
 	}
 	if b.accept != nil {
-		if there, err := b.reader.inspect(ctx, b.accept.chain); err == nil && there.intact(b.accept.rules) {
+		if there, err := b.quick.inspect(ctx, b.accept.chain); err == nil && there.intact(b.accept.rules) {
 			return nil
 		}
 	}
 	return b.installAccept(ctx)
 }
 
-// removeAccept takes our part out of the owner's table it stands in.
-func (b *Backend) removeAccept(ctx context.Context) error {
-	if b.accept == nil {
+// removeAccept takes our part out of the table of an accept chain, if any.
+func (b *Backend) removeAccept(ctx context.Context, chainName string) error {
+	b.accept = nil
+	if chainName == "" {
 		return nil
 	}
-	chain := b.accept.chain
-	b.accept = nil
-	var err error
-	for range 2 {
+	chain, err := firewall.ParseChain(chainName)
+	if err != nil {
+		return err
+	}
+	for range 2 { // as in installAccept
 		var there *ownersTable
-		there, err = b.reader.inspect(ctx, chain)
+		there, err = b.quick.inspect(ctx, chain)
 		var gone *firewall.ChainError
 		if errors.As(err, &gone) {
 			return nil // and our part with it
@@ -305,7 +303,7 @@ func (b *Backend) removeAccept(ctx context.Context) error {
 		if err == nil {
 			err = b.writer.commit(ctx, there.remove)
 		}
-		if !errors.Is(err, unix.ENOENT) {
+		if !drifted(err) {
 			break
 		}
 	}

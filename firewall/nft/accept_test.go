@@ -140,8 +140,16 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 		}
 	}
 	table ip filter {
+		chain DOCKER-USER {
+		}
 		chain FORWARD {
 			type filter hook forward priority filter; policy accept;
+			jump DOCKER-USER
+		}
+	}
+	table ip plain {
+		chain forward {
+			type filter hook forward priority filter; policy drop;
 		}
 	}`)
 	b := open(t, n)
@@ -152,7 +160,9 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 		"another hook":         {"inet fw4 input", "does not filter forwarded packets"},
 		"a chain that is NAT":  {"inet fw4 dstnat", "does not filter forwarded packets"},
 		"a table of iptables":  {"ip filter FORWARD", "belongs to iptables"},
+		"a chain of iptables":  {"ip filter DOCKER-USER", "belongs to iptables"},
 		"a base chain":         {"inet fw4 forward", ""},
+		"a chain of family ip": {"ip plain forward", ""},
 		"a chain jumped to":    {"inet fw4 user", ""},
 		"none":                 {"", ""},
 		"not the name of one":  {"fw4 forward", "not a chain"},
@@ -203,4 +213,24 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 	if late := n.nft("", "list", "table", "inet", "late"); !strings.Contains(late, "udp . 5001 . 192.168.1.10 . 6001") {
 		t.Errorf("the chain that came late is not used:\n%s", late)
 	}
+}
+
+// An accept chain in a table of family ip.
+func TestAcceptChainOfFamilyIP(t *testing.T) {
+	t.Parallel()
+	h := newHomeNet(t)
+	h.gw.nft(`table ip plain {
+		chain forward {
+			type filter hook forward priority filter; policy drop;
+			ct state established,related accept
+		}
+	}`)
+	if err := h.configure("ip plain forward"); err != nil {
+		t.Fatal(err)
+	}
+	h.open("udp 5000", aliceAddr+":6000")
+	game, peer := h.alice.udp(aliceAddr+":6000"), h.world.udp(peerX+":7000")
+	send(t, peer, wanAddr+":5000", "in")
+	send(t, game, receive(t, game, "in"), "out")
+	receive(t, peer, "out")
 }

@@ -122,7 +122,7 @@ func (b *Backend) repair(ctx context.Context, drift string) error {
 }
 
 func (b *Backend) tableThere(ctx context.Context) (there bool, err error) {
-	err = b.reader.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
+	err = b.quick.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
 		tables, err := q.ListTablesOfFamily(nftables.TableFamilyINet)
 		there = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == Table })
 		return err
@@ -136,7 +136,7 @@ func (b *Backend) fingerprint(ctx context.Context) (string, error) {
 	var out strings.Builder
 	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
 	for _, name := range chainNames {
-		rules, err := b.reader.rules(ctx, table, name)
+		rules, err := b.quick.rules(ctx, table, name)
 		if err != nil {
 			return "", err
 		}
@@ -151,7 +151,7 @@ func (b *Backend) fingerprint(ctx context.Context) (string, error) {
 func (b *Backend) factsHeld(ctx context.Context) (bool, error) {
 	facts := b.own.facts(b.gateway)
 	for _, set := range b.own.factSets() {
-		held, err := b.reader.dump(ctx, nftables.TableFamilyINet, Table, set.Name)
+		held, err := b.quick.dump(ctx, nftables.TableFamilyINet, Table, set.Name)
 		if err != nil {
 			return false, err
 		}

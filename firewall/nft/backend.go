@@ -22,7 +22,7 @@ const DefaultSize = 2 * 65536
 // Config is what a Backend needs.
 type Config struct {
 	Log    *slog.Logger // must not be nil
-	NetNS  int          // file descriptor of a network namespace; 0: the current one
+	NetNS  int          // file descriptor of a network namespace, open until Close; 0: the current one
 	Size   int          // elements a set may hold; 0: DefaultSize
 	Buffer int          // bytes of send buffer to ask for, which bounds a transaction; 0: what suits a large change
 }
@@ -32,11 +32,12 @@ type Config struct {
 // Close wait for one another, the others wait for nobody.
 type Backend struct {
 	cfg    Config
-	reader reader
+	reader reader // for listings, which may take seconds
 	flows  *flowKeeper
 
 	mu        sync.Mutex // guards what follows, and all writing to the kernel
 	writer    writer
+	quick     reader // for questions under the lock, which no listing must hold up
 	closed    bool
 	gateway   firewall.Gateway
 	state     *firewall.State
@@ -65,6 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b := &Backend{
 		cfg:      cfg,
 		reader:   reader{netns: cfg.NetNS},
+		quick:    reader{netns: cfg.NetNS},
 		writer:   writer{netns: cfg.NetNS, buffer: cfg.Buffer},
 		state:    firewall.NewState(),
 		tallies:  make(map[uint64]tally),
@@ -111,12 +113,18 @@ func (b *Backend) Apply(ctx context.Context, add, del []portmap.Mapping) error {
 	}
 	b.committed(c)
 	if b.gateway.AcceptChain != "" && b.accept == nil {
-		b.noteAccept(b.installAccept(ctx))
+		// Without it the mapping is there all the same, and the audit tries
+		// again; the owner is told in the log.
+		_ = b.noteAccept(b.installAccept(ctx))
 	}
 	return nil
 }
 
-// Replace makes the kernel hold exactly these mappings, whatever it held before.
+// Replace makes the kernel hold exactly these mappings, whatever it held before,
+// by writing the whole table. Up to some thousand mappings that is one
+// transaction; beyond, new flows find no mapping while it is written (a second
+// for sixty thousand), and established ones go on. When it fails, the kernel
+// holds what it held before.
 // A *firewall.ChainError says that all is in force but the accept chain.
 func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 	b.mu.Lock()
@@ -134,7 +142,7 @@ func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 		return err
 	}
 	b.look(ctx)
-	if err := b.install(ctx, b.after(c)); err != nil {
+	if err := b.rewrite(ctx, c); err != nil {
 		return fmt.Errorf("nft replace: %w", explain(err))
 	}
 	b.committed(c)
@@ -144,7 +152,8 @@ func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 // Configure tells the rules what has changed about the gateway. Its cost does
 // not depend on the number of mappings, unless the accept chain changes.
 // A *firewall.ChainError says that all is in force but the accept chain; with
-// another error nothing has changed.
+// another error nothing has changed, unless it says that our part of the former
+// accept chain could not be removed.
 func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 	if err := g.Validate(); err != nil {
 		return fmt.Errorf("nft configure: %w", err)
@@ -161,12 +170,13 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 		return fmt.Errorf("nft configure: %w", explain(err))
 	}
 	b.flows.addressesGone(before, g)
+	var left error
 	if before.AcceptChain != g.AcceptChain {
-		if err := b.removeAccept(ctx); err != nil {
-			return fmt.Errorf("nft configure: leaving %q: %w", before.AcceptChain, explain(err))
+		if err := b.removeAccept(ctx, before.AcceptChain); err != nil {
+			left = fmt.Errorf("nft configure: leaving %q: %w", before.AcceptChain, explain(err))
 		}
 	}
-	return b.noteAccept(b.ensureAccept(ctx))
+	return errors.Join(left, b.noteAccept(b.ensureAccept(ctx)))
 }
 
 // Close ends the backend. It removes the table, what it added to the accept
@@ -182,17 +192,19 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 	var err error
 	held := b.state.Mappings()
 	if !keep {
-		err = errors.Join(b.removeAccept(ctx), b.removeTable(ctx))
+		err = errors.Join(b.removeAccept(ctx, b.gateway.AcceptChain), b.removeTable(ctx))
 	}
 	b.writer.drop()
 	b.mu.Unlock()
 
-	b.flows.stop()
-	if !keep && len(held) > 0 {
-		err = errors.Join(err, b.FlushFlows(ctx, held))
+	job := b.flows.stop()
+	if !keep {
+		job.endAll(held)
 	}
+	err = errors.Join(err, b.flows.within(ctx, job))
 	b.flows.close()
 	b.reader.close()
+	b.quick.close()
 	if err != nil {
 		return fmt.Errorf("nft close: %w", explain(err))
 	}
@@ -220,8 +232,12 @@ func (b *Backend) after(c *firewall.Change) *firewall.State {
 func (b *Backend) committed(c *firewall.Change) {
 	b.state.Commit(c)
 	for _, m := range c.Gone {
-		// A mapping that now leads elsewhere starts counting again, too.
 		delete(b.tallies, m.ID)
+	}
+	for _, e := range c.New { // a mapping that now leads elsewhere among them
+		if m, ok := b.state.Hole(e.Transport, e.External, e.Remote); ok {
+			b.tallies[m.ID] = tally{since: b.writes}
+		}
 	}
 	b.flows.changed(c)
 }
@@ -278,10 +294,7 @@ func (b *Backend) rewrite(ctx context.Context, c *firewall.Change) error {
 		}
 		return err
 	}
-	if b.accept != nil {
-		// Its elements are written with the state that the caller commits next.
-		b.accept = nil
-	}
+	b.accept = nil // to be written with the state that the caller commits next
 	return nil
 }
 
@@ -313,7 +326,7 @@ func (b *Backend) happened(ctx context.Context, c *firewall.Change) (bool, error
 			}
 			asked = true
 			var got []element
-			got, err = b.reader.get(ctx, set, [][]byte{el.Key})
+			got, err = b.quick.get(ctx, set, [][]byte{el.Key})
 			if errors.Is(err, unix.ENOENT) {
 				err = nil
 				return

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -71,7 +73,42 @@ func (w *writer) commit(ctx context.Context, build func(q *nftables.Conn) error)
 	case errors.Is(err, os.ErrPermission):
 		w.drop() // the library stops reading at this error, so the socket is out of step
 	}
-	return err
+	return &refused{errnos(err)}
+}
+
+// refused is what the kernel said to a transaction. It answers every message of
+// it, so the library's error says the same thing many times over.
+type refused struct{ reasons []error }
+
+func (e *refused) Error() string {
+	texts := make([]string, len(e.reasons))
+	for i, r := range e.reasons {
+		texts[i] = r.Error()
+	}
+	return "the kernel refused the transaction: " + strings.Join(texts, ", ")
+}
+
+func (e *refused) Unwrap() []error { return e.reasons }
+
+// errnos gives the distinct error numbers inside an error.
+func errnos(err error) []error {
+	switch e := err.(type) {
+	case syscall.Errno:
+		return []error{e}
+	case interface{ Unwrap() error }:
+		return errnos(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all []error
+		for _, part := range e.Unwrap() {
+			for _, n := range errnos(part) {
+				if !slices.Contains(all, n) {
+					all = append(all, n)
+				}
+			}
+		}
+		return all
+	}
+	return nil
 }
 
 // refusal says whether the kernel itself said no.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/google/nftables"
 	conntrack "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -24,6 +26,12 @@ import (
 // peer that kept sending to a closed UDP port would otherwise never be
 // translated. Both are done by listing the kernel's flows once for all changes
 // that are waiting, in a goroutine of its own: the table may be large.
+//
+// Conntrack picks up a connection in the middle. A mapped host that just keeps
+// sending, a camera, would thereby carry the connection on as one of its own,
+// through the owner's masquerade and under the same port where the external port
+// is the internal one (measured). So for a while the connections that were ended
+// are answered with a reset when their host goes on with them.
 
 // flowKeeper ends flows. Its goroutine is owned by the Backend.
 type flowKeeper struct {
@@ -39,7 +47,8 @@ type flowKeeper struct {
 
 	handleMu sync.Mutex // guards the socket; held while it is used
 	handle   *conntrack.Handle
-	failing  bool // for logging a change only
+	closed   bool
+	failing  bool // for logging a change only; the goroutine's own
 }
 
 // flowJob says which flows to look at.
@@ -48,6 +57,7 @@ type flowJob struct {
 	ended map[endedFlow]bool        // who those ports led to
 	lost  map[netip.Addr]bool       // WAN addresses we no longer have
 	force map[firewallPort][]ending // see FlushFlows
+	tries int                       // passes that failed
 }
 
 type firewallPort struct {
@@ -154,6 +164,21 @@ func (k *flowKeeper) take() flowJob {
 	return job
 }
 
+// giveBack puts a job that failed back among what is waiting, but not for ever:
+// a kernel without conntrack's netlink interface will never do it.
+func (k *flowKeeper) giveBack(job flowJob) {
+	if job.tries++; job.tries >= passTries {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.Copy(k.waiting.ports, job.ports)
+	maps.Copy(k.waiting.ended, job.ended)
+	maps.Copy(k.waiting.lost, job.lost)
+	k.waiting.tries = max(k.waiting.tries, job.tries)
+	k.signal()
+}
+
 // run does what is waiting. After each pass it rests ten times as long as the
 // pass took, so that a large table and many changes cost a tenth of one core.
 func (k *flowKeeper) run() {
@@ -164,10 +189,15 @@ func (k *flowKeeper) run() {
 			return
 		case <-k.wake:
 		}
-		start := time.Now()
-		ended, err := k.pass(k.take())
-		k.report(ended, err)
-		rest := time.NewTimer(min(10*time.Since(start), maxRest))
+		start, pause := time.Now(), maxRest
+		job := k.take()
+		ended, err := k.pass(job)
+		if k.report(ended, err); err != nil {
+			k.giveBack(job)
+		} else {
+			pause = min(10*time.Since(start), maxRest)
+		}
+		rest := time.NewTimer(pause)
 		select {
 		case <-k.quit:
 			rest.Stop()
@@ -181,6 +211,9 @@ const (
 	maxRest = 5 * time.Second
 	// passTimeout bounds each wait for the kernel.
 	passTimeout = 5 * time.Second
+	// passTries is how often a listing that changed meanwhile is taken again,
+	// and how often a pass that failed is.
+	passTries = 3
 )
 
 func (k *flowKeeper) report(ended uint, err error) {
@@ -193,16 +226,18 @@ func (k *flowKeeper) report(ended uint, err error) {
 	k.failing = err != nil
 }
 
-// stop ends the goroutine and waits for it.
-func (k *flowKeeper) stop() {
+// stop ends the goroutine, waits for it, and gives what it has not done.
+func (k *flowKeeper) stop() flowJob {
 	close(k.quit)
 	<-k.done
+	return k.take()
 }
 
 // close closes the socket.
 func (k *flowKeeper) close() {
 	k.handleMu.Lock()
 	defer k.handleMu.Unlock()
+	k.closed = true
 	if k.handle != nil {
 		k.handle.Close()
 		k.handle = nil
@@ -215,6 +250,12 @@ func (k *flowKeeper) close() {
 // with new flows, and those of a TCP connection usually do.
 func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
 	job := newFlowJob()
+	job.endAll(ms)
+	return b.flows.within(ctx, job)
+}
+
+// endAll makes the flows of mappings part of a job.
+func (j *flowJob) endAll(ms []portmap.Mapping) {
 	for i := range ms {
 		m := &ms[i]
 		e := ending{internal: m.Internal}
@@ -222,11 +263,15 @@ func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
 			e.remote = m.Remotes[0].Prefix.Addr()
 		}
 		p := firewallPort{m.Transport, m.External.Port()}
-		job.force[p] = append(job.force[p], e)
+		j.force[p] = append(j.force[p], e)
 	}
+}
+
+// within does a job, or stops waiting for it when ctx ends.
+func (k *flowKeeper) within(ctx context.Context, job flowJob) error {
 	result := make(chan error, 1)
 	go func() {
-		_, err := b.flows.pass(job)
+		_, err := k.pass(job)
 		result <- err
 	}()
 	select {
@@ -237,9 +282,6 @@ func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
 	}
 }
 
-// passTries is how often a listing that changed meanwhile is taken again.
-const passTries = 3
-
 // pass lists the kernel's flows once and ends those that the job is about.
 func (k *flowKeeper) pass(job flowJob) (ended uint, err error) {
 	if job.empty() {
@@ -247,15 +289,19 @@ func (k *flowKeeper) pass(job flowJob) (ended uint, err error) {
 	}
 	k.handleMu.Lock()
 	defer k.handleMu.Unlock()
+	if k.closed {
+		return 0, firewall.ErrClosed
+	}
 	if k.handle == nil {
 		if k.handle, err = newHandle(k.netns); err != nil {
 			return 0, fmt.Errorf("opening conntrack: %w", explain(err))
 		}
 	}
-	judge := k.judge(job)
+	var connections []flow
+	filter := k.judge(job).noting(&connections)
 	for range passTries {
 		var n uint
-		n, err = k.handle.ConntrackDeleteFilters(conntrack.ConntrackTable, unix.AF_INET, judge)
+		n, err = k.handle.ConntrackDeleteFilters(conntrack.ConntrackTable, unix.AF_INET, filter)
 		ended += n
 		if !errors.Is(err, conntrack.ErrDumpInterrupted) {
 			break
@@ -267,7 +313,33 @@ func (k *flowKeeper) pass(job flowJob) (ended uint, err error) {
 		k.handle = nil
 		return ended, fmt.Errorf("ending flows: %w", explain(err))
 	}
-	return ended, nil
+	return ended, k.backend.reset(connections)
+}
+
+// resetTime is how long a host is answered with resets; it tries again within
+// seconds.
+const resetTime = time.Minute
+
+// reset has the hosts of these connections told that they are over.
+func (b *Backend) reset(connections []flow) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.installed || len(connections) == 0 {
+		return nil
+	}
+	e := newElements()
+	for _, f := range connections {
+		key := append(endpointValue(f.answersFrom), endpointValue(f.src)...)
+		e.add(b.own.ended, nftables.SetElement{Key: key, Timeout: resetTime})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, batch := range b.writer.batches(e.ops()) {
+		if err := b.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) }); err != nil {
+			return fmt.Errorf("ending connections: %w", explain(err))
+		}
+	}
+	return nil
 }
 
 func newHandle(fd int) (*conntrack.Handle, error) {
@@ -295,6 +367,21 @@ type judgement func(flow) bool
 func (j judgement) MatchConntrackFlow(f *conntrack.ConntrackFlow) bool {
 	fl, ok := flowOf(f)
 	return ok && j(fl)
+}
+
+// noting gives the same judgement, and collects the TCP connections it ends that
+// their host could carry on alone: translated ones, but not those whose other end
+// the host knows as the gateway, which resets them itself.
+func (j judgement) noting(connections *[]flow) judgement {
+	return func(f flow) bool {
+		if !j(f) {
+			return false
+		}
+		if f.transport == portmap.TCP && f.answersFrom != f.dst && f.answersTo == f.src {
+			*connections = append(*connections, f)
+		}
+		return true
+	}
 }
 
 func flowOf(f *conntrack.ConntrackFlow) (flow, bool) {

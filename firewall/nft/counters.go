@@ -48,7 +48,7 @@ func (b *Backend) Counters(ctx context.Context) (map[uint64]firewall.Counter, er
 	var read []counted
 	if installed {
 		var err error
-		if read, err = b.readCounters(ctx); err != nil {
+		if read, err = readCounters(ctx, &b.reader); err != nil {
 			return nil, fmt.Errorf("nft counters: %w", explain(err))
 		}
 	}
@@ -71,10 +71,10 @@ type counted struct {
 	counter   firewall.Counter
 }
 
-func (b *Backend) readCounters(ctx context.Context) ([]counted, error) {
+func readCounters(ctx context.Context, r *reader) ([]counted, error) {
 	var all []counted
 	for _, set := range []string{"mapped_flows", "mapped_flows_from"} {
-		elements, err := b.reader.dump(ctx, nftables.TableFamilyINet, Table, set)
+		elements, err := r.dump(ctx, nftables.TableFamilyINet, Table, set)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func (b *Backend) look(ctx context.Context) {
 	if !b.installed || b.state.Len() == 0 || b.state.Len() > lookLimit {
 		return
 	}
-	if read, err := b.readCounters(ctx); err == nil {
+	if read, err := readCounters(ctx, &b.quick); err == nil {
 		b.saw(read, b.writes)
 	}
 }
@@ -152,7 +152,7 @@ func (b *Backend) carry(ctx context.Context, retimed []firewall.Entry) []firewal
 	for set, wanted := range keys {
 		for len(wanted) > 0 {
 			n := min(len(wanted), elementsPerMessage)
-			elements, err := b.reader.get(ctx, set, wanted[:n])
+			elements, err := b.quick.get(ctx, set, wanted[:n])
 			if err != nil {
 				break
 			}

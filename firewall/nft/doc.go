@@ -7,13 +7,17 @@
 // even when the daemon is dead, and a new WAN address changes three elements.
 // `nft list table inet portcullis` is meant to be read.
 //
+// A program opens a Backend, tells it of the gateway (Configure) and of the
+// mappings it has (Replace), and from then on of changes of either. Now and then
+// it calls Audit, which also finds an accept chain that came back.
+//
 // What stays true whatever happens:
 //
 //   - One transaction or nothing. A change is one netlink batch; when the kernel
 //     refuses it, neither the kernel nor the model has changed. A state that is
 //     too large for one batch is written sets first and rules last, so it takes
 //     effect at once too; when a part of it fails the table is removed, which
-//     leaves nothing open.
+//     leaves nothing open, and what was there before is written again.
 //   - An unknown outcome (timeout, ENOBUFS) is looked up in the kernel.
 //   - When the kernel turns out not to hold what the model says (somebody flushed
 //     the ruleset, or took an element away), the whole table is written anew.

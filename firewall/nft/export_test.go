@@ -1,10 +1,15 @@
 package nft
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
 )
@@ -35,4 +40,104 @@ func Multiport(info []byte) string {
 		ports = append(ports, fmt.Sprintf("%d-%d", c.low, c.high))
 	}
 	return strings.Join(ports, " ")
+}
+
+// TryFeatures tries each feature alone.
+func (b *Backend) TryFeatures(ctx context.Context) map[string]error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	errs := make(map[string]error)
+	for _, f := range features {
+		errs[f.name] = b.try(ctx, f)
+	}
+	return errs
+}
+
+// TryNoSuchFeature tries one that no kernel has.
+func (b *Backend) TryNoSuchFeature(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.try(ctx, feature{"wishful thinking", "xt_nosuch", func(_ *skeleton, cb *chainBuilder) {
+		cb.rule(cb.plain("probe"), "", match{&expr.Match{Name: "nosuch", Info: &xt.Unknown{}}})
+	}})
+}
+
+// SampleRule is a port forward as the kernel tells it, with something of
+// everything that is read.
+func SampleRule() []byte {
+	exprs := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: ifnameKey("wan0")},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Register: 1, Data: []byte{6}},
+		port(offDport, r0), &expr.Range{Register: r0, FromData: []byte{0, 80}, ToData: []byte{0, 90}},
+		port(offDport, r0), &expr.Lookup{SourceRegister: r0, SetName: "x"},
+		port(offDport, r0), &expr.Lookup{SourceRegister: r0, SetName: "x", IsDestRegSet: true},
+		&expr.Match{Name: "tcp", Info: &xt.Tcp{DstPorts: [2]uint16{0, 65535}}},
+		&expr.Match{Name: "multiport", Rev: 1, Info: &xt.Unknown{1, 1}},
+		addr(offDaddr, reg1), &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: make([]byte, 4), Xor: make([]byte, 4)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}, &expr.Redir{},
+		&expr.Target{Name: "DNAT", Rev: 2, Info: &xt.Unknown{}}, &expr.Verdict{Kind: expr.VerdictJump, Chain: "x"},
+	}
+	ae := netlink.NewAttributeEncoder()
+	ae.Bytes(unix.NFTA_RULE_USERDATA, comment("sample"))
+	ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(list *netlink.AttributeEncoder) error {
+		for _, e := range exprs {
+			data, err := expr.Marshal(unix.NFPROTO_INET, e)
+			if err != nil {
+				panic(err)
+			}
+			list.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
+		}
+		return nil
+	})
+	attrs, err := ae.Encode()
+	if err != nil {
+		panic(err)
+	}
+	return attrs
+}
+
+// SampleElements are the elements of two sets as the kernel tells them.
+func SampleElements() []byte {
+	return getElements(nftables.TableFamilyINet, "t", "s", [][]byte{{0, 80, 0, 0}, {6, 0, 0, 0, 0, 80, 0, 0}}, 0).Data[4:]
+}
+
+// ReadForeign reads a rule, its sets filled with the elements, and gives what it
+// claims.
+func ReadForeign(rule, elements []byte) (claims []string) {
+	header := make([]byte, 4)
+	members, err := decodeElements([]netlink.Message{{Data: append(header, elements...)}})
+	if err != nil {
+		members = nil
+	}
+	r, err := decodeRule(netlink.Message{Data: append(header, rule...)})
+	if err != nil {
+		return nil
+	}
+	s := &foreignScan{wan: []string{"wan0"}, wanAddrs: [][]byte{{203, 0, 113, 5}}}
+	cond := anything()
+	var regs registers
+	for _, raw := range r.exprs {
+		switch e := raw.read(nftables.TableFamilyINet).(type) {
+		case nil:
+			regs = registers{}
+		case *expr.Lookup:
+			s.narrow(&cond, &regs, slotOf(e.SourceRegister), spans(members))
+		case *expr.Verdict:
+			_ = targetOf(e)
+		default:
+			s.condition(e, &regs, &cond)
+		}
+	}
+	for _, m := range members {
+		_ = targetOf(verdictOf(m.val))
+		_, _ = countedOf(m)
+	}
+	for _, c := range cond.claims {
+		if c.low <= c.high && c.transports != 0 {
+			claims = append(claims, fmt.Sprint(c))
+		} else {
+			claims = append(claims, "")
+		}
+	}
+	return claims
 }

@@ -48,9 +48,6 @@ func (s *skeleton) facts(g firewall.Gateway) *elements {
 	return e
 }
 
-// factSets gives the sets that facts fills.
-func (s *skeleton) factSets() []*nftables.Set { return s.sets()[:len(s.sets())-len(s.leaseSets())] }
-
 func unique[T comparable](list []T) []T {
 	var out []T
 	for _, x := range list {

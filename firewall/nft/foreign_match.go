@@ -65,7 +65,7 @@ const maxClaims = 1 << 20
 
 // restrict keeps what is in one of the claims, too.
 func (c *conditions) restrict(to ...claim) {
-	if len(c.claims)*len(to) > maxClaims {
+	if uint64(len(c.claims))*uint64(len(to)) > maxClaims {
 		c.unclear = true
 		return
 	}
@@ -104,7 +104,6 @@ const (
 	contentOther content = iota
 	contentProto
 	contentDport
-	contentPorts // source and destination port at once
 	contentIface
 	contentDaddr
 	contentNFProto
@@ -142,9 +141,7 @@ func widthOf(c content) int {
 func (s *foreignScan) condition(e expr.Any, regs *registers, cond *conditions) {
 	switch e := e.(type) {
 	case *expr.Meta:
-		c := map[expr.MetaKey]content{
-			expr.MetaKeyL4PROTO: contentProto, expr.MetaKeyIIFNAME: contentIface, expr.MetaKeyNFPROTO: contentNFProto,
-		}[e.Key]
+		c := metaContent(e.Key)
 		regs.set(slotOf(e.Register), widthOf(c), c)
 	case *expr.Payload:
 		regs.set(slotOf(e.DestRegister), max(1, int(e.Len+3)/4), payloadContent(e))
@@ -166,17 +163,29 @@ func (s *foreignScan) condition(e expr.Any, regs *registers, cond *conditions) {
 	}
 }
 
-func payloadContent(e *expr.Payload) content {
-	type at struct {
-		base        expr.PayloadBase
-		offset, len uint32
+func metaContent(key expr.MetaKey) content {
+	switch key {
+	case expr.MetaKeyL4PROTO:
+		return contentProto
+	case expr.MetaKeyIIFNAME:
+		return contentIface
+	case expr.MetaKeyNFPROTO:
+		return contentNFProto
 	}
-	return map[at]content{
-		{expr.PayloadBaseTransportHeader, offDport, 2}: contentDport,
-		{expr.PayloadBaseTransportHeader, offSport, 4}: contentPorts,
-		{expr.PayloadBaseNetworkHeader, 9, 1}:          contentProto,
-		{expr.PayloadBaseNetworkHeader, offDaddr, 4}:   contentDaddr,
-	}[at{e.Base, e.Offset, e.Len}]
+	return contentOther
+}
+
+func payloadContent(e *expr.Payload) content {
+	const transport, network = expr.PayloadBaseTransportHeader, expr.PayloadBaseNetworkHeader
+	switch {
+	case e.Base == transport && e.Offset == offDport && e.Len == 2:
+		return contentDport
+	case e.Base == network && e.Offset == offProto && e.Len == 1:
+		return contentProto
+	case e.Base == network && e.Offset == offDaddr && e.Len == 4:
+		return contentDaddr
+	}
+	return contentOther
 }
 
 // compare narrows the conditions to a comparison.

@@ -33,8 +33,8 @@ func (b *Backend) install(ctx context.Context, st *firewall.State) error {
 	}
 	b.own, b.installed = sk, true
 	b.writes++
-	for id, t := range b.tallies {
-		b.tallies[id] = t.restarted(b.writes)
+	for _, m := range st.Mappings() {
+		b.tallies[m.ID] = b.tallies[m.ID].restarted(b.writes)
 	}
 	if b.print, err = b.fingerprint(ctx); err != nil {
 		b.print = "" // the next audit takes it

@@ -24,6 +24,7 @@ type reader struct {
 	mu     sync.Mutex // guards what follows; held while a request is under way
 	conn   *nftables.Conn
 	socket *netlink.Conn
+	closed bool
 }
 
 // do lends the socket to one request. After any error the socket is replaced,
@@ -34,6 +35,9 @@ func (r *reader) do(ctx context.Context, request func(*nftables.Conn, *netlink.C
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return firewall.ErrClosed
+	}
 	if r.conn == nil {
 		conn, socket, err := dial(r.netns, bufferSize)
 		if err != nil {
@@ -52,10 +56,11 @@ func (r *reader) do(ctx context.Context, request func(*nftables.Conn, *netlink.C
 	return err
 }
 
-// close ends the reader's socket.
+// close ends the reader; it waits for a request under way.
 func (r *reader) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.closed = true
 	r.drop()
 }
 

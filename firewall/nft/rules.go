@@ -22,6 +22,7 @@ const (
 
 // Offsets in the IPv4 header and in both transport headers.
 const (
+	offProto = 9
 	offSaddr = 12
 	offDaddr = 16
 	offSport = 0

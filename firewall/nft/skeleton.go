@@ -46,6 +46,8 @@ type skeleton struct {
 	flows, flowsFrom   *nftables.Set
 	kept               *nftables.Set // internal endpoint -> its external port
 
+	ended *nftables.Set // connections of mappings that ended (conntrack.go)
+
 	ids uint32
 }
 
@@ -55,6 +57,7 @@ var (
 	endpointKey = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
 	flowKey     = []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService}
 	hostPort    = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetService}
+	connection  = append(hostPort, hostPort...) // the mapped host's end, then the other
 )
 
 // newSkeleton describes the table; size bounds each set of mappings.
@@ -77,6 +80,7 @@ func newSkeleton(size uint32) *skeleton {
 	s.flows.Counter, s.flowsFrom.Counter = true, true
 	s.kept = s.leases("kept_ports", size, endpointKey, nil)
 	s.kept.IsMap, s.kept.DataType = true, nftables.TypeInetService
+	s.ended = s.leases("ended_flows", size, connection, nil)
 	return s
 }
 
@@ -115,14 +119,14 @@ func (s *skeleton) leases(name string, size uint32, key, data []nftables.SetData
 
 // sets gives every set, in the order in which they are listed.
 func (s *skeleton) sets() []*nftables.Set {
-	return append([]*nftables.Set{
-		s.wanIfaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.serviceTCP, s.serviceUDP,
-	}, s.leaseSets()...)
+	return append(s.factSets(), s.mapped, s.mappedFrom, s.flows, s.flowsFrom, s.kept, s.ended)
 }
 
-// leaseSets gives the sets whose elements are mappings.
-func (s *skeleton) leaseSets() []*nftables.Set {
-	return []*nftables.Set{s.mapped, s.mappedFrom, s.flows, s.flowsFrom, s.kept}
+// factSets gives the sets that describe the gateway.
+func (s *skeleton) factSets() []*nftables.Set {
+	return []*nftables.Set{
+		s.wanIfaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.serviceTCP, s.serviceUDP,
+	}
 }
 
 // createTable queues the empty table with its sets. A table that is there
@@ -273,11 +277,15 @@ func (b *chainBuilder) allowMapped(c *nftables.Chain, flows, flowsFrom *nftables
 	b.rule(c, "answers to it", ctDirection(1), b.tcpOrUDP(), v4, replyTo(flowsFrom), accept())
 }
 
-// forwardRules counts what passes. It lets nothing through that the owner's own
-// forward chain drops: see accept.go.
+// forwardRules counts what passes, and ends what conntrack.go has ended. It lets
+// nothing through that the owner's own forward chain drops: see accept.go.
 func (s *skeleton) forwardRules(b *chainBuilder) {
 	fwd := b.base("forward_mapped", nftables.ChainTypeFilter, nftables.ChainHookForward, priorityForward)
 	allow := b.plain("allow_mapped")
+	b.rule(fwd, "a host does not carry on a connection of an ended mapping",
+		ctDirection(0), ipv4(s.table), l4proto(unix.IPPROTO_TCP),
+		match{addr(offSaddr, r0), port(offSport, r1), addr(offDaddr, r2), port(offDport, r3), in(s.ended, reg1)},
+		match{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	b.rule(fwd, "only what was translated can be ours", ctStatusDNAT(), jump(allow))
 	b.allowMapped(allow, s.flows, s.flowsFrom)
 }
