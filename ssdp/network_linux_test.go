@@ -109,7 +109,7 @@ func TestNetworkSilence(t *testing.T) {
 		{"D17/off link, unicast", h.a, "10.9.9.9:0", "192.168.1.1:1900", "lan0", "off link"},
 		{"A4/external address", h.a, "192.168.1.50:0", "203.0.113.5:1900", "lan0", "sent to another address"},
 		{"A4/address of the other LAN", h.a, "192.168.1.50:0", "192.168.2.1:1900", "lan0", "sent to another address"},
-		{"E5/port 1900", h.a, "192.168.1.50:1900", "239.255.255.250:1900", "lan0", "loop port"},
+		{"E5/port 19", h.a, "192.168.1.50:19", "239.255.255.250:1900", "lan0", "loop port"},
 		{"E7/source of the first LAN on the second", h.b, "192.168.1.77:0", "239.255.255.250:1900", "lan1", "off link"},
 		{"A4/LAN 1's address from LAN 2", h.b, "192.168.2.50:0", "192.168.1.1:1900", "lan1", "sent to another address"},
 	} {

@@ -139,7 +139,6 @@ func TestSilence(t *testing.T) {
 		{"E5/port 7", good, from("192.168.1.50:7")},
 		{"E5/port 19", good, from("192.168.1.50:19")},
 		{"E5/port 53", good, from("192.168.1.50:53")},
-		{"E5/port 1900", good, from("192.168.1.50:1900")},
 		{"E5/own address", good, from("192.168.1.1:40000")},
 		{"E5/broadcast", good, from("192.168.1.255:40000")},
 		{"E5/network", good, from("192.168.1.0:40000")},
@@ -168,6 +167,19 @@ func TestSilence(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSearchFromPort1900: a control point that shares the port searches from it
+// (js-libp2p does), so there E5 is not followed.
+func TestSearchFromPort1900(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := settled(t, config())
+		defer r.finish()
+		r.from(clientA, search(root, "MX: 1"), func(p *ssdp.Packet) { p.Source = netip.MustParseAddrPort("192.168.1.50:1900") })
+		if got := r.conn.take(); len(got) != 1 {
+			t.Errorf("%d answers", len(got))
+		}
+	})
 }
 
 // TestSmallNetworks: in a /31 and a /32 no address is set apart (RFC 3021), and

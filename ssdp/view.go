@@ -13,9 +13,10 @@ type view struct {
 }
 
 // loopPorts are source ports of services that answer whatever they are sent; an
-// answer of ours to them could go on for ever (abuse case E5). Nobody searches
-// from 1900 but other discovery services.
-var loopPorts = []uint16{0, 7, 19, 53, 1900}
+// answer of ours would start a conversation (abuse case E5). Port 1900 is not
+// among them, though E5 names it: control points that share the port search from
+// it (js-libp2p's does), and no discovery service answers an answer.
+var loopPorts = []uint16{0, 7, 19, 53}
 
 // refuses says why a packet's addresses rule out an answer, "" when they do not.
 func (v view) refuses(p Packet) string {
