@@ -10,6 +10,10 @@ import (
 // MaxBody is how long a request body may be, in bytes (abuse case G7).
 const MaxBody = 16 << 10
 
+// maxLines is how many header lines a request may have, Host included (abuse
+// case G7). Control points send about ten.
+const maxLines = 64
+
 // methods that a handler may see. M-POST is retired (UDA 1.1 section 3.1).
 var methods = map[string]bool{
 	http.MethodGet: true, http.MethodHead: true, http.MethodPost: true,
@@ -17,7 +21,9 @@ var methods = map[string]bool{
 }
 
 // fromBrowsers are headers that browsers send and control points do not (abuse
-// case D4). Every Sec-Fetch-* goes with them.
+// case D4), and so is every Sec-* but one: Sec-Fetch-Mode alone is what Node's
+// own fetch sends, and js-libp2p's control point with it. A browser never sends
+// that one without Sec-Fetch-Site.
 var fromBrowsers = []string{"Origin", "Referer", "Cookie", "Upgrade"}
 
 // guard lets only those requests through that a control point would send. What
@@ -46,6 +52,8 @@ func verdict(r *http.Request) int {
 		return http.StatusBadRequest // "PRI *", CONNECT, absolute-form (D1)
 	case len(r.TransferEncoding) > 0:
 		return http.StatusNotImplemented // abuse cases G6, G10; a deviation from UDA 1.1 section 3.1
+	case lines(r.Header) > maxLines:
+		return http.StatusRequestHeaderFieldsTooLarge
 	case r.Host == "":
 		return http.StatusBadRequest
 	case !ours(r):
@@ -65,23 +73,31 @@ func verdict(r *http.Request) int {
 	return 0
 }
 
+// lines counts header lines. net/http keeps Host apart, and has joined folded
+// lines into one.
+func lines(h http.Header) int {
+	n := 1
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
 // ours says whether Host is the literal address that this connection came to,
-// with our port or none.
+// with our port or none. It was sent once: net/http refuses a second one.
 func ours(r *http.Request) bool {
-	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok {
 		return false
 	}
-	local, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return false
+	local := addrPort(at)
+	// Reading the bare address with a port of ours behind it has one parser say
+	// what a literal is, and where brackets belong.
+	if host, err := netip.ParseAddrPort(r.Host + ":0"); err == nil {
+		return host.Addr() == local.Addr()
 	}
-	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
-	if host, err := netip.ParseAddrPort(r.Host); err == nil {
-		return host == local
-	}
-	host, err := netip.ParseAddr(strings.Trim(r.Host, "[]"))
-	return err == nil && host == local.Addr()
+	host, err := netip.ParseAddrPort(r.Host)
+	return err == nil && host == local
 }
 
 func browser(h http.Header) bool {
@@ -91,7 +107,7 @@ func browser(h http.Header) bool {
 		}
 	}
 	for name := range h {
-		if strings.HasPrefix(name, "Sec-") {
+		if strings.HasPrefix(name, "Sec-") && name != "Sec-Fetch-Mode" {
 			return true
 		}
 	}

@@ -144,8 +144,6 @@ func TestSyncthing(t *testing.T) {
 	r.arrives(m, true)
 	// Syncthing leaves its mappings to run out; the owner closes it.
 	c.interrupt()
-	for _, left := range r.list() {
-		r.output(exe, "delete", "--config", r.daemon.Config, fmt.Sprint(left.ID))
-	}
+	r.closeAll()
 	r.gone(m)
 }

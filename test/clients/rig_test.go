@@ -243,6 +243,16 @@ func (r *rig) output(name string, args ...string) string {
 	return out.String()
 }
 
+// closeAll is the owner closing what a client leaves behind.
+func (r *rig) closeAll() {
+	r.t.Helper()
+	cmd := exec.Command(exe, "delete", "--config", r.daemon.Config, "--all")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("%v\n%s", err, out)
+	}
+	matrix.saw(r.client, "(the owner closes)")
+}
+
 // child is a client that maps, waits for its standard input to end, and unmaps.
 type child struct {
 	r     *rig
