@@ -45,15 +45,15 @@ func addAnyPortMapping(c *call) ([]string, error) {
 // was given another port than the one it names, means that mapping again: it
 // is renewed, so that repeated requests do not pile up.
 func (c *call) hint(r portmap.Request) netip.AddrPort {
-	port := r.External.Port()
+	port, table := r.External.Port(), c.device.mapper.Snapshot()
 	if port != 0 {
-		held, taken := c.device.mapper.Snapshot().Find(r.Transport, port, r.Remotes)
+		held, taken := table.Find(r.Transport, port, r.Remotes)
 		if !taken || held.Client.Owner() == r.Client.Owner() {
 			return r.External
 		}
 	}
-	for m := range c.own().All() {
-		if m.Transport == r.Transport && m.Internal == r.Internal && slices.Equal(m.Remotes, r.Remotes) {
+	for m := range table.Inside(c.client.Owner(), r.Transport, r.Internal.Port()) {
+		if m.Internal == r.Internal && slices.Equal(m.Remotes, r.Remotes) {
 			return netip.AddrPortFrom(r.External.Addr(), m.External.Port())
 		}
 	}

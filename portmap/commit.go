@@ -116,6 +116,11 @@ func (t *Table) hold(m *Mapping, until time.Time) {
 	t.holds = t.holds.with(h.until, h)
 }
 
+// tidyEvery is how often devices without mappings are looked through. A host
+// that invents addresses can make many of them, which no other change may pay
+// for.
+const tidyEvery = time.Second
+
 // tidy gives the table without the holds that are over and without devices
 // that have neither mappings nor a grant limiter that still matters.
 func (t *Table) tidy(now time.Time) *Table {
@@ -129,7 +134,8 @@ func (t *Table) tidy(now time.Time) *Table {
 		s.holds = without(s.holds, func(o hold) bool { return o.until == d })
 		next.setSlot(h.port, s)
 	}
-	if t.idle > 0 {
+	if t.idle > 0 && now.Sub(t.tidied) >= tidyEvery {
+		next.tidied = now
 		for key, dev := range t.devices.all() {
 			if dev.mappings == 0 && !dev.grantReadyAt.After(now) {
 				next.devices = next.devices.without(key)

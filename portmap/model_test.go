@@ -226,12 +226,51 @@ func compare(t *rapid.T, table *Table, model *naive) {
 				last = m.ID
 			}
 		}
+		compareInside(t, table, c.Owner())
 		f := table.Facts(time.Now(), Request{Client: c}, nil)
 		if n := devices[c.Owner().Device()]; f.ClientMappings != n || f.RuleMappings("r") != n {
 			t.Fatalf("device of %v counts %d and %d, want %d", c.Addr, f.ClientMappings, f.RuleMappings("r"), n)
 		}
 	}
 	checkFree(t, table)
+}
+
+// compareInside looks for each of a client's mappings from its inside.
+func compareInside(t *rapid.T, table *Table, o Owner) {
+	t.Helper()
+	for _, tr := range []Transport{TCP, UDP} {
+		want := map[uint16][]string{}
+		for m := range table.Of(o).All() {
+			if m.Transport == tr {
+				want[m.Internal.Port()] = append(want[m.Internal.Port()], line(m))
+			}
+		}
+		for port := range want {
+			var got []string
+			for m := range table.Inside(o, tr, port) {
+				got = append(got, line(m))
+			}
+			if diff := cmp.Diff(want[port], got); diff != "" {
+				t.Fatalf("what leads to %s port %d of %v (-want +got):\n%s", tr, port, o, diff)
+			}
+		}
+	}
+}
+
+// TestIdleDevices: a device is remembered while its grant limiter matters, and
+// forgotten soon after.
+func TestIdleDevices(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	m := Mapping{ID: 1, Client: Client{MAC: MAC{2}, Interface: "lan"}, Transport: UDP, Created: now}
+	table := NewTable().Commit(Change{Event: Granted, New: &m, grantReadyAt: now.Add(3 * time.Second)})
+	table = table.Commit(Change{Event: Deleted, Old: &m})
+	for after, want := range []int{1, 1, 1, 0} {
+		table = table.tidy(now.Add(time.Duration(after) * time.Second))
+		if got := table.devices.len(); got != want {
+			t.Errorf("%d devices after %d s, want %d", got, after, want)
+		}
+	}
 }
 
 // checkFree compares the binary search for a free port with a plain search.

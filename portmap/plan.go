@@ -51,12 +51,8 @@ func (t *Table) existing(r Request) *Mapping {
 // byInternal prefers the mapping that was made in r's language, then the oldest.
 // NAT-PMP cannot express a restriction, so it never finds a restricted one.
 func (t *Table) byInternal(r Request) *Mapping {
-	key := internalKey{owner: r.Client.Owner(), transport: r.Transport, port: r.Internal.Port()}
 	var found *Mapping
-	for k, m := range t.inside.from(key) {
-		if k.owner != key.owner || k.transport != key.transport || k.port != key.port {
-			break
-		}
+	for m := range t.leading(r.Client.Owner(), r.Transport, r.Internal.Port()) {
 		if r.Client.Via == ViaNATPMP && len(m.Remotes) > 0 {
 			continue
 		}

@@ -21,7 +21,8 @@ type Table struct {
 	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
 	leases   tree[deadline, *Mapping]
 	holds    tree[deadline, hold]
-	idle     int // devices kept only for their grant limiter
+	idle     int       // devices kept only for their grant limiter
+	tidied   time.Time // when they were last looked through
 }
 
 // slot is one external port number: the mappings on it, and who may still
@@ -153,6 +154,27 @@ func (l List) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
 		for _, m := range l.own.all() {
 			if !yield(*m) {
+				return
+			}
+		}
+	}
+}
+
+// Inside walks a client's mappings that lead to one internal port, oldest first.
+func (t *Table) Inside(o Owner, tr Transport, port uint16) iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		for m := range t.leading(o, tr, port) {
+			if !yield(*m) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Table) leading(o Owner, tr Transport, port uint16) iter.Seq[*Mapping] {
+	return func(yield func(*Mapping) bool) {
+		for k, m := range t.inside.from(internalKey{owner: o, transport: tr, port: port}) {
+			if k.owner != o || k.transport != tr || k.port != port || !yield(m) {
 				return
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"portcullis/gena"
@@ -35,11 +36,24 @@ type upnp struct {
 	closed bool             // guarded by mu
 }
 
-// door is what serves one LAN interface.
+// door is what serves one LAN interface at one address.
 type door struct {
-	lan  netif.LAN
-	stop context.CancelFunc
-	done chan struct{}
+	lan    atomic.Pointer[netif.LAN] // as it is now
+	search *ssdp.Server
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// keep tells an open door of other prefixes.
+func (d *door) keep(l netif.LAN) {
+	d.lan.Store(&l)
+	d.search.SetAddress(l.Addr, l.Prefixes)
+}
+
+// accepts says whether a connection may be read.
+func (d *door) accepts(remote, local netip.AddrPort) bool {
+	l := d.lan.Load()
+	return l.OnLink(remote.Addr()) && local.Addr() == l.Addr
 }
 
 func newUPnP(g *gate) (*upnp, error) {
@@ -129,7 +143,8 @@ func (u *upnp) follow(ctx context.Context, lans []netif.LAN) error {
 	}
 	var closing []*door
 	for name, d := range u.doors {
-		if l, ok := wanted[name]; ok && sameDoor(l, d.lan) && !d.over() {
+		if l, ok := wanted[name]; ok && sameDoor(l, *d.lan.Load()) && !d.over() {
+			d.keep(l)
 			delete(wanted, name)
 			continue
 		}
@@ -155,18 +170,10 @@ func (u *upnp) follow(ctx context.Context, lans []netif.LAN) error {
 	return failed
 }
 
-// sameDoor says whether a door can stay as it is.
-func sameDoor(a, b netif.LAN) bool {
-	if a.Index != b.Index || a.Addr != b.Addr || len(a.Prefixes) != len(b.Prefixes) {
-		return false
-	}
-	for i := range a.Prefixes {
-		if a.Prefixes[i] != b.Prefixes[i] {
-			return false
-		}
-	}
-	return true
-}
+// sameDoor says whether a door can stay open: its sockets are bound to the
+// interface and the address. Prefixes come and go more often, IPv6 ones with
+// every announcement of a provider, and must not shut clients out for a second.
+func sameDoor(a, b netif.LAN) bool { return a.Index == b.Index && a.Addr == b.Addr }
 
 func (d *door) over() bool {
 	select {
@@ -189,21 +196,19 @@ func (u *upnp) openDoor(ctx context.Context, l netif.LAN) (*door, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	d := &door{search: search, done: make(chan struct{})}
+	d.keep(l)
 	web, err := httpd.New(httpd.Config{
 		Logger:            u.g.log,
 		Handler:           front,
 		Server:            serverName,
 		RequestsPerSecond: u.g.cfg.Limits.RequestsPerSecond,
-		Accept: func(remote, local netip.AddrPort) bool {
-			return l.OnLink(remote.Addr()) && local.Addr() == l.Addr
-		},
+		Accept:            d.accepts,
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	ctx, stop := context.WithCancel(ctx)
-	d := &door{lan: l, stop: stop, done: make(chan struct{})}
-	search.SetAddress(l.Addr, l.Prefixes)
+	ctx, d.stop = context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	wait.Go(func() { u.complain(l, "discovery", search.Run(ctx)) })
 	wait.Go(func() { u.complain(l, "control", unlessStopped(ctx, web.Serve(ctx, listener))) })
