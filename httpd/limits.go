@@ -96,14 +96,15 @@ func (g *gatekeeper) Accept() (net.Conn, error) {
 	}
 }
 
-// addrPort gives a socket's address, IPv4 without its IPv6 form; the zero value
-// for what is no IP socket.
+// addrPort gives a socket's address, IPv4 without its IPv6 form, and without the
+// zone: the listener is bound to one interface, and no Host header or prefix has
+// one. It is the zero value for what is no IP socket.
 func addrPort(a net.Addr) netip.AddrPort {
 	p, err := netip.ParseAddrPort(a.String())
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
 }
 
 // counted is a connection that is counted until it is closed.
@@ -116,4 +117,14 @@ type counted struct {
 func (c *counted) Close() error {
 	defer c.leave()
 	return c.Conn.Close()
+}
+
+// CloseWrite ends the sending direction. net/http looks for it when it hangs up
+// on a client that is still sending: without it the client waits half a second
+// for the end.
+func (c *counted) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }

@@ -17,8 +17,8 @@ func WriteXML(w http.ResponseWriter, status int, doc []byte) {
 	_, _ = w.Write(doc) // the client has gone when this fails
 }
 
-// empty sends a status and no body; without the explicit type net/http would
-// guess one.
+// empty sends a status and no body, so that net/http has nothing whose type it
+// could guess.
 func empty(w http.ResponseWriter, status int) {
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(status)

@@ -25,7 +25,8 @@ const (
 	stopTime  = 2 * time.Second // for requests under way when the server stops
 )
 
-// Config is what a Server needs. Zero numbers mean their defaults.
+// Config is what a Server needs. Zero numbers mean their defaults, negative ones
+// are refused.
 type Config struct {
 	Logger  *slog.Logger // must not be nil
 	Handler http.Handler // must not be nil
@@ -34,7 +35,8 @@ type Config struct {
 	Server string
 
 	// Accept says whether a connection may be read at all: whether its source is
-	// on the link, and whether it came to an address of ours. Nil accepts all.
+	// on the link, and whether it came to an address of ours. The addresses are
+	// neither IPv4-mapped nor have a zone. Nil accepts all.
 	Accept func(remote, local netip.AddrPort) bool
 
 	MaxConns          int           // connections at once; the newest is refused
@@ -55,10 +57,13 @@ type Server struct {
 // ErrPanics says that the handler panicked too often to go on.
 var ErrPanics = errors.New("httpd: the handler panicked three times")
 
-// New makes a server.
+// New makes a server; the error says what is wrong with cfg.
 func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil || cfg.Handler == nil {
 		return nil, errors.New("httpd: Logger and Handler must be set")
+	}
+	if cfg.MaxConns < 0 || cfg.MaxConnsPerHost < 0 || cfg.RequestsPerSecond < 0 || cfg.Timeout < 0 {
+		return nil, errors.New("httpd: limits must not be negative")
 	}
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = DefaultMaxConns

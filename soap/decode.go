@@ -18,7 +18,8 @@ const (
 	maxDepth    = 8
 	maxElements = 64
 	maxAttrs    = 16
-	maxName     = 64 // bytes of a local name
+	maxName     = 64  // bytes of a local name
+	maxType     = 256 // bytes of a service type
 )
 
 // What can be wrong with a request.
@@ -72,15 +73,15 @@ func (a *Action) Args() []Arg { return a.args }
 // (abuse case G1).
 func ParseHeader(v string) (serviceType, action string, err error) {
 	v = strings.Trim(v, " \t")
-	if len(v) > 2*MaxArg {
-		return "", "", fmt.Errorf("%w: SOAPACTION is too long", ErrMalformed)
-	}
 	if n := len(v); n >= 2 && (v[0] == '"' || v[0] == '\'') && v[n-1] == v[0] {
 		v = v[1 : n-1]
 	}
 	serviceType, action, ok := strings.Cut(v, "#")
-	if !ok || serviceType == "" || action == "" || len(action) > maxName {
+	if !ok || serviceType == "" || action == "" {
 		return "", "", fmt.Errorf("%w: SOAPACTION is not type#action", ErrMalformed)
+	}
+	if len(serviceType) > maxType || len(action) > maxName {
+		return "", "", fmt.Errorf("%w: SOAPACTION is too long", ErrMalformed)
 	}
 	if strings.ContainsFunc(serviceType, notURNRune) || strings.ContainsFunc(action, notNameRune) {
 		return "", "", fmt.Errorf("%w: SOAPACTION has odd characters", ErrMalformed)
@@ -139,14 +140,20 @@ func scan(body []byte) error {
 	case bytes.Contains(body, []byte("<!")):
 		return fmt.Errorf("%w: a declaration, comment or CDATA", ErrMalformed)
 	}
-	rest := trimBOM(body)
-	if decl := []byte("<?xml"); bytes.HasPrefix(rest, decl) {
-		rest = rest[len(decl):]
-	}
-	if bytes.Contains(rest, []byte("<?")) {
+	if bytes.Contains(trimDeclaration(trimBOM(body)), []byte("<?")) {
 		return fmt.Errorf("%w: a processing instruction", ErrMalformed)
 	}
 	return nil
+}
+
+// trimDeclaration takes the opening of an XML declaration away. The blank behind
+// it belongs to it: "<?xml-stylesheet" is a processing instruction.
+func trimDeclaration(b []byte) []byte {
+	rest, found := bytes.CutPrefix(b, []byte("<?xml"))
+	if !found || len(rest) == 0 || !strings.ContainsRune(" \t\r\n", rune(rest[0])) {
+		return b
+	}
+	return rest
 }
 
 // decoder walks the tokens with bounds of its own: Unmarshal would accept any

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -14,10 +15,11 @@ const (
 	tail = `</s:Body></s:Envelope>` + "\n"
 )
 
-// EncodeResponse gives the envelope of a success. serviceType is the one the
-// request used, and the arguments stand in the order of the service description.
-// It is written as text because encoding/xml cannot write the prefixes that
-// control points expect (style: section 3.5).
+// EncodeResponse gives the envelope of a success. serviceType and action are
+// those of the decoded request; they and the arguments' names are written as
+// they are, values are escaped. The arguments stand in the order of the service
+// description. It is written as text because encoding/xml cannot write the
+// prefixes that control points expect (style: section 3.5).
 func EncodeResponse(serviceType, action string, out []Arg) []byte {
 	var b bytes.Buffer
 	b.WriteString(head)
@@ -26,7 +28,7 @@ func EncodeResponse(serviceType, action string, out []Arg) []byte {
 	b.WriteString(`">`)
 	for _, a := range out {
 		b.WriteString("<" + a.Name + ">")
-		if a.CDATA && !strings.Contains(a.Value, "]]>") {
+		if a.CDATA && fitsCDATA(a.Value) {
 			b.WriteString("<![CDATA[" + a.Value + "]]>")
 		} else {
 			escape(&b, a.Value)
@@ -47,6 +49,15 @@ func EncodeFault(code int, description string) []byte {
 	escape(&b, description)
 	b.WriteString("</errorDescription></UPnPError></detail></s:Fault>" + tail)
 	return b.Bytes()
+}
+
+// fitsCDATA says whether a CDATA section gives s back as it is. Nothing can be
+// escaped in one, so it may hold neither its own end nor what XML cannot carry,
+// and no CR, which a parser reads as LF (XML 1.0 section 2.11).
+func fitsCDATA(s string) bool {
+	return utf8.ValidString(s) && !strings.Contains(s, "]]>") && !strings.ContainsFunc(s, func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' || r == 0xFFFE || r == 0xFFFF
+	})
 }
 
 // escape writes text; bytes that XML cannot carry become U+FFFD.

@@ -51,16 +51,26 @@ func TestEscaping(t *testing.T) {
 	}
 }
 
-// TestCDATA: a document goes out unescaped, unless it would end the section.
+// TestCDATA: a document goes out unescaped, unless a CDATA section would change
+// it, end early, or spoil the envelope.
 func TestCDATA(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"<a>b</a>":    "<V><![CDATA[<a>b</a>]]></V>",
-		"a]]><Evil/>": "<V>a]]&gt;&lt;Evil/&gt;</V>",
+		"<a>b</a>":           "<V><![CDATA[<a>b</a>]]></V>",
+		"<a>\tb\n</a>":       "<V><![CDATA[<a>\tb\n</a>]]></V>",
+		"a]]><Evil/>":        "<V>a]]&gt;&lt;Evil/&gt;</V>",
+		"a\rb":               "<V>a&#xD;b</V>",
+		"a\x01b":             "<V>a\ufffdb</V>",
+		"a\xffb":             "<V>a\ufffdb</V>",
+		"a\uffffb":           "<V>a\ufffdb</V>",
+		"<M\u00fcller's PC>": "<V><![CDATA[<M\u00fcller's PC>]]></V>",
 	} {
-		got := string(soap.EncodeResponse(service, "X", []soap.Arg{{Name: "V", Value: in, CDATA: true}}))
-		if !strings.Contains(got, want) {
-			t.Errorf("%q: no %s in %s", in, want, got)
+		doc := soap.EncodeResponse(service, "X", []soap.Arg{{Name: "V", Value: in, CDATA: true}})
+		if !strings.Contains(string(doc), want) {
+			t.Errorf("%q: no %q in %q", in, want, doc)
+		}
+		if err := xml.Unmarshal(doc, new(struct{})); err != nil {
+			t.Errorf("%q: %v", in, err)
 		}
 	}
 }
@@ -81,6 +91,19 @@ func TestFaultReadsInGoupnp(t *testing.T) {
 	if f.FaultCode != "s:Client" || f.FaultString != "UPnPError" || f.Detail.UPnPError.Errorcode != 714 ||
 		f.Detail.UPnPError.ErrorDescription != `No <such> "entry"` {
 		t.Errorf("read %+v", f)
+	}
+}
+
+// TestFault: the shape of digest section 3.3, to the byte.
+func TestFault(t *testing.T) {
+	t.Parallel()
+	want := `<?xml version="1.0"?>
+<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body>` +
+		`<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring><detail><UPnPError xmlns="urn:schemas-upnp-org:control-1-0">` +
+		`<errorCode>606</errorCode><errorDescription>a&lt;b</errorDescription></UPnPError></detail></s:Fault></s:Body></s:Envelope>
+`
+	if diff := cmp.Diff(want, string(soap.EncodeFault(606, "a<b"))); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
