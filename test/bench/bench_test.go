@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(keeperEnv) != "" {
+		os.Exit(keep(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// TestSmall runs the whole benchmark with few mappings: it must not rot, and what
+// it says of rates is worth nothing unless what it checks holds.
+func TestSmall(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("network namespaces need root")
+		}
+		t.Skip("network namespaces need root")
+	}
+	p := plan{levels: []int{10, 20, 30}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
+	small := plans{p, p, p}
+	var out, progress bytes.Buffer
+	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
+		t.Fatalf("%v\n%s", err, &progress)
+	}
+	var got struct {
+		Incumbent string
+		Rows      []Row
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	gates := []string{oursName, engineName, kernelName}
+	if got.Incumbent != errAbsent.Error() {
+		gates = append(gates, incumbentName)
+	}
+	for _, gate := range gates {
+		for _, level := range p.levels {
+			if !slices.ContainsFunc(got.Rows, func(r Row) bool { return r.Gate == gate && r.Level == level }) {
+				t.Errorf("no row of %s with %d mappings", gate, level)
+			}
+		}
+	}
+	for _, r := range got.Rows {
+		if r.Count == 0 || r.PerSecond <= 0 || r.Present != r.Level {
+			t.Errorf("not a measurement: %+v", r)
+		}
+	}
+	r := report{plans: small, rows: got.Rows}
+	var table bytes.Buffer
+	if err := r.text(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range append(gateLines, engineLines...) {
+		if !strings.Contains(table.String(), l.measure) {
+			t.Errorf("the table does not show %q", l.measure)
+		}
+	}
+}
+
+// TestCheckFinds: a benchmark that counts what is not there must fail.
+func TestCheckFinds(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root; TestSmall fails without it in CI")
+	}
+	exe, done, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	g, err := startOurs(t.Context(), exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p := plan{fill: time.Minute}
+	if err := g.fillTo(t.Context(), p, 5, func(Row) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, g.held = range []int{4, 6} {
+		if err := g.check(t.Context()); err == nil {
+			t.Errorf("5 mappings pass for %d", g.held)
+		}
+	}
+	// A request that is refused is no measurement: this one is for another host.
+	if err := <-g.hosts[1].start(func() error { return g.soap[1].remove(g.ports[0]) }); err == nil {
+		t.Error("a refusal passes for a removal")
+	}
+}
+
+func TestMiddle(t *testing.T) {
+	t.Parallel()
+	at := func(n int) sample { return sample{Count: n, Elapsed: time.Second} }
+	if got := middle([]sample{at(900), at(1), at(30)}); got.Count != 30 {
+		t.Errorf("the middle one has %d", got.Count)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 20_000: "20,000", 1_234_567: "1,234,567"} {
+		if got := grouped(n); got != want {
+			t.Errorf("%d is written %q", n, got)
+		}
+	}
+	if got := ratio(1999, 2000); got != "1.00" {
+		t.Errorf("ratio %q", got)
+	}
+	if got := ratio(31_300, 14); got != "2,236" {
+		t.Errorf("ratio %q", got)
+	}
+	if got := ratio(1, 0); got != "" {
+		t.Errorf("ratio %q", got)
+	}
+}

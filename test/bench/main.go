@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// timeLimit is for everything; what has not been measured by then fails.
+const timeLimit = 3 * time.Minute
+
+func main() {
+	if os.Getenv(keeperEnv) != "" {
+		os.Exit(keep(os.Args[1:]))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, timeLimit)
+	err := run(ctx, full, os.Args[1:], os.Stdout, os.Stderr)
+	cancel()
+	stop()
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(2)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// plans are how much is measured of everybody.
+type plans struct{ ours, incumbent, engine plan }
+
+// full is the benchmark. The incumbent gets slower and slower, so its last level
+// is lower and the time it may take to get there bounded.
+var full = plans{
+	ours: plan{
+		levels: []int{100, 1_000, 2_300, 5_000, 20_000},
+		slice:  150 * time.Millisecond, fill: time.Minute, batch: 200,
+	},
+	incumbent: plan{
+		levels: []int{100, 1_000, 2_300},
+		slice:  150 * time.Millisecond, fill: 85 * time.Second, batch: 200,
+	},
+	engine: plan{levels: []int{100, 20_000}, slice: 150 * time.Millisecond, batch: 200},
+}
+
+// parts are what is measured, in this order.
+var parts = []string{oursName, engineName, kernelName, incumbentName}
+
+func (r *report) measure(ctx context.Context, part, exe string) error {
+	switch part {
+	case oursName:
+		return r.ours(ctx, exe, r.plans.ours)
+	case engineName:
+		return playEngine(ctx, r.plans.engine, r.tell)
+	case kernelName:
+		return playKernel(ctx, r.plans.engine, r.tell)
+	case incumbentName:
+		return r.incumbent(ctx, r.plans.incumbent)
+	}
+	return fmt.Errorf("there is no such part; %s are", strings.Join(parts, ", "))
+}
+
+func run(ctx context.Context, p plans, args []string, out, progress io.Writer) error {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(progress)
+	asJSON := f.Bool("json", false, "print JSON")
+	only := f.String("only", strings.Join(parts, ","), "what to measure")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	exe, done, err := program()
+	if err != nil {
+		return err
+	}
+	defer done()
+	r := &report{plans: p, progress: progress, memory: make(map[string]int)}
+	for _, part := range strings.Split(*only, ",") {
+		fmt.Fprintf(progress, "measuring %s\n", part)
+		if err := r.measure(ctx, part, exe); err != nil {
+			return fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	if *asJSON {
+		return r.json(out)
+	}
+	return r.text(out)
+}
+
+// program gives the binary that is measured: PORTCULLIS, or one that is built
+// now. done removes the latter.
+func program() (exe string, done func(), err error) {
+	if exe = os.Getenv("PORTCULLIS"); exe != "" {
+		return exe, func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "portcullis-bench-")
+	if err != nil {
+		return "", nil, err
+	}
+	exe = filepath.Join(dir, "portcullis")
+	if out, err := exec.Command("go", "build", "-o", exe, "portcullis/cmd/portcullis").CombinedOutput(); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("build: %w\n%s", err, out), os.RemoveAll(dir))
+	}
+	return exe, func() { _ = os.RemoveAll(dir) }, nil
+}

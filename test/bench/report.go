@@ -1,0 +1,299 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// report gathers the rows and prints them.
+type report struct {
+	plans    plans
+	progress io.Writer
+	rows     []Row
+	memory   map[string]int // of the daemons at the end, in kB
+	other    string         // the incumbent's version, or why it is missing
+}
+
+func (r *report) tell(row Row) {
+	r.rows = append(r.rows, row)
+	fmt.Fprintf(r.progress, "  %-36s %6d present, %2d at once: %9.0f/s  (%d in %.2f s, %.0f us of CPU each)\n",
+		row.Measure, row.Present, row.Workers, row.PerSecond, row.Count, row.Seconds, row.CPU)
+}
+
+// logTail is how much of a failed daemon's log is shown, in bytes.
+const logTail = 2000
+
+// end closes a gate, and shows what it has to say about an error.
+func (r *report) end(g *gate, err error) error {
+	r.memory[g.name] = g.memory()
+	if err != nil && g.log != nil {
+		l := g.log()
+		fmt.Fprintf(r.progress, "the end of its log:\n%s\n", l[max(0, len(l)-logTail):])
+	}
+	return errors.Join(err, g.close())
+}
+
+// ours measures two daemons: one with few mappings, and one with more and more
+// of them. With the most, the two are measured in turns.
+func (r *report) ours(ctx context.Context, exe string, p plan) error {
+	few, err := startOurs(ctx, exe)
+	if err != nil {
+		return err
+	}
+	many, err := startOurs(ctx, exe)
+	if err != nil {
+		return r.end(few, err)
+	}
+	last := len(p.levels) - 1
+	err = few.fillTo(ctx, p, p.levels[0], r.tell)
+	if err == nil {
+		err = many.climb(ctx, p, p.levels[1:last], r.tell)
+	}
+	if err == nil {
+		err = many.fillTo(ctx, p, p.levels[last], r.tell)
+	}
+	if err == nil {
+		err = inTurns(r.tell, few.side(ctx, p, p.levels[0]), many.side(ctx, p, p.levels[last]))
+	}
+	if err == nil {
+		err = errors.Join(few.check(ctx), many.check(ctx))
+	}
+	return errors.Join(r.end(few, err), r.end(many, err))
+}
+
+func (r *report) incumbent(ctx context.Context, p plan) error {
+	exe, version, err := findIncumbent()
+	if errors.Is(err, errAbsent) {
+		r.other = err.Error()
+		fmt.Fprintln(r.progress, r.other)
+		return nil
+	}
+	r.other = version
+	g, err := startIncumbent(ctx, exe)
+	if err != nil {
+		return err
+	}
+	return r.end(g, g.climb(ctx, p, p.levels, r.tell))
+}
+
+func (r *report) json(out io.Writer) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		Incumbent string         `json:"incumbent"` // its version, or why it is missing
+		MemoryKB  map[string]int `json:"memory_kb"`
+		Rows      []Row          `json:"rows"`
+	}{r.other, r.memory, r.rows})
+}
+
+func (r *report) find(gate, measure string, level, workers int) (Row, bool) {
+	i := slices.IndexFunc(r.rows, func(o Row) bool {
+		return o.Gate == gate && o.Measure == measure && o.Level == level && o.Workers == workers
+	})
+	if i < 0 {
+		return Row{}, false
+	}
+	return r.rows[i], true
+}
+
+// line is what a table shows in one line.
+type line struct {
+	gate    string // "" means the gate of the table
+	measure string
+	workers int
+}
+
+var gateLines = []line{
+	{"", measureAdd, 1},
+	{"", measureAdd, clients},
+	{"", measureRemove, 1},
+	{"", measureRemove, clients},
+	{"", measureRenew, 1},
+	{"", measureAny, 1},
+	{"", measureSpecific, 1},
+	{"", measureGeneric, 1},
+	{"", measureFirst, 1},
+	{"", measureLast, 1},
+}
+
+var engineLines = []line{
+	{engineName, measureGrant, 1},
+	{engineName, measureGrant, manyAtOnce},
+	{engineName, measureEnd, 1},
+	{engineName, measureEnd, manyAtOnce},
+	{engineName, measureAgain, 1},
+	{engineName, measureAgain, manyAtOnce},
+	{engineName, measureShared, 1},
+	{engineName, measureForwards, 1},
+	{engineName, measureListening, 1},
+	{kernelName, measureBare, 1},
+}
+
+// table is a heading, columns, and what their cells show.
+type table struct {
+	title   string
+	lines   []line
+	columns []string
+	cell    func(l line, column int) string // "" where there is nothing
+}
+
+func (t table) write(w io.Writer) {
+	if len(t.columns) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "%s\tat once\t%s\t\n", t.title, strings.Join(t.columns, "\t"))
+	for _, l := range t.lines {
+		cells := make([]string, len(t.columns))
+		for i := range cells {
+			cells[i] = t.cell(l, i)
+		}
+		if strings.Join(cells, "") != "" {
+			fmt.Fprintf(w, "%s\t%d\t%s\t\n", l.measure, l.workers, strings.Join(cells, "\t"))
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+func (r *report) text(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	r.rates(oursName, r.plans.ours.levels, gateLines).write(w)
+	r.rates(incumbentName, r.plans.incumbent.levels, gateLines).write(w)
+	r.beside().write(w)
+	r.processor().write(w)
+	r.rates(engineName, r.plans.engine.levels, engineLines).write(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, name := range []string{oursName, incumbentName} {
+		if kb := r.memory[name]; kb > 0 {
+			fmt.Fprintf(out, "Memory of %s at the end: %.1f MB.\n", name, float64(kb)/1024)
+		}
+	}
+	if r.other != "" {
+		fmt.Fprintf(out, "The incumbent: %s.\n", r.other)
+	}
+	_, err := fmt.Fprintf(out, "Each number is the middle one of %d measurements; those of %s's and the engine's first and last column are of %d, taken in turns.\n",
+		timesAlone, oursName, timesInTurns)
+	return err
+}
+
+// measured gives the levels that a gate came to.
+func (r *report) measured(gate string, levels []int) []int {
+	return slices.DeleteFunc(slices.Clone(levels), func(n int) bool {
+		return !slices.ContainsFunc(r.rows, func(o Row) bool { return o.Gate == gate && o.Level == n })
+	})
+}
+
+// rates shows one gate: a column for each number of mappings that were there, and
+// what is left of the rate from the first to the last.
+func (r *report) rates(gate string, levels []int, lines []line) table {
+	t := table{title: gate + ", per second", lines: lines}
+	if levels = r.measured(gate, levels); len(levels) == 0 {
+		return t
+	}
+	at := func(l line, i int) float64 {
+		row, _ := r.find(cmp.Or(l.gate, gate), l.measure, levels[i], l.workers)
+		return row.PerSecond
+	}
+	for _, n := range levels {
+		t.columns = append(t.columns, r.reached(gate, n))
+	}
+	last := len(levels) - 1
+	t.columns = append(t.columns, "last / first")
+	t.cell = func(l line, i int) string {
+		if i > last {
+			return ratio(at(l, last), at(l, 0))
+		}
+		return number(at(l, i))
+	}
+	return t
+}
+
+// reached is a level's heading; a gate that ran out of time had fewer mappings.
+func (r *report) reached(gate string, level int) string {
+	for _, o := range r.rows {
+		if o.Gate == gate && o.Level == level && o.Present != level {
+			return grouped(o.Present) + " of " + grouped(level)
+		}
+	}
+	return grouped(level)
+}
+
+// beside shows how many times the incumbent's rate ours is.
+func (r *report) beside() table {
+	t := table{title: oursName + " / " + incumbentName, lines: gateLines}
+	levels := r.measured(incumbentName, r.measured(oursName, r.plans.incumbent.levels))
+	for _, n := range levels {
+		t.columns = append(t.columns, r.reached(incumbentName, n))
+	}
+	t.cell = func(l line, i int) string {
+		a, _ := r.find(oursName, l.measure, levels[i], l.workers)
+		b, _ := r.find(incumbentName, l.measure, levels[i], l.workers)
+		return ratio(a.PerSecond, b.PerSecond)
+	}
+	return t
+}
+
+// processor shows the daemons' own processor time, which the speed of the client
+// does not touch.
+func (r *report) processor() table {
+	t := table{title: "us of the daemon's processor time", lines: gateLines}
+	type at struct {
+		gate  string
+		level int
+	}
+	var columns []at
+	for _, g := range []struct {
+		name   string
+		levels []int
+	}{{oursName, r.plans.ours.levels}, {incumbentName, r.plans.incumbent.levels}} {
+		levels := r.measured(g.name, g.levels)
+		for i, n := range levels {
+			if i == 0 || i == len(levels)-1 {
+				columns = append(columns, at{g.name, n})
+				t.columns = append(t.columns, g.name+", "+r.reached(g.name, n))
+			}
+		}
+	}
+	t.cell = func(l line, i int) string {
+		row, _ := r.find(columns[i].gate, l.measure, columns[i].level, l.workers)
+		return number(row.CPU)
+	}
+	return t
+}
+
+// number rounds; "" means that there is none.
+func number(f float64) string {
+	if f == 0 {
+		return ""
+	}
+	return grouped(int(math.Round(f)))
+}
+
+func ratio(a, b float64) string {
+	switch {
+	case a == 0 || b == 0:
+		return ""
+	case a/b >= 10:
+		return grouped(int(math.Round(a / b)))
+	}
+	return strconv.FormatFloat(a/b, 'f', 2, 64)
+}
+
+// grouped writes thousands apart.
+func grouped(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
