@@ -97,24 +97,36 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	if g.upnp != nil {
 		front.Go(func() error { return g.upnp.run(frontCtx) })
-		if err := g.upnp.follow(frontCtx, roles.LAN); err != nil {
-			front.Go(func() error { return err }) // a port that is taken at the start is fatal
-		}
 	}
-	front.Go(func() error {
-		return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
-	})
-	if frontCtx.Err() == nil {
-		g.log.Info("ready")
-		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-			g.log.Warn("sd_notify failed", "error", err)
-		}
+	if err := g.firstDoors(frontCtx, roles.LAN); err != nil {
+		front.Go(func() error { return err })
+	} else {
+		front.Go(func() error {
+			return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
+		})
+		g.ready()
 	}
 	err = front.Wait()
 	stopInner()
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, engine.Wait()))
 	g.log.Info("stopped")
 	return err
+}
+
+// firstDoors opens the LANs at the start, where a port that is taken is fatal;
+// later it is only logged.
+func (g *gate) firstDoors(ctx context.Context, lans []netif.LAN) error {
+	if g.upnp == nil {
+		return nil
+	}
+	return g.upnp.follow(ctx, lans)
+}
+
+func (g *gate) ready() {
+	g.log.Info("ready")
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		g.log.Warn("sd_notify failed", "error", err)
+	}
 }
 
 // unlessStopped forgets the error that a context's end makes.

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"portcullis/control"
+	"portcullis/portmap"
+)
+
+// call runs a command as main does.
+func call(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = run(t.Context(), env{&stdout, &stderr}, args)
+	return code, stdout.String(), stderr.String()
+}
+
+// file writes a configuration whose socket nobody listens on.
+func file(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "portcullis.toml")
+	text = strings.ReplaceAll(text, "@", dir)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const socketOnly = "[control]\nsocket = \"@/control.sock\"\n"
+
+// TestCommandLine: the exit codes of the contract, and what is said with them.
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	good := file(t, socketOnly)
+	tier0 := file(t, "[[rule]]\nname = \"smb\"\naction = \"allow\"\ninternal_ports = [\"445\"]\n")
+	host := file(t, "[[rule]]\nname = \"cams\"\naction = \"deny\"\nclients = [\"host:cam-*\"]\n")
+	typo := file(t, "[lan]\ninterface = [\"br-lan\"]\n")
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		says string
+	}{
+		{"nothing", nil, 2, "usage: portcullis COMMAND"},
+		{"help", []string{"help"}, 0, "usage: portcullis COMMAND"},
+		{"unknown command", []string{"frobnicate"}, 2, `no command "frobnicate"`},
+		{"unknown flag", []string{"list", "--frob"}, 2, "usage: portcullis list"},
+		{"help of a command", []string{"list", "--help"}, 0, "usage: portcullis list"},
+		{"too much", []string{"status", "--config", good, "x"}, 2, "usage: portcullis status"},
+		{"version", []string{"version"}, 0, "portcullis " + version},
+		{"check", []string{"check", "--config", good}, 0, "http_port = 5000"},
+		{"check/missing file", []string{"check", "--config", good + "x"}, 1, "no such file"},
+		{"check/unknown key", []string{"check", "--config", typo}, 1, typo + ":2: "},
+		{"check/Tier 0", []string{"check", "--config", tier0}, 1, tier0 + ":1: "},
+		{"check/host names", []string{"check", "--config", host}, 1, "not available in this version"},
+		{"run/bad file", []string{"run", "--config", typo}, 1, typo + ":2: "},
+		{"list/no daemon", []string{"list", "--config", good}, 1, "no daemon answers"},
+		{"status/no daemon", []string{"status", "--config", good, "--json"}, 1, "no daemon answers"},
+		{"delete/nothing named", []string{"delete", "--config", good}, 2, "nothing named"},
+		{"delete/no id", []string{"delete", "--config", good, "x"}, 2, `"x" is no id`},
+		{"delete/bad port", []string{"delete", "--config", good, "tcp", "70000"}, 2, "1 to 65535 are allowed"},
+		{"delete/all and more", []string{"delete", "--config", good, "--all", "3"}, 2, "no further arguments"},
+		{"delete/no daemon", []string{"delete", "--config", good, "7"}, 1, "no daemon answers"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			code, out, errs := call(t, c.args...)
+			if code != c.code || !strings.Contains(out+errs, c.says) {
+				t.Errorf("exit %d, want %d and %q\n%s%s", code, c.code, c.says, out, errs)
+			}
+			if code == exitUsage && out != "" {
+				t.Errorf("a wrong call prints to standard output: %q", out)
+			}
+		})
+	}
+	code, out, _ := call(t, "version", "--json")
+	var b build
+	if err := json.Unmarshal([]byte(out), &b); code != 0 || err != nil || b.Version != version || b.Go == "" {
+		t.Errorf("version --json: %q, %v", out, err)
+	}
+}
+
+// TestListIsHarmless: a client's description cannot play with the terminal.
+func TestListIsHarmless(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	m := control.Mapping{ID: 7, Protocol: "udp", ExternalPort: 3074, InternalIP: "192.168.1.9", InternalPort: 3074,
+		Via: "upnp", Enabled: true, ExpiresIn: 3599, Description: "\x1b[2Jgame\r\n\u202eevil\t"}
+	if err := printMappings(&out, []control.Mapping{m}); err != nil {
+		t.Fatal(err)
+	}
+	want := "ID  PORT      LEADS TO          FROM    VIA   ENDS IN  PACKETS  DESCRIPTION\n" +
+		"7   3074/udp  192.168.1.9:3074  anyone  upnp  59m59s   0        \ufffd[2Jgame\ufffd\ufffd\ufffdevil\ufffd\n"
+	if out.String() != want {
+		t.Errorf("printed\n%q, want\n%q", out.String(), want)
+	}
+}
+
+// TestRefusalsAreLimited: K4. A flood of refusals is at most ten lines a second,
+// says how many are missing, and quotes what a client wrote.
+func TestRefusalsAreLimited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		l := newEventLog(slog.New(slog.NewTextHandler(&out, nil)))
+		client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.9"), Via: portmap.ViaUPnP}
+		refuse := func() {
+			l.write(context.Background(), portmap.Event{Time: time.Now(), Type: portmap.Denied, Reason: portmap.ForbiddenPort,
+				Client: client, Detail: "no", Mapping: portmap.Mapping{Client: client, Description: "a\nlevel=ERROR msg=forged"}})
+		}
+		const seconds = 10
+		for range seconds * 1000 {
+			refuse()
+			time.Sleep(time.Millisecond)
+		}
+		lines := strings.Count(out.String(), "\n")
+		if limit := 10 * seconds; lines > limit || lines < seconds {
+			t.Errorf("%d lines in %d s", lines, seconds)
+		}
+		if strings.Contains(out.String(), "\nlevel=ERROR") {
+			t.Error("a client forged a line")
+		}
+		time.Sleep(time.Second)
+		out.Reset()
+		refuse()
+		if !strings.Contains(out.String(), "not_logged=") {
+			t.Errorf("the gap is not told: %s", &out)
+		}
+	})
+}
+
+func TestEventLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := newEventLog(slog.New(slog.NewTextHandler(&out, nil)))
+	now := time.Now()
+	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.9"), MAC: portmap.MAC{2, 0, 0, 0, 0, 1}, Via: portmap.ViaUPnP}
+	m := portmap.Mapping{Client: client, Transport: portmap.UDP, Description: "game", Rule: "consoles",
+		External: netip.MustParseAddrPort("0.0.0.0:3074"), Internal: netip.MustParseAddrPort("192.168.1.9:3074"), Expires: now.Add(time.Hour)}
+	for _, ev := range []portmap.Event{
+		{Type: portmap.Granted}, {Type: portmap.Renewed}, {Type: portmap.Expired, Reason: portmap.Ended},
+		{Type: portmap.Drift, Detail: "gone"}, {Type: portmap.Resync},
+	} {
+		ev.Time, ev.Client, ev.Mapping, ev.Rule = now, client, m, "consoles"
+		l.write(t.Context(), ev)
+	}
+	for _, want := range []string{
+		`level=INFO msg="mapping added" client=192.168.1.9 mac=02:00:00:00:00:01 via=upnp protocol=udp external_port=3074 internal=192.168.1.9:3074 description=game lease=1h0m0s rule=consoles`,
+		`level=INFO msg="mapping ended"`, "reason=ended", `msg="the kernel refused a change" error=gone`, "events were lost",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "renewed") {
+		t.Error("renewals fill the log at the usual level")
+	}
+}
+
+func TestDeletions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		all  bool
+		args string
+		want string
+	}{
+		{true, "", "[{0 true  0}]"},
+		{false, "udp 3074", "[{0 false udp 3074}]"},
+		{false, "7 8", "[{7 false  0} {8 false  0}]"},
+		{false, "0", "error"}, {false, "-1", "error"}, {false, "tcp", "error"}, {false, "tcp 0", "error"}, {false, "", "error"},
+	} {
+		got, err := deletions(c.all, strings.Fields(c.args))
+		text := fmt.Sprint(got)
+		if err != nil {
+			text = "error"
+		}
+		if text != c.want {
+			t.Errorf("%v %q: %s (%v), want %s", c.all, c.args, text, err, c.want)
+		}
+	}
+}
