@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,7 +17,7 @@ import (
 type State struct {
 	holes map[holeKey]*portmap.Mapping
 	ids   map[uint64]holeKey
-	ends  map[endpoint][]*portmap.Mapping // who leads to an internal endpoint
+	ends  map[endpoint][]*portmap.Mapping // who leads to an internal endpoint, by age
 }
 
 // holeKey is the part of a Hole's key that a packet from outside shows.
@@ -82,8 +83,7 @@ func (s *State) Commit(c *Change) {
 		}
 		if m != nil {
 			s.holes[key] = m
-			end := endpointOf(m)
-			s.ends[end] = append(s.ends[end], m)
+			s.list(m)
 		}
 	}
 	for key, m := range c.after {
@@ -93,17 +93,20 @@ func (s *State) Commit(c *Change) {
 	}
 }
 
+func (s *State) list(m *portmap.Mapping) {
+	end := endpointOf(m)
+	i, _ := slices.BinarySearchFunc(s.ends[end], m, byAge)
+	s.ends[end] = slices.Insert(s.ends[end], i, m)
+}
+
 func (s *State) unlist(m *portmap.Mapping) {
 	end := endpointOf(m)
 	held := s.ends[end]
-	for i, o := range held {
-		if o == m {
-			held[i] = held[len(held)-1]
-			held = held[:len(held)-1]
-			break
-		}
+	i, _ := slices.BinarySearchFunc(held, m, byAge)
+	if i == len(held) || held[i] != m {
+		i = slices.Index(held, m) // another of the same age, while it moves
 	}
-	if len(held) == 0 {
+	if held = slices.Delete(held, i, i+1); len(held) == 0 {
 		delete(s.ends, end)
 	} else {
 		s.ends[end] = held
@@ -126,7 +129,7 @@ func (s *State) Entries() []Entry {
 		all = append(all, holeOf(m))
 	}
 	for _, held := range s.ends {
-		all = append(all, keptOf(oldest(held)))
+		all = append(all, keptOf(held[0]))
 	}
 	return all
 }
@@ -165,7 +168,7 @@ func (s *State) KeptPort(t portmap.Transport, internal netip.AddrPort) (uint16, 
 	if len(held) == 0 {
 		return 0, false
 	}
-	return oldest(held).External.Port(), true
+	return held[0].External.Port(), true
 }
 
 // check refuses what no entry can say.
@@ -226,14 +229,8 @@ func keptOf(m *portmap.Mapping) Entry {
 	}
 }
 
-// oldest gives the mapping whose port an endpoint keeps: the one that was there
-// first, so that a later mapping to the same endpoint disturbs nobody.
-func oldest(held []*portmap.Mapping) *portmap.Mapping {
-	first := held[0]
-	for _, m := range held[1:] {
-		if m.Created.Before(first.Created) || m.Created.Equal(first.Created) && m.ID < first.ID {
-			first = m
-		}
-	}
-	return first
+// byAge puts first the mapping whose port an endpoint keeps: the one that was
+// there first, so that a later mapping to the same endpoint disturbs nobody.
+func byAge(a, b *portmap.Mapping) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 }

@@ -1,6 +1,10 @@
 package firewall
 
-import "portcullis/portmap"
+import (
+	"slices"
+
+	"portcullis/portmap"
+)
 
 // plan is a State with a change laid over it.
 type plan struct {
@@ -106,22 +110,26 @@ func (c *Change) differ(old, now *Entry) {
 
 func (p *plan) keptBefore(end endpoint) *Entry {
 	if held := p.state.ends[end]; len(held) > 0 {
-		return ptr(keptOf(oldest(held)))
+		return ptr(keptOf(held[0]))
 	}
 	return nil
 }
 
+// keptAfter compares who arrived with the oldest of those that stay. Many
+// mappings may lead to one endpoint, so only those that the plan touches are
+// passed over.
 func (p *plan) keptAfter(end endpoint, arrived []*portmap.Mapping) *Entry {
-	held := arrived
+	first := arrived
 	for _, m := range p.state.ends[end] {
 		if _, touched := p.after[keyOf(m)]; !touched {
-			held = append(held, m)
+			first = append(first, m)
+			break
 		}
 	}
-	if len(held) == 0 {
+	if len(first) == 0 {
 		return nil
 	}
-	return ptr(keptOf(oldest(held)))
+	return ptr(keptOf(slices.MinFunc(first, byAge)))
 }
 
 func ptr[T any](v T) *T { return &v }

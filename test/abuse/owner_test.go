@@ -276,14 +276,7 @@ func TestAddressMoves(t *testing.T) {
 // TestCleanStop: a clean stop leaves no trace in the kernel, whatever was open.
 func TestCleanStop(t *testing.T) {
 	t.Parallel()
-	n, err := lab.New("a", "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
-		t.Fatal(err)
-	}
+	n := network(t, "a", "b")
 	before := on(t, n.Gateway, "nft", "-s", "list", "ruleset")
 	r := startOn(t, n, "")
 	passes := openFlow(t, r, "a", r.v1(t, "a"), 7001)

@@ -80,11 +80,10 @@ type rig struct {
 // noRates lets a test ask as often as it likes.
 const noRates = "[limits]\ngrants_per_second = 0\nrequests_per_second = 0\n"
 
-// start builds a network with hosts a and b, and starts the daemon with extra
-// configuration. Everything ends with the test.
-func start(t *testing.T, extra string) *rig {
+// network builds a network whose gateway has its owner's firewall.
+func network(t *testing.T, hosts ...string) *lab.Network {
 	t.Helper()
-	n, err := lab.New("a", "b")
+	n, err := lab.New(hosts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +91,14 @@ func start(t *testing.T, extra string) *rig {
 	if err := n.OwnerFirewall(); err != nil {
 		t.Fatal(err)
 	}
-	return startOn(t, n, extra)
+	return n
+}
+
+// start builds a network with hosts a and b, and starts the daemon with extra
+// configuration. Everything ends with the test.
+func start(t *testing.T, extra string) *rig {
+	t.Helper()
+	return startOn(t, network(t, "a", "b"), extra)
 }
 
 func startOn(t *testing.T, n *lab.Network, extra string) *rig {

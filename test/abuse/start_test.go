@@ -20,14 +20,7 @@ import (
 // and leaves nothing behind.
 func TestRefusesToStart(t *testing.T) {
 	t.Parallel()
-	n, err := lab.New("a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
-		t.Fatal(err)
-	}
+	n := network(t, "a")
 	before := on(t, n.Gateway, "nft", "-s", "list", "ruleset")
 	taken, err := n.Gateway.Listen(hostPort(lab.GatewayLAN, 5001))
 	if err != nil {
@@ -107,14 +100,7 @@ func TestWithoutCapability(t *testing.T) {
 // comes; a new address is reported at once.
 func TestStartsWithoutWAN(t *testing.T) {
 	t.Parallel()
-	n, err := lab.New("a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
-		t.Fatal(err)
-	}
+	n := network(t, "a")
 	on(t, n.Gateway, "ip", "addr", "flush", "dev", "wan0")
 	on(t, n.Gateway, "ip", "link", "set", "wan0", "down")
 	r := startOn(t, n, "")

@@ -167,14 +167,7 @@ func TestOffLink(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			n, err := lab.New("a")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(n.Close)
-			if err := n.OwnerFirewall(); err != nil {
-				t.Fatal(err)
-			}
+			n := network(t, "a")
 			route(t, n, routed)
 			config := lab.Settings
 			if c.extra != "" {
@@ -284,14 +277,7 @@ func TestTTLDoesNotMatter(t *testing.T) {
 // UDP, looks exactly as it does without the daemon.
 func TestScanFindsNothing(t *testing.T) {
 	t.Parallel()
-	n, err := lab.New("a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
-		t.Fatal(err)
-	}
+	n := network(t, "a")
 	// The kernel's own limit on ICMP errors would hide most ports.
 	if err := errors.Join(n.Gateway.SetSysctl("ipv4/icmp_ratelimit", "0"), n.Gateway.SetSysctl("ipv4/icmp_ratemask", "0")); err != nil {
 		t.Fatal(err)
