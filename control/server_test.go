@@ -218,6 +218,9 @@ func TestDelete(t *testing.T) {
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root to become somebody else")
+		}
 		t.Skip("needs root to become somebody else")
 	}
 	program := filepath.Join(t.TempDir(), "ask")

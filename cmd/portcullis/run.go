@@ -38,6 +38,9 @@ func runDaemon(ctx context.Context, e env, args []string) error {
 	}
 	log := newLogger(e.err, c.Log)
 	log.Info("starting", "version", version, "configuration", from)
+	if c.PCP.NATPMP || c.PCP.PCP {
+		log.Info("NAT-PMP and PCP come with a later version; port 5351 is not served")
+	}
 	return (&gate{cfg: c, log: log, started: time.Now()}).run(ctx)
 }
 
