@@ -1,9 +1,6 @@
 package portmap
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Commit gives the table after the change; it cannot fail. The change must have
 // been planned on this very table.
@@ -36,10 +33,10 @@ func (t *Table) put(m *Mapping) {
 			t.holds = t.holds.without(h.until)
 		}
 	}
-	s = slot{
-		mappings: append(slices.Clone(s.mappings), m),
-		holds:    without(s.holds, func(h hold) bool { return h.transport == m.Transport }),
-	}
+	s.mappings.cmp = comparePlaces
+	s.mappings = s.mappings.with(placeOf(m), m)
+	s.holds = without(s.holds, func(h hold) bool { return h.transport == m.Transport })
+	s.natpmp = s.natpmp.plus(m, +1)
 	t.ports = t.ports.with(port, s)
 	own := t.Of(owner).own
 	if own.cmp == nil {
@@ -57,7 +54,8 @@ func (t *Table) put(m *Mapping) {
 func (t *Table) drop(m *Mapping) {
 	port, owner := int(m.External.Port()), m.Client.Owner()
 	s, _ := t.ports.get(port)
-	s.mappings = without(s.mappings, func(o *Mapping) bool { return o == m })
+	s.mappings = s.mappings.without(placeOf(m))
+	s.natpmp = s.natpmp.plus(m, -1)
 	t.setSlot(port, s)
 	t.inside = t.inside.without(keyInside(m))
 	if own := t.Of(owner).own.without(m.ID); own.len() > 0 {
@@ -108,11 +106,19 @@ func (t *Table) limitGrants(key Device, readyAt time.Time) {
 	t.devices = t.devices.with(key, dev)
 }
 
+// hold keeps a port for m's owner, and forgets an earlier promise of the kind:
+// the later one lasts longer.
 func (t *Table) hold(m *Mapping, until time.Time) {
 	port := int(m.External.Port())
 	h := hold{port: port, transport: m.Transport, owner: m.Client.Owner(), until: deadline{until, m.ID}}
 	s, _ := t.ports.get(port)
-	t.ports = t.ports.with(port, slot{mappings: s.mappings, holds: append(slices.Clone(s.holds), h)})
+	for _, o := range s.holds {
+		if o.transport == h.transport {
+			t.holds = t.holds.without(o.until)
+		}
+	}
+	s.holds = append(without(s.holds, func(o hold) bool { return o.transport == h.transport }), h)
+	t.ports = t.ports.with(port, s)
 	t.holds = t.holds.with(h.until, h)
 }
 

@@ -2,7 +2,6 @@ package portmap
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -131,20 +130,23 @@ func (m *Mapping) share(old *Mapping, via Via) {
 // mapping that is there tells more than a reservation.
 func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 	s, _ := t.ports.get(int(port))
-	var reserved error
-	for _, m := range s.mappings {
-		o := m.Client.Owner()
-		switch {
-		case o == owner:
-		case m.Transport == tr && o.Interface == owner.Interface && o.Addr == owner.Addr:
+	if m := s.holder(tr); m != nil && m.Client.Owner() != owner {
+		if o := m.Client.Owner(); o.Interface == owner.Interface && o.Addr == owner.Addr {
 			return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
 				"%s port %d was mapped by another device that had this address", tr, port)}
-		case m.Transport == tr:
-			return &Error{Reason: PortTaken, Detail: fmt.Sprintf("%s port %d is mapped by another host", tr, port)}
-		case m.Claims.Has(ViaNATPMP):
+		}
+		return &Error{Reason: PortTaken, Detail: fmt.Sprintf("%s port %d is mapped by another host", tr, port)}
+	}
+	var reserved error
+	for _, other := range []struct {
+		transport Transport
+		claims    int
+	}{{TCP, s.natpmp.tcp}, {UDP, s.natpmp.udp}} {
+		m := s.holder(other.transport)
+		if other.transport != tr && other.claims > 0 && m.Client.Owner() != owner {
 			// RFC 6886 section 3.3: the companion port stays with the client.
 			reserved = &Error{Reason: PortReserved, Detail: fmt.Sprintf(
-				"%s port %d is reserved for the host that holds the same %s port", tr, port, m.Transport)}
+				"%s port %d is reserved for the host that holds the same %s port", tr, port, other.transport)}
 		}
 	}
 	for _, h := range s.holds {
@@ -179,8 +181,7 @@ func (t *Table) free(start int) (int, bool) {
 func (t *Table) ownHalf(tr Transport, owner Owner) (int, bool) {
 	for m := range t.Of(owner).All() {
 		s, _ := t.ports.get(int(m.External.Port()))
-		taken := slices.ContainsFunc(s.mappings, func(o *Mapping) bool { return o.Transport == tr })
-		if !taken && t.conflict(m.External.Port(), tr, owner) == nil {
+		if s.holder(tr) == nil && t.conflict(m.External.Port(), tr, owner) == nil {
 			return int(m.External.Port()), true
 		}
 	}

@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 )
@@ -57,9 +58,19 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 }
 
 // selectable walks what s can name at most: a range of ports, or, when only a
-// client's own can be meant, those.
-func (t *Table) selectable(s Selector) func(yield func(*Mapping) bool) {
+// client's own can be meant, those, or those behind one internal port.
+func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
+	if s.LastPort == 0 && s.Client.Via != ViaOwner && s.Internal != 0 && s.Transport != 0 {
+		return t.leading(s.Client.Owner(), s.Transport, s.Internal)
+	}
 	return func(yield func(*Mapping) bool) {
+		if s.FirstPort == s.LastPort && s.FirstPort != 0 && s.Transport != 0 && s.ExactRemotes {
+			sl, _ := t.ports.get(int(s.FirstPort))
+			if m := sl.find(s.Transport, s.Remotes); m != nil {
+				yield(m)
+			}
+			return
+		}
 		if s.LastPort == 0 && s.Client.Via != ViaOwner {
 			for _, m := range t.Of(s.Client.Owner()).own.all() {
 				if !yield(m) {
@@ -72,7 +83,7 @@ func (t *Table) selectable(s Selector) func(yield func(*Mapping) bool) {
 			if s.LastPort != 0 && port > int(s.LastPort) {
 				return
 			}
-			for _, m := range sl.mappings {
+			for _, m := range sl.mappings.all() {
 				if !yield(m) {
 					return
 				}

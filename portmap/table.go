@@ -26,10 +26,34 @@ type Table struct {
 }
 
 // slot is one external port number: the mappings on it, and who may still
-// renew one that has just run out.
+// renew one that has just run out. All mappings of one transport have the same
+// owner, and so at most one host is waited for, a transport: Plan sees to it.
 type slot struct {
-	mappings []*Mapping
+	mappings tree[place, *Mapping]
 	holds    []hold
+	natpmp   claims // mappings that NAT-PMP asked for
+}
+
+// place is what tells the mappings on one external port apart.
+type place struct {
+	transport Transport
+	remotes   []Remote
+}
+
+func placeOf(m *Mapping) place { return place{m.Transport, m.Remotes} }
+
+// claims counts by transport.
+type claims struct{ tcp, udp int }
+
+func (c claims) plus(m *Mapping, n int) claims {
+	switch {
+	case !m.Claims.Has(ViaNATPMP):
+	case m.Transport == TCP:
+		c.tcp += n
+	default:
+		c.udp += n
+	}
+	return c
 }
 
 // hold keeps the port of an expired mapping for its owner (design: section 5).
@@ -91,6 +115,14 @@ func compareInternal(a, b internalKey) int {
 	return cmp.Or(compareOwners(a.owner, b.owner), cmp.Compare(a.transport, b.transport), cmp.Compare(a.port, b.port), cmp.Compare(a.id, b.id))
 }
 
+func comparePlaces(a, b place) int {
+	return cmp.Or(cmp.Compare(a.transport, b.transport), slices.CompareFunc(a.remotes, b.remotes, compareRemotes))
+}
+
+func compareRemotes(a, b Remote) int {
+	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Port, b.Port))
+}
+
 func compareDevices(a, b Device) int {
 	return cmp.Or(slices.Compare(a.MAC[:], b.MAC[:]), a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface))
 }
@@ -122,7 +154,7 @@ func (t *Table) Find(tr Transport, externalPort uint16, remotes []Remote) (Mappi
 func (t *Table) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
 		for _, s := range t.ports.all() {
-			for _, m := range s.mappings {
+			for _, m := range s.mappings.all() {
 				if !yield(*m) {
 					return
 				}
@@ -191,12 +223,20 @@ func (t *Table) nextEnd() (time.Time, bool) {
 }
 
 func (s slot) find(tr Transport, remotes []Remote) *Mapping {
-	for _, m := range s.mappings {
-		if m.Transport == tr && slices.Equal(m.Remotes, remotes) {
+	m, _ := s.mappings.get(place{tr, remotes})
+	return m
+}
+
+// holder gives a mapping of the transport, which tells who has the port; nil
+// when nobody has.
+func (s slot) holder(tr Transport) *Mapping {
+	for k, m := range s.mappings.from(place{transport: tr}) {
+		if k.transport == tr {
 			return m
 		}
+		break
 	}
 	return nil
 }
 
-func (s slot) empty() bool { return len(s.mappings) == 0 && len(s.holds) == 0 }
+func (s slot) empty() bool { return s.mappings.len() == 0 && len(s.holds) == 0 }

@@ -24,7 +24,9 @@ const (
 	measureGrant     = "Engine.Map, new"
 	measureAgain     = "Engine.Map, renewal"
 	measureEnd       = "Engine.Unmap"
-	measureShared    = "Engine.Map, new, all to one port"
+	measureInside    = "Engine.Map and Unmap by internal port"
+	measureShared    = "Engine.Map, all to one internal port"
+	measureRemotes   = "Engine.Map, all on one external port"
 	measureForwards  = "reading the owner's forwards"
 	measureListening = "reading the gateway's listeners"
 	measureBare      = "one element added, one transaction"
@@ -50,23 +52,31 @@ type engineBench struct {
 
 	client portmap.Client
 	ports  []uint16
-	shared bool // all mappings lead to the first port
+	shape  shape
 }
 
+// shape says what the mappings of an engine have in common, because each could
+// make something slow of its own.
+type shape int
+
+const (
+	apart   shape = iota // nothing
+	shared               // they lead to one port: one of them gives its number to what leaves from there
+	limited              // they are on one external port, each for another remote host
+)
+
 // playEngine measures an engine with few mappings and one with many, in turns:
-// once with mappings to as many ports, and once with all of them to one, which is
-// a shape of its own: of those that lead to one port, one gives its number to
-// what leaves from there.
+// for each shape of mappings.
 func playEngine(ctx context.Context, p plan, tell func(Row)) error {
-	for _, shared := range []bool{false, true} {
-		if err := playShape(ctx, p, shared, tell); err != nil {
+	for _, kind := range []shape{apart, shared, limited} {
+		if err := playShape(ctx, p, kind, tell); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func playShape(ctx context.Context, p plan, shared bool, tell func(Row)) (err error) {
+func playShape(ctx context.Context, p plan, kind shape, tell func(Row)) (err error) {
 	var engines []*engineBench
 	defer func() {
 		for _, e := range engines {
@@ -75,7 +85,7 @@ func playShape(ctx context.Context, p plan, shared bool, tell func(Row)) (err er
 	}()
 	var sides []side
 	for _, level := range p.levels {
-		e, err := startEngine(ctx, shared)
+		e, err := startEngine(ctx, kind)
 		if err != nil {
 			return err
 		}
@@ -96,13 +106,13 @@ func playShape(ctx context.Context, p plan, shared bool, tell func(Row)) (err er
 	return nil
 }
 
-func startEngine(ctx context.Context, shared bool) (_ *engineBench, err error) {
+func startEngine(ctx context.Context, kind shape) (_ *engineBench, err error) {
 	n, err := networkOf()
 	if err != nil {
 		return nil, err
 	}
 	host := n.Host(hostName(0))
-	e := &engineBench{Network: n, ended: make(chan struct{}), ports: ports(), shared: shared, client: portmap.Client{
+	e := &engineBench{Network: n, ended: make(chan struct{}), ports: ports(), shape: kind, client: portmap.Client{
 		Addr: host.Addr, MAC: portmap.MAC(host.MAC), Interface: lab.Bridge, Via: portmap.ViaUPnP,
 	}}
 	defer func() {
@@ -164,29 +174,49 @@ func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, erro
 	})
 }
 
-func (e *engineBench) add(ctx context.Context, i int) error {
-	internal := e.ports[i]
-	if e.shared {
+// request gives the i-th mapping.
+func (e *engineBench) request(i int) portmap.Request {
+	internal, external := e.ports[i], e.ports[i]
+	var remotes []portmap.Remote
+	switch e.shape {
+	case shared:
 		internal = e.ports[0]
+	case limited:
+		external = e.ports[0]
+		remote := netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)})
+		remotes = []portmap.Remote{{Prefix: netip.PrefixFrom(remote, remote.BitLen())}}
 	}
-	_, err := e.engine.Map(ctx, portmap.Request{
-		Client: e.client, Transport: portmap.TCP, Internal: netip.AddrPortFrom(e.client.Addr, internal),
-		External: netip.AddrPortFrom(netip.Addr{}, e.ports[i]), Lifetime: time.Hour, Exact: true, Description: "bench",
+	return portmap.Request{
+		Client: e.client, Transport: portmap.TCP, Internal: netip.AddrPortFrom(e.client.Addr, internal), Remotes: remotes,
+		External: netip.AddrPortFrom(netip.Addr{}, external), Lifetime: time.Hour, Exact: true, Description: "bench",
+	}
+}
+
+func (e *engineBench) add(ctx context.Context, i int) error {
+	_, err := e.engine.Map(ctx, e.request(i))
+	return err
+}
+
+// remove names a mapping as UPnP does.
+func (e *engineBench) remove(ctx context.Context, i int) error {
+	r := e.request(i)
+	_, err := e.engine.Unmap(ctx, portmap.Selector{
+		Client: e.client, Transport: r.Transport, FirstPort: r.External.Port(), LastPort: r.External.Port(),
+		Remotes: r.Remotes, ExactRemotes: true,
 	})
 	return err
 }
 
-func (e *engineBench) remove(ctx context.Context, i int) error {
-	_, err := e.engine.Unmap(ctx, portmap.Selector{
-		Client: e.client, Transport: portmap.TCP, FirstPort: e.ports[i], LastPort: e.ports[i], ExactRemotes: true,
-	})
+// removeInside names a mapping as NAT-PMP and PCP do.
+func (e *engineBench) removeInside(ctx context.Context, i int) error {
+	_, err := e.engine.Unmap(ctx, portmap.Selector{Client: e.client, Transport: portmap.TCP, Internal: e.ports[i]})
 	return err
 }
 
 func (e *engineBench) side(ctx context.Context, p plan, n int) side {
 	d := side{gate: engineName, level: n, present: n}
-	if e.shared {
-		d.tasks = []task{single(measureShared, 1, func() (sample, error) {
+	if name := map[shape]string{shared: measureShared, limited: measureRemotes}[e.shape]; name != "" {
+		d.tasks = []task{single(name, 1, func() (sample, error) {
 			s, err := e.addAndRemove(ctx, p, n, 1)
 			return s[0], err
 		})}
@@ -201,6 +231,11 @@ func (e *engineBench) side(ctx context.Context, p plan, n int) side {
 				return together(ctx, workers, endless, p.slice, func(i int) error { return e.add(ctx, i*7%n) })
 			}))
 	}
+	d.tasks = append(d.tasks, single(measureInside, 1, func() (sample, error) {
+		return together(ctx, 1, endless, p.slice, func(int) error {
+			return errors.Join(e.add(ctx, n), e.removeInside(ctx, n))
+		})
+	}))
 	// What a grant must know of the machine; the daemon remembers it for a
 	// second or two.
 	read := func(name string, what func() error) {
