@@ -36,6 +36,7 @@ clients: build
 	cd test/clients && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -timeout 900s ./...
 
 bench: build
+	test/install bench
 	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) run ./test/bench
 
 race:

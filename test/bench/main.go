@@ -48,9 +48,9 @@ var full = plans{
 	},
 	incumbent: plan{
 		levels: []int{100, 1_000, 2_300},
-		slice:  150 * time.Millisecond, fill: 85 * time.Second, batch: 200,
+		slice:  150 * time.Millisecond, fill: 88 * time.Second, batch: 200,
 	},
-	engine: plan{levels: []int{100, 20_000}, slice: 150 * time.Millisecond, batch: 200},
+	engine: plan{levels: []int{100, 20_000}, slice: 100 * time.Millisecond, batch: 200},
 }
 
 // parts are what is measured, in this order.
