@@ -5,20 +5,11 @@ import (
 	"time"
 )
 
-// Limits lets tests watch the table of hosts.
-type Limits struct{ *limits }
-
-func NewLimits(rows int) Limits { return Limits{newLimits(rows)} }
-
-func (l Limits) Allow(now time.Time, host netip.Addr, n int) bool { return l.allow(now, host, n) }
-func (l Limits) Hosts() int                                       { return len(l.hosts) }
-
 // Bounds that tests assert against.
 const (
+	MaxQueued = maxQueued
 	HostRate  = hostRate
 	TotalRate = totalRate
-	MaxHosts  = maxHosts
-	MaxQueued = maxQueued
 )
 
 // Answers gives the responses to a target without a server around them.

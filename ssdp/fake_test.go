@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"portcullis/datagram"
 	"portcullis/ssdp"
 )
 
@@ -25,7 +26,7 @@ type fakeConn struct {
 
 // arrival is what Receive gives next.
 type arrival struct {
-	packet ssdp.Packet
+	packet datagram.Packet
 	bytes  []byte
 	err    error
 }
@@ -42,13 +43,13 @@ func newFakeConn() *fakeConn {
 	return &fakeConn{in: make(chan arrival), closed: make(chan struct{})}
 }
 
-func (c *fakeConn) Receive(b []byte) (ssdp.Packet, error) {
+func (c *fakeConn) Receive(b []byte) (datagram.Packet, error) {
 	select {
 	case a := <-c.in:
 		a.packet.Size = copy(b, a.bytes)
 		return a.packet, a.err
 	case <-c.closed:
-		return ssdp.Packet{}, net.ErrClosed
+		return datagram.Packet{}, net.ErrClosed
 	}
 }
 
@@ -123,8 +124,8 @@ func (r *runner) finish() {
 
 // from sends a datagram to the server: multicast on its interface, unless edit
 // says otherwise.
-func (r *runner) from(source netip.AddrPort, b []byte, edit ...func(*ssdp.Packet)) {
-	p := ssdp.Packet{Source: source, Destination: ssdp.Group.Addr(), Ifindex: lanIndex}
+func (r *runner) from(source netip.AddrPort, b []byte, edit ...func(*datagram.Packet)) {
+	p := datagram.Packet{Source: source, Destination: ssdp.Group.Addr(), Ifindex: lanIndex}
 	for _, e := range edit {
 		e(&p)
 	}
@@ -132,7 +133,7 @@ func (r *runner) from(source netip.AddrPort, b []byte, edit ...func(*ssdp.Packet
 }
 
 // unicast is an edit for from.
-func unicast(p *ssdp.Packet) { p.Destination = gateway }
+func unicast(p *datagram.Packet) { p.Destination = gateway }
 
 // pass lets time go by in the bubble.
 func pass(d time.Duration) { <-time.After(d) }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"portcullis/datagram"
 	"portcullis/ssdp"
 )
 
@@ -282,7 +283,7 @@ func (w watcher) next(t *testing.T) ignored {
 // in the same turn.
 func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix string) (s *ssdp.Server, stop func()) {
 	t.Helper()
-	conn, err := ssdp.NewConn(udp, cfg.Ifindex)
+	conn, err := datagram.NewConn(udp, cfg.Ifindex)
 	if err != nil {
 		t.Fatal(err)
 	}

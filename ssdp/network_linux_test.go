@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"portcullis/datagram"
 	"portcullis/ssdp"
 )
 
@@ -286,7 +287,7 @@ func TestConnSendsByItsInterface(t *testing.T) {
 	h := newHome(t)
 	ear := bind(t, h.b, "eth0", "239.255.255.250:1900")
 	ear.join(h.b, "eth0")
-	conn, err := ssdp.NewConn(bind(t, h.gateway, "lan0", "0.0.0.0:1900").udp, h.lan1)
+	conn, err := datagram.NewConn(bind(t, h.gateway, "lan0", "0.0.0.0:1900").udp, h.lan1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,26 +9,36 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"portcullis/datagram"
 )
 
 // logRate bounds the lines about single datagrams, a second (abuse case K4).
 const logRate = 10
 
+// How many answers go out (abuse case E1, abuse-cases section 3.7). The bursts are
+// what one second yields, so that one whole ssdp:all passes at once.
+const (
+	hostRate  = 20  // answers a second to one host
+	totalRate = 100 // answers a second to all
+	maxHosts  = 256 // hosts remembered
+)
+
 // owner is the state of a running Server. Only the goroutine of Run touches it.
 type owner struct {
 	cfg  *Config
 	log  *slog.Logger
-	conn Conn
+	conn datagram.Conn
 	cat  *catalogue
 
-	view     view
-	facts    facts // hold while view.local is valid
+	view     datagram.View
+	facts    facts // hold while view.Local is valid
 	appeared bool  // facts.bootID was used
 
 	copies    int       // of the alive set still to send in this burst
 	announce  time.Time // when the next one is due
 	queue     queue
-	limits    *limits
+	limits    *datagram.Limits
 	logBudget *rate.Limiter
 	panics    int
 	buf       []byte // for the message being sent
@@ -45,7 +55,7 @@ func newOwner(s *Server) *owner {
 			server: s.cfg.Server,
 			bootID: s.cfg.BootID,
 		},
-		limits:    newLimits(len(s.cfg.Targets)),
+		limits:    datagram.NewLimits(hostRate, max(hostRate, len(s.cfg.Targets)), totalRate, maxHosts),
 		logBudget: rate.NewLimiter(logRate, logRate),
 	}
 }
@@ -53,7 +63,7 @@ func newOwner(s *Server) *owner {
 // next gives the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
-	if o.view.local.IsValid() && o.announce.Before(at) {
+	if o.view.Local.IsValid() && o.announce.Before(at) {
 		at = o.announce
 	}
 	if due, ok := o.queue.next(); ok && due.Before(at) {
@@ -67,18 +77,18 @@ func (o *owner) act(now time.Time) {
 	for a, ok := o.queue.pop(now); ok; a, ok = o.queue.pop(now) {
 		o.respond(now, a.to, a.row)
 	}
-	if o.view.local.IsValid() && !o.announce.After(now) {
+	if o.view.Local.IsValid() && !o.announce.After(now) {
 		o.alive(now)
 	}
 }
 
 // receive decides about one datagram. The cheap questions come first.
-func (o *owner) receive(now time.Time, p Packet, b []byte) {
+func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 	if p.Ifindex != o.cfg.Ifindex {
 		o.ignore(now, p, "came in by another interface")
 		return
 	}
-	if reason := o.view.refuses(p); reason != "" {
+	if reason := o.view.Refuses(p, Group.Addr()); reason != "" {
 		o.ignore(now, p, reason)
 		return
 	}
@@ -94,7 +104,7 @@ func (o *owner) receive(now time.Time, p Packet, b []byte) {
 		o.ignore(now, p, "nothing of ours")
 	case spread && (o.queue.holds(p.Source) || !o.queue.fits(len(rows))):
 		o.ignore(now, p, "answers are waiting")
-	case !o.limits.allow(now, p.Source.Addr(), len(rows)):
+	case !o.limits.Allow(now, p.Source.Addr(), len(rows)):
 		o.ignore(now, p, "too many answers")
 	case spread:
 		o.postpone(now, p.Source, rows, search.Window)
@@ -120,14 +130,14 @@ func (o *owner) postpone(now time.Time, to netip.AddrPort, rows []row, window ti
 // (abuse case E1). To a multicast search that is the address announced.
 func (o *owner) respond(now time.Time, to netip.AddrPort, r row) {
 	o.buf = appendResponse(o.buf[:0], &o.facts, r, now)
-	if err := o.conn.Send(o.buf, o.view.local, to); err != nil && o.logBudget.AllowN(now, 1) {
+	if err := o.conn.Send(o.buf, o.view.Local, to); err != nil && o.logBudget.AllowN(now, 1) {
 		o.log.Debug("answer not sent", "client", to, "target", r.target, "error", err)
 	}
 }
 
 // ignore accounts for a datagram that gets no answer. Nothing of its text is
 // logged.
-func (o *owner) ignore(now time.Time, p Packet, reason string) {
+func (o *owner) ignore(now time.Time, p datagram.Packet, reason string) {
 	if o.logBudget.AllowN(now, 1) {
 		o.log.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
 			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"portcullis/datagram"
 )
 
 // Config says what a Server announces, and where.
@@ -47,9 +48,6 @@ type Config struct {
 
 const (
 	defaultMaxAge = 1800 * time.Second // UDA 2.0 section 1.2.2: at least 1800 s
-	readAhead     = 16                 // datagrams between socket and owner
-	readRetries   = 9                  // failed reads in a row that are borne
-	readPause     = 100 * time.Millisecond
 	maxPanics     = 3
 )
 
@@ -57,18 +55,18 @@ const (
 type Server struct {
 	cfg  Config
 	log  *slog.Logger
-	conn Conn
+	conn datagram.Conn
 	cat  *catalogue
 
 	changed chan struct{} // one place: wanted is new
 
 	mu     sync.Mutex // guards wanted
-	wanted view
+	wanted datagram.View
 }
 
 // New checks the configuration and makes a Server, which is silent until Run
 // and SetAddress were called, in whatever order. Run closes conn.
-func New(cfg Config, conn Conn) (*Server, error) {
+func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	cat, err := newCatalogue(cfg.Targets)
 	if err != nil {
 		return nil, fmt.Errorf("ssdp: %w", err)
@@ -107,9 +105,9 @@ func New(cfg Config, conn Conn) (*Server, error) {
 // one that is not a plain IPv4 address, means that there is none, and silences
 // the server. It never waits; of several calls the last one counts.
 func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
-	v := view{local: local, prefixes: slices.Clone(prefixes)}
+	v := datagram.View{Local: local, Prefixes: slices.Clone(prefixes)}
 	if !local.Is4() {
-		v = view{}
+		v = datagram.View{}
 	}
 	s.mu.Lock()
 	s.wanted = v
@@ -120,7 +118,7 @@ func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
 	}
 }
 
-func (s *Server) wantedView() view {
+func (s *Server) wantedView() datagram.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.wanted
@@ -132,20 +130,17 @@ func (s *Server) wantedView() view {
 // times. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	o := newOwner(s)
-	r := newReader(s.conn)
-	go r.run()
+	r := datagram.NewReader(s.conn, MaxDatagram)
 	err := s.serve(ctx, o, r)
 	o.farewell()
-	close(r.stop)
-	if e := s.conn.Close(); e != nil && !errors.Is(e, net.ErrClosed) {
+	if e := r.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("ssdp: close: %w", e))
 	}
-	<-r.stopped
 	return err
 }
 
 // serve is the one goroutine that owns all state.
-func (s *Server) serve(ctx context.Context, o *owner, r *reader) error {
+func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -156,77 +151,15 @@ func (s *Server) serve(ctx context.Context, o *owner, r *reader) error {
 			o.adopt(time.Now(), s.wantedView())
 		case <-timer.C:
 			o.act(time.Now())
-		case d := <-r.datagrams:
-			o.guard(func() { o.receive(time.Now(), d.packet, d.buf[:d.packet.Size]) })
-			r.free <- d.buf
+		case d := <-r.C:
+			o.guard(func() { o.receive(time.Now(), d.Packet, d.Bytes) })
+			r.Release(d)
 			if o.panics >= maxPanics {
 				return fmt.Errorf("ssdp: answering on %s panicked %d times", s.cfg.Ifname, o.panics)
 			}
-		case err := <-r.failed:
+		case err := <-r.Failed:
 			return fmt.Errorf("ssdp: read on %s: %w", s.cfg.Ifname, err)
 		}
 	}
 	return nil
-}
-
-// datagram is one that was read, and the buffer it is in.
-type datagram struct {
-	packet Packet
-	buf    []byte
-}
-
-// reader reads from the socket for the owner. It has a fixed number of buffers:
-// when the owner is behind, the kernel drops.
-type reader struct {
-	conn      Conn
-	free      chan []byte
-	datagrams chan datagram
-	failed    chan error
-	stop      chan struct{} // closed by Run
-	stopped   chan struct{} // closed by the reader
-}
-
-func newReader(conn Conn) *reader {
-	r := &reader{
-		conn:      conn,
-		free:      make(chan []byte, readAhead),
-		datagrams: make(chan datagram, readAhead),
-		failed:    make(chan error, 1),
-		stop:      make(chan struct{}),
-		stopped:   make(chan struct{}),
-	}
-	for range readAhead {
-		r.free <- make([]byte, MaxDatagram+1) // one more shows what is too long
-	}
-	return r
-}
-
-func (r *reader) run() {
-	defer close(r.stopped)
-	var buf []byte
-	for failures := 0; ; {
-		if buf == nil {
-			select {
-			case buf = <-r.free:
-			case <-r.stop:
-				return
-			}
-		}
-		p, err := r.conn.Receive(buf)
-		if err == nil {
-			failures = 0
-			r.datagrams <- datagram{p, buf} // has room for all buffers there are
-			buf = nil
-			continue
-		}
-		if failures++; errors.Is(err, net.ErrClosed) || failures > readRetries {
-			r.failed <- err
-			return
-		}
-		select {
-		case <-time.After(readPause):
-		case <-r.stop:
-			return
-		}
-	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/datagram"
 	"portcullis/ssdp"
 )
 
@@ -24,7 +25,7 @@ func TestSpecificAtOnce(t *testing.T) {
 	for _, c := range []struct {
 		name, row string
 		packet    []byte
-		edit      func(*ssdp.Packet)
+		edit      func(*datagram.Packet)
 	}{
 		{"D1/rootdevice", announced()[0], search(root, "MX: 2"), nil},
 		{"D4/version 2", urnDevice + "InternetGatewayDevice:2 uuid:" + uuidR + "::" + urnDevice + "InternetGatewayDevice:2",
@@ -40,7 +41,7 @@ func TestSpecificAtOnce(t *testing.T) {
 				defer r.finish()
 				began := time.Now()
 				if c.edit == nil {
-					c.edit = func(*ssdp.Packet) {}
+					c.edit = func(*datagram.Packet) {}
 				}
 				r.from(clientA, c.packet, c.edit)
 				got := r.conn.take()
@@ -66,13 +67,13 @@ func TestAllIsSpread(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		packet []byte
-		edit   func(*ssdp.Packet)
+		edit   func(*datagram.Packet)
 		window time.Duration
 	}{
-		{"D2/MX 2", search("ssdp:all", "MX: 2"), func(*ssdp.Packet) {}, 2 * time.Second},
-		{"D11/MX 120", search("ssdp:all", "MX: 120"), func(*ssdp.Packet) {}, 5 * time.Second},
+		{"D2/MX 2", search("ssdp:all", "MX: 2"), func(*datagram.Packet) {}, 2 * time.Second},
+		{"D11/MX 120", search("ssdp:all", "MX: 120"), func(*datagram.Packet) {}, 5 * time.Second},
 		{"D13/unicast", search("ssdp:all"), unicast, time.Second},
-		{"D12/MX 0", search("ssdp:all", "MX: 0"), func(*ssdp.Packet) {}, 0},
+		{"D12/MX 0", search("ssdp:all", "MX: 0"), func(*datagram.Packet) {}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -109,16 +110,16 @@ func TestAllIsSpread(t *testing.T) {
 // answered, so that the silence is not for want of a server.
 func TestSilence(t *testing.T) {
 	good := search(root, "MX: 1")
-	from := func(s string) func(*ssdp.Packet) {
-		return func(p *ssdp.Packet) { p.Source = netip.MustParseAddrPort(s) }
+	from := func(s string) func(*datagram.Packet) {
+		return func(p *datagram.Packet) { p.Source = netip.MustParseAddrPort(s) }
 	}
-	to := func(s string) func(*ssdp.Packet) {
-		return func(p *ssdp.Packet) { p.Destination = netip.MustParseAddr(s) }
+	to := func(s string) func(*datagram.Packet) {
+		return func(p *datagram.Packet) { p.Destination = netip.MustParseAddr(s) }
 	}
 	for _, c := range []struct {
 		name   string
 		packet []byte
-		edit   func(*ssdp.Packet)
+		edit   func(*datagram.Packet)
 	}{
 		{"D7/version 3", search(urnService+"WANIPConnection:3", "MX: 1"), nil},
 		{"D10/multicast without MX", search(root), nil},
@@ -127,13 +128,13 @@ func TestSilence(t *testing.T) {
 		{"D14/ST missing", []byte(lines(man, "MX: 1")), nil},
 		{"D14/ST empty", search("", "MX: 1"), nil},
 		{"D17/off link", good, from("10.9.9.9:40000")},
-		{"D17/off link, unicast", good, func(p *ssdp.Packet) { from("10.9.9.9:40000")(p); unicast(p) }},
-		{"E7/another interface", good, func(p *ssdp.Packet) { p.Ifindex = lanIndex + 1 }},
-		{"A2/interface unknown", good, func(p *ssdp.Packet) { p.Ifindex = 0 }},
+		{"D17/off link, unicast", good, func(p *datagram.Packet) { from("10.9.9.9:40000")(p); unicast(p) }},
+		{"E7/another interface", good, func(p *datagram.Packet) { p.Ifindex = lanIndex + 1 }},
+		{"A2/interface unknown", good, func(p *datagram.Packet) { p.Ifindex = 0 }},
 		{"A4/external address", good, to("203.0.113.5")},
 		{"A4/broadcast", good, to("192.168.1.255")},
 		{"A4/another group", good, to("224.0.0.1")},
-		{"A4/destination unknown", good, func(p *ssdp.Packet) { p.Destination = netip.Addr{} }},
+		{"A4/destination unknown", good, func(p *datagram.Packet) { p.Destination = netip.Addr{} }},
 		{"A8/mapped source", good, from("[::ffff:192.168.1.50]:40000")},
 		{"E5/port 0", good, from("192.168.1.50:0")},
 		{"E5/port 7", good, from("192.168.1.50:7")},
@@ -154,7 +155,7 @@ func TestSilence(t *testing.T) {
 				r := settled(t, config())
 				defer r.finish()
 				if c.edit == nil {
-					c.edit = func(*ssdp.Packet) {}
+					c.edit = func(*datagram.Packet) {}
 				}
 				r.from(clientA, c.packet, c.edit)
 				pass(7 * time.Second)
@@ -175,7 +176,7 @@ func TestSearchFromPort1900(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := settled(t, config())
 		defer r.finish()
-		r.from(clientA, search(root, "MX: 1"), func(p *ssdp.Packet) { p.Source = netip.MustParseAddrPort("192.168.1.50:1900") })
+		r.from(clientA, search(root, "MX: 1"), func(p *datagram.Packet) { p.Source = netip.MustParseAddrPort("192.168.1.50:1900") })
 		if got := r.conn.take(); len(got) != 1 {
 			t.Errorf("%d answers", len(got))
 		}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portcullis/datagram"
 	"portcullis/gena"
 	"portcullis/httpd"
 	"portcullis/igd"
@@ -239,7 +240,7 @@ func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*s
 	if err != nil {
 		return nil, err
 	}
-	conn, err := ssdp.NewConn(udp, l.Index)
+	conn, err := datagram.NewConn(udp, l.Index)
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}

@@ -1,4 +1,4 @@
-package ssdp
+package datagram
 
 import (
 	"encoding/binary"
@@ -6,10 +6,11 @@ import (
 	"slices"
 )
 
-// view is what the caller last said about the interface.
-type view struct {
-	local    netip.Addr // invalid: none
-	prefixes []netip.Prefix
+// View is what a server knows of its interface: its own address there (invalid:
+// none) and the networks on the link, the owner's routed prefixes included.
+type View struct {
+	Local    netip.Addr
+	Prefixes []netip.Prefix
 }
 
 // loopPorts are source ports of services that answer whatever they are sent; an
@@ -18,21 +19,23 @@ type view struct {
 // it (js-libp2p's does), and no discovery service answers an answer.
 var loopPorts = []uint16{0, 7, 19, 53}
 
-// refuses says why a packet's addresses rule out an answer, "" when they do not.
-func (v view) refuses(p Packet) string {
+// Refuses says why a packet's addresses rule out an answer, "" when they do not.
+// It must have been sent to the server's own address, or to group where that is
+// valid, by a host on the link.
+func (v View) Refuses(p Packet, group netip.Addr) string {
 	source := p.Source.Addr()
 	switch {
-	case !v.local.IsValid():
+	case !v.Local.IsValid():
 		return "no address"
-	case p.Destination != Group.Addr() && p.Destination != v.local:
+	case (!group.IsValid() || p.Destination != group) && p.Destination != v.Local:
 		return "sent to another address" // abuse case A4
 	case slices.Contains(loopPorts, p.Source.Port()):
 		return "loop port"
-	case !source.Is4() || source.IsMulticast() || source.IsUnspecified() || source == v.local:
+	case !source.Is4() || source.IsMulticast() || source.IsUnspecified() || source == v.Local:
 		return "not a host's address"
-	case !slices.ContainsFunc(v.prefixes, func(n netip.Prefix) bool { return n.Contains(source) }):
+	case !slices.ContainsFunc(v.Prefixes, func(n netip.Prefix) bool { return n.Contains(source) }):
 		return "off link" // abuse case A6
-	case slices.ContainsFunc(v.prefixes, func(n netip.Prefix) bool { return isEnd(n, source) }):
+	case slices.ContainsFunc(v.Prefixes, func(n netip.Prefix) bool { return isEnd(n, source) }):
 		return "network or broadcast address"
 	}
 	return ""

@@ -1,4 +1,4 @@
-package ssdp
+package datagram
 
 import (
 	"fmt"
@@ -17,14 +17,14 @@ type Packet struct {
 	Ifindex     int            // of the interface it came in by; 0 when not known
 }
 
-// Conn is what a Server needs of a socket.
+// Conn is what a server needs of a socket.
 type Conn interface {
 	// Receive waits for a datagram and puts it into b; what does not fit is
 	// lost. After Close it returns net.ErrClosed.
 	Receive(b []byte) (Packet, error)
 	// Send sends a datagram out by the interface the Conn belongs to, from the
-	// given address and port 1900. It does not wait for long: a datagram that
-	// finds no room is lost, with an error.
+	// given address and the port of the socket. It does not wait for long: a
+	// datagram that finds no room is lost, with an error.
 	Send(b []byte, from netip.Addr, to netip.AddrPort) error
 	// Close makes a waiting Receive return.
 	Close() error
@@ -41,12 +41,12 @@ type udpConn struct {
 	ifindex int
 }
 
-// NewConn makes a Conn of a socket that Listen opened, here or in another
-// process, on the interface with the given index. It needs no privilege.
+// NewConn makes a Conn of an IPv4 socket that is bound to the interface with the
+// given index, opened here or in another process. It needs no privilege.
 func NewConn(udp *net.UDPConn, ifindex int) (Conn, error) {
 	want := ipv4.FlagDst | ipv4.FlagInterface
 	if err := ipv4.NewPacketConn(udp).SetControlMessage(want, true); err != nil {
-		return nil, fmt.Errorf("ssdp: ask for arrival interface and destination: %w", err)
+		return nil, fmt.Errorf("datagram: ask for arrival interface and destination: %w", err)
 	}
 	return &udpConn{udp: udp, ifindex: ifindex}, nil
 }

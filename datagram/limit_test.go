@@ -1,11 +1,17 @@
-package ssdp_test
+package datagram_test
 
 import (
 	"net/netip"
 	"testing"
 	"time"
 
-	"portcullis/ssdp"
+	"portcullis/datagram"
+)
+
+const (
+	hostRate  = 20
+	totalRate = 100
+	maxHosts  = 256
 )
 
 func host(n int) netip.Addr {
@@ -17,14 +23,14 @@ func host(n int) netip.Addr {
 func TestLimitsHost(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
-	l := ssdp.NewLimits(11)
+	l := datagram.NewLimits(hostRate, hostRate, totalRate, maxHosts)
 	granted := 0
 	for i := range 50_000 { // 10 000 a second
 		if l.Allow(now.Add(time.Duration(i)*100*time.Microsecond), host(1), 1) {
 			granted++
 		}
 	}
-	if most, least := 6*ssdp.HostRate, 6*ssdp.HostRate-2; granted > most || granted < least {
+	if most, least := 6*hostRate, 6*hostRate-2; granted > most || granted < least {
 		t.Errorf("%d answers in 5 s, want %d to %d", granted, least, most)
 	}
 	if !l.Allow(now.Add(5*time.Second), host(2), 11) {
@@ -37,7 +43,7 @@ func TestLimitsHost(t *testing.T) {
 func TestLimitsTotal(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
-	l := ssdp.NewLimits(11)
+	l := datagram.NewLimits(hostRate, hostRate, totalRate, maxHosts)
 	granted, most := 0, 0
 	for i := range 50_000 {
 		if l.Allow(now.Add(time.Duration(i)*100*time.Microsecond), host(i), 1) {
@@ -45,18 +51,18 @@ func TestLimitsTotal(t *testing.T) {
 		}
 		most = max(most, l.Hosts())
 	}
-	if want := 6 * ssdp.TotalRate; granted > want || granted < want-2 {
+	if want := 6 * totalRate; granted > want || granted < want-2 {
 		t.Errorf("%d answers in 5 s, want some %d", granted, want)
 	}
-	if most > ssdp.MaxHosts {
-		t.Errorf("%d hosts remembered, want at most %d", most, ssdp.MaxHosts)
+	if most > maxHosts {
+		t.Errorf("%d hosts remembered, want at most %d", most, maxHosts)
 	}
 }
 
-// TestLimitsRows: a device with many rows may show them all at once.
-func TestLimitsRows(t *testing.T) {
+// TestLimitsBurst: more at once than a second yields.
+func TestLimitsBurst(t *testing.T) {
 	t.Parallel()
-	l := ssdp.NewLimits(40)
+	l := datagram.NewLimits(hostRate, 40, totalRate, maxHosts)
 	if now := time.Unix(1, 0); !l.Allow(now, host(1), 40) || l.Allow(now, host(1), 1) {
 		t.Error("want 40 at once and not one more")
 	}

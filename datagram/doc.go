@@ -1,0 +1,13 @@
+// Package datagram is what the servers on UDP have in common: a socket on one
+// LAN interface that says of each datagram where it came from, to which address
+// and by which interface (Conn); a reader with a fixed number of buffers; and an
+// allowance for each host and for all (Limits).
+//
+// Owns: control messages, the bounds on what is read ahead, who may be answered
+// how often.
+//
+// May import: the standard library but not net/http, golang.org/x/net/ipv4,
+// golang.org/x/time/rate. No other room.
+//
+// Never: knows a protocol, a port, or what an answer says.
+package datagram
