@@ -115,7 +115,7 @@ func anotherPortHelps(r Reason) bool {
 func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, view *View) (Change, Decision, error) {
 	d := e.cfg.Policy.Decide(r, t.Facts(now, r, view))
 	if d.Action != Allow {
-		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail}
+		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail, External: d.OverExternalPort}
 	}
 	port := r.External.Port()
 	if port == 0 {

@@ -192,3 +192,62 @@ func TestPortSets(t *testing.T) {
 		}
 	})
 }
+
+// TestDescriptionIsKept: RFC 7220 section 3, who says nothing of it changes
+// nothing, and an empty one erases it.
+func TestDescriptionIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		req := inward(pcpA, 6000, 6000)
+		req.Description = "game"
+		r.mustMap(t, req)
+		req.Description, req.KeepDescription = "", true
+		if m := r.mustMap(t, req); m.Description != "game" {
+			t.Errorf("a renewal without a description left %q", m.Description)
+		}
+		req.KeepDescription = false
+		if m := r.mustMap(t, req); m.Description != "" {
+			t.Errorf("an empty description left %q", m.Description)
+		}
+	})
+}
+
+// TestRestrictedElsewhere: what UPnP limited to one host is not what a PCP
+// request without a filter means.
+func TestRestrictedElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		upnp := ask(hostA, portmap.UDP, 6000)
+		upnp.Remotes = []portmap.Remote{remote}
+		old := r.mustMap(t, upnp)
+		if m := r.mustMap(t, inward(pcpA, old.Internal.Port(), 0)); m.ID == old.ID || len(m.Remotes) != 0 {
+			t.Errorf("PCP was given %v, limited to %v", &m, m.Remotes)
+		}
+	})
+}
+
+// TestUnmapSet: a set is deleted as a unit (RFC 7753 section 4.3), by who knows
+// the nonce of each.
+func TestUnmapSet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{Strict: true})
+		if _, err := r.MapSet(t.Context(), inward(pcpA, 6000, 6000), 4); err != nil {
+			t.Fatal(err)
+		}
+		other := inward(pcpA, 6004, 6004)
+		other.Nonce[0] = 9
+		r.mustMap(t, other)
+		nonce := inward(pcpA, 6000, 6000).Nonce
+		set := portmap.Selector{Client: pcpA, Transport: portmap.UDP, Internal: 6000, LastInternal: 6004, Only: portmap.ViaPCP, Nonce: &nonce}
+		if _, err := r.Unmap(t.Context(), set); portmap.ReasonOf(err) != portmap.WrongNonce || r.Snapshot().Len() != 5 {
+			t.Errorf("with a stranger's in the range: %v, %d left", err, r.Snapshot().Len())
+		}
+		set.LastInternal = 6003
+		if gone, err := r.Unmap(t.Context(), set); err != nil || len(gone) != 4 || r.Snapshot().Len() != 1 {
+			t.Errorf("%v, %d gone, %d left", err, len(gone), r.Snapshot().Len())
+		}
+	})
+}

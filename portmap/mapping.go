@@ -69,9 +69,10 @@ type Request struct {
 	Description string         // untrusted text, capped at MaxDescription
 
 	// For PCP only.
-	Nonce        Nonce
-	ResetRemotes bool // forget the restrictions that there are (RFC 6887 section 13.3)
-	Parity       bool // of a set: the external ports start as even or odd as the internal ones (RFC 7753 section 3)
+	Nonce           Nonce
+	ResetRemotes    bool // forget the restrictions that there are (RFC 6887 section 13.3)
+	KeepDescription bool // the request says nothing of a description (RFC 7220 section 3)
+	Parity          bool // of a set: the external ports start as even or odd as the internal ones (RFC 7753 section 3)
 }
 
 // Nonce is PCP's mapping nonce (RFC 6887 section 11.1). It is a secret between

@@ -48,11 +48,12 @@ func (t *Table) existing(r Request) *Mapping {
 }
 
 // byInternal prefers the mapping that was made in r's language, then the oldest.
-// NAT-PMP cannot express a restriction, so it never finds a restricted one.
+// One that another language restricted is not what r means, and NAT-PMP cannot
+// express a restriction at all.
 func (t *Table) byInternal(r Request) *Mapping {
 	var found *Mapping
 	for m := range t.leading(r.Client.Owner(), r.Transport, r.Internal.Port()) {
-		if r.Client.Via == ViaNATPMP && len(m.Remotes) > 0 {
+		if len(m.Remotes) > 0 && (r.Client.Via == ViaNATPMP || !m.Claims.Has(ViaPCP)) {
 			continue
 		}
 		if m.Claims.Has(r.Client.Via) {
@@ -100,7 +101,7 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	}
 	m.ID, m.Created, m.Client.Via = old.ID, old.Created, old.Client.Via
 	if m.Internal == old.Internal {
-		m.share(old, r.Client.Via)
+		m.share(old, r)
 	}
 	return Change{Event: Renewed, Old: old, New: m}, nil
 }
@@ -113,7 +114,8 @@ func (t *Table) at(m *Mapping) *Mapping {
 
 // share keeps what other languages were promised of the same mapping: it is no
 // conflict when one client asks for one thing twice (RFC 6970 section 5).
-func (m *Mapping) share(old *Mapping, via Via) {
+func (m *Mapping) share(old *Mapping, r Request) {
+	via := r.Client.Via
 	m.Claims |= old.Claims
 	if old.Claims.Without(via) != 0 && old.Expires.After(m.Expires) {
 		m.Expires = old.Expires
@@ -121,7 +123,7 @@ func (m *Mapping) share(old *Mapping, via Via) {
 	if via != ViaPCP {
 		m.Nonce = old.Nonce
 	}
-	if via == ViaNATPMP {
+	if via == ViaNATPMP || r.KeepDescription {
 		m.Description = old.Description
 	}
 }

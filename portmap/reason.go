@@ -115,6 +115,10 @@ type Error struct {
 	Detail string
 	Err    error
 	Left   time.Duration // how long what stands in the way will last, where that is known; else 0
+
+	// External says that the policy refuses this external port only: another one
+	// might be granted.
+	External bool
 }
 
 // Error gives the sentence, or the reason's word where there is none.

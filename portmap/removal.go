@@ -14,6 +14,7 @@ type Selector struct {
 	Transport           Transport // 0: both
 	FirstPort, LastPort uint16    // external ports, inclusive; 0 and 0: any
 	Internal            uint16    // internal port; 0: any
+	LastInternal        uint16    // 0: Internal alone; else the last of a range that begins with Internal
 	Remotes             []Remote  // compared only when ExactRemotes
 	ExactRemotes        bool
 	Only                Via    // not 0: only what was asked for in this language, and only that language's claim
@@ -26,9 +27,13 @@ func (s Selector) matches(m *Mapping) bool {
 	return (s.ID == 0 || s.ID == m.ID) &&
 		(s.Transport == 0 || s.Transport == m.Transport) &&
 		(s.FirstPort == 0 && s.LastPort == 0 || s.FirstPort <= port && port <= s.LastPort) &&
-		(s.Internal == 0 || s.Internal == m.Internal.Port()) &&
+		s.inside(m.Internal.Port()) &&
 		(!s.ExactRemotes || slices.Equal(s.Remotes, m.Remotes)) &&
 		(s.Only == 0 || m.Claims.Has(s.Only))
+}
+
+func (s Selector) inside(port uint16) bool {
+	return s.Internal == 0 || s.Internal == port || s.Internal < port && port <= s.LastInternal
 }
 
 // PlanRemoval says what removing the selected mappings would change. Those of
@@ -60,7 +65,7 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 // selectable walks what s can name at most: a range of ports, or, when only a
 // client's own can be meant, those, or those behind one internal port.
 func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
-	if s.LastPort == 0 && s.Client.Via != ViaOwner && s.Internal != 0 && s.Transport != 0 {
+	if s.LastPort == 0 && s.Client.Via != ViaOwner && s.Internal != 0 && s.LastInternal == 0 && s.Transport != 0 {
 		return t.leading(s.Client.Owner(), s.Transport, s.Internal)
 	}
 	return func(yield func(*Mapping) bool) {
