@@ -118,13 +118,17 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// contain keeps a panic from ending the program, and counts it.
+// contain keeps a panic from ending the program, and counts it. ErrAbortHandler is
+// a handler's wish for silence, and no mishap.
 func (s *Server) contain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			reason := recover()
 			if reason == nil {
 				return
+			}
+			if reason == http.ErrAbortHandler {
+				panic(reason)
 			}
 			s.cfg.Logger.Error("a request made the handler panic", "client", r.RemoteAddr, "panic", reason, "stack", string(debug.Stack()))
 			if s.panics.Add(1) == maxPanics {

@@ -39,7 +39,9 @@ func (c *counting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve starts a server on loopback and gives its address.
 func serve(t testing.TB, cfg httpd.Config) netip.AddrPort {
 	t.Helper()
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	s, err := httpd.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -350,6 +352,22 @@ func TestPanics(t *testing.T) {
 	}
 	if err := <-ended; !errors.Is(err, httpd.ErrPanics) {
 		t.Errorf("Serve ended with %v", err)
+	}
+}
+
+// TestAbort: a handler may choose silence as often as it likes.
+func TestAbort(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	to := serve(t, httpd.Config{Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })})
+	for range 5 {
+		if got := exchange(t, to, "GET /x HTTP/1.1\r\nHost: "+to.String()+"\r\n\r\n"); len(got) > 0 {
+			t.Errorf("answered %q", got)
+		}
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged %s", log.String())
 	}
 }
 
