@@ -81,6 +81,43 @@ func (h *Host) MapNATPMP(ctx context.Context, protocol string, internal, suggest
 
 // MapPCP asks for a mapping by PCP and gives the external endpoint.
 func (h *Host) MapPCP(ctx context.Context, protocol string, internal, suggested uint16, lease time.Duration) (netip.AddrPort, error) {
+	answer, err := h.exchangePCP(ctx, h.requestPCP(protocol, internal, suggested, lease))
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if len(answer) != 60 {
+		return netip.AddrPort{}, fmt.Errorf("lab: not an answer: % x", answer)
+	}
+	external, _ := netip.AddrFromSlice(answer[44:60])
+	return netip.AddrPortFrom(external.Unmap(), binary.BigEndian.Uint16(answer[42:])), nil
+}
+
+// MapThirdParty asks by PCP for a mapping to another host, with the option
+// THIRD_PARTY (RFC 6887 section 13.1).
+func (h *Host) MapThirdParty(ctx context.Context, victim netip.Addr, protocol string, internal, suggested uint16, lease time.Duration) error {
+	named := victim.As16()
+	request := append(h.requestPCP(protocol, internal, suggested, lease), 1, 0, 0, 16)
+	_, err := h.exchangePCP(ctx, append(request, named[:]...))
+	return err
+}
+
+// exchangePCP gives the answer to a MAP request, or the refusal that it is.
+func (h *Host) exchangePCP(ctx context.Context, request []byte) ([]byte, error) {
+	answer, err := h.Exchange(ctx, GatewayLAN, request)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer) < 60 || answer[0] != 2 || answer[1] != 0x81 {
+		return nil, fmt.Errorf("lab: not an answer: % x", answer)
+	}
+	if code := answer[3]; code != 0 {
+		return nil, &Refusal{"PCP", int(code)}
+	}
+	return answer, nil
+}
+
+// requestPCP is a MAP request (RFC 6887 section 11.1) with a nonce of its own.
+func (h *Host) requestPCP(protocol string, internal, suggested uint16, lease time.Duration) []byte {
 	request := []byte{2, 1, 0, 0}
 	request = binary.BigEndian.AppendUint32(request, uint32(lease.Seconds()))
 	mapped := netip.AddrFrom16(h.Addr.As16()).As16()
@@ -95,17 +132,5 @@ func (h *Host) MapPCP(ctx context.Context, protocol string, internal, suggested 
 	request = append(request, number, 0, 0, 0)
 	request = binary.BigEndian.AppendUint16(request, internal)
 	request = binary.BigEndian.AppendUint16(request, suggested)
-	request = append(request, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0)
-	answer, err := h.Exchange(ctx, GatewayLAN, request)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	if len(answer) != 60 || answer[0] != 2 || answer[1] != 0x81 {
-		return netip.AddrPort{}, fmt.Errorf("lab: not an answer: % x", answer)
-	}
-	if code := answer[3]; code != 0 {
-		return netip.AddrPort{}, &Refusal{"PCP", int(code)}
-	}
-	external, _ := netip.AddrFromSlice(answer[44:60])
-	return netip.AddrPortFrom(external.Unmap(), binary.BigEndian.Uint16(answer[42:])), nil
+	return append(request, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0)
 }

@@ -40,7 +40,7 @@ type story struct {
 // the lab itself; a step that went wrong is in its Step.
 func Play(ctx context.Context, n *Network, d *Daemon, tell func(Step)) error {
 	s := &story{net: n, tell: tell}
-	for _, play := range []func(context.Context){s.console, s.torrent, s.plex, s.malware, s.attacker, s.goodbye} {
+	for _, play := range []func(context.Context){s.console, s.torrent, s.plex, s.phone, s.backup, s.malware, s.liar, s.attacker, s.goodbye} {
 		if play(ctx); s.err != nil || ctx.Err() != nil {
 			return errors.Join(s.err, ctx.Err())
 		}
@@ -146,6 +146,70 @@ func (s *story) malware(ctx context.Context) {
 	s.refuse(ctx, "malware", "an Internet host (UPnProxy)", c, proxy, s.net.Internet)
 }
 
+// phone speaks PCP: it gets a port, and another one where the wished-for one is
+// taken.
+func (s *story) phone(ctx context.Context) {
+	h := s.net.Host("phone")
+	for _, x := range []struct {
+		asks      string
+		suggested uint16
+	}{
+		{"41641/udp for a VPN", 41641},
+		{"51413/udp, or any other port", 51413},
+	} {
+		s.grantPort(ctx, "phone (PCP)", x.asks, h, "UDP", x.suggested, x.suggested, func(ctx context.Context) (uint16, error) {
+			external, err := h.MapPCP(ctx, "UDP", x.suggested, x.suggested, time.Hour)
+			if err == nil && external.Addr() != GatewayWAN {
+				err = fmt.Errorf("the address is said to be %s", external.Addr())
+			}
+			return external.Port(), err
+		})
+	}
+}
+
+// backup is a program on the laptop that speaks NAT-PMP.
+func (s *story) backup(ctx context.Context) {
+	h := s.net.Host("laptop")
+	s.grantPort(ctx, "laptop (NAT-PMP)", "22000/tcp for its backup", h, "TCP", 22000, 22000, func(ctx context.Context) (uint16, error) {
+		return h.MapNATPMP(ctx, "TCP", 22000, 22000, time.Hour)
+	})
+}
+
+// grantPort is grantVia without a control point.
+func (s *story) grantPort(ctx context.Context, who, asks string, h *Host, protocol string, internal, wanted uint16, ask func(context.Context) (uint16, error)) {
+	s.grantVia(ctx, who, asks, &ControlPoint{Host: h}, Mapping{External: wanted, Internal: internal, Protocol: protocol}, ask)
+}
+
+// liar is the malware once more, in the other two languages.
+func (s *story) liar(ctx context.Context) {
+	if s.err != nil {
+		return
+	}
+	me, neighbour := s.net.Host("malware"), s.net.Host("laptop")
+	for _, x := range []struct {
+		who, asks string
+		want      Refusal
+		target    *Host
+		ask       func(context.Context) error
+	}{
+		{"malware (NAT-PMP)", "its own 445/tcp (SMB)", Refusal{"NAT-PMP", 2}, me, func(ctx context.Context) error {
+			_, err := me.MapNATPMP(ctx, "TCP", 445, 47670, time.Hour)
+			return err
+		}},
+		{"malware (PCP)", "the laptop's 445/tcp", Refusal{"PCP", 5}, neighbour, func(ctx context.Context) error {
+			return me.MapThirdParty(ctx, neighbour.Addr, "TCP", 445, 47670, time.Hour)
+		}},
+	} {
+		callCtx, cancel := context.WithTimeout(ctx, answer)
+		err := x.ask(callCtx)
+		cancel()
+		arrived := s.knock(ctx, "TCP", netip.AddrPortFrom(GatewayWAN, 47670), x.target, 445, doubt)
+		var refusal *Refusal
+		s.tell(Step{Who: x.who, Asks: x.asks, Answer: answered(err), Packet: packetWord(arrived),
+			OK: errors.As(err, &refusal) && *refusal == x.want && !arrived})
+	}
+}
+
 // attacker is on the Internet side: a search and a request, to each address of
 // the gateway that could answer.
 func (s *story) attacker(ctx context.Context) {
@@ -165,6 +229,11 @@ func (s *story) attacker(ctx context.Context) {
 			err = ErrSilence
 		}
 		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("a connection to %s:5000", to), Answer: silence(err), Packet: "-",
+			OK: errors.Is(err, ErrSilence)})
+		askCtx, cancel := context.WithTimeout(ctx, doubt)
+		_, err = s.net.Internet.Exchange(askCtx, to, []byte{0, 0})
+		cancel()
+		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("an answer from %s:5351", to), Answer: silence(err), Packet: "-",
 			OK: errors.Is(err, ErrSilence)})
 	}
 }
@@ -216,7 +285,7 @@ func answered(err error) string {
 	if errors.As(err, &refusal) {
 		return fmt.Sprintf("refused (%d)", refusal.Code)
 	}
-	return err.Error()
+	return err.Error() // a Refusal says it in the same words
 }
 
 // explained gives the gateway's own sentence, without the code's standard name.

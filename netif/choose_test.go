@@ -143,6 +143,7 @@ func TestChooseUsual(t *testing.T) {
 			Addr:     netip.MustParseAddr("192.168.1.1"),
 			Addrs:    addrs("192.168.1.1", "fe80::1", "2001:db8:1::1"),
 			Prefixes: prefixes("192.168.1.0/24", "fe80::/64", "2001:db8:1::/64"),
+			Direct:   prefixes("192.168.1.0/24", "fe80::/64", "2001:db8:1::/64"),
 		}},
 		WAN: netif.WAN{
 			Uplink:   netif.Uplink{Name: "wan0", Index: 2, Up: true, Addrs: addrs("203.0.113.5")},
@@ -404,6 +405,18 @@ func TestChoosePrefixes(t *testing.T) {
 				}
 				if diff := cmp.Diff(tc.own, got.LAN[0].Addrs, compareAddrs); diff != "" {
 					t.Errorf("addresses (-want +got):\n%s", diff)
+				}
+				if routed := netip.MustParseAddr("192.168.7.9"); got.LAN[0].HasMAC(routed) || tc.extra != nil != got.LAN[0].OnLink(routed) {
+					t.Errorf("%s has a MAC: %v, is on the link: %v", routed, got.LAN[0].HasMAC(routed), got.LAN[0].OnLink(routed))
+				}
+				host := tc.want[0].Addr()
+				for range 9 {
+					if tc.want[0].Contains(host.Next()) {
+						host = host.Next()
+					}
+				}
+				if !got.LAN[0].HasMAC(host) || got.LAN[0].HasMAC(got.LAN[0].Addr) {
+					t.Errorf("%s has no MAC, or the gateway is its own neighbour", host)
 				}
 				if got.LAN[0].Addr != netip.MustParseAddr("192.168.1.1") {
 					t.Errorf("address %s", got.LAN[0].Addr)

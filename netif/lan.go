@@ -185,6 +185,7 @@ func (c *chooser) serve(l Link, addr netip.Addr, extra []netip.Prefix) {
 			add(a.Prefix)
 		}
 	}
+	lan.Direct = slices.Clone(lan.Prefixes)
 	for _, p := range extra {
 		add(p)
 	}

@@ -58,6 +58,19 @@ func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) 
 	return mac, found, nil
 }
 
+// Resolve makes the kernel ask the link who has addr, without waiting for the
+// answer: Neighbour will know it soon. A host that speaks to us need not be known,
+// because the kernel forgets neighbours while they still remember us.
+func (k *Kernel) Resolve(ifindex int, addr netip.Addr) error {
+	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK)
+	req.AddData(&netlink.Ndmsg{Family: family(addr), Index: uint32(ifindex), Flags: netlink.NTF_USE})
+	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("resolve neighbour %s: %w", addr, err)
+	}
+	return nil
+}
+
 // searchNeighbour is Neighbour on kernels before 5.0.
 func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
 	var mac [6]byte

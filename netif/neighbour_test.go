@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +122,37 @@ func TestNeighbourLearned(t *testing.T) {
 	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 10))
 	gateway.must(err)
 	ask(t, gateway.k, gateway.index("lan0"), from.Addr().String(), mac(2))
+}
+
+// A host that the kernel has forgotten is known again after Resolve; one that is
+// not there is not, and asking for it is no error.
+func TestNeighbourResolved(t *testing.T) {
+	t.Parallel()
+	gateway, host := newSpace(t), newSpace(t)
+	gateway.veth("lan0", "host0", 1)
+	gateway.must(gateway.h.LinkSetNsFd(gateway.link("host0"), int(host.ns)))
+	gateway.address("lan0", "192.168.1.1/24")
+	gateway.up("lan0")
+	host.address("host0", "192.168.1.10/24")
+	host.up("host0")
+	index := gateway.index("lan0")
+	ask(t, gateway.k, index, "192.168.1.10", nil)
+	for _, a := range []string{"192.168.1.10", "192.168.1.99"} {
+		if err := gateway.k.Resolve(index, netip.MustParseAddr(a)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(patience); ; {
+		got, known, err := gateway.k.Neighbour(index, netip.MustParseAddr("192.168.1.10"))
+		if known && got == [6]byte(mac(2)) {
+			break
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("got %x, %v, %v", got, known, err)
+		}
+		runtime.Gosched()
+	}
+	ask(t, gateway.k, index, "192.168.1.99", nil)
 }
 
 // manyNeighbours makes lan0 with n neighbours from 10.1.0.0 on.

@@ -3,6 +3,7 @@ package netif
 import (
 	"errors"
 	"net/netip"
+	"slices"
 )
 
 // Settings is what the owner said about interfaces. The zero value means that
@@ -38,10 +39,18 @@ type LAN struct {
 	Addr     netip.Addr     // the private IPv4 address that clients are told
 	Addrs    []netip.Addr   // all of the gateway's addresses there that are in use, both families
 	Prefixes []netip.Prefix // where its clients may be: on-link, masked, with the extra prefixes
+	Direct   []netip.Prefix // of these, those in which no router stands between
 }
 
 // OnLink says whether a is inside one of the interface's prefixes.
 func (l LAN) OnLink(a netip.Addr) bool { return within(a, l.Prefixes) }
+
+// HasMAC says whether a host with this address has a MAC address that Neighbour
+// can give: on a link that has such addresses, with no router between. The
+// gateway itself is not its own neighbour.
+func (l LAN) HasMAC(a netip.Addr) bool {
+	return l.MAC != [6]byte{} && within(a, l.Direct) && !slices.Contains(l.Addrs, a)
+}
 
 // Uplink is an interface towards the Internet.
 type Uplink struct {

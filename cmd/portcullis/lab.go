@@ -66,7 +66,7 @@ func asRoot(ctx context.Context, e env, args []string) error {
 }
 
 func playLab(ctx context.Context, e env, exe string, keep, asJSON bool) error {
-	n, err := lab.New("console", "laptop", "server", "malware")
+	n, err := lab.New("console", "laptop", "server", "malware", "phone")
 	if err != nil {
 		return fmt.Errorf("%w; the lab needs root, or a kernel that permits unprivileged user namespaces", err)
 	}

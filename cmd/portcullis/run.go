@@ -38,9 +38,6 @@ func runDaemon(ctx context.Context, e env, args []string) error {
 	}
 	log := newLogger(e.err, c.Log)
 	log.Info("starting", "version", version, "configuration", from)
-	if c.PCP.NATPMP || c.PCP.PCP {
-		log.Info("NAT-PMP and PCP come with a later version; port 5351 is not served")
-	}
 	return (&gate{cfg: c, log: log, started: time.Now()}).run(ctx)
 }
 
@@ -63,7 +60,7 @@ type gate struct {
 	firewall *nft.Backend
 	engine   *portmap.Engine
 	control  *control.Server
-	upnp     *upnp // nil: switched off
+	doors    *doors
 	drift    atomic.Uint64
 }
 
@@ -98,10 +95,9 @@ func (g *gate) run(ctx context.Context) (err error) {
 
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
-	if g.upnp != nil {
-		front.Go(func() error { return g.upnp.run(frontCtx) })
-	}
-	if err := g.firstDoors(frontCtx, roles.LAN); err != nil {
+	front.Go(func() error { return g.doors.run(frontCtx) })
+	// At the start a port that is taken is fatal; later it is only logged.
+	if err := g.doors.follow(frontCtx, roles.LAN); err != nil {
 		front.Go(func() error { return err })
 	} else {
 		front.Go(func() error {
@@ -114,15 +110,6 @@ func (g *gate) run(ctx context.Context) (err error) {
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, engine.Wait()))
 	g.log.Info("stopped")
 	return err
-}
-
-// firstDoors opens the LANs at the start, where a port that is taken is fatal;
-// later it is only logged.
-func (g *gate) firstDoors(ctx context.Context, lans []netif.LAN) error {
-	if g.upnp == nil {
-		return nil
-	}
-	return g.upnp.follow(ctx, lans)
 }
 
 func (g *gate) ready() {
@@ -186,7 +173,7 @@ func (g *gate) build() error {
 	}
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: g.firewall, Gateway: g.network,
-		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min,
+		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
 	})
 	if err != nil {
 		return err
@@ -197,9 +184,7 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
-	if g.cfg.UPnP.Enabled {
-		g.upnp, err = newUPnP(g)
-	}
+	g.doors, err = newDoors(g)
 	return err
 }
 
@@ -223,13 +208,15 @@ func (g *gate) changed(ctx context.Context, s netif.State) {
 	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
 		g.log.Error("the firewall cannot follow the network", "error", err)
 	}
-	if g.upnp == nil || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return
 	}
-	if err := g.upnp.follow(ctx, roles.LAN); err != nil {
+	if err := g.doors.follow(ctx, roles.LAN); err != nil {
 		g.log.Error("cannot serve a LAN interface", "error", err)
 	}
-	g.upnp.wan.refresh()
+	if g.doors.upnp != nil {
+		g.doors.upnp.wan.refresh()
+	}
 }
 
 func (g *gate) status() control.Status {

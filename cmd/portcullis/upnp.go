@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"portcullis/datagram"
@@ -15,7 +13,6 @@ import (
 	"portcullis/igd"
 	"portcullis/journal"
 	"portcullis/netif"
-	"portcullis/portmap"
 	"portcullis/ssdp"
 )
 
@@ -23,7 +20,7 @@ import (
 // try (abuse case K6).
 const serverName = "Linux UPnP/1.1 Portcullis"
 
-// upnp is the UPnP side of the gate: one device, and a door for each LAN.
+// upnp is the UPnP side of the gate: one device, shown on every LAN.
 type upnp struct {
 	g        *gate
 	device   *igd.Device
@@ -31,34 +28,12 @@ type upnp struct {
 	wan      *wanStatus
 	targets  []ssdp.Target
 
-	mu     sync.Mutex
-	id     journal.Identity // guarded by mu
-	doors  map[string]*door // guarded by mu
-	closed bool             // guarded by mu
-}
-
-// door is what serves one LAN interface at one address.
-type door struct {
-	lan    atomic.Pointer[netif.LAN] // as it is now
-	search *ssdp.Server
-	stop   context.CancelFunc
-	done   chan struct{}
-}
-
-// keep tells an open door of other prefixes.
-func (d *door) keep(l netif.LAN) {
-	d.lan.Store(&l)
-	d.search.SetAddress(l.Addr, l.Prefixes)
-}
-
-// accepts says whether a connection may be read.
-func (d *door) accepts(remote, local netip.AddrPort) bool {
-	l := d.lan.Load()
-	return l.OnLink(remote.Addr()) && local.Addr() == l.Addr
+	mu sync.Mutex
+	id journal.Identity // guarded by mu
 }
 
 func newUPnP(g *gate) (*upnp, error) {
-	u := &upnp{g: g, doors: make(map[string]*door), wan: newWANStatus(g)}
+	u := &upnp{g: g, wan: newWANStatus(g)}
 	u.identify()
 	if g.cfg.UPnP.Events {
 		u.notifier = gena.New(gena.Config{Logger: g.log, Server: serverName})
@@ -102,140 +77,50 @@ func (u *upnp) nextBootID(last uint32) uint32 {
 	return u.id.BootID
 }
 
-// run delivers events until ctx ends, and waits for all doors to be closed.
+// run delivers events until ctx ends.
 func (u *upnp) run(ctx context.Context) error {
-	var wait sync.WaitGroup
-	errs := make(chan error, 2)
-	if u.notifier != nil {
-		wait.Go(func() { errs <- u.notifier.Run(ctx) })
-		w := u.g.engine.Watch(256)
-		wait.Go(func() {
-			defer w.Close()
-			errs <- u.device.Run(ctx, w.C, u.wan.changed)
-		})
-	}
-	<-ctx.Done()
-	u.mu.Lock()
-	u.closed = true
-	doors := u.doors
-	u.mu.Unlock()
-	for _, d := range doors {
-		<-d.done
-	}
-	wait.Wait()
-	close(errs)
-	var all error
-	for err := range errs {
-		all = errors.Join(all, unlessStopped(ctx, err))
-	}
-	return all
-}
-
-// follow opens, moves and closes doors until they are those of the LANs.
-func (u *upnp) follow(ctx context.Context, lans []netif.LAN) error {
-	u.mu.Lock()
-	if u.closed {
-		u.mu.Unlock()
+	if u.notifier == nil {
 		return nil
 	}
-	wanted := make(map[string]netif.LAN, len(lans))
-	for _, l := range lans {
-		wanted[l.Name] = l
-	}
-	var closing []*door
-	for name, d := range u.doors {
-		if l, ok := wanted[name]; ok && sameDoor(l, *d.lan.Load()) && !d.over() {
-			d.keep(l)
-			delete(wanted, name)
-			continue
-		}
-		delete(u.doors, name)
-		closing = append(closing, d)
-	}
-	u.mu.Unlock()
-	for _, d := range closing {
-		d.stop()
-		<-d.done
-	}
-	var failed error
-	for _, l := range wanted {
-		d, err := u.openDoor(ctx, l)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		u.mu.Lock()
-		u.doors[l.Name] = d
-		u.mu.Unlock()
-	}
-	return failed
+	w := u.g.engine.Watch(256)
+	defer w.Close()
+	var wait sync.WaitGroup
+	errs := make(chan error, 2)
+	wait.Go(func() { errs <- u.notifier.Run(ctx) })
+	wait.Go(func() { errs <- u.device.Run(ctx, w.C, u.wan.changed) })
+	wait.Wait()
+	return errors.Join(unlessStopped(ctx, <-errs), unlessStopped(ctx, <-errs))
 }
 
-// sameDoor says whether a door can stay open: its sockets are bound to the
-// interface and the address. Prefixes come and go more often, IPv6 ones with
-// every announcement of a provider, and must not shut clients out for a second.
-func sameDoor(a, b netif.LAN) bool { return a.Index == b.Index && a.Addr == b.Addr }
-
-func (d *door) over() bool {
-	select {
-	case <-d.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// openDoor opens both sockets of a LAN, or none.
-func (u *upnp) openDoor(ctx context.Context, l netif.LAN) (*door, error) {
-	at := netip.AddrPortFrom(l.Addr, u.g.cfg.UPnP.HTTPPort)
-	front := u.device.On(l.Name, at)
-	listener, err := httpd.Listen(ctx, l.Name, at)
-	if err != nil {
-		return nil, err
-	}
-	search, err := u.discovery(ctx, l, front)
-	if err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	d := &door{search: search, done: make(chan struct{})}
-	d.keep(l)
+// control is the server of descriptions and actions on a LAN.
+func (u *upnp) control(ctx context.Context, l netif.LAN, front *igd.Front, accepts func(remote, local netip.AddrPort) bool) (*part, error) {
 	web, err := httpd.New(httpd.Config{
 		Logger:            u.g.log,
 		Handler:           front,
 		Server:            serverName,
 		RequestsPerSecond: u.g.cfg.Limits.RequestsPerSecond,
-		Accept:            d.accepts,
+		Accept:            accepts,
 	})
 	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+		return nil, err
 	}
-	ctx, d.stop = context.WithCancel(ctx)
-	var wait sync.WaitGroup
-	wait.Go(func() { u.complain(l, "discovery", search.Run(ctx)) })
-	wait.Go(func() { u.complain(l, "control", unlessStopped(ctx, web.Serve(ctx, listener))) })
-	go func() {
-		wait.Wait()
-		close(d.done)
-	}()
-	u.g.log.Info("serving a LAN", "interface", l.Name, "address", at)
-	return d, nil
+	listener, err := httpd.Listen(ctx, l.Name, u.at(l))
+	if err != nil {
+		return nil, err
+	}
+	return &part{
+		name:  "control",
+		run:   func(ctx context.Context) error { return unlessStopped(ctx, web.Serve(ctx, listener)) },
+		close: listener.Close,
+	}, nil
 }
 
-// complain logs what ended a server before its time, and ends its door.
-func (u *upnp) complain(l netif.LAN, what string, err error) {
-	if err == nil {
-		return
-	}
-	u.g.log.Error("a LAN is no longer served", "interface", l.Name, "server", what, "error", err)
-	u.mu.Lock()
-	d := u.doors[l.Name]
-	u.mu.Unlock()
-	if d != nil {
-		d.stop()
-	}
+func (u *upnp) at(l netif.LAN) netip.AddrPort {
+	return netip.AddrPortFrom(l.Addr, u.g.cfg.UPnP.HTTPPort)
 }
 
-func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*ssdp.Server, error) {
+// discovery is the server of searches on a LAN.
+func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*part, error) {
 	udp, err := ssdp.Listen(ctx, l.Name)
 	if err != nil {
 		return nil, err
@@ -254,24 +139,19 @@ func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*s
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return s, nil
+	return &part{name: "discovery", run: s.Run, close: conn.Close, setAddress: s.SetAddress}, nil
 }
 
-// client says who is behind an address on a LAN interface (design: the client is
-// who the socket says).
-func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
-	for _, l := range g.network.roles.Load().LAN {
-		if l.Name != iface {
-			continue
-		}
-		if !l.OnLink(addr) {
-			return portmap.Client{}, fmt.Errorf("%s is not on %s", addr, iface)
-		}
-		mac, _, err := g.kernel.Neighbour(l.Index, addr)
-		if err != nil {
-			return portmap.Client{}, fmt.Errorf("neighbour %s: %w", addr, err)
-		}
-		return portmap.Client{Addr: addr, MAC: mac, Interface: iface}, nil
+// parts opens both sockets of a LAN, or none.
+func (u *upnp) parts(ctx context.Context, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) ([]*part, error) {
+	front := u.device.On(l.Name, u.at(l))
+	web, err := u.control(ctx, l, front, accepts)
+	if err != nil {
+		return nil, err
 	}
-	return portmap.Client{}, fmt.Errorf("%s is not served", iface)
+	search, err := u.discovery(ctx, l, front)
+	if err != nil {
+		return nil, errors.Join(err, web.close())
+	}
+	return []*part{web, search}, nil
 }

@@ -112,7 +112,7 @@ func TestTransmission(t *testing.T) {
 // TestSyncthing: the daemon of Debian maps its listening port to a random one.
 func TestSyncthing(t *testing.T) {
 	need(t, "syncthing")
-	r := start(t, "syncthing (daemon)")
+	r := startSpeaking(t, "syncthing (daemon)", "", upnpOnly)
 	dir := t.TempDir()
 	env := append(os.Environ(), "HOME="+dir, "STNOUPGRADE=1", "STNODEFAULTFOLDER=1")
 	generate := exec.Command("syncthing", "generate", "--home", dir, "--no-default-folder", "--skip-port-probing")

@@ -106,6 +106,16 @@ func start(t *testing.T, client string) *rig {
 // startTelling starts a daemon that reports an external address, "" for its own.
 func startTelling(t *testing.T, client, external string) *rig {
 	t.Helper()
+	return startSpeaking(t, client, external, "")
+}
+
+// upnpOnly is for clients that would ask in several languages at once, so that
+// what they do in this one is seen.
+const upnpOnly = "\n[pcp]\nnatpmp = false\npcp = false\n"
+
+// startSpeaking starts a daemon with more settings.
+func startSpeaking(t *testing.T, client, external, more string) *rig {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("needs root")
@@ -121,7 +131,7 @@ func startTelling(t *testing.T, client, external string) *rig {
 	if err := n.OwnerFirewall(); err != nil {
 		t.Fatal(err)
 	}
-	settings := strings.Replace(lab.Settings, "[wan]\n", "[wan]\nexternal_ip = \""+external+"\"\n", 1)
+	settings := strings.Replace(lab.Settings, "[wan]\n", "[wan]\nexternal_ip = \""+external+"\"\n", 1) + more
 	d, err := n.StartDaemonWith(t.Context(), exe, settings)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,53 @@
+package pcp
+
+import (
+	"net/netip"
+	"time"
+
+	"portcullis/datagram"
+)
+
+// Announcements tell everybody that mappings may be lost, or lead from another
+// address: ten copies in each language, the first at once, the second after 250
+// ms, and then after twice as long each time (RFC 6886 section 3.2.1, RFC 6887
+// section 14.1.3).
+const (
+	announceCopies = 10
+	announceGap    = 250 * time.Millisecond
+)
+
+// announcer is the state of one series.
+type announcer struct {
+	cfg  *Config
+	conn datagram.Conn
+	sent int
+	due  time.Time // of the next copy, while there is one
+}
+
+// restart begins the series anew.
+func (a *announcer) restart(now time.Time) { a.sent, a.due = 0, now }
+
+// next gives the time of the next copy.
+func (a *announcer) next() (time.Time, bool) { return a.due, a.sent < announceCopies }
+
+// act sends the copy that is due. The times of the others follow from the first,
+// so that a late copy does not delay the rest.
+func (a *announcer) act(now time.Time, local netip.Addr) error {
+	if due, more := a.next(); !more || due.After(now) {
+		return nil
+	}
+	a.due = a.due.Add(announceGap << a.sent)
+	a.sent++
+	epoch := a.cfg.Epoch.Seconds(now)
+	if a.cfg.PCP {
+		// ANNOUNCE has a header and nothing else (RFC 6887 section 14.1.1).
+		if err := a.conn.Send(appendHead(nil, opAnnounce, success, 0, epoch), local, announceTo); err != nil {
+			return err
+		}
+	}
+	external := a.cfg.View().External
+	if !a.cfg.NATPMP || !external.Is4() {
+		return nil // there is no address to announce
+	}
+	return a.conn.Send(addressReply(resultOK, epoch, external), local, announceTo)
+}

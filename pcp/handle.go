@@ -1,0 +1,218 @@
+package pcp
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// Mapper is the gate (portmap.Engine).
+type Mapper interface {
+	MapSet(context.Context, portmap.Request, int) ([]portmap.Mapping, error)
+	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
+}
+
+// ErrUnknownHost says that it is not known yet which machine has an address.
+var ErrUnknownHost = errors.New("pcp: the host's link-layer address is not known yet")
+
+const (
+	// patience is how long the gate may take over one request. Clients ask again
+	// after 250 ms (RFC 6886 section 3.1) or 3 s (RFC 6887 section 8.1.1).
+	patience = 2 * time.Second
+
+	// maxSet is how many ports one request may get (RFC 7753 section 4.1 leaves
+	// it to the server); the quota of the client may be lower.
+	maxSet = 64
+)
+
+// handler turns a request into a reply; nil is silence.
+type handler struct {
+	cfg *Config
+}
+
+// answer decides by the version (RFC 6886 section 3.5 and RFC 6887 section 9).
+// source is a host on the link. An error says that the host is not known yet.
+func (h handler) answer(ctx context.Context, now time.Time, source netip.Addr, b []byte) ([]byte, error) {
+	epoch := h.cfg.Epoch.Seconds(now)
+	switch {
+	case len(b) < 2 || b[1]&isReply != 0:
+		return nil, nil
+	case b[0] == natpmpVersion && h.cfg.NATPMP:
+		return h.natpmp(ctx, epoch, source, b)
+	case !h.cfg.PCP:
+		return versionReply(b[1], epoch), nil
+	case b[0] != pcpVersion:
+		return errorReply(b, unsuppVersion, unsuppVersion.lifetime(), epoch), nil
+	case len(b) < headSize:
+		return nil, nil
+	}
+	return h.pcp(ctx, epoch, source, b)
+}
+
+// natpmp answers a request of version 0.
+func (h handler) natpmp(ctx context.Context, epoch uint32, source netip.Addr, b []byte) ([]byte, error) {
+	switch b[1] {
+	case opAddress:
+		return h.address(epoch), nil
+	case opMapUDP, opMapTCP:
+	default:
+		return opcodeReply(b[1], epoch), nil
+	}
+	m, ok := parseNATPMPMap(b)
+	if !ok {
+		return nil, nil
+	}
+	client, err := h.identify(source, portmap.ViaNATPMP)
+	if err != nil {
+		return nil, err
+	}
+	port, lifetime, err := h.mapNATPMP(ctx, client, m)
+	if err != nil {
+		return m.reply(refusals[portmap.ReasonOf(err)].natpmp, epoch, 0, 0), nil
+	}
+	return m.reply(resultOK, epoch, port, lifetime), nil
+}
+
+// address says what the external address is, or that there is none.
+func (h handler) address(epoch uint32) []byte {
+	external := h.cfg.View().External
+	if !external.Is4() {
+		return addressReply(resultNetworkFailure, epoch, netip.Addr{})
+	}
+	return addressReply(resultOK, epoch, external)
+}
+
+func (h handler) identify(source netip.Addr, via portmap.Via) (portmap.Client, error) {
+	c, err := h.cfg.Identify(source)
+	c.Via = via
+	return c, err
+}
+
+// mapNATPMP maps or unmaps (RFC 6886 sections 3.3 and 3.4).
+func (h handler) mapNATPMP(ctx context.Context, c portmap.Client, m natpmpMap) (port uint16, lifetime uint32, err error) {
+	transport := portmap.UDP
+	if m.op == opMapTCP {
+		transport = portmap.TCP
+	}
+	switch {
+	case m.lifetime == 0 && m.internal == 0 && m.suggested != 0:
+		// All mappings go when all three fields are 0; this is not it.
+		return 0, 0, &portmap.Error{Reason: portmap.BadPort, Detail: "internal port 0 names no mapping"}
+	case m.lifetime == 0:
+		return 0, 0, h.unmap(ctx, portmap.Selector{Client: c, Transport: transport, Internal: m.internal})
+	case m.internal == 0:
+		return 0, 0, &portmap.Error{Reason: portmap.BadPort, Detail: "internal port 0 cannot be mapped"}
+	}
+	got, err := h.mapSet(ctx, portmap.Request{
+		Client: c, Transport: transport,
+		Internal: netip.AddrPortFrom(c.Addr, m.internal),
+		External: netip.AddrPortFrom(netip.Addr{}, m.suggested),
+		Lifetime: time.Duration(m.lifetime) * time.Second,
+	}, 1)
+	if err != nil {
+		return 0, 0, err
+	}
+	// Another language may have been promised more than was asked for here.
+	return got[0].External.Port(), min(m.lifetime, left(got[0])), nil
+}
+
+// pcp answers a request of version 2 that has a whole header.
+func (h handler) pcp(ctx context.Context, epoch uint32, source netip.Addr, b []byte) ([]byte, error) {
+	r, c := parse(b, source)
+	lasts := c.lifetime()
+	var lifetime uint32
+	if c == success && r.op == opMap {
+		client, err := h.identify(source, portmap.ViaPCP)
+		if err != nil {
+			return nil, err
+		}
+		if lifetime, err = h.mapPCP(ctx, client, &r); err != nil {
+			c, lasts = codeOf(err, r.options.preferFailure)
+		}
+	}
+	if c != success {
+		return errorReply(b, c, lasts, epoch), nil
+	}
+	reply := r.appendReply(make([]byte, 0, len(b)), lifetime, epoch)
+	if len(reply) > MaxDatagram {
+		return errorReply(b, malformedRequest, longError, epoch), nil
+	}
+	return reply, nil
+}
+
+// mapPCP maps or unmaps (RFC 6887 sections 11.3 and 15, RFC 7753 section 4), and
+// completes r to what the reply says.
+func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (lifetime uint32, err error) {
+	if r.lifetime == 0 {
+		return 0, h.unmapPCP(ctx, c, r)
+	}
+	external := h.cfg.View().External
+	if r.options.preferFailure && !r.address.IsUnspecified() && r.address != external {
+		return 0, &portmap.Error{Reason: portmap.PortTaken, Detail: "the suggested address is not the gateway's"}
+	}
+	n, parity := 1, false
+	if set := r.options.set; set != nil {
+		n, parity = min(int(set.size), maxSet), set.parity
+	}
+	got, err := h.mapSet(ctx, portmap.Request{
+		Client: c, Transport: portmap.Transport(r.protocol),
+		Internal:        netip.AddrPortFrom(c.Addr, r.internal),
+		External:        netip.AddrPortFrom(netip.Addr{}, r.external),
+		Remotes:         r.options.filters,
+		Lifetime:        time.Duration(r.lifetime) * time.Second,
+		Exact:           r.options.preferFailure,
+		Description:     r.options.description,
+		Nonce:           r.nonce,
+		ResetRemotes:    r.options.reset,
+		KeepDescription: !r.options.described,
+		Parity:          parity,
+	}, n)
+	if err != nil {
+		return 0, err
+	}
+	r.external, r.address = got[0].External.Port(), external
+	r.answerSet(len(got))
+	return left(got[0]), nil
+}
+
+// unmapPCP deletes what PCP asked for, one mapping or a set. All ports or all
+// protocols name what was never granted (digest 6.5, P50). What the client
+// suggested goes back to it.
+func (h handler) unmapPCP(ctx context.Context, c portmap.Client, r *request) error {
+	s := portmap.Selector{Client: c, Transport: portmap.Transport(r.protocol), Internal: r.internal, Nonce: &r.nonce}
+	size := 1
+	if set := r.options.set; set != nil {
+		size = min(int(set.size), 1<<16-int(r.internal))
+		s.LastInternal = uint16(int(r.internal) + size - 1)
+	}
+	r.answerSet(size)
+	if r.internal == 0 {
+		return nil
+	}
+	return h.unmap(ctx, s)
+}
+
+// unmap deletes what one language asked for. That there is nothing to delete is
+// no error (RFC 6886 section 3.4, RFC 6887 section 15).
+func (h handler) unmap(ctx context.Context, s portmap.Selector) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s.Only = s.Client.Via
+	_, err := h.cfg.Mapper.Unmap(ctx, s)
+	if portmap.ReasonOf(err) == portmap.NoSuchMapping {
+		return nil
+	}
+	return err
+}
+
+func (h handler) mapSet(ctx context.Context, r portmap.Request, n int) ([]portmap.Mapping, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return h.cfg.Mapper.MapSet(ctx, r, n)
+}
+
+// left gives the seconds that a mapping still has.
+func left(m portmap.Mapping) uint32 { return seconds(m.Left(time.Now())) }

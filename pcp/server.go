@@ -1,0 +1,283 @@
+package pcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"portcullis/datagram"
+	"portcullis/portmap"
+)
+
+// Config says what a Server speaks, and for whom. All fields must be set.
+type Config struct {
+	Logger *slog.Logger
+	// Ifname and Ifindex are the LAN interface; datagrams that came in by
+	// another one are dropped (abuse case A2).
+	Ifname  string
+	Ifindex int
+	// NATPMP and PCP say which of the two are spoken; not neither.
+	NATPMP, PCP bool
+	Mapper      Mapper
+	// View gives the network as it is now, never nil.
+	View func() *portmap.View
+	// Identify says who has an address of the link; ErrUnknownHost makes the
+	// server ask again in a moment. It must not block.
+	Identify func(netip.Addr) (portmap.Client, error)
+	// Epoch is shared by the servers of all interfaces.
+	Epoch *Epoch
+	// RequestsPerSecond bounds what one host is answered; 0: no limit.
+	RequestsPerSecond int
+}
+
+const (
+	totalRate = 2000 // replies a second to all hosts together
+	maxHosts  = 1024 // hosts remembered for their rate
+	logRate   = 10   // lines a second about single datagrams (abuse case K4)
+	maxPanics = 3
+)
+
+// Server answers the hosts of one interface.
+type Server struct {
+	cfg  Config
+	log  *slog.Logger
+	conn datagram.Conn
+
+	changed  chan struct{} // one place: view is new
+	announce chan struct{} // one place: the series begins anew
+
+	mu   sync.Mutex
+	view datagram.View // guarded by mu
+}
+
+// New checks the configuration and makes a Server, which is silent until Run and
+// SetAddress were called, in whatever order. Run closes conn.
+func New(cfg Config, conn datagram.Conn) (*Server, error) {
+	switch {
+	case cfg.Logger == nil || cfg.Mapper == nil || cfg.View == nil || cfg.Identify == nil || cfg.Epoch == nil || conn == nil:
+		return nil, errors.New("pcp: Logger, Mapper, View, Identify, Epoch and conn must not be nil")
+	case cfg.Ifindex <= 0:
+		return nil, fmt.Errorf("pcp: interface index %d", cfg.Ifindex)
+	case !cfg.NATPMP && !cfg.PCP:
+		return nil, errors.New("pcp: neither NAT-PMP nor PCP is to be spoken")
+	case cfg.RequestsPerSecond < 0:
+		return nil, fmt.Errorf("pcp: %d requests a second", cfg.RequestsPerSecond)
+	}
+	return &Server{
+		cfg:      cfg,
+		log:      cfg.Logger.With("room", "pcp", "interface", cfg.Ifname),
+		conn:     conn,
+		changed:  make(chan struct{}, 1),
+		announce: make(chan struct{}, 1),
+	}, nil
+}
+
+// SetAddress says which IPv4 address the interface has now and which networks
+// are on its link; only hosts in these are answered, and only where they asked
+// this address. It never waits.
+func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
+	s.mu.Lock()
+	s.view = datagram.View{Local: local, Prefixes: slices.Clone(prefixes)}
+	s.mu.Unlock()
+	signal(s.changed)
+}
+
+// Announce begins the series of announcements anew, as a restart of the epoch, or
+// another external address, demands. It never waits.
+func (s *Server) Announce() { signal(s.announce) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // Run has not looked yet, and will find this one
+	}
+}
+
+// Run serves until ctx ends, closes the conn, and returns nil when no goroutine
+// is left. It announces itself first. It returns an error when the socket can no
+// longer be read, or when answering panicked three times. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	o := &owner{
+		cfg: &s.cfg, log: s.log, conn: s.conn,
+		handler:   handler{&s.cfg},
+		announcer: announcer{cfg: &s.cfg, conn: s.conn},
+		limits:    newLimits(s.cfg.RequestsPerSecond),
+		logBudget: rate.NewLimiter(logRate, logRate),
+	}
+	o.announcer.restart(time.Now())
+	r := datagram.NewReader(s.conn, MaxDatagram)
+	err := s.serve(ctx, o, r)
+	if e := r.Close(); e != nil {
+		err = errors.Join(err, fmt.Errorf("pcp: close: %w", e))
+	}
+	return err
+}
+
+func newLimits(perSecond int) *datagram.Limits {
+	if perSecond == 0 {
+		perSecond = totalRate
+	}
+	return datagram.NewLimits(float64(perSecond), perSecond, totalRate, maxHosts)
+}
+
+// serve is the one goroutine that owns all state. Requests are served one after
+// the other, so that those of one client keep their order.
+func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		timer.Reset(time.Until(o.next(time.Now())))
+		select {
+		case <-ctx.Done():
+		case <-s.changed:
+			s.mu.Lock()
+			o.view = s.view
+			s.mu.Unlock()
+		case <-s.announce:
+			o.announcer.restart(time.Now())
+		case <-timer.C:
+			o.guard(func() { o.act(ctx, time.Now()) })
+		case d := <-r.C:
+			o.guard(func() { o.receive(ctx, time.Now(), d.Packet, d.Bytes) })
+			r.Release(d)
+		case err := <-r.Failed:
+			return fmt.Errorf("pcp: read on %s: %w", s.cfg.Ifname, err)
+		}
+		if o.panics >= maxPanics {
+			return fmt.Errorf("pcp: answering on %s panicked %d times", s.cfg.Ifname, o.panics)
+		}
+	}
+	return nil
+}
+
+// owner is the state of a running Server. Only the goroutine of Run touches it.
+type owner struct {
+	cfg  *Config
+	log  *slog.Logger
+	conn datagram.Conn
+
+	view      datagram.View
+	handler   handler
+	announcer announcer
+	waiting   []waiting // by the time they are due
+	limits    *datagram.Limits
+	logBudget *rate.Limiter
+	panics    int
+}
+
+// waiting is a request of a host that the kernel does not know yet. A UDP
+// datagram may come in long before its sender's neighbour entry is there again.
+type waiting struct {
+	due    time.Time
+	tries  int
+	packet datagram.Packet
+	bytes  []byte
+}
+
+// How many requests wait for a neighbour, and how long: after 10 ms, 20 ms and so
+// on, 310 ms in all. Then the client asks again.
+const (
+	maxWaiting = 16
+	firstWait  = 10 * time.Millisecond
+	maxTries   = 5
+)
+
+// next gives the time of the next thing to do, within an hour.
+func (o *owner) next(now time.Time) time.Time {
+	at := now.Add(time.Hour)
+	if due, more := o.announcer.next(); more && o.view.Local.IsValid() && due.Before(at) {
+		at = due
+	}
+	for _, w := range o.waiting {
+		if w.due.Before(at) {
+			at = w.due
+		}
+	}
+	return at
+}
+
+// act does what is due.
+func (o *owner) act(ctx context.Context, now time.Time) {
+	if o.view.Local.IsValid() {
+		if err := o.announcer.act(now, o.view.Local); err != nil && o.logBudget.AllowN(now, 1) {
+			o.log.Warn("announcement not sent", "error", err)
+		}
+	}
+	due := o.waiting
+	o.waiting = nil
+	for _, w := range due {
+		if w.due.After(now) {
+			o.waiting = append(o.waiting, w)
+			continue
+		}
+		o.serve(ctx, now, w)
+	}
+}
+
+// receive decides about one datagram. The cheap questions come first.
+func (o *owner) receive(ctx context.Context, now time.Time, p datagram.Packet, b []byte) {
+	if p.Ifindex != o.cfg.Ifindex {
+		o.ignore(now, p, "came in by another interface")
+		return
+	}
+	if reason := o.view.Refuses(p, netip.Addr{}); reason != "" {
+		o.ignore(now, p, reason)
+		return
+	}
+	if !o.limits.Allow(now, p.Source.Addr(), 1) {
+		o.ignore(now, p, "too many requests")
+		return
+	}
+	o.serve(ctx, now, waiting{packet: p, bytes: b})
+}
+
+// serve answers a request from the very address that was asked, or lets it wait
+// for its sender to be known.
+func (o *owner) serve(ctx context.Context, now time.Time, w waiting) {
+	reply, err := o.handler.answer(ctx, now, w.packet.Source.Addr(), w.bytes)
+	switch {
+	case errors.Is(err, ErrUnknownHost) && w.tries < maxTries && len(o.waiting) < maxWaiting:
+		if w.tries == 0 {
+			w.bytes = slices.Clone(w.bytes)
+		}
+		w.due = now.Add(firstWait << w.tries)
+		w.tries++
+		o.waiting = append(o.waiting, w)
+	case err != nil:
+		o.ignore(now, w.packet, err.Error())
+	case reply == nil:
+		o.ignore(now, w.packet, "not a request")
+	default:
+		if err := o.conn.Send(reply, w.packet.Destination, w.packet.Source); err != nil && o.logBudget.AllowN(now, 1) {
+			o.log.Debug("answer not sent", "client", w.packet.Source, "error", err)
+		}
+	}
+}
+
+// ignore accounts for a datagram that gets no answer. Nothing of it is logged.
+func (o *owner) ignore(now time.Time, p datagram.Packet, reason string) {
+	if o.logBudget.AllowN(now, 1) {
+		o.log.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
+			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)
+	}
+}
+
+// guard keeps one datagram from ending the program.
+func (o *owner) guard(handle func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.panics++
+			o.log.Error("datagram dropped after a panic",
+				"panic", fmt.Sprintf("%.200v", p), "stack", string(debug.Stack()))
+		}
+	}()
+	handle()
+}
