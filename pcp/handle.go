@@ -150,7 +150,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 		return 0, h.unmapPCP(ctx, c, r)
 	}
 	external := h.cfg.View().External
-	if r.options.preferFailure && !r.address.IsUnspecified() && r.address != external {
+	if r.options.preferFailure && external.IsValid() && !r.address.IsUnspecified() && r.address != external {
 		return 0, &portmap.Error{Reason: portmap.PortTaken, Detail: "the suggested address is not the gateway's"}
 	}
 	n, parity := 1, false
