@@ -23,6 +23,10 @@ const (
 	// after 250 ms (RFC 6886 section 3.1) or 3 s (RFC 6887 section 8.1.1).
 	patience = 2 * time.Second
 
+	// maxLease is the longest lease of PCP (RFC 6887 section 15), in seconds: where
+	// nonces are strict, whoever lost one waits so long at most (abuse case I9).
+	maxLease = 24 * 60 * 60
+
 	// maxSet is how many ports one request may get (RFC 7753 section 4.1 leaves
 	// it to the server); the quota of the client may be lower.
 	maxSet = 64
@@ -162,7 +166,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 		Internal:        netip.AddrPortFrom(c.Addr, r.internal),
 		External:        netip.AddrPortFrom(netip.Addr{}, r.external),
 		Remotes:         r.options.filters,
-		Lifetime:        time.Duration(r.lifetime) * time.Second,
+		Lifetime:        time.Duration(min(r.lifetime, maxLease)) * time.Second,
 		Exact:           r.options.preferFailure,
 		Description:     r.options.description,
 		Nonce:           r.nonce,

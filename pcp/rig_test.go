@@ -33,7 +33,7 @@ var (
 
 const (
 	lanIndex = 3
-	leaseMax = 24 * time.Hour
+	leaseMax = 7 * 24 * time.Hour
 	leaseMin = 2 * time.Minute
 )
 
