@@ -30,7 +30,7 @@ func TestUpnpc(t *testing.T) {
 	if !strings.Contains(added, "is redirected to internal "+ip+":6000") {
 		t.Errorf("-a:\n%s", added)
 	}
-	m := r.maps(1, time.Second)[0]
+	m := r.maps(1, time.Second, upnp)[0]
 	r.arrives(m, false)
 	// It searches for version 1 only; what version 2 has it can do when it is
 	// given the URL.
@@ -39,7 +39,7 @@ func TestUpnpc(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.output("upnpc", "-u", two, "-e", "another", "-n", ip, "7000", "7000", "TCP", "3600")
-	list := r.maps(2, time.Second)
+	list := r.maps(2, time.Second, upnp)
 	r.arrives(list[1], false)
 	byIndex, byRange := r.output("upnpc", "-l"), r.output("upnpc", "-u", two, "-L")
 	for _, line := range []string{"UDP  6001->" + ip + ":6000", "TCP  7000->" + ip + ":7000"} {
@@ -51,6 +51,59 @@ func TestUpnpc(t *testing.T) {
 	r.output("upnpc", "-d", "6001", "UDP")
 	r.output("upnpc", "-u", two, "-N", "7000", "7000", "TCP")
 	r.gone(m)
+}
+
+// TestNatpmpc: libnatpmp, which programs carry beside miniupnpc. It finds the
+// gateway in the routing table.
+func TestNatpmpc(t *testing.T) {
+	need(t, "natpmpc")
+	r := start(t, "natpmpc (libnatpmp)")
+	if out := r.output("natpmpc"); !strings.Contains(out, "Public IP address : "+lab.GatewayWAN.String()) {
+		t.Errorf("no address:\n%s", out)
+	}
+	matrix.saw(r.client, "learns the address")
+	for _, protocol := range []string{"UDP", "TCP"} {
+		want := "Mapped public port 6801 protocol " + protocol + " to local port 6800 liftime 3600"
+		if out := r.output("natpmpc", "-a", "6801", "6800", protocol, "3600"); !strings.Contains(out, want) {
+			t.Errorf("lacks %q:\n%s", want, out)
+		}
+	}
+	list := r.maps(2, time.Second, natpmp)
+	for _, m := range list {
+		r.arrives(m, false)
+	}
+	r.output("natpmpc", "-a", "0", "6800", "UDP", "0")
+	if left := r.list(); len(left) != 1 || left[0].Protocol != "tcp" {
+		t.Errorf("left: %+v", left)
+	}
+	r.output("natpmpc", "-a", "0", "0", "TCP", "0") // all of a protocol
+	r.gone(list[0])
+}
+
+// TestLibtorrent asks by PCP, and by NAT-PMP where it is told that PCP is not
+// known. It takes replies of exactly 60 and 16 octets. Of PCP it says nowhere which
+// address it was told.
+func TestLibtorrent(t *testing.T) {
+	needPython(t, "import libtorrent", "python3-libtorrent")
+	for _, c := range []struct{ name, via, settings, says string }{
+		{"libtorrent", pcp, "", "successfully mapped port"},
+		{"libtorrent, strict nonces", pcp, strict, "successfully mapped port"},
+		{"libtorrent, PCP off", natpmp, pcpOff, "public IP address [ " + lab.GatewayWAN.String() + " ]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := startSpeaking(t, c.name, "", c.settings)
+			child := r.spawn(exec.Command("/usr/bin/python3", "testdata/torrent.py", r.host.Addr.String()))
+			list := r.maps(2, 30*time.Second, c.via)
+			child.says(c.says)
+			for _, m := range list {
+				if m.Protocol == "tcp" {
+					r.arrives(m, true)
+				}
+			}
+			child.finish()
+			r.gone(list[0])
+		})
+	}
 }
 
 // TestGupnpTools: discovery as GNOME's library does it, for each version.
@@ -68,25 +121,55 @@ func TestGupnpTools(t *testing.T) {
 
 // TestGupnpIGD: libgupnp-igd maps, refreshes and unmaps.
 func TestGupnpIGD(t *testing.T) {
-	need(t, "python3")
-	if out, err := exec.Command("/usr/bin/python3", "-c", "import gi; gi.require_version('GUPnPIgd', '1.0')").CombinedOutput(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("python3-gi and gir1.2-gupnpigd-1.0 are not installed; test/install does that\n%s", out)
-		}
-		t.Skip("python3-gi and gir1.2-gupnpigd-1.0 are not installed; test/install does that")
-	}
+	needPython(t, "import gi; gi.require_version('GUPnPIgd', '1.0')", "python3-gi and gir1.2-gupnpigd-1.0")
 	r := start(t, "libgupnp-igd")
 	c := r.spawn(exec.Command("/usr/bin/python3", "testdata/gupnp_igd.py", r.host.Addr.String()))
-	m := r.maps(1, 30*time.Second)[0]
+	m := r.maps(1, 30*time.Second, upnp)[0]
 	r.arrives(m, false)
 	c.finish()
 	r.gone(m)
 }
 
-// TestTransmission maps its peer port for TCP and UDP by itself.
+// TestTransmission maps its peer port by itself: for TCP and UDP by UPnP, for TCP
+// alone by NAT-PMP. It tries both and stops at the first that works. 3.00 waits for
+// UPnP before it reads the answer to its first NAT-PMP request, so that UPnP wins;
+// another version may do it otherwise.
 func TestTransmission(t *testing.T) {
 	need(t, "transmission-daemon")
-	r := startTelling(t, "transmission-daemon", believable)
+	for _, c := range []struct {
+		name, settings string
+		maps           int
+		via            []string
+	}{
+		{"transmission-daemon", "", 2, []string{upnp, natpmp}},
+		{"transmission-daemon, UPnP off", upnpOff, 1, []string{natpmp}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := startSpeaking(t, c.name, believable, c.settings)
+			child := r.spawn(transmission(t))
+			list := r.maps(c.maps, 60*time.Second, c.via...)
+			for _, m := range list {
+				if m.ExternalPort != 51413 || m.Via == upnp && !strings.HasPrefix(m.Description, "Transmission at") {
+					t.Errorf("listed %+v", m)
+				}
+				if m.Protocol == "tcp" {
+					r.arrives(m, true)
+				}
+			}
+			child.says(`to "Forwarded"`)
+			if list[0].Via == natpmp {
+				// It sends no request within 8 s of the last one, and when it ends it
+				// does not wait.
+				<-time.After(9 * time.Second)
+			}
+			child.interrupt()
+			r.gone(list[0])
+		})
+	}
+}
+
+func transmission(t *testing.T) *exec.Cmd {
+	t.Helper()
 	dir := t.TempDir()
 	settings := `{"peer-port": 51413, "port-forwarding-enabled": true, "dht-enabled": false, "lpd-enabled": false,
 "pex-enabled": false, "utp-enabled": false, "rpc-enabled": true, "rpc-bind-address": "127.0.0.1", "download-dir": "` + dir + `"}`
@@ -95,24 +178,35 @@ func TestTransmission(t *testing.T) {
 	}
 	cmd := exec.Command("transmission-daemon", "--foreground", "--config-dir", dir, "--log-debug")
 	cmd.Env = append(os.Environ(), "HOME="+dir)
-	c := r.spawn(cmd)
-	list := r.maps(2, 60*time.Second)
-	for _, m := range list {
-		if m.ExternalPort != 51413 || !strings.HasPrefix(m.Description, "Transmission at") {
-			t.Errorf("listed %+v", m)
-		}
-		if m.Protocol == "tcp" {
-			r.arrives(m, true)
-		}
-	}
-	c.interrupt()
-	r.gone(list[0])
+	return cmd
 }
 
-// TestSyncthing: the daemon of Debian maps its listening port to a random one.
+// TestSyncthing: the daemon of Debian maps its listening port to a random one, in
+// each language that it finds.
 func TestSyncthing(t *testing.T) {
 	need(t, "syncthing")
-	r := startSpeaking(t, "syncthing (daemon)", "", upnpOnly)
+	for _, c := range []struct{ name, via, settings string }{
+		{"syncthing (daemon), UPnP", upnp, upnpOnly},
+		{"syncthing (daemon), NAT-PMP", natpmp, upnpOff},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := startSpeaking(t, c.name, "", c.settings)
+			child := r.spawn(syncthingDaemon(t))
+			m := r.maps(1, 90*time.Second, c.via)[0]
+			if m.InternalPort != 22000 {
+				t.Errorf("listed %+v", m)
+			}
+			r.arrives(m, true)
+			// Syncthing leaves its mappings to run out; the owner closes it.
+			child.interrupt()
+			r.closeAll()
+			r.gone(m)
+		})
+	}
+}
+
+func syncthingDaemon(t *testing.T) *exec.Cmd {
+	t.Helper()
 	dir := t.TempDir()
 	env := append(os.Environ(), "HOME="+dir, "STNOUPGRADE=1", "STNODEFAULTFOLDER=1")
 	generate := exec.Command("syncthing", "generate", "--home", dir, "--no-default-folder", "--skip-port-probing")
@@ -136,14 +230,5 @@ func TestSyncthing(t *testing.T) {
 	}
 	cmd := exec.Command("syncthing", "serve", "--home", dir, "--no-browser", "--no-restart", "--no-upgrade", "--gui-address=127.0.0.1:8384")
 	cmd.Env = env
-	c := r.spawn(cmd)
-	m := r.maps(1, 90*time.Second)[0]
-	if m.InternalPort != 22000 {
-		t.Errorf("listed %+v", m)
-	}
-	r.arrives(m, true)
-	// Syncthing leaves its mappings to run out; the owner closes it.
-	c.interrupt()
-	r.closeAll()
-	r.gone(m)
+	return cmd
 }

@@ -1,4 +1,12 @@
-// Package clients drives real control points against the daemon, on a network
-// of namespaces. It is a module of its own, so that what it needs is no
-// dependency of the program.
+// Package clients drives real clients of UPnP, NAT-PMP and PCP against the daemon,
+// on a network of namespaces. It is a module of its own, so that what it needs is
+// no dependency of the program.
+//
+// Each learns the external address where it can, maps, is listed under the language
+// that it spoke, receives from the Internet, and unmaps. Some speak several
+// languages: then each is driven by itself. Settings of the daemon, or of the
+// client, take the others away.
+//
+// Not here: Tailscale 1.104.5, whose module needs Go 1.27.3 (1.102.2 is here); and
+// clients that Debian, Go's modules and npm do not have.
 package clients

@@ -4,6 +4,7 @@ go 1.26.5
 
 require (
 	github.com/huin/goupnp v1.3.1
+	github.com/jackpal/go-nat-pmp v1.1.0
 	github.com/libp2p/go-nat v0.2.0
 	github.com/syncthing/syncthing v1.30.0
 	portcullis v0.0.0
@@ -24,7 +25,6 @@ require (
 	github.com/google/nftables v0.3.0 // indirect
 	github.com/greatroar/blobloom v0.8.0 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
-	github.com/jackpal/go-nat-pmp v1.0.2 // indirect
 	github.com/jsimonetti/rtnetlink v1.4.1 // indirect
 	github.com/koron/go-ssdp v0.0.4 // indirect
 	github.com/libp2p/go-netroute v0.2.1 // indirect

@@ -29,7 +29,7 @@ func TestNPM(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := start(t, c.name)
 			child := r.spawn(exec.Command("node", c.script, r.host.Addr.String()))
-			m := r.maps(1, 30*time.Second)[0]
+			m := r.maps(1, 30*time.Second, upnp)[0]
 			r.arrives(m, false)
 			child.finish()
 			if !c.unmaps {

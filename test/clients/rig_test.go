@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -65,7 +66,9 @@ func (r *results) saw(client, what string) {
 	if r.rows == nil {
 		r.rows = make(map[string][]string)
 	}
-	r.rows[client] = append(r.rows[client], what)
+	if !slices.Contains(r.rows[client], what) {
+		r.rows[client] = append(r.rows[client], what)
+	}
 }
 
 func (r *results) String() string {
@@ -91,6 +94,7 @@ type rig struct {
 	daemon *lab.Daemon
 	owner  *control.Client
 	host   *lab.Host
+	closed bool // by the owner
 }
 
 // believable is an external address for clients that take the documentation
@@ -109,9 +113,14 @@ func startTelling(t *testing.T, client, external string) *rig {
 	return startSpeaking(t, client, external, "")
 }
 
-// upnpOnly is for clients that would ask in several languages at once, so that
-// what they do in this one is seen.
-const upnpOnly = "\n[pcp]\nnatpmp = false\npcp = false\n"
+// Settings for clients that would ask in several languages at once, or in
+// another one first, so that what they do in one is seen.
+const (
+	upnpOnly = "\n[pcp]\nnatpmp = false\npcp = false\n"
+	upnpOff  = "\n[upnp]\nenabled = false\n"
+	pcpOff   = "\n[pcp]\npcp = false\n"
+	strict   = "\n[pcp]\nnonce = \"strict\"\n"
+)
 
 // startSpeaking starts a daemon with more settings.
 func startSpeaking(t *testing.T, client, external, more string) *rig {
@@ -144,7 +153,7 @@ func startSpeaking(t *testing.T, client, external, more string) *rig {
 			t.Error(err)
 		}
 	})
-	return &rig{n, t, client, d, control.NewClient(d.Socket), n.Host("laptop")}
+	return &rig{Network: n, t: t, client: client, daemon: d, owner: control.NewClient(d.Socket), host: n.Host("laptop")}
 }
 
 // need skips the test when a program is not installed; under CI it fails.
@@ -157,6 +166,20 @@ func need(t *testing.T, program string) {
 		t.Fatalf("%s is not installed; test/install does that", program)
 	}
 	t.Skipf("%s is not installed; test/install does that", program)
+}
+
+// needPython is need for a module of Debian's Python.
+func needPython(t *testing.T, statement, packages string) {
+	t.Helper()
+	need(t, "/usr/bin/python3")
+	out, err := exec.Command("/usr/bin/python3", "-c", statement).CombinedOutput()
+	if err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s: not installed; test/install does that\n%s", packages, out)
+	}
+	t.Skipf("%s: not installed; test/install does that", packages)
 }
 
 func (r *rig) list() []control.Mapping {
@@ -184,20 +207,32 @@ func (r *rig) eventually(within time.Duration, what string, ok func() bool) {
 	}
 }
 
-// maps waits until the owner sees n mappings of the laptop.
-func (r *rig) maps(n int, within time.Duration) []control.Mapping {
+// The languages, as the list names them.
+const (
+	upnp   = "upnp"
+	natpmp = "natpmp"
+	pcp    = "pcp"
+)
+
+// maps waits until the owner sees n mappings of the laptop, each asked for in one
+// of these languages.
+func (r *rig) maps(n int, within time.Duration, via ...string) []control.Mapping {
 	r.t.Helper()
 	var list []control.Mapping
 	r.eventually(within, fmt.Sprintf("%d mappings", n), func() bool {
 		list = r.list()
 		return len(list) >= n
 	})
+	var spoken []string
 	for _, m := range list {
-		if m.InternalIP != r.host.Addr.String() || m.Via != "upnp" || m.ClientMAC != r.host.MAC.String() {
-			r.t.Errorf("%s: listed %+v", r.client, m)
+		if m.InternalIP != r.host.Addr.String() || !slices.Contains(via, m.Via) || m.ClientMAC != r.host.MAC.String() {
+			r.t.Errorf("%s: listed %+v, want it by %q", r.client, m, via)
+		}
+		if !slices.Contains(spoken, m.Via) {
+			spoken = append(spoken, m.Via)
 		}
 	}
-	matrix.saw(r.client, "maps")
+	matrix.saw(r.client, "maps by "+strings.Join(spoken, " and "))
 	matrix.saw(r.client, "is listed")
 	return list
 }
@@ -235,7 +270,9 @@ func (r *rig) gone(m control.Mapping) {
 	if err != nil || arrived {
 		r.t.Errorf("%s: %s %d is open still: %v", r.client, m.Protocol, m.ExternalPort, err)
 	}
-	matrix.saw(r.client, "unmaps")
+	if !r.closed {
+		matrix.saw(r.client, "unmaps")
+	}
 }
 
 // output runs a command on the laptop; it must succeed.
@@ -260,7 +297,8 @@ func (r *rig) closeAll() {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.t.Fatalf("%v\n%s", err, out)
 	}
-	matrix.saw(r.client, "(the owner closes)")
+	r.closed = true
+	matrix.saw(r.client, "leaves it to the owner to close")
 }
 
 // child is a client that maps, waits for its standard input to end, and unmaps.
@@ -322,6 +360,19 @@ func (c *child) finish() {
 	if err := c.cmd.Wait(); err != nil {
 		c.r.t.Errorf("%s ended with %v", c.r.client, err)
 	}
+}
+
+// learns shows that the client was told this external address.
+func (c *child) learns(address netip.Addr) {
+	c.r.t.Helper()
+	c.says("external " + address.String() + "\n")
+	matrix.saw(c.r.client, "learns the address")
+}
+
+// says waits until the client has said a text.
+func (c *child) says(text string) {
+	c.r.t.Helper()
+	c.r.eventually(10*time.Second, "it says "+text, func() bool { return strings.Contains(c.out.String(), text) })
 }
 
 func (c *child) interrupt() {
