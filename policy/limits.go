@@ -10,12 +10,13 @@ import (
 // limits.grants_per_second applies (abuse case K1).
 const Burst = 16
 
-// wan refuses what nobody could reach. A pinhole needs no translated address,
-// and the view knows nothing of the IPv6 side of the WAN.
+// wan refuses what nobody could reach.
 func wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
 	v := f.View
 	switch {
-	case r.Kind != portmap.NAT4:
+	case r.Kind == portmap.Pinhole6 && !v.WAN6Up:
+		return refuse(d, portmap.NoAddress, "the gateway is not connected to the Internet by IPv6 at the moment")
+	case r.Kind == portmap.Pinhole6:
 		return d
 	case !v.WANUp || !v.External.Is4() || v.External.IsUnspecified(): // I17
 		return refuse(d, portmap.NoAddress, "the gateway has no Internet address at the moment")

@@ -31,6 +31,8 @@ func TestWAN(t *testing.T) {
 			check(t, p.Decide(nat(tcp, 6000, 6000), f), tt.want)
 			check(t, p.Decide(nat(tcp, 0, 6000), f), tt.want)
 			check(t, p.Decide(pinhole(tcp, 6000), f), portmap.NoReason)
+			f.View.WAN6Up = false
+			check(t, p.Decide(pinhole(tcp, 6000), f), portmap.NoAddress)
 			f.Renewal = true
 			check(t, p.Decide(nat(tcp, 6000, 6000), f), tt.want)
 		})

@@ -45,7 +45,7 @@ func (e *Engine) planMap(ctx context.Context, t *Table, r Request, n int) (outco
 
 // following gives the request for the i-th port of a set that begins with m.
 func following(r Request, m *Mapping, i int) (Request, bool) {
-	internal, external := int(r.Internal.Port())+i, int(m.External.Port())+i
+	internal, external := int(r.Internal.Port())+i, int(m.External.Port())+i // of a pinhole they are one
 	if internal > 65535 || external > 65535 {
 		return r, false
 	}
@@ -62,7 +62,7 @@ func (e *Engine) planOne(ctx context.Context, now time.Time, t *Table, r Request
 		return Change{}, Decision{}, err
 	}
 	c, d, err := e.try(ctx, now, t, r, view)
-	if err != nil && !r.Exact && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
+	if err != nil && !r.Exact && r.Kind == NAT4 && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
 		return e.tryOthers(ctx, now, t, r, view, d, err, n)
 	}
 	return c, d, err
@@ -81,7 +81,7 @@ func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
 	if r.Client.Via == ViaPCP && old.Claims.Has(ViaPCP) && e.cfg.Strict && r.Nonce != old.Nonce {
 		return r, wrongNonce(old, now)
 	}
-	if r.Exact && r.External.Port() != old.External.Port() {
+	if r.Exact && r.Kind == NAT4 && r.External.Port() != old.External.Port() {
 		return r, &Error{Reason: PortTaken, Left: max(0, old.Left(now)), Detail: fmt.Sprintf(
 			"%s port %d is mapped to external port %d already", r.Transport, r.Internal.Port(), old.External.Port())}
 	}
@@ -118,11 +118,11 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail, External: d.OverExternalPort}
 	}
 	port := r.External.Port()
-	if port == 0 {
+	if port == 0 && r.Kind == NAT4 {
 		return Change{}, d, &Error{Reason: BadPort, Detail: "external port 0 cannot be mapped"}
 	}
-	c, err := t.Plan(now, r, d, e.lifetime(r, d))
-	if err != nil || c.Event == Renewed {
+	c, err := t.Plan(now, r, d, e.lifetime(r, d), uint16(rand.Uint32()))
+	if err != nil || c.Event == Renewed || r.Kind == Pinhole6 {
 		return c, d, err
 	}
 	where, err := e.cfg.Gateway.InUse(ctx, r.Transport, port)

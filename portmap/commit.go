@@ -17,7 +17,7 @@ func (t *Table) Commit(c Change) *Table {
 		next.lastID = c.New.ID
 		next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
 	}
-	if c.New == nil && !c.holdUntil.IsZero() {
+	if c.New == nil && !c.holdUntil.IsZero() && c.Old.Kind == NAT4 {
 		next.hold(c.Old, c.holdUntil)
 	}
 	return &next
@@ -26,18 +26,12 @@ func (t *Table) Commit(c Change) *Table {
 // The methods below build the new table in place; t is not published yet.
 
 func (t *Table) put(m *Mapping) {
-	port, owner := int(m.External.Port()), m.Client.Owner()
-	s, _ := t.ports.get(port)
-	for _, h := range s.holds {
-		if h.transport == m.Transport {
-			t.holds = t.holds.without(h.until)
-		}
+	owner := m.Client.Owner()
+	if m.Kind == Pinhole6 {
+		t.pinholes, t.numbers = t.pinholes.with(pinholeOf(m), m), t.numbers.with(int(m.Number), m)
+	} else {
+		t.putPort(m)
 	}
-	s.mappings.cmp = comparePlaces
-	s.mappings = s.mappings.with(placeOf(m), m)
-	s.holds = without(s.holds, func(h hold) bool { return h.transport == m.Transport })
-	s.natpmp = s.natpmp.plus(m, +1)
-	t.ports = t.ports.with(port, s)
 	own := t.Of(owner).own
 	if own.cmp == nil {
 		own = newOwn()
@@ -51,12 +45,32 @@ func (t *Table) put(m *Mapping) {
 	t.countDevice(m, +1)
 }
 
-func (t *Table) drop(m *Mapping) {
-	port, owner := int(m.External.Port()), m.Client.Owner()
+func (t *Table) putPort(m *Mapping) {
+	port := int(m.External.Port())
 	s, _ := t.ports.get(port)
-	s.mappings = s.mappings.without(placeOf(m))
-	s.natpmp = s.natpmp.plus(m, -1)
-	t.setSlot(port, s)
+	for _, h := range s.holds {
+		if h.transport == m.Transport {
+			t.holds = t.holds.without(h.until)
+		}
+	}
+	s.mappings.cmp = comparePlaces
+	s.mappings = s.mappings.with(placeOf(m), m)
+	s.holds = without(s.holds, func(h hold) bool { return h.transport == m.Transport })
+	s.natpmp = s.natpmp.plus(m, +1)
+	t.ports = t.ports.with(port, s)
+}
+
+func (t *Table) drop(m *Mapping) {
+	owner := m.Client.Owner()
+	if m.Kind == Pinhole6 {
+		t.pinholes, t.numbers = t.pinholes.without(pinholeOf(m)), t.numbers.without(int(m.Number))
+	} else {
+		port := int(m.External.Port())
+		s, _ := t.ports.get(port)
+		s.mappings = s.mappings.without(placeOf(m))
+		s.natpmp = s.natpmp.plus(m, -1)
+		t.setSlot(port, s)
+	}
 	t.inside = t.inside.without(keyInside(m))
 	if own := t.Of(owner).own.without(m.ID); own.len() > 0 {
 		t.clients = t.clients.with(owner, own)

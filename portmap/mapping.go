@@ -61,7 +61,7 @@ type Request struct {
 	Kind        Kind
 	Transport   Transport
 	Internal    netip.AddrPort // the address must be the client's own
-	External    netip.AddrPort // port 0: any; the address is a hint and may be zero
+	External    netip.AddrPort // port 0: any; the address is a hint and may be zero; a pinhole has none
 	Remotes     []Remote       // empty: anyone; for PCP: in addition to those there are
 	Lifetime    time.Duration  // 0: as long as is allowed
 	Exact       bool           // this external port or nothing
@@ -89,7 +89,8 @@ type Mapping struct {
 	Kind        Kind
 	Transport   Transport
 	Internal    netip.AddrPort
-	External    netip.AddrPort // the address may be zero while the WAN has none
+	External    netip.AddrPort // the address may be zero while the WAN has none; of a pinhole the same as Internal
+	Number      uint16         // of a pinhole: random and its own, what UPnP calls UniqueID
 	Remotes     []Remote
 	Disabled    bool
 	Description string
@@ -109,10 +110,15 @@ func (m *Mapping) Left(now time.Time) time.Duration {
 	return max(0, m.Expires.Sub(now))
 }
 
-// String is for logs and test output: "udp 5000 -> 192.168.1.20:5000".
+// String is for logs and test output: "udp 5000 -> 192.168.1.20:5000", of a
+// pinhole "udp [2001:db8::20]:5000".
 func (m *Mapping) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %d -> %s", m.Transport, m.External.Port(), m.Internal)
+	if m.Kind == Pinhole6 {
+		fmt.Fprintf(&b, "%s %s", m.Transport, m.Internal)
+	} else {
+		fmt.Fprintf(&b, "%s %d -> %s", m.Transport, m.External.Port(), m.Internal)
+	}
 	for _, r := range m.Remotes {
 		fmt.Fprintf(&b, " from %s", r.Prefix)
 		if r.Port != 0 {

@@ -153,7 +153,7 @@ func TestTableAgainstModel(t *testing.T) {
 				}
 				lifetime := time.Duration(rapid.IntRange(1, 100).Draw(t, "lifetime")) * time.Second
 				meant := model.meant(r)
-				c, err := table.Plan(now, r, Decision{Action: Allow, Rule: "r"}, lifetime)
+				c, err := table.Plan(now, r, Decision{Action: Allow, Rule: "r"}, lifetime, 0)
 				if got, want := ReasonOf(err), model.verdict(meant); got != want {
 					t.Fatalf("plan %v for %v: %v, want %v", r.External, client.Addr, got, want)
 				}
@@ -299,7 +299,7 @@ func TestFreeAtTheEnd(t *testing.T) {
 	table := NewTable()
 	for port := 65530; port <= 65535; port++ {
 		c, err := table.Plan(time.Now(), Request{Client: modelClients[0], Transport: TCP,
-			External: addrPort(netip.Addr{}, port)}, Decision{}, time.Hour)
+			External: addrPort(netip.Addr{}, port)}, Decision{}, time.Hour, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

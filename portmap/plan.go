@@ -34,13 +34,13 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 }
 
 // existing gives the client's mapping that r would renew or change, or nil.
-// UPnP names a mapping by its outside (WANIPConnection:2 section 2.3), NAT-PMP
+// UPnP names a port by its outside (WANIPConnection:2 section 2.3), NAT-PMP
 // and PCP by its inside (RFC 6886 section 3.3, RFC 6887 section 11.3).
 func (t *Table) existing(r Request) *Mapping {
 	if r.Client.Via == ViaNATPMP || r.Client.Via == ViaPCP {
 		return t.byInternal(r)
 	}
-	m := t.at(&Mapping{External: r.External, Transport: r.Transport, Remotes: r.Remotes})
+	m := t.at(&Mapping{Kind: r.Kind, Internal: r.Internal, External: r.External, Transport: r.Transport, Remotes: r.Remotes})
 	if m == nil || m.Client.Owner() != r.Client.Owner() {
 		return nil
 	}
@@ -67,13 +67,16 @@ func (t *Table) byInternal(r Request) *Mapping {
 }
 
 // Plan says what granting r would change, or why it cannot be. The external
-// port must be chosen already, and d must allow it. It changes nothing.
-func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration) (Change, error) {
+// port must be chosen already, and d must allow it. A new pinhole gets the first
+// free number from start on, which should be random. It changes nothing.
+func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration, start uint16) (Change, error) {
 	old := t.existing(r)
 	if old != nil && (r.Client.Via == ViaNATPMP || r.Client.Via == ViaPCP) {
 		r.External = old.External
 	}
-	if err := t.conflict(r.External.Port(), r.Transport, r.Client.Owner()); err != nil {
+	if r.Kind == Pinhole6 {
+		r.External = r.Internal
+	} else if err := t.conflict(r.External.Port(), r.Transport, r.Client.Owner()); err != nil {
 		return Change{}, err
 	}
 	m := &Mapping{
@@ -92,22 +95,64 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		Created:     now,
 		Expires:     now.Add(lifetime),
 	}
-	if old == nil && t.at(m) != nil {
-		return Change{}, &Error{Reason: PortTaken, Detail: fmt.Sprintf(
-			"%s port %d leads to another port of this host", r.Transport, r.External.Port())}
+	if taken := t.at(m); old == nil && taken != nil {
+		return Change{}, inTheWay(taken, r)
+	}
+	if old == nil && r.Kind == Pinhole6 {
+		var ok bool
+		if m.Number, ok = t.number(start); !ok {
+			return Change{}, &Error{Reason: TotalQuota, Detail: "there are as many pinholes as there are numbers for them"}
+		}
 	}
 	if old == nil {
 		return Change{Event: Granted, New: m, grantReadyAt: d.GrantReadyAt}, nil
 	}
-	m.ID, m.Created, m.Client.Via = old.ID, old.Created, old.Client.Via
+	m.ID, m.Number, m.Created, m.Client.Via = old.ID, old.Number, old.Created, old.Client.Via
 	if m.Internal == old.Internal {
 		m.share(old, r)
 	}
 	return Change{Event: Renewed, Old: old, New: m}, nil
 }
 
-// at gives the mapping that has m's place on the outside.
+// inTheWay says why a new mapping cannot be where another one is. What has the
+// same owner leads elsewhere, or it would be renewed.
+func inTheWay(m *Mapping, r Request) error {
+	if m.Client.Owner() != r.Client.Owner() {
+		return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
+			"%s port %d of %s was opened by another device that had this address", r.Transport, r.Internal.Port(), r.Internal.Addr())}
+	}
+	return &Error{Reason: PortTaken, Detail: fmt.Sprintf(
+		"%s port %d leads to another port of this host", r.Transport, r.External.Port())}
+}
+
+// number gives a pinhole number that is free: the first from start on, going
+// round.
+func (t *Table) number(start uint16) (uint16, bool) {
+	if t.numbers.len() == 1<<16 {
+		return 0, false
+	}
+	lo, hi := int(start), 1<<16
+	if t.numbers.len()-t.numbers.rank(lo) == hi-lo { // none is left above
+		lo, hi = 0, lo
+	}
+	// Ranks make it a binary search, as in free.
+	for first, below := lo, t.numbers.rank(lo); lo < hi; {
+		mid := (lo + hi) / 2
+		if t.numbers.rank(mid+1)-below < mid-first+1 {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return uint16(lo), true
+}
+
+// at gives the mapping that has m's place.
 func (t *Table) at(m *Mapping) *Mapping {
+	if m.Kind == Pinhole6 {
+		held, _ := t.pinholes.get(pinholeOf(m))
+		return held
+	}
 	s, _ := t.ports.get(int(m.External.Port()))
 	return s.find(m.Transport, m.Remotes)
 }

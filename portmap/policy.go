@@ -81,7 +81,9 @@ type View struct {
 	Private  bool       // External cannot be reached from the Internet, and the owner did not allow that
 	LAN      map[string]LAN
 	Local    map[netip.Addr]struct{} // every address of the gateway itself, WAN included
-	WANAddrs []netip.Addr            // those of the WAN interface
+	WANAddrs []netip.Addr            // those of the WAN interfaces
+	WAN6     string                  // the IPv6 WAN interface, "" while there is none
+	WAN6Up   bool                    // the link is up and has an IPv6 address of the Internet
 }
 
 // LAN is one served interface.

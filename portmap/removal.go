@@ -12,7 +12,7 @@ type Selector struct {
 	Client              Client    // who asks; with ViaOwner: anybody's mappings
 	ID                  uint64    // not 0: only this one
 	Transport           Transport // 0: both
-	FirstPort, LastPort uint16    // external ports, inclusive; 0 and 0: any
+	FirstPort, LastPort uint16    // external ports, inclusive, which pinholes have none of; 0 and 0: any
 	Internal            uint16    // internal port; 0: any
 	LastInternal        uint16    // 0: Internal alone; else the last of a range that begins with Internal
 	Remotes             []Remote  // compared only when ExactRemotes
@@ -26,11 +26,13 @@ func (s Selector) matches(m *Mapping) bool {
 	port := m.External.Port()
 	return (s.ID == 0 || s.ID == m.ID) &&
 		(s.Transport == 0 || s.Transport == m.Transport) &&
-		(s.FirstPort == 0 && s.LastPort == 0 || s.FirstPort <= port && port <= s.LastPort) &&
+		(s.anyPort() || m.Kind == NAT4 && s.FirstPort <= port && port <= s.LastPort) &&
 		s.inside(m.Internal.Port()) &&
 		(!s.ExactRemotes || slices.Equal(s.Remotes, m.Remotes)) &&
 		(s.Only == 0 || m.Claims.Has(s.Only))
 }
+
+func (s Selector) anyPort() bool { return s.FirstPort == 0 && s.LastPort == 0 }
 
 func (s Selector) inside(port uint16) bool {
 	return s.Internal == 0 || s.Internal == port || s.Internal < port && port <= s.LastInternal
@@ -92,6 +94,14 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 				if !yield(m) {
 					return
 				}
+			}
+		}
+		if !s.anyPort() {
+			return
+		}
+		for _, m := range t.pinholes.all() {
+			if !yield(m) {
+				return
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package portmap
 import (
 	"cmp"
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -14,7 +15,9 @@ type Table struct {
 	lastID   uint64
 	revision uint64
 	count    int
-	ports    tree[int, slot]         // by external port number, both transports
+	ports    tree[int, slot] // by external port number, both transports
+	pinholes tree[pinhole, *Mapping]
+	numbers  tree[int, *Mapping]     // pinholes by Number
 	clients  tree[Owner, ownMapping] // each client's own, by ID
 	inside   tree[internalKey, *Mapping]
 	devices  tree[Device, device]
@@ -41,6 +44,14 @@ type place struct {
 }
 
 func placeOf(m *Mapping) place { return place{m.Transport, m.Remotes} }
+
+// pinhole is what tells pinholes apart.
+type pinhole struct {
+	internal netip.AddrPort
+	place
+}
+
+func pinholeOf(m *Mapping) pinhole { return pinhole{m.Internal, placeOf(m)} }
 
 // claims counts by transport.
 type claims struct{ tcp, udp int }
@@ -97,13 +108,15 @@ type deadline struct {
 // NewTable gives an empty table.
 func NewTable() *Table {
 	return &Table{
-		ports:   tree[int, slot]{cmp: cmp.Compare[int]},
-		clients: tree[Owner, ownMapping]{cmp: compareOwners},
-		inside:  tree[internalKey, *Mapping]{cmp: compareInternal},
-		devices: tree[Device, device]{cmp: compareDevices},
-		rules:   tree[ruleKey, int]{cmp: compareRuleKeys},
-		leases:  tree[deadline, *Mapping]{cmp: compareDeadlines},
-		holds:   tree[deadline, hold]{cmp: compareDeadlines},
+		ports:    tree[int, slot]{cmp: cmp.Compare[int]},
+		pinholes: tree[pinhole, *Mapping]{cmp: comparePinholes},
+		numbers:  tree[int, *Mapping]{cmp: cmp.Compare[int]},
+		clients:  tree[Owner, ownMapping]{cmp: compareOwners},
+		inside:   tree[internalKey, *Mapping]{cmp: compareInternal},
+		devices:  tree[Device, device]{cmp: compareDevices},
+		rules:    tree[ruleKey, int]{cmp: compareRuleKeys},
+		leases:   tree[deadline, *Mapping]{cmp: compareDeadlines},
+		holds:    tree[deadline, hold]{cmp: compareDeadlines},
 	}
 }
 
@@ -117,6 +130,10 @@ func compareInternal(a, b internalKey) int {
 
 func comparePlaces(a, b place) int {
 	return cmp.Or(cmp.Compare(a.transport, b.transport), slices.CompareFunc(a.remotes, b.remotes, compareRemotes))
+}
+
+func comparePinholes(a, b pinhole) int {
+	return cmp.Or(a.internal.Compare(b.internal), comparePlaces(a.place, b.place))
 }
 
 func compareRemotes(a, b Remote) int {
@@ -150,7 +167,15 @@ func (t *Table) Find(tr Transport, externalPort uint16, remotes []Remote) (Mappi
 	return Mapping{}, false
 }
 
-// All walks every mapping, by external port.
+// Pinhole gives the IPv6 pinhole with this number.
+func (t *Table) Pinhole(number uint16) (Mapping, bool) {
+	if m, ok := t.numbers.get(int(number)); ok {
+		return *m, true
+	}
+	return Mapping{}, false
+}
+
+// All walks every mapping: the ports in their order, then the pinholes.
 func (t *Table) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
 		for _, s := range t.ports.all() {
@@ -158,6 +183,11 @@ func (t *Table) All() iter.Seq[Mapping] {
 				if !yield(*m) {
 					return
 				}
+			}
+		}
+		for _, m := range t.pinholes.all() {
+			if !yield(*m) {
+				return
 			}
 		}
 	}
