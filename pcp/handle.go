@@ -153,16 +153,20 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	if r.lifetime == 0 {
 		return 0, h.unmapPCP(ctx, c, r)
 	}
-	external := h.cfg.View().External
-	if r.options.preferFailure && external.IsValid() && !r.address.IsUnspecified() && r.address != external {
-		return 0, &portmap.Error{Reason: portmap.PortTaken, Detail: "the suggested address is not the gateway's"}
+	kind, external := portmap.NAT4, h.cfg.View().External
+	if c.Addr.Is6() {
+		// A firewall translates nothing (RFC 6887 section 11.3, step 5).
+		kind, external = portmap.Pinhole6, c.Addr
+	}
+	if r.options.preferFailure && external.IsValid() && !r.possible(external, kind) {
+		return 0, &portmap.Error{Reason: portmap.PortTaken, Detail: "the suggested address or port cannot be had"}
 	}
 	n, parity := 1, false
 	if set := r.options.set; set != nil {
 		n, parity = min(int(set.size), maxSet), set.parity
 	}
 	got, err := h.mapSet(ctx, portmap.Request{
-		Client: c, Transport: portmap.Transport(r.protocol),
+		Kind: kind, Client: c, Transport: portmap.Transport(r.protocol),
 		Internal:        netip.AddrPortFrom(c.Addr, r.internal),
 		External:        netip.AddrPortFrom(netip.Addr{}, r.external),
 		Remotes:         r.options.filters,
@@ -180,6 +184,11 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	r.external, r.address = got[0].External.Port(), external
 	r.answerSet(len(got))
 	return left(got[0]), nil
+}
+
+// possible says whether what is suggested is not ruled out from the start.
+func (r *request) possible(external netip.Addr, kind portmap.Kind) bool {
+	return (r.address.IsUnspecified() || r.address == external) && (kind == portmap.NAT4 || r.external == r.internal)
 }
 
 // unmapPCP deletes what PCP asked for, one mapping or a set. All ports or all
