@@ -31,7 +31,7 @@ type Entry struct {
 	Kind      Kind
 	Transport portmap.Transport
 	External  uint16         // the port on the WAN address
-	Remote    netip.Addr     // Hole: the only host that may use it; zero: anyone
+	Source    Source         // Hole: who may use it
 	Internal  netip.AddrPort // always IPv4
 	Expires   time.Time      // end of the lease; zero: never
 }
@@ -42,7 +42,7 @@ type Key struct {
 	Kind      Kind
 	Transport portmap.Transport
 	External  uint16
-	Remote    netip.Addr
+	Source    Source
 	Internal  netip.AddrPort
 }
 
@@ -52,7 +52,7 @@ func (e Entry) Key() Key {
 	if e.Kind == Kept {
 		return Key{Kind: Kept, Transport: e.Transport, Internal: e.Internal}
 	}
-	return Key{Kind: Hole, Transport: e.Transport, External: e.External, Remote: e.Remote}
+	return Key{Kind: Hole, Transport: e.Transport, External: e.External, Source: e.Source}
 }
 
 // same says whether two entries with equal keys differ in the lease at most.
@@ -61,13 +61,14 @@ func (e Entry) same(o Entry) bool {
 }
 
 // String is the text form that tests compare: "udp 5000 -> 10.0.0.2:5000",
-// "udp 5000 from 198.51.100.7 -> 10.0.0.2:5000", "udp 10.0.0.2:5000 keeps 5000".
+// "udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000" (see Source),
+// "udp 10.0.0.2:5000 keeps 5000".
 func (e Entry) String() string {
 	switch {
 	case e.Kind == Kept:
 		return fmt.Sprintf("%s %s keeps %d", e.Transport, e.Internal, e.External)
-	case e.Remote.IsValid():
-		return fmt.Sprintf("%s %d from %s -> %s", e.Transport, e.External, e.Remote, e.Internal)
+	case !e.Source.Anyone():
+		return fmt.Sprintf("%s %d from %s -> %s", e.Transport, e.External, e.Source, e.Internal)
 	}
 	return fmt.Sprintf("%s %d -> %s", e.Transport, e.External, e.Internal)
 }
@@ -80,7 +81,7 @@ func SortEntries(es []Entry) {
 			cmp.Compare(a.Kind, b.Kind),
 			cmp.Compare(a.Transport, b.Transport),
 			cmp.Compare(a.External, b.External),
-			a.Remote.Compare(b.Remote),
+			a.Source.compare(b.Source),
 			a.Internal.Compare(b.Internal),
 		)
 	})
@@ -104,14 +105,19 @@ func World(es []Entry) string {
 type Change struct {
 	Del    []Entry // as they are now
 	Add    []Entry
-	Retime []Entry // there already; only the lease is another
+	Retime []Entry // there already; only the lease is another, or another hole of the mapping
 
-	// Gone are the mappings that end with the change, whose flows must end too.
+	// Gone are the mappings, as they are now, that end with the change or let in
+	// less than before. Flows that no mapping leads where they go must end too.
 	Gone []portmap.Mapping
 	// New are the holes that lead where nothing led before the change.
 	New []Entry
+	// Renewed are the mappings, as they are now, that go on between the same two
+	// endpoints with another lease or other restrictions: all of their holes are
+	// in Del, Add and Retime.
+	Renewed []portmap.Mapping
 
-	after map[holeKey]*portmap.Mapping // nil: removed
+	after map[uint64]*opened // nil: no longer open
 }
 
 // Empty says that the kernel has nothing to do.

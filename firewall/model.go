@@ -15,16 +15,27 @@ import (
 // the kernel, and only then commits it here, so that a transaction that fails
 // leaves both as they were. It is not safe for concurrent use.
 type State struct {
-	holes map[holeKey]*portmap.Mapping
-	ids   map[uint64]holeKey
-	ends  map[endpoint][]*portmap.Mapping // who leads to an internal endpoint, by age
+	open     map[uint64]*opened
+	holes    map[holeKey]*opened
+	filtered map[portKey][]*opened  // who has filtered sources on an external port
+	ends     map[endpoint][]*opened // who leads to an internal endpoint, by age
 }
 
-// holeKey is the part of a Hole's key that a packet from outside shows.
+// opened is a mapping with the sources of its holes, which are never changed.
+type opened struct {
+	portmap.Mapping
+	sources []Source
+}
+
+// holeKey is what makes a hole unique in the kernel.
 type holeKey struct {
+	portKey
+	source Source
+}
+
+type portKey struct {
 	transport portmap.Transport
 	external  uint16
-	remote    netip.Addr
 }
 
 type endpoint struct {
@@ -35,36 +46,50 @@ type endpoint struct {
 // NewState gives the state that holds nothing.
 func NewState() *State {
 	return &State{
-		holes: make(map[holeKey]*portmap.Mapping),
-		ids:   make(map[uint64]holeKey),
-		ends:  make(map[endpoint][]*portmap.Mapping),
+		open:     make(map[uint64]*opened),
+		holes:    make(map[holeKey]*opened),
+		filtered: make(map[portKey][]*opened),
+		ends:     make(map[endpoint][]*opened),
 	}
 }
 
 // Len gives the number of open mappings.
-func (s *State) Len() int { return len(s.holes) }
+func (s *State) Len() int { return len(s.open) }
 
 // Plan gives the change that removes del and then adds add, without making it.
 //
 // A mapping is known by its ID. Adding one that is held already changes or
-// renews it; adding one to an external port and remote that another mapping
-// holds takes it over; removing one that is not held is no error. A disabled
-// mapping has no entries. What cannot be enforced is refused whole, with a
-// *portmap.Error: a restriction to anything but one remote address is
-// portmap.BadRemote.
+// renews it; adding one for the same external port and the same sources as
+// another takes that one's place; removing one that is not held is no error. A
+// disabled mapping has no entries.
+//
+// What cannot be enforced is refused whole, with a *portmap.Error.
+// portmap.BadRemote and portmap.TooManyRemotes are restrictions that no hole can
+// have. portmap.PortTaken is a mapping whose restrictions overlap those of
+// another on the same external port: which of the two a packet follows is only
+// plain where one is for a single host with any port and the other is not, or
+// one is for anyone (see Source). It does not matter in which order they come.
 func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
-	p := plan{state: s, after: make(map[holeKey]*portmap.Mapping), ids: make(map[uint64]holeKey)}
+	p := newPlan(s)
 	for i := range del {
 		p.remove(del[i].ID)
 	}
+	wanted := make([]*opened, len(add))
 	for i := range add {
-		m := add[i]
-		if err := check(&m); err != nil {
+		o, err := check(&add[i])
+		if err != nil {
 			return nil, err
 		}
-		p.remove(m.ID)
-		if !m.Disabled {
-			p.put(&m)
+		wanted[i] = o
+		p.remove(o.ID)
+	}
+	for _, o := range wanted {
+		p.remove(o.ID)
+		if o.Disabled {
+			continue
+		}
+		if err := p.put(o); err != nil {
+			return nil, err
 		}
 	}
 	return p.change(), nil
@@ -73,49 +98,61 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
 // Commit makes a planned change; it cannot fail. The change must have been
 // planned on this very state.
 func (s *State) Commit(c *Change) {
-	for key, m := range c.after {
-		if old := s.holes[key]; old != nil {
-			s.unlist(old)
-			delete(s.holes, key)
-			if s.ids[old.ID] == key {
-				delete(s.ids, old.ID)
-			}
-		}
-		if m != nil {
-			s.holes[key] = m
-			s.list(m)
+	for id := range c.after {
+		if old := s.open[id]; old != nil {
+			s.drop(old)
 		}
 	}
-	for key, m := range c.after {
-		if m != nil {
-			s.ids[m.ID] = key
+	for _, o := range c.after {
+		if o != nil {
+			s.hold(o)
 		}
 	}
 }
 
-func (s *State) list(m *portmap.Mapping) {
-	end := endpointOf(m)
-	i, _ := slices.BinarySearchFunc(s.ends[end], m, byAge)
-	s.ends[end] = slices.Insert(s.ends[end], i, m)
+func (s *State) hold(o *opened) {
+	s.open[o.ID] = o
+	for _, src := range o.sources {
+		s.holes[holeKey{o.port(), src}] = o
+	}
+	if o.filtered() {
+		s.filtered[o.port()] = append(s.filtered[o.port()], o)
+	}
+	end := o.endpoint()
+	i, _ := slices.BinarySearchFunc(s.ends[end], o, byAge)
+	s.ends[end] = slices.Insert(s.ends[end], i, o)
 }
 
-func (s *State) unlist(m *portmap.Mapping) {
-	end := endpointOf(m)
-	held := s.ends[end]
-	i, _ := slices.BinarySearchFunc(held, m, byAge)
-	if i == len(held) || held[i] != m {
-		i = slices.Index(held, m) // another of the same age, while it moves
+func (s *State) drop(o *opened) {
+	delete(s.open, o.ID)
+	for _, src := range o.sources {
+		delete(s.holes, holeKey{o.port(), src})
 	}
-	if held = slices.Delete(held, i, i+1); len(held) == 0 {
-		delete(s.ends, end)
+	if o.filtered() {
+		without(s.filtered, o.port(), slices.Index(s.filtered[o.port()], o))
+	}
+	i, _ := slices.BinarySearchFunc(s.ends[o.endpoint()], o, byAge)
+	without(s.ends, o.endpoint(), i)
+}
+
+// without takes one out of a list, and the list out of the map with the last.
+func without[K comparable](lists map[K][]*opened, key K, i int) {
+	if held := slices.Delete(lists[key], i, i+1); len(held) == 0 {
+		delete(lists, key)
 	} else {
-		s.ends[end] = held
+		lists[key] = held
 	}
 }
 
 // Clone gives an independent copy.
 func (s *State) Clone() *State {
-	c := &State{holes: maps.Clone(s.holes), ids: maps.Clone(s.ids), ends: maps.Clone(s.ends)}
+	c := &State{
+		open: maps.Clone(s.open), holes: maps.Clone(s.holes),
+		filtered: maps.Clone(s.filtered), ends: maps.Clone(s.ends),
+	}
+	for port, held := range c.filtered {
+		c.filtered[port] = slices.Clone(held)
+	}
 	for end, held := range c.ends {
 		c.ends[end] = slices.Clone(held)
 	}
@@ -125,41 +162,68 @@ func (s *State) Clone() *State {
 // Entries gives all that the kernel must hold, in no order.
 func (s *State) Entries() []Entry {
 	all := make([]Entry, 0, len(s.holes)+len(s.ends))
-	for _, m := range s.holes {
-		all = append(all, holeOf(m))
+	for k, o := range s.holes {
+		all = append(all, o.hole(k.source))
 	}
 	for _, held := range s.ends {
-		all = append(all, keptOf(held[0]))
+		all = append(all, held[0].kept())
 	}
 	return all
 }
 
 // Mappings gives the open mappings, in no order.
 func (s *State) Mappings() []portmap.Mapping {
-	all := make([]portmap.Mapping, 0, len(s.holes))
-	for _, m := range s.holes {
-		all = append(all, *m)
+	all := make([]portmap.Mapping, 0, len(s.open))
+	for _, o := range s.open {
+		all = append(all, o.Mapping)
 	}
 	return all
 }
 
-// Hole gives the mapping behind an external port and remote; a zero remote
-// means the one that is open to anyone.
-func (s *State) Hole(t portmap.Transport, external uint16, remote netip.Addr) (portmap.Mapping, bool) {
-	m := s.holes[holeKey{t, external, remote}]
-	if m == nil {
-		return portmap.Mapping{}, false
+// Holes gives the holes of one open mapping; none where it is not open.
+func (s *State) Holes(id uint64) []Entry {
+	o := s.open[id]
+	if o == nil {
+		return nil
 	}
-	return *m, true
+	all := make([]Entry, len(o.sources))
+	for i, src := range o.sources {
+		all[i] = o.hole(src)
+	}
+	return all
+}
+
+// Hole gives the mapping that has a hole with exactly this source.
+func (s *State) Hole(t portmap.Transport, external uint16, src Source) (portmap.Mapping, bool) {
+	return s.holes[holeKey{portKey{t, external}, src}].mapping()
 }
 
 // Governing gives the mapping that a packet from src to an external port
-// follows: one for that very host comes before one for anyone.
-func (s *State) Governing(t portmap.Transport, external uint16, src netip.Addr) (portmap.Mapping, bool) {
-	if m, ok := s.Hole(t, external, src); ok {
-		return m, true
+// follows: one for that very host comes before one with another restriction that
+// admits it, and that before one for anyone.
+func (s *State) Governing(t portmap.Transport, external uint16, src netip.AddrPort) (portmap.Mapping, bool) {
+	port := portKey{t, external}
+	if src.Addr().IsValid() {
+		if o := s.holes[holeKey{port, Host(src.Addr())}]; o != nil {
+			return o.mapping()
+		}
 	}
-	return s.Hole(t, external, netip.Addr{})
+	for _, o := range s.filtered[port] {
+		if slices.ContainsFunc(o.sources, func(f Source) bool { return f.Filtered() && f.Admits(src) }) {
+			return o.mapping()
+		}
+	}
+	return s.holes[holeKey{port, Source{}}].mapping()
+}
+
+// Leads says whether a mapping that may be for many hosts leads from an external
+// port to an internal endpoint.
+func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrPort) bool {
+	port := portKey{t, external}
+	if o := s.holes[holeKey{port, Source{}}]; o != nil && o.Internal == internal {
+		return true
+	}
+	return slices.ContainsFunc(s.filtered[port], func(o *opened) bool { return o.Internal == internal })
 }
 
 // KeptPort gives the external port that flows from an internal endpoint keep.
@@ -172,65 +236,56 @@ func (s *State) KeptPort(t portmap.Transport, internal netip.AddrPort) (uint16, 
 }
 
 // check refuses what no entry can say.
-func check(m *portmap.Mapping) error {
+func check(m *portmap.Mapping) (*opened, error) {
 	switch {
 	case m.ID == 0:
-		return fmt.Errorf("firewall: mapping without an ID: %s", m)
+		return nil, fmt.Errorf("firewall: mapping without an ID: %s", m)
 	case m.Kind != portmap.NAT4:
-		return fmt.Errorf("firewall: not a translated IPv4 port: %s", m)
+		return nil, fmt.Errorf("firewall: not a translated IPv4 port: %s", m)
 	case !m.Transport.Valid():
-		return &portmap.Error{Reason: portmap.BadTransport, Detail: fmt.Sprintf("cannot map %s", m.Transport)}
+		return nil, &portmap.Error{Reason: portmap.BadTransport, Detail: fmt.Sprintf("cannot map %s", m.Transport)}
 	case m.External.Port() == 0 || m.Internal.Port() == 0:
-		return &portmap.Error{Reason: portmap.BadPort, Detail: fmt.Sprintf("port 0 cannot be mapped: %s", m)}
+		return nil, &portmap.Error{Reason: portmap.BadPort, Detail: fmt.Sprintf("port 0 cannot be mapped: %s", m)}
 	case !m.Internal.Addr().Is4() || m.Internal.Addr().IsUnspecified():
-		return &portmap.Error{Reason: portmap.NotAHost, Detail: fmt.Sprintf("not an IPv4 host: %s", m.Internal.Addr())}
+		return nil, &portmap.Error{Reason: portmap.NotAHost, Detail: fmt.Sprintf("not an IPv4 host: %s", m.Internal.Addr())}
 	}
-	_, err := remoteOf(m)
-	return err
+	sources, err := sourcesOf(m)
+	if err != nil {
+		return nil, err
+	}
+	return &opened{*m, sources}, nil
 }
 
-// remoteOf gives the one host a mapping is for, or zero. A restriction that is
-// accepted and not enforced would be a hole (abuse case B10), so everything else
-// is refused.
-func remoteOf(m *portmap.Mapping) (netip.Addr, error) {
-	if len(m.Remotes) == 0 {
-		return netip.Addr{}, nil
+func (o *opened) port() portKey { return portKey{o.Transport, o.External.Port()} }
+
+func (o *opened) endpoint() endpoint { return endpoint{o.Transport, o.Internal} }
+
+func (o *opened) filtered() bool { return slices.ContainsFunc(o.sources, Source.Filtered) }
+
+// mapping copies it; o may be nil.
+func (o *opened) mapping() (portmap.Mapping, bool) {
+	if o == nil {
+		return portmap.Mapping{}, false
 	}
-	r := m.Remotes[0]
-	if len(m.Remotes) > 1 || !r.Prefix.IsSingleIP() || !r.Prefix.Addr().Is4() || r.Port != 0 {
-		return netip.Addr{}, &portmap.Error{
-			Reason: portmap.BadRemote,
-			Detail: "a mapping can be limited to one remote IPv4 address and to nothing else",
-		}
-	}
-	return r.Prefix.Addr(), nil
+	return o.Mapping, true
 }
 
-// keyOf and the entries below are of checked mappings only.
-func keyOf(m *portmap.Mapping) holeKey {
-	remote, _ := remoteOf(m)
-	return holeKey{m.Transport, m.External.Port(), remote}
-}
-
-func endpointOf(m *portmap.Mapping) endpoint { return endpoint{m.Transport, m.Internal} }
-
-func holeOf(m *portmap.Mapping) Entry {
-	k := keyOf(m)
+func (o *opened) hole(src Source) Entry {
 	return Entry{
-		Kind: Hole, Transport: k.transport, External: k.external, Remote: k.remote,
-		Internal: m.Internal, Expires: m.Expires,
+		Kind: Hole, Transport: o.Transport, External: o.External.Port(), Source: src,
+		Internal: o.Internal, Expires: o.Expires,
 	}
 }
 
-func keptOf(m *portmap.Mapping) Entry {
+func (o *opened) kept() Entry {
 	return Entry{
-		Kind: Kept, Transport: m.Transport, External: m.External.Port(),
-		Internal: m.Internal, Expires: m.Expires,
+		Kind: Kept, Transport: o.Transport, External: o.External.Port(),
+		Internal: o.Internal, Expires: o.Expires,
 	}
 }
 
 // byAge puts first the mapping whose port an endpoint keeps: the one that was
 // there first, so that a later mapping to the same endpoint disturbs nobody.
-func byAge(a, b *portmap.Mapping) int {
+func byAge(a, b *opened) int {
 	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 }

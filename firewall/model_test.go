@@ -16,9 +16,9 @@ import (
 
 var epoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-// mapping reads "7 udp 5000 from 198.51.100.7 -> 10.0.0.2:5000 for 600s age 3 off":
-// ID, transport, external port, remote, internal endpoint, lease, how much later
-// than the epoch it was made, disabled.
+// mapping reads "7 udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000 for 600s
+// age 3 off": ID, transport, external port, restrictions, internal endpoint,
+// lease, how much later than the epoch it was made, disabled.
 func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping {
 	words := strings.Fields(text)
 	var m portmap.Mapping
@@ -34,7 +34,14 @@ func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping
 		switch words[i] {
 		case "from":
 			i++
-			m.Remotes = []portmap.Remote{{Prefix: netip.PrefixFrom(netip.MustParseAddr(words[i]), 32)}}
+			text := words[i]
+			if !strings.Contains(text, "/") {
+				text += "/32"
+			}
+			m.Remotes = append(m.Remotes, portmap.Remote{Prefix: netip.MustParsePrefix(text)})
+		case "port":
+			i++
+			fmt.Sscan(words[i], &m.Remotes[len(m.Remotes)-1].Port)
 		case "->":
 			i++
 			m.Internal = netip.MustParseAddrPort(words[i])
@@ -307,15 +314,15 @@ func TestRefused(t *testing.T) {
 		change func(*portmap.Mapping)
 		want   portmap.Reason
 	}{
-		"B10/prefix":             {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("198.51.100.0/24", 0)} }, portmap.BadRemote},
-		"B10/remote port":        {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("198.51.100.7/32", 53)} }, portmap.BadRemote},
-		"B10/IPv6 remote":        {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("2001:db8::1/128", 0)} }, portmap.BadRemote},
-		"B10/v4-mapped remote":   {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("::ffff:198.51.100.7/128", 0)} }, portmap.BadRemote},
-		"B10/the whole Internet": {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("0.0.0.0/0", 0)} }, portmap.BadRemote},
-		"B10/zero remote":        {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{{}} }, portmap.BadRemote},
-		"B10/two remotes": {func(m *portmap.Mapping) {
-			m.Remotes = []portmap.Remote{remote("198.51.100.7/32", 0), remote("198.51.100.8/32", 0)}
-		}, portmap.BadRemote},
+		"B10/not masked":       {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("198.51.100.7/24", 0)} }, portmap.BadRemote},
+		"B10/IPv6 remote":      {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("2001:db8::1/128", 0)} }, portmap.BadRemote},
+		"B10/v4-mapped remote": {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("::ffff:198.51.100.7/128", 0)} }, portmap.BadRemote},
+		"B10/zero remote":      {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{{}} }, portmap.BadRemote},
+		"P54/nine remotes": {func(m *portmap.Mapping) {
+			for i := range 9 {
+				m.Remotes = append(m.Remotes, remote(fmt.Sprintf("198.51.100.%d/32", i), 0))
+			}
+		}, portmap.TooManyRemotes},
 		"B7/transport":            {func(m *portmap.Mapping) { m.Transport = 1 }, portmap.BadTransport},
 		"B6/external port 0":      {func(m *portmap.Mapping) { m.External = netip.AddrPort{} }, portmap.BadPort},
 		"B6/internal port 0":      {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("10.0.0.2:0") }, portmap.BadPort},
@@ -349,7 +356,9 @@ func TestGoverning(t *testing.T) {
 	c, err := s.Plan(mappings(t,
 		"1 tcp 8000 -> 10.0.0.2:80",
 		"2 tcp 8000 from 198.51.100.7 -> 10.0.0.2:81",
-		"3 tcp 9000 from 198.51.100.7 -> 10.0.0.2:90"), nil)
+		"3 tcp 9000 from 198.51.100.7 -> 10.0.0.2:90",
+		"4 tcp 8000 from 198.51.100.0/24 port 53 -> 10.0.0.2:82",
+		"5 tcp 8000 from 192.0.2.0/24 -> 10.0.0.2:83"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,9 +372,15 @@ func TestGoverning(t *testing.T) {
 		"the host itself":    {8000, "198.51.100.7", 2},
 		"limited, the host":  {9000, "198.51.100.7", 3},
 		"limited, a foreign": {9000, "198.51.100.8", 0},
+		"a source port":      {8000, "198.51.100.8:53", 4},
+		"a host before it":   {8000, "198.51.100.7:53", 2},
+		"a network":          {8000, "192.0.2.9:53", 5},
 		"no such port":       {7000, "198.51.100.7", 0},
 	} {
-		m, _ := s.Governing(portmap.TCP, tc.port, netip.MustParseAddr(tc.src))
+		if !strings.Contains(tc.src, ":") {
+			tc.src += ":40000"
+		}
+		m, _ := s.Governing(portmap.TCP, tc.port, netip.MustParseAddrPort(tc.src))
 		if m.ID != tc.want {
 			t.Errorf("%s: mapping %d, want %d", name, m.ID, tc.want)
 		}

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"fmt"
 	"slices"
 
 	"portcullis/portmap"
@@ -8,45 +9,95 @@ import (
 
 // plan is a State with a change laid over it.
 type plan struct {
-	state *State
-	after map[holeKey]*portmap.Mapping // nil: removed
-	ids   map[uint64]holeKey           // where mappings put by this plan are; the zero key: nowhere
-	order []holeKey                    // the keys of after, as they were touched
+	state    *State
+	after    map[uint64]*opened    // nil: no longer open
+	holes    map[holeKey]*opened   // nil: nobody's
+	order    []holeKey             // the keys of holes, as they were touched
+	filtered map[portKey][]*opened // put by this plan; some may be removed again
 }
 
-func (p *plan) hole(k holeKey) *portmap.Mapping {
-	if m, touched := p.after[k]; touched {
-		return m
+func newPlan(s *State) *plan {
+	return &plan{
+		state: s, after: make(map[uint64]*opened), holes: make(map[holeKey]*opened),
+		filtered: make(map[portKey][]*opened),
+	}
+}
+
+func (p *plan) open(id uint64) *opened {
+	if o, touched := p.after[id]; touched {
+		return o
+	}
+	return p.state.open[id]
+}
+
+func (p *plan) hole(k holeKey) *opened {
+	if o, touched := p.holes[k]; touched {
+		return o
 	}
 	return p.state.holes[k]
 }
 
-func (p *plan) set(k holeKey, m *portmap.Mapping) {
-	if _, touched := p.after[k]; !touched {
-		p.order = append(p.order, k)
+// set makes o, or nobody, have the holes of a mapping.
+func (p *plan) set(port portKey, sources []Source, o *opened) {
+	for _, src := range sources {
+		k := holeKey{port, src}
+		if _, touched := p.holes[k]; !touched {
+			p.order = append(p.order, k)
+		}
+		p.holes[k] = o
 	}
-	p.after[k] = m
 }
 
 func (p *plan) remove(id uint64) {
-	k, touched := p.ids[id]
-	if !touched {
-		k = p.state.ids[id]
+	if o := p.open(id); o != nil {
+		p.set(o.port(), o.sources, nil)
+		p.after[id] = nil
 	}
-	if m := p.hole(k); m == nil || m.ID != id {
-		return
-	}
-	p.set(k, nil)
-	p.ids[id] = holeKey{}
 }
 
-func (p *plan) put(m *portmap.Mapping) {
-	k := keyOf(m)
-	if held := p.hole(k); held != nil {
-		p.remove(held.ID)
+func (p *plan) put(o *opened) error {
+	for _, src := range o.sources {
+		other, theirs := p.inTheWay(o.port(), src)
+		if other == nil {
+			continue
+		}
+		if !slices.Equal(o.sources, other.sources) {
+			return &portmap.Error{Reason: portmap.PortTaken, Detail: fmt.Sprintf(
+				"%s port %d for %s overlaps another mapping of that port, which is for %s; "+
+					"a port can be shared only by restrictions that do not overlap",
+				o.Transport, o.External.Port(), src, theirs)}
+		}
+		p.remove(other.ID)
+		break // they have all sources in common
 	}
-	p.set(k, m)
-	p.ids[m.ID] = k
+	p.set(o.port(), o.sources, o)
+	p.after[o.ID] = o
+	if o.filtered() {
+		p.filtered[o.port()] = append(p.filtered[o.port()], o)
+	}
+	return nil
+}
+
+// inTheWay gives who has a source of the same class that overlaps src. It looks
+// at all mappings of the port that have filtered sources, if src is one; the
+// kernel's work for such an element grows with their number as well.
+func (p *plan) inTheWay(port portKey, src Source) (*opened, Source) {
+	if !src.Filtered() {
+		return p.hole(holeKey{port, src}), src
+	}
+	for _, list := range [][]*opened{p.state.filtered[port], p.filtered[port]} {
+		for _, o := range list {
+			if p.open(o.ID) != o {
+				continue
+			}
+			for _, theirs := range o.sources {
+				if theirs.Filtered() && theirs.Overlaps(src) {
+					return o, theirs
+				}
+			}
+		}
+	}
+	return nil, Source{}
 }
 
 // change compares before and after for every hole and endpoint that was touched.
@@ -54,46 +105,63 @@ func (p *plan) change() *Change {
 	c := &Change{after: p.after}
 	var ends []endpoint
 	seen := make(map[endpoint]bool)
-	touch := func(m *portmap.Mapping) {
-		if end := endpointOf(m); !seen[end] {
+	touch := func(o *opened) {
+		if end := o.endpoint(); !seen[end] {
 			seen[end] = true
 			ends = append(ends, end)
 		}
 	}
+	gone, renewed := make(map[uint64]bool), make(map[uint64]bool)
 	for _, k := range p.order {
-		before, after := p.state.holes[k], p.after[k]
+		before, after := p.state.holes[k], p.holes[k]
 		var old, now *Entry
+		rewrite := false
 		if before != nil {
 			touch(before)
-			old = ptr(holeOf(before))
+			old = ptr(before.hole(k.source))
+			if next := p.open(before.ID); before.goesOnAs(next) {
+				// All elements of a mapping are written at once, so that they
+				// have one lease and one beginning of their counts.
+				rewrite = !slices.Equal(before.sources, next.sources)
+				if (rewrite || !before.Expires.Equal(next.Expires)) && !renewed[before.ID] {
+					renewed[before.ID] = true
+					c.Renewed = append(c.Renewed, before.Mapping)
+				}
+			}
 		}
 		if after != nil {
 			touch(after)
-			now = ptr(holeOf(after))
+			now = ptr(after.hole(k.source))
 		}
-		c.differ(old, now)
+		c.differ(old, now, rewrite)
 		if now != nil && (old == nil || !old.same(*now)) {
 			c.New = append(c.New, *now)
 		}
-		if before != nil && (after == nil || !old.same(*now)) {
-			c.Gone = append(c.Gone, *before)
+		if before != nil && (after == nil || !old.same(*now)) && !gone[before.ID] {
+			gone[before.ID] = true
+			c.Gone = append(c.Gone, before.Mapping)
 		}
 	}
-	arrived := make(map[endpoint][]*portmap.Mapping)
-	for _, k := range p.order {
-		if m := p.after[k]; m != nil {
-			end := endpointOf(m)
-			arrived[end] = append(arrived[end], m)
+	arrived := make(map[endpoint][]*opened)
+	for _, o := range p.after {
+		if o != nil {
+			arrived[o.endpoint()] = append(arrived[o.endpoint()], o)
 		}
 	}
 	for _, end := range ends {
-		c.differ(p.keptBefore(end), p.keptAfter(end, arrived[end]))
+		c.differ(p.keptBefore(end), p.keptAfter(end, arrived[end]), false)
 	}
 	return c
 }
 
+// goesOnAs says whether a mapping is still the same but for its lease and its
+// restrictions; next may be nil.
+func (o *opened) goesOnAs(next *opened) bool {
+	return next != nil && next.ID == o.ID && next.port() == o.port() && next.Internal == o.Internal
+}
+
 // differ records what gets the kernel from one entry to the other.
-func (c *Change) differ(old, now *Entry) {
+func (c *Change) differ(old, now *Entry, rewrite bool) {
 	switch {
 	case old == nil && now == nil:
 	case old == nil:
@@ -103,14 +171,14 @@ func (c *Change) differ(old, now *Entry) {
 	case !old.same(*now):
 		c.Del = append(c.Del, *old)
 		c.Add = append(c.Add, *now)
-	case !old.Expires.Equal(now.Expires):
+	case rewrite || !old.Expires.Equal(now.Expires):
 		c.Retime = append(c.Retime, *now)
 	}
 }
 
 func (p *plan) keptBefore(end endpoint) *Entry {
 	if held := p.state.ends[end]; len(held) > 0 {
-		return ptr(keptOf(held[0]))
+		return ptr(held[0].kept())
 	}
 	return nil
 }
@@ -118,18 +186,18 @@ func (p *plan) keptBefore(end endpoint) *Entry {
 // keptAfter compares who arrived with the oldest of those that stay. Many
 // mappings may lead to one endpoint, so only those that the plan touches are
 // passed over.
-func (p *plan) keptAfter(end endpoint, arrived []*portmap.Mapping) *Entry {
+func (p *plan) keptAfter(end endpoint, arrived []*opened) *Entry {
 	first := arrived
-	for _, m := range p.state.ends[end] {
-		if _, touched := p.after[keyOf(m)]; !touched {
-			first = append(first, m)
+	for _, o := range p.state.ends[end] {
+		if _, touched := p.after[o.ID]; !touched {
+			first = append(first, o)
 			break
 		}
 	}
 	if len(first) == 0 {
 		return nil
 	}
-	return ptr(keptOf(slices.MinFunc(first, byAge)))
+	return ptr(slices.MinFunc(first, byAge).kept())
 }
 
 func ptr[T any](v T) *T { return &v }

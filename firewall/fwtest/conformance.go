@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,10 +79,35 @@ func (r *run) mapping(id uint64, change ...func(*portmap.Mapping)) portmap.Mappi
 	return m
 }
 
-func from(remote string) func(*portmap.Mapping) {
+// from restricts a mapping: "198.51.100.0/24", or with a source port
+// "198.51.100.0/24 53".
+func from(remotes ...string) func(*portmap.Mapping) {
 	return func(m *portmap.Mapping) {
-		m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix(remote)}}
+		m.Remotes = nil
+		for _, text := range remotes {
+			prefix, port, _ := strings.Cut(text, " ")
+			r := portmap.Remote{Prefix: netip.MustParsePrefix(prefix)}
+			if port != "" {
+				fmt.Sscan(port, &r.Port)
+			}
+			m.Remotes = append(m.Remotes, r)
+		}
 	}
+}
+
+// refuses wants a mapping refused in every way, and nothing changed.
+func (r *run) refuses(bad portmap.Mapping, want portmap.Reason) {
+	r.Helper()
+	errs := []error{r.Firewall.Apply(r.ctx(), list(r.mapping(9), bad), nil)}
+	if want != portmap.PortTaken { // which depends on the others
+		errs = append(errs, r.Firewall.Replace(r.ctx(), list(bad)))
+	}
+	for _, err := range errs {
+		if portmap.ReasonOf(err) != want {
+			r.Errorf("%s: %v, want %v", &bad, err, want)
+		}
+	}
+	r.check()
 }
 
 func to(internal string) func(*portmap.Mapping) {
@@ -251,21 +277,38 @@ var shapes = map[string]func(*run){
 	},
 	"B10/restrictions that cannot be kept": func(r *run) {
 		r.apply(list(r.mapping(1)), nil)
-		port := r.mapping(2, from("198.51.100.7/32"))
-		port.Remotes[0].Port = 53
-		two := r.mapping(2, from("198.51.100.7/32"))
-		two.Remotes = append(two.Remotes, portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.8/32")})
-		for _, bad := range list(r.mapping(2, from("198.51.100.0/24")), port, two) {
-			for _, err := range []error{
-				r.Firewall.Apply(r.ctx(), list(r.mapping(3), bad), list(r.mapping(1))),
-				r.Firewall.Replace(r.ctx(), list(bad)),
-			} {
-				if portmap.ReasonOf(err) != portmap.BadRemote {
-					r.Errorf("%s: %v, want %v", &bad, err, portmap.BadRemote)
-				}
-			}
-			r.check()
+		bad := []portmap.Mapping{
+			r.mapping(2, from("2001:db8::/64")), r.mapping(2, from("198.51.100.7/24")),
+			r.mapping(2, from("198.51.100.0/24", "198.51.101.0/24", "198.51.102.0/24", "198.51.103.0/24", "198.51.104.0/24",
+				"198.51.105.0/24", "198.51.106.0/24", "198.51.107.0/24", "198.51.108.0/24")),
 		}
+		for i, want := range []portmap.Reason{portmap.BadRemote, portmap.BadRemote, portmap.TooManyRemotes} {
+			r.refuses(bad[i], want)
+		}
+	},
+	"B10/networks and source ports": func(r *run) {
+		one := r.mapping(1, from("198.51.100.0/24"))
+		r.apply(list(one), nil)
+		r.apply(list(r.mapping(1, from("198.51.100.0/24 53"))), list(one))
+		many := r.mapping(1, from("198.51.100.0/24", "198.51.0.0/16 53", "192.0.2.1/32", "192.0.2.2/32 53", "0.0.0.0/0 123"))
+		r.apply(list(many), nil)
+		r.apply(list(r.mapping(1, from("192.0.2.1/32"))), nil)
+		r.apply(list(many), nil)
+		many.Expires = many.Expires.Add(time.Hour)
+		r.apply(list(many), nil)
+		r.apply(list(r.mapping(1)), list(many))
+		r.apply(list(many, r.mapping(2, func(m *portmap.Mapping) { m.Transport = portmap.TCP }, from("198.51.100.0/24"))), nil)
+		r.replaceUnder(r.ctx(), list(many, r.mapping(3)))
+		r.apply(nil, list(many))
+	},
+	"B10/restrictions that overlap": func(r *run) {
+		wide := r.mapping(1, at(4000), from("198.51.0.0/16 53"))
+		r.apply(list(wide, r.mapping(3, at(4000)), r.mapping(4, at(4000), from("198.51.100.7/32"))), nil)
+		r.refuses(r.mapping(2, at(4000), from("198.51.100.0/24")), portmap.PortTaken)
+		r.apply(list(r.mapping(2, at(4000), from("198.51.100.0/24 54"))), nil)
+		r.apply(list(r.mapping(2, at(4001), from("198.51.100.0/24"))), nil)
+		r.apply(list(r.mapping(2, at(4000), from("198.51.100.0/24"))), list(wide))
+		r.refuses(wide, portmap.PortTaken)
 	},
 	"B11/disabled": func(r *run) {
 		r.apply(list(r.mapping(1, disabled)), nil)

@@ -29,26 +29,29 @@ import (
 // them back.
 const (
 	acceptChainName = "portcullis_forward"
-	acceptFlows     = "portcullis_flows"
-	acceptFlowsFrom = "portcullis_flows_from"
 	acceptComment   = "portcullis: mapped traffic may pass"
 )
 
+// acceptFlowNames are the names of our flow sets in the owner's table.
+var acceptFlowNames = flowNames{
+	anyone: "portcullis_flows", host: "portcullis_flows_from",
+	tcp: "portcullis_flows_filtered_tcp", udp: "portcullis_flows_filtered_udp",
+}
+
 // acceptSets is our part of the owner's table.
 type acceptSets struct {
-	chain            firewall.Chain
-	table            *nftables.Table
-	flows, flowsFrom *nftables.Set
-	rules            string // of our chain, as the kernel told them when they were written
-	ids              uint32
+	chain firewall.Chain
+	table *nftables.Table
+	flows flowSets
+	rules string // of our chain, as the kernel told them when they were written
+	ids   uint32
 }
 
 func newAcceptSets(chain firewall.Chain, size uint32) *acceptSets {
 	a := &acceptSets{chain: chain, table: tableOf(chain)}
 	// The skeleton knows how to make sets; these are its flow sets elsewhere.
 	s := &skeleton{table: a.table}
-	a.flows = s.leases(acceptFlows, size, flowKey, nil)
-	a.flowsFrom = s.leases(acceptFlowsFrom, size, fromKey(flowKey), nil)
+	a.flows = s.flowSets(acceptFlowNames, size)
 	a.ids = s.ids
 	return a
 }
@@ -68,13 +71,18 @@ func tableOf(c firewall.Chain) *nftables.Table {
 
 // createSets and createRules queue the two halves.
 func (a *acceptSets) createSets(q *nftables.Conn) error {
-	return errors.Join(q.AddSet(a.flows, nil), q.AddSet(a.flowsFrom, nil))
+	for _, set := range a.flows.all() {
+		if err := q.AddSet(set, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *acceptSets) createRules(q *nftables.Conn) error {
 	b := &chainBuilder{queue: q, table: a.table, nextID: a.nextID}
 	chain := b.plain(acceptChainName)
-	b.allowMapped(chain, a.flows, a.flowsFrom)
+	b.allowMapped(chain, a.flows)
 	q.InsertRule(&nftables.Rule{
 		Table: a.table, Chain: &nftables.Chain{Name: a.chain.Name, Table: a.table},
 		Exprs: rule(ctStatusDNAT(), jump(chain)), UserData: comment(acceptComment),
@@ -94,7 +102,7 @@ type ownersTable struct {
 
 // intact says whether all of ours is there, with the rules that it should have.
 func (o *ownersTable) intact(rules string) bool {
-	return o.ours && len(o.sets) == 2 && len(o.jumps) == 1 && o.rules == rules
+	return o.ours && len(o.sets) == len(acceptFlowNames.list()) && len(o.jumps) == 1 && o.rules == rules
 }
 
 // remove queues the removal of whatever is there of ours, and of nothing else.
@@ -129,7 +137,8 @@ func (r *reader) inspect(ctx context.Context, chain firewall.Chain) (*ownersTabl
 	if o.sets, err = r.setNames(ctx, table); err != nil {
 		return nil, err
 	}
-	o.sets = slices.DeleteFunc(o.sets, func(s string) bool { return s != acceptFlows && s != acceptFlowsFrom })
+	ours := acceptFlowNames.list()
+	o.sets = slices.DeleteFunc(o.sets, func(s string) bool { return !slices.Contains(ours, s) })
 	rules, err := r.rules(ctx, table, chain.Name)
 	if err != nil {
 		return nil, err

@@ -231,11 +231,17 @@ func (b *Backend) after(c *firewall.Change) *firewall.State {
 // committed takes over what the kernel holds now.
 func (b *Backend) committed(c *firewall.Change) {
 	b.state.Commit(c)
+	renewed := make(map[uint64]bool, len(c.Renewed))
+	for _, m := range c.Renewed {
+		renewed[m.ID] = true
+	}
 	for _, m := range c.Gone {
-		delete(b.tallies, m.ID)
+		if !renewed[m.ID] {
+			delete(b.tallies, m.ID)
+		}
 	}
 	for _, e := range c.New { // a mapping that now leads elsewhere among them
-		if m, ok := b.state.Hole(e.Transport, e.External, e.Remote); ok {
+		if m, ok := b.state.Hole(e.Transport, e.External, e.Source); ok && !renewed[m.ID] {
 			b.tallies[m.ID] = tally{since: b.writes}
 		}
 	}
@@ -257,7 +263,7 @@ func (b *Backend) bring(ctx context.Context, c *firewall.Change) error {
 		b.look(ctx)
 		return b.rewrite(ctx, c)
 	}
-	carried := b.carry(ctx, c.Retime)
+	b.carry(ctx, c.Renewed)
 	queue := func(q *nftables.Conn) error { return queueAll(q, ops) }
 	err := b.writer.commit(ctx, queue)
 	if errors.Is(err, errUnknown) {
@@ -271,7 +277,7 @@ func (b *Backend) bring(ctx context.Context, c *firewall.Change) error {
 	}
 	if err == nil {
 		b.writes++
-		b.rebase(carried)
+		b.rebase(c.Renewed)
 	}
 	return err
 }
@@ -331,7 +337,8 @@ func (b *Backend) happened(ctx context.Context, c *firewall.Change) (bool, error
 				err = nil
 				return
 			}
-			found = len(got) == 1 && slices.Equal(got[0].val, el.Val)
+			found = len(got) == 1 && slices.Equal(got[0].val, el.Val) &&
+				slices.Equal(got[0].key, el.Key) && slices.Equal(got[0].keyEnd, el.KeyEnd)
 		})
 		return found, err
 	}

@@ -72,6 +72,53 @@ func BenchmarkOne(b *testing.B) {
 	}
 }
 
+// What a change of one filtered mapping costs beside n others, and what it costs
+// an unfiltered one. Half of them are TCP.
+func BenchmarkFiltered(b *testing.B) {
+	filtered := func(m *portmap.Mapping, i int) {
+		m.Transport = []portmap.Transport{portmap.TCP, portmap.UDP}[i%2]
+		m.Remotes = []portmap.Remote{
+			{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, byte(i >> 8), byte(i), 0}), 24), Port: uint16(i % 3)},
+		}
+	}
+	for _, n := range []int{0, 100, 1000, 5000} {
+		backend := open(b, newNamespace(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+		all := crowd(n)
+		for i := range all {
+			filtered(&all[i], i)
+		}
+		if err := backend.Replace(ctx(b), all); err != nil {
+			b.Fatal(err)
+		}
+		apply := func(b *testing.B, add, del []portmap.Mapping) {
+			if err := backend.Apply(ctx(b), add, del); err != nil {
+				b.Fatal(err)
+			}
+		}
+		plain := portmap.Mapping{
+			ID: 1 << 32, Transport: portmap.TCP, External: netip.AddrPortFrom(netip.Addr{}, 60_000),
+			Internal: netip.MustParseAddrPort("192.168.1.10:9"), Created: time.Now(), Expires: time.Now().Add(time.Hour),
+		}
+		one := plain
+		filtered(&one, n)
+		for name, m := range map[string]portmap.Mapping{"plain": plain, "filtered": one} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				for b.Loop() {
+					apply(b, []portmap.Mapping{m}, nil)
+					apply(b, nil, []portmap.Mapping{m})
+				}
+			})
+		}
+		b.Run(fmt.Sprintf("replace/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if err := backend.Replace(ctx(b), all); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkReplace(b *testing.B) {
 	for _, n := range []int{0, 1000, 60_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -2,6 +2,7 @@ package nft_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -105,7 +106,8 @@ func sameInOwnersTable(t *testing.T, n *namespace, held []firewall.Entry) {
 	want := make(map[string]bool)
 	for _, e := range held {
 		if e.Kind == firewall.Hole {
-			want[nft.FlowKey(e)] = true
+			set, key, end := nft.AcceptFlow(e)
+			want[fmt.Sprintf("%s %x-%x", set, key, end)] = true
 		}
 	}
 	q, err := nftables.New(nftables.WithNetNSFd(n.fd))
@@ -114,14 +116,15 @@ func sameInOwnersTable(t *testing.T, n *namespace, held []firewall.Entry) {
 	}
 	table := &nftables.Table{Name: "fw4", Family: nftables.TableFamilyINet}
 	got := 0
-	for _, name := range []string{"portcullis_flows", "portcullis_flows_from"} {
+	for _, name := range nft.AcceptFlows() {
 		elements, err := q.GetSetElements(&nftables.Set{Table: table, Name: name})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, el := range elements {
-			if got++; !want[string(el.Key)] {
-				t.Errorf("the owner's table lets %x pass, which is not mapped", el.Key)
+			flow := fmt.Sprintf("%s %x-%x", name, el.Key, el.KeyEnd)
+			if got++; !want[flow] {
+				t.Errorf("the owner's table lets %s pass, which is not mapped", flow)
 			}
 		}
 	}

@@ -27,6 +27,12 @@ import (
 // translated. Both are done by listing the kernel's flows once for all changes
 // that are waiting, in a goroutine of its own: the table may be large.
 //
+// A mapping whose restrictions change is no exception. The flows of those whom
+// it no longer admits end, because a restriction blocks the traffic of others
+// (RFC 6887 section 13.3), not just their first packets; a UDP flow would
+// otherwise live on for as long as its peer keeps sending. The flows of those
+// whom it still admits go on, and so does what the host itself began.
+//
 // Conntrack picks up a connection in the middle. A mapped host that just keeps
 // sending, a camera, would thereby carry the connection on as one of its own,
 // through the owner's masquerade and under the same port where the external port
@@ -74,7 +80,14 @@ type endedFlow struct {
 // ending is a mapping whose flows end whatever the table says.
 type ending struct {
 	internal netip.AddrPort
-	remote   netip.Addr
+	remotes  []portmap.Remote
+}
+
+// admits says whether the mapping was for a packet from src.
+func (e ending) admits(src netip.AddrPort) bool {
+	return len(e.remotes) == 0 || slices.ContainsFunc(e.remotes, func(r portmap.Remote) bool {
+		return r.Prefix.Contains(src.Addr()) && (r.Port == 0 || r.Port == src.Port())
+	})
 }
 
 func newFlowJob() flowJob {
@@ -116,7 +129,7 @@ func (k *flowKeeper) changed(c *firewall.Change) {
 	for _, e := range c.New {
 		// A TCP connection that was refused before is gone from conntrack
 		// by itself; only a UDP flow can have lived on beside the mapping.
-		if e.Transport == portmap.UDP || e.Remote.IsValid() {
+		if e.Transport == portmap.UDP || !e.Source.Anyone() {
 			k.waiting.ports[firewallPort{e.Transport, e.External}] = true
 		}
 	}
@@ -258,12 +271,8 @@ func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
 func (j *flowJob) endAll(ms []portmap.Mapping) {
 	for i := range ms {
 		m := &ms[i]
-		e := ending{internal: m.Internal}
-		if len(m.Remotes) == 1 && m.Remotes[0].Prefix.IsSingleIP() {
-			e.remote = m.Remotes[0].Prefix.Addr()
-		}
 		p := firewallPort{m.Transport, m.External.Port()}
-		j.force[p] = append(j.force[p], e)
+		j.force[p] = append(j.force[p], ending{m.Internal, m.Remotes})
 	}
 }
 
@@ -411,7 +420,7 @@ func (k *flowKeeper) judge(job flowJob) judgement {
 	return func(f flow) bool {
 		port := firewallPort{f.transport, f.dst.Port()}
 		for _, e := range job.force[port] {
-			if f.answersFrom == e.internal && (!e.remote.IsValid() || e.remote == f.src.Addr()) && f.dst != f.answersFrom {
+			if f.answersFrom == e.internal && e.admits(f.src) && f.dst != f.answersFrom {
 				return true
 			}
 		}
@@ -434,7 +443,7 @@ func (k *flowKeeper) judge(job flowJob) judgement {
 // somebody else, to somewhere no mapping ever led, are left alone. The lock is
 // held.
 func (b *Backend) misled(f flow, ledThere bool) bool {
-	m, governed := b.state.Governing(f.transport, f.dst.Port(), f.src.Addr())
+	m, governed := b.state.Governing(f.transport, f.dst.Port(), f.src)
 	if !governed {
 		return ledThere
 	}
@@ -442,14 +451,13 @@ func (b *Backend) misled(f flow, ledThere bool) bool {
 		return false
 	}
 	untranslated := f.answersFrom == f.dst
-	anyone, _ := b.state.Hole(f.transport, f.dst.Port(), netip.Addr{})
-	return ledThere || untranslated || f.answersFrom == anyone.Internal
+	return ledThere || untranslated || b.state.Leads(f.transport, f.dst.Port(), f.answersFrom)
 }
 
 // ours says whether a flow was translated by our rules: inbound by a mapping, or
 // outbound keeping a port. The lock is held.
 func (b *Backend) ours(f flow) bool {
-	if m, ok := b.state.Governing(f.transport, f.dst.Port(), f.src.Addr()); ok && m.Internal == f.answersFrom {
+	if m, ok := b.state.Governing(f.transport, f.dst.Port(), f.src); ok && m.Internal == f.answersFrom {
 		return true
 	}
 	kept, ok := b.state.KeptPort(f.transport, f.src)

@@ -2,9 +2,8 @@ package nft
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 
@@ -12,22 +11,24 @@ import (
 	"portcullis/portmap"
 )
 
-// Traffic is counted by the elements of mapped_flows and mapped_flows_from, in
-// the forward hook and behind the owner's filter: all packets that passed, both
-// directions, hairpin included. The maps of the NAT chains would not do: they see
+// Traffic is counted by the elements of the sets of flows, in the forward hook
+// and behind the owner's filter: all packets that passed, both directions,
+// hairpin included. A mapping has an element for each of its holes, and what it
+// counted is their sum. The maps of the NAT chains would not do: they see
 // only the first packet of a flow. What a flowtable carries past the forward
 // hook is not seen.
 
 // tally is what is known of a mapping's traffic beside the kernel's counter,
-// which starts again whenever the element is written anew.
+// which starts again whenever its elements are written anew. That happens to all
+// of them at once (firewall.Change.Renewed).
 type tally struct {
-	base  firewall.Counter // before the element was last written
-	seen  firewall.Counter // the element's own count when it was last read
-	since uint64           // Backend.writes when the element was last written
+	base  firewall.Counter // before the elements were last written
+	seen  firewall.Counter // the elements' own count when they were last read
+	since uint64           // Backend.writes when the elements were last written
 }
 
-// restarted gives the tally after the element was lost: what was last seen of it
-// is kept.
+// restarted gives the tally after the elements were lost: what was last seen of
+// them is kept.
 func (t tally) restarted(writes uint64) tally {
 	return tally{base: t.base.Plus(t.seen), since: writes}
 }
@@ -63,59 +64,47 @@ func (b *Backend) Counters(ctx context.Context) (map[uint64]firewall.Counter, er
 	return all, nil
 }
 
-// counted is one counter read, with the mapping it belongs to.
+// counted is one counter read, with the hole it belongs to.
 type counted struct {
-	transport portmap.Transport
-	external  uint16
-	remote    netip.Addr
-	counter   firewall.Counter
+	hole    firewall.Entry
+	counter firewall.Counter
 }
 
 func readCounters(ctx context.Context, r *reader) ([]counted, error) {
 	var all []counted
-	for _, set := range []string{"mapped_flows", "mapped_flows_from"} {
+	for _, set := range ownFlowNames.list() {
 		elements, err := r.dump(ctx, nftables.TableFamilyINet, Table, set)
 		if err != nil {
 			return nil, err
 		}
-		for _, el := range elements {
-			if c, ok := countedOf(el); ok {
-				all = append(all, c)
-			}
-		}
+		all = appendCounted(all, set, elements)
 	}
 	return all, nil
 }
 
-// countedOf reads the key of a flow element: the remote address, if any, then
-// transport, external port, internal address, internal port.
-func countedOf(el element) (counted, bool) {
-	c := counted{counter: el.counter}
-	key := el.key
-	switch len(key) {
-	case 16:
-	case 20:
-		c.remote = netip.AddrFrom4([4]byte(key))
-		key = key[4:]
-	default:
-		return counted{}, false
+func appendCounted(all []counted, set string, elements []element) []counted {
+	for _, el := range elements {
+		if e, ok := flowIn(set, el); ok {
+			all = append(all, counted{e, el.counter})
+		}
 	}
-	c.transport, c.external = portmap.Transport(key[0]), binary.BigEndian.Uint16(key[4:])
-	return c, true
+	return all
 }
 
-// saw keeps what was read when the kernel had seen so many writes. A counter
-// whose element was written anew meanwhile is passed over: what it had counted
-// is in the base already. The lock is held.
+// saw keeps what was read, at once, when the kernel had seen so many writes. A
+// counter whose element was written anew meanwhile is passed over: what it had
+// counted is in the base already. The lock is held.
 func (b *Backend) saw(read []counted, at uint64) {
+	sums := make(map[uint64]firewall.Counter, len(read))
 	for _, c := range read {
-		m, ok := b.state.Hole(c.transport, c.external, c.remote)
-		if !ok {
-			continue
+		if m, ok := b.state.Hole(c.hole.Transport, c.hole.External, c.hole.Source); ok {
+			sums[m.ID] = sums[m.ID].Plus(c.counter)
 		}
-		if t := b.tallies[m.ID]; t.since <= at && t.seen.Packets < c.counter.Packets {
-			t.seen = c.counter
-			b.tallies[m.ID] = t
+	}
+	for id, sum := range sums {
+		if t := b.tallies[id]; t.since <= at && t.seen.Packets < sum.Packets {
+			t.seen = sum
+			b.tallies[id] = t
 		}
 	}
 }
@@ -131,48 +120,34 @@ func (b *Backend) look(ctx context.Context) {
 	}
 }
 
-// carry reads the counters of entries whose elements are about to be written
+// carry reads the counters of mappings whose elements are about to be written
 // anew. It is no matter if it fails: then what was last seen is carried over.
 // The lock is held.
-func (b *Backend) carry(ctx context.Context, retimed []firewall.Entry) []firewall.Entry {
-	plain, from := b.own.flows, b.own.flowsFrom
+func (b *Backend) carry(ctx context.Context, renewed []portmap.Mapping) {
 	keys := make(map[*nftables.Set][][]byte)
-	var holes []firewall.Entry
-	for _, e := range retimed {
-		if e.Kind != firewall.Hole {
-			continue
+	for _, m := range renewed {
+		for _, e := range b.state.Holes(m.ID) {
+			set := b.own.flows.of(e)
+			keys[set] = append(keys[set], flowElement(e).Key)
 		}
-		set := plain
-		if e.Remote.IsValid() {
-			set = from
-		}
-		keys[set] = append(keys[set], flowKeyOf(e))
-		holes = append(holes, e)
 	}
+	var read []counted
 	for set, wanted := range keys {
-		for len(wanted) > 0 {
-			n := min(len(wanted), elementsPerMessage)
-			elements, err := b.quick.get(ctx, set, wanted[:n])
+		for part := range slices.Chunk(wanted, elementsPerMessage) {
+			elements, err := b.quick.get(ctx, set, part)
 			if err != nil {
 				break
 			}
-			for _, el := range elements {
-				if c, ok := countedOf(el); ok {
-					b.saw([]counted{c}, b.writes)
-				}
-			}
-			wanted = wanted[n:]
+			read = appendCounted(read, set.Name, elements)
 		}
 	}
-	return holes
+	b.saw(read, b.writes)
 }
 
-// rebase notes that the elements of these holes have been written anew. The lock
-// is held.
-func (b *Backend) rebase(holes []firewall.Entry) {
-	for _, e := range holes {
-		if m, ok := b.state.Hole(e.Transport, e.External, e.Remote); ok {
-			b.tallies[m.ID] = b.tallies[m.ID].restarted(b.writes)
-		}
+// rebase notes that the elements of these mappings have been written anew. The
+// lock is held.
+func (b *Backend) rebase(renewed []portmap.Mapping) {
+	for _, m := range renewed {
+		b.tallies[m.ID] = b.tallies[m.ID].restarted(b.writes)
 	}
 }

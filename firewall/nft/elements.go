@@ -47,8 +47,8 @@ const (
 	// elementsPerMessage keeps the element list, whose length is a 16-bit
 	// attribute that wraps in silence, far from wrapping (style: section 3.1).
 	elementsPerMessage = 128
-	// elementSize is the largest element: a key of 20 bytes, a value of 8, a
-	// timeout, and their headers.
+	// elementSize is the largest element: a key of 20 bytes and its end, or of 16
+	// and a value of 8, a timeout, and their headers.
 	elementSize = 96
 )
 
@@ -74,7 +74,7 @@ func (e *elements) add(set *nftables.Set, el nftables.SetElement) {
 
 func (e *elements) remove(set *nftables.Set, el nftables.SetElement) {
 	e.note(set)
-	e.removed[set] = append(e.removed[set], nftables.SetElement{Key: el.Key})
+	e.removed[set] = append(e.removed[set], nftables.SetElement{Key: el.Key, KeyEnd: el.KeyEnd})
 }
 
 func (e *elements) note(set *nftables.Set) {
@@ -133,63 +133,43 @@ type target struct {
 	accept *acceptSets // nil: not there
 }
 
-// each gives the elements of one entry. All of them end at the same moment.
+// each gives the elements of one entry. All of them end at the same moment. The
+// first is in a map of our table, if that is there.
 func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
 	after := timeout(e.Expires)
-	put := func(set *nftables.Set, key, val []byte) {
-		do(set, nftables.SetElement{Key: key, Val: val, Timeout: after})
-	}
 	if e.Kind == firewall.Kept {
 		if t.own != nil {
-			put(t.own.kept, keptKey(e), portValue(e.External))
+			do(t.own.kept, nftables.SetElement{Key: keptKey(e), Val: portValue(e.External), Timeout: after})
 		}
 		return
 	}
-	key, flow := mappedKey(e), flowKeyOf(e)
-	if e.Remote.IsValid() {
-		if t.own != nil {
-			put(t.own.mappedFrom, key, endpointValue(e.Internal))
-			put(t.own.flowsFrom, flow, nil)
-		}
-		if t.accept != nil {
-			put(t.accept.flowsFrom, flow, nil)
-		}
-		return
-	}
+	flow := flowElement(e)
+	flow.Timeout = after
 	if t.own != nil {
-		put(t.own.mapped, key, endpointValue(e.Internal))
-		put(t.own.flows, flow, nil)
+		hole := holeElement(e)
+		hole.Timeout = after
+		do(t.own.mapOf(e.Source), hole)
+		do(t.own.flows.of(e), flow)
 	}
 	if t.accept != nil {
-		put(t.accept.flows, flow, nil)
+		do(t.accept.flows.of(e), flow)
 	}
 }
 
 // Keys and values. Each part of a concatenation starts at a multiple of four
 // bytes; numbers are in network order.
 
-func mappedKey(e firewall.Entry) []byte {
-	return appendPort(appendProto(appendRemote(nil, e.Remote), e.Transport), e.External)
-}
-
-func flowKeyOf(e firewall.Entry) []byte {
-	return append(mappedKey(e), endpointValue(e.Internal)...)
-}
-
 func keptKey(e firewall.Entry) []byte {
-	return appendPort(appendProto(appendRemote(nil, e.Internal.Addr()), e.Transport), e.Internal.Port())
+	return appendPort(appendProto(appendAddr(nil, e.Internal.Addr()), e.Transport), e.Internal.Port())
 }
 
 func endpointValue(ep netip.AddrPort) []byte {
-	return appendPort(appendRemote(nil, ep.Addr()), ep.Port())
+	return appendPort(appendAddr(nil, ep.Addr()), ep.Port())
 }
 
 func portValue(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
 
-func appendRemote(b []byte, a netip.Addr) []byte {
-	if !a.IsValid() {
-		return b
-	}
+func appendAddr(b []byte, a netip.Addr) []byte {
 	v4 := a.As4()
 	return append(b, v4[:]...)
 }

@@ -21,8 +21,15 @@ var errInconsistent = errors.New("the sets of mappings do not agree")
 // other way round, is an error: it does not work, and no Entry can say that.
 func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 	var all []firewall.Entry
-	for _, pair := range [][2]string{{"mapped", "mapped_flows"}, {"mapped_from", "mapped_flows_from"}} {
-		holes, err := b.readHoles(ctx, pair[0], pair[1])
+	for _, row := range []struct {
+		mapped string
+		flows  []string
+	}{
+		{"mapped", []string{ownFlowNames.anyone}},
+		{"mapped_from", []string{ownFlowNames.host}},
+		{"mapped_filtered", []string{ownFlowNames.tcp, ownFlowNames.udp}},
+	} {
+		holes, err := b.readHoles(ctx, row.mapped, row.flows)
 		if err != nil {
 			return nil, err
 		}
@@ -46,41 +53,40 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 	return all, nil
 }
 
-func (b *Backend) readHoles(ctx context.Context, mapped, flows string) ([]firewall.Entry, error) {
+func (b *Backend) readHoles(ctx context.Context, mapped string, flows []string) ([]firewall.Entry, error) {
 	maps, err := b.reader.dumpSettled(ctx, mapped)
 	if err != nil {
 		return nil, err
 	}
-	open, err := b.reader.dumpSettled(ctx, flows)
-	if err != nil {
-		return nil, err
-	}
-	passes := make(map[string]bool, len(open))
-	for _, el := range open {
-		passes[string(el.key)] = true
+	passes := make(map[firewall.Entry]bool, len(maps))
+	for _, set := range flows {
+		open, err := b.reader.dumpSettled(ctx, set)
+		if err != nil {
+			return nil, err
+		}
+		for _, el := range open {
+			e, ok := flowIn(set, el)
+			if !ok {
+				return nil, fmt.Errorf("%w: %s holds %x", errInconsistent, set, el.key)
+			}
+			passes[e] = true
+		}
 	}
 	var all []firewall.Entry
 	for _, el := range maps {
-		e := firewall.Entry{Kind: firewall.Hole, Expires: el.lease()}
-		key := el.key
-		if len(key) == 12 {
-			e.Remote = netip.AddrFrom4([4]byte(key))
-			key = key[4:]
-		}
-		if len(key) != 8 || len(el.val) < 6 {
+		e, ok := holeIn(el)
+		if !ok {
 			return nil, fmt.Errorf("%w: %s holds %x", errInconsistent, mapped, el.key)
 		}
-		e.Transport, e.External = portmap.Transport(key[0]), binary.BigEndian.Uint16(key[4:])
-		e.Internal = netip.AddrPortFrom(netip.AddrFrom4([4]byte(el.val)), binary.BigEndian.Uint16(el.val[4:]))
-		flow := string(flowKeyOf(e))
-		if !passes[flow] {
-			return nil, fmt.Errorf("%w: %s is in %s and not in %s", errInconsistent, e, mapped, flows)
+		if !passes[e] {
+			return nil, fmt.Errorf("%w: %s is in %s and its flows are not let through", errInconsistent, e, mapped)
 		}
-		delete(passes, flow)
+		delete(passes, e)
+		e.Expires = el.lease()
 		all = append(all, e)
 	}
-	for flow := range passes {
-		return nil, fmt.Errorf("%w: %s holds %x, which is not in %s", errInconsistent, flows, flow, mapped)
+	for e := range passes {
+		return nil, fmt.Errorf("%w: the flows of %s are let through, and it is not in %s", errInconsistent, e, mapped)
 	}
 	return all, nil
 }

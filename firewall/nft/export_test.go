@@ -17,14 +17,31 @@ import (
 // Steal queues the removal of all elements of an entry, by another hand.
 func Steal(q *nftables.Conn, e firewall.Entry) {
 	(&target{own: newSkeleton(DefaultSize)}).each(e, func(set *nftables.Set, el nftables.SetElement) {
-		if err := q.SetDeleteElements(set, []nftables.SetElement{{Key: el.Key}}); err != nil {
+		if err := q.SetDeleteElements(set, []nftables.SetElement{{Key: el.Key, KeyEnd: el.KeyEnd}}); err != nil {
 			panic(err)
 		}
 	})
 }
 
-// FlowKey is the key of an entry in the sets of flows.
-func FlowKey(e firewall.Entry) string { return string(flowKeyOf(e)) }
+// AcceptFlows are our sets in the owner's table.
+func AcceptFlows() []string { return acceptFlowNames.list() }
+
+// AcceptFlow is the set of the owner's table that an entry's flows are in, and
+// their key there.
+func AcceptFlow(e firewall.Entry) (set string, key, end []byte) {
+	a := newAcceptSets(firewall.Chain{}, DefaultSize)
+	el := flowElement(e)
+	return a.flows.of(e).Name, el.Key, el.KeyEnd
+}
+
+// Element gives the elements of a hole, each as it is written and as it is read.
+func Element(e firewall.Entry) (hole, flow firewall.Entry, ok bool) {
+	as := func(el nftables.SetElement) element { return element{key: el.Key, keyEnd: el.KeyEnd, val: el.Val} }
+	sk := newSkeleton(DefaultSize)
+	hole, ok1 := holeIn(as(holeElement(e)))
+	flow, ok2 := flowIn(sk.flows.of(e).Name, as(flowElement(e)))
+	return hole, flow, ok1 && ok2
+}
 
 // CommentIn reads a comment from a rule's user data.
 func CommentIn(data []byte) string { return commentIn(data) }
@@ -130,7 +147,10 @@ func ReadForeign(rule, elements []byte) (claims []string) {
 	}
 	for _, m := range members {
 		_ = targetOf(verdictOf(m.val))
-		_, _ = countedOf(m)
+		_, _ = holeIn(m)
+		for _, set := range ownFlowNames.list() {
+			_, _ = flowIn(set, m)
+		}
 	}
 	for _, c := range cond.claims {
 		if c.low <= c.high && c.transports != 0 {

@@ -216,7 +216,11 @@ func (n *namespace) echo(addr string) {
 func (n *namespace) dial(from, to string, patience time.Duration) (net.Conn, error) {
 	var c net.Conn
 	err := n.in(func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
+		local, err := net.ResolveTCPAddr("tcp4", from) // a literal
+		if err != nil {
+			local = &net.TCPAddr{IP: net.ParseIP(from)}
+		}
+		d := net.Dialer{LocalAddr: local, Timeout: patience}
 		c, err = d.DialContext(context.Background(), "tcp4", to)
 		return err
 	})

@@ -2,6 +2,7 @@ package nft_test
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -53,6 +54,9 @@ func TestList(t *testing.T) {
 	err := b.Apply(ctx(t), []portmap.Mapping{
 		h.mapping(1, "udp 5000", aliceAddr+":6000", endless),
 		h.mapping(2, "tcp 8080", bobAddr+":80", endless, onlyFrom(peerX)),
+		h.mapping(3, "udp 5001", aliceAddr+":6001", endless, func(m *portmap.Mapping) {
+			m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")}}
+		}),
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package nft_test
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -99,6 +100,66 @@ func TestRemoteHost(t *testing.T) {
 		send(t, x, wanAddr+":5000", "from x")
 		return arrives(any)
 	})
+}
+
+// B10 and RFC 6887 section 13.3: networks and source ports, in both transports;
+// what a hole admits no longer ends.
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	h := newHomeNet(t)
+	limited, anyone := h.alice.udp(aliceAddr+":6000"), h.alice.udp(aliceAddr+":6001")
+	x, x1 := h.world.udp(peerX+":7000"), h.world.udp(peerX+":7001")
+	y, y1 := h.world.udp(peerY+":7000"), h.world.udp(peerY+":7001")
+	both := func(m *portmap.Mapping) { // both peers from port 7000, and X from any
+		m.Remotes = []portmap.Remote{
+			{Prefix: netip.MustParsePrefix("203.0.113.66/31"), Port: 7000}, {Prefix: netip.MustParsePrefix(peerX + "/32")},
+		}
+	}
+	m := h.open("udp 5000", aliceAddr+":6000", both)
+	for name, c := range map[string]*net.UDPConn{"x": x, "x from another port": x1, "y": y} {
+		send(t, c, wanAddr+":5000", name)
+		send(t, limited, receive(t, limited, name), "answer")
+		receive(t, c, "answer")
+	}
+	send(t, y1, wanAddr+":5000", "y from another port")
+	receiveNothing(t, limited, "B10/another source port")
+	inside := h.bob.udp(bobAddr + ":7000")
+	send(t, inside, wanAddr+":5000", "from bob")
+	receiveNothing(t, limited, "B10/a LAN host")
+
+	h.open("udp 5000", aliceAddr+":6001")
+	h.eventually("who is not admitted reaches the one for anyone", func() bool {
+		send(t, y1, wanAddr+":5000", "y1")
+		return arrives(anyone)
+	})
+	onlyX := m
+	onlyX.Remotes = onlyX.Remotes[1:]
+	h.apply([]portmap.Mapping{onlyX}, nil)
+	h.eventually("who is admitted no longer does as well", func() bool {
+		send(t, y, wanAddr+":5000", "y")
+		return arrives(anyone)
+	})
+	for arrives(limited) { // what came before the flow ended
+	}
+	send(t, x1, wanAddr+":5000", "x1 still")
+	receive(t, limited, "x1 still")
+
+	h.alice.echo(aliceAddr + ":80")
+	h.open("tcp 8080", aliceAddr+":80", func(m *portmap.Mapping) {
+		m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("203.0.113.66/32"), Port: 7002}, {Prefix: netip.MustParsePrefix("203.0.113.0/26")}}
+	})
+	c, err := h.world.dial(peerX+":7002", wanAddr+":8080", reach)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := say(c, "hello", reach); err != nil {
+		t.Error(err)
+	}
+	for _, from := range []string{peerX + ":7003", peerY} {
+		if _, err := h.world.dial(from, wanAddr+":8080", silence); err == nil {
+			t.Errorf("%s connected", from)
+		}
+	}
 }
 
 func TestHairpin(t *testing.T) {

@@ -39,12 +39,12 @@ type skeleton struct {
 	lanPrefixes            *nftables.Set
 	serviceTCP, serviceUDP *nftables.Set
 
-	// Mappings. An open mapping is one element in a map and one in the set
-	// of the flows it lets through: both in the plain pair, or both in the pair
-	// with the remote address in front.
-	mapped, mappedFrom *nftables.Set
-	flows, flowsFrom   *nftables.Set
-	kept               *nftables.Set // internal endpoint -> its external port
+	// Mappings. A hole is one element in a map and one in the set of the flows
+	// it lets through (sources.go).
+	mapped, mappedFrom, mappedFiltered *nftables.Set
+
+	flows flowSets
+	kept  *nftables.Set // internal endpoint -> its external port
 
 	ended *nftables.Set // connections of mappings that ended (conntrack.go)
 
@@ -57,7 +57,13 @@ var (
 	endpointKey = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
 	flowKey     = []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService}
 	hostPort    = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetService}
-	connection  = append(hostPort, hostPort...) // the mapped host's end, then the other
+	// The keys of filtered sources. nft can write five parts and no more, so
+	// that the flows have a set for each transport.
+	filterKey       = []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeInetService}
+	filteredFlowKey = []nftables.SetDatatype{
+		nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService,
+	}
+	connection = append(hostPort, hostPort...) // the mapped host's end, then the other
 )
 
 // newSkeleton describes the table; size bounds each set of mappings.
@@ -75,9 +81,11 @@ func newSkeleton(size uint32) *skeleton {
 
 	s.mapped = s.leases("mapped", size, portKey, hostPort)
 	s.mappedFrom = s.leases("mapped_from", size, fromKey(portKey), hostPort)
-	s.flows = s.leases("mapped_flows", size, flowKey, nil)
-	s.flowsFrom = s.leases("mapped_flows_from", size, fromKey(flowKey), nil)
-	s.flows.Counter, s.flowsFrom.Counter = true, true
+	s.mappedFiltered = s.ranges("mapped_filtered", size, filterKey, hostPort)
+	s.flows = s.flowSets(ownFlowNames, size)
+	for _, set := range s.flows.all() {
+		set.Counter = true
+	}
 	s.kept = s.leases("kept_ports", size, endpointKey, nil)
 	s.kept.IsMap, s.kept.DataType = true, nftables.TypeInetService
 	s.ended = s.leases("ended_flows", size, connection, nil)
@@ -117,9 +125,17 @@ func (s *skeleton) leases(name string, size uint32, key, data []nftables.SetData
 	return set
 }
 
+// ranges is a set or map of leases whose keys are ranges in each of their parts.
+func (s *skeleton) ranges(name string, size uint32, key, data []nftables.SetDatatype) *nftables.Set {
+	set := s.leases(name, min(size, filteredSize), key, data)
+	set.Interval = true
+	return set
+}
+
 // sets gives every set, in the order in which they are listed.
 func (s *skeleton) sets() []*nftables.Set {
-	return append(s.factSets(), s.mapped, s.mappedFrom, s.flows, s.flowsFrom, s.kept, s.ended)
+	all := append(s.factSets(), s.mapped, s.mappedFrom, s.mappedFiltered)
+	return append(append(all, s.flows.all()...), s.kept, s.ended)
 }
 
 // factSets gives the sets that describe the gateway.
@@ -207,6 +223,13 @@ func (s *skeleton) dnatRules(b *chainBuilder) {
 		ipv4(s.table),
 		match{addr(offSaddr, r0), meta(expr.MetaKeyL4PROTO, r1), port(offDport, r2), lookup(s.mappedFrom, reg1, reg1)},
 		translate)
+	b.rule(to, "then those for a network or a source port",
+		b.tcpOrUDP(), ipv4(s.table),
+		match{
+			addr(offSaddr, r0), meta(expr.MetaKeyL4PROTO, r1), port(offSport, r2), port(offDport, r3),
+			lookup(s.mappedFiltered, reg1, reg1),
+		},
+		translate)
 	b.rule(to, "mappings for anyone",
 		match{meta(expr.MetaKeyL4PROTO, r0), port(offDport, r1), lookup(s.mapped, reg1, reg1)},
 		translate)
@@ -233,12 +256,16 @@ func (s *skeleton) snatRules(b *chainBuilder) {
 		match{addr(offSaddr, reg1), in(s.lanPrefixes, reg1)})
 	masquerade := match{&expr.Masq{}}
 	b.rule(out, "hairpin: the answer must come back through us",
-		hairpin, b.tcpOrUDP(), original(s.flows), masquerade)
+		hairpin, b.tcpOrUDP(), original(s.flows.anyone), masquerade)
 	b.rule(out, "hairpin to a mapping for one host",
-		hairpin, b.tcpOrUDP(), originalFrom(s.flowsFrom), masquerade)
+		hairpin, b.tcpOrUDP(), originalFrom(s.flows.host), masquerade)
+	b.rule(out, "hairpin to a mapping for a network or a source port",
+		hairpin, l4proto(unix.IPPROTO_TCP), originalFiltered(s.flows.tcp), masquerade)
+	b.rule(out, "the same",
+		hairpin, l4proto(unix.IPPROTO_UDP), originalFiltered(s.flows.udp), masquerade)
 }
 
-// The four forms in which a packet is found to belong to a mapping. A flow is
+// The forms in which a packet is found to belong to a mapping. A flow is
 // known by the external port it first went to and the internal endpoint it was
 // translated to, so nothing that anybody else translated passes for ours.
 
@@ -267,14 +294,38 @@ func replyTo(flows *nftables.Set) match {
 	}
 }
 
+// originalFiltered and replyFiltered have the remote host and its port in front,
+// and a set that is for one transport.
+func originalFiltered(flows *nftables.Set) match {
+	return match{
+		addr(offSaddr, r0), port(offSport, r1), originalPort(r2), addr(offDaddr, r3), port(offDport, r4),
+		in(flows, reg1),
+	}
+}
+
+func replyFiltered(flows *nftables.Set) match {
+	return match{
+		addr(offDaddr, r0), port(offDport, r1), originalPort(r2), addr(offSaddr, r3), port(offSport, r4),
+		in(flows, reg1),
+	}
+}
+
 // allowMapped fills a chain that accepts the packets of mapped flows, both
 // directions; it is used in our table and in that of the accept chain.
-func (b *chainBuilder) allowMapped(c *nftables.Chain, flows, flowsFrom *nftables.Set) {
+func (b *chainBuilder) allowMapped(c *nftables.Chain, flows flowSets) {
 	v4 := ipv4(b.table)
-	b.rule(c, "to a mapped host", ctDirection(0), b.tcpOrUDP(), v4, original(flows), accept())
-	b.rule(c, "its answers", ctDirection(1), b.tcpOrUDP(), v4, reply(flows), accept())
-	b.rule(c, "from the one remote host a mapping is for", ctDirection(0), b.tcpOrUDP(), v4, originalFrom(flowsFrom), accept())
-	b.rule(c, "answers to it", ctDirection(1), b.tcpOrUDP(), v4, replyTo(flowsFrom), accept())
+	b.rule(c, "to a mapped host", ctDirection(0), b.tcpOrUDP(), v4, original(flows.anyone), accept())
+	b.rule(c, "its answers", ctDirection(1), b.tcpOrUDP(), v4, reply(flows.anyone), accept())
+	b.rule(c, "from the one remote host a mapping is for", ctDirection(0), b.tcpOrUDP(), v4, originalFrom(flows.host), accept())
+	b.rule(c, "answers to it", ctDirection(1), b.tcpOrUDP(), v4, replyTo(flows.host), accept())
+	for _, f := range []struct {
+		proto byte
+		set   *nftables.Set
+	}{{unix.IPPROTO_TCP, flows.tcp}, {unix.IPPROTO_UDP, flows.udp}} {
+		b.rule(c, "from a network or a source port a mapping is for",
+			ctDirection(0), v4, l4proto(f.proto), originalFiltered(f.set), accept())
+		b.rule(c, "answers there", ctDirection(1), v4, l4proto(f.proto), replyFiltered(f.set), accept())
+	}
 }
 
 // forwardRules counts what passes, and ends what conntrack.go has ended. It lets
@@ -287,7 +338,7 @@ func (s *skeleton) forwardRules(b *chainBuilder) {
 		match{addr(offSaddr, r0), port(offSport, r1), addr(offDaddr, r2), port(offDport, r3), in(s.ended, reg1)},
 		match{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	b.rule(fwd, "only what was translated can be ours", ctStatusDNAT(), jump(allow))
-	b.allowMapped(allow, s.flows, s.flowsFrom)
+	b.allowMapped(allow, s.flows)
 }
 
 // guardRules keeps everybody but the LAN away from our sockets, and does it with
