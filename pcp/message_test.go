@@ -166,6 +166,8 @@ func TestPCP(t *testing.T) {
 		"I7/filter, length 129":               refused(6, edits{options: "03000014 00810000 00000000 00000000 0000ffff c6336409"}),
 		"I7/filter of IPv6":                   refused(6, edits{options: "03000014 00800000 20010db8 00000000 00000000 00000001"}),
 		"I7/filter of IPv6, length 0":         plain("03000014 00000000 20010db8 00000000 00000000 00000001"),
+		"eight filters":                       plain(filters(8)),
+		"filters of networks and ports":       plain("03000014 00780035 00000000 00000000 0000ffff c6336400 03000014 00600035 00000000 00000000 0000ffff 00000000"),
 		"P54/nine filters":                    refused(13, edits{options: filters(9)}),
 		"P54/I6/forty-three filters":          refused(13, edits{options: filters(43)}),
 		"P55/nine filters, then none":         plain(filters(9) + noFilters),
