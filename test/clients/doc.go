@@ -7,6 +7,8 @@
 // languages: then each is driven by itself. Settings of the daemon, or of the
 // client, take the others away.
 //
-// Not here: Tailscale 1.104.5, whose module needs Go 1.27.3 (1.102.2 is here); and
-// clients that Debian, Go's modules and npm do not have.
+// Tailscale's library is here twice, each version in a program of its own; the
+// newer one is built with the Go that it asks for, which the go command fetches.
+//
+// Not here: clients that Debian, Go's modules and npm do not have.
 package clients

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -19,10 +18,6 @@ import (
 	gonat "github.com/libp2p/go-nat"
 	stnat "github.com/syncthing/syncthing/lib/nat"
 	stupnp "github.com/syncthing/syncthing/lib/upnp"
-	"tailscale.com/net/netmon"
-	"tailscale.com/net/portmapper"
-	"tailscale.com/net/portmapper/portmappertype"
-	"tailscale.com/util/eventbus"
 
 	"portcullis/lab"
 )
@@ -43,10 +38,6 @@ var libraries = map[string]struct {
 	"syncthing lib/upnp": {upnp, 1, syncthing},
 	"jackpal/go-nat-pmp": {natpmp, 2, jackpal},
 	// It prefers NAT-PMP where it hears all three.
-	"tailscale net/portmapper":          {natpmp, 1, tailscale(upnp, natpmp, pcp)},
-	"tailscale net/portmapper, PCP":     {pcp, 1, tailscale(pcp)},
-	"tailscale net/portmapper, NAT-PMP": {natpmp, 1, tailscale(natpmp)},
-	"tailscale net/portmapper, UPnP":    {upnp, 1, tailscale(upnp)},
 }
 
 func TestLibraries(t *testing.T) {
@@ -226,47 +217,4 @@ func jackpal(_ context.Context, _ string, wait func()) error {
 		}
 	}
 	return nil
-}
-
-// tailscale maps with only these languages switched on. It takes a new nonce for
-// each PCP packet, so that it can neither renew nor unmap where nonces are strict.
-// Version 1.104.5 keeps its nonce, suggests port 0 when it unmaps, and ignores a
-// reply with another nonce; it needs Go 1.27.3, so it is not built here.
-func tailscale(languages ...string) func(context.Context, string, func()) error {
-	off := func(language string) func() bool {
-		return func() bool { return !slices.Contains(languages, language) }
-	}
-	want := portmappertype.ProbeResult{PCP: !off(pcp)(), PMP: !off(natpmp)(), UPnP: !off(upnp)()}
-	knobs := portmapper.DebugKnobs{DisablePCPFunc: off(pcp), DisablePMPFunc: off(natpmp), DisableUPnPFunc: off(upnp)}
-	return func(ctx context.Context, _ string, wait func()) error {
-		bus := eventbus.New()
-		defer bus.Close()
-		monitor, err := netmon.New(bus, func(string, ...any) {})
-		if err != nil {
-			return err
-		}
-		defer monitor.Close()
-		c := portmapper.NewClient(portmapper.Config{EventBus: bus, NetMon: monitor, DebugKnobs: &knobs, Logf: func(format string, args ...any) {
-			fmt.Fprintf(os.Stderr, format+"\n", args...)
-		}})
-		c.SetLocalPort(41641)
-		result, err := c.Probe(ctx)
-		if err != nil || result != want {
-			return fmt.Errorf("probe: %+v, want %+v, %w", result, want, err)
-		}
-		for {
-			external, ok := c.GetCachedMappingOrStartCreatingOne()
-			if ok {
-				fmt.Println("external", external.Addr())
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(50 * time.Millisecond): // the library has no event for it but its bus
-			}
-		}
-		wait()
-		return c.Close() // unmaps
-	}
 }

@@ -1,0 +1,58 @@
+package clients
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/lab"
+)
+
+// tailscales are the versions of Tailscale's net/portmapper, and how the program
+// in the directory tailscale is built with each. Version 1.102.2 takes a new
+// nonce for each PCP packet, so that it can neither renew nor unmap where nonces
+// are strict; 1.104.5 keeps its nonce, and ignores a reply with another one.
+var tailscales = map[string]struct {
+	modfile, toolchain string
+	keepsNonce         bool
+}{
+	"1.102.2": {"go.mod", "local", false},
+	"1.104.5": {"next.mod", "go1.27.3", true},
+}
+
+func TestTailscale(t *testing.T) {
+	dir := t.TempDir()
+	for version, how := range tailscales {
+		program := filepath.Join(dir, version)
+		build := exec.Command("go", "build", "-modfile="+how.modfile, "-o", program, ".")
+		build.Dir = "tailscale"
+		build.Env = append(os.Environ(), "GOTOOLCHAIN="+how.toolchain, "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build for %s: %v\n%s", version, err, out)
+		}
+		for _, x := range []struct{ name, languages, more, via string }{
+			{"", "upnp natpmp pcp", "", natpmp},
+			{", PCP", "pcp", "", pcp},
+			{", NAT-PMP", "natpmp", "", natpmp},
+			{", UPnP", "upnp", "", upnp},
+			{", PCP, strict nonces", "pcp", strict, pcp},
+		} {
+			if x.more != "" && !how.keepsNonce {
+				continue
+			}
+			name := "tailscale " + version + x.name
+			t.Run(name, func(t *testing.T) {
+				r := startSpeaking(t, name, "", x.more)
+				c := r.spawn(exec.Command(program, strings.Fields(x.languages)...))
+				m := r.maps(1, 30*time.Second, x.via)[0]
+				c.learns(lab.GatewayWAN)
+				r.arrives(m, false)
+				c.finish()
+				r.gone(m)
+			})
+		}
+	}
+}
