@@ -27,6 +27,11 @@ func TestRefusesToStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { taken.Close() })
+	server, err := n.Gateway.ListenPacket(hostPort(lab.GatewayLAN, 5351))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
 	replace := func(old, new string) string { return strings.Replace(lab.Settings, old, new, 1) }
 	for _, c := range []struct {
 		name, config string
@@ -34,6 +39,7 @@ func TestRefusesToStart(t *testing.T) {
 	}{
 		{"A9/LAN is WAN", replace(`"wan0"`, `"br-lan"`), []string{"br-lan"}},
 		{"taken port", lab.Settings + "[upnp]\nhttp_port = 5001\n", []string{"5001", "taken", "upnp.http_port"}},
+		{"another server of NAT-PMP", lab.Settings, []string{"5351", "another program", "pcp.natpmp"}},
 		{"no LAN", replace(`"br-lan"`, `"br-nope"`), []string{"br-nope"}},
 		{"C13/unknown key", lab.Settings + "[policy]\ndefualt = \"allow\"\n", []string{"defualt", ":"}},
 		{"C13/bad CIDR", lab.Settings + "[[rule]]\nname=\"x\"\naction=\"deny\"\nclients=[\"192.168.1.0/33\"]\n", []string{"192.168.1.0/33"}},
