@@ -121,9 +121,10 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// newLimits gives nil where the owner wants none.
 func newLimits(perSecond int) *datagram.Limits {
 	if perSecond == 0 {
-		perSecond = totalRate
+		return nil
 	}
 	return datagram.NewLimits(float64(perSecond), perSecond, totalRate, maxHosts)
 }
@@ -167,8 +168,8 @@ type owner struct {
 	view      datagram.View
 	handler   handler
 	announcer announcer
-	waiting   []waiting // by the time they are due
-	limits    *datagram.Limits
+	waiting   []waiting        // by the time they are due
+	limits    *datagram.Limits // nil: none
 	logBudget *rate.Limiter
 	panics    int
 }
@@ -232,7 +233,7 @@ func (o *owner) receive(ctx context.Context, now time.Time, p datagram.Packet, b
 		o.ignore(now, p, reason)
 		return
 	}
-	if !o.limits.Allow(now, p.Source.Addr(), 1) {
+	if o.limits != nil && !o.limits.Allow(now, p.Source.Addr(), 1) {
 		o.ignore(now, p, "too many requests")
 		return
 	}

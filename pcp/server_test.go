@@ -175,6 +175,15 @@ func TestUnknownHost(t *testing.T) {
 // allowance only.
 func TestRate(t *testing.T) {
 	t.Parallel()
+	inBubble(t, nil, func(r *rig) { // 0: no limit
+		r.take()
+		for range 10_000 {
+			r.give(hostA, octets("0000"))
+		}
+		if got := len(r.replies()); got != 10_000 {
+			t.Errorf("%d answers without a limit", got)
+		}
+	})
 	inBubble(t, func(o *options) { o.server.RequestsPerSecond = 50 }, func(r *rig) {
 		r.take()
 		for range 1000 {

@@ -39,11 +39,12 @@ type gate struct {
 	pid     int // of the daemon
 	control string
 	hosts   []*thread
-	soap    []*soapClient // of each host, to be used on its thread
-	wan     []*thread     // on the Internet: one
-	ports   []uint16      // what is mapped, in this order
-	held    int           // how many of them are
-	filled  time.Duration // that it took
+	soap    []*soapClient   // of each host, to be used on its thread
+	natpmp  []*natpmpClient // the same
+	wan     []*thread       // on the Internet: one
+	ports   []uint16        // what is mapped, in this order
+	held    int             // how many of them are
+	filled  time.Duration   // that it took
 	kernel  func() (int, error)
 	listed  func(context.Context) (int, error) // nil: there is no list but UPnP's
 	stop    func() error
@@ -142,6 +143,16 @@ func (g *gate) enter(ctx context.Context) error {
 			return err
 		}
 		g.soap = append(g.soap, c)
+		err = <-t.start(func() error {
+			c, err := newNATPMPClient()
+			if err == nil {
+				g.natpmp = append(g.natpmp, c)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	t, err := newThread(g.Internet)
 	if err != nil {
@@ -157,6 +168,9 @@ func (g *gate) close() error {
 		t.close()
 	}
 	err := g.stop()
+	for _, c := range g.natpmp {
+		err = errors.Join(err, c.close())
+	}
 	g.Close()
 	return err
 }

@@ -26,6 +26,9 @@ const (
 	measureAdd      = "AddPortMapping, new"
 	measureRenew    = "AddPortMapping, renewal"
 	measureRemove   = "DeletePortMapping"
+	measurePMPAdd   = "NAT-PMP, new"
+	measurePMPEnd   = "NAT-PMP, deletion"
+	measurePMPRenew = "NAT-PMP, renewal"
 	measureSpecific = "GetSpecificPortMappingEntry, last"
 	measureGeneric  = "GetGenericPortMappingEntry, last"
 	measureFirst    = "WAN connections through the first"
@@ -84,9 +87,11 @@ func (g *gate) fillTo(ctx context.Context, p plan, wanted int, tell func(Row)) e
 func (g *gate) side(ctx context.Context, p plan, level int) side {
 	d := side{gate: g.name, level: level, present: g.held}
 	for _, workers := range []int{1, clients} {
-		d.tasks = append(d.tasks, task{[]string{measureAdd, measureRemove}, workers, func() ([]sample, error) {
-			return g.addAndRemove(ctx, p, workers)
-		}})
+		for _, l := range g.languages() {
+			d.tasks = append(d.tasks, task{[]string{l.added, l.removed}, workers, func() ([]sample, error) {
+				return g.addAndRemove(ctx, p, workers, l)
+			}})
+		}
 	}
 	c, all, n := g.soap[0], g.ports, g.held
 	ask := func(name string, request func(turn int) error) {
@@ -96,6 +101,7 @@ func (g *gate) side(ctx context.Context, p plan, level int) side {
 	}
 	// Seven is coprime to all levels, so every mapping has its turn.
 	ask(measureRenew, func(turn int) error { return c.add(all[turn*7%n]) })
+	ask(measurePMPRenew, func(turn int) error { return g.natpmp[0].add(all[turn*7%n]) })
 	ask(measureSpecific, func(int) error { return c.specific(all[n-1]) })
 	ask(measureGeneric, func(int) error { return c.generic(n - 1) })
 	if g.anyRenews {
@@ -109,12 +115,33 @@ func (g *gate) side(ctx context.Context, p plan, level int) side {
 	return d
 }
 
+// language is how a host maps and unmaps a port, and what that is called.
+type language struct {
+	added, removed string
+	add, remove    func(host int, port uint16) error
+}
+
+func (g *gate) languages() []language {
+	return []language{
+		{
+			measureAdd, measureRemove,
+			func(w int, port uint16) error { return g.soap[w].add(port) },
+			func(w int, port uint16) error { return g.soap[w].remove(port) },
+		},
+		{
+			measurePMPAdd, measurePMPEnd,
+			func(w int, port uint16) error { return g.natpmp[w].add(port) },
+			func(w int, port uint16) error { return g.natpmp[w].remove(port) },
+		},
+	}
+}
+
 // addAndRemove adds batches on top of what is there and removes them again, until
 // the time is up.
-func (g *gate) addAndRemove(ctx context.Context, p plan, workers int) ([]sample, error) {
+func (g *gate) addAndRemove(ctx context.Context, p plan, workers int, l language) ([]sample, error) {
 	var added, removed sample
 	for added.Elapsed < p.slice {
-		a, r, err := g.batch(ctx, p.batch, p.slice-added.Elapsed, workers)
+		a, r, err := g.batch(ctx, p.batch, p.slice-added.Elapsed, workers, l)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +151,7 @@ func (g *gate) addAndRemove(ctx context.Context, p plan, workers int) ([]sample,
 }
 
 // batch adds mappings for as long as slice, and removes them.
-func (g *gate) batch(ctx context.Context, size int, slice time.Duration, workers int) (added, removed sample, err error) {
+func (g *gate) batch(ctx context.Context, size int, slice time.Duration, workers int, l language) (added, removed sample, err error) {
 	var next atomic.Int64
 	spare, mine := g.ports[g.held:], make([][]uint16, workers)
 	added, err = g.measure(ctx, g.hosts[:workers], slice, func(w, _ int) error {
@@ -133,19 +160,19 @@ func (g *gate) batch(ctx context.Context, size int, slice time.Duration, workers
 			return errEnough
 		}
 		mine[w] = append(mine[w], spare[i])
-		return g.soap[w].add(spare[i])
+		return l.add(w, spare[i])
 	})
 	if err != nil {
-		return added, removed, fmt.Errorf("%s: %w", measureAdd, err)
+		return added, removed, fmt.Errorf("%s: %w", l.added, err)
 	}
 	removed, err = g.measure(ctx, g.hosts[:workers], time.Hour, func(w, turn int) error {
 		if turn == len(mine[w]) {
 			return errEnough
 		}
-		return g.soap[w].remove(mine[w][turn])
+		return l.remove(w, mine[w][turn])
 	})
 	if err != nil {
-		return added, removed, fmt.Errorf("%s: %w", measureRemove, err)
+		return added, removed, fmt.Errorf("%s: %w", l.removed, err)
 	}
 	return added, removed, nil
 }
