@@ -69,13 +69,19 @@ func TestLiveFlowEnds(t *testing.T) {
 	}
 }
 
-// openFlow maps a TCP port, opens a connection from the Internet through it, and
-// gives a function that says whether bytes still pass.
+// openFlow maps a TCP port and opens a flow through it.
 func openFlow(t *testing.T, r *rig, host string, c *lab.ControlPoint, port uint16) func() bool {
 	t.Helper()
 	if err := c.Add(t.Context(), tcp(port, port, "")); err != nil {
 		t.Fatal(err)
 	}
+	return r.flow(t, host, port)
+}
+
+// flow opens a connection from the Internet through a mapped TCP port, and gives
+// a function that says whether bytes still pass.
+func (r *rig) flow(t *testing.T, host string, port uint16) func() bool {
+	t.Helper()
 	l, err := r.Host(host).Listen(hostPort(r.Host(host).Addr, port))
 	if err != nil {
 		t.Fatal(err)

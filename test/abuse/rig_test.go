@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -181,7 +182,23 @@ func (r *rig) world(t *testing.T) world { return world{r.ruleset(t), r.list(t)} 
 // unchanged fails the test when the world is not what it was (NOMUT).
 func (r *rig) unchanged(t *testing.T, before world) {
 	t.Helper()
+	before.compare(t, r.world(t))
+}
+
+// timeout is how long an element of the ruleset lives.
+var timeout = regexp.MustCompile(` timeout [0-9dhms]+`)
+
+// renewed fails the test when more has changed than how long things last.
+func (r *rig) renewed(t *testing.T, before world) {
+	t.Helper()
 	after := r.world(t)
+	before.ruleset = timeout.ReplaceAllString(before.ruleset, "")
+	after.ruleset = timeout.ReplaceAllString(after.ruleset, "")
+	before.compare(t, after)
+}
+
+func (before world) compare(t *testing.T, after world) {
+	t.Helper()
 	opts := cmp.Options{cmp.AllowUnexported(world{}), cmpopts.IgnoreFields(control.Mapping{}, "ExpiresIn", "Packets", "Bytes")}
 	if diff := cmp.Diff(before, after, opts); diff != "" {
 		t.Errorf("NOMUT: something changed (-before +after):\n%s", diff)

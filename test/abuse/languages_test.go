@@ -1,0 +1,382 @@
+package abuse
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"portcullis/lab"
+)
+
+// languages are the ways to ask for UDP port p of a host, the same inside and
+// outside; none accepts another.
+var languages = []struct {
+	name      string
+	ask       func(t *testing.T, r *rig, host string, p uint16) string // "" or what went wrong
+	deleteAll func(t *testing.T, r *rig, host string)
+	delete    func(t *testing.T, r *rig, host string, p uint16)
+}{
+	{
+		"UPnP",
+		func(t *testing.T, r *rig, host string, p uint16) string {
+			if err := r.v2(t, host).Add(t.Context(), udp(p, p)); err != nil {
+				return err.Error()
+			}
+			return ""
+		},
+		func(t *testing.T, r *rig, host string) {
+			c := r.v2(t, host)
+			for _, protocol := range []string{"UDP", "TCP"} {
+				_, err := c.Call(t.Context(), "DeletePortMappingRange", "NewStartPort", "1", "NewEndPort", "65535",
+					"NewProtocol", protocol, "NewManage", "1")
+				if n := code(err); n != 0 && n != 730 {
+					t.Errorf("UPnP deletes all: %v", err)
+				}
+			}
+		},
+		func(t *testing.T, r *rig, host string, p uint16) {
+			if err := r.v1(t, host).Delete(t.Context(), p, "UDP"); err != nil {
+				t.Error(err)
+			}
+		},
+	},
+	{
+		"NAT-PMP",
+		func(t *testing.T, r *rig, host string, p uint16) string {
+			result, port := r.talker(t, host).mapping(t, 1, p, p, 3600)
+			if result != 0 || port != p {
+				return fmt.Sprintf("result %d, port %d", result, port)
+			}
+			return ""
+		},
+		func(t *testing.T, r *rig, host string) {
+			for op := byte(1); op <= 2; op++ {
+				if result, _ := r.talker(t, host).mapping(t, op, 0, 0, 0); result != 0 {
+					t.Errorf("NAT-PMP deletes all: %d", result)
+				}
+			}
+		},
+		func(t *testing.T, r *rig, host string, p uint16) {
+			if result, _ := r.talker(t, host).mapping(t, 1, p, 0, 0); result != 0 {
+				t.Errorf("NAT-PMP deletes: %d", result)
+			}
+		},
+	},
+	{
+		"PCP",
+		func(t *testing.T, r *rig, host string, p uint16) string {
+			m := r.talker(t, host).mapPCP(t, pcpMap{internal: p, suggested: p, options: preferFailure})
+			if m.code != 0 || m.external.Port() != p {
+				return fmt.Sprintf("%+v", m)
+			}
+			return ""
+		},
+		func(t *testing.T, r *rig, host string) {
+			c := r.talker(t, host)
+			for _, protocol := range []byte{0, 6, 17} {
+				request := pcpMap{client: c.host.Addr, delete: true}.octets(t)
+				request[36], request[40], request[41] = protocol, 0, 0
+				if reply := c.ask(t, request); reply[3] != 0 {
+					t.Errorf("PCP deletes all: % x", reply)
+				}
+			}
+		},
+		func(t *testing.T, r *rig, host string, p uint16) {
+			if m := r.talker(t, host).mapPCP(t, pcpMap{internal: p, delete: true}); m.code != 0 {
+				t.Errorf("PCP deletes: %+v", m)
+			}
+		},
+	},
+}
+
+// TestHeldInAnotherLanguage: digest 6A, C44. A port that one host has in one language is a
+// conflict for another host in every language.
+func TestHeldInAnotherLanguage(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	b := r.talker(t, "b")
+	b1, b2 := r.v1(t, "b"), r.v2(t, "b")
+	for i, holder := range languages {
+		port := uint16(6000 + i)
+		if wrong := holder.ask(t, r, "a", port); wrong != "" {
+			t.Fatalf("%s: %s", holder.name, wrong)
+		}
+		t.Run(holder.name+"/exactly", func(t *testing.T) {
+			r.refused(t, b1, udp(port, 9000), 718)
+			before := r.world(t)
+			if n := code(b2.Add(t.Context(), udp(port, 9000))); n != 718 && n != 729 {
+				t.Errorf("UPnP, version 2: %d", n)
+			}
+			if m := b.mapPCP(t, pcpMap{internal: 9000, suggested: port, options: preferFailure}); m.code != 11 {
+				t.Errorf("PCP: %+v", m)
+			}
+			r.unchanged(t, before)
+		})
+		t.Run(holder.name+"/or another", func(t *testing.T) {
+			result, pmp := b.mapping(t, 1, 9100+port, port, 3600)
+			if result != 0 || pmp == port || !r.passes(t, "UDP", pmp, r.Host("b"), 9100+port) {
+				t.Errorf("NAT-PMP: result %d, port %d", result, pmp)
+			}
+			m := b.mapPCP(t, pcpMap{internal: 9200 + port, suggested: port})
+			if p := m.external.Port(); m.code != 0 || p == port || !r.passes(t, "UDP", p, r.Host("b"), 9200+port) {
+				t.Errorf("PCP: %+v", m)
+			}
+			if p, err := b2.AddAny(t.Context(), udp(port, 9300+port)); err != nil || p == port {
+				t.Errorf("UPnP: %d, %v", p, err)
+			}
+		})
+		if !r.passes(t, "UDP", port, r.Host("a"), port) {
+			t.Errorf("%s: a's port no longer works", holder.name)
+		}
+	}
+}
+
+// TestOneMapping: digest 6A. The same wish in several languages is one mapping
+// and one element in the kernel, which ends with the last of them; who deletes
+// everything in one language ends nothing of another.
+func TestOneMapping(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	for i, order := range [][3]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		port := uint16(6000 + i)
+		first, second, third := languages[order[0]], languages[order[1]], languages[order[2]]
+		t.Run(first.name+","+second.name+","+third.name, func(t *testing.T) {
+			one := []string{fmt.Sprintf("udp %d -> 192.168.77.10:%d", port, port)}
+			must := func(step string) {
+				t.Helper()
+				if got := r.ports(t); !slices.Equal(got, one) {
+					t.Errorf("%s: mapped: %q, want %q", step, got, one)
+				}
+				if n := r.elements(t, "udp", port); n != len(one) {
+					t.Errorf("%s: %d elements in the kernel", step, n)
+				}
+			}
+			for _, l := range []int{order[0], order[1], order[2], order[0]} {
+				if wrong := languages[l].ask(t, r, "a", port); wrong != "" {
+					t.Fatalf("%s: %s", languages[l].name, wrong)
+				}
+				must(languages[l].name)
+			}
+			before := r.world(t)
+			first.deleteAll(t, r, "b")
+			r.unchanged(t, before)
+			if first.name != "PCP" { // has no delete-all (digest 6.5)
+				first.deleteAll(t, r, "a")
+			} else {
+				first.delete(t, r, "a", port)
+			}
+			must("without the first")
+			second.deleteAll(t, r, "a")
+			if second.name == "PCP" {
+				second.delete(t, r, "a", port)
+			}
+			must("without the second")
+			if !r.passes(t, "UDP", port, r.Host("a"), port) {
+				t.Error("the third has no mapping left")
+			}
+			third.deleteAll(t, r, "a")
+			if third.name == "PCP" {
+				must("PCP deletes all")
+				third.delete(t, r, "a", port)
+			}
+			one = []string{}
+			must("without the third")
+		})
+	}
+}
+
+// TestDescriptionsOwnNothing: C4. What a description says decides nothing.
+func TestDescriptionsOwnNothing(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	a := r.v1(t, "a")
+	for i, description := range []string{"NAT-PMP 6000 udp", "PCP MAP 000000000000000000000000", "PCP MAP " + nonceOne} {
+		m := udp(6000+uint16(i), 6000+uint16(i))
+		m.Description = description
+		if err := a.Add(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := r.world(t)
+	for _, l := range languages[1:] {
+		l.deleteAll(t, r, "a")
+		for port := uint16(6000); port < 6003; port++ {
+			l.delete(t, r, "a", port)
+		}
+	}
+	r.unchanged(t, before)
+}
+
+// TestCompanion: C2, N7, N8. A number that a host has through NAT-PMP for one
+// transport is kept for it for the other, in every language.
+func TestCompanion(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	a, b := r.talker(t, "a"), r.talker(t, "b")
+	for port := uint16(50001); port < 50005; port++ {
+		grant(t, a, 2, port)
+	}
+	before := r.world(t)
+	if n := code(r.v1(t, "b").Add(t.Context(), udp(50001, 9000))); n != 718 {
+		t.Errorf("UPnP: %d", n)
+	}
+	if m := b.mapPCP(t, pcpMap{internal: 9000, suggested: 50001, options: preferFailure}); m.code != 11 {
+		t.Errorf("PCP, this port or nothing: %+v", m)
+	}
+	r.unchanged(t, before)
+	if result, port := b.mapping(t, 1, 9001, 50001, 3600); result != 0 || port == 50001 { // N7
+		t.Errorf("NAT-PMP: result %d, port %d", result, port)
+	}
+	if m := b.mapPCP(t, pcpMap{internal: 9002, suggested: 50001}); m.code != 0 || m.external.Port() == 50001 {
+		t.Errorf("PCP: %+v", m)
+	}
+	for i, l := range languages { // N8
+		if wrong := l.ask(t, r, "a", 50001+uint16(i)); wrong != "" {
+			t.Errorf("its own, %s: %s", l.name, wrong)
+		}
+	}
+	if result, _ := a.mapping(t, 2, 50004, 0, 0); result != 0 {
+		t.Fatalf("delete: %d", result)
+	}
+	if err := r.v1(t, "b").Add(t.Context(), udp(50004, 50004)); err != nil {
+		t.Errorf("after the end of the other: %v", err)
+	}
+	// PCP and UPnP reserve nothing.
+	if m := a.mapPCP(t, pcpMap{protocol: 6, internal: 50005, suggested: 50005}); m.code != 0 {
+		t.Fatalf("PCP: %+v", m)
+	}
+	if err := r.v1(t, "b").Add(t.Context(), udp(50005, 50005)); err != nil {
+		t.Errorf("beside a PCP mapping: %v", err)
+	}
+}
+
+// TestNonceOwners: P4, I9. Strict: only who knows the nonce renews or deletes; as we
+// are by default, who has the same address and the same MAC does. Another
+// machine never does.
+func TestNonceOwners(t *testing.T) {
+	t.Parallel()
+	for mode, extra := range map[string]string{"default": "", "strict": "[pcp]\nnonce = \"strict\"\n"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, noRates+extra)
+			a := r.talker(t, "a")
+			ask := func(m pcpMap, code byte) mapped {
+				t.Helper()
+				got := a.mapPCP(t, m)
+				if got.code != code {
+					t.Errorf("answered %+v, want code %d", got, code)
+				}
+				return got
+			}
+			mine := pcpMap{suggested: 6000}
+			ask(mine, 0)
+			before := r.world(t)
+			other, deletion := pcpMap{suggested: 6000, nonce: nonceTwo}, pcpMap{nonce: nonceTwo, delete: true}
+			if mode == "strict" {
+				for _, m := range []pcpMap{other, deletion, {nonce: strings.Repeat("\x00", 12)}} {
+					if got := ask(m, 2); got.lifetime < 3590 || got.lifetime > 3600 {
+						t.Errorf("the error lasts %d s, the mapping an hour", got.lifetime)
+					}
+					r.unchanged(t, before)
+				}
+			} else {
+				if got := ask(other, 0); got.external.Port() != 6000 {
+					t.Errorf("a client that lost its nonce got %v", got.external)
+				}
+				r.renewed(t, before)
+				ask(deletion, 0)
+			}
+			ask(pcpMap{delete: true}, 0)
+			if list := r.ports(t); len(list) != 0 {
+				t.Errorf("left: %q", list)
+			}
+
+			ask(mine, 0)
+			r.changeMAC(t, "a")
+			before = r.world(t)
+			for _, m := range []pcpMap{{delete: true}, deletion} {
+				ask(m, 0) // there is nothing of its own
+			}
+			ask(pcpMap{suggested: 6000, options: preferFailure}, 11)
+			r.unchanged(t, before)
+			if got := ask(mine, 0); got.external.Port() == 6000 {
+				t.Errorf("another machine at the same address got %v", got.external)
+			}
+		})
+	}
+}
+
+// TestNoncesStaySecret: C5. Who asks the owner, the log, the kernel or the
+// gateway in another language does not learn a nonce.
+func TestNoncesStaySecret(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates+"[log]\nlevel = \"debug\"\n[pcp]\nnonce = \"strict\"\n")
+	const secret = "sEcReT-nOnCe"
+	a := r.talker(t, "a")
+	for _, m := range []pcpMap{
+		{suggested: 6000}, {suggested: 6000}, {internal: 6001, suggested: 6001, delete: true}, // granted, renewed, nothing to delete
+		{internal: 445, protocol: 6}, {internal: 6002, client: hostB}, {internal: 6003, options: "03000190"}, // refused
+	} {
+		m.nonce = secret
+		a.mapPCP(t, m)
+	}
+	if m := a.mapPCP(t, pcpMap{nonce: nonceTwo}); m.code != 2 {
+		t.Errorf("another nonce: %+v", m)
+	}
+	a.silent(t, append([]byte{2, 0x81}, pcpMap{nonce: secret}.octets(t)[2:]...))
+
+	own, other := r.v2(t, "a"), r.v2(t, "b")
+	seen := map[string]string{"ruleset": r.ruleset(t)}
+	for name, c := range map[string]*lab.ControlPoint{"a": own, "b": other} {
+		for action, args := range map[string][]string{
+			"GetGenericPortMappingEntry":  {"NewPortMappingIndex", "0"},
+			"GetSpecificPortMappingEntry": {"NewRemoteHost", "", "NewExternalPort", "6000", "NewProtocol", "UDP"},
+			"GetListOfPortMappings": {"NewStartPort", "1", "NewEndPort", "65535", "NewProtocol", "UDP",
+				"NewManage", "1", "NewNumberOfPorts", "0"},
+		} {
+			out, err := c.Call(t.Context(), action, args...)
+			if (err == nil) != (name == "a") { // K7: only its own
+				t.Errorf("%s by %s: %v", action, name, err)
+			}
+			seen[action+" by "+name] = fmt.Sprint(out, err)
+		}
+	}
+	for _, command := range []string{"list", "status"} {
+		out, err := exec.Command(exe, command, "--json", "--config", r.daemon.Config).CombinedOutput()
+		if err != nil || command == "list" && !bytes.Contains(out, []byte("6000")) {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		seen[command] = string(out)
+	}
+	seen["log"] = r.daemon.Log()
+	if !strings.Contains(seen["log"], "level=DEBUG") {
+		t.Error("the log says nothing at debug level")
+	}
+	for _, form := range nonceForms(secret) {
+		for where, text := range seen {
+			if strings.Contains(strings.ToLower(text), strings.ToLower(form)) {
+				t.Errorf("the nonce is in %s, as %q", where, form)
+			}
+		}
+	}
+}
+
+// nonceForms are the ways in which twelve octets may be written; a part of them
+// tells too much already.
+func nonceForms(nonce string) []string {
+	part := nonce[3:9] // on a boundary of base64
+	join := func(format, sep string) string {
+		var s []string
+		for _, o := range []byte(part) {
+			s = append(s, fmt.Sprintf(format, o))
+		}
+		return strings.Join(s, sep)
+	}
+	return []string{part, hex.EncodeToString([]byte(part)), base64.StdEncoding.EncodeToString([]byte(part)),
+		join("%d", " "), join("%d", ","), join("%02x", " "), join("%02x", ":"), join("0x%x", ", ")}
+}
