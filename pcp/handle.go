@@ -38,14 +38,22 @@ type handler struct {
 }
 
 // answer decides by the version (RFC 6886 section 3.5 and RFC 6887 section 9).
-// source is a host on the link. An error says that the host is not known yet.
+// source is a host on the link. An error says that the host is not known yet,
+// and then nothing has happened: what is sent to a host that is not there stays
+// in the send buffer for seconds, and who forges a hundred sources would silence
+// us for everybody.
 func (h handler) answer(ctx context.Context, now time.Time, source netip.Addr, b []byte) ([]byte, error) {
+	if len(b) < 2 || b[1]&isReply != 0 {
+		return nil, nil
+	}
+	client, err := h.cfg.Identify(source)
+	if err != nil {
+		return nil, err
+	}
 	epoch := h.cfg.Epoch.Seconds(now)
 	switch {
-	case len(b) < 2 || b[1]&isReply != 0:
-		return nil, nil
 	case b[0] == natpmpVersion && h.cfg.NATPMP:
-		return h.natpmp(ctx, epoch, source, b)
+		return h.natpmp(ctx, epoch, client, b), nil
 	case !h.cfg.PCP:
 		return versionReply(b[1], epoch), nil
 	case b[0] != pcpVersion:
@@ -53,31 +61,28 @@ func (h handler) answer(ctx context.Context, now time.Time, source netip.Addr, b
 	case len(b) < headSize:
 		return nil, nil
 	}
-	return h.pcp(ctx, epoch, source, b)
+	return h.pcp(ctx, epoch, client, b), nil
 }
 
 // natpmp answers a request of version 0.
-func (h handler) natpmp(ctx context.Context, epoch uint32, source netip.Addr, b []byte) ([]byte, error) {
+func (h handler) natpmp(ctx context.Context, epoch uint32, client portmap.Client, b []byte) []byte {
 	switch b[1] {
 	case opAddress:
-		return h.address(epoch), nil
+		return h.address(epoch)
 	case opMapUDP, opMapTCP:
 	default:
-		return opcodeReply(b[1], epoch), nil
+		return opcodeReply(b[1], epoch)
 	}
 	m, ok := parseNATPMPMap(b)
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	client, err := h.identify(source, portmap.ViaNATPMP)
-	if err != nil {
-		return nil, err
-	}
+	client.Via = portmap.ViaNATPMP
 	port, lifetime, err := h.mapNATPMP(ctx, client, m)
 	if err != nil {
-		return m.reply(refusals[portmap.ReasonOf(err)].natpmp, epoch, 0, 0), nil
+		return m.reply(refusals[portmap.ReasonOf(err)].natpmp, epoch, 0, 0)
 	}
-	return m.reply(resultOK, epoch, port, lifetime), nil
+	return m.reply(resultOK, epoch, port, lifetime)
 }
 
 // address says what the external address is, or that there is none.
@@ -87,12 +92,6 @@ func (h handler) address(epoch uint32) []byte {
 		return addressReply(resultNetworkFailure, epoch, netip.Addr{})
 	}
 	return addressReply(resultOK, epoch, external)
-}
-
-func (h handler) identify(source netip.Addr, via portmap.Via) (portmap.Client, error) {
-	c, err := h.cfg.Identify(source)
-	c.Via = via
-	return c, err
 }
 
 // mapNATPMP maps or unmaps (RFC 6886 sections 3.3 and 3.4).
@@ -124,27 +123,25 @@ func (h handler) mapNATPMP(ctx context.Context, c portmap.Client, m natpmpMap) (
 }
 
 // pcp answers a request of version 2 that has a whole header.
-func (h handler) pcp(ctx context.Context, epoch uint32, source netip.Addr, b []byte) ([]byte, error) {
-	r, c := parse(b, source)
+func (h handler) pcp(ctx context.Context, epoch uint32, client portmap.Client, b []byte) []byte {
+	r, c := parse(b, client.Addr)
 	lasts := c.lifetime()
 	var lifetime uint32
 	if c == success && r.op == opMap {
-		client, err := h.identify(source, portmap.ViaPCP)
-		if err != nil {
-			return nil, err
-		}
+		var err error
+		client.Via = portmap.ViaPCP
 		if lifetime, err = h.mapPCP(ctx, client, &r); err != nil {
 			c, lasts = codeOf(err, r.options.preferFailure)
 		}
 	}
 	if c != success {
-		return errorReply(b, c, lasts, epoch), nil
+		return errorReply(b, c, lasts, epoch)
 	}
 	reply := r.appendReply(make([]byte, 0, len(b)), lifetime, epoch)
 	if len(reply) > MaxDatagram {
-		return errorReply(b, malformedRequest, longError, epoch), nil
+		return errorReply(b, malformedRequest, longError, epoch)
 	}
-	return reply, nil
+	return reply
 }
 
 // mapPCP maps or unmaps (RFC 6887 sections 11.3 and 15, RFC 7753 section 4), and
