@@ -334,6 +334,12 @@ func parseUDP(b []byte) (frame, bool) {
 // that no socket can have.
 func forge(t *testing.T, h *lab.Host, from, to netip.AddrPort, payload []byte) {
 	t.Helper()
+	if err := tryForge(h, from, to, payload); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryForge(h *lab.Host, from, to netip.AddrPort, payload []byte) error {
 	src, dst := from.Addr().As4(), to.Addr().As4()
 	b := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0} // the kernel adds length and checksum
 	b = append(append(b, src[:]...), dst[:]...)
@@ -341,7 +347,7 @@ func forge(t *testing.T, h *lab.Host, from, to netip.AddrPort, payload []byte) {
 	b = binary.BigEndian.AppendUint16(b, to.Port())
 	b = binary.BigEndian.AppendUint16(b, uint16(8+len(payload)))
 	b = append(append(b, 0, 0), payload...) // 0: no checksum
-	err := h.Do(func() error {
+	return h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return err
@@ -352,9 +358,6 @@ func forge(t *testing.T, h *lab.Host, from, to netip.AddrPort, payload []byte) {
 		}
 		return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: dst})
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // forget makes the gateway forget which machine has an address.
