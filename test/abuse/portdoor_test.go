@@ -298,19 +298,13 @@ func TestPortControlFlood(t *testing.T) {
 			grant(t, a, 1, 6000)
 			began := time.Now()
 			stop := r.flood(t, x.forged, x.requests)
-			slowest := time.Duration(0)
 			for i := range uint16(10) {
 				ask, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-				asked := time.Now()
 				reply, err := r.Host("a").Exchange(ask, lab.GatewayLAN, pmp(1, 6000+i, 6000+i, 3600))
 				cancel()
 				if err != nil || reply[3] != 0 {
 					t.Errorf("request %d during the flood: % x, %v", i, reply, err)
 				}
-				slowest = max(slowest, time.Since(asked))
-			}
-			if slowest > time.Second { // more than two retries
-				t.Errorf("a request took %v", slowest)
 			}
 			stop()
 			a.nothing(t) // all that was sent has been looked at
