@@ -40,7 +40,7 @@ type LAN struct {
 // WAN says where the Internet is.
 type WAN struct {
 	Interface           string     // "": the one with the IPv4 default route
-	Interface6          string     // "": the one with the IPv6 default route; always "" in this version
+	Interface6          string     // "": the one with the IPv6 default route
 	ExternalIP          netip.Addr // public IPv4, told to clients instead of the interface's address; zero: not set
 	AllowPrivateAddress bool       // serve although the WAN address itself is private, CGNAT or link-local
 }
@@ -77,7 +77,8 @@ type Limits struct {
 
 // Policy is what holds where no rule matches.
 type Policy struct {
-	Default portmap.Action
+	Default    portmap.Action
+	SameDevice bool // a device may open pinholes to its other addresses, as its MAC shows
 }
 
 // Firewall says how the kernel is told.

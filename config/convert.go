@@ -35,7 +35,10 @@ func (r *reader) convert(raw *rawFile) Config {
 		PCP:    PCP{NATPMP: raw.PCP.NATPMP, PCP: raw.PCP.PCP, StrictNonce: r.word("pcp.nonce", raw.PCP.Nonce, nonceWords) == "strict"},
 		Lease:  r.lease(raw.Lease),
 		Limits: r.limits(raw.Limits),
-		Policy: Policy{Default: actions[r.word("policy.default", raw.Policy.Default, actionWords)]},
+		Policy: Policy{
+			Default:    actions[r.word("policy.default", raw.Policy.Default, actionWords)],
+			SameDevice: raw.Policy.SameDevice,
+		},
 		Rules:  r.ruleList(raw.Rules),
 		Firewall: Firewall{
 			Backend:     r.backend("firewall.backend", raw.Firewall.Backend),
@@ -144,9 +147,6 @@ func (r *reader) limits(raw rawLimits) Limits {
 // honour: better no start than a setting that is taken and ignored.
 func (r *reader) unavailable(c *Config) {
 	const text = "%s is not available in this version; allowed: %s"
-	if c.WAN.Interface6 != "" {
-		r.fail("wan.interface6", text, quote(c.WAN.Interface6), `""`)
-	}
 	if c.Firewall.Backend == BackendIPTables {
 		r.fail("firewall.backend", text, quote(string(BackendIPTables)), oneOf(backendWords))
 	}

@@ -52,7 +52,7 @@ func toRaw(c Config) rawFile {
 			GrantsPerSecond:   int64(c.Limits.GrantsPerSecond),
 			RequestsPerSecond: int64(c.Limits.RequestsPerSecond),
 		},
-		Policy: rawPolicy{Default: c.Policy.Default.String()},
+		Policy: rawPolicy{Default: c.Policy.Default.String(), SameDevice: c.Policy.SameDevice},
 		Firewall: rawFirewall{
 			Backend:     string(c.Firewall.Backend),
 			AcceptChain: c.Firewall.AcceptChain.String(),

@@ -193,8 +193,11 @@ func (c *chooser) wan6() {
 	if l, ok := c.state.Link(name); ok && !l.Loopback {
 		c.roles.WAN6.Index = l.Index
 		c.roles.WAN6.Addrs = inUse(l)
+		// Towards a provider a link-local address is enough, where the default
+		// route is known (RFC 7084 section 4.1).
+		routed := holdsDefault(c.state.Default6, l.Index)
 		c.roles.WAN6.Up = l.Up && l.Running && slices.ContainsFunc(l.Addrs, func(a Addr) bool {
-			return a.Prefix.Addr().Is6() && !a.LinkScope && !a.Tentative && !a.Deprecated
+			return a.Prefix.Addr().Is6() && (routed || !a.LinkScope) && !a.Tentative && !a.Deprecated
 		})
 	}
 }

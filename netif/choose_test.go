@@ -359,7 +359,8 @@ func TestChooseWAN6(t *testing.T) {
 		{"by route", usual + "\nsix0 2001:db8:9::2/64\ndefault6 six0", netif.Settings{}, "six0", true},
 		{"by name", usual + "\nsix0 2001:db8:9::2/64", netif.Settings{WAN6: "six0"}, "six0", true},
 		{"by name, not there", usual, netif.Settings{WAN6: "six0"}, "six0", false},
-		{"only link-local", usual + "\nsix0 fe80::2/64!link\ndefault6 six0", netif.Settings{}, "six0", false},
+		{"link-local with the route", usual + "\nsix0 fe80::2/64!link\ndefault6 six0", netif.Settings{}, "six0", true},
+		{"only link-local", usual + "\nsix0 fe80::2/64!link", netif.Settings{WAN6: "six0"}, "six0", false},
 		{"tentative", usual + "\nsix0 2001:db8:9::2/64!tentative\ndefault6 six0", netif.Settings{}, "six0", false},
 		{"no carrier", usual + "\nsix0 nocarrier 2001:db8:9::2/64\ndefault6 six0", netif.Settings{}, "six0", false},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"portcullis/netif"
@@ -45,7 +46,9 @@ func (g *gateway) set(s netif.State, r netif.Roles) {
 		Private:  r.WAN.Refused,
 		LAN:      make(map[string]portmap.LAN, len(r.LAN)),
 		Local:    make(map[netip.Addr]struct{}),
-		WANAddrs: r.WAN.Addrs,
+		WANAddrs: slices.Concat(r.WAN.Addrs, r.WAN6.Addrs),
+		WAN6:     r.WAN6.Name,
+		WAN6Up:   r.WAN6.Up,
 	}
 	for _, l := range r.LAN {
 		v.LAN[l.Name] = portmap.LAN{Prefixes: l.Prefixes, Addrs: l.Addrs}
