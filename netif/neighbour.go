@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -71,6 +72,27 @@ func (k *Kernel) Resolve(ifindex int, addr netip.Addr) error {
 	return nil
 }
 
+// Present says whether a host with this MAC address has answered the kernel's
+// questions within the given time, under any address of the family. It reads all
+// entries of the interface, and is for questions that are rare.
+func (k *Kernel) Present(ifindex int, mac [6]byte, family uint8, within time.Duration) (bool, error) {
+	found := false
+	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+	req.AddData(&netlink.Ndmsg{Family: family})
+	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(ifindex))))
+	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
+		n, ok := parseNeighbour(m)
+		if ok && n.index == ifindex && n.mac == mac && n.confirmed <= within {
+			found = true
+		}
+		return !found
+	})
+	if err != nil && !(found && errors.Is(err, netlink.ErrDumpInterrupted)) {
+		return false, fmt.Errorf("look for %x among the neighbours: %w", mac, err)
+	}
+	return found, nil
+}
+
 // searchNeighbour is Neighbour on kernels before 5.0.
 func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
 	var mac [6]byte
@@ -101,10 +123,15 @@ func family(a netip.Addr) uint8 {
 }
 
 type neighbour struct {
-	index int
-	addr  netip.Addr
-	mac   [6]byte
+	index     int
+	addr      netip.Addr
+	mac       [6]byte
+	confirmed time.Duration // ago
 }
+
+// userHz is the unit of the times that the kernel tells of neighbours, a second
+// (USER_HZ of the kernel's interface, the same on every architecture we build for).
+const userHz = 100
 
 // parseNeighbour decodes a neighbour that is alive and has a MAC address.
 func parseNeighbour(m []byte) (neighbour, bool) {
@@ -122,6 +149,10 @@ func parseNeighbour(m []byte) (neighbour, bool) {
 		case unix.NDA_LLADDR:
 			if len(v) == len(n.mac) {
 				copy(n.mac[:], v)
+			}
+		case unix.NDA_CACHEINFO: // struct nda_cacheinfo: confirmed, used, updated, refcnt
+			if len(v) >= 4 {
+				n.confirmed = time.Duration(binary.NativeEndian.Uint32(v)) * time.Second / userHz
 			}
 		}
 	}

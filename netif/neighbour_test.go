@@ -153,6 +153,23 @@ func TestNeighbourResolved(t *testing.T) {
 		runtime.Gosched()
 	}
 	ask(t, gateway.k, index, "192.168.1.99", nil)
+
+	// It has just answered, so it is here; nobody else is.
+	for _, x := range []struct {
+		mac    net.HardwareAddr
+		family uint8
+		within time.Duration
+		want   bool
+	}{
+		{mac(2), unix.AF_INET, time.Minute, true},
+		{mac(2), unix.AF_INET, -1, false},
+		{mac(3), unix.AF_INET, time.Minute, false},
+	} {
+		got, err := gateway.k.Present(index, [6]byte(x.mac), x.family, x.within)
+		if err != nil || got != x.want {
+			t.Errorf("%s within %v: %v, %v", x.mac, x.within, got, err)
+		}
+	}
 }
 
 // manyNeighbours makes lan0 with n neighbours from 10.1.0.0 on.

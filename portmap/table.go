@@ -175,6 +175,17 @@ func (t *Table) Pinhole(number uint16) (Mapping, bool) {
 	return Mapping{}, false
 }
 
+// Pinholes walks every IPv6 pinhole, by address and port.
+func (t *Table) Pinholes() iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		for _, m := range t.pinholes.all() {
+			if !yield(*m) {
+				return
+			}
+		}
+	}
+}
+
 // All walks every mapping: the ports in their order, then the pinholes.
 func (t *Table) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
@@ -185,8 +196,8 @@ func (t *Table) All() iter.Seq[Mapping] {
 				}
 			}
 		}
-		for _, m := range t.pinholes.all() {
-			if !yield(*m) {
+		for m := range t.Pinholes() {
+			if !yield(m) {
 				return
 			}
 		}

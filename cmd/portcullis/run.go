@@ -96,6 +96,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
+	front.Go(func() error { return (&pinholeKeeper{g: g}).run(frontCtx) })
 	// At the start a port that is taken is fatal; later it is only logged.
 	if err := g.doors.follow(frontCtx, roles.LAN); err != nil {
 		front.Go(func() error { return err })
@@ -208,6 +209,7 @@ func (g *gate) changed(ctx context.Context, s netif.State) {
 	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
 		g.log.Error("the firewall cannot follow the network", "error", err)
 	}
+	g.renumbered(ctx)
 	if ctx.Err() != nil {
 		return
 	}
