@@ -1,0 +1,631 @@
+package igd_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/portmap"
+)
+
+// pinhole gives the arguments of AddPinhole for a host; pairs as in mapping.
+func pinhole(h host, pairs ...string) []string {
+	return with([]string{
+		"RemoteHost", "", "RemotePort", "0", "InternalClient", h.client.Addr.String(), "InternalPort", "8443",
+		"Protocol", "6", "LeaseTime", "3600",
+	}, pairs...)
+}
+
+// open makes a pinhole of a host and gives its number.
+func (l *lan) open(t testing.TB, h host, pairs ...string) string {
+	t.Helper()
+	r := l.call(h, six1, "AddPinhole", pinhole(h, pairs...)...)
+	wantCode(t, r, 0)
+	if _, err := strconv.ParseUint(r.Out["UniqueID"], 10, 16); err != nil {
+		t.Fatalf("UniqueID %q", r.Out["UniqueID"])
+	}
+	return r.Out["UniqueID"]
+}
+
+// numbered gives the pinhole with a number.
+func (l *lan) numbered(t testing.TB, number string) portmap.Mapping {
+	t.Helper()
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, found := l.engine.Snapshot().Pinhole(uint16(n))
+	if !found {
+		t.Fatalf("there is no pinhole %s", number)
+	}
+	return m
+}
+
+// byNumber are the actions that name a pinhole by its number alone.
+func byNumber(number string) map[string][]string {
+	return map[string][]string{
+		"UpdatePinhole": {"UniqueID", number, "NewLeaseTime", "7200"}, "DeletePinhole": {"UniqueID", number},
+		"GetPinholePackets": {"UniqueID", number}, "CheckPinholeWorking": {"UniqueID", number},
+	}
+}
+
+// free gives a number that no pinhole has.
+func (l *lan) free() string {
+	for n := uint16(0); ; n++ {
+		if _, taken := l.engine.Snapshot().Pinhole(n); !taken {
+			return strconv.Itoa(int(n))
+		}
+	}
+}
+
+func wantLeft(t testing.TB, m portmap.Mapping, want time.Duration) {
+	t.Helper()
+	if left := m.Left(time.Now()); left > want || left < want-5*time.Second {
+		t.Errorf("%v is left of %v, want %v", left, &m, want)
+	}
+}
+
+func (l *lan) wantTable(t testing.TB, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, l.table()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+func TestPinholeAddAndExtend(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	number := l.open(t, sixA)
+	t.Run("C49/opened", func(t *testing.T) {
+		wantLeft(t, l.numbered(t, number), time.Hour)
+		l.wantTable(t, "tcp [2001:db8::50]:8443")
+	})
+	t.Run("C50/extended", func(t *testing.T) {
+		if again := l.open(t, sixA, "LeaseTime", "7200"); again != number {
+			t.Errorf("UniqueID %s, then %s", number, again)
+		}
+		wantLeft(t, l.numbered(t, number), 2*time.Hour)
+		l.wantTable(t, "tcp [2001:db8::50]:8443")
+	})
+	t.Run("C50/by the same device's other address", func(t *testing.T) {
+		for _, from := range []host{hostA, linkA, privacyA} {
+			if r := l.call(from, six1, "AddPinhole", pinhole(sixA)...); r.Out["UniqueID"] != number {
+				t.Errorf("%s: code %d, UniqueID %q, want %s", from.client.Addr, r.Code, r.Out["UniqueID"], number)
+			}
+		}
+		l.wantTable(t, "tcp [2001:db8::50]:8443")
+	})
+	t.Run("C50/each of the five arguments tells them apart", func(t *testing.T) {
+		seen := map[string]bool{number: true}
+		for _, change := range [][]string{
+			{"RemoteHost", "2001:db8:9::1"}, {"RemotePort", "5000"}, {"InternalPort", "8444"}, {"Protocol", "17"},
+			{"RemoteHost", "2001:db8:9::1", "RemotePort", "5000"},
+		} {
+			n := l.open(t, sixA, change...)
+			if seen[n] {
+				t.Errorf("%q has a number that another one has", change)
+			}
+			seen[n] = true
+		}
+		if n := l.open(t, sixB); seen[n] {
+			t.Error("another host's has the same number")
+		}
+	})
+}
+
+// TestPinholeArguments: what AddPinhole refuses, whoever asks.
+func TestPinholeArguments(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	type row struct {
+		id   string
+		args []string
+		code int
+	}
+	rows := []row{
+		{"J3/no InternalClient", []string{"InternalClient", ""}, 708},
+		{"J3/blank InternalClient", []string{"InternalClient", " "}, 708},
+		{"J3/internal port 0", []string{"InternalPort", "0"}, 706},
+		{"J3/protocol 65535", []string{"Protocol", "65535"}, 707},
+		{"lease 0", []string{"LeaseTime", "0"}, 601},
+		{"lease 86401", []string{"LeaseTime", "86401"}, 601},
+		{"lease 2^32-1", []string{"LeaseTime", "4294967295"}, 601},
+		{"lease 2^32", []string{"LeaseTime", "4294967296"}, 402},
+		{"lease 2^32+60", []string{"LeaseTime", "4294967356"}, 402},
+	}
+	for _, p := range []string{"0", "1", "2", "33", "50", "58", "132", "136", "65534"} {
+		rows = append(rows, row{"B7/protocol " + p, []string{"Protocol", p}, 705})
+	}
+	for _, p := range []string{"ICMP", "UDPLITE", "", "TCP ", "tcp6", "6/tcp", "0x6", "65536", "-1", "*"} {
+		rows = append(rows, row{fmt.Sprintf("B7/protocol %q", p), []string{"Protocol", p}, 402})
+	}
+	for _, name := range []string{"RemotePort", "InternalPort"} {
+		for _, p := range []string{"", "65536", "-1", "+8443", "8443x", "8443.0", "0x20fb", "1e4", "*", "٨٤٤٣"} {
+			rows = append(rows, row{fmt.Sprintf("B6/%s %q", name, p), []string{name, p}, 402})
+		}
+	}
+	for _, name := range []string{"RemoteHost", "RemotePort", "InternalClient", "InternalPort", "Protocol", "LeaseTime"} {
+		rows = append(rows, row{"G3/no " + name, []string{name, "-"}, 402})
+	}
+	for _, p := range []string{"1", "22", "443", "1023"} {
+		rows = append(rows, row{"J6/port " + p, []string{"InternalPort", p}, 606})
+	}
+	for _, r := range rows {
+		t.Run(r.id, func(t *testing.T) { wantCode(t, l.call(sixA, six1, "AddPinhole", pinhole(sixA, r.args...)...), r.code) })
+	}
+	l.wantTable(t)
+	for _, good := range [][]string{{"LeaseTime", "1"}, {"LeaseTime", "86400"}, {"LeaseTime", " 60 "}, {"InternalPort", "1024"}, {"InternalPort", "65535"}} {
+		l.open(t, sixA, good...)
+	}
+}
+
+// oddAddresses are no plain IPv6 addresses, in ways that parsers have fallen for.
+var oddAddresses = []string{
+	"localhost", "evil.example", "2001:db8::50.", "host-a.lan", "ip6-localhost", "0x20010db8",
+	"2001:db8::50%lan", "fe80::50%br-lan", "fe80::50%1", "2001:db8::50%", "2001:db8::50/128", "2001:db8::/64", "::0/0",
+	"[2001:db8::50]", "[2001:db8::50]:8443", "2001:db8::50 ", " 2001:db8::50", "2001:db8::50\n", "2001:db8::50,2001:db8::51",
+	"192.168.1.50", "192.168.1.20", "0.0.0.0", "::ffff:192.168.1.50", "::ffff:c0a8:132", "::FFFF:c0a8:0114", "0:0:0:0:0:ffff:c0a8:132",
+	"2001:db8::00050", "2001:db8::5g", "2001:db8:::50", "2001::db8::50", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7", ":", ":::", "*", "::/0", "50",
+	"2001:db8::192.168.1.020", "2001:db8::192.168.1", "2001:db8::0x50", "２００１:db8::50", "2001.db8..50",
+	strings.Repeat("0", 4096) + ":db8::50", strings.Repeat("2001:", 1000) + ":50", strings.Repeat("f", 12000),
+	"2001:db8::50" + strings.Repeat("%", 100), "2001:db8::50%" + strings.Repeat("a", 4096), "%2e%2e", "2001:db8::50;reboot", "'or 1=1",
+}
+
+// foreignAddresses are plain, but no address of the caller's.
+var foreignAddresses = []string{
+	"::", "::1", "ff02::1", "ff02::c", "ff0e::1", "fe80::1", "fe80::50", "fec0::50", "fd00::50", "100::50",
+	"2001:db8::1", "2001:db8::", "2001:db8::60", "2001:db8::51", "2001:db8:1::50", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+	"2002:c0a8:0114::", "2002:c0a8:132::50", "64:ff9b::c0a8:114", "64:ff9b:1::c0a8:132", "::192.168.1.20", "::192.168.1.50", "::c0a8:132",
+	"2001:0:c0a8:132::50", "::ffff:0:192.168.1.50", "2001:db8::5efe:192.168.1.50", "2606:4700:4700::1111", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+}
+
+func TestPinholeTargets(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for _, odd := range oddAddresses {
+		t.Run(fmt.Sprintf("J2/%.40q", odd), func(t *testing.T) {
+			for _, from := range []host{sixB, hostB} {
+				wantCode(t, l.call(from, six1, "AddPinhole", pinhole(from, "InternalClient", odd)...), 402)
+			}
+		})
+	}
+	for _, foreign := range foreignAddresses {
+		if foreign == sixB.client.Addr.String() {
+			continue
+		}
+		t.Run("J1 J2 B12/"+foreign, func(t *testing.T) {
+			for _, from := range []host{sixB, hostB, host6} {
+				wantCode(t, l.call(from, six1, "AddPinhole", pinhole(from, "InternalClient", foreign)...), 606)
+			}
+		})
+	}
+	for id, c := range map[string]struct{ from, target host }{
+		"J1/another host":                       {sixB, sixA},
+		"J1/another host, from the owner's":     {sixA, sixB},
+		"J1/its own other address, not allowed": {sixB, privacyB},
+		"J1/by IPv4, not allowed":               {hostB, sixB},
+		"A8/by IPv4, another host":              {hostA, sixB},
+		"A8/link-local is not opened":           {linkA, linkA},
+		"A8/link-local of the same device":      {sixA, linkA},
+	} {
+		t.Run(id, func(t *testing.T) {
+			wantCode(t, l.call(c.from, six1, "AddPinhole", pinhole(c.target)...), 606)
+		})
+	}
+	l.wantTable(t)
+	for _, same := range []string{"2001:db8::50", "2001:DB8::50", "2001:0db8:0:0:0:0:0:0050", "2001:db8::0.0.0.80"} {
+		l.open(t, sixA, "InternalClient", same)
+	}
+	l.wantTable(t, "tcp [2001:db8::50]:8443")
+}
+
+func TestPinholeRemotes(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	for _, anybody := range []string{"", "*", " ", "::/0"} {
+		t.Run(fmt.Sprintf("J3/remote host %q", anybody), func(t *testing.T) {
+			l.open(t, sixA, "RemoteHost", anybody)
+			l.wantTable(t, "tcp [2001:db8::50]:8443")
+		})
+	}
+	for _, odd := range oddAddresses {
+		switch strings.TrimSpace(odd) {
+		case "*", "::/0", "2001:db8::50": // these are anybody, or an address with blanks
+			continue
+		}
+		t.Run(fmt.Sprintf("B10/%.40q", odd), func(t *testing.T) {
+			wantCode(t, l.call(sixA, six1, "AddPinhole", pinhole(sixA, "RemoteHost", odd)...), 402)
+		})
+	}
+	l.wantTable(t, "tcp [2001:db8::50]:8443")
+}
+
+// TestPinholeRequest looks at what reaches the gate.
+func TestPinholeRequest(t *testing.T) {
+	t.Parallel()
+	asks := make(chan portmap.Request, 1)
+	l := &lan{t: t, wan: goodWAN()}
+	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
+	base := func(h host) portmap.Request {
+		h.client.Via = portmap.ViaUPnP
+		return portmap.Request{
+			Kind: portmap.Pinhole6, Client: h.client, Transport: portmap.TCP, Internal: addrPort(h, 8443),
+			Lifetime: time.Hour, KeepDescription: true,
+		}
+	}
+	remote := func(p string, port uint16) func(*portmap.Request) {
+		return func(r *portmap.Request) { r.Remotes = []portmap.Remote{{Prefix: prefix(p), Port: port}} }
+	}
+	for id, c := range map[string]struct {
+		from, target host
+		change       []string
+		want         func(*portmap.Request)
+	}{
+		"C49/as it is":           {sixA, sixA, nil, func(*portmap.Request) {}},
+		"UDP":                    {sixA, sixA, []string{"Protocol", "17"}, func(r *portmap.Request) { r.Transport = portmap.UDP }},
+		"protocol as a word":     {sixA, sixA, []string{"Protocol", "udp"}, func(r *portmap.Request) { r.Transport = portmap.UDP }},
+		"protocol as a word TCP": {sixA, sixA, []string{"Protocol", "TCP"}, func(*portmap.Request) {}},
+		"a day":                  {sixA, sixA, []string{"LeaseTime", "86400"}, func(r *portmap.Request) { r.Lifetime = 24 * time.Hour }},
+		"B10/host":               {sixA, sixA, []string{"RemoteHost", "2001:DB8:9::1"}, remote("2001:db8:9::1/128", 0)},
+		"B10/host and port": {sixA, sixA, []string{"RemoteHost", "2001:db8:9::1", "RemotePort", "65535"},
+			remote("2001:db8:9::1/128", 65535)},
+		"B10/port":                   {sixA, sixA, []string{"RemotePort", "1"}, remote("::/0", 1)},
+		"B10/port and *":             {sixA, sixA, []string{"RemoteHost", "*", "RemotePort", "53"}, remote("::/0", 53)},
+		"J1/same device":             {privacyA, sixA, nil, func(*portmap.Request) {}},
+		"J1/same device, by IPv4":    {hostA, sixA, nil, func(*portmap.Request) {}},
+		"J1/same device, link-local": {linkA, sixA, nil, func(*portmap.Request) {}},
+		"J1/another device": {sixB, sixA, nil, func(r *portmap.Request) {
+			r.Client = sixB.client
+			r.Client.Via = portmap.ViaUPnP
+		}},
+		"J1/who has the address now": {heirOfA, heirOfA, nil, func(*portmap.Request) {}},
+	} {
+		t.Run(id, func(t *testing.T) {
+			want := base(c.target)
+			c.want(&want)
+			wantCode(t, l.call(c.from, six1, "AddPinhole", pinhole(c.target, c.change...)...), 501)
+			if diff := cmp.Diff(want, <-asks, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+				cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+				cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPinholeLying: what As gives counts only for the address it was asked for.
+func TestPinholeLying(t *testing.T) {
+	t.Parallel()
+	l := &lan{t: t, engine: newEngine(t), wan: goodWAN()}
+	cfg := config(l.engine, l.wan)
+	cfg.As = func(portmap.Client, netip.Addr) (portmap.Client, error) { return sixA.client, nil }
+	l.serve(cfg)
+	number := l.open(t, sixB)
+	wantCode(t, l.call(sixA, six1, "AddPinhole", pinhole(sixB)...), 606)
+	wantCode(t, l.call(sixA, six1, "DeletePinhole", "UniqueID", number), 704)
+	l.wantTable(t, "tcp [2001:db8::60]:8443")
+}
+
+func TestPinholeByNumber(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	t.Run("C52/unknown", func(t *testing.T) {
+		for action, args := range byNumber("4711") {
+			r := l.call(sixA, six1, action, args...)
+			wantCode(t, r, 704)
+			if r.Description != "NoSuchEntry" {
+				t.Errorf("%s: %q", action, r.Description)
+			}
+		}
+	})
+	number := l.open(t, sixA)
+	t.Run("B6/no number", func(t *testing.T) {
+		for _, odd := range []string{"", "-", "65536", "-1", "+1", number + "x", "0x10", number + ".0", "*"} {
+			for action, args := range byNumber(odd) {
+				wantCode(t, l.call(sixA, six1, action, with(args, "UniqueID", odd)...), 402)
+			}
+		}
+	})
+	t.Run("lease of an update", func(t *testing.T) {
+		for lease, code := range map[string]int{"0": 601, "86401": 601, "4294967296": 402, "": 402, "-": 402, "1": 0, "86400": 0} {
+			wantCode(t, l.call(sixA, six1, "UpdatePinhole", with([]string{"UniqueID", number, "NewLeaseTime", ""}, "NewLeaseTime", lease)...), code)
+		}
+	})
+	t.Run("J4/another host's is like none", func(t *testing.T) {
+		want, before := l.free(), l.numbered(t, number)
+		for _, from := range []host{sixB, privacyB, hostB, host6, heirOfA} {
+			for action, args := range byNumber(number) {
+				known, none := l.raw(from, action, args), l.raw(from, action, byNumber(want)[action])
+				if known != none || !strings.Contains(known, "<errorCode>704<") {
+					t.Errorf("%s from %s: %s\nfor one that does not exist: %s", action, from.client.Addr, known, none)
+				}
+			}
+		}
+		if diff := cmp.Diff(before.Expires, l.numbered(t, number).Expires); diff != "" {
+			t.Errorf("the lease changed: %s", diff)
+		}
+	})
+	t.Run("the owner, by each of its addresses", func(t *testing.T) {
+		for i, from := range []host{sixA, privacyA, hostA, linkA} {
+			lease := strconv.Itoa(1000 * (i + 1))
+			wantCode(t, l.call(from, six1, "UpdatePinhole", "UniqueID", number, "NewLeaseTime", lease), 0)
+			wantLeft(t, l.numbered(t, number), time.Duration(1000*(i+1))*time.Second)
+			wantCode(t, l.call(from, six1, "GetPinholePackets", "UniqueID", number), 0)
+			wantCode(t, l.call(from, six1, "CheckPinholeWorking", "UniqueID", number), 709)
+		}
+		for _, from := range []host{sixA, privacyA, hostA, linkA} {
+			n := l.open(t, sixA)
+			wantCode(t, l.call(from, six1, "DeletePinhole", "UniqueID", n), 0)
+			wantCode(t, l.call(from, six1, "DeletePinhole", "UniqueID", n), 704)
+			l.wantTable(t)
+		}
+	})
+}
+
+// raw gives the body of the reply.
+func (l *lan) raw(from host, action string, args []string) string {
+	l.t.Helper()
+	resp := l.do(from, "POST", l.url(2, "WANIPv6FirewallControl", "control"), envelope(typePrefix+six1, action, argsXML(args...)),
+		"SOAPACTION", `"`+typePrefix+six1+"#"+action+`"`, "CONTENT-TYPE", "text/xml")
+	body, _ := io.ReadAll(resp.Body)
+	return strconv.Itoa(resp.StatusCode) + " " + string(body)
+}
+
+// TestPinholeUpdateKeeps: an update changes the lease and nothing else, of what
+// PCP asked for too.
+func TestPinholeUpdateKeeps(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	c := sixA.client
+	c.Via = portmap.ViaPCP
+	made, err := l.engine.Map(t.Context(), portmap.Request{
+		Kind: portmap.Pinhole6, Client: c, Transport: portmap.UDP, Internal: addrPort(sixA, 5000), Lifetime: time.Hour,
+		Description: "of PCP", Nonce: portmap.Nonce{1},
+		Remotes: []portmap.Remote{{Prefix: prefix("2001:db8:9::/64")}, {Prefix: prefix("2001:db8:a::1/128"), Port: 53}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := strconv.Itoa(int(made.Number))
+	wantCode(t, l.call(sixA, six1, "UpdatePinhole", "UniqueID", number, "NewLeaseTime", "7200"), 0)
+	got := l.numbered(t, number)
+	wantLeft(t, got, 2*time.Hour)
+	want := made
+	want.Expires, want.Claims = got.Expires, made.Claims.With(portmap.ViaUPnP)
+	if got.String() != want.String() || got.ID != want.ID || got.Description != want.Description ||
+		got.Nonce != want.Nonce || got.Claims != want.Claims || got.Disabled {
+		t.Errorf("updated:\n%+v, want\n%+v", got, want)
+	}
+	if len(l.table()) != 1 {
+		t.Errorf("table %q", l.table())
+	}
+
+	// AddPinhole says nothing of a description, so it does not take one away.
+	plain := portmap.Request{
+		Kind: portmap.Pinhole6, Client: c, Transport: portmap.TCP, Internal: addrPort(sixA, 8443), Lifetime: time.Hour, Description: "kept",
+	}
+	if _, err := l.engine.Map(t.Context(), plain); err != nil {
+		t.Fatal(err)
+	}
+	if m := l.numbered(t, l.open(t, sixA)); m.Description != "kept" {
+		t.Errorf("description %q", m.Description)
+	}
+}
+
+// successor is a gate whose pinholes end just before they are renewed.
+type successor struct {
+	table   *portmap.Table
+	unmaps  chan portmap.Selector
+	already error
+}
+
+func (s successor) Map(_ context.Context, r portmap.Request) (portmap.Mapping, error) {
+	return portmap.Mapping{ID: 77, Kind: r.Kind, Client: r.Client, Transport: r.Transport, Internal: r.Internal, Number: 78}, nil
+}
+
+func (s successor) Unmap(_ context.Context, sel portmap.Selector) ([]portmap.Mapping, error) {
+	s.unmaps <- sel
+	return nil, s.already
+}
+
+func (s successor) Snapshot() *portmap.Table { return s.table }
+
+// standing gives a table with pinholes, numbered from 7 on.
+func standing(t testing.TB, hosts ...host) *portmap.Table {
+	t.Helper()
+	table := portmap.NewTable()
+	for i, h := range hosts {
+		c := h.client
+		c.Via = portmap.ViaUPnP
+		r := portmap.Request{Kind: portmap.Pinhole6, Client: c, Transport: portmap.TCP, Internal: addrPort(h, 8443)}
+		change, err := table.Plan(time.Now(), r, portmap.Decision{Action: portmap.Allow}, time.Hour, uint16(7+i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		table = table.Commit(change)
+	}
+	return table
+}
+
+// TestPinholeUpdateTooLate: nothing stays open under a number that the client
+// was not told.
+func TestPinholeUpdateTooLate(t *testing.T) {
+	t.Parallel()
+	for code, err := range map[int]error{704: nil, 501: &portmap.Error{Reason: portmap.FirewallFailed}} {
+		gate := successor{table: standing(t, sixA), unmaps: make(chan portmap.Selector, 1), already: err}
+		l := &lan{t: t, wan: goodWAN()}
+		l.serve(config(gate, l.wan))
+		wantCode(t, l.call(sixA, six1, "UpdatePinhole", "UniqueID", "7", "NewLeaseTime", "60"), code)
+		select {
+		case s := <-gate.unmaps:
+			if s.ID != 77 || s.Client.Owner() != sixA.client.Owner() || s.Client.Via != portmap.ViaUPnP {
+				t.Errorf("removed %+v", s)
+			}
+		default:
+			t.Error("what was made instead stays")
+		}
+	}
+}
+
+func TestPinholePackets(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	number := l.open(t, sixA)
+	id := l.numbered(t, number).ID
+	wantCode(t, l.call(sixA, six1, "CheckPinholeWorking", "UniqueID", number), 709)
+	for packets, want := range map[uint64]string{0: "0", 1: "1", 1<<32 - 1: "4294967295", 1 << 32: "0", 1<<32 + 5: "5"} {
+		l.wan.pass(id, packets)
+		if r := l.call(sixA, six1, "GetPinholePackets", "UniqueID", number); r.Out["PinholePackets"] != want {
+			t.Errorf("%d packets: %q, code %d", packets, r.Out["PinholePackets"], r.Code)
+		}
+		r := l.call(sixA, six1, "CheckPinholeWorking", "UniqueID", number)
+		if packets == 0 {
+			wantCode(t, r, 709)
+		} else if r.Out["IsWorking"] != "1" {
+			t.Errorf("C53/%d packets: IsWorking %q, code %d", packets, r.Out["IsWorking"], r.Code)
+		}
+	}
+	broken := l.open(t, sixA, "InternalPort", "9999")
+	for _, action := range []string{"GetPinholePackets", "CheckPinholeWorking"} {
+		if r := l.call(sixA, six1, action, "UniqueID", broken); r.Code != 501 || r.Description != "Action Failed" {
+			t.Errorf("%s without a counter: %d %q", action, r.Code, r.Description)
+		}
+	}
+}
+
+func TestOutboundPinholeTimeout(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	ask := func(pairs ...string) reply {
+		return l.call(hostB, six1, "GetOutboundPinholeTimeout", with(pinhole(sixA)[:10], pairs...)...)
+	}
+	for protocol, want := range map[string]string{"6": "7440", "17": "180", "TCP": "7440", "udp": "180"} {
+		if r := ask("Protocol", protocol); r.Out["OutboundPinholeTimeout"] != want {
+			t.Errorf("protocol %s: %q, code %d", protocol, r.Out["OutboundPinholeTimeout"], r.Code)
+		}
+	}
+	for _, wide := range [][]string{
+		{"InternalClient", ""}, {"InternalPort", "0"}, {"RemoteHost", "2001:db8:9::1", "RemotePort", "443"}, {"RemoteHost", "*"},
+	} {
+		wantCode(t, ask(wide...), 0)
+	}
+	for _, protocol := range []string{"0", "1", "58", "65535"} {
+		wantCode(t, ask("Protocol", protocol), 705)
+	}
+	for _, odd := range [][]string{{"InternalClient", "localhost"}, {"InternalClient", "192.168.1.50"}, {"RemoteHost", "evil.example"}, {"Protocol", "ICMP"}} {
+		wantCode(t, ask(odd...), 402)
+	}
+}
+
+func TestFirewallStatus(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	number := l.open(t, sixA)
+	status := func(want string) {
+		t.Helper()
+		r := l.call(hostB, six1, "GetFirewallStatus")
+		wantCode(t, r, 0)
+		if got := r.Out["FirewallEnabled"] + " " + r.Out["InboundPinholeAllowed"]; got != want {
+			t.Errorf("status %q, want %q", got, want)
+		}
+	}
+	status("1 1")
+	l.wan.setInbound(false)
+	status("1 0")
+	for action, args := range byNumber(number) {
+		wantCode(t, l.call(sixA, six1, action, args...), 703)
+	}
+	wantCode(t, l.call(sixA, six1, "AddPinhole", pinhole(sixA, "InternalPort", "8444")...), 703)
+	wantCode(t, l.call(sixA, six1, "GetOutboundPinholeTimeout", pinhole(sixA)[:10]...), 0)
+	l.wantTable(t, "tcp [2001:db8::50]:8443")
+	l.wan.setInbound(true)
+	status("1 1")
+	wantCode(t, l.call(sixA, six1, "DeletePinhole", "UniqueID", number), 0)
+}
+
+// TestPinholesAreNoMappings: what WANIPConnection lists and deletes are IPv4
+// mappings, and by IPv6 there are none (case A8).
+func TestPinholesAreNoMappings(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	l.open(t, sixA, "Protocol", "17", "InternalPort", "6000")
+	for _, from := range []host{sixA, linkA, hostA} {
+		for _, service := range []string{ip1, ip2, ppp1} {
+			wantCode(t, l.call(from, service, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0"), 713)
+			wantCode(t, l.call(from, service, "GetSpecificPortMappingEntry", key("6000", "UDP")...), 714)
+			wantCode(t, l.call(from, service, "DeletePortMapping", key("6000", "UDP")...), 714)
+			entries := l.post(from, l.url(2, strings.Split(service, ":")[0], "control"), `"urn:schemas-upnp-org:control-1-0#QueryStateVariable"`,
+				envelope("urn:schemas-upnp-org:control-1-0", "QueryStateVariable", "<varName>PortMappingNumberOfEntries</varName>"))
+			if entries.Out["return"] != "0" {
+				t.Errorf("%s by %s: %q entries", service, from.client.Addr, entries.Out["return"])
+			}
+		}
+		wantCode(t, l.call(from, ip2, "GetListOfPortMappings", span("1", "65535")...), 730)
+		wantCode(t, l.call(from, ip2, "DeletePortMappingRange", spanOnly("1", "65535")...), 730)
+	}
+	for _, from := range []host{sixA, linkA, host6} {
+		for _, target := range []string{"", hostA.client.Addr.String(), from.client.Addr.String(), "203.0.113.7", "localhost", "::ffff:192.168.1.50"} {
+			for _, service := range []string{ip1, ip2, ppp1} {
+				wantCode(t, l.call(from, service, "AddPortMapping", mapping(hostA, "NewInternalClient", target)...), 606)
+			}
+			wantCode(t, l.call(from, ip2, "AddAnyPortMapping", mapping(hostA, "NewInternalClient", target)...), 606)
+		}
+	}
+	l.wantTable(t, "udp [2001:db8::50]:6000")
+	wantCode(t, l.call(hostA, ip2, "AddPortMapping", mapping(hostA)...), 0)
+	for _, service := range []string{ip1, ip2} {
+		wantCode(t, l.call(sixA, service, "GetSpecificPortMappingEntry", key("6000", "UDP")...), 714)
+	}
+	wantCode(t, l.call(sixA, ip1, "DeletePortMapping", key("6000", "UDP")...), 714)
+	wantCode(t, l.call(sixA, ip2, "DeletePortMapping", key("6000", "UDP")...), 606)
+	l.wantTable(t, "udp 6000 -> 192.168.1.50:6000", "udp [2001:db8::50]:6000")
+}
+
+func TestPinholeDispatch(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	body, action := envelope(typePrefix+six1, "AddPinhole", argsXML(pinhole(sixA)...)), `"`+typePrefix+six1+`#AddPinhole"`
+	for _, file := range []string{"control", "event", "scpd.xml"} {
+		if resp := l.do(sixA, "POST", l.url(1, "WANIPv6FirewallControl", file), body, "SOAPACTION", action, "CONTENT-TYPE", "text/xml"); resp.StatusCode != 404 {
+			t.Errorf("%s under version 1: %s", file, resp.Status)
+		}
+	}
+	wantCode(t, l.post(sixA, l.url(2, "WANIPConnection", "control"), action, body), 401)
+	for _, other := range []string{typePrefix + "WANIPv6FirewallControl:2", typePrefix + "WANIPv6FirewallControl:0", typePrefix + ip2} {
+		wantCode(t, l.post(sixA, l.url(2, "WANIPv6FirewallControl", "control"), `"`+other+`#AddPinhole"`,
+			envelope(other, "AddPinhole", argsXML(pinhole(sixA)...))), 401)
+	}
+	wantCode(t, l.call(sixA, six1, "AddPortMapping", mapping(hostA)...), 401)
+	l.wantTable(t)
+}
+
+// TestWithoutPinholes: a gate that was not told how to open any has no trace of
+// the service.
+func TestWithoutPinholes(t *testing.T) {
+	t.Parallel()
+	l := &lan{t: t, engine: newEngine(t), wan: goodWAN()}
+	cfg := config(l.engine, l.wan)
+	cfg.As, cfg.Packets, cfg.OutboundTimeout, cfg.InboundAllowed = nil, nil, nil, nil
+	l.serve(cfg)
+	for _, version := range []int{1, 2} {
+		path := fmt.Sprintf("/%s/%d/root.xml", testPath, version)
+		if strings.Contains(l.get(path), "IPv6") {
+			t.Errorf("version %d is described with it", version)
+		}
+	}
+	for _, target := range l.device.Targets() {
+		if strings.Contains(target.Type, "IPv6") {
+			t.Errorf("discovery has %+v", target)
+		}
+	}
+	if r := l.call(sixA, six1, "GetFirewallStatus"); r.Status != 404 {
+		t.Errorf("HTTP %d", r.Status)
+	}
+}
