@@ -348,6 +348,14 @@ func TestLocation(t *testing.T) {
 			t.Errorf("Location(%d) = %s, want %s", version, got, want)
 		}
 	}
+	for at, want := range map[string]string{
+		"[2001:db8::1]:5000":    "http://[2001:db8::1]:5000/" + testPath + "/2/root.xml",
+		"[fe80::1%br-lan]:5000": "http://[fe80::1]:5000/" + testPath + "/2/root.xml", // UDA 1.1 annex A: no zone
+	} {
+		if got := d.On("lan", netip.MustParseAddrPort(at)).Location(2); got != want {
+			t.Errorf("Location at %s = %s, want %s", at, got, want)
+		}
+	}
 	other := d.On("guest", netip.MustParseAddrPort("192.168.50.1:5000"))
 	if got := other.Location(1); !strings.HasPrefix(got, "http://192.168.50.1:5000/") {
 		t.Errorf("E8: %s", got)
