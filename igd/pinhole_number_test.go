@@ -225,6 +225,18 @@ func TestOutboundPinholeTimeout(t *testing.T) {
 	}
 }
 
+func TestOutboundPinholeTimeoutFails(t *testing.T) {
+	t.Parallel()
+	l := &lan{t: t, wan: goodWAN()}
+	cfg := config(refuser{}, l.wan)
+	cfg.OutboundTimeout = func(portmap.Transport) (time.Duration, error) { return 0, errNobody }
+	l.serve(cfg)
+	r := l.call(hostB, six1, "GetOutboundPinholeTimeout", pinhole(sixA)[:10]...)
+	if r.Code != 501 || r.Description != "Action Failed" {
+		t.Errorf("%d %q", r.Code, r.Description)
+	}
+}
+
 func TestFirewallStatus(t *testing.T) {
 	t.Parallel()
 	l := start(t)
