@@ -162,9 +162,6 @@ func (d *Device) publishMappings(c changes) {
 	}
 	if c.all {
 		for m := range d.mapper.Snapshot().All() {
-			if m.Kind == portmap.Pinhole6 {
-				continue
-			}
 			owners[neighbourOf(m.Client.Owner())] = m.Client.Owner()
 		}
 	}

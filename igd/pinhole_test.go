@@ -309,6 +309,14 @@ func TestPinholeLying(t *testing.T) {
 	wantCode(t, l.call(sixA, six1, "AddPinhole", pinhole(sixB)...), 606)
 	wantCode(t, l.call(sixA, six1, "DeletePinhole", "UniqueID", number), 704)
 	l.wantTable(t, "tcp [2001:db8::60]:8443")
+
+	asks := make(chan portmap.Request, 1)
+	cfg.Mapper = refuser{err: &portmap.Error{Reason: portmap.NotRequester}, asks: asks}
+	l.serve(cfg)
+	wantCode(t, l.call(hostB, six1, "AddPinhole", pinhole(sixB)...), 606)
+	if r := <-asks; r.Client.Addr != hostB.client.Addr {
+		t.Errorf("asked in the name of %s", r.Client.Addr)
+	}
 }
 
 // TestPinholesAreNoMappings: what WANIPConnection lists and deletes are IPv4
