@@ -64,6 +64,9 @@ func (in argument) parse(v *variable, s string) (value, bool) {
 	if in.wildcard && s == "*" {
 		s = "0"
 	}
+	if in.protocol {
+		s = protocolNumber(s)
+	}
 	switch v.kind {
 	case ui2:
 		n, err := soap.ParseUI2(s)

@@ -98,9 +98,54 @@ func TestLibraryClient(t *testing.T) {
 	if _, up, down, link, err := common[0].GetCommonLinkProperties(); err != nil || up != 20_000_000 || down != 100_000_000 || link != "Up" {
 		t.Errorf("%d, %d, %q, %v", up, down, link, err)
 	}
+	libraryPinholes(t, l)
 	root, err := goupnp.DeviceByURLCtx(t.Context(), l.location(2))
 	if err != nil || root.Device.UDN != "uuid:"+baseUUID {
 		t.Errorf("%v, %v", root, err)
+	}
+}
+
+// libraryPinholes connects by IPv4, from a device whose owner lets it open its
+// IPv6 address.
+func libraryPinholes(t *testing.T, l *lan) {
+	t.Helper()
+	six, err := internetgateway2.NewWANIPv6FirewallControl1ClientsByURLCtx(t.Context(), l.location(2))
+	if err != nil || len(six) != 1 {
+		t.Fatalf("%d clients, %v", len(six), err)
+	}
+	if none, err := internetgateway2.NewWANIPv6FirewallControl1ClientsByURLCtx(t.Context(), l.location(1)); err == nil {
+		t.Errorf("version 1 has %d", len(none))
+	}
+	if firewall, inbound, err := six[0].GetFirewallStatus(); err != nil || !firewall || !inbound {
+		t.Errorf("GetFirewallStatus: %v, %v, %v", firewall, inbound, err)
+	}
+	if seconds, err := six[0].GetOutboundPinholeTimeout("", 0, "2001:db8::50", 8443, 17); err != nil || seconds != 180 {
+		t.Errorf("GetOutboundPinholeTimeout: %d, %v", seconds, err)
+	}
+	number, err := six[0].AddPinhole("", 0, "2001:db8::50", 8443, 6, 3600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := six[0].UpdatePinhole(number, 7200); err != nil {
+		t.Error(err)
+	}
+	if again, err := six[0].AddPinhole("", 0, "2001:db8::50", 8443, 6, 60); err != nil || again != number {
+		t.Errorf("C50: %d, then %d, %v", number, again, err)
+	}
+	if packets, err := six[0].GetPinholePackets(number); err != nil || packets != 0 {
+		t.Errorf("GetPinholePackets: %d, %v", packets, err)
+	}
+	if _, err := six[0].CheckPinholeWorking(number); faultCode(err) != 709 {
+		t.Errorf("C53: %v", err)
+	}
+	if _, err := six[0].AddPinhole("", 0, "2001:db8::60", 8443, 6, 3600); faultCode(err) != 606 {
+		t.Errorf("J1: %v", err)
+	}
+	if err := six[0].DeletePinhole(number); err != nil {
+		t.Error(err)
+	}
+	if err := six[0].DeletePinhole(number); faultCode(err) != 704 {
+		t.Errorf("C52: %v", err)
 	}
 }
 

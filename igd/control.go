@@ -133,8 +133,10 @@ func (c *call) refusal(err error) *fault {
 		return &fault{code: codeInvalidAction}
 	case errors.Is(err, soap.ErrDuplicate):
 		return &fault{code: codeInvalidArgs, detail: "an argument is given twice"}
+	case errors.Is(err, soap.ErrTooLong) && c.service.noText:
+		return &fault{code: codeInvalidArgs, detail: "an argument is too long for an address or a number"}
 	case errors.Is(err, soap.ErrTooLong):
 		return &fault{code: codeTooLong}
 	}
-	return faultOf(err, c.version)
+	return c.service.faultOf(err, c.version)
 }

@@ -110,6 +110,7 @@ func TestRootDocument(t *testing.T) {
 			"device:InternetGatewayDevice:2", "service:Layer3Forwarding:1 L3Forwarding1",
 			"device:WANDevice:2", "service:WANCommonInterfaceConfig:1 WANCommonIFC1",
 			"device:WANConnectionDevice:2", "service:WANIPConnection:2 WANIPConn1", "service:WANPPPConnection:1 WANPPPConn1",
+			"service:WANIPv6FirewallControl:1 WANIPv6Firewall1",
 		},
 	} {
 		t.Run("X1/version "+strconv.Itoa(version), func(t *testing.T) {
@@ -156,6 +157,7 @@ var eventedWant = map[string][]string{
 	ppp1:    {"ConnectionStatus", "ExternalIPAddress", "PortMappingNumberOfEntries", "PossibleConnectionTypes"},
 	common1: {"PhysicalLinkStatus"},
 	layer31: {"DefaultConnectionService"},
+	six1:    {"FirewallEnabled", "InboundPinholeAllowed"},
 }
 
 func TestServiceDocuments(t *testing.T) {
@@ -232,15 +234,22 @@ func TestActionsAsAnnounced(t *testing.T) {
 		l.walk(version, func(s goupnp.Service, doc *scpd.SCPD) {
 			service := strings.TrimPrefix(s.ServiceType, typePrefix)
 			for _, a := range doc.Actions {
+				from := hostA
 				wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA)...), 0) // another action may have deleted it
+				number := ""
+				if service == six1 {
+					from = sixA
+					number = l.open(t, sixA)
+					l.wan.pass(l.numbered(t, number).ID, 1)
+				}
 				var args, out []string
 				for _, arg := range a.InputArguments() {
-					args = append(args, arg.Name, sample(l, arg, version))
+					args = append(args, arg.Name, sample(l, arg, version, number))
 				}
 				for _, arg := range a.OutputArguments() {
 					out = append(out, arg.Name)
 				}
-				r := parseReply(t, l.do(hostA, "POST", s.ControlURL.URL.Path,
+				r := parseReply(t, l.do(from, "POST", s.ControlURL.URL.Path,
 					envelope(s.ServiceType, a.Name, argsXML(args...)),
 					"SOAPACTION", `"`+s.ServiceType+"#"+a.Name+`"`, "CONTENT-TYPE", "text/xml"))
 				refused := slices.Contains([]string{"SetConnectionType", "ForceTermination"}, a.Name)
@@ -265,8 +274,17 @@ func TestActionsAsAnnounced(t *testing.T) {
 }
 
 // sample gives a value that makes the action succeed after a mapping of UDP 6000.
-func sample(l *lan, arg *scpd.Argument, version int) string {
+// number is that of a pinhole.
+func sample(l *lan, arg *scpd.Argument, version int, number string) string {
 	switch arg.Name {
+	case "UniqueID":
+		return number
+	case "InternalClient":
+		return sixA.client.Addr.String()
+	case "Protocol":
+		return "17"
+	case "RemoteHost":
+		return ""
 	case "NewProtocol":
 		return "UDP"
 	case "NewInternalClient":
@@ -330,6 +348,14 @@ func TestLocation(t *testing.T) {
 			t.Errorf("Location(%d) = %s, want %s", version, got, want)
 		}
 	}
+	for at, want := range map[string]string{
+		"[2001:db8::1]:5000":    "http://[2001:db8::1]:5000/" + testPath + "/2/root.xml",
+		"[fe80::1%br-lan]:5000": "http://[fe80::1]:5000/" + testPath + "/2/root.xml", // UDA 1.1 annex A: no zone
+	} {
+		if got := d.On("lan", netip.MustParseAddrPort(at)).Location(2); got != want {
+			t.Errorf("Location at %s = %s, want %s", at, got, want)
+		}
+	}
 	other := d.On("guest", netip.MustParseAddrPort("192.168.50.1:5000"))
 	if got := other.Location(1); !strings.HasPrefix(got, "http://192.168.50.1:5000/") {
 		t.Errorf("E8: %s", got)
@@ -353,6 +379,7 @@ func TestTargets(t *testing.T) {
 		{Type: dev + "WANConnectionDevice", MaxVersion: 2, UUID: c, Tree: 1},
 		{Type: srv + "WANIPConnection", MaxVersion: 2, UUID: c, Tree: 1},
 		{Type: srv + "WANPPPConnection", MaxVersion: 1, UUID: c, Tree: 1},
+		{Type: srv + "WANIPv6FirewallControl", MaxVersion: 1, UUID: c, Tree: 2},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
@@ -425,17 +452,21 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	m := newEngine(t)
 	for name, change := range map[string]func(*igd.Config){
-		"no Mapper":        func(c *igd.Config) { c.Mapper = nil },
-		"no WAN":           func(c *igd.Config) { c.WAN = nil },
-		"no Identify":      func(c *igd.Config) { c.Identify = nil },
-		"no Log":           func(c *igd.Config) { c.Log = nil },
-		"no UUID":          func(c *igd.Config) { c.UUID = "" },
-		"UUID upper case":  func(c *igd.Config) { c.UUID = strings.ToUpper(baseUUID) },
-		"UUID not hex":     func(c *igd.Config) { c.UUID = "x" + baseUUID[1:] },
-		"UUID no dashes":   func(c *igd.Config) { c.UUID = strings.ReplaceAll(baseUUID, "-", "") },
-		"path with slash":  func(c *igd.Config) { c.Path = "a/b" },
-		"path with blank":  func(c *igd.Config) { c.Path = "a b" },
-		"path with escape": func(c *igd.Config) { c.Path = "%41" },
+		"no Mapper":         func(c *igd.Config) { c.Mapper = nil },
+		"no WAN":            func(c *igd.Config) { c.WAN = nil },
+		"no Identify":       func(c *igd.Config) { c.Identify = nil },
+		"no Log":            func(c *igd.Config) { c.Log = nil },
+		"no UUID":           func(c *igd.Config) { c.UUID = "" },
+		"UUID upper case":   func(c *igd.Config) { c.UUID = strings.ToUpper(baseUUID) },
+		"UUID not hex":      func(c *igd.Config) { c.UUID = "x" + baseUUID[1:] },
+		"UUID no dashes":    func(c *igd.Config) { c.UUID = strings.ReplaceAll(baseUUID, "-", "") },
+		"no As":             func(c *igd.Config) { c.As = nil },
+		"no Packets":        func(c *igd.Config) { c.Packets = nil },
+		"no timeouts":       func(c *igd.Config) { c.OutboundTimeout = nil },
+		"no InboundAllowed": func(c *igd.Config) { c.InboundAllowed = nil },
+		"path with slash":   func(c *igd.Config) { c.Path = "a/b" },
+		"path with blank":   func(c *igd.Config) { c.Path = "a b" },
+		"path with escape":  func(c *igd.Config) { c.Path = "%41" },
 	} {
 		cfg := config(m, goodWAN())
 		change(&cfg)

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"portcullis/portmap"
 )
@@ -38,6 +40,26 @@ type Config struct {
 	// because the address is not on that link, refuses the request.
 	Identify func(iface string, addr netip.Addr) (portmap.Client, error)
 
+	// The four that pinholes need: all of them are set, or none, and then there
+	// is no WANIPv6FirewallControl.
+
+	// As says who c is when it names target, an address that is not its own:
+	// the owner of that address, where it is the same device and the gateway's
+	// owner allows that (policy.same_device); else an error. It goes by the
+	// neighbour table. The client that it gives has target for its Addr.
+	As func(c portmap.Client, target netip.Addr) (portmap.Client, error)
+
+	// Packets gives how many packets have come in by a pinhole.
+	Packets func(ctx context.Context, m portmap.Mapping) (uint64, error)
+
+	// OutboundTimeout gives how long the kernel lets answers in after the last
+	// packet of what a host began itself.
+	OutboundTimeout func(portmap.Transport) (time.Duration, error)
+
+	// InboundAllowed says whether a pinhole can be opened at present. It answers
+	// from memory; when it changes, that is a signal on the wan channel of Run.
+	InboundAllowed func() bool
+
 	// UUID is the root device's, in the usual form, lower case; it should
 	// stay the same for the life of the installation. Those of the embedded
 	// devices follow from it.
@@ -55,6 +77,10 @@ type Device struct {
 	mapper       Mapper
 	wan          WAN
 	identify     func(string, netip.Addr) (portmap.Client, error)
+	as           func(portmap.Client, netip.Addr) (portmap.Client, error)
+	packets      func(context.Context, portmap.Mapping) (uint64, error)
+	timeout      func(portmap.Transport) (time.Duration, error)
+	allowed      func() bool
 	notifier     Notifier
 	log          *slog.Logger
 	root         *device
@@ -67,7 +93,13 @@ type Device struct {
 }
 
 // New gives a Device.
-func New(cfg Config) (*Device, error) { return build(cfg, tree()) }
+func New(cfg Config) (*Device, error) {
+	given := []bool{cfg.As != nil, cfg.Packets != nil, cfg.OutboundTimeout != nil, cfg.InboundAllowed != nil}
+	if slices.Contains(given, true) && slices.Contains(given, false) {
+		return nil, errors.New("igd: As, Packets, OutboundTimeout and InboundAllowed must be set together")
+	}
+	return build(cfg, tree(cfg.As != nil))
+}
 
 func build(cfg Config, root *device) (*Device, error) {
 	switch {
@@ -92,6 +124,7 @@ func build(cfg Config, root *device) (*Device, error) {
 	}
 	d := &Device{
 		mapper: cfg.Mapper, wan: cfg.WAN, identify: cfg.Identify, notifier: cfg.Notifier,
+		as: cfg.As, packets: cfg.Packets, timeout: cfg.OutboundTimeout, allowed: cfg.InboundAllowed,
 		log:  cfg.Log.With("room", "igd"),
 		root: root, udns: udns,
 		friendlyName: cutRunes(cfg.FriendlyName, maxFriendlyName),

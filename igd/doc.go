@@ -36,4 +36,19 @@
 //     connection do not exist (401); required ones are refused (606, or 731 for
 //     SetConnectionType from version 2). RequestConnection while connected, and
 //     SetDefaultConnectionService to what it is, change nothing and succeed.
+//   - Mappings are asked for by IPv4 only: over IPv6 the Add actions are 606, and
+//     the lists are empty. Pinholes are in none of WANIPConnection's lists,
+//     counts and events.
+//   - A pinhole's lease outside 1 to 86400 is 601, the general rule for a stated
+//     range. RemoteHost may be "*" or "::/0" for anybody, and Protocol "TCP" or
+//     "UDP", because clients send them. An argument that is too long is 402 there,
+//     since none is free text (abuse case J2).
+//   - A target that is not the caller's own address, nor another one of the same
+//     device where the owner allows that, is 606, what is no host included (B12).
+//     The gate is asked all the same, so that the owner sees the attempt.
+//   - A UniqueID of another host's pinhole is 704, word for word as one that
+//     does not exist (abuse case J4). AddPinhole says 606 where it is the address
+//     that is another's: that tells nothing of pinholes.
+//   - While no pinhole can be open, every action on one is 703, as the document
+//     has it; the status and GetOutboundPinholeTimeout are still told.
 package igd

@@ -38,6 +38,20 @@ var (
 	codeInconsistent    = code{733, "InconsistentParameters"}
 )
 
+// Those of WANIPv6FirewallControl:1, whose numbers mean other things elsewhere
+// (the digest's section 3E). 702, FirewallDisabled, is never sent: what the LAN
+// did not ask for does not come in.
+var (
+	codeNoPinholes       = code{701, "PinholeSpaceExhausted"}
+	codeNoInbound        = code{703, "InboundPinholeNotAllowed"}
+	codeNoPinhole        = code{704, "NoSuchEntry"}
+	codeNoProtocol       = code{705, "ProtocolNotSupported"}
+	codeNoAnyInternal    = code{706, "InternalPortWildcardingNotAllowed"}
+	codeNoAnyProtocol    = code{707, "ProtocolWildcardingNotAllowed"}
+	codeNoWildcardClient = code{708, "WildCardNotPermittedInSrcIP"}
+	codeNoTraffic        = code{709, "NoTrafficReceived"}
+)
+
 // fault is a refusal in UPnP's words.
 type fault struct {
 	code   code
@@ -76,12 +90,12 @@ type answer struct {
 	tell   bool // the reason's sentence may be shown to the client
 }
 
-// reasons turns the gate's Reasons into UPnP errors. A denial is 606 and never
-// 718, because clients answer 718 by trying the next port (design section 5);
+// mappingReasons turns the gate's Reasons into UPnP errors. A denial is 606 and
+// never 718, because clients answer 718 by trying the next port (design section 5);
 // full is 728 where that exists and 501 where it does not (RFC 6970 section
 // 5.3). Sentences that speak of the gateway's own listeners or of the kernel
 // stay inside.
-var reasons = map[portmap.Reason]answer{
+var mappingReasons = map[portmap.Reason]answer{
 	portmap.NotRequester:    {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.NotAHost:        {codeInvalidArgs, codeInvalidArgs, true},
 	portmap.GatewayTarget:   {codeNotAuthorized, codeNotAuthorized, true},
@@ -120,12 +134,59 @@ var reasons = map[portmap.Reason]answer{
 	portmap.Revoked: {codeActionFailed, codeActionFailed, false},
 }
 
+// pinholeReasons is the same for WANIPv6FirewallControl. A target that is no host
+// of the LAN is not authorized (abuse case B12), as is one that is another's.
+// Pinholes have no port of the gateway's, so that nothing is in the way of them.
+var pinholeReasons = map[portmap.Reason]answer{
+	portmap.NotRequester:    always(codeNotAuthorized, true),
+	portmap.NotAHost:        always(codeNotAuthorized, true),
+	portmap.GatewayTarget:   always(codeNotAuthorized, true),
+	portmap.OffLink:         always(codeNotAuthorized, true),
+	portmap.BadTransport:    always(codeNoProtocol, true),
+	portmap.BadPort:         always(codeNoAnyInternal, true),
+	portmap.ForbiddenPort:   always(codeNotAuthorized, true),
+	portmap.PrivilegedPort:  always(codeNotAuthorized, true),
+	portmap.BadRemote:       always(codeInvalidArgs, true),
+	portmap.IdentityChanged: always(codeNotAuthorized, true),
+	portmap.NotOwner:        always(codeNoPinhole, false), // as if there were none (abuse case J4)
+
+	portmap.WrongNonce:     always(codeNotAuthorized, false), // PCP's
+	portmap.TooManyRemotes: always(codeActionFailed, true),   // PCP's
+
+	portmap.RuleDenied:    always(codeNotAuthorized, true),
+	portmap.DefaultDenied: always(codeNotAuthorized, true),
+	portmap.NeedsApproval: always(codeNotAuthorized, true),
+	portmap.ClientQuota:   always(codeNoPinholes, true),
+	portmap.TotalQuota:    always(codeNoPinholes, true),
+	portmap.GrantRate:     always(codeNoPinholes, true),
+
+	portmap.PortTaken:      always(codeActionFailed, true),
+	portmap.PortReserved:   always(codeActionFailed, true),
+	portmap.PortInUse:      always(codeActionFailed, false),
+	portmap.NoPorts:        always(codeNoPinholes, true),
+	portmap.NoAddress:      always(codeNoInbound, true),
+	portmap.PrivateAddress: always(codeNoInbound, true),
+	portmap.NoSuchMapping:  always(codeNoPinhole, false),
+	portmap.FirewallFailed: always(codeActionFailed, false),
+	portmap.Busy:           always(codeActionFailed, true),
+
+	portmap.Ended:   always(codeActionFailed, false),
+	portmap.Removed: always(codeActionFailed, false),
+	portmap.Revoked: always(codeActionFailed, false),
+}
+
+func always(c code, tell bool) answer { return answer{c, c, tell} }
+
 // faultOf gives the UPnP error for what the gate said to a service of this
 // version. An error without a Reason is the gate's own failure.
-func faultOf(err error, version int) *fault {
+func (s *service) faultOf(err error, version int) *fault {
 	var f *fault
 	if errors.As(err, &f) {
 		return f
+	}
+	reasons := s.reasons
+	if reasons == nil {
+		reasons = mappingReasons
 	}
 	a, known := reasons[portmap.ReasonOf(err)]
 	if !known {

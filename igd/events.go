@@ -2,6 +2,7 @@ package igd
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"time"
@@ -22,7 +23,7 @@ type moment uint8
 const (
 	never    moment = iota // it is not evented
 	once                   // it does not change: in the first event only
-	ofWAN                  // when it changes with the connection
+	ofWAN                  // when it changes with the connection, in either family
 	ofCount                // when the subscriber gains or loses a mapping
 	ofChange               // when a mapping of the subscriber's changes in any way
 )
@@ -37,13 +38,24 @@ const gatherTime = 20 * time.Millisecond
 func topic(igd int, s *service) string { return digit(igd) + "/" + s.name }
 
 func (f *Front) event(w http.ResponseWriter, r *http.Request, s *service, v view) {
-	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.addr.Addr(), Interface: v.client.Interface}
+	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.local(r), Interface: v.client.Interface}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		sub.Addr = peer.Addr().Unmap() // with its zone, where it has one
 	}
 	f.device.notifier.Handle(w, r, topic(v.igd, s), sub, func() []gena.Property {
 		return properties(s, v, once, ofWAN, ofCount, ofChange)
 	})
+}
+
+// local is the gateway's address that the subscriber connected to. A server that
+// listens on several knows which it was (UDA 1.1 annex A: events keep the scope).
+func (f *Front) local(r *http.Request) netip.Addr {
+	if a, known := r.Context().Value(http.LocalAddrContextKey).(net.Addr); known {
+		if at, err := netip.ParseAddrPort(a.String()); err == nil {
+			return at.Addr().Unmap()
+		}
+	}
+	return f.addr.Addr()
 }
 
 // properties gives the values of the evented variables of these moments, in the
@@ -61,8 +73,8 @@ func properties(s *service, v view, moments ...moment) []gena.Property {
 }
 
 // Run tells subscribers what changes, until ctx ends: changes of mappings, as
-// the engine's events report them, and those of the connection, at each signal
-// on wan. Without a Notifier it only waits.
+// the engine's events report them, and those of the connection, IPv6 included,
+// at each signal on wan. Without a Notifier it only waits.
 func (d *Device) Run(ctx context.Context, events <-chan portmap.Event, wan <-chan struct{}) error {
 	if d.notifier == nil {
 		<-ctx.Done()
@@ -96,7 +108,11 @@ type changes struct {
 	all    bool                   // events were lost: anything may have changed
 }
 
+// add leaves pinholes out: what is told of mappings counts none of them.
 func (c *changes) add(ev portmap.Event) {
+	if ev.Mapping.Kind == portmap.Pinhole6 {
+		return
+	}
 	owner := ev.Mapping.Client.Owner()
 	switch ev.Type {
 	case portmap.Resync:

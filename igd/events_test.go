@@ -2,7 +2,9 @@ package igd_test
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"sync"
@@ -84,7 +86,7 @@ func lie(t *testing.T, fake bool) *bed {
 	cfg := config(b.engine, b.wan)
 	cfg.Notifier = b.notifier
 	cfg.Identify = func(iface string, addr netip.Addr) (portmap.Client, error) {
-		for _, h := range []host{hostA, hostB} {
+		for _, h := range neighbour {
 			if h.client.Addr == addr {
 				return h.client, nil
 			}
@@ -113,13 +115,26 @@ func (b *bed) subscribe(h host, path string) []gena.Property {
 		b.t.Fatal(err)
 	}
 	req.RequestURI = path
-	req.RemoteAddr = h.client.Addr.String() + ":50000"
+	req.RemoteAddr = addrPort(h, 50000).String()
 	before := len(b.notifier.subs)
 	b.front.ServeHTTP(nil, req)
 	if len(b.notifier.subs) != before+1 {
 		b.t.Fatalf("%s: not handed to the notifier", path)
 	}
 	return b.notifier.subs[before].initial()
+}
+
+// open makes a pinhole.
+func (b *bed) open(h host, port int) {
+	b.t.Helper()
+	c := h.client
+	c.Via = portmap.ViaUPnP
+	_, err := b.engine.Map(b.t.Context(), portmap.Request{
+		Kind: portmap.Pinhole6, Client: c, Transport: portmap.UDP, Lifetime: time.Hour, Internal: addrPort(h, port),
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b *bed) add(h host, port int) {
@@ -288,6 +303,95 @@ func TestWANEvents(t *testing.T) {
 		b.add(hostA, 6000)
 		b.want("goes on after the signals ended", told{eventIP1, addrA, entries("1")})
 	})
+}
+
+// TestFirewallEvents: the digest's section 4.6. A pinhole changes nothing that
+// is evented, of either family.
+func TestFirewallEvents(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := lie(t, false)
+		path := b.url("2", "WANIPv6FirewallControl")
+		if diff := cmp.Diff(props("FirewallEnabled", "1", "InboundPinholeAllowed", "1"), b.subscribe(hostA, path)); diff != "" {
+			t.Errorf("initial (-want +got):\n%s", diff)
+		}
+		b.subscribe(sixA, path)
+		for _, h := range []host{hostA, sixA} {
+			b.subscribe(h, b.url("1", "WANIPConnection"))
+			b.subscribe(h, b.url("2", "WANIPConnection"))
+		}
+		b.open(sixA, 6000)
+		b.open(sixA, 6000)
+		b.want("pinholes are not told")
+		allowed := func(v string) []told {
+			p := props("InboundPinholeAllowed", v)
+			return []told{{"2/WANIPv6FirewallControl", addrA, p}, {"2/WANIPv6FirewallControl", "2001:db8::50", p}}
+		}
+		b.changed <- struct{}{}
+		b.want("nothing is different")
+		b.wan.setInbound(false)
+		b.changed <- struct{}{}
+		b.want("IPv6 is gone", allowed("0")...)
+		if diff := cmp.Diff(props("FirewallEnabled", "1", "InboundPinholeAllowed", "0"), b.subscribe(hostB, path)); diff != "" {
+			t.Errorf("initial, later (-want +got):\n%s", diff)
+		}
+		b.notifier.subs = b.notifier.subs[:len(b.notifier.subs)-1]
+		b.changed <- struct{}{}
+		b.want("told once")
+		b.wan.setInbound(true)
+		b.changed <- struct{}{}
+		b.want("it is back", allowed("1")...)
+		time.Sleep(2 * time.Hour)
+		b.want("nor is their end")
+	})
+}
+
+// TestPinholesAndResync: a pinhole is nobody's mapping when all are told anew.
+func TestPinholesAndResync(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := lie(t, true)
+		b.subscribe(sixA, b.url("1", "WANIPConnection"))
+		b.subscribe(hostA, b.url("1", "WANIPConnection"))
+		b.open(sixA, 6000)
+		b.add(hostA, 6000)
+		b.fake <- portmap.Event{Type: portmap.Resync}
+		b.want("resync", told{eventIP1, addrA, entries("1")}, told{eventIP1, "2001:db8::50", entries("0")})
+	})
+}
+
+// TestSubscriberAddresses: a subscriber on a link keeps the zone that its
+// connection has, and is told from the address that it connected to.
+func TestSubscriberAddresses(t *testing.T) {
+	t.Parallel()
+	var asked []netip.Addr
+	n := &notifier{}
+	cfg := config(newEngine(t), goodWAN())
+	cfg.Notifier = n
+	cfg.Identify = func(_ string, addr netip.Addr) (portmap.Client, error) {
+		asked = append(asked, addr)
+		return linkA.client, nil
+	}
+	front := newDevice(t, cfg).On("lan", netip.MustParseAddrPort("[::]:5000"))
+	for local, want := range map[string]string{"[fe80::1%lan]:5000": "fe80::1%lan", "[2001:db8::1]:5000": "2001:db8::1", "": "::"} {
+		path := "/" + testPath + "/2/WANIPv6FirewallControl/event"
+		req := httptest.NewRequest("SUBSCRIBE", path, nil)
+		req.RemoteAddr = "[fe80::50%lan]:50000"
+		if local != "" {
+			a := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(local))
+			req = req.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, a))
+		}
+		front.ServeHTTP(httptest.NewRecorder(), req)
+		sub := n.subs[len(n.subs)-1].sub
+		if sub.Addr.String() != "fe80::50%lan" || sub.Local.String() != want || sub.Interface != "lan" {
+			t.Errorf("by %q: %+v", local, sub)
+		}
+	}
+	for _, a := range asked {
+		if a != linkA.client.Addr {
+			t.Errorf("Identify was asked for %s", a)
+		}
+	}
 }
 
 func TestResync(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"portcullis/httpd"
@@ -22,11 +23,16 @@ import (
 type witness struct {
 	maps   []portmap.Request
 	unmaps []portmap.Selector
+	table  *portmap.Table // nil: an empty one
 }
 
 func (w *witness) Map(_ context.Context, r portmap.Request) (portmap.Mapping, error) {
 	w.maps = append(w.maps, r)
-	return portmap.Mapping{Client: r.Client, Transport: r.Transport, Internal: r.Internal, External: r.External}, nil
+	m := portmap.Mapping{Client: r.Client, Transport: r.Transport, Internal: r.Internal, External: r.External}
+	if w.table != nil {
+		m.ID = 1 // that of the first pinhole
+	}
+	return m, nil
 }
 
 func (w *witness) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
@@ -34,7 +40,12 @@ func (w *witness) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mappin
 	return nil, nil
 }
 
-func (*witness) Snapshot() *portmap.Table { return portmap.NewTable() }
+func (w *witness) Snapshot() *portmap.Table {
+	if w.table != nil {
+		return w.table
+	}
+	return portmap.NewTable()
+}
 
 // FuzzControl sends any header and body to a control URL. Whatever they are,
 // the gate is asked at most once, for what the arguments say, in the name of
@@ -138,6 +149,91 @@ func checkReplied(t *testing.T, w *httptest.ResponseRecorder, asked int) {
 	}
 	if w.Body.Len() > 64<<10 {
 		t.Errorf("G13: %d bytes", w.Body.Len())
+	}
+}
+
+// FuzzPinholes is FuzzControl for WANIPv6FirewallControl. Pinhole 7 is the
+// caller's, 8 another host's, which is never touched.
+func FuzzPinholes(f *testing.F) {
+	add := func(from uint8, action string, args ...string) {
+		f.Add(from, `"`+typePrefix+six1+"#"+action+`"`, []byte(envelope(typePrefix+six1, action, argsXML(args...))))
+	}
+	for from := range uint8(4) {
+		for _, number := range []string{"7", "8", " 007 ", "65543"} {
+			for action, args := range byNumber(number) {
+				add(from, action, args...)
+			}
+		}
+		add(from, "AddPinhole", pinhole(sixA)...)
+		add(from, "AddPinhole", pinhole(sixB)...)
+		add(from, "AddPinhole", pinhole(sixA, "RemoteHost", "2001:db8:9::1", "RemotePort", "53", "Protocol", "udp")...)
+		add(from, "GetOutboundPinholeTimeout", pinhole(sixA)[:10]...)
+		add(from, "GetFirewallStatus")
+	}
+	for _, odd := range append(append([]string{}, oddAddresses...), foreignAddresses...) {
+		add(0, "AddPinhole", pinhole(sixA, "InternalClient", odd)...)
+		add(0, "AddPinhole", pinhole(sixA, "RemoteHost", odd)...)
+	}
+	gate := &witness{table: standing(f, sixA, sixB)}
+	front := newDevice(f, config(gate, goodWAN())).On("lan", netip.MustParseAddrPort("192.168.1.1:5000"))
+	hosts := []host{sixA, hostA, linkA, privacyA}
+	f.Fuzz(func(t *testing.T, who uint8, header string, body []byte) {
+		gate.maps, gate.unmaps = nil, nil
+		from := hosts[who&3]
+		r := httptest.NewRequest("POST", "/"+testPath+"/2/WANIPv6FirewallControl/control", io.NopCloser(bytes.NewReader(body)))
+		r.RemoteAddr = from.from + ":50000"
+		r.Header = http.Header{"Soapaction": {header}, "Content-Type": {"text/xml"}}
+		w := httptest.NewRecorder()
+		front.ServeHTTP(w, r)
+		checkPinholesAsked(t, gate, from, header, body)
+		checkReplied(t, w, len(gate.maps)+len(gate.unmaps))
+	})
+}
+
+func checkPinholesAsked(t *testing.T, gate *witness, from host, header string, body []byte) {
+	t.Helper()
+	if len(gate.maps)+len(gate.unmaps) == 0 {
+		return
+	}
+	msg, err := soap.Decode(header, body)
+	if err != nil || len(gate.maps)+len(gate.unmaps) > 1 {
+		t.Fatalf("the gate was asked %d times, %v", len(gate.maps)+len(gate.unmaps), err)
+	}
+	for _, s := range gate.unmaps {
+		if msg.Name != "DeletePinhole" || s.Client.Owner() != sixA.client.Owner() || s.Client.Via != portmap.ViaUPnP || s.ID != 1 {
+			t.Errorf("selector %+v", s)
+		}
+	}
+	for _, r := range gate.maps {
+		if r.Kind != portmap.Pinhole6 || !r.Transport.Valid() || r.Internal.Port() == 0 || !r.Internal.Addr().Is6() ||
+			r.Internal.Addr().Is4In6() || r.Internal.Addr().Zone() != "" || r.Lifetime < time.Second || r.Lifetime > 24*time.Hour ||
+			r.Client.Via != portmap.ViaUPnP || r.Client.Interface != "lan" || len(r.Remotes) > 1 {
+			t.Errorf("request %+v", r)
+		}
+		if r.Client.Owner() != from.client.Owner() && (r.Client.MAC != hostA.client.MAC || r.Client.Addr != r.Internal.Addr()) {
+			t.Errorf("in the name of %+v", r.Client)
+		}
+		if msg.Name == "UpdatePinhole" {
+			if r.Internal != addrPort(sixA, 8443) {
+				t.Errorf("updates %+v", r)
+			}
+			continue
+		}
+		if said, _ := msg.Arg("InternalClient"); netip.MustParseAddr(said) != r.Internal.Addr() {
+			t.Errorf("J2: %q became %v", said, r.Internal)
+		}
+		host, _ := msg.Arg("RemoteHost")
+		host = strings.TrimSpace(host)
+		anybody := host == "" || host == "*" || host == "::/0"
+		for _, remote := range r.Remotes {
+			if anybody && (remote.Prefix.String() != "::/0" || remote.Port == 0) ||
+				!anybody && remote.Prefix != netip.PrefixFrom(netip.MustParseAddr(host), 128) {
+				t.Errorf("B10: remote host %q became %v", host, remote)
+			}
+		}
+		if !anybody && len(r.Remotes) == 0 {
+			t.Errorf("B10: remote host %q is lost", host)
+		}
 	}
 }
 

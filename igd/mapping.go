@@ -63,6 +63,9 @@ func (c *call) hint(r portmap.Request) netip.AddrPort {
 // request builds the wish that an Add action states. What the arguments may not
 // be in any case is refused here; the rest is for the gate to judge.
 func (c *call) request() (portmap.Request, error) {
+	if !c.client.Addr.Is4() {
+		return portmap.Request{}, &fault{code: codeNotAuthorized, detail: "the request did not come from an IPv4 address"}
+	}
 	internal, err := c.internalClient()
 	if err != nil {
 		return portmap.Request{}, err
@@ -105,9 +108,6 @@ func (c *call) transport() portmap.Transport {
 func (c *call) internalClient() (netip.Addr, error) {
 	s := c.text("NewInternalClient")
 	if strings.TrimSpace(s) == "" {
-		if !c.client.Addr.Is4() {
-			return netip.Addr{}, &fault{code: codeNotAuthorized, detail: "the request did not come from an IPv4 address"}
-		}
 		return c.client.Addr, nil
 	}
 	a, err := netip.ParseAddr(s)

@@ -16,8 +16,9 @@ import (
 
 // refuser is a gate that always says the same.
 type refuser struct {
-	err  error
-	asks chan portmap.Request // may be nil
+	err   error
+	asks  chan portmap.Request // may be nil
+	table *portmap.Table       // nil: an empty one
 }
 
 func (r refuser) Map(_ context.Context, req portmap.Request) (portmap.Mapping, error) {
@@ -31,7 +32,12 @@ func (r refuser) Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, er
 	return nil, r.err
 }
 
-func (refuser) Snapshot() *portmap.Table { return portmap.NewTable() }
+func (r refuser) Snapshot() *portmap.Table {
+	if r.table != nil {
+		return r.table
+	}
+	return portmap.NewTable()
+}
 
 // wantCodes is what each Reason becomes: under version 1, under version 2, and
 // whether the sentence is told.
@@ -94,6 +100,55 @@ func TestReasons(t *testing.T) {
 	r := l.call(hostA, ip2, "AddPortMapping", mapping(hostA)...)
 	if want := "Action not authorized: " + strings.Repeat("ö", 100); r.Description != want {
 		t.Errorf("long sentence: %q", r.Description)
+	}
+}
+
+// wantPinholeCodes is the same for WANIPv6FirewallControl.
+var wantPinholeCodes = map[portmap.Reason]struct {
+	code int
+	told bool
+}{
+	portmap.NotRequester: {606, true}, portmap.NotAHost: {606, true}, portmap.GatewayTarget: {606, true}, portmap.OffLink: {606, true},
+	portmap.BadTransport: {705, true}, portmap.BadPort: {706, true}, portmap.BadRemote: {402, true},
+	portmap.ForbiddenPort: {606, true}, portmap.PrivilegedPort: {606, true}, portmap.IdentityChanged: {606, true}, portmap.NotOwner: {704, false},
+	portmap.RuleDenied: {606, true}, portmap.DefaultDenied: {606, true}, portmap.NeedsApproval: {606, true},
+	portmap.ClientQuota: {701, true}, portmap.TotalQuota: {701, true}, portmap.GrantRate: {701, true}, portmap.NoPorts: {701, true},
+	portmap.PortTaken: {501, true}, portmap.PortReserved: {501, true}, portmap.PortInUse: {501, false},
+	portmap.NoAddress: {703, true}, portmap.PrivateAddress: {703, true},
+	portmap.WrongNonce: {606, false}, portmap.TooManyRemotes: {501, true},
+	portmap.NoSuchMapping: {704, false}, portmap.FirewallFailed: {501, false}, portmap.Busy: {501, true},
+	portmap.Ended: {501, false}, portmap.Removed: {501, false}, portmap.Revoked: {501, false},
+}
+
+func TestPinholeReasons(t *testing.T) {
+	t.Parallel()
+	names := map[int]string{
+		402: "Invalid Args", 501: "Action Failed", 606: "Action not authorized", 701: "PinholeSpaceExhausted",
+		703: "InboundPinholeNotAllowed", 704: "NoSuchEntry", 705: "ProtocolNotSupported", 706: "InternalPortWildcardingNotAllowed",
+	}
+	table := standing(t, sixA)
+	for _, reason := range portmap.Reasons() {
+		want, listed := wantPinholeCodes[reason]
+		if !listed {
+			t.Errorf("%v has no code: decide one", reason)
+			continue
+		}
+		l := &lan{t: t, wan: goodWAN()}
+		l.serve(config(refuser{table: table, err: fmt.Errorf("engine: %w", &portmap.Error{
+			Reason: reason, Detail: "because of the sentence", Err: errors.New("inner secret"),
+		})}, l.wan))
+		for action, args := range map[string][]string{
+			"AddPinhole": pinhole(sixA), "UpdatePinhole": {"UniqueID", "7", "NewLeaseTime", "60"}, "DeletePinhole": {"UniqueID", "7"},
+		} {
+			r := l.call(sixA, six1, action, args...)
+			text := names[want.code]
+			if want.told {
+				text += ": because of the sentence"
+			}
+			if r.Code != want.code || r.Description != text {
+				t.Errorf("%v, %s: %d %q, want %d %q", reason, action, r.Code, r.Description, want.code, text)
+			}
+		}
 	}
 }
 

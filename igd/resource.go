@@ -83,10 +83,12 @@ func (d *Device) On(iface string, addr netip.AddrPort) *Front {
 }
 
 // Location is the URL of the description for clients that searched for this
-// version of a gateway, 1 or 2; other versions give that of the nearest.
+// version of a gateway, 1 or 2; other versions give that of the nearest. An IPv6
+// address stands in it without a zone, which means something to its host only.
 func (f *Front) Location(version int) string {
 	version = min(max(version, igdVersions[0]), igdVersions[len(igdVersions)-1])
-	return "http://" + f.addr.String() + f.device.rootPath(version)
+	at := netip.AddrPortFrom(f.addr.Addr().WithZone(""), f.addr.Port())
+	return "http://" + at.String() + f.device.rootPath(version)
 }
 
 // ServeHTTP finds the resource by the request target as it was sent: nothing is
@@ -111,13 +113,14 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	found.serve(f, w, r, client)
 }
 
-// identify goes by the socket's peer, never by anything the client wrote.
+// identify goes by the socket's peer, never by anything the client wrote. The
+// interface is known, and so the zone of a link-local address says nothing new.
 func (f *Front) identify(r *http.Request) (portmap.Client, bool) {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return portmap.Client{}, false
 	}
-	client, err := f.device.identify(f.iface, peer.Addr().Unmap())
+	client, err := f.device.identify(f.iface, peer.Addr().Unmap().WithZone(""))
 	if err != nil {
 		f.device.log.Debug("client not identified", "interface", f.iface, "client", peer.Addr(), "err", err)
 		return portmap.Client{}, false

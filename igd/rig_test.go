@@ -48,7 +48,32 @@ var (
 	hostB   = newHost(60)
 	host6   = host{from: "127.0.0.70", client: portmap.Client{Addr: netip.MustParseAddr("2001:db8::70"), Interface: "lan"}}
 	unknown = host{from: "127.0.0.99"}
+
+	// The same devices by IPv6. A's owner lets it name its other addresses.
+	sixA      = hostA.at("127.0.0.51", "2001:db8::50")
+	privacyA  = hostA.at("127.0.0.52", "2001:db8::5a5a:1")
+	linkA     = hostA.at("127.0.0.53", "fe80::50")
+	sixB      = hostB.at("127.0.0.61", "2001:db8::60")
+	privacyB  = hostB.at("127.0.0.62", "2001:db8::6b6b:1")
+	heirOfA   = hostB.at("127.0.0.63", "2001:db8::50") // B has taken A's address
+	neighbour = []host{hostA, hostB, host6, sixA, privacyA, linkA, sixB, privacyB, heirOfA}
 )
+
+// at gives the same device at another address.
+func (h host) at(from, addr string) host {
+	h.from, h.client.Addr = from, netip.MustParseAddr(addr)
+	return h
+}
+
+// as is what Config.As does: same device, and its owner agrees.
+func as(c portmap.Client, target netip.Addr) (portmap.Client, error) {
+	for _, h := range neighbour {
+		if h.client.Addr == target && h.client.MAC == c.MAC && c.MAC == hostA.client.MAC {
+			return h.client, nil
+		}
+	}
+	return portmap.Client{}, errNobody
+}
 
 var errNobody = errors.New("no such neighbour")
 
@@ -59,7 +84,7 @@ func identify(iface string, addr netip.Addr) (portmap.Client, error) {
 	if addr == netip.MustParseAddr("127.0.0.1") { // libraries that cannot be told where to connect from
 		return hostA.client, nil
 	}
-	for _, h := range []host{hostA, hostB, host6} {
+	for _, h := range neighbour {
 		if h.from == addr.String() {
 			return h.client, nil
 		}
@@ -69,8 +94,44 @@ func identify(iface string, addr netip.Addr) (portmap.Client, error) {
 
 // wan is a connection that the test switches.
 type wan struct {
-	mu     sync.Mutex
-	status igd.WANStatus
+	mu      sync.Mutex
+	status  igd.WANStatus
+	no6     bool              // nothing can be opened by IPv6
+	packets map[uint64]uint64 // by the ID of a pinhole
+}
+
+func (w *wan) inboundAllowed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.no6
+}
+
+func (w *wan) setInbound(allowed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.no6 = !allowed
+}
+
+func (w *wan) pinholePackets(_ context.Context, m portmap.Mapping) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if m.Internal.Port() == 9999 {
+		return 0, errors.New("secret of the kernel")
+	}
+	return w.packets[m.ID], nil
+}
+
+func (w *wan) pass(id, packets uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.packets = map[uint64]uint64{id: packets}
+}
+
+func outboundTimeout(tr portmap.Transport) (time.Duration, error) {
+	if tr == portmap.TCP {
+		return 2*time.Hour + 4*time.Minute, nil
+	}
+	return 180*time.Second + 900*time.Millisecond, nil
 }
 
 func (w *wan) Status() igd.WANStatus {
@@ -121,6 +182,14 @@ func (rules) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	own := netip.MustParsePrefix("192.168.1.0/24")
 	target := r.Internal.Addr()
 	switch {
+	case r.Kind == portmap.Pinhole6 && target != r.Client.Addr:
+		return deny(portmap.NotRequester, "a host may map to itself only")
+	case r.Kind == portmap.Pinhole6 && target.IsLinkLocalUnicast():
+		return deny(portmap.NotAHost, "the target is no host of the Internet")
+	case r.Kind == portmap.Pinhole6 && r.Internal.Port() < 1024:
+		return deny(portmap.PrivilegedPort, "ports below 1024 are the owner's")
+	case r.Kind == portmap.Pinhole6:
+		return portmap.Decision{Action: portmap.Allow}
 	case target == netip.MustParseAddr("192.168.1.1"):
 		return deny(portmap.GatewayTarget, "the gateway is not mapped")
 	case target == netip.MustParseAddr("172.217.165.142"):
@@ -154,9 +223,10 @@ func newEngine(t testing.TB) *portmap.Engine {
 	return e
 }
 
-func config(m igd.Mapper, w igd.WAN) igd.Config {
+func config(m igd.Mapper, w *wan) igd.Config {
 	return igd.Config{
 		Mapper: m, WAN: w, Identify: identify, UUID: baseUUID, FriendlyName: "Portcullis",
+		As: as, Packets: w.pinholePackets, OutboundTimeout: outboundTimeout, InboundAllowed: w.inboundAllowed,
 		Path: testPath, Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -262,6 +332,7 @@ const (
 	ppp1       = "WANPPPConnection:1"
 	common1    = "WANCommonInterfaceConfig:1"
 	layer31    = "Layer3Forwarding:1"
+	six1       = "WANIPv6FirewallControl:1"
 )
 
 func envelope(serviceType, action, args string) string {
@@ -285,7 +356,11 @@ func argsXML(pairs ...string) string {
 func (l *lan) call(from host, service, action string, args ...string) reply {
 	l.t.Helper()
 	name, version, _ := strings.Cut(service, ":")
-	return l.post(from, l.url(int(version[0]-'0'), name, "control"),
+	tree := int(version[0] - '0')
+	if service == six1 { // it has a version 1, which gateways of version 1 do not have
+		tree = 2
+	}
+	return l.post(from, l.url(tree, name, "control"),
 		`"`+typePrefix+service+"#"+action+`"`, envelope(typePrefix+service, action, argsXML(args...)))
 }
 

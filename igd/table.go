@@ -1,6 +1,10 @@
 package igd
 
-import "strings"
+import (
+	"strings"
+
+	"portcullis/portmap"
+)
 
 // kind is the UPnP data type of a state variable (UDA 1.1 section 2.5).
 type kind string
@@ -40,6 +44,7 @@ type argument struct {
 	name     string
 	variable string // the related state variable, which gives the type
 	wildcard bool   // "*" stands for 0
+	protocol bool   // "TCP" and "UDP" stand for their numbers
 	cdata    bool   // an XML document, sent as a CDATA section; it never holds "]]>"
 }
 
@@ -61,6 +66,8 @@ type service struct {
 	igd       int // the version of the gateway that brought it; 0 stands for 1
 	variables []variable
 	actions   []action
+	noText    bool                      // no argument is free text: one that is too long is no value of its type
+	reasons   map[portmap.Reason]answer // what its refusals are; nil: mappingReasons
 }
 
 // device is one level of the device tree.
@@ -72,8 +79,13 @@ type device struct {
 }
 
 // tree gives the gateway: three levels, each with its own UDN (UDA 1.1 section
-// 2.3; the digest's section 1.2).
-func tree() *device {
+// 2.3; the digest's section 1.2). Without pinholes it has no
+// WANIPv6FirewallControl.
+func tree(pinholes bool) *device {
+	connection := []*service{wanIPConnection(), wanPPPConnection()}
+	if pinholes {
+		connection = append(connection, wanIPv6FirewallControl())
+	}
 	return &device{
 		name: "InternetGatewayDevice", latest: 2,
 		services: []*service{layer3Forwarding()},
@@ -82,7 +94,7 @@ func tree() *device {
 			services: []*service{wanCommonInterfaceConfig()},
 			embedded: &device{
 				name: "WANConnectionDevice", latest: 2,
-				services: []*service{wanIPConnection(), wanPPPConnection()},
+				services: connection,
 			},
 		},
 	}

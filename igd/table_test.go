@@ -42,7 +42,7 @@ func buildDevice(t *testing.T, root *device) *Device {
 // one entry of the table, and looks where it shows.
 func TestServiceOfVersion2(t *testing.T) {
 	t.Parallel()
-	root := tree()
+	root := tree(false)
 	c := root.embedded.embedded
 	c.services = append(c.services, &service{name: "WANNew", id: "WANNew1", latest: 1, igd: 2})
 	d := buildDevice(t, root)
@@ -64,7 +64,7 @@ func TestServiceOfVersion2(t *testing.T) {
 // TestTable looks for slips that the documents cannot show.
 func TestTable(t *testing.T) {
 	t.Parallel()
-	for _, s := range buildDevice(t, tree()).services {
+	for _, s := range buildDevice(t, tree(true)).services {
 		for _, a := range s.actions {
 			if a.do == nil {
 				t.Errorf("%s: %s does nothing", s.name, a.name)
@@ -88,7 +88,7 @@ func TestTable(t *testing.T) {
 // event URL is announced and no variable is evented.
 func TestWithoutNotifier(t *testing.T) {
 	t.Parallel()
-	d := buildDevice(t, tree())
+	d := buildDevice(t, tree(true))
 	for _, igd := range igdVersions {
 		if doc := d.rootDocument(igd); !strings.Contains(doc, "<eventSubURL></eventSubURL>") || strings.Contains(doc, "/"+eventFile+"<") {
 			t.Errorf("version %d announces an event URL", igd)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"portcullis/portmap"
+	"portcullis/soap"
 )
 
 // WANStatus is what the gateway tells about its connection to the Internet.
@@ -54,6 +55,11 @@ func (v view) externalAddress() string {
 		return a.String()
 	}
 	return ""
+}
+
+// inboundAllowed says whether a pinhole can be opened at present.
+func (v view) inboundAllowed() string {
+	return soap.FormatBoolean(v.device.allowed())
 }
 
 func (v view) linkStatus() string {
