@@ -90,6 +90,12 @@ func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
 	signal(s.changed)
 }
 
+func (s *Server) currentView() datagram.View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
 // Announce begins the series of announcements anew, as a restart of the epoch, or
 // another external address, demands. It never waits.
 func (s *Server) Announce() { signal(s.announce) }
@@ -134,14 +140,13 @@ func newLimits(perSecond int) *datagram.Limits {
 func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	o.view = s.currentView() // what is ready first below is a matter of chance
 	for ctx.Err() == nil {
 		timer.Reset(time.Until(o.next(time.Now())))
 		select {
 		case <-ctx.Done():
 		case <-s.changed:
-			s.mu.Lock()
-			o.view = s.view
-			s.mu.Unlock()
+			o.view = s.currentView()
 		case <-s.announce:
 			o.announcer.restart(time.Now())
 		case <-timer.C:
