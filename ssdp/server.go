@@ -143,6 +143,11 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	select {
+	case <-s.changed: // before any datagram; what is ready first below is a matter of chance
+		o.adopt(time.Now(), s.wantedView())
+	default:
+	}
 	for ctx.Err() == nil {
 		timer.Reset(time.Until(o.next(time.Now())))
 		select {
