@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 )
 
 // Packet says of a received datagram what its bytes cannot be trusted with.
 type Packet struct {
 	Size        int            // octets read
-	Source      netip.AddrPort // unmapped
+	Source      netip.AddrPort // unmapped, without zone
 	Destination netip.Addr     // unmapped; the zero Addr when the system did not say
 	Ifindex     int            // of the interface it came in by; 0 when not known
 }
@@ -39,6 +40,18 @@ const sendPatience = 10 * time.Millisecond
 type udpConn struct {
 	udp     *net.UDPConn
 	ifindex int
+	family  family
+}
+
+// family is what the two kinds of sockets do in different ways.
+type family interface {
+	// room gives room for the control messages of one datagram.
+	room() []byte
+	// parse reads control messages: where a datagram was sent to, and by which
+	// interface it came in.
+	parse(oob []byte) (destination netip.Addr, ifindex int, err error)
+	// source gives the control message that sets these two for what goes out.
+	source(from netip.Addr, ifindex int) []byte
 }
 
 // NewConn makes a Conn of an IPv4 socket that is bound to the interface with the
@@ -48,35 +61,75 @@ func NewConn(udp *net.UDPConn, ifindex int) (Conn, error) {
 	if err := ipv4.NewPacketConn(udp).SetControlMessage(want, true); err != nil {
 		return nil, fmt.Errorf("datagram: ask for arrival interface and destination: %w", err)
 	}
-	return &udpConn{udp: udp, ifindex: ifindex}, nil
+	return &udpConn{udp: udp, ifindex: ifindex, family: four{}}, nil
+}
+
+// NewConn6 is NewConn for an IPv6 socket, which must be V6ONLY: an address that
+// hides an IPv4 one is never seen (abuse case A8).
+func NewConn6(udp *net.UDPConn, ifindex int) (Conn, error) {
+	want := ipv6.FlagDst | ipv6.FlagInterface
+	if err := ipv6.NewPacketConn(udp).SetControlMessage(want, true); err != nil {
+		return nil, fmt.Errorf("datagram: ask for arrival interface and destination: %w", err)
+	}
+	return &udpConn{udp: udp, ifindex: ifindex, family: six{}}, nil
 }
 
 // Receive implements Conn.
 func (c *udpConn) Receive(b []byte) (Packet, error) {
-	oob := ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface)
+	oob := c.family.room()
 	n, oobn, _, source, err := c.udp.ReadMsgUDPAddrPort(b, oob)
 	if err != nil {
 		return Packet{}, err
 	}
-	p := Packet{Size: n, Source: netip.AddrPortFrom(source.Addr().Unmap(), source.Port())}
-	var cm ipv4.ControlMessage
-	if err := cm.Parse(oob[:oobn]); err != nil {
+	// The zone is the interface, which the packet names by its index.
+	p := Packet{Size: n, Source: netip.AddrPortFrom(source.Addr().Unmap().WithZone(""), source.Port())}
+	destination, ifindex, err := c.family.parse(oob[:oobn])
+	if err != nil {
 		return p, nil // without destination and interface nobody answers it
 	}
-	destination, _ := netip.AddrFromSlice(cm.Dst)
-	p.Destination, p.Ifindex = destination.Unmap(), cm.IfIndex
+	p.Destination, p.Ifindex = destination, ifindex
 	return p, nil
 }
 
-// Send implements Conn.
+// Send implements Conn. A link-local destination needs no zone: the socket is
+// bound to the device.
 func (c *udpConn) Send(b []byte, from netip.Addr, to netip.AddrPort) error {
 	if err := c.udp.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
 		return err
 	}
-	cm := ipv4.ControlMessage{Src: from.AsSlice(), IfIndex: c.ifindex}
-	_, _, err := c.udp.WriteMsgUDPAddrPort(b, cm.Marshal(), to)
+	_, _, err := c.udp.WriteMsgUDPAddrPort(b, c.family.source(from, c.ifindex), to)
 	return err
 }
 
 // Close implements Conn.
 func (c *udpConn) Close() error { return c.udp.Close() }
+
+type four struct{}
+
+func (four) room() []byte { return ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface) }
+
+func (four) parse(oob []byte) (netip.Addr, int, error) {
+	var cm ipv4.ControlMessage
+	err := cm.Parse(oob)
+	destination, _ := netip.AddrFromSlice(cm.Dst)
+	return destination.Unmap(), cm.IfIndex, err
+}
+
+func (four) source(from netip.Addr, ifindex int) []byte {
+	return (&ipv4.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}).Marshal()
+}
+
+type six struct{}
+
+func (six) room() []byte { return ipv6.NewControlMessage(ipv6.FlagDst | ipv6.FlagInterface) }
+
+func (six) parse(oob []byte) (netip.Addr, int, error) {
+	var cm ipv6.ControlMessage
+	err := cm.Parse(oob)
+	destination, _ := netip.AddrFromSlice(cm.Dst) // IPv4-mapped: nobody's address
+	return destination, cm.IfIndex, err
+}
+
+func (six) source(from netip.Addr, ifindex int) []byte {
+	return (&ipv6.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}).Marshal()
+}

@@ -6,8 +6,8 @@
 // Owns: control messages, the bounds on what is read ahead, who may be answered
 // how often.
 //
-// May import: the standard library but not net/http, golang.org/x/net/ipv4,
-// golang.org/x/time/rate. No other room.
+// May import: the standard library but not net/http, golang.org/x/net/ipv4
+// and ipv6, golang.org/x/time/rate. No other room.
 //
 // Never: knows a protocol, a port, or what an answer says.
 package datagram

@@ -6,11 +6,20 @@ import (
 	"slices"
 )
 
-// View is what a server knows of its interface: its own address there (invalid:
-// none) and the networks on the link, the owner's routed prefixes included.
+// View is what a server knows of its interface: its own addresses there, all of
+// one family and without zone, the one it would rather speak from first, and the
+// networks on the link, the owner's routed prefixes included.
 type View struct {
-	Local    netip.Addr
+	Locals   []netip.Addr
 	Prefixes []netip.Prefix
+}
+
+// Local gives the address to speak from; the zero Addr when there is none.
+func (v View) Local() netip.Addr {
+	if len(v.Locals) == 0 {
+		return netip.Addr{}
+	}
+	return v.Locals[0]
 }
 
 // loopPorts are source ports of services that answer whatever they are sent; an
@@ -20,35 +29,46 @@ type View struct {
 var loopPorts = []uint16{0, 7, 19, 53}
 
 // Refuses says why a packet's addresses rule out an answer, "" when they do not.
-// It must have been sent to the server's own address, or to group where that is
-// valid, by a host on the link.
+// It must have been sent to an address of the server's own, or to group where
+// that is valid, by a host on the link that is of the same family.
 func (v View) Refuses(p Packet, group netip.Addr) string {
 	source := p.Source.Addr()
 	switch {
-	case !v.Local.IsValid():
+	case len(v.Locals) == 0:
 		return "no address"
-	case (!group.IsValid() || p.Destination != group) && p.Destination != v.Local:
+	case (!group.IsValid() || p.Destination != group) && !slices.Contains(v.Locals, p.Destination):
 		return "sent to another address" // abuse case A4
 	case slices.Contains(loopPorts, p.Source.Port()):
 		return "loop port"
-	case !source.Is4() || source.IsMulticast() || source.IsUnspecified() || source == v.Local:
-		return "not a host's address"
+	case source.BitLen() != v.Local().BitLen() || source.Is4In6() || source.IsMulticast() ||
+		source.IsUnspecified() || slices.Contains(v.Locals, source):
+		return "not a host's address" // abuse case A8
 	case !slices.ContainsFunc(v.Prefixes, func(n netip.Prefix) bool { return n.Contains(source) }):
 		return "off link" // abuse case A6
 	case slices.ContainsFunc(v.Prefixes, func(n netip.Prefix) bool { return isEnd(n, source) }):
-		return "network or broadcast address"
+		return "network, broadcast or anycast address"
 	}
 	return ""
 }
 
-// isEnd reports whether a is the first or the last address of a network large
-// enough to keep these from hosts (RFC 3021: one of two addresses does not).
+// isEnd reports whether a is kept from hosts by its place in a network: the first
+// and the last address of an IPv4 one that is large enough (RFC 3021: one of two
+// addresses does not), the first of an IPv6 one, which all routers of the link
+// have (RFC 4291 section 2.6.1; not in one of two addresses, RFC 6164).
 func isEnd(n netip.Prefix, a netip.Addr) bool {
-	if !n.Addr().Is4() || !a.Is4() || n.Bits() > 30 || !n.Contains(a) {
+	switch {
+	case a.BitLen() != n.Addr().BitLen() || n.Bits() > a.BitLen()-2 || !n.Contains(a):
 		return false
+	case a == n.Masked().Addr():
+		return true
 	}
-	octets := a.As4()
+	return a.Is4() && a == broadcast(n)
+}
+
+// broadcast gives the last address of an IPv4 network.
+func broadcast(n netip.Prefix) netip.Addr {
+	octets := n.Addr().As4()
 	hosts := uint32(1)<<(32-n.Bits()) - 1
-	host := binary.BigEndian.Uint32(octets[:]) & hosts
-	return host == 0 || host == hosts
+	binary.BigEndian.PutUint32(octets[:], binary.BigEndian.Uint32(octets[:])|hosts)
+	return netip.AddrFrom4(octets)
 }

@@ -39,16 +39,16 @@ func (a *announcer) act(now time.Time, local netip.Addr) error {
 	}
 	a.due = a.due.Add(announceGap << a.sent)
 	a.sent++
-	epoch := a.cfg.Epoch.Seconds(now)
+	epoch, to := a.cfg.Epoch.Seconds(now), announceTo(local)
 	var failed error
 	// NAT-PMP goes first: some of its clients wait at port 5350 and take what
 	// comes for their reply, as long as it is NAT-PMP (npm nat-pmp). Without an
 	// address there is nothing to announce in it.
 	if external := a.cfg.View().External; a.cfg.NATPMP && external.Is4() {
-		failed = a.conn.Send(addressReply(resultOK, epoch, external), local, announceTo)
+		failed = a.conn.Send(addressReply(resultOK, epoch, external), local, to)
 	}
 	if a.cfg.PCP { // ANNOUNCE is a header and nothing else (RFC 6887 section 14.1.1)
-		failed = errors.Join(failed, a.conn.Send(appendHead(nil, opAnnounce, success, 0, epoch), local, announceTo))
+		failed = errors.Join(failed, a.conn.Send(appendHead(nil, opAnnounce, success, 0, epoch), local, to))
 	}
 	return failed
 }

@@ -7,8 +7,9 @@ import (
 
 // Epoch is the clock by which clients notice that the gate has forgotten them
 // (RFC 6886 section 3.6, RFC 6887 section 8.5). Both languages and all interfaces
-// share one. It counts the time that the machine was awake: after a suspend
-// clients see it behind, and renew.
+// share one; IPv6 has another, because an external IPv4 address that changes takes
+// no pinhole away, and a new prefix no translated port. It counts the time that
+// the machine was awake: after a suspend clients see it behind, and renew.
 type Epoch struct {
 	start atomic.Pointer[time.Time]
 }

@@ -219,7 +219,7 @@ func start(t *testing.T, edit func(*options)) *rig {
 		}
 	})
 	r.stop = func() { cancel(); wait.Wait() }
-	r.server.SetAddress(gatewayAddr, []netip.Prefix{lanPrefix})
+	r.server.SetAddresses([]netip.Addr{gatewayAddr}, []netip.Prefix{lanPrefix})
 	synctest.Wait()
 	return r
 }

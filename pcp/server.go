@@ -24,7 +24,8 @@ type Config struct {
 	// another one are dropped (abuse case A2).
 	Ifname  string
 	Ifindex int
-	// NATPMP and PCP say which of the two are spoken; not neither.
+	// NATPMP and PCP say which of the two are spoken; not neither. NAT-PMP is a
+	// language of IPv4 alone.
 	NATPMP, PCP bool
 	Mapper      Mapper
 	// View gives the network as it is now, never nil.
@@ -32,7 +33,7 @@ type Config struct {
 	// Identify says who has an address of the link; ErrUnknownHost makes the
 	// server ask again in a moment. It must not block.
 	Identify func(netip.Addr) (portmap.Client, error)
-	// Epoch is shared by the servers of all interfaces.
+	// Epoch is shared by the servers of all interfaces, those of one family.
 	Epoch *Epoch
 	// RequestsPerSecond bounds what one host is answered; 0: no limit.
 	RequestsPerSecond int
@@ -59,7 +60,7 @@ type Server struct {
 }
 
 // New checks the configuration and makes a Server, which is silent until Run and
-// SetAddress were called, in whatever order. Run closes conn.
+// SetAddresses were called, in whatever order. Run closes conn.
 func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	switch {
 	case cfg.Logger == nil || cfg.Mapper == nil || cfg.View == nil || cfg.Identify == nil || cfg.Epoch == nil || conn == nil:
@@ -80,12 +81,13 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	}, nil
 }
 
-// SetAddress says which IPv4 address the interface has now and which networks
-// are on its link; only hosts in these are answered, and only where they asked
-// this address. It never waits.
-func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
+// SetAddresses says which addresses of the socket's family the interface has now,
+// first the one that announcements leave from, and which networks are on its
+// link; only hosts in these are answered, and only where they asked one of these
+// addresses. It never waits.
+func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
 	s.mu.Lock()
-	s.view = datagram.View{Local: local, Prefixes: slices.Clone(prefixes)}
+	s.view = datagram.View{Locals: slices.Clone(locals), Prefixes: slices.Clone(prefixes)}
 	s.mu.Unlock()
 	signal(s.changed)
 }
@@ -199,7 +201,7 @@ const (
 // next gives the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
-	if due, more := o.announcer.next(); more && o.view.Local.IsValid() && due.Before(at) {
+	if due, more := o.announcer.next(); more && o.view.Local().IsValid() && due.Before(at) {
 		at = due
 	}
 	for _, w := range o.waiting {
@@ -212,8 +214,8 @@ func (o *owner) next(now time.Time) time.Time {
 
 // act does what is due.
 func (o *owner) act(ctx context.Context, now time.Time) {
-	if o.view.Local.IsValid() {
-		if err := o.announcer.act(now, o.view.Local); err != nil && o.logBudget.AllowN(now, 1) {
+	if o.view.Local().IsValid() {
+		if err := o.announcer.act(now, o.view.Local()); err != nil && o.logBudget.AllowN(now, 1) {
 			o.log.Warn("announcement not sent", "error", err)
 		}
 	}

@@ -132,7 +132,7 @@ func TestNoView(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
 		r.take()
-		r.server.SetAddress(netip.Addr{}, nil)
+		r.server.SetAddresses(nil, nil)
 		synctest.Wait()
 		r.asks(hostA, "0000", "")
 		if got := announcements(r); len(got) > 0 {
@@ -223,7 +223,7 @@ func TestPanics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.SetAddress(gatewayAddr, []netip.Prefix{lanPrefix})
+		s.SetAddresses([]netip.Addr{gatewayAddr}, []netip.Prefix{lanPrefix})
 		ended := make(chan error, 1)
 		go func() { ended <- s.Run(t.Context()) }()
 		synctest.Wait()

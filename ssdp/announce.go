@@ -18,16 +18,16 @@ const (
 
 // adopt takes over what the caller says about the interface.
 func (o *owner) adopt(now time.Time, v datagram.View) {
-	old := o.view.Local
+	old := o.view.Local()
 	o.view = v
-	if v.Local == old {
+	if v.Local() == old {
 		return // other prefixes, nothing to tell
 	}
 	o.queue.clear() // its answers were to leave from an address that is gone
 	if old.IsValid() {
-		o.withdraw(v.Local, old)
+		o.withdraw(v.Local(), old)
 	}
-	if v.Local.IsValid() {
+	if v.Local().IsValid() {
 		o.appear(now, !old.IsValid())
 	}
 }
@@ -45,9 +45,9 @@ func (o *owner) withdraw(local, old netip.Addr) {
 
 // appear begins with a new address, under a BOOTID that was never used before.
 func (o *owner) appear(now time.Time, anew bool) {
-	shown, err := describe(o.cfg.Describe, o.view.Local)
+	shown, err := describe(o.cfg.Describe, o.view.Local())
 	if err != nil {
-		o.log.Error("discovery off: unusable location", "address", o.view.Local, "error", err)
+		o.log.Error("discovery off: unusable location", "address", o.view.Local(), "error", err)
 		o.view = datagram.View{}
 		return
 	}
@@ -59,18 +59,18 @@ func (o *owner) appear(now time.Time, anew bool) {
 	if anew {
 		// What an earlier run left behind ends here (WANIPConnection:2 section
 		// 1.2); after a change of address, withdraw has just said it.
-		o.sendSet(appendByebye, o.view.Local)
+		o.sendSet(appendByebye, o.view.Local())
 	}
 	// Never together with the byebye: datagrams overtake each other.
 	o.copies, o.announce = aliveCopies, now.Add(aliveDelay+upTo(aliveDelay))
-	o.log.Info("discovery announced", "address", o.view.Local, "bootid", o.facts.bootID)
+	o.log.Info("discovery announced", "address", o.view.Local(), "bootid", o.facts.bootID)
 }
 
 // alive sends the whole set and fixes the time of the next one: in a moment
 // while copies are left, then at a random time before half of the max-age. The
 // set is refreshed as a whole (UDA 2.0 section 1.2.2).
 func (o *owner) alive(now time.Time) {
-	o.sendSet(appendAlive, o.view.Local)
+	o.sendSet(appendAlive, o.view.Local())
 	if o.copies--; o.copies > 0 {
 		o.announce = now.Add(aliveGap + upTo(aliveGap))
 		return
@@ -81,16 +81,16 @@ func (o *owner) alive(now time.Time) {
 
 // farewell says byebye for all rows at the end.
 func (o *owner) farewell() {
-	if !o.view.Local.IsValid() {
+	if !o.view.Local().IsValid() {
 		return
 	}
 	for n := range byebyeCopies {
 		if n > 0 {
 			time.Sleep(byebyeGap)
 		}
-		o.sendSet(appendByebye, o.view.Local)
+		o.sendSet(appendByebye, o.view.Local())
 	}
-	o.log.Info("discovery withdrawn", "address", o.view.Local, "bootid", o.facts.bootID)
+	o.log.Info("discovery withdrawn", "address", o.view.Local(), "bootid", o.facts.bootID)
 }
 
 // sendSet multicasts one message a row. A failure is no news by the row.

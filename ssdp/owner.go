@@ -32,7 +32,7 @@ type owner struct {
 	cat  *catalogue
 
 	view     datagram.View
-	facts    facts // hold while view.Local is valid
+	facts    facts // hold while view has an address
 	appeared bool  // facts.bootID was used
 
 	copies    int       // of the alive set still to send in this burst
@@ -63,7 +63,7 @@ func newOwner(s *Server) *owner {
 // next gives the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
-	if o.view.Local.IsValid() && o.announce.Before(at) {
+	if o.view.Local().IsValid() && o.announce.Before(at) {
 		at = o.announce
 	}
 	if due, ok := o.queue.next(); ok && due.Before(at) {
@@ -77,7 +77,7 @@ func (o *owner) act(now time.Time) {
 	for a, ok := o.queue.pop(now); ok; a, ok = o.queue.pop(now) {
 		o.respond(now, a.to, a.row)
 	}
-	if o.view.Local.IsValid() && !o.announce.After(now) {
+	if o.view.Local().IsValid() && !o.announce.After(now) {
 		o.alive(now)
 	}
 }
@@ -130,7 +130,7 @@ func (o *owner) postpone(now time.Time, to netip.AddrPort, rows []row, window ti
 // (abuse case E1). To a multicast search that is the address announced.
 func (o *owner) respond(now time.Time, to netip.AddrPort, r row) {
 	o.buf = appendResponse(o.buf[:0], &o.facts, r, now)
-	if err := o.conn.Send(o.buf, o.view.Local, to); err != nil && o.logBudget.AllowN(now, 1) {
+	if err := o.conn.Send(o.buf, o.view.Local(), to); err != nil && o.logBudget.AllowN(now, 1) {
 		o.log.Debug("answer not sent", "client", to, "target", r.target, "error", err)
 	}
 }

@@ -105,7 +105,7 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 // one that is not a plain IPv4 address, means that there is none, and silences
 // the server. It never waits; of several calls the last one counts.
 func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
-	v := datagram.View{Local: local, Prefixes: slices.Clone(prefixes)}
+	v := datagram.View{Locals: []netip.Addr{local}, Prefixes: slices.Clone(prefixes)}
 	if !local.Is4() {
 		v = datagram.View{}
 	}

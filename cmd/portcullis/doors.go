@@ -28,11 +28,11 @@ type doors struct {
 
 // part is one server of a door, with its socket open.
 type part struct {
-	name       string
-	run        func(context.Context) error // closes the socket
-	close      func() error                // of a part that never runs
-	setAddress func(netip.Addr, []netip.Prefix)
-	announce   func() // that clients must look at their mappings
+	name     string
+	run      func(context.Context) error // closes the socket
+	close    func() error                // of a part that never runs
+	keep     func(netif.LAN)             // tells it of other addresses and prefixes; may be nil
+	announce func()                      // that clients must look at their mappings; may be nil
 }
 
 // door is what serves one LAN interface at one address.
@@ -47,8 +47,8 @@ type door struct {
 func (d *door) keep(l netif.LAN) {
 	d.lan.Store(&l)
 	for _, p := range d.parts {
-		if p.setAddress != nil {
-			p.setAddress(l.Addr, l.Prefixes)
+		if p.keep != nil {
+			p.keep(l)
 		}
 	}
 }

@@ -46,7 +46,10 @@ func (c *portControl) part(ctx context.Context, l netif.LAN) (*part, error) {
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return &part{name: "port_control", run: s.Run, close: conn.Close, setAddress: s.SetAddress, announce: s.Announce}, nil
+	return &part{
+		name: "port_control", run: s.Run, close: conn.Close, announce: s.Announce,
+		keep: func(l netif.LAN) { s.SetAddresses([]netip.Addr{l.Addr}, l.Prefixes) },
+	}, nil
 }
 
 // follow looks at the external address, and says whether clients must be told.

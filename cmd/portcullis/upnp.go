@@ -139,7 +139,10 @@ func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*p
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return &part{name: "discovery", run: s.Run, close: conn.Close, setAddress: s.SetAddress}, nil
+	return &part{
+		name: "discovery", run: s.Run, close: conn.Close,
+		keep: func(l netif.LAN) { s.SetAddress(l.Addr, l.Prefixes) },
+	}, nil
 }
 
 // parts opens both sockets of a LAN, or none.
