@@ -84,7 +84,8 @@ func lines(h http.Header) int {
 }
 
 // ours says whether Host is the literal address that this connection came to,
-// with our port or none. It was sent once: net/http refuses a second one.
+// with our port or none. A zone means something to the client's machine only, and
+// some leave theirs there. It was sent once: net/http refuses a second one.
 func ours(r *http.Request) bool {
 	at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok {
@@ -94,10 +95,10 @@ func ours(r *http.Request) bool {
 	// Reading the bare address with a port of ours behind it has one parser say
 	// what a literal is, and where brackets belong.
 	if host, err := netip.ParseAddrPort(r.Host + ":0"); err == nil {
-		return host.Addr() == local.Addr()
+		return host.Addr().WithZone("") == local.Addr()
 	}
 	host, err := netip.ParseAddrPort(r.Host)
-	return err == nil && host == local
+	return err == nil && host.Addr().WithZone("") == local.Addr() && host.Port() == local.Port()
 }
 
 func browser(h http.Header) bool {

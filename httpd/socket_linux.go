@@ -12,8 +12,10 @@ import (
 )
 
 // Listen opens a TCP listener that only packets arriving by one interface can
-// reach, whatever address they name (abuse cases A1, A2): it is bound to the
-// device and to the interface's own address.
+// reach, whatever address they name (abuse cases A1, A2, A7): it is bound to the
+// device. With the interface's own address it is bound to that too; with the
+// unspecified IPv6 address it serves the addresses of IPv6, and Config.Accept must
+// say which of them are meant.
 func Listen(ctx context.Context, ifname string, addr netip.AddrPort) (net.Listener, error) {
 	network := "tcp6"
 	if addr.Addr().Is4() {

@@ -66,8 +66,8 @@ func settings(c config.Config) netif.Settings {
 	}
 }
 
-// servicePorts are those that must never be reached from outside: discovery,
-// and PCP's, which is guarded already though it is not served yet.
+// servicePorts are those that must never be reached from outside: discovery, and
+// that of NAT-PMP and PCP.
 var servicePorts = []uint16{1900, 5351}
 
 // firewallGateway gives the rules what they must know of the network.
@@ -85,6 +85,22 @@ func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 		g.LANPrefixes = append(g.LANPrefixes, l.Prefixes...)
 	}
 	return g
+}
+
+// addrs6 gives the gateway's IPv6 addresses on a LAN, link-local ones first: that
+// is where hosts have their router, and whose announcements they heed.
+func addrs6(l netif.LAN) []netip.Addr {
+	var near, far []netip.Addr
+	for _, a := range l.Addrs {
+		switch {
+		case a.Is4():
+		case a.IsLinkLocalUnicast():
+			near = append(near, a.WithZone(""))
+		default:
+			far = append(far, a)
+		}
+	}
+	return append(near, far...)
 }
 
 func onlyIPv4(addrs []netip.Addr) []netip.Addr {

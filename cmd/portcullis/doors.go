@@ -3,27 +3,38 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"portcullis/netif"
-	"portcullis/pcp"
-	"portcullis/portmap"
 )
 
-// doors are where the LANs are served: each has the sockets of every language at
-// one address, or none of them.
+// doors are where the LANs are served: each has the sockets of every language in
+// one IP family, or none of them.
 type doors struct {
 	g     *gate
 	upnp  *upnp        // nil: switched off
 	ports *portControl // nil: switched off; guarded by mu once doors are open
 
 	mu     sync.Mutex
-	open   map[string]*door // guarded by mu
-	closed bool             // guarded by mu
+	open   map[place]*door // guarded by mu
+	closed bool            // guarded by mu
+}
+
+// place is where a door can be.
+type place struct {
+	lan string
+	six bool // IPv6, else IPv4
+}
+
+func (p place) family() int {
+	if p.six {
+		return 6
+	}
+	return 4
 }
 
 // part is one server of a door, with its socket open.
@@ -35,15 +46,16 @@ type part struct {
 	announce func()                      // that clients must look at their mappings; may be nil
 }
 
-// door is what serves one LAN interface at one address.
+// door is what serves one LAN interface in one IP family.
 type door struct {
+	place place
 	lan   atomic.Pointer[netif.LAN] // as it is now
 	parts []*part
 	stop  context.CancelFunc
 	done  chan struct{}
 }
 
-// keep tells an open door of other prefixes.
+// keep tells an open door of other addresses and prefixes.
 func (d *door) keep(l netif.LAN) {
 	d.lan.Store(&l)
 	for _, p := range d.parts {
@@ -56,11 +68,11 @@ func (d *door) keep(l netif.LAN) {
 // accepts says whether a connection may be read.
 func (d *door) accepts(remote, local netip.AddrPort) bool {
 	l := d.lan.Load()
-	return l.OnLink(remote.Addr()) && local.Addr() == l.Addr
+	return l.OnLink(remote.Addr()) && slices.Contains(l.Addrs, local.Addr())
 }
 
 func newDoors(g *gate) (*doors, error) {
-	ds := &doors{g: g, open: make(map[string]*door)}
+	ds := &doors{g: g, open: make(map[place]*door)}
 	if g.cfg.PCP.NATPMP || g.cfg.PCP.PCP {
 		ds.ports = newPortControl(g)
 	}
@@ -89,28 +101,25 @@ func (ds *doors) run(ctx context.Context) error {
 }
 
 // follow opens, moves and closes doors until they are those of the LANs, and
-// tells clients when the gate has another external address.
+// tells clients when their mappings have changed without them.
 func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 	ds.mu.Lock()
 	if ds.closed {
 		ds.mu.Unlock()
 		return nil
 	}
-	if ds.ports != nil && ds.ports.follow() {
-		ds.announce()
+	if ds.ports != nil {
+		ds.announce(ds.ports.follow())
 	}
-	wanted := make(map[string]netif.LAN, len(lans))
-	for _, l := range lans {
-		wanted[l.Name] = l
-	}
+	wanted := places(lans)
 	var closing []*door
-	for name, d := range ds.open {
-		if l, ok := wanted[name]; ok && sameDoor(l, *d.lan.Load()) && !d.over() {
+	for at, d := range ds.open {
+		if l, ok := wanted[at]; ok && at.same(l, *d.lan.Load()) && !d.over() {
 			d.keep(l)
-			delete(wanted, name)
+			delete(wanted, at)
 			continue
 		}
-		delete(ds.open, name)
+		delete(ds.open, at)
 		closing = append(closing, d)
 	}
 	ds.mu.Unlock()
@@ -119,22 +128,39 @@ func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 		<-d.done
 	}
 	var failed error
-	for _, l := range wanted {
-		d, err := ds.openDoor(ctx, l)
+	for at, l := range wanted {
+		d, err := ds.openDoor(ctx, at, l)
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
 		}
 		ds.mu.Lock()
-		ds.open[l.Name] = d
+		ds.open[at] = d
 		ds.mu.Unlock()
 	}
 	return failed
 }
 
-// announce tells the clients at every open door. The caller holds mu.
-func (ds *doors) announce() {
-	for _, d := range ds.open {
+// places gives where doors shall be: on every LAN, and with IPv6 while it has an
+// address of that family.
+func places(lans []netif.LAN) map[place]netif.LAN {
+	all := make(map[place]netif.LAN, 2*len(lans))
+	for _, l := range lans {
+		all[place{lan: l.Name}] = l
+		if len(addrs6(l)) > 0 {
+			all[place{l.Name, true}] = l
+		}
+	}
+	return all
+}
+
+// announce tells the clients at every open door of these families. The caller
+// holds mu.
+func (ds *doors) announce(four, six bool) {
+	for at, d := range ds.open {
+		if at.six && !six || !at.six && !four {
+			continue
+		}
 		for _, p := range d.parts {
 			if p.announce != nil {
 				p.announce()
@@ -143,10 +169,13 @@ func (ds *doors) announce() {
 	}
 }
 
-// sameDoor says whether a door can stay open: its sockets are bound to the
-// interface and the address. Prefixes come and go more often, IPv6 ones with
-// every announcement of a provider, and must not shut clients out for a second.
-func sameDoor(a, b netif.LAN) bool { return a.Index == b.Index && a.Addr == b.Addr }
+// same says whether a door can stay open: its sockets are bound to the interface,
+// and those of IPv4 to its address. Prefixes and IPv6 addresses come and go more
+// often, with every announcement of a provider, and must not shut clients out for
+// a second.
+func (p place) same(a, b netif.LAN) bool {
+	return a.Index == b.Index && (p.six || a.Addr == b.Addr)
+}
 
 func (d *door) over() bool {
 	select {
@@ -157,18 +186,19 @@ func (d *door) over() bool {
 	}
 }
 
-// openDoor opens all sockets of a LAN, or none.
-func (ds *doors) openDoor(ctx context.Context, l netif.LAN) (*door, error) {
-	d := &door{done: make(chan struct{})}
+// openDoor opens all sockets of a LAN in one family, or none.
+func (ds *doors) openDoor(ctx context.Context, at place, l netif.LAN) (*door, error) {
+	d := &door{place: at, done: make(chan struct{})}
 	if ds.upnp != nil {
-		parts, err := ds.upnp.parts(ctx, l, d.accepts)
+		parts, err := ds.upnp.parts(ctx, at, l, d.accepts)
 		if err != nil {
 			return nil, err
 		}
 		d.parts = parts
 	}
-	if ds.ports != nil {
-		p, err := ds.ports.part(ctx, l)
+	// NAT-PMP knows no IPv6.
+	if ds.ports != nil && (!at.six || ds.g.cfg.PCP.PCP) {
+		p, err := ds.ports.part(ctx, at, l)
 		if err != nil {
 			for _, other := range d.parts {
 				err = errors.Join(err, other.close())
@@ -181,53 +211,40 @@ func (ds *doors) openDoor(ctx context.Context, l netif.LAN) (*door, error) {
 	ctx, d.stop = context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	for _, p := range d.parts {
-		wait.Go(func() { ds.complain(l, p.name, p.run(ctx)) })
+		wait.Go(func() { ds.complain(at, p.name, p.run(ctx)) })
 	}
 	go func() {
 		wait.Wait()
 		close(d.done)
 	}()
+	ds.welcome(d, l)
+	return d, nil
+}
+
+// welcome logs a door that is open.
+func (ds *doors) welcome(d *door, l netif.LAN) {
 	names := make([]string, len(d.parts))
 	for i, p := range d.parts {
 		names[i] = p.name
 	}
-	ds.g.log.Info("serving a LAN", "interface", l.Name, "address", l.Addr, "servers", strings.Join(names, ","))
-	return d, nil
+	address := l.Addr
+	if d.place.six {
+		address = addrs6(l)[0]
+	}
+	ds.g.log.Info("serving a LAN", "interface", l.Name, "family", d.place.family(),
+		"address", address, "servers", strings.Join(names, ","))
 }
 
 // complain logs what ended a server before its time, and ends its door.
-func (ds *doors) complain(l netif.LAN, what string, err error) {
+func (ds *doors) complain(at place, what string, err error) {
 	if err == nil {
 		return
 	}
-	ds.g.log.Error("a LAN is no longer served", "interface", l.Name, "server", what, "error", err)
+	ds.g.log.Error("a LAN is no longer served", "interface", at.lan, "family", at.family(), "server", what, "error", err)
 	ds.mu.Lock()
-	d := ds.open[l.Name]
+	d := ds.open[at]
 	ds.mu.Unlock()
 	if d != nil {
 		d.stop()
 	}
-}
-
-// client says who is behind an address on a LAN interface (design: the client is
-// who the socket says). A host on the wire has a MAC, by which it is known; until
-// the kernel has asked for it the error is pcp.ErrUnknownHost.
-func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
-	for _, l := range g.network.roles.Load().LAN {
-		if l.Name != iface {
-			continue
-		}
-		if !l.OnLink(addr) {
-			return portmap.Client{}, fmt.Errorf("%s is not on %s", addr, iface)
-		}
-		mac, known, err := g.kernel.Neighbour(l.Index, addr)
-		if err != nil {
-			return portmap.Client{}, fmt.Errorf("neighbour %s: %w", addr, err)
-		}
-		if !known && l.HasMAC(addr) {
-			return portmap.Client{}, errors.Join(pcp.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
-		}
-		return portmap.Client{Addr: addr, MAC: mac, Interface: iface}, nil
-	}
-	return portmap.Client{}, fmt.Errorf("%s is not served", iface)
 }

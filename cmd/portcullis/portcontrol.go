@@ -12,34 +12,41 @@ import (
 	"portcullis/portmap"
 )
 
-// portControl is the side of the gate that speaks NAT-PMP and PCP: one epoch, and
-// a server on every LAN.
+// portControl is the side of the gate that speaks NAT-PMP and PCP: an epoch for
+// each IP family, and a server on every LAN in each.
 type portControl struct {
-	g     *gate
-	epoch *pcp.Epoch
-
-	external netip.Addr // the last that there was
-	down     bool       // there is none now
+	g           *gate
+	epoch       *pcp.Epoch
+	epoch6      *pcp.Epoch
+	external    netip.Addr // the last that there was
+	down, down6 bool       // there is no way out now
+	networks    map[netip.Prefix]struct{}
 }
 
 func newPortControl(g *gate) *portControl {
-	return &portControl{g: g, epoch: pcp.NewEpoch(time.Now())}
+	now := time.Now()
+	return &portControl{g: g, epoch: pcp.NewEpoch(now), epoch6: pcp.NewEpoch(now)}
 }
 
-// part opens the socket of a LAN.
-func (c *portControl) part(ctx context.Context, l netif.LAN) (*part, error) {
-	udp, err := pcp.Listen(ctx, l.Name)
+// part opens the socket of a LAN in one family.
+func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, error) {
+	listen, newConn, epoch := pcp.Listen, datagram.NewConn, c.epoch
+	local := func(l netif.LAN) []netip.Addr { return []netip.Addr{l.Addr} }
+	if at.six {
+		listen, newConn, epoch, local = pcp.Listen6, datagram.NewConn6, c.epoch6, addrs6
+	}
+	udp, err := listen(ctx, l.Name)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := datagram.NewConn(udp, l.Index)
+	conn, err := newConn(udp, l.Index)
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	s, err := pcp.New(pcp.Config{
 		Logger: c.g.log, Ifname: l.Name, Ifindex: l.Index,
-		NATPMP: c.g.cfg.PCP.NATPMP, PCP: c.g.cfg.PCP.PCP,
-		Mapper: c.g.engine, View: c.g.network.View, Epoch: c.epoch,
+		NATPMP: c.g.cfg.PCP.NATPMP && !at.six, PCP: c.g.cfg.PCP.PCP,
+		Mapper: c.g.engine, View: c.g.network.View, Epoch: epoch,
 		Identify:          func(a netip.Addr) (portmap.Client, error) { return c.g.client(l.Name, a) },
 		RequestsPerSecond: c.g.cfg.Limits.RequestsPerSecond,
 	}, conn)
@@ -48,15 +55,18 @@ func (c *portControl) part(ctx context.Context, l netif.LAN) (*part, error) {
 	}
 	return &part{
 		name: "port_control", run: s.Run, close: conn.Close, announce: s.Announce,
-		keep: func(l netif.LAN) { s.SetAddresses([]netip.Addr{l.Addr}, l.Prefixes) },
+		keep: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
 }
 
-// follow looks at the external address, and says whether clients must be told.
-// Another one than before ends the epoch (RFC 6887 section 8.5); that and one that
-// is back are announced (RFC 6886 section 3.2.1). It is not safe for concurrent
-// use.
-func (c *portControl) follow() (announce bool) {
+// follow looks at what mappings depend on, and says in which family clients must
+// be told. It is not safe for concurrent use.
+func (c *portControl) follow() (four, six bool) { return c.follow4(), c.follow6() }
+
+// follow4 looks at the external address. Another one than before ends the epoch
+// (RFC 6887 section 8.5); that and one that is back are announced (RFC 6886
+// section 3.2.1).
+func (c *portControl) follow4() (announce bool) {
 	external := c.g.network.View().External
 	if !external.IsValid() {
 		c.down = true
@@ -69,5 +79,34 @@ func (c *portControl) follow() (announce bool) {
 	}
 	announce = moved || c.down
 	c.external, c.down = external, false
+	return announce
+}
+
+// follow6 looks at the networks of the LANs. One that is gone has taken pinholes
+// with it, which ends the epoch; that and a way to the Internet that is back are
+// announced.
+func (c *portControl) follow6() (announce bool) {
+	networks := make(map[netip.Prefix]struct{})
+	for _, l := range c.g.network.roles.Load().LAN {
+		for _, p := range l.Prefixes {
+			if p.Addr().Is6() && !p.Addr().IsLinkLocalUnicast() {
+				networks[p] = struct{}{}
+			}
+		}
+	}
+	lost := false
+	for p := range c.networks {
+		if _, still := networks[p]; !still {
+			lost = true
+			c.g.log.Info("an IPv6 network has left the LAN", "network", p)
+		}
+	}
+	c.networks = networks
+	if lost {
+		c.epoch6.Restart(time.Now())
+	}
+	up := c.g.network.View().WAN6Up
+	announce = lost || up && c.down6
+	c.down6 = !up
 	return announce
 }

@@ -232,8 +232,11 @@ func (g *gate) status() control.Status {
 		Firewall: control.Firewall{
 			Backend: "nftables", DriftRepaired: g.firewall.Repaired(),
 		},
-		Mappings: table.Len(),
 	}
+	for range table.Pinholes() {
+		s.Pinholes++
+	}
+	s.Mappings = table.Len() - s.Pinholes
 	if v.External.IsValid() {
 		s.WAN.ExternalIP = v.External.String()
 	}
@@ -257,4 +260,10 @@ func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traff
 		c := counters[m.ID]
 		return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}
 	}, nil
+}
+
+// packets gives how many packets have come in by a mapping.
+func (g *gate) packets(ctx context.Context, m portmap.Mapping) (uint64, error) {
+	counters, err := g.firewall.Counters(ctx)
+	return counters[m.ID].Packets, err
 }

@@ -93,10 +93,16 @@ func (u *upnp) run(ctx context.Context) error {
 }
 
 // control is the server of descriptions and actions on a LAN.
-func (u *upnp) control(ctx context.Context, l netif.LAN, front *igd.Front, accepts func(remote, local netip.AddrPort) bool) (*part, error) {
+func (u *upnp) control(ctx context.Context, at place, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) (*part, error) {
+	// Of IPv6, a LAN has addresses that come and go: one socket for all of them,
+	// and accepts says which are ours.
+	addr := netip.IPv6Unspecified()
+	if !at.six {
+		addr = l.Addr
+	}
 	web, err := httpd.New(httpd.Config{
 		Logger:            u.g.log,
-		Handler:           front,
+		Handler:           u.front(l, addr),
 		Server:            serverName,
 		RequestsPerSecond: u.g.cfg.Limits.RequestsPerSecond,
 		Accept:            accepts,
@@ -104,7 +110,7 @@ func (u *upnp) control(ctx context.Context, l netif.LAN, front *igd.Front, accep
 	if err != nil {
 		return nil, err
 	}
-	listener, err := httpd.Listen(ctx, l.Name, u.at(l))
+	listener, err := httpd.Listen(ctx, l.Name, netip.AddrPortFrom(addr, u.g.cfg.UPnP.HTTPPort))
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +121,13 @@ func (u *upnp) control(ctx context.Context, l netif.LAN, front *igd.Front, accep
 	}, nil
 }
 
-func (u *upnp) at(l netif.LAN) netip.AddrPort {
-	return netip.AddrPortFrom(l.Addr, u.g.cfg.UPnP.HTTPPort)
+// front is the device as it shows itself on a LAN at one address.
+func (u *upnp) front(l netif.LAN, addr netip.Addr) *igd.Front {
+	return u.device.On(l.Name, netip.AddrPortFrom(addr, u.g.cfg.UPnP.HTTPPort))
 }
 
 // discovery is the server of searches on a LAN.
-func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*part, error) {
+func (u *upnp) discovery(ctx context.Context, l netif.LAN) (*part, error) {
 	udp, err := ssdp.Listen(ctx, l.Name)
 	if err != nil {
 		return nil, err
@@ -132,8 +139,8 @@ func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*p
 	s, err := ssdp.New(ssdp.Config{
 		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, Targets: u.targets, Server: serverName,
 		BootID: u.nextBootID(0), NewBootID: u.nextBootID,
-		Describe: func(version int, _ netip.Addr) ssdp.Description {
-			return ssdp.Description{Location: front.Location(version), ConfigID: u.device.ConfigID()}
+		Describe: func(version int, local netip.Addr) ssdp.Description {
+			return ssdp.Description{Location: u.front(l, local).Location(version), ConfigID: u.device.ConfigID()}
 		},
 	}, conn)
 	if err != nil {
@@ -146,13 +153,15 @@ func (u *upnp) discovery(ctx context.Context, l netif.LAN, front *igd.Front) (*p
 }
 
 // parts opens both sockets of a LAN, or none.
-func (u *upnp) parts(ctx context.Context, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) ([]*part, error) {
-	front := u.device.On(l.Name, u.at(l))
-	web, err := u.control(ctx, l, front, accepts)
+func (u *upnp) parts(ctx context.Context, at place, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) ([]*part, error) {
+	web, err := u.control(ctx, at, l, accepts)
 	if err != nil {
 		return nil, err
 	}
-	search, err := u.discovery(ctx, l, front)
+	if at.six {
+		return []*part{web}, nil
+	}
+	search, err := u.discovery(ctx, l)
 	if err != nil {
 		return nil, errors.Join(err, web.close())
 	}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"portcullis/pcp"
+	"portcullis/portmap"
+)
+
+// client says who is behind an address on a LAN interface (design: the client is
+// who the socket says). A host on the wire has a MAC, by which it is known; until
+// the kernel has asked for it the error is pcp.ErrUnknownHost.
+func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
+	for _, l := range g.network.roles.Load().LAN {
+		if l.Name != iface {
+			continue
+		}
+		if !l.OnLink(addr) {
+			return portmap.Client{}, fmt.Errorf("%s is not on %s", addr, iface)
+		}
+		mac, known, err := g.kernel.Neighbour(l.Index, addr)
+		if err != nil {
+			return portmap.Client{}, fmt.Errorf("neighbour %s: %w", addr, err)
+		}
+		if !known && l.HasMAC(addr) {
+			return portmap.Client{}, errors.Join(pcp.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
+		}
+		return portmap.Client{Addr: addr, MAC: mac, Interface: iface}, nil
+	}
+	return portmap.Client{}, fmt.Errorf("%s is not served", iface)
+}
+
+// How long a request waits for a device to answer for another address of its
+// own: after 10 ms, 20 ms and so on, 310 ms in all.
+const (
+	firstLook = 10 * time.Millisecond
+	maxLooks  = 5
+)
+
+// errNotSameDevice is why a client may not speak for an address.
+var errNotSameDevice = errors.New("the address does not belong to the same device")
+
+// as gives the client that a host is when it names another address. One device
+// has several of IPv6, and the neighbour table says that it is one, by its MAC
+// (policy.same_device).
+func (g *gate) as(c portmap.Client, target netip.Addr) (portmap.Client, error) {
+	switch {
+	case target == c.Addr:
+		return c, nil
+	case !g.cfg.Policy.SameDevice:
+		return portmap.Client{}, errors.New("policy.same_device is false")
+	case c.MAC == portmap.MAC{}:
+		return portmap.Client{}, errNotSameDevice
+	}
+	for n := 0; ; n++ {
+		owner, err := g.client(c.Interface, target)
+		switch {
+		case errors.Is(err, pcp.ErrUnknownHost) && n < maxLooks:
+			time.Sleep(firstLook << n)
+			continue
+		case err != nil:
+			return portmap.Client{}, err
+		case owner.MAC != c.MAC:
+			return portmap.Client{}, errNotSameDevice
+		}
+		owner.Via = c.Via
+		return owner, nil
+	}
+}
