@@ -1,10 +1,57 @@
 // Package journal keeps on disk what must outlive the daemon.
 //
 // Owns: the state directory: the identity that UPnP promises to keep (UUID,
-// BOOTID). Leases on disk belong here too and come with a later version.
+// BOOTID), and the leases.
 //
-// May import: portmap, and the standard library.
+// May import: portmap, golang.org/x/sys/unix, and the standard library.
 //
-// Never: decides anything, or trusts what it reads: a file that is damaged is
-// said to be so and replaced.
+// Never: decides anything, or trusts what it reads: what could have been written
+// by others is refused, what is damaged is said to be so and replaced, and what
+// is restored has to be authorised again.
+//
+// # What is promised
+//
+// Record is called after the kernel has changed and before the client is
+// answered. It makes one write(2). From then on:
+//
+//   - The death of the daemon, at any instant, loses nothing that was
+//     acknowledged. The kernel is made to hold exactly what the journal says when
+//     the daemon starts, so that nothing that was not recorded stays open.
+//   - A loss of power costs what was recorded in the last second.
+//   - Damage to the file can lose mappings and never brings one back, or a former
+//     state of one: lines are numbered, and where one is missing in the middle,
+//     all that was said before it counts no more. The one thing that cannot be
+//     told from damage is a last line that was not written to its end: nobody
+//     was told what it says, or the power was lost within the second.
+//   - A disk that is full or broken is told to the caller, who goes on. The whole
+//     is written anew as soon as that is possible. What must not come back (an
+//     end, a change) and cannot be written takes the old file with it.
+//
+// # Clocks
+//
+// A lease's end is written on the clock that nobody can set, CLOCK_BOOTTIME. In
+// the same run of the machine it is exact, whatever the time of day is made to
+// be. Across a restart of the machine only the time of day tells how long it was
+// off. It is believed when the kernel says that it is synchronised, now and when
+// it was written down, and when it is not before the last line; otherwise the
+// time off counts for nothing. Then a lease ends late by the time that the
+// machine was off, but lasts no longer than granted while it ran (and ten minutes
+// at most, the age of the last line). When the clock becomes right later, Overdue
+// tells which leases are over by it.
+//
+// # Wear
+//
+// The disk is synced at most once a second, and not at all while nothing changes.
+// A grant writes 250 to 450 bytes, an end 45, a renewal 55, the note of the time
+// 75 bytes every ten minutes while there are leases. A mapping that is renewed in
+// a loop costs a line in ten seconds; only one whose lease is made longer and
+// shorter by turns costs a line each time, and a client's request rate bounds
+// that. A file is written anew when more than half of it, and 64 KiB, no longer
+// count, which doubles the bytes at most.
+//
+// Typical: 30 mappings, renewed every 20 minutes, write 130 kB a day; with
+// the pages of the file system, 2 to 4 of 4 KiB for each sync, 20 to 35 MB a day.
+// Worst: n changes a second write n times 110 bytes a second (a client that is
+// allowed 50 requests a second and spends all on this: 5.5 kB a second, 475 MB a
+// day), and 1 sync a second.
 package journal

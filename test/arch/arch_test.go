@@ -62,7 +62,7 @@ var allowed = map[string][]string{
 	"httpd":           {},
 	"gena":            {},
 	"netif":           {},
-	"journal":         {},
+	"journal":         {"portmap"},
 	"igd":             {"portmap", "soap", "httpd", "gena"},
 	"control":         {"portmap"},
 	"firewall":        {"portmap"},

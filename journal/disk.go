@@ -1,0 +1,37 @@
+package journal
+
+import (
+	"errors"
+	"io"
+)
+
+// disk is a directory that is held by this process alone. It is the seam at
+// which tests make it fail.
+type disk interface {
+	// Open opens a file for reading and gives its size. The error is
+	// fs.ErrNotExist when there is none.
+	Open(name string) (io.ReadCloser, int64, error)
+	// Create makes a new file for appending, instead of any that is there.
+	Create(name string) (file, error)
+	Rename(from, to string) error
+	Remove(name string) error
+	// Sync makes lasting what was renamed and removed.
+	Sync() error
+	Close() error
+}
+
+// file is one that is appended to. A Write is one write(2).
+type file interface {
+	io.WriteCloser
+	Truncate(size int64) error
+	Sync() error
+}
+
+// Errors of Open.
+var (
+	// ErrLocked says that another process holds the directory.
+	ErrLocked = errors.New("another process uses this directory")
+	// ErrUnsafe says that others than the owner of this process could have
+	// written there, so that nothing can be trusted.
+	ErrUnsafe = errors.New("not safe")
+)

@@ -1,0 +1,138 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// directory is the real disk. Everything goes through its descriptor, so that
+// nobody can put another directory in its place.
+type directory struct {
+	path string
+	fd   int
+}
+
+var _ disk = (*directory)(nil)
+
+// openDirectory makes the directory if need be, and locks it. It must be ours or
+// root's, nobody else's to write to, and no symbolic link.
+func openDirectory(path string) (*directory, error) {
+	path = filepath.Clean(path)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		return nil, fmt.Errorf("%s is a symbolic link: %w", path, ErrUnsafe)
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	err = trusted(fd, path)
+	if err == nil {
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("%s: %w", path, ErrLocked)
+		}
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &directory{path, fd}, nil
+}
+
+// trusted says whether only root and ourselves can have written here.
+func trusted(fd int, path string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) {
+		return fmt.Errorf("%s belongs to user %d: %w", path, st.Uid, ErrUnsafe)
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s can be written to by others (mode %04o): %w", path, st.Mode&0o7777, ErrUnsafe)
+	}
+	return nil
+}
+
+func (d *directory) fail(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
+}
+
+// Open implements disk.
+func (d *directory) Open(name string) (io.ReadCloser, int64, error) {
+	// O_NONBLOCK: a FIFO must not stop the program.
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, 0, fmt.Errorf("%s is a symbolic link: %w", filepath.Join(d.path, name), ErrUnsafe)
+	}
+	if err != nil {
+		return nil, 0, d.fail("open", name, err)
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file: %w", f.Name(), ErrUnsafe)
+	}
+	if err == nil {
+		err = trusted(fd, f.Name())
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// Create implements disk.
+func (d *directory) Create(name string) (file, error) {
+	if err := unix.Unlinkat(d.fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, d.fail("remove", name, err)
+	}
+	fd, err := unix.Openat(d.fd, name, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, d.fail("create", name, err)
+	}
+	return logFile{os.NewFile(uintptr(fd), filepath.Join(d.path, name))}, nil
+}
+
+// Rename implements disk.
+func (d *directory) Rename(from, to string) error {
+	return d.fail("rename", from, unix.Renameat(d.fd, from, d.fd, to))
+}
+
+// Remove implements disk.
+func (d *directory) Remove(name string) error {
+	return d.fail("remove", name, unix.Unlinkat(d.fd, name, 0))
+}
+
+// Sync implements disk.
+func (d *directory) Sync() error {
+	err := unix.Fsync(d.fd)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
+		return nil // a file system that has no such thing
+	}
+	return d.fail("sync", "", err)
+}
+
+// Close implements disk; it ends the lock.
+func (d *directory) Close() error { return d.fail("close", "", unix.Close(d.fd)) }
+
+// logFile syncs what is needed to read the file again: not its times.
+type logFile struct{ *os.File }
+
+func (f logFile) Sync() error {
+	if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
+	}
+	return nil
+}

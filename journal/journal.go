@@ -1,0 +1,260 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// Config is what a Journal needs.
+type Config struct {
+	Dir string       // the state directory; made if it is not there
+	Log *slog.Logger // must not be nil
+	// MaxMappings is how many mappings are kept and restored, at least 1. It is a
+	// bound against nonsense, not a quota.
+	MaxMappings int
+	Clock       Clock // nil: the machine's
+}
+
+// The bounds of a Journal.
+const (
+	syncEvery   = time.Second      // what a loss of power can cost
+	noteEvery   = 10 * time.Minute // how old the last line gets while there are leases
+	retryFirst  = time.Second      // after a failure to write; doubled up to ...
+	retryMost   = 10 * time.Second
+	renewSlack  = 10 * time.Second // see Record
+	deadAllowed = 64 << 10         // bytes of lines that no longer count
+	leastLimit  = 16 << 20         // the file may always have this many bytes
+
+	journalFile = "leases.journal"
+	newFile     = "leases.journal.new"
+)
+
+// Errors of Record.
+var (
+	// ErrBehind says that the journal does not hold what it should: the disk is
+	// full or broken. After a crash mappings may be missing. All is written anew
+	// as soon as the disk allows it.
+	ErrBehind = errors.New("the journal is behind: mappings would not survive a crash")
+	// ErrClosed says that the journal was closed.
+	ErrClosed = errors.New("the journal is closed")
+)
+
+// Restored is what a journal knew when it was opened.
+type Restored struct {
+	// Mappings are those that were granted and have not ended, by ID. Their times
+	// carry a monotonic reading of this process. Nobody has asked today's policy
+	// about them.
+	Mappings []portmap.Mapping
+	// Whole is true when nothing that was recorded can be missing: the machine
+	// has run all the time, and the file was in order. Without it the epoch of
+	// PCP must begin anew (RFC 6887 section 8.5).
+	Whole bool
+}
+
+// entry is one mapping that the journal keeps.
+type entry struct {
+	made    int64
+	lease   lease
+	fixed   string
+	told    int64 // the end that portmap knows of
+	written int64 // when a renewal was last written, on the run's clock
+	size    int64 // of its line
+	late    bool  // ends earlier than portmap knows, and Overdue has not said so yet
+}
+
+// Journal keeps mappings on disk. Record is for one goroutine; the others may be
+// called at the same time.
+type Journal struct {
+	log   *slog.Logger
+	clock Clock
+	boot  string
+	disk  disk
+	max   int
+	limit int64         // bytes of the file
+	wake  chan struct{} // something was written
+
+	// work is held while the file is synced or replaced, which takes time. It is
+	// taken before mu.
+	work sync.Mutex
+
+	mu      sync.Mutex // guards what follows
+	live    map[uint64]*entry
+	bytes   int64 // of the lines that count
+	f       file  // nil: there is none to append to
+	size    int64
+	seq     uint64 // of the next line
+	synced  uint64 // lines on the disk for certain
+	last    int64  // the run's clock at the last line
+	pair    int64  // the day's clock less the run's, as written last; see stamp
+	paired  bool
+	behind  error  // why the file does not hold what it should, or nil
+	stale   bool   // the file holds what has ended or changed since
+	retryAt int64  // not before this, on the run's clock
+	retry   int64  // how long to wait after the next failure
+	moving  bool   // a new file is being written; ...
+	delta   []note // ... what was recorded since
+	buf     []byte
+	closed  bool
+}
+
+// note is a line to be written: when it was said, and what.
+type note struct {
+	at   int64
+	text string
+}
+
+// Open locks the directory, reads the journal there, and begins a new one with
+// what is left. Without a journal there is nothing to restore, which is no error;
+// nor is damage, or a disk that cannot be written to: both are logged. An error
+// (ErrLocked, ErrUnsafe, or the system's) means that there is no journal to be
+// had.
+func Open(cfg Config) (*Journal, Restored, error) {
+	d, err := openDirectory(cfg.Dir)
+	if err != nil {
+		return nil, Restored{}, fmt.Errorf("open the journal: %w", err)
+	}
+	return open(cfg, d)
+}
+
+func open(cfg Config, d disk) (*Journal, Restored, error) {
+	j, err := prepare(cfg, d)
+	var got Restored
+	if err == nil {
+		got, err = j.restore()
+	}
+	if err != nil {
+		_ = d.Close()
+		return nil, Restored{}, fmt.Errorf("open the journal: %w", err)
+	}
+	j.work.Lock()
+	defer j.work.Unlock()
+	if err := j.rewrite(); err != nil {
+		j.fallBehind(err)
+	}
+	return j, got, nil
+}
+
+func prepare(cfg Config, d disk) (*Journal, error) {
+	if cfg.Log == nil || cfg.MaxMappings < 1 {
+		return nil, errors.New("Log must not be nil and MaxMappings at least 1")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = SystemClock{}
+	}
+	return &Journal{
+		log: cfg.Log, clock: cfg.Clock, boot: cfg.Clock.BootID(), disk: d, max: cfg.MaxMappings,
+		limit: max(leastLimit, int64(cfg.MaxMappings)*maxLine*5/4),
+		wake:  make(chan struct{}, 1),
+		live:  map[uint64]*entry{},
+	}, nil
+}
+
+// restore reads the journal and fills the live set.
+func (j *Journal) restore() (Restored, error) {
+	in, size, err := j.disk.Open(journalFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Restored{}, nil
+	}
+	if err != nil {
+		return Restored{}, err
+	}
+	defer in.Close()
+	p, err := read(in, j.max, j.limit)
+	switch {
+	case errors.Is(err, errTooLong):
+		j.log.Warn("journal is too large to be ours, nothing is restored", "bytes", size, "limit", j.limit)
+		return Restored{}, nil
+	case err != nil:
+		j.log.Warn("journal cannot be read, nothing is restored", "error", err)
+		return Restored{}, nil
+	case p.newer:
+		j.log.Warn("journal is from another version, nothing is restored")
+		return Restored{}, nil
+	case !p.began:
+		j.log.Warn("journal has no beginning, nothing is restored", "bytes", size)
+		return Restored{}, nil
+	}
+	return j.adopt(p), nil
+}
+
+// adopt takes over what an old journal says, onto the clocks of today.
+func (j *Journal) adopt(p *replay) Restored {
+	now := j.clock.Moment()
+	// A clock that is behind its own past is another one, whatever it is called.
+	sameRun := p.boot != "" && p.boot == j.boot && p.last <= now.at()
+	if !sameRun {
+		p = p.cut()
+	}
+	got := Restored{Whole: sameRun && p.damaged == 0 && p.holes == 0 && p.overflow == 0}
+	over := 0
+	for id, k := range p.live {
+		e := &entry{made: k.made, lease: k.lease, fixed: k.fixed, written: now.at() - longest}
+		if !sameRun {
+			e.carry(p, &k, now)
+		}
+		e.told = e.lease.end
+		if e.lease.end <= now.at() {
+			over++
+			continue
+		}
+		j.live[id] = e
+		m := k.mapping
+		m.ID, m.Created = id, now.ofNow(e.made)
+		if e.lease.end != never {
+			m.Expires = now.ofNow(e.lease.end)
+		}
+		got.Mappings = append(got.Mappings, m)
+	}
+	slices.SortFunc(got.Mappings, func(a, b portmap.Mapping) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	if p.damaged+p.holes+p.overflow > 0 {
+		j.log.Warn("journal is damaged, what it said before the damage is not restored",
+			"damaged_lines", p.damaged, "holes", p.holes, "mappings_lost", p.lost, "mappings_too_many", p.overflow)
+	}
+	if sameRun && p.paired {
+		j.paired, j.pair = true, p.pairWall-p.pairAt
+	}
+	j.log.Info("leases restored", "mappings", len(got.Mappings), "ended_meanwhile", over, "torn_lines", p.torn, "machine_restarted", !sameRun)
+	return got
+}
+
+// carry takes a mapping from another run of the machine to this one. How long it
+// was off only the clock of the day can tell, if it is right now and was right
+// then; otherwise that time counts for nothing, and the lease has what it had
+// left at the last line.
+func (e *entry) carry(p *replay, k *kept, now Moment) {
+	passed := now.at() - p.last // from a place on the old run's clock to the same on ours
+	e.made = max(k.made+passed, -longest)
+	if k.lease.end == never {
+		return
+	}
+	e.lease = lease{end: min(k.lease.end+passed, longest), until: p.until(k.lease)}
+	e.settle(now)
+}
+
+// settle takes the end on the clock of the day for true where that is possible,
+// and says whether it was. An end by that clock cannot be later than the one
+// without the time off: such a clock is wrong, whatever the kernel thinks.
+func (e *entry) settle(now Moment) bool {
+	if e.lease.until == 0 || !now.Synced {
+		return false
+	}
+	const jitter = 1000
+	end := now.at() + e.lease.until - now.Wall.UnixMilli()
+	if end > e.lease.end+jitter {
+		return false
+	}
+	e.lease = lease{end: max(min(end, e.lease.end), -longest)}
+	return true
+}
