@@ -235,7 +235,7 @@ func (j *Journal) adopt(p *replay) Restored {
 // left at the last line.
 func (e *entry) carry(p *replay, k *kept, now Moment) {
 	passed := now.at() - p.last // from a place on the old run's clock to the same on ours
-	e.made = max(k.made+passed, -longest)
+	e.made = max(k.made+passed-p.off(now), -longest)
 	if k.lease.end == never {
 		return
 	}

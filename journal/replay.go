@@ -153,6 +153,15 @@ func (p *replay) apply(l *line) {
 	}
 }
 
+// off gives how long the machine was off since the last line, 0 if it cannot be
+// told.
+func (p *replay) off(now Moment) int64 {
+	if !p.paired || !now.Synced {
+		return 0
+	}
+	return max(0, now.Wall.UnixMilli()-(p.pairWall+p.last-p.pairAt))
+}
+
 // until gives a lease's end on the clock of the day, 0 if it cannot be told.
 func (p *replay) until(l lease) int64 {
 	switch {

@@ -150,6 +150,10 @@ func (j *Journal) fallBehind(err error) {
 	switch err := j.disk.Remove(journalFile); {
 	case err == nil:
 		_ = j.disk.Sync()
+		if j.f != nil {
+			_ = j.f.Close()
+			j.f = nil
+		}
 		j.stale, j.retryAt = false, now.at() // there is more room now
 	case errors.Is(err, fs.ErrNotExist):
 		j.stale = false

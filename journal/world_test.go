@@ -107,13 +107,16 @@ func (c *fakeClock) set(wall time.Time, inSync bool) {
 	c.m.Wall, c.m.Synced = wall, inSync
 }
 
-// restart is the machine being off for a time and coming up again.
-func (c *fakeClock) restart(off time.Duration) {
+// restart is the machine being off for a time and coming up again. It gives how
+// far away on Now the same moment is afterwards.
+func (c *fakeClock) restart(off time.Duration) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	const elsewhere = 1000 * time.Hour
 	c.id++
 	c.m.Boot = 20 * time.Second
-	c.m.Now, c.m.Wall = c.m.Now.Add(1000*time.Hour), c.m.Wall.Add(off)
+	c.m.Now, c.m.Wall = c.m.Now.Add(elsewhere), c.m.Wall.Add(off)
+	return elsewhere - off
 }
 
 // mapping gives a plain one that lasts for an hour.
