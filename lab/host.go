@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +20,13 @@ type Host struct {
 	Name string
 	Addr netip.Addr // on the LAN, or on the WAN side; the gateway's is its LAN address
 	MAC  net.HardwareAddr
+
+	// Addr6 is the host's global address in the newest prefix, LinkLocal its
+	// link-local one, without a zone. They are invalid while there is none.
+	Addr6, LinkLocal netip.Addr
+
+	ifname string // of its own interface
+	index  int
 
 	ns     netns.NsHandle
 	handle *netlink.Handle
@@ -73,50 +79,6 @@ func (h *Host) Do(f func() error) error {
 	case <-h.ended:
 		return errClosed
 	}
-}
-
-// Dial connects from the host. The address must be a literal.
-func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	// A TCP handshake may take long; opening and connecting are one call in
-	// package net, so each dial gets a thread of its own in the namespace.
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(h.ns); err != nil {
-			done <- result{nil, err}
-			return
-		}
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, addr)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
-}
-
-// Listen opens a TCP listener on the host.
-func (h *Host) Listen(addr string) (l net.Listener, err error) {
-	err = h.Do(func() error {
-		l, err = net.Listen("tcp4", addr)
-		return err
-	})
-	return l, err
-}
-
-// ListenPacket opens a UDP socket on the host.
-func (h *Host) ListenPacket(addr string) (c *net.UDPConn, err error) {
-	err = h.Do(func() error {
-		pc, err := net.ListenPacket("udp4", addr)
-		if err == nil {
-			c = pc.(*net.UDPConn)
-		}
-		return err
-	})
-	return c, err
 }
 
 // Start starts a command inside the host. It is killed when this process ends.

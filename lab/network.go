@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -19,12 +18,15 @@ var (
 	GatewayWAN  = netip.MustParseAddr("203.0.113.5")
 	InternetOne = netip.MustParseAddr("203.0.113.66")
 	InternetTwo = netip.MustParseAddr("203.0.113.67") // a second address of the same host
+
+	anywhere4 = netip.MustParsePrefix("0.0.0.0/0")
 )
 
-// The gateway's interfaces.
+// The gateway's interfaces, and the one that every other host has.
 const (
 	Bridge       = "br-lan"
 	WANInterface = "wan0"
+	HostPort     = "eth0"
 )
 
 // Network is one home network with the Internet beside it.
@@ -33,21 +35,32 @@ type Network struct {
 	Internet *Host
 	hosts    map[string]*Host
 	order    []*Host
+	lan      []*Host // those on the bridge
+
+	ipv6 bool
+	lan6 []netip.Prefix // what the LAN has now, the newest last
 }
 
 // New builds a gateway, the Internet, and a LAN host for each name. Close must
-// be called. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN in its user namespace.
-func New(names ...string) (_ *Network, err error) {
-	n := &Network{hosts: make(map[string]*Host)}
+// be called. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN in its user namespace. All
+// have IPv4 and IPv6; on a kernel without IPv6 it does what NewIPv4 does.
+func New(names ...string) (*Network, error) { return build(kernelHasIPv6(), names) }
+
+// NewIPv4 builds the same network without IPv6: its hosts do not even have
+// link-local addresses.
+func NewIPv4(names ...string) (*Network, error) { return build(false, names) }
+
+func build(ipv6 bool, names []string) (_ *Network, err error) {
+	n := &Network{hosts: make(map[string]*Host), ipv6: ipv6}
 	defer func() {
 		if err != nil {
 			n.Close()
 		}
 	}()
-	if n.Gateway, err = n.add("gateway"); err != nil {
+	if n.Gateway, err = n.add("gateway", Bridge); err != nil {
 		return nil, err
 	}
-	if n.Internet, err = n.add("internet"); err != nil {
+	if n.Internet, err = n.add("internet", HostPort); err != nil {
 		return nil, err
 	}
 	if err = n.buildGateway(); err != nil {
@@ -55,6 +68,11 @@ func New(names ...string) (_ *Network, err error) {
 	}
 	if err = n.buildInternet(); err != nil {
 		return nil, fmt.Errorf("lab: internet: %w", err)
+	}
+	if ipv6 {
+		if err = n.build6(); err != nil {
+			return nil, fmt.Errorf("lab: IPv6: %w", err)
+		}
 	}
 	for i, name := range names {
 		addr := LANPrefix.Addr().As4()
@@ -69,6 +87,9 @@ func New(names ...string) (_ *Network, err error) {
 // Host gives a LAN host by name, or nil.
 func (n *Network) Host(name string) *Host { return n.hosts[name] }
 
+// Hosts lists the machines, the gateway first.
+func (n *Network) Hosts() []*Host { return n.order }
+
 // Close ends all namespaces and everything in them.
 func (n *Network) Close() {
 	for _, h := range n.order {
@@ -77,57 +98,64 @@ func (n *Network) Close() {
 	n.order = nil
 }
 
-func (n *Network) add(name string) (*Host, error) {
+// add makes a host whose own interface will have that name.
+func (n *Network) add(name, ifname string) (*Host, error) {
 	h, err := newHost(name)
 	if err != nil {
 		return nil, err
 	}
+	h.ifname = ifname
 	n.order = append(n.order, h)
+	if err := prepare6(h, n.ipv6); err != nil {
+		return nil, fmt.Errorf("lab: IPv6 of %s: %w", name, err)
+	}
 	return h, up(h, "lo")
 }
 
 func (n *Network) buildGateway() error {
 	g := n.Gateway
-	g.Addr = GatewayLAN
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: Bridge, HardwareAddr: mac(0, 1)}}
+	g.Addr, g.MAC = GatewayLAN, mac(0, 1)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: Bridge, HardwareAddr: g.MAC}}
 	if err := g.handle.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("bridge: %w", err)
 	}
-	if err := address(g, Bridge, GatewayLAN, LANPrefix); err != nil {
+	if err := errors.Join(g.learnIndex(), address(g, Bridge, GatewayLAN, LANPrefix)); err != nil {
 		return err
 	}
 	// Where br_netfilter is loaded (Docker does that), translation would happen
 	// inside the bridge, which then refuses to send a host its own packet back. A
 	// router has it off.
-	if err := g.SetSysctl("bridge/bridge-nf-call-iptables", "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, name := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
+		if err := g.SetSysctl(name, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return g.SetSysctl("ipv4/ip_forward", "1")
 }
 
 func (n *Network) buildInternet() error {
 	i := n.Internet
-	if err := n.wire(n.Gateway, WANInterface, mac(1, 5), i, "eth0", mac(1, 66)); err != nil {
+	if err := n.wire(n.Gateway, WANInterface, wanMAC, i, mac(1, 66)); err != nil {
 		return err
 	}
 	i.Addr = InternetOne
-	err := errors.Join(
+	return errors.Join(
 		address(n.Gateway, WANInterface, GatewayWAN, WANPrefix),
-		address(i, "eth0", InternetOne, WANPrefix),
-		address(i, "eth0", InternetTwo, WANPrefix),
+		address(i, HostPort, InternetOne, WANPrefix),
+		address(i, HostPort, InternetTwo, WANPrefix),
 		// The attacker may address the LAN through the gateway (abuse case A2).
-		route(i, "eth0", LANPrefix, GatewayWAN),
-		route(n.Gateway, WANInterface, netip.MustParsePrefix("0.0.0.0/0"), InternetOne),
+		route(i, HostPort, LANPrefix, GatewayWAN),
+		route(n.Gateway, WANInterface, anywhere4, InternetOne),
 	)
-	return err
 }
 
-// AddHost connects one more host to the LAN.
+// AddHost connects one more host to the LAN. Its IPv6 addresses end as the given
+// IPv4 address does.
 func (n *Network) AddHost(name string, addr netip.Addr) error {
 	if n.hosts[name] != nil {
 		return errors.New("there is such a host already")
 	}
-	h, err := n.add(name)
+	h, err := n.add(name, HostPort)
 	if err != nil {
 		return err
 	}
@@ -135,96 +163,33 @@ func (n *Network) AddHost(name string, addr netip.Addr) error {
 	h.Addr = addr
 	last := addr.As4()[3]
 	port := fmt.Sprintf("lan%d", last)
-	if err := n.wire(n.Gateway, port, mac(2, last), h, "eth0", mac(0, last)); err != nil {
+	if err := n.wire(n.Gateway, port, mac(2, last), h, mac(0, last)); err != nil {
 		return err
 	}
+	n.lan = append(n.lan, h)
 	return errors.Join(
 		enslave(n.Gateway, port, Bridge),
-		address(h, "eth0", addr, LANPrefix),
-		route(h, "eth0", netip.MustParsePrefix("0.0.0.0/0"), GatewayLAN),
+		address(h, HostPort, addr, LANPrefix),
+		route(h, HostPort, anywhere4, GatewayLAN),
+		n.join6(h, port),
 	)
 }
 
-// wire lays a cable between two hosts.
-func (n *Network) wire(a *Host, aName string, aMAC net.HardwareAddr, b *Host, bName string, bMAC net.HardwareAddr) error {
-	veth := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: aName, HardwareAddr: aMAC},
-		PeerName:         bName,
-		PeerHardwareAddr: bMAC,
-		PeerNamespace:    netlink.NsFd(b.ns),
-	}
-	if err := a.handle.LinkAdd(veth); err != nil {
-		return fmt.Errorf("veth %s-%s: %w", aName, bName, err)
-	}
-	b.MAC = bMAC
-	return errors.Join(up(a, aName), up(b, bName))
-}
-
-func mac(net, host byte) net.HardwareAddr { return []byte{2, 0, 0, 77, net, host} }
-
-func up(h *Host, name string) error {
-	l, err := h.handle.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return h.handle.LinkSetUp(l)
-}
-
-func enslave(h *Host, port, bridge string) error {
-	p, err := h.handle.LinkByName(port)
-	if err != nil {
-		return err
-	}
-	b, err := h.handle.LinkByName(bridge)
-	if err != nil {
-		return err
-	}
-	return h.handle.LinkSetMaster(p, b)
-}
-
-// address gives an interface an address and brings it up.
-func address(h *Host, name string, a netip.Addr, p netip.Prefix) error {
-	l, err := h.handle.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(p.Bits(), a.BitLen())}}
-	if err := h.handle.AddrAdd(l, addr); err != nil {
-		return fmt.Errorf("address %s on %s: %w", a, name, err)
-	}
-	return h.handle.LinkSetUp(l)
-}
-
-func route(h *Host, name string, to netip.Prefix, via netip.Addr) error {
-	l, err := h.handle.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: via.AsSlice(),
-		Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}}
-	if err := h.handle.RouteAdd(r); err != nil {
-		return fmt.Errorf("route to %s: %w", to, err)
-	}
-	return nil
-}
-
-// Hosts lists the machines, the gateway first.
-func (n *Network) Hosts() []*Host { return n.order }
-
 // AddInterface connects a host to an interface of the gateway's own, beside the
-// LAN: a guest network, say. The gateway has the first address of the prefix,
-// the host the tenth.
+// LAN: a guest network, say. The gateway has the first address of the IPv4
+// prefix, the host the tenth; both have the same of 2001:db8:N::/64, where N is
+// the third number of the IPv4 prefix.
 func (n *Network) AddInterface(ifname, host string, p netip.Prefix) error {
 	if n.hosts[host] != nil {
 		return errors.New("there is such a host already")
 	}
-	h, err := n.add(host)
+	h, err := n.add(host, HostPort)
 	if err != nil {
 		return err
 	}
 	n.hosts[host] = h
 	third := p.Addr().As4()[2]
-	if err := n.wire(n.Gateway, ifname, mac(3, third), h, "eth0", mac(4, third)); err != nil {
+	if err := n.wire(n.Gateway, ifname, mac(3, third), h, mac(4, third)); err != nil {
 		return err
 	}
 	first, tenth := p.Addr().As4(), p.Addr().As4()
@@ -233,7 +198,8 @@ func (n *Network) AddInterface(ifname, host string, p netip.Prefix) error {
 	h.Addr = netip.AddrFrom4(tenth)
 	return errors.Join(
 		address(n.Gateway, ifname, gateway, p),
-		address(h, "eth0", h.Addr, p),
-		route(h, "eth0", netip.MustParsePrefix("0.0.0.0/0"), gateway),
+		address(h, HostPort, h.Addr, p),
+		route(h, HostPort, anywhere4, gateway),
+		n.guest6(ifname, h, third),
 	)
 }

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -14,51 +15,121 @@ import (
 const OwnerChain = "inet owner forward"
 
 // OwnerFirewall gives the gateway what every home router has: masquerading
-// towards the Internet, and a forward chain that drops what the LAN did not
-// start.
+// towards the Internet for IPv4, and a forward chain that drops what the LAN did
+// not start, of either family. What IPv6 cannot do without passes (RFC 4890
+// section 4.3.1), and so does ping.
 //
 //	table inet owner {
 //		chain forward {
 //			type filter hook forward priority filter; policy drop;
 //			ct state established,related accept
 //			iifname "br-lan" oifname "wan0" accept
+//			icmpv6 type 1-4 accept       # errors, packet-too-big above all
+//			icmpv6 type 128-129 accept   # echo
 //		}
 //		chain postrouting {
 //			type nat hook postrouting priority srcnat; policy accept;
-//			oifname "wan0" masquerade
+//			meta nfproto ipv4 oifname "wan0" masquerade
 //		}
 //	}
+//
+// It has no input chain: see OwnerInput.
 func (n *Network) OwnerFirewall() error {
+	return n.ownerTable(func(conn *nftables.Conn, table *nftables.Table) []ownerRule {
+		forward := filterChain(conn, table, "forward", nftables.ChainHookForward)
+		postrouting := conn.AddChain(&nftables.Chain{
+			Table: table, Name: "postrouting", Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+		})
+		return []ownerRule{
+			{forward, allOf(established(), accept())},
+			{forward, allOf(interfaceIs(expr.MetaKeyIIFNAME, Bridge), interfaceIs(expr.MetaKeyOIFNAME, WANInterface), accept())},
+			{forward, allOf(icmp6(1, 4), accept())},
+			{forward, allOf(icmp6(128, 129), accept())},
+			{postrouting, allOf(familyIs(unix.NFPROTO_IPV4), interfaceIs(expr.MetaKeyOIFNAME, WANInterface), []expr.Any{&expr.Masq{}})},
+		}
+	})
+}
+
+// OwnerInput gives the gateway the other half: nothing that the WAN starts
+// reaches the gateway itself, but for what IPv6 cannot do without (RFC 4890
+// section 4.4.1). It is apart from OwnerFirewall because behind it nobody can
+// tell whether the daemon would have kept silent by itself.
+//
+//	table inet owner {
+//		chain input {
+//			type filter hook input priority filter; policy drop;
+//			ct state established,related accept
+//			iifname "br-lan" accept    # and "lo"
+//			icmpv6 type 1-4 accept
+//			icmpv6 type 128-129 accept
+//			icmpv6 type 133-136 accept # neighbours and routers
+//		}
+//	}
+func (n *Network) OwnerInput() error {
+	return n.ownerTable(func(conn *nftables.Conn, table *nftables.Table) []ownerRule {
+		input := filterChain(conn, table, "input", nftables.ChainHookInput)
+		return []ownerRule{
+			{input, allOf(established(), accept())},
+			{input, allOf(interfaceIs(expr.MetaKeyIIFNAME, Bridge), accept())},
+			{input, allOf(interfaceIs(expr.MetaKeyIIFNAME, "lo"), accept())},
+			{input, allOf(icmp6(1, 4), accept())},
+			{input, allOf(icmp6(128, 129), accept())},
+			{input, allOf(icmp6(133, 136), accept())},
+		}
+	})
+}
+
+type ownerRule struct {
+	chain *nftables.Chain
+	exprs []expr.Any
+}
+
+// ownerTable adds to the owner's table in one transaction.
+func (n *Network) ownerTable(add func(*nftables.Conn, *nftables.Table) []ownerRule) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(n.Gateway.ns)))
 	if err != nil {
 		return fmt.Errorf("lab: nftables: %w", err)
 	}
 	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "owner"})
-	drop := nftables.ChainPolicyDrop
-	forward := conn.AddChain(&nftables.Chain{
-		Table: table, Name: "forward", Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop,
-	})
-	postrouting := conn.AddChain(&nftables.Chain{
-		Table: table, Name: "postrouting", Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	accept := &expr.Verdict{Kind: expr.VerdictAccept}
-	rules := []struct {
-		chain *nftables.Chain
-		exprs []expr.Any
-	}{
-		{forward, append(established(), accept)},
-		{forward, append(append(interfaceIs(expr.MetaKeyIIFNAME, Bridge), interfaceIs(expr.MetaKeyOIFNAME, WANInterface)...), accept)},
-		{postrouting, append(interfaceIs(expr.MetaKeyOIFNAME, WANInterface), &expr.Masq{})},
-	}
-	for _, r := range rules {
+	for _, r := range add(conn, table) {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: r.chain, Exprs: r.exprs})
 	}
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("lab: the owner's firewall: %w", err)
 	}
 	return nil
+}
+
+// filterChain is a chain that drops what no rule of it accepts.
+func filterChain(conn *nftables.Conn, table *nftables.Table, name string, hook *nftables.ChainHook) *nftables.Chain {
+	drop := nftables.ChainPolicyDrop
+	return conn.AddChain(&nftables.Chain{
+		Table: table, Name: name, Type: nftables.ChainTypeFilter,
+		Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &drop,
+	})
+}
+
+func allOf(parts ...[]expr.Any) []expr.Any { return slices.Concat(parts...) }
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+// icmp6 is for the ICMPv6 types from first to last.
+func icmp6(first, last byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{first}},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{last}},
+	}
+}
+
+func familyIs(family byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+	}
 }
 
 func established() []expr.Any {

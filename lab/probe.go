@@ -9,69 +9,124 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Probe sends a real packet (UDP) or opens a connection (TCP) from a host to an
 // address, and says whether the receiver that listens at internal on the other
-// host got it, and from whom. A false answer without an error means that
-// nothing arrived before patience ran out, or that the sender was refused.
+// host, on every address of the family, got it, and from whom. A false answer
+// without an error means that nothing arrived before patience ran out, or that
+// the sender was refused.
 func Probe(ctx context.Context, protocol string, from *Host, to netip.AddrPort, receiver *Host, internal uint16, patience time.Duration) (bool, netip.AddrPort, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	at := fmt.Sprintf("0.0.0.0:%d", internal)
-	switch protocol {
-	case "UDP":
-		return probeUDP(ctx, from, to, receiver, at)
-	case "TCP":
-		return probeTCP(ctx, from, to, receiver, at)
+	at := netip.IPv4Unspecified()
+	if to.Addr().Is6() {
+		at = netip.IPv6Unspecified()
 	}
-	return false, netip.AddrPort{}, fmt.Errorf("lab: protocol %q", protocol)
+	k := Knock{Protocol: protocol, From: from, To: to, Receiver: receiver, At: netip.AddrPortFrom(at, internal), Patience: patience}
+	got, err := k.Send(ctx)
+	return got.Arrived, got.Source, err
 }
 
-func probeUDP(ctx context.Context, from *Host, to netip.AddrPort, receiver *Host, at string) (bool, netip.AddrPort, error) {
-	in, err := receiver.ListenPacket(at)
+// Knock is a real packet that one host sends and another one waits for.
+type Knock struct {
+	Protocol string // "TCP": a connection; "UDP": a datagram, again every 100 ms
+	From     *Host
+	Source   netip.AddrPort // of From; zero is any, and so is port 0
+	To       netip.AddrPort
+	Receiver *Host
+	At       netip.AddrPort // where the receiver listens
+	Patience time.Duration  // how long to wait until nothing arrives
+	Answer   bool           // wait for an answer of the receiver, too
+}
+
+// Outcome is what a Knock did.
+type Outcome struct {
+	Arrived  bool
+	Answered bool           // an answer came back to the sender, from where it had sent to
+	Source   netip.AddrPort // who the receiver saw
+}
+
+// Send sends the packet. It waits for nothing more than it must know; an error is
+// one of the lab, a sender that is refused is none.
+func (k Knock) Send(ctx context.Context) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, k.Patience)
+	defer cancel()
+	switch k.Protocol {
+	case "UDP":
+		return k.udp(ctx)
+	case "TCP":
+		return k.tcp(ctx)
+	}
+	return Outcome{}, fmt.Errorf("lab: protocol %q", k.Protocol)
+}
+
+// udp sends again and again, because the first datagram may be lost while the
+// neighbour is being resolved.
+func (k Knock) udp(ctx context.Context) (got Outcome, err error) {
+	in, err := k.Receiver.ListenPacket(k.At.String())
 	if err != nil {
-		return false, netip.AddrPort{}, err
+		return got, err
 	}
 	defer in.Close()
-	out, err := from.Dial(ctx, "udp4", to.String())
+	out, err := k.From.DialFrom(ctx, k.Source, "udp", k.To.String())
 	if err != nil {
-		return false, netip.AddrPort{}, err
+		return got, err
 	}
 	defer out.Close()
 	token := []byte(rand.Text())
-	// The first datagram may be lost while the neighbour is being resolved.
 	deadline, _ := ctx.Deadline()
-	buf := make([]byte, 64)
 	for time.Now().Before(deadline) {
 		if _, err := out.Write(token); err != nil {
-			return false, netip.AddrPort{}, nil // an ICMP error came back: refused
+			return got, nil // an ICMP error came back: refused
 		}
 		step := time.Now().Add(100 * time.Millisecond)
 		if step.After(deadline) {
 			step = deadline
 		}
-		if err := in.SetReadDeadline(step); err != nil {
-			return false, netip.AddrPort{}, err
+		if err := errors.Join(in.SetReadDeadline(step), out.SetReadDeadline(step)); err != nil {
+			return got, err
 		}
-		for {
-			n, src, err := in.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				break
-			}
-			if bytes.Equal(buf[:n], token) {
-				return true, src, nil
-			}
+		src, ok := awaitToken(in, token)
+		if !ok {
+			continue
+		}
+		got.Arrived, got.Source = true, plain(src)
+		if !k.Answer {
+			return got, nil
+		}
+		if _, err := in.WriteToUDPAddrPort(token, src); err != nil {
+			return got, nil // no way back
+		}
+		buf := make([]byte, 64)
+		if n, err := out.Read(buf); err == nil && bytes.Equal(buf[:n], token) {
+			got.Answered = true
+			return got, nil
 		}
 	}
-	return false, netip.AddrPort{}, nil
+	return got, nil
 }
 
-func probeTCP(ctx context.Context, from *Host, to netip.AddrPort, receiver *Host, at string) (bool, netip.AddrPort, error) {
-	l, err := receiver.Listen(at)
-	if err != nil {
-		return false, netip.AddrPort{}, err
+// awaitToken reads until the token comes, or until the deadline.
+func awaitToken(in *net.UDPConn, token []byte) (netip.AddrPort, bool) {
+	buf := make([]byte, 64)
+	for {
+		n, src, err := in.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return src, false
+		}
+		if bytes.Equal(buf[:n], token) {
+			return src, true
+		}
 	}
+}
+
+func (k Knock) tcp(ctx context.Context) (got Outcome, err error) {
+	l, err := k.Receiver.Listen(k.At.String())
+	if err != nil {
+		return got, err
+	}
+	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {
 		defer close(accepted)
@@ -79,29 +134,48 @@ func probeTCP(ctx context.Context, from *Host, to netip.AddrPort, receiver *Host
 			accepted <- conn
 		}
 	}()
-	conn, dialErr := from.Dial(ctx, "tcp4", to.String())
-	if dialErr != nil {
+	conn, err := k.From.DialFrom(ctx, k.Source, "tcp", k.To.String())
+	if err != nil {
 		l.Close()
-		if got := <-accepted; got != nil {
-			got.Close()
+		if in := <-accepted; in != nil {
+			in.Close()
 		}
 		var refused *net.OpError
-		if errors.As(dialErr, &refused) {
-			return false, netip.AddrPort{}, nil // timed out or reset
+		if errors.As(err, &refused) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return got, nil // timed out, reset, or there is no way
 		}
-		return false, netip.AddrPort{}, dialErr
+		return got, err
 	}
 	defer conn.Close()
-	defer l.Close()
 	select {
-	case got := <-accepted:
-		if got == nil {
-			return false, netip.AddrPort{}, nil
+	case in := <-accepted:
+		if in == nil {
+			return got, nil
 		}
-		defer got.Close()
-		src, err := netip.ParseAddrPort(got.RemoteAddr().String())
-		return err == nil, src, err
+		defer in.Close()
+		src, err := netip.ParseAddrPort(in.RemoteAddr().String())
+		if err != nil {
+			return got, err
+		}
+		got.Arrived, got.Source = true, plain(src)
+		got.Answered = k.Answer && answers(ctx, in, conn)
+		return got, nil
 	case <-ctx.Done():
-		return false, netip.AddrPort{}, nil // somebody else answered
+		return got, nil // somebody else answered
 	}
+}
+
+// answers says whether what is written at one end is read at the other.
+func answers(ctx context.Context, from, to net.Conn) bool {
+	token := []byte(rand.Text())
+	deadline, _ := ctx.Deadline()
+	if to.SetReadDeadline(deadline) != nil {
+		return false
+	}
+	if _, err := from.Write(token); err != nil {
+		return false
+	}
+	buf := make([]byte, 64)
+	n, err := to.Read(buf)
+	return err == nil && bytes.Equal(buf[:n], token)
 }
