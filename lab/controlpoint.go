@@ -1,8 +1,6 @@
 package lab
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -22,19 +20,20 @@ const (
 	WANIP2 = "urn:schemas-upnp-org:service:WANIPConnection:2"
 	IGD1   = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
 	IGD2   = "urn:schemas-upnp-org:device:InternetGatewayDevice:2"
-)
 
-var multicast = netip.MustParseAddrPort("239.255.255.250:1900")
+	WANIPv6FC1 = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1"
+)
 
 // ControlPoint is a small UPnP client that lives on a host.
 type ControlPoint struct {
 	Host    *Host
-	Service string // the service type that Find found
-	Control string // its control URL
+	Source  netip.Addr // of its HTTP connections; invalid is any address of the host
+	Service string     // the service type that Find found
+	Control string     // its control URL
 	client  *http.Client
 }
 
-// ErrSilence means that nobody answered a search.
+// ErrSilence means that nobody answered.
 var ErrSilence = errors.New("nobody answered")
 
 // UPnPError is a refusal by the gateway.
@@ -47,45 +46,19 @@ func (e *UPnPError) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Descr
 
 // NewControlPoint puts a control point on a host.
 func NewControlPoint(h *Host) *ControlPoint {
-	return &ControlPoint{Host: h, client: &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       h.Dial,
-	}}}
+	c := &ControlPoint{Host: h}
+	c.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.dial}}
+	return c
 }
 
-// Search sends one M-SEARCH and gives the LOCATION of the first answer. An
-// invalid to means the multicast group.
-func (c *ControlPoint) Search(ctx context.Context, target string, to netip.AddrPort) (string, error) {
-	conn, err := c.Host.ListenPacket(net.JoinHostPort(c.Host.Addr.String(), "0"))
-	if err != nil {
-		return "", err
+// dial connects from the control point's address. A link-local one of the
+// gateway is on the host's link: its URL cannot say so (RFC 6874 is for people).
+func (c *ControlPoint) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var source netip.AddrPort
+	if c.Source.IsValid() {
+		source = netip.AddrPortFrom(c.Source, 0)
 	}
-	defer conn.Close()
-	if !to.IsValid() {
-		to = multicast
-	}
-	search := "M-SEARCH * HTTP/1.1\r\nHOST: " + multicast.String() + "\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: " + target + "\r\n\r\n"
-	if _, err := conn.WriteToUDPAddrPort([]byte(search), to); err != nil {
-		return "", err
-	}
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return "", errors.New("lab: a search needs a deadline")
-	}
-	if err := conn.SetReadDeadline(deadline); err != nil {
-		return "", err
-	}
-	buf := make([]byte, 2048)
-	n, _, err := conn.ReadFromUDPAddrPort(buf)
-	if err != nil {
-		return "", ErrSilence
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(buf[:n])), nil)
-	if err != nil {
-		return "", fmt.Errorf("lab: search answer: %w", err)
-	}
-	defer resp.Body.Close()
-	return resp.Header.Get("Location"), nil
+	return c.Host.DialFrom(ctx, source, network, addr)
 }
 
 // deviceXML is as much of a device description as a control point needs.
@@ -97,12 +70,23 @@ type deviceXML struct {
 	Devices []deviceXML `xml:"deviceList>device"`
 }
 
-// Find searches for a gateway and for the connection service in its description.
+// Find searches for a gateway by IPv4 and for the connection service in its
+// description.
 func (c *ControlPoint) Find(ctx context.Context, device, service string) error {
-	location, err := c.Search(ctx, device, netip.AddrPort{})
+	return c.FindBy(ctx, Search{Target: device}, service)
+}
+
+// FindBy is Find with a search of the caller's.
+func (c *ControlPoint) FindBy(ctx context.Context, search Search, service string) error {
+	found, err := c.Discover(ctx, search)
 	if err != nil {
 		return err
 	}
+	return c.Read(ctx, found.Location(), service)
+}
+
+// Read takes a service from the description at a URL.
+func (c *ControlPoint) Read(ctx context.Context, location, service string) error {
 	body, err := c.get(ctx, location)
 	if err != nil {
 		return err

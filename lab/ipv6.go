@@ -69,8 +69,9 @@ func (n *Network) build6() error {
 		address(g, Bridge, GatewayLinkLocal, linkLocalPrefix),
 		address(g, WANInterface, GatewayWANLinkLocal, linkLocalPrefix),
 		address(i, HostPort, i.LinkLocal, linkLocalPrefix),
-		address(i, HostPort, InternetOne6, WANPrefix6),
+		// The kernel prefers the address that it was given last.
 		address(i, HostPort, InternetTwo6, WANPrefix6),
+		address(i, HostPort, InternetOne6, WANPrefix6),
 		n.AddWAN6(),
 		n.AddLAN6(LANPrefix6),
 	)
@@ -212,8 +213,8 @@ func (n *Network) settle6() {
 }
 
 // AddAddress gives a host one more address on its own interface, as a privacy
-// address (RFC 8981) or an alias is. The prefix is the LAN's length: 64 or 24
-// bits.
+// address (RFC 8981) or an alias is. The prefix is as long as the LAN's. By IPv6
+// the host then prefers it as a source, as it would a privacy address.
 func (h *Host) AddAddress(a netip.Addr) error { return address(h, h.ifname, a, lanLength(a)) }
 
 // RemoveAddress takes an address from the host's own interface.
