@@ -22,7 +22,7 @@ const (
 // MapRequest asks for a mapping or a pinhole (RFC 6887 section 11.1).
 type MapRequest struct {
 	Gateway netip.Addr // whom to ask; zero is its IPv4 address on the LAN
-	Source  netip.Addr // of the datagram; zero is the host's of the same kind
+	Source  netip.Addr // of the datagram; zero is the host's Addr, LinkLocal or Addr6, as the gateway's is
 	Client  netip.Addr // that the header claims; zero is Source
 
 	Protocol            string // "TCP" or "UDP"
