@@ -23,6 +23,9 @@ const (
 	// is mapped to it, so that the outside sees one port in both directions
 	// (what consoles call "open NAT"). It lets nothing in.
 	Kept
+	// Pin lets in what comes from outside to an internal IPv6 endpoint, which is
+	// not translated, and its answers out.
+	Pin
 )
 
 // Entry is one thing the kernel shall hold. It is comparable by its fields;
@@ -30,9 +33,9 @@ const (
 type Entry struct {
 	Kind      Kind
 	Transport portmap.Transport
-	External  uint16         // the port on the WAN address
-	Source    Source         // Hole: who may use it
-	Internal  netip.AddrPort // always IPv4
+	External  uint16         // the port on the WAN address; Pin: 0
+	Source    Source         // Hole and Pin: who may use it
+	Internal  netip.AddrPort // IPv6 for a Pin, IPv4 for the others
 	Expires   time.Time      // end of the lease; zero: never
 }
 
@@ -46,11 +49,14 @@ type Key struct {
 	Internal  netip.AddrPort
 }
 
-// Key gives the entry's key: for a Hole what the packet shows on the outside,
-// for a Kept port the internal endpoint.
+// Key gives the entry's key: for a Hole and a Pin what the packet shows on the
+// outside, for a Kept port the internal endpoint.
 func (e Entry) Key() Key {
-	if e.Kind == Kept {
+	switch e.Kind {
+	case Kept:
 		return Key{Kind: Kept, Transport: e.Transport, Internal: e.Internal}
+	case Pin:
+		return Key{Kind: Pin, Transport: e.Transport, Source: e.Source, Internal: e.Internal}
 	}
 	return Key{Kind: Hole, Transport: e.Transport, External: e.External, Source: e.Source}
 }
@@ -62,9 +68,11 @@ func (e Entry) same(o Entry) bool {
 
 // String is the text form that tests compare: "udp 5000 -> 10.0.0.2:5000",
 // "udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000" (see Source),
-// "udp 10.0.0.2:5000 keeps 5000".
+// "udp 10.0.0.2:5000 keeps 5000", "udp [2001:db8::2]:5000 lets in anyone".
 func (e Entry) String() string {
 	switch {
+	case e.Kind == Pin:
+		return fmt.Sprintf("%s %s lets in %s", e.Transport, e.Internal, e.Source)
 	case e.Kind == Kept:
 		return fmt.Sprintf("%s %s keeps %d", e.Transport, e.Internal, e.External)
 	case !e.Source.Anyone():
@@ -73,7 +81,7 @@ func (e Entry) String() string {
 	return fmt.Sprintf("%s %d -> %s", e.Transport, e.External, e.Internal)
 }
 
-// SortEntries puts holes before kept ports, each by transport, port and host,
+// SortEntries puts holes before kept ports before pins, each by transport, port and host,
 // so that two lists of the same entries read the same.
 func SortEntries(es []Entry) {
 	slices.SortFunc(es, func(a, b Entry) int {
@@ -110,11 +118,11 @@ type Change struct {
 	// Gone are the mappings, as they are now, that end with the change or let in
 	// less than before. Flows that no mapping leads where they go must end too.
 	Gone []portmap.Mapping
-	// New are the holes that lead where nothing led before the change.
+	// New are the holes and pins that lead where nothing led before the change.
 	New []Entry
 	// Renewed are the mappings, as they are now, that go on between the same two
-	// endpoints with another lease or other restrictions: all of their holes are
-	// in Del, Add and Retime.
+	// endpoints with another lease or other restrictions: all of their holes and
+	// pins are in Del, Add and Retime.
 	Renewed []portmap.Mapping
 
 	after map[uint64]*opened // nil: no longer open

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -39,11 +40,12 @@ func (e *FeatureError) Unwrap() []error { return []error{ErrUnsupported, e.Err} 
 // ChainError is given when the owner's chain that shall let mapped traffic pass
 // cannot be used. Everything but that is in force.
 type ChainError struct {
-	Chain  Chain
-	Detail string // what is wrong with it, and what to do
+	Chain   Chain
+	Setting string // what names it, if not accept_chain
+	Detail  string // what is wrong with it, and what to do
 }
 
 // Error gives a sentence that names the chain and the remedy.
 func (e *ChainError) Error() string {
-	return fmt.Sprintf("firewall.accept_chain %q: %s", e.Chain, e.Detail)
+	return fmt.Sprintf("firewall.%s %q: %s", cmp.Or(e.Setting, "accept_chain"), e.Chain, e.Detail)
 }

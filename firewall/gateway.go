@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -12,11 +13,18 @@ import (
 // small work with one mapping and with sixty thousand.
 type Gateway struct {
 	WAN         []Uplink       // where mappings are open; empty while there is none
+	WAN6        []string       // the interfaces where pinholes are open, by name; empty while there is none
 	LAN         []string       // the served interfaces, by name
-	LANPrefixes []netip.Prefix // the networks behind them; only IPv4 is used
+	LANPrefixes []netip.Prefix // the networks behind them, of both families
 	ServiceTCP  []uint16       // our own listening ports, guarded against everybody but the LAN
 	ServiceUDP  []uint16
-	AcceptChain string // "inet fw4 forward": the owner's chain that must let mapped traffic pass; "" for none
+
+	// AcceptChain is the owner's chain that must let mapped traffic and pinholes
+	// pass, "inet fw4 forward"; "" for none. One of family ip sees no IPv6.
+	AcceptChain string
+	// AcceptChain6 is another one for pinholes, of family inet or ip6; "" for the
+	// same one.
+	AcceptChain6 string
 }
 
 // Uplink is one WAN interface. Interfaces are named, never numbered: they may
@@ -37,7 +45,7 @@ func (g Gateway) Validate() error {
 			return err
 		}
 	}
-	for _, name := range g.LAN {
+	for _, name := range slices.Concat(g.WAN6, g.LAN) {
 		if err := checkInterface(name); err != nil {
 			return err
 		}
@@ -54,11 +62,17 @@ func (g Gateway) Validate() error {
 			}
 		}
 	}
-	if g.AcceptChain == "" {
-		return nil
+	if g.AcceptChain != "" {
+		if _, err := ParseChain(g.AcceptChain); err != nil {
+			return err
+		}
 	}
-	_, err := ParseChain(g.AcceptChain)
-	return err
+	if g.AcceptChain6 != "" {
+		if _, err := ParseChain6(g.AcceptChain6); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkInterface(name string) error {
@@ -70,7 +84,7 @@ func checkInterface(name string) error {
 
 // Chain names a chain of an nf_tables table.
 type Chain struct {
-	Family string // "inet" or "ip"
+	Family string // "inet", "ip" or "ip6"
 	Table  string
 	Name   string
 }
@@ -82,13 +96,18 @@ var chainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_/.\\-]{0,127}$`)
 
 // ParseChain reads "family table chain". Only inet and ip see IPv4 packets on
 // their way through the machine, so no other family is accepted.
-func ParseChain(s string) (Chain, error) {
+func ParseChain(s string) (Chain, error) { return parseChain(s, "IPv4", "ip") }
+
+// ParseChain6 reads the same for IPv6, which only inet and ip6 see.
+func ParseChain6(s string) (Chain, error) { return parseChain(s, "IPv6", "ip6") }
+
+func parseChain(s, what, family string) (Chain, error) {
 	words := strings.Fields(s)
 	if len(words) != 3 || !chainWord.MatchString(words[1]) || !chainWord.MatchString(words[2]) {
 		return Chain{}, fmt.Errorf("not a chain: %.64q; write its family, table and name, as in \"inet fw4 forward\"", s)
 	}
-	if words[0] != "inet" && words[0] != "ip" {
-		return Chain{}, fmt.Errorf("not a chain that forwards IPv4: %.64q; its family must be inet or ip", s)
+	if words[0] != "inet" && words[0] != family {
+		return Chain{}, fmt.Errorf("not a chain that forwards %s: %.64q; its family must be inet or %s", what, s, family)
 	}
 	return Chain{Family: words[0], Table: words[1], Name: words[2]}, nil
 }

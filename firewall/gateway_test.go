@@ -49,6 +49,21 @@ func TestParseChain(t *testing.T) {
 	}
 }
 
+// Each family has its chains; inet is both.
+func TestParseChain6(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][2]bool{
+		"inet fw4 forward": {true, true}, "ip filter forward": {true, false}, "ip6 filter forward": {false, true},
+		"bridge fw4 forward": {}, "ip6 filter": {},
+	} {
+		_, err4 := firewall.ParseChain(text)
+		_, err6 := firewall.ParseChain6(text)
+		if got := [2]bool{err4 == nil, err6 == nil}; got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
+
 func FuzzParseChain(f *testing.F) {
 	for _, s := range []string{"inet fw4 forward", "ip filter x", "", "inet \x00 \xff"} {
 		f.Add(s)
@@ -69,9 +84,10 @@ func TestGatewayValidate(t *testing.T) {
 	t.Parallel()
 	good := func() firewall.Gateway {
 		return firewall.Gateway{
-			WAN: []firewall.Uplink{{Interface: "pppoe-wan"}}, LAN: []string{"br-lan", "eth0.3"},
+			WAN: []firewall.Uplink{{Interface: "pppoe-wan"}}, WAN6: []string{"6in4-wan6"}, LAN: []string{"br-lan", "eth0.3"},
 			LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")},
 			ServiceTCP:  []uint16{5000}, ServiceUDP: []uint16{1900}, AcceptChain: "inet fw4 forward",
+			AcceptChain6: "ip6 filter forward",
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -87,6 +103,9 @@ func TestGatewayValidate(t *testing.T) {
 		"K4/a line feed": {func(g *firewall.Gateway) { g.LAN[0] = "lan\n0" }, `"lan\n0"`},
 		"no prefix":      {func(g *firewall.Gateway) { g.LANPrefixes = []netip.Prefix{{}} }, "not a LAN prefix"},
 		"port 0":         {func(g *firewall.Gateway) { g.ServiceUDP = []uint16{0} }, "port 0"},
+		"no WAN6":        {func(g *firewall.Gateway) { g.WAN6, g.AcceptChain6 = nil, "" }, ""},
+		"a WAN6 unnamed": {func(g *firewall.Gateway) { g.WAN6 = []string{""} }, "not an interface name"},
+		"chain of IPv4":  {func(g *firewall.Gateway) { g.AcceptChain6 = "ip filter forward" }, "not a chain that forwards IPv6"},
 		"no chain":       {func(g *firewall.Gateway) { g.AcceptChain = "forward" }, "not a chain"},
 	} {
 		g := good()
@@ -133,6 +152,7 @@ func TestForwards(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	missing := &firewall.FeatureError{Feature: "masquerading", Module: "nft_masq", Err: unix.ENOENT}
+	other := &firewall.ChainError{Chain: firewall.Chain{Family: "ip6", Table: "filter", Name: "forward"}, Setting: "accept_chain6", Detail: "no"}
 	chain := &firewall.ChainError{Chain: firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}, Detail: "there is no such table"}
 	for _, tc := range []struct {
 		err  error
@@ -141,6 +161,7 @@ func TestErrors(t *testing.T) {
 		{firewall.ErrPermission, "CAP_NET_ADMIN"},
 		{firewall.ErrUnsupported, "iptables"},
 		{missing, "load or install the module nft_masq"},
+		{other, `firewall.accept_chain6 "ip6 filter forward": no`},
 		{chain, `firewall.accept_chain "inet fw4 forward": there is no such table`},
 	} {
 		if !strings.Contains(tc.err.Error(), tc.want) {

@@ -17,25 +17,29 @@ import (
 type State struct {
 	open     map[uint64]*opened
 	holes    map[holeKey]*opened
-	filtered map[portKey][]*opened  // who has filtered sources on an external port
-	ends     map[endpoint][]*opened // who leads to an internal endpoint, by age
+	filtered map[portKey][]*opened  // who has filtered sources on a port
+	ends     map[endpoint][]*opened // who translates to an internal endpoint, by age
 }
 
-// opened is a mapping with the sources of its holes, which are never changed.
+// opened is a mapping with the sources of its holes or pins, which are never
+// changed.
 type opened struct {
 	portmap.Mapping
 	sources []Source
 }
 
-// holeKey is what makes a hole unique in the kernel.
+// holeKey is what makes a hole or a pin unique in the kernel.
 type holeKey struct {
 	portKey
 	source Source
 }
 
+// portKey is where a packet from outside is addressed: an external port, or the
+// endpoint of pinholes. Never both.
 type portKey struct {
 	transport portmap.Transport
 	external  uint16
+	pinned    netip.AddrPort
 }
 
 type endpoint struct {
@@ -69,6 +73,12 @@ func (s *State) Len() int { return len(s.open) }
 // another on the same external port: which of the two a packet follows is only
 // plain where one is for a single host with any port and the other is not, or
 // one is for anyone (see Source). It does not matter in which order they come.
+//
+// Pinholes to one endpoint all lead to the same place, so a packet that two of
+// them admit would be no riddle. But the kernel can neither hold two overlapping
+// filtered sources nor tell whose packet it counted, and two mappings with the
+// same sources would end with the first of them. So the rule for pinholes is the
+// same, and a pinhole does not take the place of another one.
 func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
 	p := newPlan(s)
 	for i := range del {
@@ -118,6 +128,9 @@ func (s *State) hold(o *opened) {
 	if o.filtered() {
 		s.filtered[o.port()] = append(s.filtered[o.port()], o)
 	}
+	if o.pinhole() {
+		return
+	}
 	end := o.endpoint()
 	i, _ := slices.BinarySearchFunc(s.ends[end], o, byAge)
 	s.ends[end] = slices.Insert(s.ends[end], i, o)
@@ -130,6 +143,9 @@ func (s *State) drop(o *opened) {
 	}
 	if o.filtered() {
 		without(s.filtered, o.port(), slices.Index(s.filtered[o.port()], o))
+	}
+	if o.pinhole() {
+		return
 	}
 	i, _ := slices.BinarySearchFunc(s.ends[o.endpoint()], o, byAge)
 	without(s.ends, o.endpoint(), i)
@@ -180,7 +196,8 @@ func (s *State) Mappings() []portmap.Mapping {
 	return all
 }
 
-// Holes gives the holes of one open mapping; none where it is not open.
+// Holes gives the holes, or the pins, of one open mapping; none where it is not
+// open.
 func (s *State) Holes(id uint64) []Entry {
 	o := s.open[id]
 	if o == nil {
@@ -193,16 +210,29 @@ func (s *State) Holes(id uint64) []Entry {
 	return all
 }
 
-// Hole gives the mapping that has a hole with exactly this source.
-func (s *State) Hole(t portmap.Transport, external uint16, src Source) (portmap.Mapping, bool) {
-	return s.holes[holeKey{portKey{t, external}, src}].mapping()
+// Holder gives the mapping that has the hole or the pin with this key.
+func (s *State) Holder(k Key) (portmap.Mapping, bool) {
+	port := portKey{transport: k.Transport, external: k.External}
+	if k.Kind == Pin {
+		port = pinnedAt(k.Transport, k.Internal)
+	}
+	return s.holes[holeKey{port, k.Source}].mapping()
 }
 
 // Governing gives the mapping that a packet from src to an external port
 // follows: one for that very host comes before one with another restriction that
 // admits it, and that before one for anyone.
 func (s *State) Governing(t portmap.Transport, external uint16, src netip.AddrPort) (portmap.Mapping, bool) {
-	port := portKey{t, external}
+	return s.governing(portKey{transport: t, external: external}, src)
+}
+
+// GoverningPin gives in the same way the pinhole that a packet from src to an
+// internal endpoint follows.
+func (s *State) GoverningPin(t portmap.Transport, internal, src netip.AddrPort) (portmap.Mapping, bool) {
+	return s.governing(pinnedAt(t, internal), src)
+}
+
+func (s *State) governing(port portKey, src netip.AddrPort) (portmap.Mapping, bool) {
 	if src.Addr().IsValid() {
 		if o := s.holes[holeKey{port, Host(src.Addr())}]; o != nil {
 			return o.mapping()
@@ -219,7 +249,7 @@ func (s *State) Governing(t portmap.Transport, external uint16, src netip.AddrPo
 // Leads says whether a mapping that may be for many hosts leads from an external
 // port to an internal endpoint.
 func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrPort) bool {
-	port := portKey{t, external}
+	port := portKey{transport: t, external: external}
 	if o := s.holes[holeKey{port, Source{}}]; o != nil && o.Internal == internal {
 		return true
 	}
@@ -240,14 +270,15 @@ func check(m *portmap.Mapping) (*opened, error) {
 	switch {
 	case m.ID == 0:
 		return nil, fmt.Errorf("firewall: mapping without an ID: %s", m)
-	case m.Kind != portmap.NAT4:
-		return nil, fmt.Errorf("firewall: not a translated IPv4 port: %s", m)
+	case m.Kind != portmap.NAT4 && m.Kind != portmap.Pinhole6:
+		return nil, fmt.Errorf("firewall: neither a translated IPv4 port nor an IPv6 pinhole: %s", m)
 	case !m.Transport.Valid():
 		return nil, &portmap.Error{Reason: portmap.BadTransport, Detail: fmt.Sprintf("cannot map %s", m.Transport)}
-	case m.External.Port() == 0 || m.Internal.Port() == 0:
+	case m.Internal.Port() == 0 || m.Kind == portmap.NAT4 && m.External.Port() == 0:
 		return nil, &portmap.Error{Reason: portmap.BadPort, Detail: fmt.Sprintf("port 0 cannot be mapped: %s", m)}
-	case !m.Internal.Addr().Is4() || m.Internal.Addr().IsUnspecified():
-		return nil, &portmap.Error{Reason: portmap.NotAHost, Detail: fmt.Sprintf("not an IPv4 host: %s", m.Internal.Addr())}
+	}
+	if host := m.Internal.Addr(); !canBeHost(m.Kind, host) {
+		return nil, &portmap.Error{Reason: portmap.NotAHost, Detail: fmt.Sprintf("no mapping of this kind can lead to %.64q", host)}
 	}
 	sources, err := sourcesOf(m)
 	if err != nil {
@@ -256,7 +287,27 @@ func check(m *portmap.Mapping) (*opened, error) {
 	return &opened{*m, sources}, nil
 }
 
-func (o *opened) port() portKey { return portKey{o.Transport, o.External.Port()} }
+// canBeHost says whether an address may stand in an entry. A zone would, and an
+// address that is never routed (abuse cases A8, B4, J2).
+func canBeHost(k portmap.Kind, a netip.Addr) bool {
+	if k == portmap.Pinhole6 {
+		return a.Is6() && !a.Is4In6() && a.Zone() == "" && a.IsGlobalUnicast()
+	}
+	return a.Is4() && !a.IsUnspecified()
+}
+
+func (o *opened) pinhole() bool { return o.Kind == portmap.Pinhole6 }
+
+func (o *opened) port() portKey {
+	if o.pinhole() {
+		return pinnedAt(o.Transport, o.Internal)
+	}
+	return portKey{transport: o.Transport, external: o.External.Port()}
+}
+
+func pinnedAt(t portmap.Transport, internal netip.AddrPort) portKey {
+	return portKey{transport: t, pinned: internal}
+}
 
 func (o *opened) endpoint() endpoint { return endpoint{o.Transport, o.Internal} }
 
@@ -270,7 +321,11 @@ func (o *opened) mapping() (portmap.Mapping, bool) {
 	return o.Mapping, true
 }
 
+// hole gives the hole, or the pin, for one of the sources.
 func (o *opened) hole(src Source) Entry {
+	if o.pinhole() {
+		return Entry{Kind: Pin, Transport: o.Transport, Source: src, Internal: o.Internal, Expires: o.Expires}
+	}
 	return Entry{
 		Kind: Hole, Transport: o.Transport, External: o.External.Port(), Source: src,
 		Internal: o.Internal, Expires: o.Expires,

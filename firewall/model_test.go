@@ -18,12 +18,16 @@ var epoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // mapping reads "7 udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000 for 600s
 // age 3 off": ID, transport, external port, restrictions, internal endpoint,
-// lease, how much later than the epoch it was made, disabled.
+// lease, how much later than the epoch it was made, disabled. A pinhole is "7 udp
+// pin -> [2001:db8::2]:5000".
 func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping {
 	words := strings.Fields(text)
 	var m portmap.Mapping
 	var port uint16
 	var proto string
+	if words[2] == "pin" {
+		m.Kind, words[2] = portmap.Pinhole6, "0"
+	}
 	if _, err := fmt.Sscanf(strings.Join(words[:3], " "), "%d %s %d", &m.ID, &proto, &port); err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
@@ -34,11 +38,7 @@ func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping
 		switch words[i] {
 		case "from":
 			i++
-			text := words[i]
-			if !strings.Contains(text, "/") {
-				text += "/32"
-			}
-			m.Remotes = append(m.Remotes, portmap.Remote{Prefix: netip.MustParsePrefix(text)})
+			m.Remotes = append(m.Remotes, portmap.Remote{Prefix: prefix(words[i])})
 		case "port":
 			i++
 			fmt.Sscan(words[i], &m.Remotes[len(m.Remotes)-1].Port)
@@ -61,7 +61,19 @@ func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping
 			m.Disabled = true
 		}
 	}
+	if m.Kind == portmap.Pinhole6 {
+		m.External = m.Internal
+	}
 	return m
+}
+
+// prefix reads one, or a single address.
+func prefix(text string) netip.Prefix {
+	if strings.Contains(text, "/") {
+		return netip.MustParsePrefix(text)
+	}
+	a := netip.MustParseAddr(text)
+	return netip.PrefixFrom(a, a.BitLen())
 }
 
 func mappings(t *testing.T, texts ...string) []portmap.Mapping {
@@ -263,6 +275,66 @@ func TestState(t *testing.T) {
 			},
 			"tcp 8000 -> 10.0.0.2:80\ntcp 10.0.0.2:80 keeps 8000",
 		},
+		"pinhole": {
+			[]step{
+				{add: []string{"1 udp pin -> [2001:db8::2]:5000 for 60s"}, want: `
+					add udp [2001:db8::2]:5000 lets in anyone`},
+				{add: []string{"1 udp pin -> [2001:db8::2]:5000 for 90s"}, want: `
+					retime udp [2001:db8::2]:5000 lets in anyone`},
+				{add: []string{"1 udp pin from 2001:db8:9::7 -> [2001:db8::2]:5000 for 90s"}, want: `
+					del udp [2001:db8::2]:5000 lets in anyone
+					add udp [2001:db8::2]:5000 lets in 2001:db8:9::7`},
+				{add: []string{"1 udp pin from 2001:db8:9::7 -> [2001:db8::2]:5000 off"}, want: `
+					del udp [2001:db8::2]:5000 lets in 2001:db8:9::7`},
+				{add: []string{"1 udp pin from 2001:db8:9::7 -> [2001:db8::3]:5000"}, want: `
+					add udp [2001:db8::3]:5000 lets in 2001:db8:9::7`},
+			},
+			"udp [2001:db8::3]:5000 lets in 2001:db8:9::7",
+		},
+		"J7/pinholes of one endpoint, and of others": {
+			[]step{
+				{add: []string{
+					"1 udp pin -> [2001:db8::2]:5000", "2 udp pin from 2001:db8:9::7 -> [2001:db8::2]:5000",
+					"3 udp pin from 2001:db8:9::/64 port 53 from 2001:db8:9::/48 port 54 -> [2001:db8::2]:5000",
+					"4 tcp pin -> [2001:db8::2]:5000", "5 udp pin -> [2001:db8::2]:5001", "6 udp pin -> [2001:db8::3]:5000",
+				}, want: `
+					add tcp [2001:db8::2]:5000 lets in anyone
+					add udp [2001:db8::2]:5000 lets in anyone
+					add udp [2001:db8::2]:5001 lets in anyone
+					add udp [2001:db8::3]:5000 lets in anyone
+					add udp [2001:db8::2]:5000 lets in 2001:db8:9::/48 port 54
+					add udp [2001:db8::2]:5000 lets in 2001:db8:9::/64 port 53
+					add udp [2001:db8::2]:5000 lets in 2001:db8:9::7`},
+				{del: []string{"1 udp pin -> [2001:db8::2]:5000", "3 udp pin -> [2001:db8::2]:5000", "4 tcp pin -> [2001:db8::2]:5000"}, want: `
+					del tcp [2001:db8::2]:5000 lets in anyone
+					del udp [2001:db8::2]:5000 lets in anyone
+					del udp [2001:db8::2]:5000 lets in 2001:db8:9::/48 port 54
+					del udp [2001:db8::2]:5000 lets in 2001:db8:9::/64 port 53`},
+			},
+			"udp [2001:db8::2]:5001 lets in anyone\nudp [2001:db8::3]:5000 lets in anyone\n" +
+				"udp [2001:db8::2]:5000 lets in 2001:db8:9::7",
+		},
+		"both families in one step": {
+			[]step{{
+				add: []string{"1 udp 5000 -> 10.0.0.2:5000", "2 udp pin -> [2001:db8::2]:5000"}, want: `
+				add udp 5000 -> 10.0.0.2:5000
+				add udp 10.0.0.2:5000 keeps 5000
+				add udp [2001:db8::2]:5000 lets in anyone`,
+			}},
+			"udp 5000 -> 10.0.0.2:5000\nudp 10.0.0.2:5000 keeps 5000\nudp [2001:db8::2]:5000 lets in anyone",
+		},
+		"an ID that changes its family": {
+			[]step{
+				{add: []string{"1 udp 5000 -> 10.0.0.2:5000"}, want: `
+					add udp 5000 -> 10.0.0.2:5000
+					add udp 10.0.0.2:5000 keeps 5000`},
+				{add: []string{"1 udp pin -> [2001:db8::2]:5000"}, want: `
+					del udp 5000 -> 10.0.0.2:5000
+					del udp 10.0.0.2:5000 keeps 5000
+					add udp [2001:db8::2]:5000 lets in anyone`},
+			},
+			"udp [2001:db8::2]:5000 lets in anyone",
+		},
 		"made and removed in one step": {
 			[]step{{
 				add: []string{"1 tcp 8000 -> 10.0.0.2:80", "2 tcp 8000 -> 10.0.0.3:80"}, want: `
@@ -328,7 +400,7 @@ func TestRefused(t *testing.T) {
 		"B6/internal port 0":      {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("10.0.0.2:0") }, portmap.BadPort},
 		"A8/v4-mapped host":       {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("[::ffff:10.0.0.2]:80") }, portmap.NotAHost},
 		"B4/unspecified host":     {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("0.0.0.0:80") }, portmap.NotAHost},
-		"IPv6 pinhole, not yet":   {func(m *portmap.Mapping) { m.Kind = portmap.Pinhole6 }, portmap.FirewallFailed},
+		"another kind":            {func(m *portmap.Mapping) { m.Kind = portmap.Pinhole6 + 1 }, portmap.FirewallFailed},
 		"a mapping without an ID": {func(m *portmap.Mapping) { m.ID = 0 }, portmap.FirewallFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -351,6 +423,57 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What no pin can say. Each is tried beside a mapping that is good.
+func TestPinholeRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text string
+		want portmap.Reason
+	}{
+		"B10/IPv4 remote":           {"2 udp pin from 198.51.100.7 -> [2001:db8::2]:5000", portmap.BadRemote},
+		"B10/both families":         {"2 udp pin from 2001:db8:9::7 from 198.51.100.7 -> [2001:db8::2]:5000", portmap.BadRemote},
+		"B10/v4-mapped remote":      {"2 udp pin from ::ffff:198.51.100.7 -> [2001:db8::2]:5000", portmap.BadRemote},
+		"B10/not masked":            {"2 udp pin from 2001:db8:9::7/64 -> [2001:db8::2]:5000", portmap.BadRemote},
+		"A8/v4-mapped host":         {"2 udp pin -> [::ffff:10.0.0.2]:5000", portmap.NotAHost},
+		"A8/an IPv4 host":           {"2 udp pin -> 10.0.0.2:5000", portmap.NotAHost},
+		"B4/unspecified host":       {"2 udp pin -> [::]:5000", portmap.NotAHost},
+		"B4/loopback":               {"2 udp pin -> [::1]:5000", portmap.NotAHost},
+		"B4/a group":                {"2 udp pin -> [ff0e::1]:5000", portmap.NotAHost},
+		"J2/never routed":           {"2 udp pin -> [fe80::1]:5000", portmap.NotAHost},
+		"J2/with a zone":            {"2 udp pin -> [2001:db8::2%eth0]:5000", portmap.NotAHost},
+		"B6/port 0":                 {"2 udp pin -> [2001:db8::2]:0", portmap.BadPort},
+		"B7/transport":              {"2 sctp pin -> [2001:db8::2]:5000", portmap.BadTransport},
+		"a translated one to IPv6":  {"2 udp 5000 -> [2001:db8::2]:5000", portmap.NotAHost},
+		"J/the same again":          {"2 udp pin -> [2001:db8::1]:5000", portmap.PortTaken},
+		"J/what comes to the same":  {"2 udp pin from ::/0 -> [2001:db8::1]:5000", portmap.PortTaken},
+		"J/a host again":            {"2 udp pin from 2001:db8:9::7 -> [2001:db8::1]:5001", portmap.PortTaken},
+		"J/networks that overlap":   {"2 udp pin from 2001:db8:9::/48 -> [2001:db8::1]:5002", portmap.PortTaken},
+		"J/a port of the network":   {"2 udp pin from 2001:db8:9::7 port 53 -> [2001:db8::1]:5002", portmap.PortTaken},
+		"fine: another remote host": {"2 udp pin from 2001:db8:9::8 -> [2001:db8::1]:5001", portmap.NoReason},
+		"fine: a host of it":        {"2 udp pin from 2001:db8:9::7 -> [2001:db8::1]:5002", portmap.NoReason},
+		"fine: anyone beside it":    {"2 udp pin -> [2001:db8::1]:5002", portmap.NoReason},
+		"fine: another network":     {"2 udp pin from 2001:db8:8::/48 -> [2001:db8::1]:5002", portmap.NoReason},
+		"fine: another transport":   {"2 tcp pin -> [2001:db8::1]:5000", portmap.NoReason},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := firewall.NewState()
+			c, err := s.Plan(mappings(t, "11 udp pin -> [2001:db8::1]:5000", "12 udp pin from 2001:db8:9::7 -> [2001:db8::1]:5001",
+				"13 udp pin from 2001:db8:9::/64 -> [2001:db8::1]:5002"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Commit(c)
+			c, err = s.Plan(mappings(t, "1 tcp 8000 -> 10.0.0.2:80", tc.text), nil)
+			if got := portmap.ReasonOf(err); got != tc.want {
+				t.Errorf("refused with %v (%v), want %v", got, err, tc.want)
+			}
+			if (c != nil) != (err == nil) {
+				t.Errorf("a change in spite of the refusal: %s", c)
+			}
+		})
+	}
+}
+
 func TestGoverning(t *testing.T) {
 	s := firewall.NewState()
 	c, err := s.Plan(mappings(t,
@@ -358,7 +481,9 @@ func TestGoverning(t *testing.T) {
 		"2 tcp 8000 from 198.51.100.7 -> 10.0.0.2:81",
 		"3 tcp 9000 from 198.51.100.7 -> 10.0.0.2:90",
 		"4 tcp 8000 from 198.51.100.0/24 port 53 -> 10.0.0.2:82",
-		"5 tcp 8000 from 192.0.2.0/24 -> 10.0.0.2:83"), nil)
+		"5 tcp 8000 from 192.0.2.0/24 -> 10.0.0.2:83",
+		"6 tcp pin from 2001:db8:9::7 -> [2001:db8::2]:8000",
+		"7 tcp pin from 2001:db8:9::/64 port 53 -> [2001:db8::2]:8000"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,6 +508,21 @@ func TestGoverning(t *testing.T) {
 		m, _ := s.Governing(portmap.TCP, tc.port, netip.MustParseAddrPort(tc.src))
 		if m.ID != tc.want {
 			t.Errorf("%s: mapping %d, want %d", name, m.ID, tc.want)
+		}
+	}
+	for src, want := range map[string]uint64{
+		"[2001:db8:9::7]:53": 6, "[2001:db8:9::8]:53": 7, "[2001:db8:9::8]:54": 0, "[2001:db8:8::7]:53": 0,
+	} {
+		if m, _ := s.GoverningPin(portmap.TCP, netip.MustParseAddrPort("[2001:db8::2]:8000"), netip.MustParseAddrPort(src)); m.ID != want {
+			t.Errorf("from %s: pinhole %d, want %d", src, m.ID, want)
+		}
+	}
+	if m, ok := s.GoverningPin(portmap.UDP, netip.MustParseAddrPort("[2001:db8::2]:8000"), netip.MustParseAddrPort("[2001:db8:9::7]:53")); ok {
+		t.Errorf("the other transport: pinhole %d", m.ID)
+	}
+	for _, e := range s.Entries() {
+		if m, ok := s.Holder(e.Key()); ok != (e.Kind != firewall.Kept) || ok && m.Internal != e.Internal {
+			t.Errorf("%s is held by %s", e, &m)
 		}
 	}
 }
@@ -417,5 +557,15 @@ func TestFlowsOfChange(t *testing.T) {
 	}
 	if c := apply(nil, []string{"2 udp 5000 -> 10.0.0.3:5000"}); len(c.New) != 0 || !cmp.Equal(ids(c.Gone), []uint64{2}) {
 		t.Errorf("C8/delete: new %v, gone %v", c.New, ids(c.Gone))
+	}
+	pin := "3 udp pin -> [2001:db8::2]:5000 for 60s"
+	if c := apply([]string{pin}, nil); len(c.New) != 1 || len(c.Gone) != 0 {
+		t.Errorf("pinhole: new %v, gone %v", c.New, ids(c.Gone))
+	}
+	if c := apply([]string{"3 udp pin -> [2001:db8::2]:5000 for 90s"}, nil); len(c.New) != 0 || len(c.Gone) != 0 || !cmp.Equal(ids(c.Renewed), []uint64{3}) {
+		t.Errorf("pinhole renewed: new %v, gone %v, renewed %v", c.New, ids(c.Gone), ids(c.Renewed))
+	}
+	if c := apply(nil, []string{pin}); len(c.New) != 0 || !cmp.Equal(ids(c.Gone), []uint64{3}) {
+		t.Errorf("C8/pinhole deleted: new %v, gone %v", c.New, ids(c.Gone))
 	}
 }

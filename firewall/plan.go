@@ -61,11 +61,8 @@ func (p *plan) put(o *opened) error {
 		if other == nil {
 			continue
 		}
-		if !slices.Equal(o.sources, other.sources) {
-			return &portmap.Error{Reason: portmap.PortTaken, Detail: fmt.Sprintf(
-				"%s port %d for %s overlaps another mapping of that port, which is for %s; "+
-					"a port can be shared only by restrictions that do not overlap",
-				o.Transport, o.External.Port(), src, theirs)}
+		if o.pinhole() || !slices.Equal(o.sources, other.sources) {
+			return overlap(o, src, theirs)
 		}
 		p.remove(other.ID)
 		break // they have all sources in common
@@ -76,6 +73,17 @@ func (p *plan) put(o *opened) error {
 		p.filtered[o.port()] = append(p.filtered[o.port()], o)
 	}
 	return nil
+}
+
+// overlap says why o cannot be put beside the one that is in its way.
+func overlap(o *opened, src, theirs Source) error {
+	port := fmt.Sprintf("%s port %d", o.Transport, o.External.Port())
+	if o.pinhole() {
+		port = fmt.Sprintf("%s %s", o.Transport, o.Internal)
+	}
+	return &portmap.Error{Reason: portmap.PortTaken, Detail: fmt.Sprintf(
+		"%s for %s overlaps another mapping of that port, which is for %s; "+
+			"a port can be shared only by restrictions that do not overlap", port, src, theirs)}
 }
 
 // inTheWay gives who has a source of the same class that overlaps src. It looks
@@ -106,7 +114,7 @@ func (p *plan) change() *Change {
 	var ends []endpoint
 	seen := make(map[endpoint]bool)
 	touch := func(o *opened) {
-		if end := o.endpoint(); !seen[end] {
+		if end := o.endpoint(); !seen[end] && !o.pinhole() {
 			seen[end] = true
 			ends = append(ends, end)
 		}
@@ -144,7 +152,7 @@ func (p *plan) change() *Change {
 	}
 	arrived := make(map[endpoint][]*opened)
 	for _, o := range p.after {
-		if o != nil {
+		if o != nil && !o.pinhole() {
 			arrived[o.endpoint()] = append(arrived[o.endpoint()], o)
 		}
 	}

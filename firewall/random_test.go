@@ -2,6 +2,8 @@ package firewall_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,13 +21,15 @@ func TestModel(t *testing.T) {
 		kernel := map[firewall.Key]firewall.Entry{}
 		naive := map[uint64]portmap.Mapping{}
 		one := rapid.Custom(func(t *rapid.T) portmap.Mapping {
-			text := fmt.Sprintf("%d %s %d -> 10.0.0.%d:80 for %ds age %d",
-				rapid.IntRange(1, 6).Draw(t, "id"), rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "proto"),
-				rapid.IntRange(1, 3).Draw(t, "port"), rapid.IntRange(1, 2).Draw(t, "host"),
-				rapid.IntRange(1, 2).Draw(t, "lease"), rapid.IntRange(0, 2).Draw(t, "age"))
-			if rapid.Bool().Draw(t, "limited") {
-				text += " from 198.51.100.7"
+			target, remotes := "%d -> 10.0.0.%d:80", limits4
+			if rapid.Bool().Draw(t, "pinhole") {
+				target, remotes = "pin -> [2001:db8::%[2]d]:8%[1]d", limits6
 			}
+			target = fmt.Sprintf(target, rapid.IntRange(1, 3).Draw(t, "port"), rapid.IntRange(1, 2).Draw(t, "host"))
+			text := fmt.Sprintf("%d %s %s for %ds age %d%s",
+				rapid.IntRange(1, 6).Draw(t, "id"), rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "proto"), target,
+				rapid.IntRange(1, 2).Draw(t, "lease"), rapid.IntRange(0, 2).Draw(t, "age"),
+				rapid.SampledFrom(remotes).Draw(t, "limited"))
 			if rapid.IntRange(0, 5).Draw(t, "off") == 0 {
 				text += " off"
 			}
@@ -36,20 +40,19 @@ func TestModel(t *testing.T) {
 				add := rapid.SliceOfN(one, 0, 4).Draw(t, "add")
 				del := rapid.SliceOfN(one, 0, 3).Draw(t, "del")
 				before := firewall.World(s.Entries())
+				after, ok := apply(naive, add, del)
 				c, err := s.Plan(add, del)
-				if err != nil {
-					t.Fatal(err)
+				if (err == nil) != ok || err != nil && portmap.ReasonOf(err) != portmap.PortTaken {
+					t.Fatalf("Plan: %v, want it to succeed: %v", err, ok)
 				}
 				if now := firewall.World(s.Entries()); now != before {
 					t.Fatalf("Plan changed the state:\n%s", cmp.Diff(before, now))
 				}
+				if err != nil {
+					return
+				}
 				s.Commit(c)
-				for _, m := range del {
-					delete(naive, m.ID)
-				}
-				for _, m := range add {
-					put(naive, m)
-				}
+				naive = after
 				play(t, kernel, c)
 			},
 			"": func(t *rapid.T) {
@@ -89,18 +92,47 @@ func timed(es []firewall.Entry) map[string]time.Time {
 	return m
 }
 
-// put is the naive table: one mapping an ID, one an external port and remote.
-func put(naive map[uint64]portmap.Mapping, m portmap.Mapping) {
-	delete(naive, m.ID)
-	if m.Disabled {
-		return
+// overlap says it of the restrictions of two mappings, one each at most, where
+// they are of one class.
+func overlap(a, b []portmap.Remote) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
 	}
-	for id, o := range naive {
-		if o.Transport == m.Transport && o.External == m.External && fmt.Sprint(o.Remotes) == fmt.Sprint(m.Remotes) {
-			delete(naive, id)
+	x, y := a[0], b[0]
+	host := func(r portmap.Remote) bool { return r.Prefix.IsSingleIP() && r.Port == 0 }
+	return host(x) == host(y) && x.Prefix.Overlaps(y.Prefix) && (x.Port == 0 || y.Port == 0 || x.Port == y.Port)
+}
+
+// What mappings of the test are limited to, if at all.
+var (
+	limits4 = []string{"", "", " from 198.51.100.7", " from 198.51.100.0/24", " from 198.51.0.0/16 port 53", " from 192.0.2.0/24"}
+	limits6 = []string{"", "", " from 2001:db8:9::7", " from 2001:db8:9::/64", " from 2001:db8:8::/45 port 53", " from 2001:db8:7::/64"}
+)
+
+// apply is the naive table: one mapping an ID, no two with restrictions of one
+// class that overlap.
+func apply(naive map[uint64]portmap.Mapping, add, del []portmap.Mapping) (map[uint64]portmap.Mapping, bool) {
+	after := maps.Clone(naive)
+	for _, m := range slices.Concat(del, add) {
+		delete(after, m.ID)
+	}
+	for _, m := range add {
+		delete(after, m.ID)
+		if m.Disabled {
+			continue
 		}
+		for id, o := range after {
+			if o.Kind != m.Kind || o.Transport != m.Transport || o.External != m.External || !overlap(o.Remotes, m.Remotes) {
+				continue
+			}
+			if m.Kind == portmap.Pinhole6 || !slices.Equal(o.Remotes, m.Remotes) {
+				return nil, false
+			}
+			delete(after, id) // takes its place
+		}
+		after[m.ID] = m
 	}
-	naive[m.ID] = m
+	return after, true
 }
 
 // play is a kernel that refuses what a kernel refuses.
@@ -120,6 +152,12 @@ func play(t *rapid.T, kernel map[firewall.Key]firewall.Entry, c *firewall.Change
 	for _, e := range append(append([]firewall.Entry{}, c.Add...), c.Retime...) {
 		if _, ok := kernel[e.Key()]; ok {
 			t.Fatalf("EEXIST: %s", e)
+		}
+		for _, o := range kernel {
+			beside := o.Key()
+			if beside.Source = e.Source; beside == e.Key() && e.Source.Filtered() && o.Source.Filtered() && o.Source.Overlaps(e.Source) {
+				t.Fatalf("EEXIST: %s overlaps %s", e, o)
+			}
 		}
 		kernel[e.Key()] = e
 	}

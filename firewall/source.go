@@ -9,15 +9,15 @@ import (
 	"portcullis/portmap"
 )
 
-// Source is whom a hole lets in: the hosts of a prefix, as far as they send from
-// a port of a range. The zero Source is anyone. It is comparable.
+// Source is whom a hole or a pin lets in: the hosts of a prefix, as far as they
+// send from a port of a range. The zero Source is anyone. It is comparable.
 //
 // There are three classes, and a packet follows the first that has room for it:
 // one host with all of its ports, then what is limited otherwise, then anyone.
-// Within a class no two holes of one external port overlap, so that it never
-// matters which of them is looked at first.
+// Within a class no two holes of one external port overlap, and no two pins of one
+// endpoint, so that it never matters which of them is looked at first.
 type Source struct {
-	Prefix    netip.Prefix // IPv4, masked; invalid: anyone
+	Prefix    netip.Prefix // masked, of the family of the entry; invalid: anyone
 	Low, High uint16       // the first and the last source port
 }
 
@@ -85,14 +85,21 @@ func sourcesOf(m *portmap.Mapping) ([]Source, error) {
 		return nil, &portmap.Error{Reason: portmap.TooManyRemotes, Detail: fmt.Sprintf(
 			"a mapping can have %d restrictions, not %d", portmap.MaxRemotes, len(m.Remotes))}
 	}
+	family, right := "IPv4", netip.Addr.Is4
+	if m.Kind == portmap.Pinhole6 {
+		family, right = "IPv6", isIPv6
+	}
 	for _, r := range m.Remotes {
-		if !r.Prefix.IsValid() || !r.Prefix.Addr().Is4() || r.Prefix != r.Prefix.Masked() {
+		if !r.Prefix.IsValid() || !right(r.Prefix.Addr()) || r.Prefix != r.Prefix.Masked() {
 			return nil, &portmap.Error{Reason: portmap.BadRemote, Detail: fmt.Sprintf(
-				"a mapping can be limited to IPv4 networks and source ports, not to %q", r.Prefix)}
+				"this mapping can be limited to %s networks and source ports, not to %q", family, r.Prefix)}
 		}
 	}
 	return disjoint(widest(m.Remotes)), nil
 }
+
+// isIPv6 is not true of an IPv4 address that is written as one.
+func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
 
 // widest drops the restrictions that another one covers. A restriction to the
 // whole Internet and any port leaves none: anyone.

@@ -241,7 +241,7 @@ func (b *Backend) committed(c *firewall.Change) {
 		}
 	}
 	for _, e := range c.New { // a mapping that now leads elsewhere among them
-		if m, ok := b.state.Hole(e.Transport, e.External, e.Source); ok && !renewed[m.ID] {
+		if m, ok := b.state.Holder(e.Key()); ok && !renewed[m.ID] {
 			b.tallies[m.ID] = tally{since: b.writes}
 		}
 	}

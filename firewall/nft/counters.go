@@ -97,7 +97,7 @@ func appendCounted(all []counted, set string, elements []element) []counted {
 func (b *Backend) saw(read []counted, at uint64) {
 	sums := make(map[uint64]firewall.Counter, len(read))
 	for _, c := range read {
-		if m, ok := b.state.Hole(c.hole.Transport, c.hole.External, c.hole.Source); ok {
+		if m, ok := b.state.Holder(c.hole.Key()); ok {
 			sums[m.ID] = sums[m.ID].Plus(c.counter)
 		}
 	}
