@@ -80,6 +80,9 @@ func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 	if r.WAN.Name != "" && !r.WAN.Refused {
 		g.WAN = []firewall.Uplink{{Interface: r.WAN.Name, Addrs: onlyIPv4(r.WAN.Addrs)}}
 	}
+	if r.WAN6.Name != "" {
+		g.WAN6 = []string{r.WAN6.Name}
+	}
 	for _, l := range r.LAN {
 		g.LAN = append(g.LAN, l.Name)
 		g.LANPrefixes = append(g.LANPrefixes, l.Prefixes...)

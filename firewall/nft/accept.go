@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -24,54 +23,128 @@ import (
 // was mapped a moment ago. A mark would need less, but marks belong to the owner,
 // and whoever else sets that bit would pass.
 //
+// Each family has a part of its own: its chain with one jump to it, and its sets.
+// Where the owner's chain is of family inet both parts are beside it.
+//
 // A reload of the owner's firewall may flush the jump and our rules, or take the
 // whole table with it; Configure, Replace, Audit and, where it hurts, Apply put
 // them back.
+
+// family is an index of the parts.
+type family int
+
 const (
-	acceptChainName = "portcullis_forward"
-	acceptComment   = "portcullis: mapped traffic may pass"
+	family4 family = iota
+	family6
 )
 
-// acceptFlowNames are the names of our flow sets in the owner's table.
-var acceptFlowNames = flowNames{
-	anyone: "portcullis_flows", host: "portcullis_flows_from",
-	tcp: "portcullis_flows_filtered_tcp", udp: "portcullis_flows_filtered_udp",
+// String is for the log.
+func (f family) String() string {
+	if f == family6 {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
-// acceptSets is our part of the owner's table.
-type acceptSets struct {
-	chain firewall.Chain
-	table *nftables.Table
-	flows flowSets
-	rules string // of our chain, as the kernel told them when they were written
-	ids   uint32
+var families = []family{family4, family6}
+
+// partNames are what a part is made of in the owner's table.
+type partNames struct {
+	chain, comment string
+	sets           []string
 }
 
-func newAcceptSets(chain firewall.Chain, size uint32) *acceptSets {
-	a := &acceptSets{chain: chain, table: tableOf(chain)}
-	// The skeleton knows how to make sets; these are its flow sets elsewhere.
+// Names in the owner's table.
+var (
+	acceptFlowNames = flowNames{
+		anyone: "portcullis_flows", host: "portcullis_flows_from",
+		tcp: "portcullis_flows_filtered_tcp", udp: "portcullis_flows_filtered_udp",
+	}
+	acceptPinNames = pinNames{
+		anyone: "portcullis_pinholes", host: "portcullis_pinholes_from", filtered: "portcullis_pinholes_filtered",
+	}
+	acceptWAN6, acceptLAN = "portcullis_wan6_ifaces", "portcullis_lan_ifaces"
+
+	acceptNames = [...]partNames{
+		family4: {"portcullis_forward", "portcullis: mapped traffic may pass", acceptFlowNames.list()},
+		family6: {"portcullis_forward6", "portcullis: IPv6 pinholes may pass", append(acceptPinNames.list(), acceptWAN6, acceptLAN)},
+	}
+)
+
+// acceptedHere are the parts that are in the kernel; nil: not there.
+type acceptedHere [2]*acceptPart
+
+// acceptPart is our part of the owner's table for one family.
+type acceptPart struct {
+	family   family
+	chain    firewall.Chain
+	table    *nftables.Table
+	flows    flowSets      // of IPv4
+	pins     pinSets       // of IPv6
+	wan, lan *nftables.Set // of IPv6: the interfaces
+	rules    string        // of our chain, as the kernel told them when they were written
+	ids      uint32
+}
+
+func newAcceptPart(f family, chain firewall.Chain, size uint32) *acceptPart {
+	a := &acceptPart{family: f, chain: chain, table: tableOf(chain)}
+	// The skeleton knows how to make sets; these are its sets elsewhere.
 	s := &skeleton{table: a.table}
-	a.flows = s.flowSets(acceptFlowNames, size)
+	if f == family4 {
+		a.flows = s.flowSets(acceptFlowNames, size)
+	} else {
+		a.pins = s.pinSets(acceptPinNames, size)
+		a.wan, a.lan = s.fact(acceptWAN6, nftables.TypeIFName), s.fact(acceptLAN, nftables.TypeIFName)
+	}
 	a.ids = s.ids
 	return a
 }
 
-func (a *acceptSets) nextID() uint32 {
+func (a *acceptPart) nextID() uint32 {
 	a.ids++
 	return a.ids
 }
 
 func tableOf(c firewall.Chain) *nftables.Table {
 	t := &nftables.Table{Name: c.Table, Family: nftables.TableFamilyINet}
-	if c.Family == "ip" {
+	switch c.Family {
+	case "ip":
 		t.Family = nftables.TableFamilyIPv4
+	case "ip6":
+		t.Family = nftables.TableFamilyIPv6
 	}
 	return t
 }
 
+// sets gives the sets of the part.
+func (a *acceptPart) sets() []*nftables.Set {
+	if a.family == family4 {
+		return a.flows.all()
+	}
+	return append(a.pins.all(), a.factSets()...)
+}
+
+// factSets gives those that describe the gateway.
+func (a *acceptPart) factSets() []*nftables.Set {
+	if a.family == family4 {
+		return nil
+	}
+	return []*nftables.Set{a.wan, a.lan}
+}
+
+// facts gives the elements of those.
+func (a *acceptPart) facts(g firewall.Gateway) *elements {
+	e := newElements()
+	if a.family == family6 {
+		e.interfaces(a.wan, g.WAN6)
+		e.interfaces(a.lan, g.LAN)
+	}
+	return e
+}
+
 // createSets and createRules queue the two halves.
-func (a *acceptSets) createSets(q *nftables.Conn) error {
-	for _, set := range a.flows.all() {
+func (a *acceptPart) createSets(q *nftables.Conn) error {
+	for _, set := range a.sets() {
 		if err := q.AddSet(set, nil); err != nil {
 			return err
 		}
@@ -79,20 +152,29 @@ func (a *acceptSets) createSets(q *nftables.Conn) error {
 	return nil
 }
 
-func (a *acceptSets) createRules(q *nftables.Conn) error {
+func (a *acceptPart) createRules(q *nftables.Conn) error {
 	b := &chainBuilder{queue: q, table: a.table, nextID: a.nextID}
-	chain := b.plain(acceptChainName)
-	b.allowMapped(chain, a.flows)
+	chain := b.plain(acceptNames[a.family].chain)
+	var ours match
+	if a.family == family4 {
+		b.allowMapped(chain, a.flows)
+		ours = ctStatusDNAT()
+	} else {
+		b.allowPins(chain, a.pins, a.wan, a.lan)
+		ours = ipv6(a.table)
+	}
 	q.InsertRule(&nftables.Rule{
 		Table: a.table, Chain: &nftables.Chain{Name: a.chain.Name, Table: a.table},
-		Exprs: rule(ctStatusDNAT(), jump(chain)), UserData: comment(acceptComment),
+		Exprs: rule(ours, jump(chain)), UserData: comment(acceptNames[a.family].comment),
 	})
 	return b.err
 }
 
-// ownersTable is what there is in the table of an accept chain.
+// ownersTable is what there is in the table of an accept chain, of one family.
 type ownersTable struct {
 	chain      firewall.Chain
+	setting    string // what names the chain
+	names      partNames
 	chainThere bool
 	ours       bool     // our chain is there
 	sets       []string // and those of our sets
@@ -102,7 +184,7 @@ type ownersTable struct {
 
 // intact says whether all of ours is there, with the rules that it should have.
 func (o *ownersTable) intact(rules string) bool {
-	return o.ours && len(o.sets) == len(acceptFlowNames.list()) && len(o.jumps) == 1 && o.rules == rules
+	return o.ours && len(o.sets) == len(o.names.sets) && len(o.jumps) == 1 && o.rules == rules
 }
 
 // remove queues the removal of whatever is there of ours, and of nothing else.
@@ -115,7 +197,7 @@ func (o *ownersTable) remove(q *nftables.Conn) error {
 		}
 	}
 	if o.ours {
-		chain := &nftables.Chain{Name: acceptChainName, Table: table}
+		chain := &nftables.Chain{Name: o.names.chain, Table: table}
 		q.FlushChain(chain)
 		q.DelChain(chain)
 	}
@@ -125,11 +207,16 @@ func (o *ownersTable) remove(q *nftables.Conn) error {
 	return nil
 }
 
+// wrong says what is wrong with the chain.
+func (o *ownersTable) wrong(format string, args ...any) error {
+	return &firewall.ChainError{Chain: o.chain, Setting: o.setting, Detail: fmt.Sprintf(format, args...)}
+}
+
 // inspect looks at the table of an accept chain. It gives a *firewall.ChainError
 // where the chain cannot serve.
-func (r *reader) inspect(ctx context.Context, chain firewall.Chain) (*ownersTable, error) {
-	o := &ownersTable{chain: chain}
-	table := tableOf(chain)
+func (r *reader) inspect(ctx context.Context, f family, chain wantedChain) (*ownersTable, error) {
+	o := &ownersTable{chain: chain.Chain, setting: chain.setting, names: acceptNames[f]}
+	table := tableOf(chain.Chain)
 	err := r.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error { return o.readChains(q, table) })
 	if err != nil {
 		return nil, err
@@ -137,19 +224,18 @@ func (r *reader) inspect(ctx context.Context, chain firewall.Chain) (*ownersTabl
 	if o.sets, err = r.setNames(ctx, table); err != nil {
 		return nil, err
 	}
-	ours := acceptFlowNames.list()
-	o.sets = slices.DeleteFunc(o.sets, func(s string) bool { return !slices.Contains(ours, s) })
+	o.sets = slices.DeleteFunc(o.sets, func(s string) bool { return !slices.Contains(o.names.sets, s) })
 	rules, err := r.rules(ctx, table, chain.Name)
 	if err != nil {
 		return nil, err
 	}
 	for _, rule := range rules {
-		if leadsTo(rule) == acceptChainName {
+		if leadsTo(rule) == o.names.chain {
 			o.jumps = append(o.jumps, rule.handle)
 		}
 	}
 	if o.ours {
-		if rules, err = r.rules(ctx, table, acceptChainName); err != nil {
+		if rules, err = r.rules(ctx, table, o.names.chain); err != nil {
 			return nil, err
 		}
 		for _, rule := range rules {
@@ -174,9 +260,8 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 		return err
 	}
 	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table.Name }) {
-		return &firewall.ChainError{Chain: o.chain, Detail: fmt.Sprintf(
-			"there is no table %s %s; start the firewall that makes it before portcullis, or correct the name",
-			o.chain.Family, o.chain.Table)}
+		return o.wrong("there is no table %s %s; start the firewall that makes it before portcullis, or correct the name",
+			o.chain.Family, o.chain.Table)
 	}
 	chains, err := q.ListChainsOfTableFamily(table.Family)
 	if err != nil {
@@ -187,25 +272,24 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 			continue
 		}
 		if ofIptables(o.chain, c) {
-			return &firewall.ChainError{Chain: o.chain, Detail: "that table belongs to iptables, " +
+			return o.wrong("that table belongs to iptables, " +
 				"which shows and saves rules it did not write without their conditions, so that a ruleset " +
-				"saved and restored would accept everything; set firewall.backend to iptables"}
+				"saved and restored would accept everything; set firewall.backend to iptables")
 		}
-		if c.Name == acceptChainName {
+		if c.Name == o.names.chain {
 			o.ours = true
 		}
 		if c.Name == o.chain.Name {
 			o.chainThere = true
 			if c.Hooknum != nil && (*c.Hooknum != *nftables.ChainHookForward || c.Type != nftables.ChainTypeFilter) {
-				return &firewall.ChainError{Chain: o.chain, Detail: "it does not filter forwarded packets; " +
-					"name a chain of type filter at hook forward, or one that it jumps to"}
+				return o.wrong("it does not filter forwarded packets; " +
+					"name a chain of type filter at hook forward, or one that it jumps to")
 			}
 		}
 	}
 	if !o.chainThere {
-		return &firewall.ChainError{Chain: o.chain, Detail: fmt.Sprintf(
-			"table %s %s has no chain %s; name the chain that filters forwarded packets (nft list ruleset shows it)",
-			o.chain.Family, o.chain.Table, o.chain.Name)}
+		return o.wrong("table %s %s has no chain %s; name the chain that filters forwarded packets (nft list ruleset shows it)",
+			o.chain.Family, o.chain.Table, o.chain.Name)
 	}
 	return nil
 }
@@ -213,124 +297,5 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 // ofIptables says whether a chain shows that its table is iptables' own
 // (measured with iptables-nft 1.8.9: it drops a set lookup from what it saves).
 func ofIptables(want firewall.Chain, c *nftables.Chain) bool {
-	return want.Family == "ip" && want.Table == "filter" && c.Name == "FORWARD" && c.Hooknum != nil
-}
-
-// The methods below are called with the lock held.
-
-// installAccept puts our part into the owner's table, in place of what is there
-// of it, with all mappings. It does nothing where no accept chain is wanted.
-func (b *Backend) installAccept(ctx context.Context) error {
-	b.accept = nil
-	if b.gateway.AcceptChain == "" {
-		return nil
-	}
-	ctx, cancel := fresh(ctx) // what it belongs to is in the kernel already
-	defer cancel()
-	chain, err := firewall.ParseChain(b.gateway.AcceptChain)
-	if err != nil {
-		return err
-	}
-	// The owner's firewall may be reloading at this very moment, so what was
-	// read may be gone when it is written.
-	for range 2 {
-		err = b.tryAccept(ctx, chain)
-		if !drifted(err) {
-			break
-		}
-	}
-	return err
-}
-
-func (b *Backend) tryAccept(ctx context.Context, chain firewall.Chain) error {
-	there, err := b.quick.inspect(ctx, chain)
-	if err != nil {
-		return err
-	}
-	a := newAcceptSets(chain, uint32(b.cfg.Size))
-	ops := (&target{accept: a}).all(b.state.Entries()).ops()
-	if err := b.writer.open(); err != nil {
-		return err
-	}
-	begin := func(q *nftables.Conn) error { return errors.Join(there.remove(q), a.createSets(q)) }
-	if b.writer.fits(ops, skeletonSize) {
-		err = b.writer.commit(ctx, func(q *nftables.Conn) error {
-			return errors.Join(begin(q), queueAll(q, ops), a.createRules(q))
-		})
-	} else {
-		err = b.writer.commit(ctx, begin)
-		for _, batch := range b.writer.batches(ops) {
-			if err == nil {
-				err = b.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
-			}
-		}
-		if err == nil {
-			err = b.writer.commit(ctx, a.createRules)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if there, err = b.quick.inspect(ctx, chain); err != nil {
-		return err
-	}
-	a.rules = there.rules
-	b.accept = a
-	return nil
-}
-
-// ensureAccept puts our part back where it is missing.
-func (b *Backend) ensureAccept(ctx context.Context) error {
-	if b.gateway.AcceptChain == "" {
-		return nil
-	}
-	if b.accept != nil {
-		if there, err := b.quick.inspect(ctx, b.accept.chain); err == nil && there.intact(b.accept.rules) {
-			return nil
-		}
-	}
-	return b.installAccept(ctx)
-}
-
-// removeAccept takes our part out of the table of an accept chain, if any.
-func (b *Backend) removeAccept(ctx context.Context, chainName string) error {
-	b.accept = nil
-	if chainName == "" {
-		return nil
-	}
-	chain, err := firewall.ParseChain(chainName)
-	if err != nil {
-		return err
-	}
-	for range 2 { // as in installAccept
-		var there *ownersTable
-		there, err = b.quick.inspect(ctx, chain)
-		var gone *firewall.ChainError
-		if errors.As(err, &gone) {
-			return nil // and our part with it
-		}
-		if err == nil {
-			err = b.writer.commit(ctx, there.remove)
-		}
-		if !drifted(err) {
-			break
-		}
-	}
-	return err
-}
-
-// noteAccept logs when the accept chain is lost or found, and hands err on.
-func (b *Backend) noteAccept(err error) error {
-	switch ok := err == nil; {
-	case ok == b.acceptOK:
-	case ok:
-		b.cfg.Log.Info("the accept chain lets mapped traffic pass again", "chain", b.gateway.AcceptChain)
-	default:
-		b.cfg.Log.Warn("the accept chain is missing, mapped traffic may not pass", "chain", b.gateway.AcceptChain, "err", err)
-	}
-	b.acceptOK = err == nil
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("nft: %w", explain(err))
+	return want.Family != "inet" && want.Table == "filter" && c.Name == "FORWARD" && c.Hooknum != nil
 }

@@ -162,7 +162,7 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 		"a table of iptables":  {"ip filter FORWARD", "belongs to iptables"},
 		"a chain of iptables":  {"ip filter DOCKER-USER", "belongs to iptables"},
 		"a base chain":         {"inet fw4 forward", ""},
-		"a chain of family ip": {"ip plain forward", ""},
+		"a chain of family ip": {"ip plain forward", "it sees IPv4 only, so that IPv6 pinholes may not pass"},
 		"a chain jumped to":    {"inet fw4 user", ""},
 		"none":                 {"", ""},
 		"not the name of one":  {"fw4 forward", "not a chain"},
@@ -215,22 +215,104 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 	}
 }
 
-// An accept chain in a table of family ip.
-func TestAcceptChainOfFamilyIP(t *testing.T) {
+// An accept chain in a table of family ip lets mapped traffic pass. Pinholes have
+// no way through it, and that is said; with a chain of their own they have.
+func TestAcceptChainOfOneFamily(t *testing.T) {
 	t.Parallel()
-	h := newHomeNet(t)
-	h.gw.nft(`table ip plain {
-		chain forward {
-			type filter hook forward priority filter; policy drop;
-			ct state established,related accept
+	h := newHomeNet6(t)
+	for _, family := range []string{"ip", "ip6"} {
+		h.gw.nft(`table ` + family + ` plain {
+			chain forward {
+				type filter hook forward priority filter; policy drop;
+				ct state established,related accept
+			}
+		}`)
+	}
+	before := h.gw.nft("", "list", "ruleset")
+	_, before, _ = strings.Cut(before, "table ip plain")
+	h.open("udp 5000", aliceAddr+":6000")
+	h.pin("udp", alice6+":6000")
+	game, game6 := h.alice.udp(aliceAddr+":6000"), h.alice.udp(alice6+":6000")
+	passes := func() (four, six bool) {
+		send(t, h.world.udp(peerX+":0"), wanAddr+":5000", "in")
+		send(t, h.world.udp(peerX6+":0"), alice6+":6000", "in")
+		return arrives(game), arrives(game6)
+	}
+	g := home()
+	var wrong *firewall.ChainError
+	for _, tc := range []struct {
+		name, chain, chain6 string
+		wan6                []string
+		four, six           bool
+		want                string
+	}{
+		{"of IPv4 alone", "ip plain forward", "", g.WAN6, true, false, `firewall.accept_chain "ip plain forward": it sees IPv4 only`},
+		{"without an IPv6 WAN", "ip plain forward", "", nil, true, false, ""},
+		{"one for each", "ip plain forward", "ip6 plain forward", g.WAN6, true, true, ""},
+		{"of IPv6 alone", "", "ip6 plain forward", g.WAN6, false, true, ""},
+		{"a wrong one for IPv6", "ip plain forward", "ip6 nosuch forward", g.WAN6, true, false, `firewall.accept_chain6 "ip6 nosuch forward": there is no table`},
+		{"a wrong one for IPv4", "ip nosuch forward", "ip6 plain forward", g.WAN6, false, true, `firewall.accept_chain "ip nosuch forward": there is no table`},
+	} {
+		g.AcceptChain, g.AcceptChain6, g.WAN6 = tc.chain, tc.chain6, tc.wan6
+		err := h.backend.Configure(ctx(t), g)
+		if (err == nil) != (tc.want == "") || err != nil && !(errors.As(err, &wrong) && strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
 		}
-	}`)
-	if err := h.configure("ip plain forward"); err != nil {
+		if _, err := h.backend.Audit(ctx(t), false); (err == nil) != (tc.want == "") {
+			t.Errorf("%s: audit: %v, want %q", tc.name, err, tc.want)
+		}
+		if four, six := passes(); four != tc.four || six != tc.six {
+			t.Errorf("%s: IPv4 passes: %v, IPv6 passes: %v; want %v and %v", tc.name, four, six, tc.four, tc.six)
+		}
+	}
+	if err := h.configure(""); err != nil {
 		t.Fatal(err)
 	}
-	h.open("udp 5000", aliceAddr+":6000")
-	game, peer := h.alice.udp(aliceAddr+":6000"), h.world.udp(peerX+":7000")
-	send(t, peer, wanAddr+":5000", "in")
-	send(t, game, receive(t, game, "in"), "out")
-	receive(t, peer, "out")
+	after := h.gw.nft("", "list", "ruleset")
+	if _, after, _ = strings.Cut(after, "table ip plain"); after != before {
+		t.Errorf("left behind:\n%s\nwant\n%s", after, before)
+	}
+}
+
+// The owner's firewall reloads, and somebody takes an interface from our part:
+// pinholes come back by the audit, and by a change.
+func TestAcceptChainReloadsWithPinholes(t *testing.T) {
+	t.Parallel()
+	h := newHomeNet6(t)
+	h.strict()
+	game := h.alice.udp(alice6 + ":6000")
+	h.pin("udp", alice6+":6000")
+	for name, tc := range map[string]struct{ ruleset, drift string }{
+		"flush":             {"flush table inet fw4\n" + strictOwner, "our part of the accept chain was missing"},
+		"restart":           {"delete table inet fw4\n" + strictOwner, "our part of the accept chain was missing"},
+		"our chain":         {"flush chain inet fw4 portcullis_forward6", "our part of the accept chain was missing"},
+		"an interface":      {"flush set inet fw4 portcullis_wan6_ifaces", "our part of the accept chain was missing"},
+		"our own interface": {"flush set inet portcullis wan6_ifaces", "our sets of interfaces and addresses were changed"},
+	} {
+		h.gw.nft(tc.ruleset)
+		if open := h.reaches(game, peerX6, alice6+":6000"); open != (name == "our own interface") {
+			t.Errorf("%s: open is %v", name, open)
+		}
+		if drift, err := h.backend.Audit(ctx(t), false); err != nil || drift != tc.drift {
+			t.Errorf("%s: audit found %q, %v", name, drift, err)
+		}
+		if !h.reaches(game, peerX6, alice6+":6000") {
+			t.Errorf("%s: still closed after the audit", name)
+		}
+		if drift, err := h.backend.Audit(ctx(t), true); err != nil || drift != "" {
+			t.Errorf("%s: a second audit found %q, %v", name, drift, err)
+		}
+	}
+	h.gw.nft("delete table inet fw4\n" + strictOwner)
+	h.pin("udp", alice6+":6001") // a change that meets the missing sets
+	if !h.reaches(game, peerX6, alice6+":6000") {
+		t.Error("a change does not put it back")
+	}
+	h.gw.nft("flush ruleset\n" + strictOwner)
+	if err := h.configure("inet fw4 forward"); err != nil {
+		t.Fatal(err)
+	}
+	if !h.reaches(game, peerX6, alice6+":6000") {
+		t.Error("Configure does not put it back")
+	}
 }

@@ -15,7 +15,8 @@ import (
 
 // chainNames are all chains of the skeleton.
 var chainNames = []string{
-	"dnat_inbound", "dnat_mapped", "snat_outbound", "forward_mapped", "allow_mapped", "guard_services",
+	"dnat_inbound", "dnat_mapped", "snat_outbound", "forward_mapped", "allow_mapped", "allow_pinholes",
+	"refuse_ended", "guard_services",
 }
 
 // Audit compares the kernel with what it should hold, writes it anew where it
@@ -47,7 +48,7 @@ func (b *Backend) auditSkeleton(ctx context.Context) (string, error) {
 		return drift, b.repair(ctx, drift)
 	}
 	hadAccept := b.accept
-	if err := b.noteAccept(b.ensureAccept(ctx)); err != nil {
+	if err := b.ensureAccept(ctx); err != nil {
 		return "the accept chain is missing", err
 	}
 	if b.accept != hadAccept {
@@ -78,7 +79,7 @@ func (b *Backend) skeletonDrift(ctx context.Context) (string, error) {
 	if print != b.print {
 		return "our rules were changed", nil
 	}
-	facts, err := b.factsHeld(ctx)
+	facts, err := b.quick.holds(ctx, b.own.facts(b.gateway), b.own.factSets())
 	if err != nil {
 		return "", err
 	}
@@ -118,7 +119,7 @@ func (b *Backend) repair(ctx context.Context, drift string) error {
 		return err
 	}
 	b.repaired++
-	return b.noteAccept(b.installAccept(ctx))
+	return b.installAccept(ctx)
 }
 
 func (b *Backend) tableThere(ctx context.Context) (there bool, err error) {
@@ -147,11 +148,10 @@ func (b *Backend) fingerprint(ctx context.Context) (string, error) {
 	return out.String(), nil
 }
 
-// factsHeld says whether the sets of interfaces and addresses are as written.
-func (b *Backend) factsHeld(ctx context.Context) (bool, error) {
-	facts := b.own.facts(b.gateway)
-	for _, set := range b.own.factSets() {
-		held, err := b.quick.dump(ctx, nftables.TableFamilyINet, Table, set.Name)
+// holds says whether the sets of facts are as written.
+func (r *reader) holds(ctx context.Context, facts *elements, sets []*nftables.Set) (bool, error) {
+	for _, set := range sets {
+		held, err := r.dump(ctx, set.Table.Family, set.Table.Name, set.Name)
 		if err != nil {
 			return false, err
 		}

@@ -40,15 +40,18 @@ type Backend struct {
 	quick     reader // for questions under the lock, which no listing must hold up
 	closed    bool
 	gateway   firewall.Gateway
+	wanted    [2]wantedChain // by the gateway: where our parts of the owner's tables should stand
+	unfit     [2]error       // and why one cannot
 	state     *firewall.State
-	own       *skeleton   // what the kernel holds, while installed
-	installed bool        // the kernel is believed to hold own and state
-	accept    *acceptSets // our part of the owner's table; nil: not there
-	print     string      // the rules as the kernel tells them, see audit.go
+	own       *skeleton    // what the kernel holds, while installed
+	installed bool         // the kernel is believed to hold own and state
+	accept    acceptedHere // our parts of the owner's tables
+	print     string       // the rules as the kernel tells them, see audit.go
 	tallies   map[uint64]tally
 	writes    uint64 // transactions since the start
 	repaired  uint64
-	acceptOK  bool // for logging a change only
+
+	acceptLost [2]bool // for logging a change only
 }
 
 // Open gives a backend, or the reason why this kernel or this process cannot
@@ -64,13 +67,12 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		cfg.Size = DefaultSize
 	}
 	b := &Backend{
-		cfg:      cfg,
-		reader:   reader{netns: cfg.NetNS},
-		quick:    reader{netns: cfg.NetNS},
-		writer:   writer{netns: cfg.NetNS, buffer: cfg.Buffer},
-		state:    firewall.NewState(),
-		tallies:  make(map[uint64]tally),
-		acceptOK: true,
+		cfg:     cfg,
+		reader:  reader{netns: cfg.NetNS},
+		quick:   reader{netns: cfg.NetNS},
+		writer:  writer{netns: cfg.NetNS, buffer: cfg.Buffer},
+		state:   firewall.NewState(),
+		tallies: make(map[uint64]tally),
 	}
 	// A table that is made and removed within one transaction tells whether we
 	// may, and leaves no trace.
@@ -112,11 +114,9 @@ func (b *Backend) Apply(ctx context.Context, add, del []portmap.Mapping) error {
 		return fmt.Errorf("nft apply: %w", explain(err))
 	}
 	b.committed(c)
-	if b.gateway.AcceptChain != "" && b.accept == nil {
-		// Without it the mapping is there all the same, and the audit tries
-		// again; the owner is told in the log.
-		_ = b.noteAccept(b.installAccept(ctx))
-	}
+	// Without it the mapping is there all the same, and the audit tries again; the
+	// owner is told in the log.
+	_ = b.restoreAccept(ctx)
 	return nil
 }
 
@@ -146,7 +146,7 @@ func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 		return fmt.Errorf("nft replace: %w", explain(err))
 	}
 	b.committed(c)
-	return b.noteAccept(b.installAccept(ctx))
+	return b.installAccept(ctx)
 }
 
 // Configure tells the rules what has changed about the gateway. Its cost does
@@ -164,19 +164,17 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 		return firewall.ErrClosed
 	}
 	before := b.gateway
-	b.gateway = g
+	b.follow(g)
 	if err := b.writeFacts(ctx); err != nil {
-		b.gateway = before
+		b.follow(before)
 		return fmt.Errorf("nft configure: %w", explain(err))
 	}
 	b.flows.addressesGone(before, g)
-	var left error
-	if before.AcceptChain != g.AcceptChain {
-		if err := b.removeAccept(ctx, before.AcceptChain); err != nil {
-			left = fmt.Errorf("nft configure: leaving %q: %w", before.AcceptChain, explain(err))
-		}
+	left := b.leaveAccept(ctx, before, &g)
+	if left != nil {
+		left = fmt.Errorf("nft configure: %w", left)
 	}
-	return errors.Join(left, b.noteAccept(b.ensureAccept(ctx)))
+	return errors.Join(left, b.ensureAccept(ctx))
 }
 
 // Close ends the backend. It removes the table, what it added to the accept
@@ -192,7 +190,7 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 	var err error
 	held := b.state.Mappings()
 	if !keep {
-		err = errors.Join(b.removeAccept(ctx, b.gateway.AcceptChain), b.removeTable(ctx))
+		err = errors.Join(b.leaveAccept(ctx, b.gateway, nil), b.removeTable(ctx))
 	}
 	b.writer.drop()
 	b.mu.Unlock()
@@ -220,6 +218,12 @@ func (b *Backend) Repaired() uint64 {
 }
 
 // The methods below are called with the lock held.
+
+// follow takes over facts of the gateway.
+func (b *Backend) follow(g firewall.Gateway) {
+	b.gateway = g
+	b.wanted, b.unfit = acceptWanted(g)
+}
 
 // after gives the state behind a planned change.
 func (b *Backend) after(c *firewall.Change) *firewall.State {
@@ -300,7 +304,7 @@ func (b *Backend) rewrite(ctx context.Context, c *firewall.Change) error {
 		}
 		return err
 	}
-	b.accept = nil // to be written with the state that the caller commits next
+	b.accept = acceptedHere{} // to be written with the state that the caller commits next
 	return nil
 }
 

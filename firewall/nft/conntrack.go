@@ -63,6 +63,7 @@ type flowJob struct {
 	ended map[endedFlow]bool        // who those ports led to
 	lost  map[netip.Addr]bool       // WAN addresses we no longer have
 	force map[firewallPort][]ending // see FlushFlows
+	pins  map[pinnedEnd][]pinEnding // pinholes, of both sorts
 	tries int                       // passes that failed
 }
 
@@ -94,10 +95,16 @@ func newFlowJob() flowJob {
 	return flowJob{
 		ports: make(map[firewallPort]bool), ended: make(map[endedFlow]bool),
 		lost: make(map[netip.Addr]bool), force: make(map[firewallPort][]ending),
+		pins: make(map[pinnedEnd][]pinEnding),
 	}
 }
 
-func (j *flowJob) empty() bool { return len(j.ports)+len(j.lost)+len(j.force) == 0 }
+func (j *flowJob) empty() bool { return !j.four() && !j.six() }
+
+// four and six say which family's flows the job is about.
+func (j *flowJob) four() bool { return len(j.ports)+len(j.lost)+len(j.force) > 0 }
+
+func (j *flowJob) six() bool { return len(j.pins) > 0 }
 
 // flow is a conntrack entry as far as we care.
 type flow struct {
@@ -122,11 +129,18 @@ func (k *flowKeeper) changed(c *firewall.Change) {
 	defer k.mu.Unlock()
 	for i := range c.Gone {
 		m := &c.Gone[i]
+		if m.Kind == portmap.Pinhole6 {
+			k.waiting.endPin(m, false)
+			continue
+		}
 		p := firewallPort{m.Transport, m.External.Port()}
 		k.waiting.ports[p] = true
 		k.waiting.ended[endedFlow{p, m.Internal}] = true
 	}
 	for _, e := range c.New {
+		if e.Kind == firewall.Pin {
+			continue // it needs no translation
+		}
 		// A TCP connection that was refused before is gone from conntrack
 		// by itself; only a UDP flow can have lived on beside the mapping.
 		if e.Transport == portmap.UDP || !e.Source.Anyone() {
@@ -188,6 +202,9 @@ func (k *flowKeeper) giveBack(job flowJob) {
 	maps.Copy(k.waiting.ports, job.ports)
 	maps.Copy(k.waiting.ended, job.ended)
 	maps.Copy(k.waiting.lost, job.lost)
+	for end, list := range job.pins {
+		k.waiting.pins[end] = append(k.waiting.pins[end], list...)
+	}
 	k.waiting.tries = max(k.waiting.tries, job.tries)
 	k.signal()
 }
@@ -271,6 +288,10 @@ func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
 func (j *flowJob) endAll(ms []portmap.Mapping) {
 	for i := range ms {
 		m := &ms[i]
+		if m.Kind == portmap.Pinhole6 {
+			j.endPin(m, true)
+			continue
+		}
 		p := firewallPort{m.Transport, m.External.Port()}
 		j.force[p] = append(j.force[p], ending{m.Internal, m.Remotes})
 	}
@@ -306,11 +327,39 @@ func (k *flowKeeper) pass(job flowJob) (ended uint, err error) {
 			return 0, fmt.Errorf("opening conntrack: %w", explain(err))
 		}
 	}
-	var connections []flow
-	filter := k.judge(job).noting(&connections)
+	if job.four() {
+		var connections []flow
+		if ended, err = k.end(unix.AF_INET, k.judge(job).noting(&connections)); err != nil {
+			return ended, err
+		}
+		if err = k.backend.refuse(connections); err != nil {
+			return ended, err
+		}
+	}
+	if job.six() {
+		n, err := k.endPins(job)
+		return ended + n, err
+	}
+	return ended, nil
+}
+
+// endPins refuses the hosts first: between the two steps they would begin anew
+// what is being ended.
+func (k *flowKeeper) endPins(job flowJob) (ended uint, err error) {
+	var flows []flow
+	if _, err = k.end(unix.AF_INET6, k.judge(job).listing(&flows)); err != nil {
+		return 0, err
+	}
+	refused := k.backend.refuse(flows)
+	ended, err = k.end(unix.AF_INET6, k.judge(job))
+	return ended, errors.Join(refused, err)
+}
+
+// end ends the flows of one family that the filter finds.
+func (k *flowKeeper) end(family conntrack.InetFamily, filter judgement) (ended uint, err error) {
 	for range passTries {
 		var n uint
-		n, err = k.handle.ConntrackDeleteFilters(conntrack.ConntrackTable, unix.AF_INET, filter)
+		n, err = k.handle.ConntrackDeleteFilters(conntrack.ConntrackTable, family, filter)
 		ended += n
 		if !errors.Is(err, conntrack.ErrDumpInterrupted) {
 			break
@@ -322,30 +371,34 @@ func (k *flowKeeper) pass(job flowJob) (ended uint, err error) {
 		k.handle = nil
 		return ended, fmt.Errorf("ending flows: %w", explain(err))
 	}
-	return ended, k.backend.reset(connections)
+	return ended, nil
 }
 
-// resetTime is how long a host is answered with resets; it tries again within
-// seconds.
-const resetTime = time.Minute
+// refuseTime is how long a host is answered with resets, or errors; it tries
+// again within seconds.
+const refuseTime = time.Minute
 
-// reset has the hosts of these connections told that they are over.
-func (b *Backend) reset(connections []flow) error {
+// refuse has the hosts of these flows told that they are over.
+func (b *Backend) refuse(flows []flow) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.installed || len(connections) == 0 {
+	if !b.installed || len(flows) == 0 {
 		return nil
 	}
 	e := newElements()
-	for _, f := range connections {
-		key := append(endpointValue(f.answersFrom), endpointValue(f.src)...)
-		e.add(b.own.ended, nftables.SetElement{Key: key, Timeout: resetTime})
+	for _, f := range flows {
+		set := b.own.ended
+		six, key := f.ended()
+		if six {
+			set = b.own.ended6
+		}
+		e.add(set, nftables.SetElement{Key: key, Timeout: refuseTime})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, batch := range b.writer.batches(e.ops()) {
 		if err := b.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) }); err != nil {
-			return fmt.Errorf("ending connections: %w", explain(err))
+			return fmt.Errorf("refusing the hosts of ended flows: %w", explain(err))
 		}
 	}
 	return nil
@@ -367,99 +420,4 @@ func newHandle(fd int) (*conntrack.Handle, error) {
 		return nil, err
 	}
 	return h, nil
-}
-
-// judgement is the filter form that the conntrack library wants.
-type judgement func(flow) bool
-
-// MatchConntrackFlow says whether the flow must end.
-func (j judgement) MatchConntrackFlow(f *conntrack.ConntrackFlow) bool {
-	fl, ok := flowOf(f)
-	return ok && j(fl)
-}
-
-// noting gives the same judgement, and collects the TCP connections it ends that
-// their host could carry on alone: translated ones, but not those whose other end
-// the host knows as the gateway, which resets them itself.
-func (j judgement) noting(connections *[]flow) judgement {
-	return func(f flow) bool {
-		if !j(f) {
-			return false
-		}
-		if f.transport == portmap.TCP && f.answersFrom != f.dst && f.answersTo == f.src {
-			*connections = append(*connections, f)
-		}
-		return true
-	}
-}
-
-func flowOf(f *conntrack.ConntrackFlow) (flow, bool) {
-	t := portmap.Transport(f.Forward.Protocol)
-	if !t.Valid() {
-		return flow{}, false
-	}
-	src, ok1 := netip.AddrFromSlice(f.Forward.SrcIP)
-	dst, ok2 := netip.AddrFromSlice(f.Forward.DstIP)
-	from, ok3 := netip.AddrFromSlice(f.Reverse.SrcIP)
-	to, ok4 := netip.AddrFromSlice(f.Reverse.DstIP)
-	if !ok1 || !ok2 || !ok3 || !ok4 {
-		return flow{}, false
-	}
-	return flow{
-		transport:   t,
-		src:         netip.AddrPortFrom(src, f.Forward.SrcPort),
-		dst:         netip.AddrPortFrom(dst, f.Forward.DstPort),
-		answersFrom: netip.AddrPortFrom(from, f.Reverse.SrcPort),
-		answersTo:   netip.AddrPortFrom(to, f.Reverse.DstPort),
-	}, true
-}
-
-// judge decides over flows. The state is asked under the backend's lock, flow by
-// flow, and only for flows of ports that the job is about.
-func (k *flowKeeper) judge(job flowJob) judgement {
-	return func(f flow) bool {
-		port := firewallPort{f.transport, f.dst.Port()}
-		for _, e := range job.force[port] {
-			if f.answersFrom == e.internal && e.admits(f.src) && f.dst != f.answersFrom {
-				return true
-			}
-		}
-		lost := job.lost[f.dst.Addr()] || job.lost[f.answersTo.Addr()]
-		if !lost && !job.ports[port] {
-			return false
-		}
-		k.backend.mu.Lock()
-		defer k.backend.mu.Unlock()
-		if lost {
-			return k.backend.ours(f)
-		}
-		return slices.Contains(wanAddrs(k.backend.gateway), f.dst.Addr()) &&
-			k.backend.misled(f, job.ended[endedFlow{port, f.answersFrom}])
-	}
-}
-
-// misled says whether a flow to one of our external ports goes where the
-// mappings no longer, or did not yet, send it. Flows that were translated by
-// somebody else, to somewhere no mapping ever led, are left alone. The lock is
-// held.
-func (b *Backend) misled(f flow, ledThere bool) bool {
-	m, governed := b.state.Governing(f.transport, f.dst.Port(), f.src)
-	if !governed {
-		return ledThere
-	}
-	if f.answersFrom == m.Internal {
-		return false
-	}
-	untranslated := f.answersFrom == f.dst
-	return ledThere || untranslated || b.state.Leads(f.transport, f.dst.Port(), f.answersFrom)
-}
-
-// ours says whether a flow was translated by our rules: inbound by a mapping, or
-// outbound keeping a port. The lock is held.
-func (b *Backend) ours(f flow) bool {
-	if m, ok := b.state.Governing(f.transport, f.dst.Port(), f.src); ok && m.Internal == f.answersFrom {
-		return true
-	}
-	kept, ok := b.state.KeptPort(f.transport, f.src)
-	return ok && kept == f.answersTo.Port()
 }

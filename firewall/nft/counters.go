@@ -11,7 +11,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Traffic is counted by the elements of the sets of flows, in the forward hook
+// Traffic is counted by the elements of the sets of flows and of pinholes, in the forward hook
 // and behind the owner's filter: all packets that passed, both directions,
 // hairpin included. A mapping has an element for each of its holes, and what it
 // counted is their sum. The maps of the NAT chains would not do: they see
@@ -64,7 +64,25 @@ func (b *Backend) Counters(ctx context.Context) (map[uint64]firewall.Counter, er
 	return all, nil
 }
 
-// counted is one counter read, with the hole it belongs to.
+// Counter gives the traffic of one mapping by its ID. It reads that mapping's
+// elements only. One that is not open has none; of one whose elements somebody
+// took away it gives what was last seen.
+func (b *Backend) Counter(ctx context.Context, id uint64) (firewall.Counter, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return firewall.Counter{}, firewall.ErrClosed
+	}
+	if b.installed {
+		if err := b.count(ctx, []uint64{id}); err != nil && !drifted(err) {
+			return firewall.Counter{}, fmt.Errorf("nft counter: %w", explain(err))
+		}
+	}
+	t := b.tallies[id]
+	return t.base.Plus(t.seen), nil
+}
+
+// counted is one counter read, with the hole or the pin it belongs to.
 type counted struct {
 	hole    firewall.Entry
 	counter firewall.Counter
@@ -72,7 +90,7 @@ type counted struct {
 
 func readCounters(ctx context.Context, r *reader) ([]counted, error) {
 	var all []counted
-	for _, set := range ownFlowNames.list() {
+	for _, set := range slices.Concat(ownFlowNames.list(), ownPinNames.list()) {
 		elements, err := r.dump(ctx, nftables.TableFamilyINet, Table, set)
 		if err != nil {
 			return nil, err
@@ -83,12 +101,24 @@ func readCounters(ctx context.Context, r *reader) ([]counted, error) {
 }
 
 func appendCounted(all []counted, set string, elements []element) []counted {
+	read := flowIn
+	if slices.Contains(ownPinNames.list(), set) {
+		read = pinIn
+	}
 	for _, el := range elements {
-		if e, ok := flowIn(set, el); ok {
+		if e, ok := read(set, el); ok {
 			all = append(all, counted{e, el.counter})
 		}
 	}
 	return all
+}
+
+// countedBy gives the element that counts the traffic of a hole or a pin.
+func (s *skeleton) countedBy(e firewall.Entry) (*nftables.Set, []byte) {
+	if e.Kind == firewall.Pin {
+		return s.pins.of(e), pinElement(e).Key
+	}
+	return s.flows.of(e), flowElement(e).Key
 }
 
 // saw keeps what was read, at once, when the kernel had seen so many writes. A
@@ -124,24 +154,37 @@ func (b *Backend) look(ctx context.Context) {
 // anew. It is no matter if it fails: then what was last seen is carried over.
 // The lock is held.
 func (b *Backend) carry(ctx context.Context, renewed []portmap.Mapping) {
+	ids := make([]uint64, len(renewed))
+	for i := range renewed {
+		ids[i] = renewed[i].ID
+	}
+	_ = b.count(ctx, ids)
+}
+
+// count reads the counters of these mappings. What of them is read before it
+// fails is kept. The lock is held.
+func (b *Backend) count(ctx context.Context, ids []uint64) error {
 	keys := make(map[*nftables.Set][][]byte)
-	for _, m := range renewed {
-		for _, e := range b.state.Holes(m.ID) {
-			set := b.own.flows.of(e)
-			keys[set] = append(keys[set], flowElement(e).Key)
+	for _, id := range ids {
+		for _, e := range b.state.Holes(id) {
+			set, key := b.own.countedBy(e)
+			keys[set] = append(keys[set], key)
 		}
 	}
 	var read []counted
+	var failed error
 	for set, wanted := range keys {
 		for part := range slices.Chunk(wanted, elementsPerMessage) {
 			elements, err := b.quick.get(ctx, set, part)
 			if err != nil {
+				failed = err
 				break
 			}
 			read = appendCounted(read, set.Name, elements)
 		}
 	}
 	b.saw(read, b.writes)
+	return failed
 }
 
 // rebase notes that the elements of these mappings have been written anew. The

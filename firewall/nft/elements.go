@@ -41,15 +41,21 @@ func (op elementOp) queue(q *nftables.Conn) error {
 }
 
 // size is a generous estimate of the message, in bytes.
-func (op elementOp) size() int { return 64 + len(op.elements)*elementSize }
+func (op elementOp) size() int {
+	n := 64
+	for _, el := range op.elements {
+		n += elementSize + len(el.Key) + len(el.KeyEnd) + len(el.Val)
+	}
+	return n
+}
 
 const (
 	// elementsPerMessage keeps the element list, whose length is a 16-bit
 	// attribute that wraps in silence, far from wrapping (style: section 3.1).
 	elementsPerMessage = 128
-	// elementSize is the largest element: a key of 20 bytes and its end, or of 16
-	// and a value of 8, a timeout, and their headers.
-	elementSize = 96
+	// elementSize is what an element takes beside its key, the end of that and its
+	// value: a timeout, and the headers.
+	elementSize = 56
 )
 
 // elements collects element operations by set, so that a change of any size
@@ -129,8 +135,8 @@ func (t *target) all(entries []firewall.Entry) *elements {
 // target is where entries go: our table, the sets beside the accept chain, or
 // both.
 type target struct {
-	own    *skeleton   // nil: not there
-	accept *acceptSets // nil: not there
+	own    *skeleton    // nil: not there
+	accept acceptedHere // as far as it is there
 }
 
 // each gives the elements of one entry. All of them end at the same moment. The
@@ -143,6 +149,17 @@ func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetEleme
 		}
 		return
 	}
+	if e.Kind == firewall.Pin {
+		pin := pinElement(e)
+		pin.Timeout = after
+		if t.own != nil {
+			do(t.own.pins.of(e), pin)
+		}
+		if there := t.accept[family6]; there != nil {
+			do(there.pins.of(e), pin)
+		}
+		return
+	}
 	flow := flowElement(e)
 	flow.Timeout = after
 	if t.own != nil {
@@ -151,8 +168,8 @@ func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetEleme
 		do(t.own.mapOf(e.Source), hole)
 		do(t.own.flows.of(e), flow)
 	}
-	if t.accept != nil {
-		do(t.accept.flows.of(e), flow)
+	if there := t.accept[family4]; there != nil {
+		do(there.flows.of(e), flow)
 	}
 }
 
@@ -169,10 +186,7 @@ func endpointValue(ep netip.AddrPort) []byte {
 
 func portValue(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
 
-func appendAddr(b []byte, a netip.Addr) []byte {
-	v4 := a.As4()
-	return append(b, v4[:]...)
-}
+func appendAddr(b []byte, a netip.Addr) []byte { return append(b, a.AsSlice()...) }
 
 func appendProto(b []byte, t portmap.Transport) []byte { return append(b, byte(t), 0, 0, 0) }
 

@@ -35,6 +35,13 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 		}
 		all = append(all, holes...)
 	}
+	for _, set := range ownPinNames.list() {
+		pins, err := b.readPins(ctx, set)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pins...)
+	}
 	kept, err := b.reader.dumpSettled(ctx, "kept_ports")
 	if err != nil {
 		return nil, err
@@ -49,6 +56,23 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 			Internal: netip.AddrPortFrom(addr, binary.BigEndian.Uint16(el.key[8:])),
 			External: binary.BigEndian.Uint16(el.val), Expires: el.lease(),
 		})
+	}
+	return all, nil
+}
+
+func (b *Backend) readPins(ctx context.Context, set string) ([]firewall.Entry, error) {
+	elements, err := b.reader.dumpSettled(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	var all []firewall.Entry
+	for _, el := range elements {
+		e, ok := pinIn(set, el)
+		if !ok {
+			return nil, fmt.Errorf("%w: %s holds %x", errInconsistent, set, el.key)
+		}
+		e.Expires = el.lease()
+		all = append(all, e)
 	}
 	return all, nil
 }

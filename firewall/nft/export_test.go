@@ -24,20 +24,27 @@ func Steal(q *nftables.Conn, e firewall.Entry) {
 }
 
 // AcceptFlows are our sets in the owner's table.
-func AcceptFlows() []string { return acceptFlowNames.list() }
+func AcceptFlows() []string { return append(acceptFlowNames.list(), acceptPinNames.list()...) }
 
 // AcceptFlow is the set of the owner's table that an entry's flows are in, and
 // their key there.
 func AcceptFlow(e firewall.Entry) (set string, key, end []byte) {
-	a := newAcceptSets(firewall.Chain{}, DefaultSize)
+	if e.Kind == firewall.Pin {
+		el := pinElement(e)
+		return newAcceptPart(family6, firewall.Chain{}, DefaultSize).pins.of(e).Name, el.Key, el.KeyEnd
+	}
 	el := flowElement(e)
-	return a.flows.of(e).Name, el.Key, el.KeyEnd
+	return newAcceptPart(family4, firewall.Chain{}, DefaultSize).flows.of(e).Name, el.Key, el.KeyEnd
 }
 
 // Element gives the elements of a hole, each as it is written and as it is read.
 func Element(e firewall.Entry) (hole, flow firewall.Entry, ok bool) {
 	as := func(el nftables.SetElement) element { return element{key: el.Key, keyEnd: el.KeyEnd, val: el.Val} }
 	sk := newSkeleton(DefaultSize)
+	if e.Kind == firewall.Pin {
+		pin, ok := pinIn(sk.pins.of(e).Name, as(pinElement(e)))
+		return pin, pin, ok
+	}
 	hole, ok1 := holeIn(as(holeElement(e)))
 	flow, ok2 := flowIn(sk.flows.of(e).Name, as(flowElement(e)))
 	return hole, flow, ok1 && ok2
@@ -150,6 +157,9 @@ func ReadForeign(rule, elements []byte) (claims []string) {
 		_, _ = holeIn(m)
 		for _, set := range ownFlowNames.list() {
 			_, _ = flowIn(set, m)
+		}
+		for _, set := range ownPinNames.list() {
+			_, _ = pinIn(set, m)
 		}
 	}
 	for _, c := range cond.claims {

@@ -14,11 +14,6 @@ import (
 // facts gives the elements of the sets that describe the gateway.
 func (s *skeleton) facts(g firewall.Gateway) *elements {
 	e := newElements()
-	ifaces := func(set *nftables.Set, names []string) {
-		for _, name := range unique(names) {
-			e.add(set, nftables.SetElement{Key: ifnameKey(name)})
-		}
-	}
 	var wan []string
 	var addrs []netip.Addr
 	sourced := make(map[string]bool)
@@ -31,8 +26,9 @@ func (s *skeleton) facts(g firewall.Gateway) *elements {
 			e.add(s.wanSource, nftables.SetElement{Key: ifnameKey(up.Interface), Val: v4[0].AsSlice()})
 		}
 	}
-	ifaces(s.wanIfaces, wan)
-	ifaces(s.lanIfaces, g.LAN)
+	e.interfaces(s.wanIfaces, wan)
+	e.interfaces(s.wan6Ifaces, g.WAN6)
+	e.interfaces(s.lanIfaces, g.LAN)
 	for _, a := range unique(addrs) {
 		e.add(s.wanAddrs, nftables.SetElement{Key: a.AsSlice()})
 	}
@@ -46,6 +42,13 @@ func (s *skeleton) facts(g firewall.Gateway) *elements {
 		e.add(s.serviceUDP, nftables.SetElement{Key: portValue(p)})
 	}
 	return e
+}
+
+// interfaces adds interface names.
+func (e *elements) interfaces(set *nftables.Set, names []string) {
+	for _, name := range unique(names) {
+		e.add(set, nftables.SetElement{Key: ifnameKey(name)})
+	}
 }
 
 func unique[T comparable](list []T) []T {

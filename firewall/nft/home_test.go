@@ -149,11 +149,19 @@ func (n *namespace) udp(addr string) *net.UDPConn {
 	n.t.Helper()
 	var c *net.UDPConn
 	n.must(func() (err error) {
-		c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		c, err = net.ListenUDP(network("udp", addr), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
 		return err
 	})
 	n.t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// network gives the family of an address and port.
+func network(transport, addr string) string {
+	if strings.HasPrefix(addr, "[") {
+		return transport + "6"
+	}
+	return transport + "4"
 }
 
 // send sends a datagram.
@@ -194,7 +202,7 @@ func (n *namespace) echo(addr string) {
 	n.t.Helper()
 	var l *net.TCPListener
 	n.must(func() (err error) {
-		l, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		l, err = net.ListenTCP(network("tcp", addr), net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
 		return err
 	})
 	n.t.Cleanup(func() { _ = l.Close() })
@@ -216,12 +224,12 @@ func (n *namespace) echo(addr string) {
 func (n *namespace) dial(from, to string, patience time.Duration) (net.Conn, error) {
 	var c net.Conn
 	err := n.in(func() (err error) {
-		local, err := net.ResolveTCPAddr("tcp4", from) // a literal
+		local, err := net.ResolveTCPAddr(network("tcp", to), from) // a literal
 		if err != nil {
-			local = &net.TCPAddr{IP: net.ParseIP(from)}
+			local = &net.TCPAddr{IP: net.ParseIP(strings.Trim(from, "[]"))}
 		}
 		d := net.Dialer{LocalAddr: local, Timeout: patience}
-		c, err = d.DialContext(context.Background(), "tcp4", to)
+		c, err = d.DialContext(context.Background(), network("tcp", to), to)
 		return err
 	})
 	if err == nil {
@@ -283,7 +291,7 @@ func (n *namespace) probe(to string) error {
 	n.t.Helper()
 	var c *net.UDPConn
 	n.must(func() (err error) {
-		c, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+		c, err = net.DialUDP(network("udp", to), nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
 		return err
 	})
 	defer c.Close()

@@ -106,7 +106,14 @@ func (b *Backend) writeFacts(ctx context.Context) error {
 		for _, set := range b.own.factSets() {
 			q.FlushSet(set)
 		}
-		return queueAll(q, b.own.facts(b.gateway).ops())
+		ops := b.own.facts(b.gateway).ops()
+		if part := b.accept[family6]; part != nil {
+			for _, set := range part.factSets() {
+				q.FlushSet(set)
+			}
+			ops = append(ops, part.facts(b.gateway).ops()...)
+		}
+		return queueAll(q, ops)
 	}
 	err := b.writer.commit(ctx, queue)
 	if errors.Is(err, errUnknown) {
@@ -119,6 +126,7 @@ func (b *Backend) writeFacts(ctx context.Context) error {
 	if drifted(err) {
 		b.cfg.Log.Warn("the kernel did not hold our table, writing it anew", "err", err)
 		b.repaired++
+		b.accept = acceptedHere{} // the caller puts them back
 		return b.install(ctx, b.state)
 	}
 	return err

@@ -55,6 +55,7 @@ func newNamespace(t testing.TB, name string) *namespace {
 	case n.fd = <-made:
 	}
 	t.Cleanup(func() { _ = unix.Close(n.fd) })
+	n.sysctl("net/ipv6/conf/default/accept_dad", "0") // no address waits to be found free
 	n.links(func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
@@ -218,8 +219,9 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 func home() firewall.Gateway {
 	return firewall.Gateway{
 		WAN:         []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.5")}}},
+		WAN6:        []string{"wan0"},
 		LAN:         []string{"lan0"},
-		LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")},
+		LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8:77::/64")},
 		ServiceTCP:  []uint16{5000},
 		ServiceUDP:  []uint16{1900, 5351},
 	}

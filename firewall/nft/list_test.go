@@ -57,6 +57,9 @@ func TestList(t *testing.T) {
 		h.mapping(3, "udp 5001", aliceAddr+":6001", endless, func(m *portmap.Mapping) {
 			m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")}}
 		}),
+		h.pinhole(4, "udp", alice6+":6000", endless),
+		h.pinhole(5, "tcp", bob6+":80", endless, from("2001:db8:5::66/128")),
+		h.pinhole(6, "udp", alice6+":6001", endless, from("2001:db8:9::/64 53", "2001:db8:5::67/128 7000", "2001:db8:8::/61")),
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

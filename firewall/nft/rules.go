@@ -20,13 +20,15 @@ const (
 	r4   = r0 + 4 // the first four bytes of reg2
 )
 
-// Offsets in the IPv4 header and in both transport headers.
+// Offsets in the IPv4 header, the IPv6 header and both transport headers.
 const (
-	offProto = 9
-	offSaddr = 12
-	offDaddr = 16
-	offSport = 0
-	offDport = 2
+	offProto  = 9
+	offSaddr  = 12
+	offDaddr  = 16
+	offSaddr6 = 8
+	offDaddr6 = 24
+	offSport  = 0
+	offDport  = 2
 )
 
 // ctDNAT is the bit of ct status that says "the destination was translated".
@@ -47,6 +49,10 @@ func meta(key expr.MetaKey, reg uint32) expr.Any { return &expr.Meta{Key: key, R
 
 func addr(offset, reg uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}
+}
+
+func addr6(offset, reg uint32) expr.Any {
+	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 16}
 }
 
 func port(offset, reg uint32) expr.Any {
@@ -75,12 +81,22 @@ func iifname(set *nftables.Set) match { return match{meta(expr.MetaKeyIIFNAME, r
 
 func oifname(set *nftables.Set) match { return match{meta(expr.MetaKeyOIFNAME, reg1), in(set, reg1)} }
 
-// ipv4 is what nft leaves unsaid when it says "ip saddr" in an inet table.
-func ipv4(t *nftables.Table) match {
+// notIn matches an interface that is not in the set.
+func notIn(key expr.MetaKey, set *nftables.Set) match {
+	return match{meta(key, reg1), &expr.Lookup{SourceRegister: reg1, SetName: set.Name, SetID: set.ID, Invert: true}}
+}
+
+// ipv4 and ipv6 are what nft leaves unsaid when it says "ip saddr" or "ip6 saddr"
+// in an inet table.
+func ipv4(t *nftables.Table) match { return nfproto(t, unix.NFPROTO_IPV4) }
+
+func ipv6(t *nftables.Table) match { return nfproto(t, unix.NFPROTO_IPV6) }
+
+func nfproto(t *nftables.Table, family byte) match {
 	if t.Family != nftables.TableFamilyINet {
 		return nil
 	}
-	return match{meta(expr.MetaKeyNFPROTO, reg1), equal(reg1, unix.NFPROTO_IPV4)}
+	return match{meta(expr.MetaKeyNFPROTO, reg1), equal(reg1, family)}
 }
 
 func l4proto(proto byte) match { return match{meta(expr.MetaKeyL4PROTO, reg1), equal(reg1, proto)} }

@@ -34,6 +34,7 @@ type skeleton struct {
 
 	// Facts of the gateway, written by Configure.
 	wanIfaces, lanIfaces   *nftables.Set
+	wan6Ifaces             *nftables.Set
 	wanAddrs               *nftables.Set
 	wanSource              *nftables.Set // WAN interface -> the address its kept flows leave from
 	lanPrefixes            *nftables.Set
@@ -46,7 +47,9 @@ type skeleton struct {
 	flows flowSets
 	kept  *nftables.Set // internal endpoint -> its external port
 
-	ended *nftables.Set // connections of mappings that ended (conntrack.go)
+	pins pinSets // IPv6 pinholes (pins.go)
+
+	ended, ended6 *nftables.Set // flows of mappings that ended (conntrack.go)
 
 	ids uint32
 }
@@ -70,6 +73,7 @@ var (
 func newSkeleton(size uint32) *skeleton {
 	s := &skeleton{table: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}}
 	s.wanIfaces = s.fact("wan_ifaces", nftables.TypeIFName)
+	s.wan6Ifaces = s.fact("wan6_ifaces", nftables.TypeIFName)
 	s.lanIfaces = s.fact("lan_ifaces", nftables.TypeIFName)
 	s.wanAddrs = s.fact("wan_addrs", nftables.TypeIPAddr)
 	s.wanSource = s.fact("wan_source", nftables.TypeIFName)
@@ -83,12 +87,14 @@ func newSkeleton(size uint32) *skeleton {
 	s.mappedFrom = s.leases("mapped_from", size, fromKey(portKey), hostPort)
 	s.mappedFiltered = s.ranges("mapped_filtered", size, filterKey, hostPort)
 	s.flows = s.flowSets(ownFlowNames, size)
-	for _, set := range s.flows.all() {
+	s.pins = s.pinSets(ownPinNames, size)
+	for _, set := range append(s.flows.all(), s.pins.all()...) {
 		set.Counter = true
 	}
 	s.kept = s.leases("kept_ports", size, endpointKey, nil)
 	s.kept.IsMap, s.kept.DataType = true, nftables.TypeInetService
 	s.ended = s.leases("ended_flows", size, connection, nil)
+	s.ended6 = s.leases("ended_flows6", size, connection6, nil)
 	return s
 }
 
@@ -135,13 +141,14 @@ func (s *skeleton) ranges(name string, size uint32, key, data []nftables.SetData
 // sets gives every set, in the order in which they are listed.
 func (s *skeleton) sets() []*nftables.Set {
 	all := append(s.factSets(), s.mapped, s.mappedFrom, s.mappedFiltered)
-	return append(append(all, s.flows.all()...), s.kept, s.ended)
+	all = append(append(all, s.flows.all()...), s.kept)
+	return append(append(all, s.pins.all()...), s.ended, s.ended6)
 }
 
 // factSets gives the sets that describe the gateway.
 func (s *skeleton) factSets() []*nftables.Set {
 	return []*nftables.Set{
-		s.wanIfaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.serviceTCP, s.serviceUDP,
+		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.serviceTCP, s.serviceUDP,
 	}
 }
 
@@ -332,13 +339,16 @@ func (b *chainBuilder) allowMapped(c *nftables.Chain, flows flowSets) {
 // nothing through that the owner's own forward chain drops: see accept.go.
 func (s *skeleton) forwardRules(b *chainBuilder) {
 	fwd := b.base("forward_mapped", nftables.ChainTypeFilter, nftables.ChainHookForward, priorityForward)
-	allow := b.plain("allow_mapped")
+	allow, pins := b.plain("allow_mapped"), b.plain("allow_pinholes")
 	b.rule(fwd, "a host does not carry on a connection of an ended mapping",
 		ctDirection(0), ipv4(s.table), l4proto(unix.IPPROTO_TCP),
 		match{addr(offSaddr, r0), port(offSport, r1), addr(offDaddr, r2), port(offDport, r3), in(s.ended, reg1)},
 		match{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	s.refuseEnded(b, fwd)
 	b.rule(fwd, "only what was translated can be ours", ctStatusDNAT(), jump(allow))
+	b.rule(fwd, "IPv6 is not translated", ipv6(s.table), jump(pins))
 	b.allowMapped(allow, s.flows)
+	b.allowPins(pins, s.pins, s.wan6Ifaces, s.lanIfaces)
 }
 
 // guardRules keeps everybody but the LAN away from our sockets, and does it with

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -114,11 +115,13 @@ func appendHost(src firewall.Source) []byte {
 	return appendAddr(nil, src.Prefix.Addr())
 }
 
-// ends gives the first and the last address of an IPv4 prefix.
+// ends gives the first and the last address of a prefix.
 func ends(p netip.Prefix) (first, last []byte) {
-	n := addrNumber(p.Addr())
-	first = binary.BigEndian.AppendUint32(nil, n)
-	return first, binary.BigEndian.AppendUint32(nil, n|uint32(1<<(32-p.Bits())-1))
+	first, last = p.Addr().AsSlice(), p.Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(last); bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return first, last
 }
 
 // holeIn reads an element of a map of holes, without its lease.
@@ -132,7 +135,7 @@ func holeIn(el element) (firewall.Entry, bool) {
 		key = key[4:]
 	case len(key) == 16 && len(el.keyEnd) == 16:
 		var ok bool
-		if e.Source, ok = sourceIn(key, el.keyEnd, 8); !ok {
+		if e.Source, ok = sourceIn(key, el.keyEnd, 4, 8); !ok {
 			return e, false
 		}
 		key = append(key[4:8:8], key[12:]...)
@@ -162,7 +165,7 @@ func flowIn(set string, el element) (firewall.Entry, bool) {
 		}
 		e.External, e.Internal = binary.BigEndian.Uint16(key[8:]), endpointIn(key[12:])
 		var ok bool
-		e.Source, ok = sourceIn(key, el.keyEnd, 4)
+		e.Source, ok = sourceIn(key, el.keyEnd, 4, 4)
 		return e, ok
 	case len(key) == 16 && set == ownFlowNames.anyone:
 	case len(key) == 20 && set == ownFlowNames.host:
@@ -176,24 +179,31 @@ func flowIn(set string, el element) (firewall.Entry, bool) {
 	return e, true
 }
 
-// sourceIn reads a filtered source from the ends of a key, whose source ports
-// stand at portAt. It is not ok where the addresses are no prefix, or anything
-// but the source is a range.
-func sourceIn(key, end []byte, portAt int) (firewall.Source, bool) {
-	first, last := binary.BigEndian.Uint32(key), binary.BigEndian.Uint32(end)
-	hosts := first ^ last
-	if hosts&(hosts+1) != 0 || first&hosts != 0 ||
-		string(key[4:portAt]) != string(end[4:portAt]) || string(key[portAt+4:]) != string(end[portAt+4:]) {
+// sourceIn reads a filtered source from the ends of a key, which begins with an
+// address of so many bytes and has the source ports at portAt. It is not ok where
+// the addresses are no prefix, or anything but the source is a range.
+func sourceIn(key, end []byte, size, portAt int) (firewall.Source, bool) {
+	first, ok := netip.AddrFromSlice(key[:size])
+	prefix := netip.PrefixFrom(first, commonBits(key[:size], end[:size]))
+	_, high := ends(prefix)
+	if !ok || prefix != prefix.Masked() || string(high) != string(end[:size]) ||
+		string(key[size:portAt]) != string(end[size:portAt]) || string(key[portAt+4:]) != string(end[portAt+4:]) {
 		return firewall.Source{}, false
 	}
-	length := 32
-	for ; hosts != 0; hosts >>= 1 {
-		length--
-	}
 	return firewall.Source{
-		Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte(key)), length),
+		Prefix: prefix,
 		Low:    binary.BigEndian.Uint16(key[portAt:]), High: binary.BigEndian.Uint16(end[portAt:]),
 	}, true
+}
+
+// commonBits gives how many bits two addresses have in common at their beginning.
+func commonBits(a, b []byte) int {
+	for i := range a {
+		if differ := a[i] ^ b[i]; differ != 0 {
+			return 8*i + bits.LeadingZeros8(differ)
+		}
+	}
+	return 8 * len(a)
 }
 
 // endpointIn reads an address and a port.

@@ -1,0 +1,64 @@
+package nft
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/portmap"
+)
+
+// outboundTimeouts are the files that say how long conntrack remembers a flow
+// after its last packet. Of the two for UDP it is the one for a flow that has had
+// no answer yet, which is the shorter: what a host may rely on.
+var outboundTimeouts = map[portmap.Transport]string{
+	portmap.TCP: "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established",
+	portmap.UDP: "/proc/sys/net/netfilter/nf_conntrack_udp_timeout",
+}
+
+// OutboundTimeout gives how long the kernel lets answers in, at least, after the
+// last packet of what a host began itself: of TCP once it is connected. It is the
+// same for both families. An error is a transport that is none, or a kernel
+// without conntrack.
+func (b *Backend) OutboundTimeout(t portmap.Transport) (time.Duration, error) {
+	path, known := outboundTimeouts[t]
+	if !known {
+		return 0, fmt.Errorf("nft: no timeout is known for %s", t)
+	}
+	text, err := readIn(b.cfg.NetNS, path)
+	if err != nil {
+		return 0, fmt.Errorf("nft: the outbound timeout of %s: %w", t, err)
+	}
+	seconds, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("nft: the outbound timeout of %s: %w", t, err)
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// readIn reads a file as it is in a network namespace (0: the current one).
+func readIn(netns int, path string) ([]byte, error) {
+	if netns == 0 {
+		return os.ReadFile(path)
+	}
+	type result struct {
+		text []byte
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		r := result{err: unix.Setns(netns, unix.CLONE_NEWNET)}
+		if r.err == nil {
+			r.text, r.err = os.ReadFile(path)
+		}
+		read <- r
+	}()
+	r := <-read
+	return r.text, r.err
+}
