@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,23 @@ func (h *homeNet) strict() {
 	if err := h.configure("inet fw4 forward"); err != nil {
 		h.t.Fatal(err)
 	}
+}
+
+// guest adds a second LAN with a host to a strict home, and a rule of the owner
+// that lets it reach the first.
+func (h *homeNet) guest() *namespace {
+	h.t.Helper()
+	n := newNamespace(h.t, "guest")
+	cable(n, "eth0 2001:db8:78::30/64", h.gw, "lan1 2001:db8:78::1/64")
+	n.route("2001:db8:78::1")
+	h.gw.nft(strictOwner + "\nadd rule inet fw4 forward iifname lan1 oifname lan0 accept")
+	g := home()
+	g.LAN, g.AcceptChain = append(g.LAN, "lan1"), "inet fw4 forward"
+	g.LANPrefixes = append(g.LANPrefixes, netip.MustParsePrefix("2001:db8:78::/64"))
+	if err := h.backend.Configure(ctx(h.t), g); err != nil {
+		h.t.Fatal(err)
+	}
+	return n
 }
 
 // reaches says whether a datagram from a fresh port of an address comes to a host.
@@ -82,6 +100,7 @@ func TestPinholeInterfaces(t *testing.T) {
 	if !h.reaches(game, peerX6, alice6+":6000") {
 		t.Fatal("closed with everything in place")
 	}
+	jumps := h.gw.nft("", "-a", "list", "chain", "inet", "fw4", "forward")
 	for name, change := range map[string]func(*firewall.Gateway){
 		"another WAN":        func(g *firewall.Gateway) { g.WAN6 = []string{"wan9"} },
 		"no IPv6 WAN":        func(g *firewall.Gateway) { g.WAN6 = nil },
@@ -106,6 +125,9 @@ func TestPinholeInterfaces(t *testing.T) {
 		if !h.reaches(game, peerX6, alice6+":6000") {
 			t.Errorf("%s: closed afterwards", name)
 		}
+	}
+	if now := h.gw.nft("", "-a", "list", "chain", "inet", "fw4", "forward"); now != jumps {
+		t.Errorf("facts alone made us write the owner's chain anew:\n%s\nwas\n%s", now, jumps)
 	}
 }
 
@@ -184,8 +206,8 @@ func TestKernelEndsPinhole(t *testing.T) {
 func TestPinholeDeleteEndsConnections(t *testing.T) {
 	t.Parallel()
 	h := newHomeNet6(t)
-	h.strict()
-	for _, port := range []string{":80", ":81", ":82"} {
+	guest := h.guest()
+	for _, port := range []string{":80", ":81", ":82", ":83", ":84"} {
 		h.alice.echo(alice6 + port)
 	}
 	h.world.echo(peerX6 + ":90")
@@ -206,7 +228,13 @@ func TestPinholeDeleteEndsConnections(t *testing.T) {
 	cut := dial(h.world, peerX6, alice6+":80")
 	staysX, leavesY := dial(h.world, peerX6, alice6+":81"), dial(h.world, peerY6, alice6+":81")
 	kept, outbound := dial(h.world, peerX6, alice6+":82"), dial(h.alice, alice6, peerX6+":90")
-	lan := dial(h.gw, gate6, alice6+":80")
+	lan := dial(guest, "[2001:db8:78::30]", alice6+":80")
+	h.pin("tcp", alice6+":83", from("2001:db8:5::67/128"))
+	limited := h.pin("tcp", alice6+":83", from("2001:db8:5::66/128"))
+	h.gw.nft("insert rule inet fw4 forward ip6 saddr 2001:db8:5::67 tcp dport 84 accept")
+	owners := h.pin("tcp", alice6+":84", from("2001:db8:5::66/128"))
+	cutX, staysY := dial(h.world, peerX6, alice6+":83"), dial(h.world, peerY6, alice6+":83")
+	cutX84, ownersY := dial(h.world, peerX6, alice6+":84"), dial(h.world, peerY6, alice6+":84")
 
 	renewed := gone
 	renewed.Expires = renewed.Expires.Add(time.Hour)
@@ -220,11 +248,24 @@ func TestPinholeDeleteEndsConnections(t *testing.T) {
 	onlyX.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("2001:db8:5::66/128")}}
 	h.apply([]portmap.Mapping{onlyX}, nil)
 	h.eventually("who is admitted no longer is cut", func() bool { return say(leavesY, "x", silence) != nil })
+	h.close(limited, owners)
+	h.eventually("the one host's flows end", func() bool {
+		return say(cutX, "x", silence) != nil && say(cutX84, "x", silence) != nil
+	})
 	for name, c := range map[string]net.Conn{
-		"another pinhole's": kept, "an outbound": outbound, "a still admitted": staysX, "a LAN's own": lan,
+		"another pinhole's": kept, "an outbound": outbound, "a still admitted": staysX, "another LAN's": lan,
+		"another host's": staysY, "the owner's own": ownersY,
 	} {
 		if err := say(c, "hello", reach); err != nil {
 			t.Errorf("%s flow was ended: %v", name, err)
+		}
+	}
+	// Nor would they be, had the host been the first to go on.
+	refused := h.gw.nft("", "list", "set", "inet", "portcullis", "ended_flows6")
+	for port, peer := range map[string]string{"80": peerX6, "81": peerY6, "83": peerX6, "84": peerX6} {
+		want := "tcp . 2001:db8:77::10 . " + port + " . " + strings.Trim(peer, "[]")
+		if strings.Count(refused, " . "+port+" . ") != 1 || !strings.Contains(refused, want) {
+			t.Errorf("of port %s another flow than that of %s is refused:\n%s", port, peer, refused)
 		}
 	}
 
