@@ -33,7 +33,7 @@ type Subject struct {
 // zero it has room for that many mappings and no more. The cases run in
 // parallel.
 func Conformance(t *testing.T, open func(t *testing.T, capacity int) Subject) {
-	for _, group := range []map[string]func(*run){basics, shapes, misfortunes} {
+	for _, group := range []map[string]func(*run){basics, shapes, misfortunes, pinholes} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -44,9 +44,15 @@ func Conformance(t *testing.T, open func(t *testing.T, capacity int) Subject) {
 	for _, n := range []int{1, 127, 128, 129, 5000} {
 		t.Run(fmt.Sprintf("%d mappings", n), func(t *testing.T) {
 			t.Parallel()
-			many(newRun(t, open(t, 0)), n)
+			r := newRun(t, open(t, 0))
+			many(r, n, r.mapping)
 		})
 	}
+	t.Run("258 mappings of both families", func(t *testing.T) {
+		t.Parallel()
+		r := newRun(t, open(t, 0))
+		many(r, 258, r.either)
+	})
 	t.Run("C9/a change that fails leaves nothing", func(t *testing.T) {
 		t.Parallel()
 		full(newRun(t, open(t, 4)))
@@ -392,22 +398,22 @@ var misfortunes = map[string]func(*run){
 func (r *run) steal(m portmap.Mapping) {
 	r.Helper()
 	for _, e := range r.want.Entries() {
-		if e.External == m.External.Port() && e.Internal == m.Internal {
+		if e.Internal == m.Internal && (e.Kind == firewall.Pin || e.External == m.External.Port()) {
 			r.Steal(r.T, e)
 		}
 	}
 }
 
 // many adds n mappings at once, renews some, replaces all, and removes them.
-func many(r *run, n int) {
+func many(r *run, n int, one func(uint64, ...func(*portmap.Mapping)) portmap.Mapping) {
 	all := make([]portmap.Mapping, n)
 	for i := range all {
-		all[i] = r.mapping(uint64(i + 1))
+		all[i] = one(uint64(i + 1))
 	}
 	r.apply(all, nil)
 	half := make([]portmap.Mapping, 0, n)
 	for i := 0; i < n; i += 2 {
-		half = append(half, r.mapping(uint64(i+1), r.until(2*time.Hour)))
+		half = append(half, one(uint64(i+1), r.until(2*time.Hour)))
 	}
 	r.apply(half, half)
 	r.replaceUnder(r.ctx(), all)

@@ -109,6 +109,7 @@ func TestClosed(t *testing.T) {
 		}
 	}
 	_, errCounters := b.Counters(ctx(t))
+	_, errCounter := b.Counter(ctx(t), 1)
 	_, errForwarded := b.Forwarded(ctx(t))
 	_, errAudit := b.Audit(ctx(t), true)
 	_, errEntries := b.Entries(ctx(t))
@@ -116,7 +117,7 @@ func TestClosed(t *testing.T) {
 	for name, err := range map[string]error{
 		"Entries": errEntries, "FlushFlows": b.FlushFlows(ctx(t), []portmap.Mapping{m}),
 		"Apply": b.Apply(ctx(t), nil, nil), "Replace": b.Replace(ctx(t), nil), "Configure": b.Configure(ctx(t), home()),
-		"Counters": errCounters, "Forwarded": errForwarded, "Audit": errAudit,
+		"Counters": errCounters, "Counter": errCounter, "Forwarded": errForwarded, "Audit": errAudit,
 	} {
 		if !errors.Is(err, firewall.ErrClosed) {
 			t.Errorf("%s: %v, want %v", name, err, firewall.ErrClosed)
@@ -135,28 +136,33 @@ func TestAudit(t *testing.T) {
 		full    bool
 		want    string
 	}{
-		"nothing":           {"", true, ""},
-		"all is flushed":    {"flush ruleset", false, "our table was gone"},
-		"our table":         {"delete table inet portcullis", false, "our table was gone"},
-		"our rules":         {"flush table inet portcullis", false, "our rules were changed"},
-		"one chain":         {"flush chain inet portcullis guard_services", false, "our rules were changed"},
-		"a rule of theirs":  {"insert rule inet portcullis allow_mapped accept", false, "our rules were changed"},
-		"an interface":      {`delete element inet portcullis lan_ifaces { "lan0" }`, false, "our sets of interfaces and addresses were changed"},
-		"another interface": {`add element inet portcullis lan_ifaces { "wan0" }`, false, "our sets of interfaces and addresses were changed"},
-		"a prefix":          {"add element inet portcullis lan_prefixes { 10.0.0.0/8 }", false, "our sets of interfaces and addresses were changed"},
-		"a service port":    {"delete element inet portcullis service_udp { 5351 }", false, "our sets of interfaces and addresses were changed"},
-		"a mapping":         {"delete element inet portcullis mapped { udp . 5000 }", true, "our mappings were changed"},
-		"its flows":         {"delete element inet portcullis mapped_flows { udp . 5000 . 192.168.1.10 . 6000 }", true, "our mappings were changed"},
-		"one of theirs":     {"add element inet portcullis mapped { tcp . 22 : 192.168.1.10 . 22 }", true, "our mappings were changed"},
-		"a kept port":       {"delete element inet portcullis kept_ports { 192.168.1.10 . udp . 6000 }", true, "our mappings were changed"},
-		"a table of theirs": {"table inet theirs {\nchain x {\ntype filter hook forward priority 0; policy drop;\n}\n}", true, ""},
+		"nothing":            {"", true, ""},
+		"all is flushed":     {"flush ruleset", false, "our table was gone"},
+		"our table":          {"delete table inet portcullis", false, "our table was gone"},
+		"our rules":          {"flush table inet portcullis", false, "our rules were changed"},
+		"one chain":          {"flush chain inet portcullis guard_services", false, "our rules were changed"},
+		"a rule of theirs":   {"insert rule inet portcullis allow_mapped accept", false, "our rules were changed"},
+		"an interface":       {`delete element inet portcullis lan_ifaces { "lan0" }`, false, "our sets of interfaces and addresses were changed"},
+		"another interface":  {`add element inet portcullis lan_ifaces { "wan0" }`, false, "our sets of interfaces and addresses were changed"},
+		"a prefix":           {"add element inet portcullis lan_prefixes { 10.0.0.0/8 }", false, "our sets of interfaces and addresses were changed"},
+		"a service port":     {"delete element inet portcullis service_udp { 5351 }", false, "our sets of interfaces and addresses were changed"},
+		"a mapping":          {"delete element inet portcullis mapped { udp . 5000 }", true, "our mappings were changed"},
+		"its flows":          {"delete element inet portcullis mapped_flows { udp . 5000 . 192.168.1.10 . 6000 }", true, "our mappings were changed"},
+		"one of theirs":      {"add element inet portcullis mapped { tcp . 22 : 192.168.1.10 . 22 }", true, "our mappings were changed"},
+		"a pinhole":          {"delete element inet portcullis pinholes { 2001:db8:77::10 . udp . 6000 }", true, "our mappings were changed"},
+		"J/one of theirs":    {"add element inet portcullis pinholes { 2001:db8:77::10 . tcp . 22 }", true, "our mappings were changed"},
+		"the IPv6 WAN":       {`delete element inet portcullis wan6_ifaces { "wan0" }`, false, "our sets of interfaces and addresses were changed"},
+		"a rule of theirs 6": {"insert rule inet portcullis allow_pinholes accept", false, "our rules were changed"},
+		"a kept port":        {"delete element inet portcullis kept_ports { 192.168.1.10 . udp . 6000 }", true, "our mappings were changed"},
+		"a table of theirs":  {"table inet theirs {\nchain x {\ntype filter hook forward priority 0; policy drop;\n}\n}", true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNamespace(t, "gateway")
 			b := open(t, n)
 			h := &homeNet{t: t}
-			if err := b.Apply(ctx(t), []portmap.Mapping{h.mapping(1, "udp 5000", aliceAddr+":6000")}, nil); err != nil {
+			both := []portmap.Mapping{h.mapping(1, "udp 5000", aliceAddr+":6000"), h.pinhole(2, "udp", alice6+":6000")}
+			if err := b.Apply(ctx(t), both, nil); err != nil {
 				t.Fatal(err)
 			}
 			rules := func() string { return n.nft("", "-s", "list", "table", "inet", "portcullis") }
@@ -211,6 +217,8 @@ func TestConfigure(t *testing.T) {
 		"no WAN":                 {func(g *firewall.Gateway) { g.WAN = nil }, "wan_ifaces", ""},
 		"no WAN address":         {func(g *firewall.Gateway) { g.WAN[0].Addrs = nil }, "wan_addrs", ""},
 		"a WAN that vanished":    {func(g *firewall.Gateway) { g.WAN[0].Interface = "ppp0" }, "wan_ifaces", `"ppp0"`},
+		"another IPv6 WAN":       {func(g *firewall.Gateway) { g.WAN6 = []string{"6in4", "ppp0", "6in4"} }, "wan6_ifaces", `"6in4", "ppp0"`},
+		"no IPv6 WAN":            {func(g *firewall.Gateway) { g.WAN6 = nil }, "wan6_ifaces", ""},
 		"two addresses":          {func(g *firewall.Gateway) { g.WAN[0].Addrs = addrs("203.0.113.5", "203.0.113.6", "203.0.113.5") }, "wan_addrs", "203.0.113.5, 203.0.113.6"},
 		"IPv6 is not for this":   {func(g *firewall.Gateway) { g.WAN[0].Addrs = addrs("2001:db8::1", "203.0.113.5") }, "wan_addrs", "203.0.113.5"},
 		"several LANs":           {func(g *firewall.Gateway) { g.LAN = []string{"br-lan", "br-guest", "br-lan"} }, "lan_ifaces", `"br-guest", "br-lan"`},

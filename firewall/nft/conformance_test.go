@@ -105,7 +105,7 @@ func sameInOwnersTable(t *testing.T, n *namespace, held []firewall.Entry) {
 	t.Helper()
 	want := make(map[string]bool)
 	for _, e := range held {
-		if e.Kind == firewall.Hole {
+		if e.Kind != firewall.Kept {
 			set, key, end := nft.AcceptFlow(e)
 			want[fmt.Sprintf("%s %x-%x", set, key, end)] = true
 		}

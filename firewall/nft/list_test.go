@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/firewall"
+	"portcullis/firewall/nft"
 	"portcullis/portmap"
 )
 
@@ -71,5 +73,32 @@ func TestList(t *testing.T) {
 	n.nft("flush ruleset\n" + ruleset)
 	if diff := cmp.Diff(ruleset, n.nft("", "list", "ruleset")); diff != "" {
 		t.Errorf("nft loads another ruleset than it listed (-want +got):\n%s", diff)
+	}
+}
+
+// Every entry that the model can ask for is read back as what it was.
+func TestElements(t *testing.T) {
+	t.Parallel()
+	four := []firewall.Source{{}, firewall.Host(netip.MustParseAddr(peerX))}
+	for _, p := range []string{"0.0.0.0/0", "198.51.100.0/24", "198.51.100.8/31", "198.51.100.8/32", "255.255.255.255/32", "128.0.0.0/1"} {
+		four = append(four, firewall.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
+	}
+	six := []firewall.Source{{}, firewall.Host(netip.MustParseAddr("2001:db8:5::66"))}
+	for _, p := range []string{"::/0", "2001:db8::/29", "2001:db8:5::/64", "2001:db8:5::66/127", "2001:db8:5::66/128", "8000::/1"} {
+		six = append(six, firewall.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
+	}
+	var all []firewall.Entry
+	for _, proto := range []portmap.Transport{portmap.TCP, portmap.UDP} {
+		for _, src := range four {
+			all = append(all, firewall.Entry{Kind: firewall.Hole, Transport: proto, External: 5000, Source: src, Internal: netip.MustParseAddrPort(aliceAddr + ":6000")})
+		}
+		for _, src := range six {
+			all = append(all, firewall.Entry{Kind: firewall.Pin, Transport: proto, Source: src, Internal: netip.MustParseAddrPort(alice6 + ":6000")})
+		}
+	}
+	for _, e := range all {
+		if hole, flow, ok := nft.Element(e); !ok || hole != e || flow != e {
+			t.Errorf("%s is read as %s and %s, %v", e, hole, flow, ok)
+		}
 	}
 }
