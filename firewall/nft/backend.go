@@ -28,8 +28,8 @@ type Config struct {
 }
 
 // Backend keeps the kernel's nf_tables and conntrack as the mappings want them.
-// Its methods are safe for concurrent use; Apply, Replace, Configure, Audit and
-// Close wait for one another, the others wait for nobody.
+// Its methods are safe for concurrent use; Apply, Replace, Configure, Audit,
+// Counter and Close wait for one another, the others wait for nobody.
 type Backend struct {
 	cfg    Config
 	reader reader // for listings, which may take seconds

@@ -5,6 +5,8 @@
 // come and go, each with its own timeout (skeleton.go). So a packet costs the
 // same with one mapping and with sixty thousand, a mapping ends in the kernel
 // even when the daemon is dead, and a new WAN address changes three elements.
+// Translated IPv4 ports and IPv6 pinholes stand in one table and change in one
+// transaction.
 // `nft list table inet portcullis` is meant to be read.
 //
 // A program opens a Backend, tells it of the gateway (Configure) and of the
@@ -22,10 +24,12 @@
 //   - When the kernel turns out not to hold what the model says (somebody flushed
 //     the ruleset, or took an element away), the whole table is written anew.
 //   - No chain here has a drop policy, and no table but ours is touched, save for
-//     the chain that the owner names as accept_chain (accept.go).
+//     the chains that the owner names as accept_chain and accept_chain6 (accept.go).
+//   - Of IPv6 only TCP and UDP to a pinned endpoint is accepted, from the WAN to a
+//     LAN, and its answers. All else, ICMPv6 too, is the owner's to judge.
 //
-// Owns: the table inet portcullis, our chain and sets in the table of the
-// accept chain, the conntrack entries of mappings that end.
+// Owns: the table inet portcullis, our chains and sets in the tables of the
+// accept chains, the conntrack entries of mappings that end.
 //
 // May import: portmap, firewall, google/nftables, mdlayher/netlink,
 // vishvananda/netlink and netns, x/sys/unix, the standard library.

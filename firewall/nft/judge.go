@@ -9,7 +9,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Which flows must end.
+// Which flows must end. Those of pinholes are in pinflows.go.
 
 // judgement is the filter form that the conntrack library wants.
 type judgement func(flow) bool

@@ -41,7 +41,7 @@ type skeleton struct {
 	serviceTCP, serviceUDP *nftables.Set
 
 	// Mappings. A hole is one element in a map and one in the set of the flows
-	// it lets through (sources.go).
+	// it lets through (sources.go), a pin one element (pins.go).
 	mapped, mappedFrom, mappedFiltered *nftables.Set
 
 	flows flowSets
