@@ -32,6 +32,7 @@ type EngineConfig struct {
 	Policy   Policy
 	Firewall Firewall
 	Gateway  Gateway
+	Store    Store         // nil: nothing outlives the process
 	LeaseMax time.Duration // leases are cut to it; 0 asks for it
 	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)
 	Strict   bool          // PCP: only the nonce that made a mapping may change it (RFC 6887 section 11.3)
@@ -259,7 +260,8 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 	for _, o := range outcomes {
 		changes = append(changes, o.changes...)
 	}
-	add, del := kernelChanges(changes)
+	done := steps(changes)
+	add, del := kernelChanges(done)
 	if len(add)+len(del) > 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 		defer cancel()
@@ -267,6 +269,7 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 			return err
 		}
 	}
+	e.record(kept(done))
 	now := time.Now()
 	e.snapshot.Store(next.tidy(now))
 	for _, c := range changes {
@@ -275,11 +278,13 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 	return nil
 }
 
-// kernelChanges reduces the steps to what is different at their end: a mapping
-// may have been made and removed again within one batch.
-func kernelChanges(changes []Change) (add, del []Mapping) {
-	type step struct{ before, after *Mapping }
-	steps := make(map[uint64]*step, len(changes))
+// step is what became of one mapping.
+type step struct{ before, after *Mapping }
+
+// steps reduces changes to what is different at their end: a mapping may have been
+// made and removed again within one batch.
+func steps(changes []Change) []*step {
+	byID := make(map[uint64]*step, len(changes))
 	order := make([]*step, 0, len(changes))
 	for _, c := range changes {
 		var id uint64
@@ -288,15 +293,20 @@ func kernelChanges(changes []Change) (add, del []Mapping) {
 		} else {
 			id = c.New.ID
 		}
-		s := steps[id]
+		s := byID[id]
 		if s == nil {
 			s = &step{before: c.Old}
-			steps[id] = s
+			byID[id] = s
 			order = append(order, s)
 		}
 		s.after = c.New
 	}
-	for _, s := range order {
+	return order
+}
+
+// kernelChanges gives what the kernel must do.
+func kernelChanges(changes []*step) (add, del []Mapping) {
+	for _, s := range changes {
 		if s.before != nil && !s.before.Disabled {
 			del = append(del, *s.before)
 		}
@@ -348,6 +358,12 @@ func (e *Engine) refused(now time.Time, r Request, d Decision, err error) {
 		ev.Type = Pending
 	}
 	e.watchers.send(ev)
+}
+
+// Drifted tells the watchers that the kernel did not hold what the table says, and
+// was put right.
+func (e *Engine) Drifted(detail string) {
+	e.watchers.send(Event{Time: time.Now(), Type: Drift, Detail: detail})
 }
 
 // drifted tells that the kernel does not hold what the table says.

@@ -23,6 +23,7 @@ type kernel struct {
 	mu           sync.Mutex
 	open         map[string]int
 	bad          map[uint16]bool
+	refusal      error // for a port in bad; nil: errKernel
 	dead         bool
 	transactions int
 }
@@ -45,6 +46,9 @@ func (k *kernel) Apply(_ context.Context, add, del []portmap.Mapping) error {
 		}
 	}
 	for _, m := range add {
+		if k.bad[m.External.Port()] && k.refusal != nil {
+			return k.refusal
+		}
 		if k.bad[m.External.Port()] {
 			return errKernel
 		}

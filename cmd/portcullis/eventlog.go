@@ -55,7 +55,9 @@ func (l *eventLog) write(ctx context.Context, ev portmap.Event) {
 	case portmap.Denied, portmap.Pending:
 		l.refusal(ctx, ev)
 	case portmap.Drift:
-		l.log.Warn("the kernel refused a change", "error", ev.Detail)
+		if ev.Reason == portmap.FirewallFailed { // of what was put right, driftKeeper has told
+			l.log.Warn("the kernel refused a change", "error", ev.Detail)
+		}
 	case portmap.Resync:
 		l.log.Warn("events were lost, the log is not complete")
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -61,7 +60,6 @@ type gate struct {
 	engine   *portmap.Engine
 	control  *control.Server
 	doors    *doors
-	drift    atomic.Uint64
 }
 
 // run serves until ctx ends, and leaves nothing behind. What faces the LAN ends
@@ -97,6 +95,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
 	front.Go(func() error { return (&pinholeKeeper{g: g}).run(frontCtx) })
+	front.Go(func() error { return newDriftKeeper(g).run(frontCtx) })
 	// At the start a port that is taken is fatal; later it is only logged.
 	if err := g.doors.follow(frontCtx, roles.LAN); err != nil {
 		front.Go(func() error { return err })

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"portcullis/firewall/nft"
+)
+
+// How the kernel is kept as the table has it, whoever changes the ruleset.
+const (
+	settleTime = 100 * time.Millisecond // without another change: a reload is many transactions
+	settleMost = 500 * time.Millisecond // after the first one
+	auditEvery = time.Minute            // of the rules, though nobody was seen
+	rewatch    = time.Second            // after the watch has failed
+	// repairs against a program that undoes them: so many at once, then one in
+	// repairGap. Neither fills a log or a processor.
+	repairBurst = 5
+	repairGap   = 10 * time.Second
+)
+
+// driftKeeper looks at the kernel's rules whenever another program has changed
+// any, and puts ours right.
+type driftKeeper struct {
+	g       *gate
+	signal  chan struct{} // holds one: there is something in seen
+	repairs *rate.Limiter
+	losing  bool // said that another program undoes our repairs
+
+	mu   sync.Mutex
+	seen nft.Intrusion // guarded by mu; since the last audit
+}
+
+func newDriftKeeper(g *gate) *driftKeeper {
+	return &driftKeeper{g: g, signal: make(chan struct{}, 1), repairs: rate.NewLimiter(rate.Every(repairGap), repairBurst)}
+}
+
+// run keeps the rules until ctx ends.
+func (k *driftKeeper) run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	watching.Go(func() { k.watch(ctx) })
+	defer watching.Wait()
+	tick := time.NewTicker(auditEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		case <-k.signal:
+			k.settle(ctx)
+		}
+		if err := k.patience(ctx); err != nil {
+			return err
+		}
+		k.audit(ctx)
+	}
+}
+
+// watch notes what others do.
+func (k *driftKeeper) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := k.g.firewall.Watch(ctx, k.note)
+		if ctx.Err() != nil {
+			return
+		}
+		k.g.log.Warn("changes of the ruleset are not seen for a moment", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(rewatch):
+		}
+	}
+}
+
+func (k *driftKeeper) note(i nft.Intrusion) {
+	k.mu.Lock()
+	if i.Program == "" {
+		i.Program = k.seen.Program
+	}
+	i.Ours = i.Ours || k.seen.Ours
+	k.seen = i
+	k.mu.Unlock()
+	select {
+	case k.signal <- struct{}{}:
+	default: // an audit is to come anyway
+	}
+}
+
+// settle waits until nobody changes anything.
+func (k *driftKeeper) settle(ctx context.Context) {
+	most := time.NewTimer(settleMost)
+	defer most.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-most.C:
+			return
+		case <-time.After(settleTime):
+			return
+		case <-k.signal:
+		}
+	}
+}
+
+// patience waits until a repair is allowed again.
+func (k *driftKeeper) patience(ctx context.Context) error {
+	if k.repairs.Tokens() >= 1 {
+		k.losing = false
+		return nil
+	}
+	if !k.losing {
+		k.losing = true
+		k.g.log.Error("another program keeps undoing our rules; they are repaired less often from now on",
+			"program", k.program(), "every", repairGap)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(repairGap):
+		return nil
+	}
+}
+
+func (k *driftKeeper) program() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.seen.Program
+}
+
+// audit puts right what is wrong, and says so in one line and one event.
+func (k *driftKeeper) audit(ctx context.Context) {
+	k.mu.Lock()
+	seen := k.seen
+	k.seen = nft.Intrusion{}
+	k.mu.Unlock()
+	drift, err := k.g.firewall.Audit(ctx, seen.Ours)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		k.g.log.Error("the kernel's rules cannot be put right", "drift", drift, "error", err)
+		k.repairs.Allow()
+	case drift != "":
+		k.repairs.Allow()
+		k.g.log.Warn("the kernel's rules were put right", "drift", drift, "program", seen.Program)
+		k.g.engine.Drifted(drift)
+	}
+}

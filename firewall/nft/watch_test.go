@@ -1,0 +1,63 @@
+package nft_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"portcullis/firewall/nft"
+	"portcullis/portmap"
+)
+
+// TestWatch: what other programs do to the ruleset is told, with who did it and
+// whether our table was touched; what we do ourselves is not.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, "watched")
+	b, h := open(t, n), &homeNet{t: t}
+	one, two := h.mapping(1, "udp 5000", aliceAddr+":6000"), h.mapping(2, "udp 5001", aliceAddr+":6001")
+	if err := b.Replace(ctx(t), []portmap.Mapping{one}); err != nil {
+		t.Fatal(err)
+	}
+	watching, stop := context.WithCancel(t.Context())
+	defer stop()
+	told := make(chan nft.Intrusion, 16)
+	ended := make(chan error, 1)
+	go func() { ended <- b.Watch(watching, func(i nft.Intrusion) { told <- i }) }()
+	next := func(what string) nft.Intrusion {
+		t.Helper()
+		select {
+		case i := <-told:
+			return i
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s was not told", what)
+			return nft.Intrusion{}
+		}
+	}
+	if i := next("the start"); !i.Ours {
+		t.Errorf("at the start: %+v", i)
+	}
+	for _, c := range []struct {
+		script string
+		ours   bool
+	}{
+		{"add table inet other", false},
+		{"add chain inet other forward", false},
+		{"add table ip portcullis", false},
+		{"flush map inet portcullis mapped", true},
+		{"flush ruleset", true},
+	} {
+		if err := b.Apply(ctx(t), []portmap.Mapping{two}, nil); err != nil {
+			t.Fatal(err)
+		}
+		n.nft(c.script)
+		if i := next(c.script); i.Program != "nft" || i.Ours != c.ours {
+			t.Errorf("%s: told %+v, want ours %v", c.script, i, c.ours)
+		}
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch ended with %v", err)
+	}
+}

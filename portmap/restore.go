@@ -1,0 +1,176 @@
+package portmap
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Store keeps mappings for the next start.
+type Store interface {
+	// Record says what one step has changed: the mappings as they are now, and
+	// the IDs of those that are no more. It is called when the kernel has the
+	// change and before anybody is told, and must be quick. What cannot be kept
+	// is the Store's business.
+	Record(put []Mapping, ended []uint64)
+}
+
+// Dropped is a mapping that an earlier run held and this one does not take over.
+type Dropped struct {
+	Mapping Mapping
+	Err     error // an *Error
+}
+
+// Restore makes the table and the kernel hold what an earlier run held, in one
+// transaction, as far as today's policy allows it. It must be called once, before
+// Run, and before anybody can ask for anything. With an error the gate cannot work.
+func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error) {
+	kept = slices.Clone(kept)
+	slices.SortFunc(kept, func(a, b Mapping) int { return cmp.Compare(a.ID, b.ID) })
+	now, view := time.Now(), e.cfg.Gateway.View()
+	table := NewTable()
+	var dropped []Dropped
+	var changed []Mapping
+	last := uint64(0)
+	for _, m := range kept {
+		last = max(last, m.ID)
+		again, err := e.readmit(ctx, now, table, m, view)
+		if err != nil {
+			dropped = append(dropped, Dropped{m, err})
+			continue
+		}
+		if again.Rule != m.Rule || !again.Expires.Equal(m.Expires) {
+			changed = append(changed, again)
+		}
+		table = table.Commit(Change{Event: Granted, New: &again})
+	}
+	if err := e.cfg.Firewall.Replace(ctx, enabled(table)); err != nil {
+		var one *Error
+		if !errors.As(err, &one) {
+			return nil, err
+		}
+		var refused []Dropped
+		if table, refused, err = e.oneByOne(ctx, table); err != nil {
+			return nil, err
+		}
+		dropped = append(dropped, refused...)
+	}
+	table.lastID = max(table.lastID, last)
+	e.snapshot.Store(table)
+	ended := make([]uint64, len(dropped))
+	for i, d := range dropped {
+		ended[i] = d.Mapping.ID
+	}
+	e.record(changed, ended)
+	return dropped, nil
+}
+
+// readmit gives a mapping as it may go on. What the network lacks at the moment
+// is no reason against it: at a start the WAN may not be up yet.
+func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
+	left := m.Left(now)
+	if left == 0 {
+		return m, &Error{Reason: Ended, Detail: "the lease is over"}
+	}
+	if err := e.vacant(ctx, t, &m); err != nil {
+		return m, err
+	}
+	r := Request{
+		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, External: m.External,
+		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description, Nonce: m.Nonce,
+	}
+	d := e.cfg.Policy.Decide(r, t.Facts(now, r, view))
+	if d.Action != Allow && d.Reason != NoAddress && d.Reason != PrivateAddress {
+		return m, &Error{Reason: d.Reason, Detail: d.Detail}
+	}
+	m.Rule = d.Rule
+	limit := e.cfg.LeaseMax
+	if d.MaxLifetime > 0 {
+		limit = min(limit, d.MaxLifetime)
+	}
+	if left < 0 || left > limit {
+		m.Expires = now.Add(limit)
+	}
+	return m, nil
+}
+
+// vacant says what stands where a mapping was.
+func (e *Engine) vacant(ctx context.Context, t *Table, m *Mapping) error {
+	if taken := t.at(m); taken != nil {
+		return &Error{Reason: PortTaken, Detail: fmt.Sprintf("the place of %s", taken)}
+	}
+	if m.Kind == Pinhole6 {
+		if _, taken := t.numbers.get(int(m.Number)); taken {
+			return &Error{Reason: PortTaken, Detail: fmt.Sprintf("there is a pinhole %d", m.Number)}
+		}
+		return nil
+	}
+	if err := t.conflict(m.External.Port(), m.Transport, m.Client.Owner()); err != nil {
+		return err
+	}
+	where, err := e.cfg.Gateway.InUse(ctx, m.Transport, m.External.Port())
+	if err != nil {
+		return &Error{Reason: FirewallFailed, Detail: "cannot tell whether the port is in use", Err: err}
+	}
+	if where != "" {
+		return &Error{Reason: PortInUse, Detail: where}
+	}
+	return nil
+}
+
+// oneByOne restores what the firewall takes, where it did not take everything.
+func (e *Engine) oneByOne(ctx context.Context, all *Table) (*Table, []Dropped, error) {
+	if err := e.cfg.Firewall.Replace(ctx, nil); err != nil {
+		return nil, nil, err
+	}
+	table := NewTable()
+	var dropped []Dropped
+	for m := range all.All() {
+		if !m.Disabled {
+			err := e.cfg.Firewall.Apply(ctx, []Mapping{m}, nil)
+			var refusal *Error
+			if errors.As(err, &refusal) {
+				dropped = append(dropped, Dropped{m, refusal})
+				continue
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+		}
+		table = table.Commit(Change{Event: Granted, New: &m})
+	}
+	return table, dropped, nil
+}
+
+func enabled(t *Table) []Mapping {
+	var all []Mapping
+	for m := range t.All() {
+		if !m.Disabled {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// record tells the store what the changes come to.
+func (e *Engine) record(put []Mapping, ended []uint64) {
+	if e.cfg.Store != nil && len(put)+len(ended) > 0 {
+		e.cfg.Store.Record(put, ended)
+	}
+}
+
+// kept gives what the store must know.
+func kept(changes []*step) (put []Mapping, ended []uint64) {
+	for _, s := range changes {
+		switch {
+		case s.after != nil:
+			put = append(put, *s.after)
+		case s.before != nil:
+			ended = append(ended, s.before.ID)
+		}
+	}
+	return put, ended
+}

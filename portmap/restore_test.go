@@ -1,0 +1,216 @@
+package portmap_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"portcullis/portmap"
+)
+
+// memory is a Store that remembers.
+type memory struct {
+	held    map[uint64]portmap.Mapping
+	records int
+}
+
+func (s *memory) Record(put []portmap.Mapping, ended []uint64) {
+	if s.held == nil {
+		s.held = make(map[uint64]portmap.Mapping)
+	}
+	for _, m := range put {
+		s.held[m.ID] = m
+	}
+	for _, id := range ended {
+		delete(s.held, id)
+	}
+	s.records++
+}
+
+func (s *memory) all() []portmap.Mapping { return slices.Collect(maps.Values(s.held)) }
+
+func table(e *portmap.Engine) []portmap.Mapping { return slices.Collect(e.Snapshot().All()) }
+
+// restored gives a second engine that takes over what a first one left.
+func restored(t *testing.T, s *memory, cfg portmap.EngineConfig) (rig, []string) {
+	t.Helper()
+	k := &kernel{bad: map[uint16]bool{}}
+	cfg.Firewall, cfg.Store, cfg.LeaseMax = k, s, 168*time.Hour
+	if cfg.Policy == nil {
+		cfg.Policy = policyFunc(allowAll)
+	}
+	if cfg.Gateway == nil {
+		cfg.Gateway = gateway{}
+	}
+	e, err := portmap.NewEngine(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped, err := e.Restore(t.Context(), s.all())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var why []string
+	for _, d := range dropped {
+		why = append(why, fmt.Sprintf("%s: %s", d.Mapping.String(), portmap.ReasonOf(d.Err)))
+	}
+	slices.Sort(why)
+	return rig{e, k}, why
+}
+
+// TestStore: what is granted, renewed, deleted and expired is recorded, and what
+// an engine recorded another one takes over, to the last field.
+func TestStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &memory{}
+		r := start(t, portmap.EngineConfig{Store: s})
+		renewed := r.mustMap(t, ask(hostA, portmap.UDP, 5000))
+		again := ask(hostA, portmap.UDP, 5000)
+		again.Lifetime, again.Description = 2*time.Hour, "a game"
+		r.mustMap(t, again)
+		deleted := r.mustMap(t, ask(hostA, portmap.UDP, 5001))
+		if _, err := r.Unmap(t.Context(), portmap.Selector{ID: deleted.ID, Client: hostA}); err != nil {
+			t.Fatal(err)
+		}
+		brief := ask(hostB, portmap.TCP, 5002)
+		brief.Lifetime = time.Minute
+		r.mustMap(t, brief)
+		off := ask(hostB, portmap.TCP, 5003)
+		off.Disabled = true
+		r.mustMap(t, off)
+		pin := r.mustMap(t, open(by(sixA, portmap.ViaPCP), 9000))
+		time.Sleep(2 * time.Minute)
+		before := table(r.Engine)
+		if len(before) != 3 || before[0].ID != renewed.ID {
+			t.Fatalf("held %v", before)
+		}
+
+		next, dropped := restored(t, s, portmap.EngineConfig{})
+		if len(dropped) != 0 {
+			t.Errorf("dropped %v", dropped)
+		}
+		if diff := cmp.Diff(before, table(next.Engine), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
+			t.Errorf("taken over (-want +got):\n%s", diff)
+		}
+		if m, ok := next.Snapshot().Pinhole(pin.Number); !ok || m.ID != pin.ID {
+			t.Errorf("pinhole %d is %+v", pin.Number, m)
+		}
+		next.kernelHas(t, "udp 5000 -> 192.168.1.10:5000", "udp [2001:db8::a]:9000")
+		if next.kernel.transactions != 1 {
+			t.Errorf("%d transactions", next.kernel.transactions)
+		}
+		run(t, next.Engine)
+		if m := next.mustMap(t, ask(hostA, portmap.UDP, 5005)); m.ID <= pin.ID {
+			t.Errorf("ID %d is used again", m.ID)
+		}
+		if m := next.mustMap(t, ask(hostA, portmap.UDP, 5000)); m.ID != renewed.ID {
+			t.Errorf("its owner could not renew it: %+v", m)
+		}
+	})
+}
+
+// run runs an engine until the test ends.
+func run(t *testing.T, e *portmap.Engine) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+	})
+}
+
+// TestReadmission: what an earlier run held passes today's policy again, and what
+// it or the machine does not allow any more ends, in the store too.
+func TestReadmission(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &memory{}
+		r := start(t, portmap.EngineConfig{Store: s})
+		for port := uint16(5000); port < 5006; port++ {
+			r.mustMap(t, ask(hostA, portmap.UDP, port))
+		}
+		r.mustMap(t, open(sixA, 9000))
+		twin := s.held[1]
+		twin.ID = 99
+		s.held[99] = twin
+		over := s.held[1]
+		over.ID, over.Expires, over.External = 98, time.Now(), netip.AddrPortFrom(netip.Addr{}, 5020)
+		s.held[98] = over
+
+		today := policyFunc(func(r portmap.Request, f portmap.Facts) portmap.Decision {
+			if f.Renewal || !f.GrantReadyAt.IsZero() {
+				t.Errorf("facts %+v", f)
+			}
+			switch r.External.Port() {
+			case 5001:
+				return portmap.Decision{Action: portmap.Deny, Reason: portmap.RuleDenied, Detail: "a new rule"}
+			case 5002:
+				return portmap.Decision{Action: portmap.Allow, Rule: "short", MaxLifetime: time.Minute}
+			case 5003:
+				return portmap.Decision{Action: portmap.Deny, Reason: portmap.NoAddress, Detail: "the WAN is down"}
+			case 5005:
+				return portmap.Decision{Action: portmap.Ask, Reason: portmap.NeedsApproval, Detail: "ask"}
+			}
+			return portmap.Decision{Action: portmap.Allow}
+		})
+		next, dropped := restored(t, s, portmap.EngineConfig{Policy: today, Gateway: gateway{5004: "sshd"}})
+		want := []string{
+			"udp 5000 -> 192.168.1.10:5000: port-taken",
+			"udp 5001 -> 192.168.1.10:5000: rule-denied",
+			"udp 5004 -> 192.168.1.10:5000: port-in-use",
+			"udp 5005 -> 192.168.1.10:5000: needs-approval",
+			"udp 5020 -> 192.168.1.10:5000: ended",
+		}
+		if diff := cmp.Diff(want, dropped); diff != "" {
+			t.Errorf("dropped (-want +got):\n%s", diff)
+		}
+		next.kernelHas(t, "udp 5000 -> 192.168.1.10:5000", "udp 5002 -> 192.168.1.10:5000", "udp 5003 -> 192.168.1.10:5000", "udp [2001:db8::a]:9000")
+		if short := s.held[3]; len(s.held) != 4 || short.Rule != "short" || short.Left(time.Now()) != time.Minute {
+			t.Errorf("the store holds %v", s.held)
+		}
+	})
+}
+
+// TestRestoreFailures: a firewall that does not take one mapping gets the others;
+// one that takes nothing is an error.
+func TestRestoreFailures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &memory{}
+		r := start(t, portmap.EngineConfig{Store: s})
+		for port := uint16(5000); port < 5003; port++ {
+			r.mustMap(t, ask(hostA, portmap.UDP, port))
+		}
+		k := &kernel{bad: map[uint16]bool{5001: true}, refusal: &portmap.Error{Reason: portmap.BadRemote, Detail: "no"}}
+		cfg := portmap.EngineConfig{Firewall: k, Policy: policyFunc(allowAll), Gateway: gateway{}, Store: s, LeaseMax: time.Hour}
+		e, err := portmap.NewEngine(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dropped, err := e.Restore(t.Context(), s.all())
+		if err != nil || len(dropped) != 1 || portmap.ReasonOf(dropped[0].Err) != portmap.BadRemote {
+			t.Errorf("dropped %v, %v", dropped, err)
+		}
+		if got := strings.Join(k.list(), " "); got != "udp 5000 -> 192.168.1.10:5000 udp 5002 -> 192.168.1.10:5000" || len(table(e)) != 2 || len(s.held) != 2 {
+			t.Errorf("the kernel has %s, the table %v, the store %v", got, table(e), s.held)
+		}
+		k.setDead(true)
+		if _, err := e.Restore(t.Context(), s.all()); !errors.Is(err, errKernel) {
+			t.Errorf("a dead kernel: %v", err)
+		}
+	})
+}
