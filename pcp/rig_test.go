@@ -331,3 +331,5 @@ func like(got []byte, want string) bool {
 	}
 	return true
 }
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }

@@ -151,7 +151,7 @@ func TestEventLog(t *testing.T) {
 		External: netip.MustParseAddrPort("0.0.0.0:3074"), Internal: netip.MustParseAddrPort("192.168.1.9:3074"), Expires: now.Add(time.Hour)}
 	for _, ev := range []portmap.Event{
 		{Type: portmap.Granted}, {Type: portmap.Renewed}, {Type: portmap.Expired, Reason: portmap.Ended},
-		{Type: portmap.Drift, Detail: "gone"}, {Type: portmap.Resync},
+		{Type: portmap.Drift, Reason: portmap.FirewallFailed, Detail: "gone"}, {Type: portmap.Resync},
 	} {
 		ev.Time, ev.Client, ev.Mapping, ev.Rule = now, client, m, "consoles"
 		l.write(t.Context(), ev)
