@@ -90,30 +90,40 @@ func (b *Backend) skeletonDrift(ctx context.Context) (string, error) {
 }
 
 // auditEntries compares the mappings. It reads without the lock, and compares
-// only when nothing was written meanwhile.
+// only when nothing was written meanwhile; else it reads again.
 func (b *Backend) auditEntries(ctx context.Context) (string, error) {
+	for range dumpTries {
+		drift, compared, err := b.compareEntries(ctx)
+		if compared || err != nil {
+			return drift, err
+		}
+	}
+	return "", errChanging
+}
+
+func (b *Backend) compareEntries(ctx context.Context) (drift string, compared bool, err error) {
 	b.mu.Lock()
 	at := b.writes
 	b.mu.Unlock()
 	held, err := b.Entries(ctx)
 	if err != nil && !errors.Is(err, errInconsistent) {
-		return "", err
+		return "", false, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || b.writes != at {
-		return "", nil
+		return "", b.closed, nil
 	}
 	if err == nil && firewall.World(held) == firewall.World(b.state.Entries()) {
-		return "", nil
+		return "", true, nil
 	}
-	drift := "our mappings were changed"
-	return drift, b.repair(ctx, drift)
+	drift = "our mappings were changed"
+	return drift, true, b.repair(ctx, drift)
 }
 
 // repair writes everything anew. The lock is held.
 func (b *Backend) repair(ctx context.Context, drift string) error {
-	b.cfg.Log.Warn("the kernel did not hold our table, writing it anew", "drift", drift)
+	b.cfg.Log.Debug("the kernel did not hold our table, writing it anew", "drift", drift)
 	b.look(ctx)
 	if err := b.install(ctx, b.state); err != nil {
 		return err

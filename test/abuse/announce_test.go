@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // announced is where announcements go.
@@ -98,7 +99,7 @@ func move(t *testing.T, g *lab.Host, addrs ...string) {
 // aged waits until an epoch is some seconds old.
 func (c *talker) aged(t *testing.T, seconds uint32) {
 	t.Helper()
-	eventually(t, 10*time.Second, "time passes", func() bool {
+	testrig.Eventually(t, 10*time.Second, "time passes", func() bool {
 		c.ask(t, natpmpAddress)
 		return c.epoch >= seconds
 	})
@@ -108,7 +109,7 @@ func (c *talker) aged(t *testing.T, seconds uint32) {
 // the whole LAN, and to nobody else, and begins a new epoch; mappings follow it.
 func TestAnnounced(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	leaves := watch(t, n)
 	ears := []ear{listen(t, n.Host("a")), listen(t, n.Host("b"))}
 	outside := listen(t, n.Internet)
@@ -181,13 +182,13 @@ func (e ear) nothing(t *testing.T) {
 // announced and ends no epoch, and what was mapped works again.
 func TestWithoutExternalAddress(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	r := startOn(t, n, noRates)
 	a := r.talker(t, "a")
 	grant(t, a, 1, 6000)
 	a.aged(t, 1)
 	move(t, n.Gateway)
-	eventually(t, 10*time.Second, "N2: there is no address", func() bool {
+	testrig.Eventually(t, 10*time.Second, "N2: there is no address", func() bool {
 		return like(a.ask(t, natpmpAddress), "00800003 ........ 00000000")
 	})
 	leaves := watch(t, n)
@@ -219,7 +220,7 @@ func TestWithoutExternalAddress(t *testing.T) {
 		t.Errorf("I19: the epoch went from %d to %d", a.epoch, epoch)
 	}
 	a.ask(t, natpmpAddress) // compares the epochs
-	if !r.passes(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("the mapping does not work again")
 	}
 }
@@ -228,7 +229,7 @@ func TestWithoutExternalAddress(t *testing.T) {
 // so, and gives clients that renew the ports that they had.
 func TestPortControlRestart(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	r := startOn(t, n, noRates)
 	a := r.talker(t, "a")
 	result, pmpPort := a.mapping(t, 1, 6000, 445, 3600)
@@ -237,7 +238,7 @@ func TestPortControlRestart(t *testing.T) {
 		t.Fatalf("granted: %d, %d", pmpPort, pcpPort)
 	}
 	a.aged(t, 2)
-	if err := r.daemon.Stop(); err != nil {
+	if err := r.Daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	lan := listen(t, n.Host("b"))
@@ -253,7 +254,7 @@ func TestPortControlRestart(t *testing.T) {
 		t.Errorf("PCP: %+v", m)
 	}
 	for port, internal := range map[uint16]uint16{pmpPort: 6000, pcpPort: 6001} {
-		if !r.passes(t, "UDP", port, r.Host("a"), internal) {
+		if !r.Passes(t, "UDP", port, r.Host("a"), internal) {
 			t.Errorf("port %d does not work", port)
 		}
 	}

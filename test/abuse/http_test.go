@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // soapCall is the text of a good AddPortMapping request, to be spoiled.
@@ -101,7 +102,7 @@ func TestBrowserBorne(t *testing.T) {
 			r.unchanged(t, before)
 		})
 	}
-	if got := status(raw(t, r.Host("a"), at, post(path, at, soapCall))); got != "200" || len(r.list(t)) != 1 {
+	if got := status(raw(t, r.Host("a"), at, post(path, at, soapCall))); got != "200" || len(r.List(t)) != 1 {
 		t.Errorf("the unspoilt request got %s: the cases above prove nothing", got)
 	}
 }
@@ -218,7 +219,7 @@ func TestFingerprint(t *testing.T) {
 	if len(segments[0]) < 16 {
 		t.Errorf("D5: the path %s is short", location)
 	}
-	release := strings.TrimSpace(on(t, r.Gateway, "uname", "-r"))
+	release := strings.TrimSpace(testrig.On(t, r.Gateway, "uname", "-r"))
 	for _, secret := range []string{"serialNumber", "presentationURL", "02:00:00", "020000", release, "go1."} {
 		if strings.Contains(strings.ToLower(text), strings.ToLower(secret)) {
 			t.Errorf("K6: the description tells %q:\n%s", secret, text)
@@ -311,14 +312,14 @@ func TestPrivateWAN(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(n.Close)
-			on(t, n.Gateway, "ip", "addr", "flush", "dev", "wan0")
-			on(t, n.Gateway, "ip", "addr", "add", "100.64.3.4/24", "dev", "wan0")
-			on(t, n.Gateway, "ip", "route", "add", "default", "dev", "wan0")
+			testrig.On(t, n.Gateway, "ip", "addr", "flush", "dev", "wan0")
+			testrig.On(t, n.Gateway, "ip", "addr", "add", "100.64.3.4/24", "dev", "wan0")
+			testrig.On(t, n.Gateway, "ip", "route", "add", "default", "dev", "wan0")
 			if err := n.OwnerFirewall(); err != nil {
 				t.Fatal(err)
 			}
 			config := strings.Replace(lab.Settings, "interface = \"wan0\"\n", "interface = \"wan0\"\n"+x.extra, 1)
-			d, err := n.StartDaemonWith(t.Context(), exe, config)
+			d, err := n.StartDaemonWith(t.Context(), testrig.Exe, config)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -327,7 +328,7 @@ func TestPrivateWAN(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			r := &rig{Network: n, daemon: d}
+			r := &rig{&testrig.Rig{Network: n, Daemon: d}}
 			c := r.v1(t, "a")
 			if err := c.Add(t.Context(), udp(6000, 6000)); code(err) != x.want {
 				t.Errorf("AddPortMapping: %v, want %d", err, x.want)

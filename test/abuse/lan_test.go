@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // TestPrefixComes: a LAN that gains or loses a prefix (providers announce new
@@ -33,7 +34,7 @@ func TestPrefixComes(t *testing.T) {
 	add := func(h *netlink.Handle, l netlink.Link, a *netlink.Addr) error { return h.AddrAdd(l, a) }
 	change(r.Host("a"), "eth0", host, add)
 	change(r.Gateway, lab.Bridge, gateway, add)
-	eventually(t, 10*time.Second, "the new prefix is served", func() bool { return r.askFrom(t, host.Addr()) == "404" })
+	testrig.Eventually(t, 10*time.Second, "the new prefix is served", func() bool { return r.askFrom(t, host.Addr()) == "404" })
 	change(r.Gateway, lab.Bridge, gateway, func(h *netlink.Handle, l netlink.Link, a *netlink.Addr) error {
 		if err := h.AddrDel(l, a); err != nil {
 			return err
@@ -42,11 +43,11 @@ func TestPrefixComes(t *testing.T) {
 		return h.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK,
 			Dst: &net.IPNet{IP: host.Masked().Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}})
 	})
-	eventually(t, 10*time.Second, "the old prefix is not served", func() bool { return r.askFrom(t, host.Addr()) == "" })
+	testrig.Eventually(t, 10*time.Second, "the old prefix is not served", func() bool { return r.askFrom(t, host.Addr()) == "" })
 	if s := r.askFrom(t, r.Host("a").Addr); s != "404" {
 		t.Errorf("the host's own address gets %q", s)
 	}
-	log := r.daemon.Log()
+	log := r.Daemon.Log()
 	if n := strings.Count(log, `msg="serving a LAN"`); n != 1 {
 		t.Errorf("the LAN was opened %d times\n%s", n, log)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // languages are the ways to ask for UDP port p of a host, the same inside and
@@ -119,18 +120,18 @@ func TestHeldInAnotherLanguage(t *testing.T) {
 		})
 		t.Run(holder.name+"/or another", func(t *testing.T) {
 			result, pmp := b.mapping(t, 1, 9100+port, port, 3600)
-			if result != 0 || pmp == port || !r.passes(t, "UDP", pmp, r.Host("b"), 9100+port) {
+			if result != 0 || pmp == port || !r.Passes(t, "UDP", pmp, r.Host("b"), 9100+port) {
 				t.Errorf("NAT-PMP: result %d, port %d", result, pmp)
 			}
 			m := b.mapPCP(t, pcpMap{internal: 9200 + port, suggested: port})
-			if p := m.external.Port(); m.code != 0 || p == port || !r.passes(t, "UDP", p, r.Host("b"), 9200+port) {
+			if p := m.external.Port(); m.code != 0 || p == port || !r.Passes(t, "UDP", p, r.Host("b"), 9200+port) {
 				t.Errorf("PCP: %+v", m)
 			}
 			if p, err := b2.AddAny(t.Context(), udp(port, 9300+port)); err != nil || p == port {
 				t.Errorf("UPnP: %d, %v", p, err)
 			}
 		})
-		if !r.passes(t, "UDP", port, r.Host("a"), port) {
+		if !r.Passes(t, "UDP", port, r.Host("a"), port) {
 			t.Errorf("%s: a's port no longer works", holder.name)
 		}
 	}
@@ -176,7 +177,7 @@ func TestOneMapping(t *testing.T) {
 				second.delete(t, r, "a", port)
 			}
 			must("without the second")
-			if !r.passes(t, "UDP", port, r.Host("a"), port) {
+			if !r.Passes(t, "UDP", port, r.Host("a"), port) {
 				t.Error("the third has no mapping left")
 			}
 			third.deleteAll(t, r, "a")
@@ -347,13 +348,13 @@ func TestNoncesStaySecret(t *testing.T) {
 		}
 	}
 	for _, command := range []string{"list", "status"} {
-		out, err := exec.Command(exe, command, "--json", "--config", r.daemon.Config).CombinedOutput()
+		out, err := exec.Command(testrig.Exe, command, "--json", "--config", r.Daemon.Config).CombinedOutput()
 		if err != nil || command == "list" && !bytes.Contains(out, []byte("6000")) {
 			t.Errorf("%s: %v\n%s", command, err, out)
 		}
 		seen[command] = string(out)
 	}
-	seen["log"] = r.daemon.Log()
+	seen["log"] = r.Daemon.Log()
 	if !strings.Contains(seen["log"], "level=DEBUG") {
 		t.Error("the log says nothing at debug level")
 	}

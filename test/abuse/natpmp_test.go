@@ -10,6 +10,7 @@ import (
 
 	"portcullis/control"
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // TestNATPMPRefusals: section H. What is refused, or meets silence, changes
@@ -61,7 +62,7 @@ func TestNATPMPRefusals(t *testing.T) {
 			r.unchanged(t, before)
 		})
 	}
-	if !r.passes(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("a's mapping no longer works")
 	}
 }
@@ -77,7 +78,7 @@ func grant(t *testing.T, c *talker, op byte, port uint16) {
 // ports gives what the owner sees, a line each.
 func (r *rig) ports(t *testing.T) (lines []string) {
 	t.Helper()
-	for _, m := range r.list(t) {
+	for _, m := range r.List(t) {
 		lines = append(lines, fmt.Sprintf("%s %d -> %s:%d", m.Protocol, m.ExternalPort, m.InternalIP, m.InternalPort))
 	}
 	slices.Sort(lines)
@@ -88,7 +89,7 @@ func (r *rig) ports(t *testing.T) (lines []string) {
 // port to a host, whoever sends.
 func (r *rig) elements(t *testing.T, protocol string, port uint16) int {
 	t.Helper()
-	held := on(t, r.Gateway, "nft", "list", "map", "inet", "portcullis", "mapped")
+	held := testrig.On(t, r.Gateway, "nft", "list", "map", "inet", "portcullis", "mapped")
 	return strings.Count(held, fmt.Sprintf(" %s . %d ", protocol, port))
 }
 
@@ -99,7 +100,7 @@ func TestNATPMPGrants(t *testing.T) {
 	a := r.talker(t, "a")
 	t.Run("H6/denied external port", func(t *testing.T) {
 		result, port := a.mapping(t, 2, 6445, 445, 3600)
-		if result != 0 || port < 1024 || !r.passes(t, "TCP", port, r.Host("a"), 6445) {
+		if result != 0 || port < 1024 || !r.Passes(t, "TCP", port, r.Host("a"), 6445) {
 			t.Errorf("result %d, port %d", result, port)
 		}
 	})
@@ -134,9 +135,9 @@ func TestNATPMPGrants(t *testing.T) {
 		if result, port := a.mapping(t, 1, 6003, 6003, 1<<32-1); result != 0 || port != 6003 {
 			t.Fatalf("result %d, port %d", result, port)
 		}
-		i := slices.IndexFunc(r.list(t), func(m control.Mapping) bool { return m.ExternalPort == 6003 })
-		if i < 0 || r.list(t)[i].ExpiresIn > 604800 {
-			t.Errorf("listed: %+v", r.list(t))
+		i := slices.IndexFunc(r.List(t), func(m control.Mapping) bool { return m.ExternalPort == 6003 })
+		if i < 0 || r.List(t)[i].ExpiresIn > 604800 {
+			t.Errorf("listed: %+v", r.List(t))
 		}
 	})
 	t.Run("N25/lease ends", func(t *testing.T) {
@@ -146,7 +147,7 @@ func TestNATPMPGrants(t *testing.T) {
 		if n := r.elements(t, "udp", 6004); n != 1 {
 			t.Errorf("%d elements in the kernel", n)
 		}
-		eventually(t, 10*time.Second, "the lease ends", func() bool { return r.elements(t, "udp", 6004) == 0 })
+		testrig.Eventually(t, 10*time.Second, "the lease ends", func() bool { return r.elements(t, "udp", 6004) == 0 })
 		if result, port := r.talker(t, "b").mapping(t, 1, 6004, 6004, 3600); result != 0 || port == 6004 {
 			t.Errorf("another host at once: result %d, port %d", result, port)
 		}
@@ -189,12 +190,12 @@ func TestNATPMPDeletesAll(t *testing.T) {
 			t.Errorf("after opcode %d: %q, want %q", i+1, got, want)
 		}
 	}
-	eventually(t, 5*time.Second, "the connection ends", func() bool { return !passes() })
+	testrig.Eventually(t, 5*time.Second, "the connection ends", func() bool { return !passes() })
 	if n := r.elements(t, "udp", 6000) + r.elements(t, "tcp", 6000); n != 0 {
 		t.Errorf("%d elements left in the kernel", n)
 	}
 	for port, host := range map[uint16]string{6100: "a", 6200: "a", 7000: "b"} {
-		if !r.passes(t, "UDP", port, r.Host(host), port) {
+		if !r.Passes(t, "UDP", port, r.Host(host), port) {
 			t.Errorf("port %d no longer works", port)
 		}
 	}
@@ -205,7 +206,7 @@ func TestNATPMPDeletesAll(t *testing.T) {
 			t.Errorf("delete: result %d", result)
 		}
 	}
-	eventually(t, 5*time.Second, "the connection of a deleted mapping ends", func() bool { return !passes() })
+	testrig.Eventually(t, 5*time.Second, "the connection of a deleted mapping ends", func() bool { return !passes() })
 }
 
 // TestSpoofedOnLAN: H9, C11. Who uses another's address on the LAN hears
@@ -227,7 +228,7 @@ func TestSpoofedOnLAN(t *testing.T) {
 	if got := r.ports(t); !slices.Equal(got, own) {
 		t.Errorf("mapped: %q", got)
 	}
-	for _, m := range r.list(t)[:2] {
+	for _, m := range r.List(t)[:2] {
 		if m.ClientMAC != r.Host("a").MAC.String() {
 			t.Errorf("recorded: %+v", m)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"portcullis/control"
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 func udp(external, internal uint16) lab.Mapping {
@@ -44,11 +45,11 @@ func TestOwnership(t *testing.T) {
 	call("C5", b, 730, "GetListOfPortMappings", append(everything, "NewNumberOfPorts", "0")...)
 	call("C28", b, 733, "DeletePortMappingRange", "NewStartPort", "7000", "NewEndPort", "6000", "NewProtocol", "UDP", "NewManage", "0")
 	r.unchanged(t, before)
-	if !r.passes(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("a's mapping no longer works")
 	}
 	call("C3", a, 0, "DeletePortMappingRange", everything...)
-	if list := r.list(t); len(list) != 0 {
+	if list := r.List(t); len(list) != 0 {
 		t.Errorf("left: %+v", list)
 	}
 }
@@ -63,7 +64,7 @@ func TestLiveFlowEnds(t *testing.T) {
 	if err := a.Delete(t.Context(), 7001, "TCP"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the flow of the deleted mapping ends", func() bool { return !flowA() })
+	testrig.Eventually(t, 5*time.Second, "the flow of the deleted mapping ends", func() bool { return !flowA() })
 	if !flowB() {
 		t.Error("another mapping's flow ended too")
 	}
@@ -127,16 +128,16 @@ func TestDaemonDeath(t *testing.T) {
 	if err := r.v1(t, "a").Add(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.daemon.Kill(); err != nil {
+	if err := r.Daemon.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if !r.passes(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("the mapping died with the daemon")
 	}
-	eventually(t, 90*time.Second, "the kernel forgets the mapping", func() bool {
+	testrig.Eventually(t, 90*time.Second, "the kernel forgets the mapping", func() bool {
 		return !strings.Contains(r.ruleset(t), "6000")
 	})
-	if !r.blocked(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("the port is still open")
 	}
 }
@@ -151,7 +152,7 @@ func TestLeaseEnds(t *testing.T) {
 	if err := c.Add(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the lease ends", func() bool { return len(r.list(t)) == 0 })
+	testrig.Eventually(t, 10*time.Second, "the lease ends", func() bool { return len(r.List(t)) == 0 })
 	if strings.Contains(r.ruleset(t), "6000") {
 		t.Error("the kernel still has it")
 	}
@@ -268,13 +269,13 @@ func TestAddressMoves(t *testing.T) {
 	if err := a.Netlink().LinkSetHardwareAddr(eth, other); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the gateway learns the new MAC", func() bool {
+	testrig.Eventually(t, 10*time.Second, "the gateway learns the new MAC", func() bool {
 		return code(c.Add(t.Context(), udp(6000, 6000))) == 606
 	})
 	if err := c.Delete(t.Context(), 6000, "UDP"); code(err) != 606 {
 		t.Errorf("delete: %v", err)
 	}
-	if list := r.list(t); len(list) != 1 || list[0].ClientMAC != a.MAC.String() {
+	if list := r.List(t); len(list) != 1 || list[0].ClientMAC != a.MAC.String() {
 		t.Errorf("listed: %+v", list)
 	}
 }
@@ -282,23 +283,23 @@ func TestAddressMoves(t *testing.T) {
 // TestCleanStop: a clean stop leaves no trace in the kernel, whatever was open.
 func TestCleanStop(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
-	before := on(t, n.Gateway, "nft", "-s", "list", "ruleset")
+	n := testrig.Network(t, "a", "b")
+	before := testrig.On(t, n.Gateway, "nft", "-s", "list", "ruleset")
 	r := startOn(t, n, "")
 	passes := openFlow(t, r, "a", r.v1(t, "a"), 7001)
 	if err := r.v1(t, "b").Add(t.Context(), udp(6000, 6000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.daemon.Stop(); err != nil {
+	if err := r.Daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if after := on(t, n.Gateway, "nft", "-s", "list", "ruleset"); after != before {
+	if after := testrig.On(t, n.Gateway, "nft", "-s", "list", "ruleset"); after != before {
 		t.Errorf("left behind:\n%s", after)
 	}
 	if passes() {
 		t.Error("a flow outlived its mapping")
 	}
-	sockets := on(t, n.Gateway, "sh", "-c", "cat /proc/self/net/udp /proc/self/net/tcp | grep -c ':076C \\| 0A ' || true")
+	sockets := testrig.On(t, n.Gateway, "sh", "-c", "cat /proc/self/net/udp /proc/self/net/tcp | grep -c ':076C \\| 0A ' || true")
 	if strings.TrimSpace(sockets) != "0" {
 		t.Errorf("sockets left: %s", sockets)
 	}
@@ -313,17 +314,17 @@ func TestOwnerDeletes(t *testing.T) {
 	if err := c.Add(t.Context(), udp(6000, 6000)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe, "delete", "--config", r.daemon.Config, "udp", "6000")
+	cmd := exec.Command(testrig.Exe, "delete", "--config", r.Daemon.Config, "udp", "6000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !r.blocked(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("the port is still open")
 	}
 	if err := c.Delete(t.Context(), 6000, "UDP"); code(err) != 714 {
 		t.Errorf("the client sees it still: %v", err)
 	}
-	if _, err := r.owner.Delete(t.Context(), control.Deletion{Protocol: "udp", Port: 6000}); err == nil {
+	if _, err := r.Owner.Delete(t.Context(), control.Deletion{Protocol: "udp", Port: 6000}); err == nil {
 		t.Error("a second delete succeeds")
 	}
 }
@@ -333,13 +334,13 @@ func TestCounters(t *testing.T) {
 	t.Parallel()
 	r := start(t, "")
 	passes := openFlow(t, r, "a", r.v1(t, "a"), 7001)
-	first := r.list(t)[0]
+	first := r.List(t)[0]
 	for range 10 {
 		if !passes() {
 			t.Fatal("the flow ended")
 		}
 	}
-	second := r.list(t)[0]
+	second := r.List(t)[0]
 	if second.Packets < first.Packets+20 || second.Bytes <= first.Bytes || second.ExternalPort != 7001 {
 		t.Errorf("ten bytes each way: from %d packets, %d bytes to %d, %d", first.Packets, first.Bytes, second.Packets, second.Bytes)
 	}
@@ -426,7 +427,7 @@ default = "deny"
 	}
 	r.unchanged(t, before)
 	r.refused(t, c, udp(50000, 31000), 606)
-	if s := fmt.Sprint(len(r.list(t))); s != "20" {
+	if s := fmt.Sprint(len(r.List(t))); s != "20" {
 		t.Errorf("%s mappings", s)
 	}
 }

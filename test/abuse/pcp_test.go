@@ -10,6 +10,7 @@ import (
 
 	"portcullis/control"
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 var (
@@ -27,7 +28,7 @@ func thirdParty(a netip.Addr, size int) string {
 // startBeside is start on a gateway that has a service of its own on UDP.
 func startBeside(t *testing.T, at string) *rig {
 	t.Helper()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	service, err := n.Gateway.ListenPacket(at)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +121,7 @@ func TestPCPRefusals(t *testing.T) {
 			r.unchanged(t, before)
 		})
 	}
-	if !r.passes(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("a's mapping no longer works")
 	}
 }
@@ -213,7 +214,7 @@ func TestPCPGrants(t *testing.T) {
 			if m.code != 0 || m.external.Addr() != lab.GatewayWAN || (port == x.m.suggested) != (x.want != 0) || port < 1024 {
 				t.Fatalf("answered %+v", m)
 			}
-			if !r.passes(t, "UDP", port, r.Host("a"), x.m.internal) {
+			if !r.Passes(t, "UDP", port, r.Host("a"), x.m.internal) {
 				t.Error("no packet arrives")
 			}
 		})
@@ -235,7 +236,7 @@ func TestPCPGrants(t *testing.T) {
 			if m := a.mapPCP(t, pcpMap{internal: 6109, suggested: 6109, lifetime: x[0]}); m.code != 0 || m.lifetime != x[1] {
 				t.Errorf("answered %+v", m)
 			}
-			list := r.list(t)
+			list := r.List(t)
 			i := slices.IndexFunc(list, func(m control.Mapping) bool { return m.ExternalPort == 6109 })
 			if i < 0 || list[i].ExpiresIn > int64(x[1]) || list[i].ExpiresIn < int64(x[1])-5 {
 				t.Errorf("listed: %+v", list)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // wishes are requests that a host of the LAN would get an answer to.
@@ -30,7 +31,7 @@ func wishes(t *testing.T, client netip.Addr) [][]byte {
 // reply leaves by another interface than the one the request came in by.
 func TestPortControlOnlyLAN(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.50.0/24")); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestPortControlOnlyLAN(t *testing.T) {
 // languages are off.
 func TestPortControlUnseen(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	if err := errors.Join(n.Gateway.SetSysctl("ipv4/icmp_ratelimit", "0"), n.Gateway.SetSysctl("ipv4/icmp_ratemask", "0")); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestPortControlUnseen(t *testing.T) {
 			t.Errorf("N22: %s from the LAN: %s, want %s", to, got, want)
 		}
 	}
-	if err := r.daemon.Stop(); err != nil {
+	if err := r.Daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	r = startOn(t, n, noRates+"[pcp]\nnatpmp = false\npcp = false\n")
@@ -178,7 +179,7 @@ func TestPortControlOneLanguage(t *testing.T) {
 					t.Errorf("% s was answered % x", request, reply)
 				}
 			}
-			if list := r.list(t); len(list) != 1 || list[0].Via == x.off {
+			if list := r.List(t); len(list) != 1 || list[0].Via == x.off {
 				t.Errorf("mapped: %+v", list)
 			}
 		})
@@ -210,11 +211,11 @@ func TestPortControlAnyTTL(t *testing.T) {
 // hosts are then served like others.
 func TestPortControlExtraPrefix(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a", "b")
+	n := testrig.Network(t, "a", "b")
 	routed := netip.MustParseAddr("10.9.9.9")
 	route(t, n, routed)
 	config := "[lan]\nextra_prefixes = [\"10.9.9.0/24\"]\n" + strings.TrimPrefix(lab.Settings, "[lan]\n")
-	d, err := n.StartDaemonWith(t.Context(), exe, config)
+	d, err := n.StartDaemonWith(t.Context(), testrig.Exe, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,9 +236,9 @@ func TestPortControlExtraPrefix(t *testing.T) {
 	if m := c.mapPCP(t, pcpMap{internal: 6001, suggested: 6001}); m.code != 0 || m.external.Port() != 6001 {
 		t.Errorf("PCP: %+v", m)
 	}
-	r := &rig{Network: n, daemon: d}
+	r := &rig{&testrig.Rig{Network: n, Daemon: d}}
 	for port := uint16(6000); port < 6002; port++ {
-		if !r.passes(t, "UDP", port, n.Host("a"), port) {
+		if !r.Passes(t, "UDP", port, n.Host("a"), port) {
 			t.Errorf("no packet arrives at port %d", port)
 		}
 	}
@@ -257,7 +258,7 @@ func TestForgottenNeighbour(t *testing.T) {
 			t.Errorf("PCP: %+v", m)
 		}
 	}
-	list := r.list(t)
+	list := r.List(t)
 	for _, m := range list {
 		if m.ClientMAC != r.Host("a").MAC.String() {
 			t.Errorf("recorded: %+v", m)
@@ -308,11 +309,11 @@ func TestPortControlFlood(t *testing.T) {
 			}
 			stop()
 			a.nothing(t) // all that was sent has been looked at
-			log, seconds := r.daemon.Log(), int(time.Since(began)/time.Second)+1
+			log, seconds := r.Daemon.Log(), int(time.Since(began)/time.Second)+1
 			if lines, most := strings.Count(log, "room=pcp"), 10*(seconds+1); lines > most || lines == 0 {
 				t.Errorf("%d lines about datagrams in %d s, want at most %d", lines, seconds, most)
 			}
-			for _, m := range r.list(t) {
+			for _, m := range r.List(t) {
 				if m.InternalIP != hostA.String() && m.InternalIP != hostB.String() {
 					t.Errorf("mapped for a host that does not exist: %+v", m)
 				}

@@ -12,11 +12,8 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,151 +22,41 @@ import (
 
 	"portcullis/control"
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
-// exe is the program under test.
-var exe string
-
-func TestMain(m *testing.M) {
-	if os.Geteuid() != 0 {
-		os.Exit(asRoot())
-	}
-	os.Exit(withProgram(m))
-}
-
-// asRoot runs the tests again as root of a user namespace.
-func asRoot() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "the tests need root or unprivileged user namespaces:", err)
-		return 1
-	}
-	return 0
-}
-
-func withProgram(m *testing.M) int {
-	if exe = os.Getenv("PORTCULLIS"); exe != "" {
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "portcullis-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	exe = filepath.Join(dir, "portcullis")
-	if out, err := exec.Command("go", "build", "-o", exe, "portcullis/cmd/portcullis").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
 
 // rig is a network with a running daemon.
-type rig struct {
-	*lab.Network
-	daemon *lab.Daemon
-	owner  *control.Client
-}
+type rig struct{ *testrig.Rig }
 
 // noRates lets a test ask as often as it likes.
 const noRates = "[limits]\ngrants_per_second = 0\nrequests_per_second = 0\n"
-
-// network builds a network whose gateway has its owner's firewall.
-func network(t *testing.T, hosts ...string) *lab.Network {
-	t.Helper()
-	n, err := lab.New(hosts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
 
 // start builds a network with hosts a and b, and starts the daemon with extra
 // configuration. Everything ends with the test.
 func start(t *testing.T, extra string) *rig {
 	t.Helper()
-	return startOn(t, network(t, "a", "b"), extra)
+	return startOn(t, testrig.Network(t, "a", "b"), extra)
 }
 
 func startOn(t *testing.T, n *lab.Network, extra string) *rig {
 	t.Helper()
-	d, err := n.StartDaemon(t.Context(), exe, extra)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", d.Log())
-		}
-		select {
-		case <-d.Ended():
-		default:
-			if err := d.Stop(); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	return &rig{n, d, control.NewClient(d.Socket)}
-}
-
-// point puts a control point on a host that has found the gateway.
-func (r *rig) point(t *testing.T, host, device, service string) *lab.ControlPoint {
-	t.Helper()
-	c := lab.NewControlPoint(r.Host(host))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := c.Find(ctx, device, service); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return &rig{testrig.Start(t, n, extra)}
 }
 
 func (r *rig) v1(t *testing.T, host string) *lab.ControlPoint {
-	return r.point(t, host, lab.IGD1, lab.WANIP1)
+	return r.Point(t, host, lab.IGD1, lab.WANIP1)
 }
 
 func (r *rig) v2(t *testing.T, host string) *lab.ControlPoint {
-	return r.point(t, host, lab.IGD2, lab.WANIP2)
-}
-
-// list gives the owner's view.
-func (r *rig) list(t *testing.T) []control.Mapping {
-	t.Helper()
-	list, err := r.owner.Mappings(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
-}
-
-// on runs a command on a host and gives its output.
-func on(t *testing.T, h *lab.Host, name string, args ...string) string {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := h.Start(cmd); err != nil {
-		t.Fatalf("%s: %v (test/install brings what is missing)", name, err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%s: %v\n%s", name, err, &out)
-	}
-	return out.String()
+	return r.Point(t, host, lab.IGD2, lab.WANIP2)
 }
 
 // ruleset is what the gateway's kernel holds, without counters and times.
-func (r *rig) ruleset(t *testing.T) string { return on(t, r.Gateway, "nft", "-s", "list", "ruleset") }
+func (r *rig) ruleset(t *testing.T) string {
+	return testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset")
+}
 
 // world is everything that a refused request must leave as it was.
 type world struct {
@@ -177,7 +64,7 @@ type world struct {
 	mappings []control.Mapping
 }
 
-func (r *rig) world(t *testing.T) world { return world{r.ruleset(t), r.list(t)} }
+func (r *rig) world(t *testing.T) world { return world{r.ruleset(t), r.List(t)} }
 
 // unchanged fails the test when the world is not what it was (NOMUT).
 func (r *rig) unchanged(t *testing.T, before world) {
@@ -225,43 +112,6 @@ func (r *rig) refused(t *testing.T, c *lab.ControlPoint, m lab.Mapping, want int
 		t.Errorf("answered %v, want %d", err, want)
 	}
 	r.unchanged(t, before)
-}
-
-// passes says whether a packet from the Internet to an external port arrives at
-// a port of a host.
-func (r *rig) passes(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
-	t.Helper()
-	arrived, _, err := lab.Probe(t.Context(), protocol, r.Internet, netip.AddrPortFrom(lab.GatewayWAN, external), to, internal, 3*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return arrived
-}
-
-// blocked is the opposite, watched for a shorter time.
-func (r *rig) blocked(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
-	t.Helper()
-	arrived, _, err := lab.Probe(t.Context(), protocol, r.Internet, netip.AddrPortFrom(lab.GatewayWAN, external), to, internal, 300*time.Millisecond)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return !arrived
-}
-
-// eventually waits until ok holds.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %v: %s", within, what)
-		case <-tick.C:
-		}
-	}
 }
 
 // raw sends one request from a host and gives the whole answer; an error is part

@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // TestRefusesToStart: a daemon that cannot be a gate says why and what to do,
 // and leaves nothing behind.
 func TestRefusesToStart(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a")
-	before := on(t, n.Gateway, "nft", "-s", "list", "ruleset")
+	n := testrig.Network(t, "a")
+	before := testrig.On(t, n.Gateway, "nft", "-s", "list", "ruleset")
 	taken, err := n.Gateway.Listen(hostPort(lab.GatewayLAN, 5001))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func TestRefusesToStart(t *testing.T) {
 		{"no such accept chain", replace("inet owner forward", "inet fw4 forward"), []string{"inet fw4 forward"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, err := n.StartDaemonWith(t.Context(), exe, c.config)
+			d, err := n.StartDaemonWith(t.Context(), testrig.Exe, c.config)
 			if err == nil {
 				_ = d.Stop()
 				t.Fatal("it started")
@@ -56,7 +57,7 @@ func TestRefusesToStart(t *testing.T) {
 					t.Errorf("does not say %q: %v", want, err)
 				}
 			}
-			if after := on(t, n.Gateway, "nft", "-s", "list", "ruleset"); after != before {
+			if after := testrig.On(t, n.Gateway, "nft", "-s", "list", "ruleset"); after != before {
 				t.Errorf("left behind:\n%s", after)
 			}
 		})
@@ -77,7 +78,7 @@ func TestWithoutCapability(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "portcullis")
-	data, err := os.ReadFile(exe)
+	data, err := os.ReadFile(testrig.Exe)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,9 +107,9 @@ func TestWithoutCapability(t *testing.T) {
 // comes; a new address is reported at once.
 func TestStartsWithoutWAN(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a")
-	on(t, n.Gateway, "ip", "addr", "flush", "dev", "wan0")
-	on(t, n.Gateway, "ip", "link", "set", "wan0", "down")
+	n := testrig.Network(t, "a")
+	testrig.On(t, n.Gateway, "ip", "addr", "flush", "dev", "wan0")
+	testrig.On(t, n.Gateway, "ip", "link", "set", "wan0", "down")
 	r := startOn(t, n, "")
 	c := r.v1(t, "a")
 	external := func() string {
@@ -122,20 +123,20 @@ func TestStartsWithoutWAN(t *testing.T) {
 		t.Errorf("C1: external address %q while the WAN is down", ip)
 	}
 	r.refused(t, c, udp(6000, 6000), 501)
-	on(t, n.Gateway, "ip", "link", "set", "wan0", "up")
-	on(t, n.Gateway, "ip", "addr", "add", "203.0.113.5/24", "dev", "wan0")
-	on(t, n.Gateway, "ip", "route", "add", "default", "via", "203.0.113.66")
-	eventually(t, 10*time.Second, "the WAN is used", func() bool { return external() == "203.0.113.5" })
+	testrig.On(t, n.Gateway, "ip", "link", "set", "wan0", "up")
+	testrig.On(t, n.Gateway, "ip", "addr", "add", "203.0.113.5/24", "dev", "wan0")
+	testrig.On(t, n.Gateway, "ip", "route", "add", "default", "via", "203.0.113.66")
+	testrig.Eventually(t, 10*time.Second, "the WAN is used", func() bool { return external() == "203.0.113.5" })
 	if err := c.Add(t.Context(), udp(6000, 6000)); err != nil {
 		t.Fatal(err)
 	}
-	if !r.passes(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("no packet arrives")
 	}
-	on(t, n.Gateway, "ip", "addr", "del", "203.0.113.5/24", "dev", "wan0")
-	on(t, n.Gateway, "ip", "addr", "add", "203.0.113.9/24", "dev", "wan0")
-	on(t, n.Gateway, "ip", "route", "add", "default", "via", "203.0.113.66")
-	eventually(t, 10*time.Second, "the new address is reported", func() bool { return external() == "203.0.113.9" })
+	testrig.On(t, n.Gateway, "ip", "addr", "del", "203.0.113.5/24", "dev", "wan0")
+	testrig.On(t, n.Gateway, "ip", "addr", "add", "203.0.113.9/24", "dev", "wan0")
+	testrig.On(t, n.Gateway, "ip", "route", "add", "default", "via", "203.0.113.66")
+	testrig.Eventually(t, 10*time.Second, "the new address is reported", func() bool { return external() == "203.0.113.9" })
 	arrived, _, err := lab.Probe(t.Context(), "UDP", r.Internet, netip.MustParseAddrPort("203.0.113.9:6000"), r.Host("a"), 6000, 3*time.Second)
 	if err != nil || !arrived {
 		t.Errorf("the mapping does not follow the address: %v, %v", arrived, err)
@@ -145,7 +146,7 @@ func TestStartsWithoutWAN(t *testing.T) {
 // TestLabCommand: `portcullis lab` as a person calls it, as JSON, and interrupted.
 func TestLabCommand(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command(exe, "lab", "--json").Output()
+	out, err := exec.Command(testrig.Exe, "lab", "--json").Output()
 	var report struct {
 		OK    bool
 		Steps []lab.Step
@@ -156,7 +157,7 @@ func TestLabCommand(t *testing.T) {
 	tmp := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe, "lab", "--keep")
+	cmd := exec.CommandContext(ctx, testrig.Exe, "lab", "--keep")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

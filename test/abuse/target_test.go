@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // tcp is a mapping that is fine but for what a case changes.
@@ -131,13 +132,13 @@ func TestOwnService(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	on(t, r.Gateway, "nft", "add chain inet owner prerouting { type nat hook prerouting priority dstnat; }")
-	on(t, r.Gateway, "nft", "add rule inet owner prerouting iifname wan0 tcp dport 25565 dnat ip to 192.168.77.20:25565")
+	testrig.On(t, r.Gateway, "nft", "add chain inet owner prerouting { type nat hook prerouting priority dstnat; }")
+	testrig.On(t, r.Gateway, "nft", "add rule inet owner prerouting iifname wan0 tcp dport 25565 dnat ip to 192.168.77.20:25565")
 	// What the gateway listens on is read at most once a second, what its owner
 	// forwards at most every two: the first grant may still see the world before.
 	a1, a2 := r.v1(t, "a"), r.v2(t, "a")
 	for _, port := range []uint16{51820, 25565} {
-		eventually(t, 5*time.Second, "the port is known to be in use", func() bool {
+		testrig.Eventually(t, 5*time.Second, "the port is known to be in use", func() bool {
 			err := a1.Add(t.Context(), tcp(port, port, ""))
 			if err == nil {
 				err = a1.Delete(t.Context(), port, "TCP")
@@ -181,7 +182,7 @@ func TestRemoteHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := r.Host("a")
-	if !r.blocked(t, "UDP", 6000, a, 6000) {
+	if !r.Blocked(t, "UDP", 6000, a, 6000) {
 		t.Error("another source gets through")
 	}
 	if !probeFrom(t, r, lab.InternetTwo, 6000, 6000) {
@@ -233,14 +234,14 @@ func TestDisabled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := r.list(t)
+	list := r.List(t)
 	if len(list) != 1 || list[0].Enabled {
 		t.Errorf("listed: %+v", list)
 	}
 	if r.ruleset(t) != before {
 		t.Error("the kernel changed for a disabled mapping")
 	}
-	if !r.blocked(t, "UDP", 6000, r.Host("a"), 6000) {
+	if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("a disabled mapping lets packets through")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // pcpAnnounce and natpmpAddress are the shortest requests of port 5351.
@@ -167,13 +168,13 @@ func TestOffLink(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			n := network(t, "a")
+			n := testrig.Network(t, "a")
 			route(t, n, routed)
 			config := lab.Settings
 			if c.extra != "" {
 				config = "[lan]\nextra_prefixes = [\"" + c.extra + "\"]\n" + config[len("[lan]\n"):]
 			}
-			d, err := n.StartDaemonWith(t.Context(), exe, config)
+			d, err := n.StartDaemonWith(t.Context(), testrig.Exe, config)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,7 +278,7 @@ func TestTTLDoesNotMatter(t *testing.T) {
 // UDP, looks exactly as it does without the daemon.
 func TestScanFindsNothing(t *testing.T) {
 	t.Parallel()
-	n := network(t, "a")
+	n := testrig.Network(t, "a")
 	// The kernel's own limit on ICMP errors would hide most ports.
 	if err := errors.Join(n.Gateway.SetSysctl("ipv4/icmp_ratelimit", "0"), n.Gateway.SetSysctl("ipv4/icmp_ratemask", "0")); err != nil {
 		t.Fatal(err)
@@ -304,7 +305,7 @@ func TestScanFindsNothing(t *testing.T) {
 		if diff := cmp.Diff(without, with); diff != "" {
 			t.Errorf("the scan of %s differs (-without +with):\n%s", to, diff)
 		}
-		if err := r.daemon.Stop(); err != nil {
+		if err := r.Daemon.Stop(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,54 @@
+// Package faults shows, with the whole program on a network of namespaces, that
+// after any fault the table the owner sees, what the client was promised and what
+// the kernel does are the same within two seconds.
+package faults
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/lab"
+	testrig "portcullis/test/rig"
+)
+
+func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
+
+// soon is how long the gate may take to put things right.
+const soon = 2 * time.Second
+
+// nft runs the nft program on the gateway with a ruleset on its input.
+func nft(t *testing.T, r *testrig.Rig, ruleset string) {
+	t.Helper()
+	if out, err := tryNFT(r, ruleset); err != nil {
+		t.Fatalf("nft: %v\n%s\n%s", err, out, ruleset)
+	}
+}
+
+func tryNFT(r *testrig.Rig, ruleset string) (string, error) {
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(ruleset)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := r.Gateway.Start(cmd); err != nil {
+		return "", err
+	}
+	err := cmd.Wait()
+	return out.String(), err
+}
+
+// opened is a mapping of host a that packets from the Internet prove.
+func opened(t *testing.T, r *testrig.Rig, port uint16) *lab.ControlPoint {
+	t.Helper()
+	c := r.Point(t, "a", lab.IGD1, lab.WANIP1)
+	if err := c.Add(t.Context(), lab.Mapping{Protocol: "UDP", External: port, Internal: port, Lease: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if !r.Passes(t, "UDP", port, r.Host("a"), port) {
+		t.Fatal("the mapping does not work to begin with")
+	}
+	return c
+}

@@ -1,0 +1,116 @@
+package faults
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/lab"
+	testrig "portcullis/test/rig"
+)
+
+// ownerRules is the firewall of the gateway's owner, as lab.OwnerFirewall has it.
+const ownerRules = `table inet owner {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname "br-lan" oifname "wan0" accept
+	}
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "wan0" masquerade
+	}
+}
+`
+
+// TestRulesetChanges: issue 5 item 2. Whatever another program does to the
+// ruleset, the mapping that the owner sees works again at once; one repair is one
+// line in the log.
+func TestRulesetChanges(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{
+		"nft flush ruleset and the owner's rules again, systemctl reload nftables": "flush ruleset\n" + ownerRules,
+		"an fw4-like restart: the owner's table is made anew":                      "table inet owner\ndelete table inet owner\n" + ownerRules,
+		"our table is deleted":       "delete table inet portcullis",
+		"our chains are flushed":     "flush chain inet portcullis forward_mapped\nflush chain inet portcullis dnat_mapped",
+		"a rule is put before ours":  "insert rule inet portcullis forward_mapped udp dport 6000 drop",
+		"our mappings are flushed":   "flush map inet portcullis mapped",
+		"our interfaces are flushed": "flush set inet portcullis wan_ifaces",
+		"the owner's chain is flushed, and filled without our jump": "flush chain inet owner forward\n" +
+			"add rule inet owner forward ct state established,related accept\nadd rule inet owner forward iifname br-lan oifname wan0 accept",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testrig.Start(t, testrig.Network(t, "a"), "")
+			opened(t, r, 6000)
+			nft(t, r, script)
+			working(t, r, 6000)
+			s, err := r.Owner.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(r.Daemon.Log(), "level=WARN"); n != 1 || s.Firewall.DriftRepaired != 1 {
+				t.Errorf("%d warnings for %d repairs:\n%s", n, s.Firewall.DriftRepaired, r.Daemon.Log())
+			}
+			if n := len(r.List(t)); n != 1 {
+				t.Errorf("the owner sees %d mappings", n)
+			}
+		})
+	}
+}
+
+// working wants a port of host a to be reached soon.
+func working(t *testing.T, r *testrig.Rig, port uint16) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	for r.Blocked(t, "UDP", port, r.Host("a"), port) {
+		if ctx.Err() != nil {
+			t.Fatalf("port %d is not open %v later", port, soon)
+		}
+	}
+}
+
+// TestOwnChanges: what the gate does itself is no drift.
+func TestOwnChanges(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	c := opened(t, r, 6000)
+	if err := c.Add(t.Context(), lab.Mapping{Protocol: "UDP", External: 6001, Internal: 6001, Lease: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	nft(t, r, "add table inet other") // seen, and nothing of ours
+	nft(t, r, "delete table inet portcullis")
+	working(t, r, 6001)
+	if n := strings.Count(r.Daemon.Log(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, r.Daemon.Log())
+	}
+}
+
+// TestNoFight: a program that undoes every repair is told of once, and neither it
+// nor the log is flooded.
+func TestNoFight(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	opened(t, r, 6000)
+	for range 12 {
+		if _, err := tryNFT(r, "delete table inet portcullis"); err != nil {
+			continue // it is not there yet
+		}
+		testrig.Eventually(t, 15*time.Second, "a repair, or no more of them", func() bool {
+			out, err := tryNFT(r, "list table inet portcullis")
+			return err == nil && out != "" || strings.Contains(r.Daemon.Log(), "keeps undoing")
+		})
+	}
+	s, err := r.Owner.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(r.Daemon.Log(), "put right"); n < 5 || n > 7 || uint64(n) != s.Firewall.DriftRepaired {
+		t.Errorf("%d lines for %d repairs:\n%s", n, s.Firewall.DriftRepaired, r.Daemon.Log())
+	}
+	if n := strings.Count(r.Daemon.Log(), "keeps undoing"); n != 1 {
+		t.Errorf("told %d times of the fight", n)
+	}
+}

@@ -1,0 +1,180 @@
+// Package rig is what the tests of the whole program have in common: a network of
+// namespaces, the program on its gateway, and its owner.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"portcullis/control"
+	"portcullis/lab"
+)
+
+// Exe is the program under test, while Main runs.
+var Exe string
+
+// Main runs the tests of a package with the program built, as root of a user
+// namespace where this process is not root.
+func Main(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		return asRoot()
+	}
+	if Exe = os.Getenv("PORTCULLIS"); Exe != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "portcullis-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	Exe = filepath.Join(dir, "portcullis")
+	if out, err := exec.Command("go", "build", "-o", Exe, "portcullis/cmd/portcullis").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// asRoot runs the tests again as root of a user namespace.
+func asRoot() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "the tests need root or unprivileged user namespaces:", err)
+		return 1
+	}
+	return 0
+}
+
+// Rig is a network with a running daemon.
+type Rig struct {
+	*lab.Network
+	Daemon *lab.Daemon
+	Owner  *control.Client
+}
+
+// Network builds a network whose gateway has its owner's firewall.
+func Network(t *testing.T, hosts ...string) *lab.Network {
+	t.Helper()
+	n, err := lab.New(hosts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	if err := n.OwnerFirewall(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Start starts the daemon on the gateway of a network, with extra configuration.
+// It ends with the test.
+func Start(t *testing.T, n *lab.Network, extra string) *Rig {
+	t.Helper()
+	d, err := n.StartDaemon(t.Context(), Exe, extra)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", d.Log())
+		}
+		select {
+		case <-d.Ended():
+		default:
+			if err := d.Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return &Rig{n, d, control.NewClient(d.Socket)}
+}
+
+// Point puts a control point on a host that has found the gateway.
+func (r *Rig) Point(t *testing.T, host, device, service string) *lab.ControlPoint {
+	t.Helper()
+	c := lab.NewControlPoint(r.Host(host))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Find(ctx, device, service); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// List gives the owner's view.
+func (r *Rig) List(t *testing.T) []control.Mapping {
+	t.Helper()
+	list, err := r.Owner.Mappings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// On runs a command on a host and gives its output.
+func On(t *testing.T, h *lab.Host, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := h.Start(cmd); err != nil {
+		t.Fatalf("%s: %v (test/install brings what is missing)", name, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, &out)
+	}
+	return out.String()
+}
+
+// Passes says whether a packet from the Internet to an external port arrives at
+// a port of a host.
+func (r *Rig) Passes(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
+	t.Helper()
+	return r.probe(t, protocol, external, to, internal, 3*time.Second)
+}
+
+// Blocked is the opposite, watched for a shorter time.
+func (r *Rig) Blocked(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
+	t.Helper()
+	return !r.probe(t, protocol, external, to, internal, 300*time.Millisecond)
+}
+
+func (r *Rig) probe(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16, wait time.Duration) bool {
+	t.Helper()
+	arrived, _, err := lab.Probe(t.Context(), protocol, r.Internet, netip.AddrPortFrom(lab.GatewayWAN, external), to, internal, wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return arrived
+}
+
+// Eventually waits until ok holds.
+func Eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %s", within, what)
+		case <-tick.C:
+		}
+	}
+}
