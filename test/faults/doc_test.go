@@ -44,7 +44,7 @@ func tryNFT(r *testrig.Rig, ruleset string) (string, error) {
 func opened(t *testing.T, r *testrig.Rig, port uint16) *lab.ControlPoint {
 	t.Helper()
 	c := r.Point(t, "a", lab.IGD1, lab.WANIP1)
-	if err := c.Add(t.Context(), lab.Mapping{Protocol: "UDP", External: port, Internal: port, Lease: time.Hour}); err != nil {
+	if err := c.Add(t.Context(), udp(port)); err != nil {
 		t.Fatal(err)
 	}
 	if !r.Passes(t, "UDP", port, r.Host("a"), port) {

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
 	testrig "portcullis/test/rig"
 )
 
@@ -46,13 +45,7 @@ func TestRulesetChanges(t *testing.T) {
 			opened(t, r, 6000)
 			nft(t, r, script)
 			working(t, r, 6000)
-			s, err := r.Owner.Status(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := strings.Count(r.Daemon.Log(), "level=WARN"); n != 1 || s.Firewall.DriftRepaired != 1 {
-				t.Errorf("%d warnings for %d repairs:\n%s", n, s.Firewall.DriftRepaired, r.Daemon.Log())
-			}
+			repaired(t, r, 1)
 			if n := len(r.List(t)); n != 1 {
 				t.Errorf("the owner sees %d mappings", n)
 			}
@@ -77,14 +70,25 @@ func TestOwnChanges(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")
 	c := opened(t, r, 6000)
-	if err := c.Add(t.Context(), lab.Mapping{Protocol: "UDP", External: 6001, Internal: 6001, Lease: time.Hour}); err != nil {
+	if err := c.Add(t.Context(), udp(6001)); err != nil {
 		t.Fatal(err)
 	}
 	nft(t, r, "add table inet other") // seen, and nothing of ours
 	nft(t, r, "delete table inet portcullis")
 	working(t, r, 6001)
-	if n := strings.Count(r.Daemon.Log(), "level=WARN"); n != 1 {
-		t.Errorf("%d warnings:\n%s", n, r.Daemon.Log())
+	repaired(t, r, 1)
+}
+
+// repaired wants so many repairs, each with one line in the log.
+func repaired(t *testing.T, r *testrig.Rig, want int) {
+	t.Helper()
+	testrig.Eventually(t, soon, "a repair is told", func() bool { return strings.Contains(r.Daemon.Log(), "level=WARN") })
+	s, err := r.Owner.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(r.Daemon.Log(), "level=WARN"); n != want || s.Firewall.DriftRepaired != uint64(want) {
+		t.Errorf("%d warnings for %d repairs, want %d", n, s.Firewall.DriftRepaired, want)
 	}
 }
 

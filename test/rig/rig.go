@@ -85,7 +85,14 @@ func Network(t *testing.T, hosts ...string) *lab.Network {
 // It ends with the test.
 func Start(t *testing.T, n *lab.Network, extra string) *Rig {
 	t.Helper()
-	d, err := n.StartDaemon(t.Context(), Exe, extra)
+	return StartWith(t, n, lab.Settings+extra)
+}
+
+// StartWith is Start with a whole configuration; %[1]s in it is the daemon's
+// directory.
+func StartWith(t *testing.T, n *lab.Network, config string) *Rig {
+	t.Helper()
+	d, err := n.StartDaemonWith(t.Context(), Exe, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,136 @@
+package faults
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/lab"
+	testrig "portcullis/test/rig"
+)
+
+// ip runs the ip program on the gateway, once for each line.
+func ip(t *testing.T, r *testrig.Rig, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		testrig.On(t, r.Gateway, "ip", strings.Fields(line)...)
+	}
+}
+
+// reached says whether a UDP packet from the Internet to an address and port of
+// the gateway arrives at host a.
+func reached(t *testing.T, r *testrig.Rig, at netip.Addr, port uint16, wait time.Duration) bool {
+	t.Helper()
+	arrived, _, err := lab.Probe(t.Context(), "UDP", r.Internet, netip.AddrPortFrom(at, port), r.Host("a"), port, wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return arrived
+}
+
+// TestWANAddress: issue 5 item 3. Another external address: the mapping works
+// there and no more at the old one, and every language tells the new one.
+func TestWANAddress(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	c := opened(t, r, 6000)
+	next := netip.MustParseAddr("203.0.113.9")
+	ip(t, r, "addr del 203.0.113.5/24 dev wan0", "addr add 203.0.113.9/24 dev wan0", "route replace default via 203.0.113.66 dev wan0")
+	testrig.Eventually(t, soon, "the mapping works at the new address", func() bool {
+		return reached(t, r, next, 6000, 300*time.Millisecond)
+	})
+	if reached(t, r, lab.GatewayWAN, 6000, 300*time.Millisecond) {
+		t.Error("it still works at the old one")
+	}
+	out, err := c.Call(t.Context(), "GetExternalIPAddress")
+	if err != nil || out["NewExternalIPAddress"] != next.String() {
+		t.Errorf("UPnP tells %v, %v", out, err)
+	}
+	s, err := r.Owner.Status(t.Context())
+	if err != nil || s.WAN.ExternalIP != next.String() {
+		t.Errorf("the owner sees %+v, %v", s.WAN, err)
+	}
+}
+
+// TestWANAway: the link goes and comes back, the device is made anew as a PPP
+// session's is, the default route moves away and back.
+func TestWANAway(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ away, back []string }{
+		"link":    {[]string{"link set wan0 down"}, []string{"link set wan0 up", "route add default via 203.0.113.66 dev wan0"}},
+		"address": {[]string{"addr flush dev wan0"}, []string{"addr add 203.0.113.5/24 dev wan0", "route add default via 203.0.113.66 dev wan0"}},
+		"route":   {[]string{"route del default"}, []string{"route add default via 203.0.113.66 dev wan0"}},
+		"renamed and made anew": {[]string{"link set wan0 down", "link set wan0 name ppp9"},
+			[]string{"link set ppp9 name wan0", "link set wan0 up", "route replace default via 203.0.113.66 dev wan0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testrig.Start(t, testrig.Network(t, "a"), "")
+			point := opened(t, r, 6000)
+			ip(t, r, c.away...)
+			ip(t, r, c.back...)
+			working(t, r, 6000)
+			// As good as new for another mapping.
+			testrig.Eventually(t, soon, "another mapping is granted", func() bool {
+				return point.Add(t.Context(), udp(6001)) == nil
+			})
+			working(t, r, 6001)
+		})
+	}
+}
+
+// TestLANAddress: the gateway's own address on the LAN changes: it is found and
+// asked there, and what was open stays open.
+func TestLANAddress(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	opened(t, r, 6000)
+	ip(t, r, "addr del 192.168.77.1/24 dev br-lan", "addr add 192.168.77.254/24 dev br-lan")
+	testrig.On(t, r.Host("a"), "ip", "route", "replace", "default", "via", "192.168.77.254")
+	working(t, r, 6000)
+	c := lab.NewControlPoint(r.Host("a"))
+	testrig.Eventually(t, 5*time.Second, "a search finds it at the new address", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return c.Find(ctx, lab.IGD1, lab.WANIP1) == nil && strings.Contains(c.Control, "192.168.77.254")
+	})
+	if err := c.Add(t.Context(), udp(6001)); err != nil {
+		t.Errorf("asked at the new address: %v", err)
+	}
+	working(t, r, 6001)
+}
+
+// TestLANComesAndGoes: a second LAN that goes away troubles nobody, and is served
+// again when it is back, as another device of the same name.
+func TestLANComesAndGoes(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	prefix := netip.MustParsePrefix("192.168.88.0/24")
+	if err := n.AddInterface("guest0", "guest", prefix); err != nil {
+		t.Fatal(err)
+	}
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `["br-lan"]`, `["br-lan", "guest0"]`, 1))
+	opened(t, r, 6000)
+	if err := r.Point(t, "guest", lab.IGD1, lab.WANIP1).Add(t.Context(), udp(6001)); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, r, "link del guest0")
+	working(t, r, 6000)
+	if err := n.AddInterface("guest0", "guest again", prefix); err != nil {
+		t.Fatal(err)
+	}
+	c := lab.NewControlPoint(r.Host("guest again"))
+	testrig.Eventually(t, 5*time.Second, "the LAN that is back is served", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return c.Find(ctx, lab.IGD1, lab.WANIP1) == nil && c.Add(ctx, udp(6002)) == nil
+	})
+	working(t, r, 6000)
+}
+
+// udp is a mapping of a UDP port to the same one inside.
+func udp(port uint16) lab.Mapping {
+	return lab.Mapping{Protocol: "UDP", External: port, Internal: port, Lease: time.Hour}
+}
