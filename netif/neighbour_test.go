@@ -1,7 +1,9 @@
 package netif_test
 
 import (
+	"context"
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/netip"
 	"runtime"
@@ -273,5 +275,48 @@ func BenchmarkNeighbour(b *testing.B) {
 		if _, ok, err := s.k.Neighbour(index, a); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
+	}
+}
+
+// TestWatchNeighbours: what the kernel learns of neighbours is told, and what is
+// no more is not.
+func TestWatchNeighbours(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.veth("lan0", "host0", 1)
+	s.up("lan0", "host0")
+	index := s.index("lan0")
+	type told struct {
+		ifindex int
+		addr    string
+		mac     [6]byte
+	}
+	began, heard := make(chan struct{}, 8), make(chan told, 8)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.k.WatchNeighbours(ctx, func(i int, a netip.Addr, m [6]byte) { heard <- told{i, a.String(), m} },
+			func() { began <- struct{}{} })
+	}()
+	<-began
+	for _, n := range []netlink.Neigh{
+		{IP: net.ParseIP("192.168.1.16"), State: netlink.NUD_FAILED, HardwareAddr: mac(77)},
+		{IP: net.ParseIP("192.168.1.10"), State: netlink.NUD_STALE, HardwareAddr: mac(77)},
+		{IP: net.ParseIP("192.168.1.10"), State: netlink.NUD_REACHABLE, HardwareAddr: mac(78)},
+		{IP: net.ParseIP("fe80::10"), State: netlink.NUD_STALE, HardwareAddr: mac(79)},
+	} {
+		n.LinkIndex = index
+		s.must(s.h.NeighSet(&n))
+	}
+	for _, want := range []told{
+		{index, "192.168.1.10", [6]byte(mac(77))}, {index, "192.168.1.10", [6]byte(mac(78))}, {index, "fe80::10", [6]byte(mac(79))},
+	} {
+		if got := <-heard; got != want {
+			t.Errorf("told %v, want %v", got, want)
+		}
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
 	}
 }

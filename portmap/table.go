@@ -204,6 +204,29 @@ func (t *Table) All() iter.Seq[Mapping] {
 	}
 }
 
+// Owners walks everybody who has a mapping, by address.
+func (t *Table) Owners() iter.Seq[Owner] {
+	return func(yield func(Owner) bool) {
+		for o := range t.clients.all() {
+			if !yield(o) {
+				return
+			}
+		}
+	}
+}
+
+// OwnersAt walks the devices with mappings of one address on one interface. There
+// is more than one where the address went from hand to hand.
+func (t *Table) OwnersAt(iface string, addr netip.Addr) iter.Seq[Owner] {
+	return func(yield func(Owner) bool) {
+		for o := range t.clients.from(Owner{Interface: iface, Addr: addr}) {
+			if o.Interface != iface || o.Addr != addr || !yield(o) {
+				return
+			}
+		}
+	}
+}
+
 // List is one client's own mappings, oldest first. A renewal keeps its place.
 type List struct{ own ownMapping }
 

@@ -94,7 +94,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
-	front.Go(func() error { return (&pinholeKeeper{g: g}).run(frontCtx) })
+	front.Go(func() error { return newHostKeeper(g).run(frontCtx) })
 	front.Go(func() error { return newDriftKeeper(g).run(frontCtx) })
 	// At the start a port that is taken is fatal; later it is only logged.
 	if err := g.doors.follow(frontCtx, roles.LAN); err != nil {

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/netif"
+	"portcullis/portmap"
+)
+
+// A mapping is for a device, which the neighbour table knows by its MAC address.
+// It ends when another device has the address, when the device is there but has
+// given the address up, as it does with privacy addresses of IPv6, and when
+// nobody has answered for very long. A device that sleeps keeps its mappings.
+const (
+	sweepEvery = 20 * time.Second
+	maxMissed  = 3           // questions without an answer, until it matters that the device is there
+	goneAfter  = 90          // such questions, half an hour: DHCP may give the address to another one
+	presence   = time.Minute // how long ago a device that is there has answered
+)
+
+// hostKeeper looks after the hosts that mappings lead to.
+type hostKeeper struct {
+	g      *gate
+	missed map[portmap.Owner]int // questions without an answer
+	lost   chan struct{}         // holds one: changes of neighbours were not seen
+}
+
+func newHostKeeper(g *gate) *hostKeeper {
+	return &hostKeeper{g: g, lost: make(chan struct{}, 1)}
+}
+
+// run looks after them until ctx ends.
+func (k *hostKeeper) run(ctx context.Context) error {
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		k.watch(ctx)
+	}()
+	defer func() { <-watching }()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-k.lost:
+		case <-tick.C:
+		}
+		k.sweep(ctx)
+	}
+}
+
+// watch ends mappings as soon as the kernel sees another device.
+func (k *hostKeeper) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := k.g.kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, mac [6]byte) {
+			for name, l := range k.g.lans() {
+				if l.Index == ifindex {
+					k.g.replaced(ctx, portmap.Owner{Interface: name, Addr: addr, MAC: mac})
+				}
+			}
+		}, k.look)
+		if ctx.Err() != nil {
+			return
+		}
+		k.g.log.Warn("changes of neighbours are not seen for a moment", "error", err)
+		k.look()
+		select {
+		case <-ctx.Done():
+		case <-time.After(rewatch):
+		}
+	}
+}
+
+func (k *hostKeeper) look() {
+	select {
+	case k.lost <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+func (k *hostKeeper) sweep(ctx context.Context) {
+	lans := k.g.lans()
+	missed := make(map[portmap.Owner]int, len(k.missed))
+	for o := range k.g.engine.Snapshot().Owners() {
+		l, served := lans[o.Interface]
+		if !served || o.MAC == (portmap.MAC{}) || !l.HasMAC(o.Addr) {
+			continue
+		}
+		why, err := k.ended(l, o, missed)
+		if err != nil {
+			k.g.log.Warn("cannot look after a host", "address", o.Addr, "error", err)
+		}
+		if why != "" {
+			k.g.revokeAll(ctx, o, why)
+		}
+	}
+	k.missed = missed
+}
+
+// ended says why the mappings of a host must end, "" when they go on, and asks
+// for it, so that the next sweep finds a fresh answer.
+func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner, missed map[portmap.Owner]int) (why string, err error) {
+	mac, known, err := k.g.kernel.Neighbour(l.Index, o.Addr)
+	switch {
+	case err != nil:
+		return "", err
+	case known && mac != o.MAC:
+		return replacedBy, nil
+	case known:
+		return "", k.g.kernel.Resolve(l.Index, o.Addr)
+	}
+	missed[o] = k.missed[o] + 1
+	if missed[o] > goneAfter {
+		return "the host has not been seen for long", nil
+	}
+	if missed[o] > maxMissed {
+		for _, family := range []uint8{unix.AF_INET6, unix.AF_INET} {
+			here, err := k.g.kernel.Present(l.Index, o.MAC, family, presence)
+			if here || err != nil {
+				return "its address has left the device", err
+			}
+		}
+	}
+	return "", k.g.kernel.Resolve(l.Index, o.Addr)
+}
+
+const replacedBy = "another device has the address"
+
+// replaced ends the mappings of other devices that had the address of o.
+func (g *gate) replaced(ctx context.Context, o portmap.Owner) {
+	for before := range g.engine.Snapshot().OwnersAt(o.Interface, o.Addr) {
+		if before.MAC != o.MAC {
+			g.revokeAll(ctx, before, replacedBy)
+		}
+	}
+}
+
+// renumbered ends the pinholes of addresses that are not on their LAN any more.
+func (g *gate) renumbered(ctx context.Context) {
+	lans := g.lans()
+	for m := range g.engine.Snapshot().Pinholes() {
+		if l, served := lans[m.Client.Interface]; !served || !l.OnLink(m.Internal.Addr()) {
+			g.revoke(ctx, m, "its network is not on the LAN any more")
+		}
+	}
+}
+
+// revokeAll ends all mappings of a host.
+func (g *gate) revokeAll(ctx context.Context, o portmap.Owner, why string) {
+	for m := range g.engine.Snapshot().Of(o).All() {
+		g.revoke(ctx, m, why)
+	}
+}
+
+// revoke ends a mapping by the owner's hand.
+func (g *gate) revoke(ctx context.Context, m portmap.Mapping, why string) {
+	_, err := g.engine.Unmap(ctx, portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, ID: m.ID})
+	switch {
+	case portmap.ReasonOf(err) == portmap.NoSuchMapping || ctx.Err() != nil:
+	case err != nil:
+		g.log.Error("cannot revoke a mapping", "internal", m.Internal, "error", err)
+	default:
+		g.log.Info("mapping revoked", "internal", m.Internal, "mac", m.Client.MAC, "why", why)
+	}
+}
+
+// lans gives the LANs as they are now, by interface.
+func (g *gate) lans() map[string]netif.LAN {
+	all := make(map[string]netif.LAN)
+	for _, l := range g.network.roles.Load().LAN {
+		all[l.Name] = l
+	}
+	return all
+}
