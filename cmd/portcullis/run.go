@@ -263,6 +263,6 @@ func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traff
 
 // packets gives how many packets have come in by a mapping.
 func (g *gate) packets(ctx context.Context, m portmap.Mapping) (uint64, error) {
-	counters, err := g.firewall.Counters(ctx)
-	return counters[m.ID].Packets, err
+	c, err := g.firewall.Counter(ctx, m.ID)
+	return c.Packets, err
 }

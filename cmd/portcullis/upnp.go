@@ -40,7 +40,9 @@ func newUPnP(g *gate) (*upnp, error) {
 	}
 	cfg := igd.Config{
 		Mapper: g.engine, WAN: u.wan, Identify: g.client,
-		UUID: u.id.UUID, FriendlyName: g.cfg.UPnP.FriendlyName, Log: g.log,
+		As: g.as, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
+		InboundAllowed: func() bool { return g.network.View().WAN6Up },
+		UUID:           u.id.UUID, FriendlyName: g.cfg.UPnP.FriendlyName, Log: g.log,
 	}
 	if u.notifier != nil {
 		cfg.Notifier = u.notifier
