@@ -138,6 +138,25 @@ func (e *Engine) Unmap(ctx context.Context, s Selector) ([]Mapping, error) {
 	})
 }
 
+// Revoke ends a mapping that nobody asked to end. With IdentityChanged, because
+// another device has its host's address, the external port stays with its owner
+// for a moment, so that the newcomer does not inherit it.
+func (e *Engine) Revoke(ctx context.Context, m Mapping, reason Reason) error {
+	_, err := e.do(&op{
+		ctx: ctx,
+		plan: func(t *Table) (outcome, error) {
+			var holdUntil time.Time
+			if reason == IdentityChanged {
+				holdUntil = time.Now().Add(e.cfg.Hold)
+			}
+			c, err := t.planRevocation(&m, reason, holdUntil)
+			return outcome{changes: []Change{c}}, err
+		},
+		failed: func(err error) { e.drifted(time.Now(), err) },
+	})
+	return err
+}
+
 func (e *Engine) do(o *op) ([]Mapping, error) {
 	o.done = make(chan result, 1)
 	select {

@@ -45,7 +45,11 @@ func (n *naive) verdict(r Request) Reason {
 		}
 	}
 	for _, h := range n.holds {
-		if h.port == r.External.Port() && h.tr == r.Transport && h.owner != o {
+		switch {
+		case h.port != r.External.Port() || h.tr != r.Transport || h.owner == o:
+		case h.owner.Addr == o.Addr && h.owner.Interface == o.Interface:
+			return IdentityChanged
+		default:
 			verdict = PortReserved
 		}
 	}

@@ -33,3 +33,42 @@ func TestOwners(t *testing.T) {
 		}
 	})
 }
+
+// TestRevoke: C6 and C11. What the gate ends because another device has the
+// address keeps its port for its owner for a moment; nobody else gets it, least of
+// all the newcomer.
+func TestRevoke(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		w := r.Watch(16)
+		defer w.Close()
+		m, pin := r.mustMap(t, ask(hostA, portmap.UDP, 5000)), r.mustMap(t, open(sixA, 9000))
+		gone := r.mustMap(t, ask(hostA, portmap.UDP, 5001))
+		for x, reason := range map[*portmap.Mapping]portmap.Reason{&m: portmap.IdentityChanged, &pin: portmap.IdentityChanged, &gone: portmap.Revoked} {
+			if err := r.Revoke(t.Context(), *x, reason); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Revoke(t.Context(), *x, reason); portmap.ReasonOf(err) != portmap.NoSuchMapping {
+				t.Errorf("revoked twice: %v", err)
+			}
+		}
+		r.kernelHas(t)
+		heir := hostA
+		heir.MAC = portmap.MAC{9}
+		r.refuses(t, ask(heir, portmap.UDP, 5000), portmap.IdentityChanged)
+		r.refuses(t, ask(hostB, portmap.UDP, 5000), portmap.PortReserved)
+		r.mustMap(t, ask(heir, portmap.UDP, 5001)) // nobody waits for it
+		if back := r.mustMap(t, ask(hostA, portmap.UDP, 5000)); back.ID == m.ID {
+			t.Error("it was not gone")
+		}
+		if err := r.Revoke(t.Context(), m, portmap.Revoked); portmap.ReasonOf(err) != portmap.NoSuchMapping {
+			t.Errorf("an earlier mapping of the same place: %v", err)
+		}
+		for n := range 6 {
+			if ev := <-w.C; n >= 3 && ev.Type != portmap.RevokedEvent {
+				t.Errorf("event %d: %+v", n, ev)
+			}
+		}
+	})
+}

@@ -197,7 +197,12 @@ func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 		}
 	}
 	for _, h := range s.holds {
-		if h.transport == tr && h.owner != owner {
+		switch {
+		case h.transport != tr || h.owner == owner:
+		case h.owner.Interface == owner.Interface && h.owner.Addr == owner.Addr:
+			return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
+				"%s port %d is kept for a moment for another device that had this address", tr, port)}
+		default:
 			reserved = &Error{Reason: PortReserved, Detail: fmt.Sprintf(
 				"%s port %d is kept for a moment for the host whose lease has just ended", tr, port)}
 		}

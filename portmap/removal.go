@@ -64,6 +64,16 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	return nil, &Error{Reason: NoSuchMapping, Detail: "there is no such mapping"}
 }
 
+// planRevocation says what ending m changes. Its external port stays with its
+// owner until then, which is the zero time for not at all.
+func (t *Table) planRevocation(m *Mapping, reason Reason, holdUntil time.Time) (Change, error) {
+	held := t.at(m)
+	if held == nil || held.ID != m.ID {
+		return Change{}, &Error{Reason: NoSuchMapping, Detail: "there is no such mapping"}
+	}
+	return Change{Event: RevokedEvent, Reason: reason, Old: held, holdUntil: holdUntil}, nil
+}
+
 // selectable walks what s can name at most: a range of ports, or, when only a
 // client's own can be meant, those, or those behind one internal port.
 func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {

@@ -60,7 +60,7 @@ func (k *hostKeeper) watch(ctx context.Context) {
 		err := k.g.kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, mac [6]byte) {
 			for name, l := range k.g.lans() {
 				if l.Index == ifindex {
-					k.g.replaced(ctx, portmap.Owner{Interface: name, Addr: addr, MAC: mac})
+					k.g.arrived(ctx, portmap.Owner{Interface: name, Addr: addr, MAC: mac})
 				}
 			}
 		}, k.look)
@@ -91,81 +91,95 @@ func (k *hostKeeper) sweep(ctx context.Context) {
 		if !served || o.MAC == (portmap.MAC{}) || !l.HasMAC(o.Addr) {
 			continue
 		}
-		why, err := k.ended(l, o, missed)
+		end, err := k.ended(l, o, missed)
 		if err != nil {
 			k.g.log.Warn("cannot look after a host", "address", o.Addr, "error", err)
 		}
-		if why != "" {
-			k.g.revokeAll(ctx, o, why)
+		if end != nil {
+			k.g.revokeAll(ctx, o, *end)
 		}
 	}
 	k.missed = missed
 }
 
-// ended says why the mappings of a host must end, "" when they go on, and asks
+// end is why mappings end that nobody asked to end.
+type end struct {
+	reason portmap.Reason
+	why    string
+}
+
+var (
+	replaced   = end{portmap.IdentityChanged, "another device has the address"}
+	movedOn    = end{portmap.Revoked, "its address has left the device"}
+	longGone   = end{portmap.Revoked, "the host has not been seen for long"}
+	renumbered = end{portmap.Revoked, "its network is not on the LAN any more"}
+)
+
+// ended says why the mappings of a host must end, nil when they go on, and asks
 // for it, so that the next sweep finds a fresh answer.
-func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner, missed map[portmap.Owner]int) (why string, err error) {
+func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner, missed map[portmap.Owner]int) (*end, error) {
 	mac, known, err := k.g.kernel.Neighbour(l.Index, o.Addr)
 	switch {
 	case err != nil:
-		return "", err
+		return nil, err
 	case known && mac != o.MAC:
-		return replacedBy, nil
+		return &replaced, nil
 	case known:
-		return "", k.g.kernel.Resolve(l.Index, o.Addr)
+		return nil, k.g.kernel.Resolve(l.Index, o.Addr)
 	}
 	missed[o] = k.missed[o] + 1
 	if missed[o] > goneAfter {
-		return "the host has not been seen for long", nil
+		return &longGone, nil
 	}
 	if missed[o] > maxMissed {
 		for _, family := range []uint8{unix.AF_INET6, unix.AF_INET} {
 			here, err := k.g.kernel.Present(l.Index, o.MAC, family, presence)
-			if here || err != nil {
-				return "its address has left the device", err
+			switch {
+			case err != nil:
+				return nil, err
+			case here:
+				return &movedOn, nil
 			}
 		}
 	}
-	return "", k.g.kernel.Resolve(l.Index, o.Addr)
+	return nil, k.g.kernel.Resolve(l.Index, o.Addr)
 }
 
-const replacedBy = "another device has the address"
-
-// replaced ends the mappings of other devices that had the address of o.
-func (g *gate) replaced(ctx context.Context, o portmap.Owner) {
+// arrived ends the mappings of other devices that had the address of o.
+func (g *gate) arrived(ctx context.Context, o portmap.Owner) {
 	for before := range g.engine.Snapshot().OwnersAt(o.Interface, o.Addr) {
 		if before.MAC != o.MAC {
-			g.revokeAll(ctx, before, replacedBy)
+			g.revokeAll(ctx, before, replaced)
 		}
 	}
 }
 
-// renumbered ends the pinholes of addresses that are not on their LAN any more.
-func (g *gate) renumbered(ctx context.Context) {
+// dropForeign ends the pinholes of addresses that are not on their LAN any more.
+func (g *gate) dropForeign(ctx context.Context) {
 	lans := g.lans()
 	for m := range g.engine.Snapshot().Pinholes() {
 		if l, served := lans[m.Client.Interface]; !served || !l.OnLink(m.Internal.Addr()) {
-			g.revoke(ctx, m, "its network is not on the LAN any more")
+			g.revoke(ctx, m, renumbered)
 		}
 	}
 }
 
 // revokeAll ends all mappings of a host.
-func (g *gate) revokeAll(ctx context.Context, o portmap.Owner, why string) {
+func (g *gate) revokeAll(ctx context.Context, o portmap.Owner, e end) {
 	for m := range g.engine.Snapshot().Of(o).All() {
-		g.revoke(ctx, m, why)
+		g.revoke(ctx, m, e)
 	}
 }
 
-// revoke ends a mapping by the owner's hand.
-func (g *gate) revoke(ctx context.Context, m portmap.Mapping, why string) {
-	_, err := g.engine.Unmap(ctx, portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, ID: m.ID})
+// revoke ends a mapping.
+func (g *gate) revoke(ctx context.Context, m portmap.Mapping, e end) {
+	err := g.engine.Revoke(ctx, m, e.reason)
 	switch {
 	case portmap.ReasonOf(err) == portmap.NoSuchMapping || ctx.Err() != nil:
 	case err != nil:
 		g.log.Error("cannot revoke a mapping", "internal", m.Internal, "error", err)
 	default:
-		g.log.Info("mapping revoked", "internal", m.Internal, "mac", m.Client.MAC, "why", why)
+		g.log.Info("mapping revoked", "internal", m.Internal, "mac", m.Client.MAC, "why", e.why)
 	}
 }
 

@@ -208,7 +208,7 @@ func (g *gate) changed(ctx context.Context, s netif.State) {
 	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
 		g.log.Error("the firewall cannot follow the network", "error", err)
 	}
-	g.renumbered(ctx)
+	g.dropForeign(ctx)
 	if ctx.Err() != nil {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"portcullis/lab"
 	testrig "portcullis/test/rig"
@@ -299,6 +300,8 @@ func TestNonceOwners(t *testing.T) {
 
 			ask(mine, 0)
 			r.changeMAC(t, "a")
+			ask(pcpMap{delete: true, nonce: nonceTwo}, 0) // the newcomer is heard of
+			testrig.Eventually(t, 2*time.Second, "C6: what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 0 })
 			before = r.world(t)
 			for _, m := range []pcpMap{{delete: true}, deletion} {
 				ask(m, 0) // there is nothing of its own

@@ -235,6 +235,10 @@ func TestSpoofedOnLAN(t *testing.T) {
 	}
 
 	r.changeMAC(t, "a")
+	if result, _ := a.mapping(t, 1, 4000, 0, 0); result != 0 { // the newcomer is heard of
+		t.Errorf("delete nothing: result %d", result)
+	}
+	testrig.Eventually(t, 2*time.Second, "C6: what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 1 })
 	before := r.world(t)
 	if result, _ := a.mapping(t, 1, 6000, 0, 0); result != 0 {
 		t.Errorf("delete: result %d", result)
