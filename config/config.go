@@ -83,9 +83,10 @@ type Policy struct {
 
 // Firewall says how the kernel is told.
 type Firewall struct {
-	Backend     Backend
-	AcceptChain Chain // gets one jump to our forward chain; zero: none
-	KeepOnStop  bool
+	Backend      Backend
+	AcceptChain  Chain // gets one jump to our forward chain; zero: none
+	AcceptChain6 Chain // the same for pinholes; zero: AcceptChain
+	KeepOnStop   bool
 }
 
 // Backend is a kind of firewall.

@@ -17,7 +17,6 @@ var (
 	backendWords = []string{"auto", "nftables"} // of this version, see unavailable
 	levelWords   = []string{"debug", "info", "warn", "error"}
 	formatWords  = []string{"text", "json"}
-	familyWords  = []string{"inet", "ip", "ip6"}
 )
 
 var (
@@ -39,11 +38,12 @@ func (r *reader) convert(raw *rawFile) Config {
 			Default:    actions[r.word("policy.default", raw.Policy.Default, actionWords)],
 			SameDevice: raw.Policy.SameDevice,
 		},
-		Rules:  r.ruleList(raw.Rules),
+		Rules: r.ruleList(raw.Rules),
 		Firewall: Firewall{
-			Backend:     r.backend("firewall.backend", raw.Firewall.Backend),
-			AcceptChain: r.chain("firewall.accept_chain", raw.Firewall.AcceptChain),
-			KeepOnStop:  raw.Firewall.KeepOnStop,
+			Backend:      r.backend("firewall.backend", raw.Firewall.Backend),
+			AcceptChain:  r.chain("firewall.accept_chain", raw.Firewall.AcceptChain, "inet", "ip"),
+			AcceptChain6: r.chain("firewall.accept_chain6", raw.Firewall.AcceptChain6, "inet", "ip6"),
+			KeepOnStop:   raw.Firewall.KeepOnStop,
 		},
 		State: State{Dir: r.path("state.dir", raw.State.Dir, maxDir)},
 		Control: Control{

@@ -54,9 +54,10 @@ func toRaw(c Config) rawFile {
 		},
 		Policy: rawPolicy{Default: c.Policy.Default.String(), SameDevice: c.Policy.SameDevice},
 		Firewall: rawFirewall{
-			Backend:     string(c.Firewall.Backend),
-			AcceptChain: c.Firewall.AcceptChain.String(),
-			KeepOnStop:  c.Firewall.KeepOnStop,
+			Backend:      string(c.Firewall.Backend),
+			AcceptChain:  c.Firewall.AcceptChain.String(),
+			AcceptChain6: c.Firewall.AcceptChain6.String(),
+			KeepOnStop:   c.Firewall.KeepOnStop,
 		},
 		State:   rawState{Dir: c.State.Dir},
 		Control: rawControl{Socket: c.Control.Socket, Group: c.Control.Group},

@@ -73,7 +73,8 @@ name = "all else"
 action = "allow"
 [firewall]
 backend = "nftables"
-accept_chain = "inet fw4 forward"
+accept_chain = "ip filter FORWARD"
+accept_chain6 = "inet fw4 forward"
 keep_on_stop = true
 [state]
 dir = "/srv/p"
@@ -115,9 +116,10 @@ format = "json"
 			{Name: "all else", Action: portmap.Allow},
 		},
 		Firewall: config.Firewall{
-			Backend:     config.BackendNFTables,
-			AcceptChain: config.Chain{Family: "inet", Table: "fw4", Name: "forward"},
-			KeepOnStop:  true,
+			Backend:      config.BackendNFTables,
+			AcceptChain:  config.Chain{Family: "ip", Table: "filter", Name: "FORWARD"},
+			AcceptChain6: config.Chain{Family: "inet", Table: "fw4", Name: "forward"},
+			KeepOnStop:   true,
 		},
 		State:   config.State{Dir: "/srv/p"},
 		Control: config.Control{Socket: "/run/p.sock", Group: "wheel"},

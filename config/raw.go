@@ -77,9 +77,10 @@ type (
 		MaxMappings   *int64   `toml:"max_mappings"`
 	}
 	rawFirewall struct {
-		Backend     string `toml:"backend"`
-		AcceptChain string `toml:"accept_chain"`
-		KeepOnStop  bool   `toml:"keep_on_stop"`
+		Backend      string `toml:"backend"`
+		AcceptChain  string `toml:"accept_chain"`
+		AcceptChain6 string `toml:"accept_chain6"`
+		KeepOnStop   bool   `toml:"keep_on_stop"`
 	}
 	rawState struct {
 		Dir string `toml:"dir"`

@@ -168,18 +168,18 @@ const ownTable = "portcullis"
 
 // chain reads "family table chain". The names go into netlink messages and
 // into remedies that people paste into a shell, so they are plain.
-func (r *reader) chain(key, s string) Chain {
+func (r *reader) chain(key, s string, families ...string) Chain {
 	if s == "" {
 		return Chain{}
 	}
-	const form = `a family (inet, ip or ip6), a table and a chain, like "inet fw4 forward", or ""`
+	form := `a family (` + strings.Join(families, " or ") + `), a table and a chain, like "inet fw4 forward", or ""`
 	w := strings.Split(s, " ")
 	if len(w) != 3 || !isName(w[1], 128) || !isName(w[2], 128) {
 		r.fail(key, "%s is not a chain; allowed: %s", quote(s), form)
 		return Chain{}
 	}
-	if !slices.Contains(familyWords, w[0]) {
-		r.fail(key, "%s is not a family with a forward chain; allowed: %s", quote(w[0]), form)
+	if !slices.Contains(families, w[0]) {
+		r.fail(key, "%s is not a family whose forward chain sees these packets; allowed: %s", quote(w[0]), form)
 		return Chain{}
 	}
 	if w[1] == ownTable {

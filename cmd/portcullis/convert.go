@@ -73,9 +73,10 @@ var servicePorts = []uint16{1900, 5351}
 // firewallGateway gives the rules what they must know of the network.
 func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 	g := firewall.Gateway{
-		ServiceTCP:  []uint16{c.UPnP.HTTPPort},
-		ServiceUDP:  servicePorts,
-		AcceptChain: c.Firewall.AcceptChain.String(),
+		ServiceTCP:   []uint16{c.UPnP.HTTPPort},
+		ServiceUDP:   servicePorts,
+		AcceptChain:  c.Firewall.AcceptChain.String(),
+		AcceptChain6: c.Firewall.AcceptChain6.String(),
 	}
 	if r.WAN.Name != "" && !r.WAN.Refused {
 		g.WAN = []firewall.Uplink{{Interface: r.WAN.Name, Addrs: onlyIPv4(r.WAN.Addrs)}}

@@ -121,14 +121,18 @@ func (b *Backend) tryAccept(ctx context.Context, f family, chain wantedChain) er
 	return nil
 }
 
-// ensureAccept puts our parts back where they are missing or not as written.
-func (b *Backend) ensureAccept(ctx context.Context) error {
+// ensureAccept puts our parts back where they are missing or not as written, and
+// says whether one was.
+func (b *Backend) ensureAccept(ctx context.Context) (lost bool, err error) {
 	for _, f := range families {
 		if part := b.accept[f]; part != nil && !b.partIntact(ctx, part) {
-			b.accept[f] = nil
+			b.accept[f], lost = nil, true
 		}
 	}
-	return b.restoreAccept(ctx)
+	if err = b.restoreAccept(ctx); lost && err == nil {
+		b.repaired++
+	}
+	return lost, err
 }
 
 func (b *Backend) partIntact(ctx context.Context, part *acceptPart) bool {

@@ -19,6 +19,8 @@ var chainNames = []string{
 	"refuse_ended", "guard_services",
 }
 
+const acceptLost = "our part of the accept chain was missing"
+
 // Audit compares the kernel with what it should hold, writes it anew where it
 // differs, and says what was wrong; "" is nothing. Rules, gateway facts and the
 // accept chain are always compared, at a cost that does not depend on the
@@ -47,13 +49,12 @@ func (b *Backend) auditSkeleton(ctx context.Context) (string, error) {
 	if drift != "" {
 		return drift, b.repair(ctx, drift)
 	}
-	hadAccept := b.accept
-	if err := b.ensureAccept(ctx); err != nil {
+	lost, err := b.ensureAccept(ctx)
+	switch {
+	case err != nil:
 		return "the accept chain is missing", err
-	}
-	if b.accept != hadAccept {
-		b.repaired++
-		return "our part of the accept chain was missing", nil
+	case lost:
+		return acceptLost, nil
 	}
 	return "", nil
 }

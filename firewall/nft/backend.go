@@ -174,7 +174,11 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 	if left != nil {
 		left = fmt.Errorf("nft configure: %w", left)
 	}
-	return errors.Join(left, b.ensureAccept(ctx))
+	lost, err := b.ensureAccept(ctx)
+	if lost && err == nil {
+		b.cfg.Log.Warn("the kernel's rules were put right", "drift", acceptLost)
+	}
+	return errors.Join(left, err)
 }
 
 // Close ends the backend. It removes the table, what it added to the accept
