@@ -124,6 +124,7 @@ func family(a netip.Addr) uint8 {
 
 type neighbour struct {
 	index     int
+	state     uint16
 	addr      netip.Addr
 	mac       [6]byte
 	confirmed time.Duration // ago
@@ -135,13 +136,15 @@ const userHz = 100
 
 // parseNeighbour decodes a neighbour that is alive and has a MAC address.
 func parseNeighbour(m []byte) (neighbour, bool) {
+	n, ok := decodeNeighbour(m)
+	return n, ok && n.state&aliveStates != 0 && n.mac != [6]byte{}
+}
+
+func decodeNeighbour(m []byte) (neighbour, bool) {
 	if len(m) < sizeofNdmsg {
 		return neighbour{}, false
 	}
-	n := neighbour{index: int(binary.NativeEndian.Uint32(m[4:]))}
-	if binary.NativeEndian.Uint16(m[8:])&aliveStates == 0 {
-		return neighbour{}, false
-	}
+	n := neighbour{index: int(binary.NativeEndian.Uint32(m[4:])), state: binary.NativeEndian.Uint16(m[8:])}
 	for t, v := range attributes(m[sizeofNdmsg:]) {
 		switch t {
 		case unix.NDA_DST:
@@ -156,5 +159,5 @@ func parseNeighbour(m []byte) (neighbour, bool) {
 			}
 		}
 	}
-	return n, n.addr.IsValid() && n.mac != [6]byte{}
+	return n, n.addr.IsValid()
 }

@@ -278,8 +278,8 @@ func BenchmarkNeighbour(b *testing.B) {
 	}
 }
 
-// TestWatchNeighbours: what the kernel learns of neighbours is told, and what is
-// no more is not.
+// TestWatchNeighbours: what the kernel learns of neighbours is told, and who does
+// not answer any more.
 func TestWatchNeighbours(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -300,16 +300,17 @@ func TestWatchNeighbours(t *testing.T) {
 	}()
 	<-began
 	for _, n := range []netlink.Neigh{
-		{IP: net.ParseIP("192.168.1.16"), State: netlink.NUD_FAILED, HardwareAddr: mac(77)},
 		{IP: net.ParseIP("192.168.1.10"), State: netlink.NUD_STALE, HardwareAddr: mac(77)},
 		{IP: net.ParseIP("192.168.1.10"), State: netlink.NUD_REACHABLE, HardwareAddr: mac(78)},
 		{IP: net.ParseIP("fe80::10"), State: netlink.NUD_STALE, HardwareAddr: mac(79)},
+		{IP: net.ParseIP("192.168.1.10"), State: netlink.NUD_FAILED, HardwareAddr: mac(78)},
 	} {
 		n.LinkIndex = index
 		s.must(s.h.NeighSet(&n))
 	}
 	for _, want := range []told{
-		{index, "192.168.1.10", [6]byte(mac(77))}, {index, "192.168.1.10", [6]byte(mac(78))}, {index, "fe80::10", [6]byte(mac(79))},
+		{index, "192.168.1.10", [6]byte(mac(77))}, {index, "192.168.1.10", [6]byte(mac(78))},
+		{index, "fe80::10", [6]byte(mac(79))}, {index, "192.168.1.10", [6]byte{}},
 	} {
 		if got := <-heard; got != want {
 			t.Errorf("told %v, want %v", got, want)

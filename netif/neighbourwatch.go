@@ -8,11 +8,13 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // WatchNeighbours tells whenever the kernel learns, or hears again, which MAC
-// address has an address on a link, until ctx ends. Both functions are called from
+// address has an address on a link, or that nobody answers for it, which is a MAC
+// address of zeros, until ctx ends. Both functions are called from
 // one goroutine and must be quick: what finds no room meanwhile is lost, and lost
 // is called so that everything can be looked at; so it is once at the start. It
 // fails when the subscription does.
@@ -50,7 +52,12 @@ func (k *Kernel) WatchNeighbours(ctx context.Context, tell func(ifindex int, add
 			if m.Header.Type != unix.RTM_NEWNEIGH {
 				continue
 			}
-			if n, ok := parseNeighbour(m.Data); ok {
+			n, ok := decodeNeighbour(m.Data)
+			switch {
+			case !ok:
+			case n.state&netlink.NUD_FAILED != 0:
+				tell(n.index, n.addr, [6]byte{})
+			case n.state&aliveStates != 0 && n.mac != [6]byte{}:
 				tell(n.index, n.addr, n.mac)
 			}
 		}

@@ -17,20 +17,31 @@ import (
 // nobody has answered for very long. A device that sleeps keeps its mappings.
 const (
 	sweepEvery = 20 * time.Second
-	maxMissed  = 3           // questions without an answer, until it matters that the device is there
-	goneAfter  = 90          // such questions, half an hour: DHCP may give the address to another one
-	presence   = time.Minute // how long ago a device that is there has answered
+	askEvery   = time.Second      // a host that does not answer
+	maxAsked   = 3                // times; then it matters whether the device is there
+	goneAfter  = 30 * time.Minute // without an answer: DHCP may give the address to another one
+	presence   = time.Minute      // how long ago a device that is there has answered
 )
 
 // hostKeeper looks after the hosts that mappings lead to.
 type hostKeeper struct {
-	g      *gate
-	missed map[portmap.Owner]int // questions without an answer
-	lost   chan struct{}         // holds one: changes of neighbours were not seen
+	g        *gate
+	absent   map[portmap.Owner]absence
+	suspects chan portmap.Owner // nobody has answered for them
+	lost     chan struct{}      // holds one: changes of neighbours were not seen
+}
+
+// absence is of a host that does not answer.
+type absence struct {
+	since time.Time
+	asked int
 }
 
 func newHostKeeper(g *gate) *hostKeeper {
-	return &hostKeeper{g: g, lost: make(chan struct{}, 1)}
+	return &hostKeeper{
+		g: g, absent: make(map[portmap.Owner]absence),
+		suspects: make(chan portmap.Owner, 64), lost: make(chan struct{}, 1),
+	}
 }
 
 // run looks after them until ctx ends.
@@ -41,16 +52,26 @@ func (k *hostKeeper) run(ctx context.Context) error {
 		k.watch(ctx)
 	}()
 	defer func() { <-watching }()
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
+	sweep, ask := time.NewTicker(sweepEvery), time.NewTicker(askEvery)
+	defer sweep.Stop()
+	defer ask.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case o := <-k.suspects:
+			k.check(ctx, o)
 		case <-k.lost:
-		case <-tick.C:
+			k.sweep(ctx)
+		case <-sweep.C:
+			k.sweep(ctx)
+		case <-ask.C:
+			for o, a := range k.absent {
+				if a.asked <= maxAsked {
+					k.check(ctx, o)
+				}
+			}
 		}
-		k.sweep(ctx)
 	}
 }
 
@@ -60,7 +81,7 @@ func (k *hostKeeper) watch(ctx context.Context) {
 		err := k.g.kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, mac [6]byte) {
 			for name, l := range k.g.lans() {
 				if l.Index == ifindex {
-					k.g.arrived(ctx, portmap.Owner{Interface: name, Addr: addr, MAC: mac})
+					k.heard(ctx, portmap.Owner{Interface: name, Addr: addr, MAC: mac})
 				}
 			}
 		}, k.look)
@@ -76,6 +97,21 @@ func (k *hostKeeper) watch(ctx context.Context) {
 	}
 }
 
+// heard takes in what the kernel knows of an address now.
+func (k *hostKeeper) heard(ctx context.Context, now portmap.Owner) {
+	if now.MAC != (portmap.MAC{}) {
+		k.g.arrived(ctx, now)
+		return
+	}
+	for o := range k.g.engine.Snapshot().OwnersAt(now.Interface, now.Addr) {
+		select {
+		case k.suspects <- o:
+		default:
+			k.look()
+		}
+	}
+}
+
 func (k *hostKeeper) look() {
 	select {
 	case k.lost <- struct{}{}:
@@ -84,22 +120,31 @@ func (k *hostKeeper) look() {
 }
 
 func (k *hostKeeper) sweep(ctx context.Context) {
-	lans := k.g.lans()
-	missed := make(map[portmap.Owner]int, len(k.missed))
-	for o := range k.g.engine.Snapshot().Owners() {
-		l, served := lans[o.Interface]
-		if !served || o.MAC == (portmap.MAC{}) || !l.HasMAC(o.Addr) {
-			continue
-		}
-		end, err := k.ended(l, o, missed)
-		if err != nil {
-			k.g.log.Warn("cannot look after a host", "address", o.Addr, "error", err)
-		}
-		if end != nil {
-			k.g.revokeAll(ctx, o, *end)
+	table := k.g.engine.Snapshot()
+	for o := range k.absent {
+		if table.Of(o).Len() == 0 {
+			delete(k.absent, o)
 		}
 	}
-	k.missed = missed
+	for o := range table.Owners() {
+		k.check(ctx, o)
+	}
+}
+
+// check looks for a host, and ends its mappings when they must.
+func (k *hostKeeper) check(ctx context.Context, o portmap.Owner) {
+	l, served := k.g.lans()[o.Interface]
+	if !served || o.MAC == (portmap.MAC{}) || !l.HasMAC(o.Addr) {
+		return
+	}
+	e, err := k.ended(l, o)
+	if err != nil && ctx.Err() == nil {
+		k.g.log.Warn("cannot look after a host", "address", o.Addr, "error", err)
+	}
+	if e != nil {
+		delete(k.absent, o)
+		k.g.revokeAll(ctx, o, *e)
+	}
 }
 
 // end is why mappings end that nobody asked to end.
@@ -116,8 +161,8 @@ var (
 )
 
 // ended says why the mappings of a host must end, nil when they go on, and asks
-// for it, so that the next sweep finds a fresh answer.
-func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner, missed map[portmap.Owner]int) (*end, error) {
+// for it, so that the next look finds a fresh answer.
+func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner) (*end, error) {
 	mac, known, err := k.g.kernel.Neighbour(l.Index, o.Addr)
 	switch {
 	case err != nil:
@@ -125,13 +170,19 @@ func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner, missed map[portmap.Owne
 	case known && mac != o.MAC:
 		return &replaced, nil
 	case known:
+		delete(k.absent, o)
 		return nil, k.g.kernel.Resolve(l.Index, o.Addr)
 	}
-	missed[o] = k.missed[o] + 1
-	if missed[o] > goneAfter {
+	a, already := k.absent[o]
+	if !already {
+		a.since = time.Now()
+	}
+	a.asked++
+	k.absent[o] = a
+	if time.Since(a.since) > goneAfter {
 		return &longGone, nil
 	}
-	if missed[o] > maxMissed {
+	if a.asked > maxAsked {
 		for _, family := range []uint8{unix.AF_INET6, unix.AF_INET} {
 			here, err := k.g.kernel.Present(l.Index, o.MAC, family, presence)
 			switch {
