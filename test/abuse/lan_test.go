@@ -48,8 +48,10 @@ func TestPrefixComes(t *testing.T) {
 		t.Errorf("the host's own address gets %q", s)
 	}
 	log := r.Daemon.Log()
-	if n := strings.Count(log, `msg="serving a LAN"`); n != 1 {
-		t.Errorf("the LAN was opened %d times\n%s", n, log)
+	for _, family := range []string{"family=4", "family=6"} {
+		if n := strings.Count(log, `msg="serving a LAN" interface=br-lan `+family); n != 1 {
+			t.Errorf("the LAN was opened %d times for %s\n%s", n, family, log)
+		}
 	}
 	if strings.Contains(log, "discovery withdrawn") || strings.Count(log, "discovery announced") != 1 {
 		t.Errorf("discovery was announced again\n%s", log)
