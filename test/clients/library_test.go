@@ -63,7 +63,11 @@ func runLibrary(name string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	wait := func() { _, _ = io.Copy(io.Discard, os.Stdin) }
-	if err := libraries[name].run(ctx, os.Getenv("ADDRESS"), wait); err != nil {
+	run := pinholeClients[name]
+	if run == nil {
+		run = libraries[name].run
+	}
+	if err := run(ctx, os.Getenv("ADDRESS"), wait); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
