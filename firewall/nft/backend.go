@@ -149,6 +149,25 @@ func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 	return b.installAccept(ctx)
 }
 
+// Prepare tells what the gateway is before the first Replace, which then writes
+// everything at once. Nothing is written now: what an earlier run left in the
+// kernel stays open until then.
+func (b *Backend) Prepare(g firewall.Gateway) error {
+	if err := g.Validate(); err != nil {
+		return fmt.Errorf("nft prepare: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return firewall.ErrClosed
+	case b.installed:
+		return errors.New("nft prepare: the rules are in force already; Configure changes them")
+	}
+	b.follow(g)
+	return nil
+}
+
 // Configure tells the rules what has changed about the gateway. Its cost does
 // not depend on the number of mappings, unless the accept chain changes.
 // A *firewall.ChainError says that all is in force but the accept chain; with

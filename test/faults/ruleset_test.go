@@ -15,10 +15,12 @@ const ownerRules = `table inet owner {
 		type filter hook forward priority filter; policy drop;
 		ct state established,related accept
 		iifname "br-lan" oifname "wan0" accept
+		icmpv6 type 1-4 accept
+		icmpv6 type 128-129 accept
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		oifname "wan0" masquerade
+		meta nfproto ipv4 oifname "wan0" masquerade
 	}
 }
 `
