@@ -50,8 +50,9 @@ type family interface {
 	// parse reads control messages: where a datagram was sent to, and by which
 	// interface it came in.
 	parse(oob []byte) (destination netip.Addr, ifindex int, err error)
-	// source gives the control message that sets these two for what goes out.
-	source(from netip.Addr, ifindex int) []byte
+	// control gives the control message for a datagram that leaves by an
+	// interface, from one address to another.
+	control(from, to netip.Addr, ifindex int) []byte
 }
 
 // NewConn makes a Conn of an IPv4 socket that is bound to the interface with the
@@ -97,7 +98,7 @@ func (c *udpConn) Send(b []byte, from netip.Addr, to netip.AddrPort) error {
 	if err := c.udp.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
 		return err
 	}
-	_, _, err := c.udp.WriteMsgUDPAddrPort(b, c.family.source(from, c.ifindex), to)
+	_, _, err := c.udp.WriteMsgUDPAddrPort(b, c.family.control(from, to.Addr(), c.ifindex), to)
 	return err
 }
 
@@ -115,7 +116,7 @@ func (four) parse(oob []byte) (netip.Addr, int, error) {
 	return destination.Unmap(), cm.IfIndex, err
 }
 
-func (four) source(from netip.Addr, ifindex int) []byte {
+func (four) control(from, _ netip.Addr, ifindex int) []byte {
 	return (&ipv4.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}).Marshal()
 }
 
@@ -130,6 +131,17 @@ func (six) parse(oob []byte) (netip.Addr, int, error) {
 	return destination, cm.IfIndex, err
 }
 
-func (six) source(from netip.Addr, ifindex int) []byte {
-	return (&ipv6.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}).Marshal()
+// siteHops is how many routers a datagram to a group of the site may pass (UDA 2.0
+// section A.3); one to a group of the link passes none.
+const siteHops = 10
+
+func (six) control(from, to netip.Addr, ifindex int) []byte {
+	cm := &ipv6.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}
+	switch {
+	case to.IsLinkLocalMulticast():
+		cm.HopLimit = 1
+	case to.IsMulticast():
+		cm.HopLimit = siteHops
+	}
+	return cm.Marshal()
 }

@@ -40,7 +40,7 @@ type story struct {
 // the lab itself; a step that went wrong is in its Step.
 func Play(ctx context.Context, n *Network, d *Daemon, tell func(Step)) error {
 	s := &story{net: n, tell: tell}
-	for _, play := range []func(context.Context){s.console, s.torrent, s.plex, s.phone, s.backup, s.malware, s.liar, s.attacker, s.goodbye} {
+	for _, play := range []func(context.Context){s.console, s.torrent, s.plex, s.phone, s.backup, s.six, s.malware, s.liar, s.attacker, s.goodbye} {
 		if play(ctx); s.err != nil || ctx.Err() != nil {
 			return errors.Join(s.err, ctx.Err())
 		}
@@ -214,26 +214,30 @@ func (s *story) liar(ctx context.Context) {
 // the gateway that could answer.
 func (s *story) attacker(ctx context.Context) {
 	c := NewControlPoint(s.net.Internet)
-	for _, to := range []netip.Addr{GatewayWAN, GatewayLAN} {
+	targets := []netip.Addr{GatewayWAN, GatewayLAN}
+	if s.net.HasIPv6() {
+		targets = append(targets, GatewayWAN6, GatewayLAN6)
+	}
+	for _, to := range targets {
 		searchCtx, cancel := context.WithTimeout(ctx, doubt)
 		_, err := c.Search(searchCtx, "ssdp:all", netip.AddrPortFrom(to, 1900))
 		cancel()
-		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("an answer from %s:1900", to), Answer: silence(err), Packet: "-",
+		s.tell(Step{Who: "attacker on the WAN", Asks: "an answer from " + netip.AddrPortFrom(to, 1900).String(), Answer: silence(err), Packet: "-",
 			OK: errors.Is(err, ErrSilence)})
 		dialCtx, cancel := context.WithTimeout(ctx, answer)
-		conn, err := s.net.Internet.Dial(dialCtx, "tcp4", netip.AddrPortFrom(to, 5000).String())
+		conn, err := s.net.Internet.Dial(dialCtx, "tcp", netip.AddrPortFrom(to, 5000).String())
 		cancel()
 		if err == nil {
 			err = conn.Close()
 		} else {
 			err = ErrSilence
 		}
-		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("a connection to %s:5000", to), Answer: silence(err), Packet: "-",
+		s.tell(Step{Who: "attacker on the WAN", Asks: "a connection to " + netip.AddrPortFrom(to, 5000).String(), Answer: silence(err), Packet: "-",
 			OK: errors.Is(err, ErrSilence)})
 		askCtx, cancel := context.WithTimeout(ctx, doubt)
 		_, err = s.net.Internet.Exchange(askCtx, to, []byte{0, 0})
 		cancel()
-		s.tell(Step{Who: "attacker on the WAN", Asks: fmt.Sprintf("an answer from %s:5351", to), Answer: silence(err), Packet: "-",
+		s.tell(Step{Who: "attacker on the WAN", Asks: "an answer from " + netip.AddrPortFrom(to, 5351).String(), Answer: silence(err), Packet: "-",
 			OK: errors.Is(err, ErrSilence)})
 	}
 }

@@ -18,87 +18,96 @@ const (
 
 // adopt takes over what the caller says about the interface.
 func (o *owner) adopt(now time.Time, v datagram.View) {
-	old := o.view.Local()
 	o.view = v
-	if v.Local() == old {
-		return // other prefixes, nothing to tell
-	}
-	o.queue.clear() // its answers were to leave from an address that is gone
-	if old.IsValid() {
-		o.withdraw(v.Local(), old)
-	}
-	if v.Local().IsValid() {
-		o.appear(now, !old.IsValid())
+	for _, s := range o.scopes {
+		old := s.local
+		if s.local = s.choose(v.Locals); s.local == old {
+			continue // other prefixes, nothing to tell
+		}
+		o.queue.drop(s) // its answers were to leave from an address that is gone
+		if old.IsValid() {
+			o.withdraw(s, old)
+		}
+		if s.local.IsValid() {
+			o.appear(now, s, !old.IsValid())
+		}
 	}
 }
 
 // withdraw says byebye for what was announced from an address that may be gone.
 // The new one is as good to send from: a byebye names no location.
-func (o *owner) withdraw(local, old netip.Addr) {
-	from := local
+func (o *owner) withdraw(s *scope, old netip.Addr) {
+	from := s.local
 	if !from.IsValid() {
 		from = old
 	}
-	o.sendSet(appendByebye, from)
-	o.log.Info("discovery withdrawn", "address", old, "bootid", o.facts.bootID)
+	o.sendSet(s, appendByebye, from)
+	o.log.Info("discovery withdrawn", "address", old, "bootid", s.facts.bootID)
 }
 
 // appear begins with a new address, under a BOOTID that was never used before.
-func (o *owner) appear(now time.Time, anew bool) {
-	shown, err := describe(o.cfg.Describe, o.view.Local())
+func (o *owner) appear(now time.Time, s *scope, anew bool) {
+	shown, err := describe(o.cfg.Describe, s.local)
 	if err != nil {
-		o.log.Error("discovery off: unusable location", "address", o.view.Local(), "error", err)
-		o.view = datagram.View{}
+		o.log.Error("discovery off: unusable location", "address", s.local, "error", err)
+		s.local = netip.Addr{}
 		return
 	}
-	o.facts.shown = shown
-	if o.appeared {
-		o.facts.bootID = o.cfg.NewBootID(o.facts.bootID)
+	s.facts.shown = shown
+	if s.appeared {
+		s.facts.bootID = o.cfg.NewBootID(s.facts.bootID)
 	}
-	o.appeared = true
+	s.appeared = true
 	if anew {
 		// What an earlier run left behind ends here (WANIPConnection:2 section
 		// 1.2); after a change of address, withdraw has just said it.
-		o.sendSet(appendByebye, o.view.Local())
+		o.sendSet(s, appendByebye, s.local)
 	}
 	// Never together with the byebye: datagrams overtake each other.
-	o.copies, o.announce = aliveCopies, now.Add(aliveDelay+upTo(aliveDelay))
-	o.log.Info("discovery announced", "address", o.view.Local(), "bootid", o.facts.bootID)
+	s.copies, s.announce = aliveCopies, now.Add(aliveDelay+upTo(aliveDelay))
+	o.log.Info("discovery announced", "address", s.local, "bootid", s.facts.bootID)
 }
 
 // alive sends the whole set and fixes the time of the next one: in a moment
 // while copies are left, then at a random time before half of the max-age. The
 // set is refreshed as a whole (UDA 2.0 section 1.2.2).
-func (o *owner) alive(now time.Time) {
-	o.sendSet(appendAlive, o.view.Local())
-	if o.copies--; o.copies > 0 {
-		o.announce = now.Add(aliveGap + upTo(aliveGap))
+func (o *owner) alive(now time.Time, s *scope) {
+	o.sendSet(s, appendAlive, s.local)
+	if s.copies--; s.copies > 0 {
+		s.announce = now.Add(aliveGap + upTo(aliveGap))
 		return
 	}
 	quarter := o.cfg.MaxAge / 4
-	o.announce, o.copies = now.Add(quarter+upTo(quarter)), 1
+	s.announce, s.copies = now.Add(quarter+upTo(quarter)), 1
 }
 
 // farewell says byebye for all rows at the end.
 func (o *owner) farewell() {
-	if !o.view.Local().IsValid() {
-		return
+	var known []*scope
+	for _, s := range o.scopes {
+		if s.local.IsValid() {
+			known = append(known, s)
+		}
 	}
 	for n := range byebyeCopies {
-		if n > 0 {
+		if n > 0 && len(known) > 0 {
 			time.Sleep(byebyeGap)
 		}
-		o.sendSet(appendByebye, o.view.Local())
+		for _, s := range known {
+			o.sendSet(s, appendByebye, s.local)
+		}
 	}
-	o.log.Info("discovery withdrawn", "address", o.view.Local(), "bootid", o.facts.bootID)
+	for _, s := range known {
+		o.log.Info("discovery withdrawn", "address", s.local, "bootid", s.facts.bootID)
+	}
 }
 
 // sendSet multicasts one message a row. A failure is no news by the row.
-func (o *owner) sendSet(message func([]byte, *facts, row) []byte, from netip.Addr) {
+func (o *owner) sendSet(s *scope, message func([]byte, *facts, row) []byte, from netip.Addr) {
 	var failed error
 	for _, r := range o.cat.all {
-		o.buf = message(o.buf[:0], &o.facts, r)
-		if err := o.conn.Send(o.buf, from, Group); err != nil {
+		o.buf = message(o.buf[:0], &s.facts, r)
+		if err := o.conn.Send(o.buf, from, s.group); err != nil {
 			failed = err
 		}
 	}

@@ -66,7 +66,7 @@ func TestStart(t *testing.T) {
 			r := start(t, config())
 			defer r.finish()
 			began := time.Now()
-			r.server.SetAddress(gateway, []netip.Prefix{lan})
+			r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 			pass(5 * time.Minute)
 			got := sets(t, r.conn.take())
 			want := []string{"ssdp:byebye 500", "ssdp:alive 500", "ssdp:alive 500", "ssdp:alive 500"}
@@ -96,7 +96,7 @@ func TestNotificationText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, config())
 		defer r.finish()
-		r.server.SetAddress(gateway, []netip.Prefix{lan})
+		r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 		pass(250 * time.Millisecond)
 		const row = 9 // WANIPConnection
 		usn := "USN: uuid:" + uuidC + "::urn:schemas-upnp-org:service:WANIPConnection:1\r\n"
@@ -190,7 +190,7 @@ func TestRestart(t *testing.T) {
 		cfg := config()
 		for _, want := range []string{"500", "501", "502"} {
 			r := start(t, cfg)
-			r.server.SetAddress(gateway, []netip.Prefix{lan})
+			r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 			pass(3 * time.Second)
 			r.finish()
 			for _, s := range shape(t, sets(t, r.conn.take())) {
@@ -214,7 +214,7 @@ func TestAddressChange(t *testing.T) {
 		r.from(clientA, search("ssdp:all", "MX: 5")) // its answers must not come any more
 		synctest.Wait()
 		moved := netip.MustParseAddr("192.168.1.2")
-		r.server.SetAddress(moved, []netip.Prefix{lan})
+		r.server.SetAddresses([]netip.Addr{moved}, []netip.Prefix{lan})
 		pass(3 * time.Second)
 		got := sets(t, r.conn.take())
 		want := []string{"ssdp:byebye 500", "ssdp:alive 507", "ssdp:alive 507", "ssdp:alive 507"}
@@ -245,7 +245,7 @@ func TestInterfaceDownAndUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := settled(t, config())
 		defer r.finish()
-		r.server.SetAddress(gateway, []netip.Prefix{lan, netip.MustParsePrefix("10.0.0.0/8")})
+		r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan, netip.MustParsePrefix("10.0.0.0/8")})
 		pass(3 * time.Second)
 		if got := r.conn.take(); len(got) != 0 {
 			t.Fatalf("other prefixes alone: sent %q", got[0].text)
@@ -253,13 +253,13 @@ func TestInterfaceDownAndUp(t *testing.T) {
 		if r.from(netip.MustParseAddrPort("10.1.1.1:9999"), search(root, "MX: 1")); len(r.conn.take()) != 1 {
 			t.Error("the new prefix is not served")
 		}
-		r.server.SetAddress(netip.Addr{}, nil)
+		r.server.SetAddresses(nil, nil)
 		pass(time.Hour)
 		down := sets(t, r.conn.take())
 		if diff := cmp.Diff([]string{"ssdp:byebye 500"}, shape(t, down)); diff != "" {
 			t.Fatalf("down (-want +got):\n%s", diff)
 		}
-		r.server.SetAddress(gateway, []netip.Prefix{lan})
+		r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 		pass(3 * time.Second)
 		up := sets(t, r.conn.take())
 		boot := fmt.Sprint(ssdp.NextBootID(500, up[0].at)) // nobody gave NewBootID
@@ -283,7 +283,7 @@ func TestLastAddressCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := range 10 { // before Run
-			s.SetAddress(netip.AddrFrom4([4]byte{192, 168, 1, byte(100 + n)}), []netip.Prefix{lan})
+			s.SetAddresses([]netip.Addr{netip.AddrFrom4([4]byte{192, 168, 1, byte(100 + n)})}, []netip.Prefix{lan})
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		result := make(chan error, 1)

@@ -107,7 +107,7 @@ func start(t *testing.T, cfg ssdp.Config) *runner {
 func settled(t *testing.T, cfg ssdp.Config) *runner {
 	t.Helper()
 	r := start(t, cfg)
-	r.server.SetAddress(gateway, []netip.Prefix{lan})
+	r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 	pass(3 * time.Second)
 	r.conn.take()
 	return r

@@ -82,7 +82,7 @@ func config() ssdp.Config {
 		Targets: targets(),
 		Describe: func(version int, local netip.Addr) ssdp.Description {
 			return ssdp.Description{
-				Location: fmt.Sprintf("http://%s:5000/0123456789abcdef/v%d.xml", local, version),
+				Location: fmt.Sprintf("http://%s/0123456789abcdef/v%d.xml", netip.AddrPortFrom(local, 5000), version),
 				ConfigID: uint32(1000 + version),
 			}
 		},

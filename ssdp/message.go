@@ -176,17 +176,18 @@ func isToken(c byte) bool {
 		strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
-// Group is where IPv4 searches and notifications go (UDA 2.0 section 1.1.1).
-var Group = netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), 1900)
-
 // facts are what all messages of one appearance on the link have in common: as
 // long as they hold, so does the BOOTID (UDA 1.1 section 1.2.2).
 type facts struct {
+	group  netip.AddrPort
 	maxAge int // seconds
 	server string
 	bootID uint32
 	shown  [maxTree + 1]Description // by version of the device tree
 }
+
+// host is the group as HOST has it: in capitals, as UDA 2.0 section A.3 writes it.
+func (f *facts) host() string { return strings.ToUpper(f.group.String()) }
 
 // appendResponse writes the answer to a search. now becomes DATE, which UDA
 // recommends; a clock that was plainly never set says nothing.
@@ -205,14 +206,14 @@ func appendResponse(b []byte, f *facts, r row, now time.Time) []byte {
 // appendAlive writes an ssdp:alive notification (UDA 2.0 section 1.2.2).
 func appendAlive(b []byte, f *facts, r row) []byte {
 	d := f.shown[r.version]
-	b = fmt.Appendf(b, "NOTIFY * HTTP/1.1\r\nHOST: %s\r\nCACHE-CONTROL: max-age=%d\r\n", Group, f.maxAge)
+	b = fmt.Appendf(b, "NOTIFY * HTTP/1.1\r\nHOST: %s\r\nCACHE-CONTROL: max-age=%d\r\n", f.host(), f.maxAge)
 	b = fmt.Appendf(b, "LOCATION: %s\r\nSERVER: %s\r\nNT: %s\r\nNTS: ssdp:alive\r\nUSN: %s\r\n", d.Location, f.server, r.target, r.usn)
 	return appendIDs(b, f, d)
 }
 
 // appendByebye writes an ssdp:byebye notification (UDA 2.0 section 1.2.3).
 func appendByebye(b []byte, f *facts, r row) []byte {
-	b = fmt.Appendf(b, "NOTIFY * HTTP/1.1\r\nHOST: %s\r\nNT: %s\r\nNTS: ssdp:byebye\r\nUSN: %s\r\n", Group, r.target, r.usn)
+	b = fmt.Appendf(b, "NOTIFY * HTTP/1.1\r\nHOST: %s\r\nNT: %s\r\nNTS: ssdp:byebye\r\nUSN: %s\r\n", f.host(), r.target, r.usn)
 	return appendIDs(b, f, f.shown[r.version])
 }
 

@@ -305,7 +305,7 @@ func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix
 			t.Error("Run:", err)
 		}
 	}()
-	s.SetAddress(netip.MustParseAddr(local), []netip.Prefix{netip.MustParsePrefix(prefix)})
+	s.SetAddresses([]netip.Addr{netip.MustParseAddr(local)}, []netip.Prefix{netip.MustParsePrefix(prefix)})
 	stop = func() {
 		cancel()
 		<-done

@@ -261,7 +261,7 @@ func TestNetworkAnnouncements(t *testing.T) {
 	expect("192.168.1.1", "ssdp:byebye 500", "ssdp:alive 500", "ssdp:alive 500", "ssdp:alive 500")
 
 	h.gateway.do(t, func() error { return renumber("lan0", "192.168.1.1/24", "192.168.1.2/24") })
-	server.SetAddress(netip.MustParseAddr("192.168.1.2"), []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")})
+	server.SetAddresses([]netip.Addr{netip.MustParseAddr("192.168.1.2")}, []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")})
 	expect("192.168.1.2", "ssdp:byebye 500", "ssdp:alive 501", "ssdp:alive 501", "ssdp:alive 501")
 
 	stop()

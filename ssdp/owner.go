@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -31,12 +30,8 @@ type owner struct {
 	conn datagram.Conn
 	cat  *catalogue
 
-	view     datagram.View
-	facts    facts // hold while view has an address
-	appeared bool  // facts.bootID was used
-
-	copies    int       // of the alive set still to send in this burst
-	announce  time.Time // when the next one is due
+	view      datagram.View
+	scopes    []*scope
 	queue     queue
 	limits    *datagram.Limits
 	logBudget *rate.Limiter
@@ -50,11 +45,11 @@ func newOwner(s *Server) *owner {
 		log:  s.log,
 		conn: s.conn,
 		cat:  s.cat,
-		facts: facts{
+		scopes: scopes(s.cfg.IPv6, facts{
 			maxAge: int(s.cfg.MaxAge / time.Second),
 			server: s.cfg.Server,
 			bootID: s.cfg.BootID,
-		},
+		}),
 		limits:    datagram.NewLimits(hostRate, max(hostRate, len(s.cfg.Targets)), totalRate, maxHosts),
 		logBudget: rate.NewLimiter(logRate, logRate),
 	}
@@ -63,8 +58,10 @@ func newOwner(s *Server) *owner {
 // next gives the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
-	if o.view.Local().IsValid() && o.announce.Before(at) {
-		at = o.announce
+	for _, s := range o.scopes {
+		if s.local.IsValid() && s.announce.Before(at) {
+			at = s.announce
+		}
 	}
 	if due, ok := o.queue.next(); ok && due.Before(at) {
 		at = due
@@ -75,10 +72,12 @@ func (o *owner) next(now time.Time) time.Time {
 // act does what is due.
 func (o *owner) act(now time.Time) {
 	for a, ok := o.queue.pop(now); ok; a, ok = o.queue.pop(now) {
-		o.respond(now, a.to, a.row)
+		o.respond(now, a)
 	}
-	if o.view.Local().IsValid() && !o.announce.After(now) {
-		o.alive(now)
+	for _, s := range o.scopes {
+		if s.local.IsValid() && !s.announce.After(now) {
+			o.alive(now, s)
+		}
 	}
 }
 
@@ -88,17 +87,29 @@ func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 		o.ignore(now, p, "came in by another interface")
 		return
 	}
-	if reason := o.view.Refuses(p, Group.Addr()); reason != "" {
+	group := o.group(p.Destination)
+	if reason := o.view.Refuses(p, group); reason != "" {
 		o.ignore(now, p, reason)
 		return
 	}
-	search, err := Parse(b, p.Destination == Group.Addr())
+	s := o.scopeOf(p.Source.Addr())
+	if s == nil {
+		o.ignore(now, p, "no address")
+		return
+	}
+	search, err := Parse(b, group.IsValid())
 	if err != nil {
 		o.ignore(now, p, err.Error())
 		return
 	}
 	rows := o.cat.match(search.Target)
 	spread := search.Target == searchAll
+	// An answer leaves from the address that was asked; to a multicast search
+	// that is the address announced (abuse case E1).
+	from := s.local
+	if !group.IsValid() {
+		from = p.Destination
+	}
 	switch {
 	case len(rows) == 0:
 		o.ignore(now, p, "nothing of ours")
@@ -107,31 +118,30 @@ func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 	case !o.limits.Allow(now, p.Source.Addr(), len(rows)):
 		o.ignore(now, p, "too many answers")
 	case spread:
-		o.postpone(now, p.Source, rows, search.Window)
+		o.postpone(now, answer{scope: s, from: from, to: p.Source}, rows, search.Window)
 	default:
 		// At once, whatever MX allows: Tailscale gives discovery 250 ms.
 		for _, r := range rows {
-			o.respond(now, p.Source, r)
+			o.respond(now, answer{scope: s, from: from, to: p.Source, row: r})
 		}
 	}
 }
 
 // postpone spreads answers over the time the client allows, one at a random
 // moment in each of as many equal parts. The last tenth is for the way.
-func (o *owner) postpone(now time.Time, to netip.AddrPort, rows []row, window time.Duration) {
+func (o *owner) postpone(now time.Time, a answer, rows []row, window time.Duration) {
 	part := window * 9 / 10 / time.Duration(len(rows))
 	for i, r := range rows {
-		due := now.Add(part*time.Duration(i) + upTo(part))
-		o.queue.add(answer{due: due, to: to, row: r})
+		a.due, a.row = now.Add(part*time.Duration(i)+upTo(part)), r
+		o.queue.add(a)
 	}
 }
 
-// respond sends one answer, from the address that was asked and port 1900
-// (abuse case E1). To a multicast search that is the address announced.
-func (o *owner) respond(now time.Time, to netip.AddrPort, r row) {
-	o.buf = appendResponse(o.buf[:0], &o.facts, r, now)
-	if err := o.conn.Send(o.buf, o.view.Local(), to); err != nil && o.logBudget.AllowN(now, 1) {
-		o.log.Debug("answer not sent", "client", to, "target", r.target, "error", err)
+// respond sends one answer, from port 1900.
+func (o *owner) respond(now time.Time, a answer) {
+	o.buf = appendResponse(o.buf[:0], &a.scope.facts, a.row, now)
+	if err := o.conn.Send(o.buf, a.from, a.to); err != nil && o.logBudget.AllowN(now, 1) {
+		o.log.Debug("answer not sent", "client", a.to, "target", a.row.target, "error", err)
 	}
 }
 

@@ -12,9 +12,11 @@ const maxQueued = 2 * totalRate
 
 // answer is one search response that waits.
 type answer struct {
-	due time.Time
-	to  netip.AddrPort
-	row row
+	due   time.Time
+	scope *scope
+	from  netip.Addr // the address that was asked, or the scope's
+	to    netip.AddrPort
+	row   row
 }
 
 // queue holds waiting answers in the order of their time.
@@ -58,4 +60,7 @@ func (q *queue) pop(now time.Time) (answer, bool) {
 	return first, true
 }
 
-func (q *queue) clear() { q.waiting = nil }
+// drop forgets the answers of a scope.
+func (q *queue) drop(s *scope) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(a answer) bool { return a.scope == s })
+}

@@ -21,6 +21,8 @@ type Config struct {
 	// another one are dropped (abuse cases A2, E7). Ifindex must not be 0.
 	Ifname  string
 	Ifindex int
+	// IPv6 says of which family the socket is: that of Listen6, or of Listen.
+	IPv6 bool
 	// Targets are the rows in the order of spec-digest section 1.2, 1 to 64. A
 	// row that is given twice is announced once.
 	Targets []Target
@@ -65,7 +67,7 @@ type Server struct {
 }
 
 // New checks the configuration and makes a Server, which is silent until Run
-// and SetAddress were called, in whatever order. Run closes conn.
+// and SetAddresses were called, in whatever order. Run closes conn.
 func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	cat, err := newCatalogue(cfg.Targets)
 	if err != nil {
@@ -98,16 +100,20 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	}, nil
 }
 
-// SetAddress says which IPv4 address the interface has now and which networks
-// are on its link (the owner's routed prefixes included); only hosts in these
-// are answered. A new address is a new appearance: byebye, then alive with the
-// new location and a greater BOOTID (spec-digest section 1.6). The zero Addr, or
-// one that is not a plain IPv4 address, means that there is none, and silences
-// the server. It never waits; of several calls the last one counts.
-func (s *Server) SetAddress(local netip.Addr, prefixes []netip.Prefix) {
-	v := datagram.View{Locals: []netip.Addr{local}, Prefixes: slices.Clone(prefixes)}
-	if !local.Is4() {
-		v = datagram.View{}
+// SetAddresses says which addresses the interface has now and which networks are
+// on its link (the owner's routed prefixes included); only hosts in these are
+// answered. Addresses of the other family count for nothing. Over IPv4 the first
+// is announced, over IPv6 a link-local one on the link and another one, a unique
+// local one where there is, on the site. A new one is a new appearance there:
+// byebye, then alive with the new location and a greater BOOTID (spec-digest
+// section 1.6). None silences the server. It never waits; of several calls the
+// last one counts.
+func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
+	v := datagram.View{Prefixes: slices.Clone(prefixes)}
+	for _, a := range locals {
+		if a.IsValid() && a.Is4() != s.cfg.IPv6 && !a.Is4In6() {
+			v.Locals = append(v.Locals, a.WithZone(""))
+		}
 	}
 	s.mu.Lock()
 	s.wanted = v

@@ -195,7 +195,7 @@ func TestSmallNetworks(t *testing.T) {
 			netip.MustParsePrefix("10.1.2.3/16"), // not masked: an interface's own form
 			netip.MustParsePrefix("::/0"),
 		}
-		r.server.SetAddress(netip.MustParseAddr("192.168.1.2"), prefixes)
+		r.server.SetAddresses([]netip.Addr{netip.MustParseAddr("192.168.1.2")}, prefixes)
 		clear(prefixes) // the caller's slice stays the caller's
 		pass(3 * time.Second)
 		r.conn.take()
@@ -287,7 +287,7 @@ func TestNotBeforeAddress(t *testing.T) {
 		r := start(t, config())
 		defer r.finish()
 		for _, a := range []netip.Addr{{}, netip.MustParseAddr("fe80::1"), netip.MustParseAddr("::ffff:192.168.1.1")} {
-			r.server.SetAddress(a, []netip.Prefix{lan})
+			r.server.SetAddresses([]netip.Addr{a}, []netip.Prefix{lan})
 			r.from(clientA, search(root, "MX: 1"))
 			pass(time.Hour)
 		}
@@ -308,7 +308,7 @@ func TestLocationIsChecked(t *testing.T) {
 			cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			cfg.Describe = func(int, netip.Addr) ssdp.Description { return ssdp.Description{Location: bad} }
 			r := start(t, cfg)
-			r.server.SetAddress(gateway, []netip.Prefix{lan})
+			r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 			r.from(clientA, search(root, "MX: 1"))
 			pass(time.Hour)
 			r.finish()
@@ -418,7 +418,7 @@ func TestSendErrorIsBorne(t *testing.T) {
 			}
 			return nil
 		}
-		r.server.SetAddress(gateway, []netip.Prefix{lan})
+		r.server.SetAddresses([]netip.Addr{gateway}, []netip.Prefix{lan})
 		pass(3 * time.Second)
 		r.from(clientA, search(root, "MX: 1"))
 		synctest.Wait()

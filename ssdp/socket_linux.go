@@ -5,16 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
 // multicastTTL is how far notifications may travel (UDA 2.0 section 1.1.1).
 const multicastTTL = 2
 
-// Listen opens the discovery socket of one LAN interface: UDP port 1900 on all
+// Listen opens the discovery socket of one LAN interface for IPv4: UDP port 1900 on all
 // addresses, bound to the device, a member of 239.255.255.250 there. Other
 // programs may hold the port too if they share it (minidlna, minissdpd, another
 // Portcullis): each gets its own copy of every multicast search. A unicast search
@@ -32,22 +34,55 @@ func Listen(ctx context.Context, ifname string) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ssdp: interface %s: %w", ifname, err)
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) { failed = setBeforeBind(int(fd), ifname) })
-		return errors.Join(err, failed)
-	}}
-	// The wildcard address, because a socket bound to 192.168.1.1 never sees a
-	// datagram to the group. The device and Server's checks keep strangers out.
-	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", Group.Port()))
+	// Only groups this very socket joined, on the interface it joined them.
+	own := option{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL"}
+	udp, err := listen(ctx, ifname, "udp4", "0.0.0.0", own)
 	if err != nil {
-		return nil, explain(err, ifname)
+		return nil, err
 	}
-	udp := pc.(*net.UDPConn) // what "udp4" gives, by contract of package net
 	if err := join(udp, ifi); err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	return udp, nil
+}
+
+// Listen6 is Listen for IPv6 alone, a member of FF02::C and FF05::C.
+func Listen6(ctx context.Context, ifname string) (*net.UDPConn, error) {
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return nil, fmt.Errorf("ssdp: interface %s: %w", ifname, err)
+	}
+	own := option{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0, "IPV6_MULTICAST_ALL"}
+	udp, err := listen(ctx, ifname, "udp6", "[::]", own) // "udp6" is V6ONLY
+	if err != nil {
+		return nil, err
+	}
+	if err := join6(udp, ifi); err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return udp, nil
+}
+
+// listen opens port 1900 on the wildcard address, because a socket bound to
+// 192.168.1.1 never sees a datagram to the group. The device and Server's checks
+// keep strangers out.
+func listen(ctx context.Context, ifname, network, host string, own option) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = setBeforeBind(int(fd), ifname, own) })
+		return errors.Join(err, failed)
+	}}
+	pc, err := lc.ListenPacket(ctx, network, fmt.Sprintf("%s:%d", host, Group.Port()))
+	if err != nil {
+		return nil, explain(err, ifname)
+	}
+	return pc.(*net.UDPConn), nil // what these networks give, by contract of package net
+}
+
+// option is a socket option.
+type option struct {
+	level, name, value int
+	what               string
 }
 
 // setBeforeBind sets what decides about sharing. Linux lets two sockets have a
@@ -55,15 +90,11 @@ func Listen(ctx context.Context, ifname string) (*net.UDPConn, error) {
 // one owner; other programs use the one or the other, so we set both. A group
 // that divides unicast among its members (SO_REUSEPORT) only forms between
 // sockets bound to the same device: two of ours, for the moment of a restart.
-func setBeforeBind(fd int, ifname string) error {
-	for _, o := range []struct {
-		level, name, value int
-		what               string
-	}{
+func setBeforeBind(fd int, ifname string, own option) error {
+	for _, o := range []option{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
 		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"},
-		// Only groups this very socket joined, on the interface it joined them.
-		{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL"},
+		own,
 	} {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return fmt.Errorf("set %s: %w", o.what, err)
@@ -87,6 +118,21 @@ func join(udp *net.UDPConn, ifi *net.Interface) error {
 		return fmt.Errorf("ssdp: multicast TTL: %w", err)
 	}
 	// Off: what we announce is for the LAN, and need not come back to us.
+	if err := p.SetMulticastLoopback(false); err != nil {
+		return fmt.Errorf("ssdp: multicast loop: %w", err)
+	}
+	return nil
+}
+
+// join6 is join for both groups. How far a notification may travel, the datagram
+// itself says.
+func join6(udp *net.UDPConn, ifi *net.Interface) error {
+	p := ipv6.NewPacketConn(udp)
+	for _, group := range []netip.AddrPort{GroupLink, GroupSite} {
+		if err := p.JoinGroup(ifi, net.UDPAddrFromAddrPort(group)); err != nil {
+			return fmt.Errorf("ssdp: join %s on %s: %w", group.Addr(), ifi.Name, err)
+		}
+	}
 	if err := p.SetMulticastLoopback(false); err != nil {
 		return fmt.Errorf("ssdp: multicast loop: %w", err)
 	}

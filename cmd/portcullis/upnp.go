@@ -128,20 +128,31 @@ func (u *upnp) front(l netif.LAN, addr netip.Addr) *igd.Front {
 	return u.device.On(l.Name, netip.AddrPortFrom(addr, u.g.cfg.UPnP.HTTPPort))
 }
 
-// discovery is the server of searches on a LAN.
-func (u *upnp) discovery(ctx context.Context, l netif.LAN) (*part, error) {
-	udp, err := ssdp.Listen(ctx, l.Name)
+// discovery is the server of searches on a LAN in one family.
+func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, error) {
+	listen, newConn := ssdp.Listen, datagram.NewConn
+	local := func(l netif.LAN) []netip.Addr { return []netip.Addr{l.Addr} }
+	if at.six {
+		listen, newConn, local = ssdp.Listen6, datagram.NewConn6, addrs6
+	}
+	udp, err := listen(ctx, l.Name)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := datagram.NewConn(udp, l.Index)
+	conn, err := newConn(udp, l.Index)
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	s, err := ssdp.New(ssdp.Config{
-		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, Targets: u.targets, Server: serverName,
+		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.six, Targets: u.targets, Server: serverName,
 		BootID: u.nextBootID(0), NewBootID: u.nextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
+			if at.six {
+				// Consoles, which believe in version 1 alone, do not come this way,
+				// and who opens pinholes needs version 2 but may search for 1, as
+				// miniupnpc does.
+				version = 2
+			}
 			return ssdp.Description{Location: u.front(l, local).Location(version), ConfigID: u.device.ConfigID()}
 		},
 	}, conn)
@@ -150,7 +161,7 @@ func (u *upnp) discovery(ctx context.Context, l netif.LAN) (*part, error) {
 	}
 	return &part{
 		name: "discovery", run: s.Run, close: conn.Close,
-		keep: func(l netif.LAN) { s.SetAddress(l.Addr, l.Prefixes) },
+		keep: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
 }
 
@@ -160,10 +171,7 @@ func (u *upnp) parts(ctx context.Context, at place, l netif.LAN, accepts func(re
 	if err != nil {
 		return nil, err
 	}
-	if at.six {
-		return []*part{web}, nil
-	}
-	search, err := u.discovery(ctx, l)
+	search, err := u.discovery(ctx, at, l)
 	if err != nil {
 		return nil, errors.Join(err, web.close())
 	}

@@ -1,0 +1,105 @@
+package ssdp
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Where searches and notifications go (UDA 2.0 sections 1.1.1 and A.3).
+var (
+	Group     = netip.MustParseAddrPort("239.255.255.250:1900")
+	GroupLink = netip.MustParseAddrPort("[ff02::c]:1900") // the link
+	GroupSite = netip.MustParseAddrPort("[ff05::c]:1900") // the site
+)
+
+// scope is a group with the address of ours that fits it: one for IPv4, two for
+// IPv6. What is said to a group, and to who searched from its scope, leaves from
+// that address and names it in LOCATION (UDA 2.0 section A.3). An address that
+// changes in one scope is nothing to the other.
+type scope struct {
+	group netip.AddrPort
+	class func(netip.Addr) int // how well an address fits: 0 not at all, else the less the better
+
+	local    netip.Addr // the zero Addr: none at the moment
+	facts    facts      // hold while local is valid
+	appeared bool       // facts.bootID was used
+
+	copies   int       // of the alive set still to send in this burst
+	announce time.Time // when the next one is due
+}
+
+// scopes gives those of an IP family.
+func scopes(six bool, f facts) []*scope {
+	with := func(group netip.AddrPort, class func(netip.Addr) int) *scope {
+		f.group = group
+		return &scope{group: group, class: class, facts: f}
+	}
+	if !six {
+		return []*scope{with(Group, ofIPv4)}
+	}
+	return []*scope{with(GroupLink, ofLink), with(GroupSite, ofSite)}
+}
+
+func ofIPv4(a netip.Addr) int {
+	if a.Is4() {
+		return 1
+	}
+	return 0
+}
+
+func ofLink(a netip.Addr) int {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		return 1
+	}
+	return 0
+}
+
+// ofSite prefers a unique local address: it stays when the provider renumbers.
+func ofSite(a netip.Addr) int {
+	switch {
+	case !a.Is6() || a.Is4In6() || !a.IsGlobalUnicast():
+		return 0
+	case a.IsPrivate():
+		return 1
+	}
+	return 2
+}
+
+// choose gives the address that fits best, the present one before its equals.
+func (s *scope) choose(locals []netip.Addr) netip.Addr {
+	var best netip.Addr
+	for _, a := range locals {
+		c := s.class(a)
+		if c == 0 {
+			continue
+		}
+		if !best.IsValid() || c < s.class(best) || a == s.local && c == s.class(best) {
+			best = a
+		}
+	}
+	return best
+}
+
+// group gives the group that a datagram was sent to, or the zero Addr.
+func (o *owner) group(destination netip.Addr) netip.Addr {
+	if slices.ContainsFunc(o.scopes, func(s *scope) bool { return s.group.Addr() == destination }) {
+		return destination
+	}
+	return netip.Addr{}
+}
+
+// scopeOf gives the scope of who asks: its answers name an address that it can
+// reach (UDA 2.0 section A.3). Nil while no scope has an address.
+func (o *owner) scopeOf(source netip.Addr) *scope {
+	order := slices.Clone(o.scopes)
+	if source.Is6() && !source.IsLinkLocalUnicast() {
+		slices.Reverse(order)
+	}
+	for _, s := range order {
+		if s.local.IsValid() {
+			return s
+		}
+	}
+	return nil
+}
