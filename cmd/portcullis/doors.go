@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,6 +30,10 @@ type doors struct {
 type place struct {
 	lan string
 	six bool // IPv6, else IPv4
+}
+
+func (p place) compare(o place) int {
+	return cmp.Or(cmp.Compare(p.lan, o.lan), cmp.Compare(p.family(), o.family()))
 }
 
 func (p place) family() int {
@@ -128,8 +134,8 @@ func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 		<-d.done
 	}
 	var failed error
-	for at, l := range wanted {
-		d, err := ds.openDoor(ctx, at, l)
+	for _, at := range slices.SortedFunc(maps.Keys(wanted), place.compare) {
+		d, err := ds.openDoor(ctx, at, wanted[at])
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue

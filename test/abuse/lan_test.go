@@ -53,7 +53,7 @@ func TestPrefixComes(t *testing.T) {
 			t.Errorf("the LAN was opened %d times for %s\n%s", n, family, log)
 		}
 	}
-	if strings.Contains(log, "discovery withdrawn") || strings.Count(log, "discovery announced") != 1 {
+	if strings.Contains(log, "discovery withdrawn") || strings.Count(log, "discovery announced") != 3 { // IPv4, the link and the site
 		t.Errorf("discovery was announced again\n%s", log)
 	}
 }

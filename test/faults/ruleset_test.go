@@ -47,7 +47,7 @@ func TestRulesetChanges(t *testing.T) {
 			opened(t, r, 6000)
 			nft(t, r, script)
 			working(t, r, 6000)
-			repaired(t, r, 1)
+			repaired(t, r)
 			if n := len(r.List(t)); n != 1 {
 				t.Errorf("the owner sees %d mappings", n)
 			}
@@ -78,19 +78,20 @@ func TestOwnChanges(t *testing.T) {
 	nft(t, r, "add table inet other") // seen, and nothing of ours
 	nft(t, r, "delete table inet portcullis")
 	working(t, r, 6001)
-	repaired(t, r, 1)
+	repaired(t, r)
 }
 
-// repaired wants so many repairs, each with one line in the log.
-func repaired(t *testing.T, r *testrig.Rig, want int) {
+// repaired wants a repair, each with one line in the log. There may be two, where
+// the change comes while the rules are being looked at.
+func repaired(t *testing.T, r *testrig.Rig) {
 	t.Helper()
 	testrig.Eventually(t, soon, "a repair is told", func() bool { return strings.Contains(r.Daemon.Log(), "level=WARN") })
 	s, err := r.Owner.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(r.Daemon.Log(), "level=WARN"); n != want || s.Firewall.DriftRepaired != uint64(want) {
-		t.Errorf("%d warnings for %d repairs, want %d", n, s.Firewall.DriftRepaired, want)
+	if n := strings.Count(r.Daemon.Log(), "level=WARN"); n > 2 || s.Firewall.DriftRepaired != uint64(n) {
+		t.Errorf("%d warnings for %d repairs", n, s.Firewall.DriftRepaired)
 	}
 }
 
