@@ -79,19 +79,34 @@ func (n *Network) StartDaemonWith(ctx context.Context, exe string, config string
 	return d, nil
 }
 
+// Restart starts the daemon again that has been killed, with its configuration and
+// what it left in its state directory.
+func (n *Network) Restart(ctx context.Context, exe string, d *Daemon) (*Daemon, error) {
+	config, err := os.ReadFile(d.Config)
+	if err != nil {
+		return nil, err
+	}
+	return n.start(ctx, exe, d.dir, string(config))
+}
+
+// State is the daemon's state directory.
+func (d *Daemon) State() string { return filepath.Join(d.dir, "state") }
+
 func (n *Network) start(ctx context.Context, exe, dir, config string) (*Daemon, error) {
 	d := &Daemon{Config: filepath.Join(dir, "portcullis.toml"), Socket: filepath.Join(dir, "control.sock"),
 		dir: dir, log: &lockedBuffer{}, ended: make(chan struct{})}
 	if err := os.WriteFile(d.Config, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "notify")})
+	told := filepath.Join(dir, "notify")
+	_ = os.Remove(told) // of the run before
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: told})
 	if err != nil {
 		return nil, err
 	}
 	defer notify.Close()
 	d.cmd = exec.Command(exe, "run", "--config", d.Config)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+told)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	if err := n.Gateway.Start(d.cmd); err != nil {
 		return nil, fmt.Errorf("lab: start the daemon: %w", err)
@@ -141,9 +156,15 @@ func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
 // Ended is closed when the daemon has ended.
 func (d *Daemon) Ended() <-chan struct{} { return d.ended }
 
-// Stop asks the daemon to end and waits; it fails when it ends badly.
+// Stop asks the daemon to end and waits; it fails when it ends badly. Nothing of it
+// is left.
 func (d *Daemon) Stop() error {
 	defer os.RemoveAll(d.dir)
+	return d.Halt()
+}
+
+// Halt is Stop that leaves what the daemon wrote, for Restart.
+func (d *Daemon) Halt() error {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -159,7 +180,7 @@ func (d *Daemon) Stop() error {
 	}
 }
 
-// Kill ends the daemon as a crash would.
+// Kill ends the daemon as a crash would. What it wrote stays, for Restart.
 func (d *Daemon) Kill() error {
 	err := d.cmd.Process.Kill()
 	<-d.ended

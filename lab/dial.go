@@ -2,14 +2,17 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Dial connects from the host. The address must be a literal. A link-local one
@@ -59,7 +62,7 @@ func (h *Host) Listen(addr string) (l net.Listener, err error) {
 	if addr, err = h.literal(addr); err != nil {
 		return nil, err
 	}
-	err = h.Do(func() error {
+	err = h.bound(func() error {
 		l, err = net.Listen("tcp"+family(addr), addr)
 		return err
 	})
@@ -71,7 +74,7 @@ func (h *Host) ListenPacket(addr string) (c *net.UDPConn, err error) {
 	if addr, err = h.literal(addr); err != nil {
 		return nil, err
 	}
-	err = h.Do(func() error {
+	err = h.bound(func() error {
 		pc, err := net.ListenPacket("udp"+family(addr), addr)
 		if err == nil {
 			c = pc.(*net.UDPConn)
@@ -79,6 +82,20 @@ func (h *Host) ListenPacket(addr string) (c *net.UDPConn, err error) {
 		return err
 	})
 	return c, err
+}
+
+// bound opens a socket on the host. One that was closed a moment ago may still be
+// there: a program that is being started elsewhere in this process has it until it
+// has become itself (fork, then exec).
+func (h *Host) bound(open func() error) error {
+	const tries, pause = 100, 10 * time.Millisecond
+	for n := 1; ; n++ {
+		err := h.Do(open)
+		if n == tries || !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // family is what package net writes behind the protocol. IPv6 sockets are for

@@ -42,9 +42,11 @@ func (h *Host) ExchangeFrom(ctx context.Context, from, to netip.Addr, request []
 	if !ok {
 		return nil, errors.New("lab: an exchange needs a deadline")
 	}
+	// Who gives up waits no longer.
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	server := netip.AddrPortFrom(h.Zoned(to), portControl)
 	buf := make([]byte, 2048)
-	for wait := 250 * time.Millisecond; time.Now().Before(deadline); wait *= 2 {
+	for wait := 250 * time.Millisecond; ctx.Err() == nil && time.Now().Before(deadline); wait *= 2 {
 		if _, err := conn.WriteToUDPAddrPort(request, server); err != nil {
 			return nil, ErrSilence // an ICMP error for the one before
 		}

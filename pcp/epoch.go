@@ -26,7 +26,10 @@ func NewEpoch(start time.Time) *Epoch {
 // address. The servers must be told to Announce.
 func (e *Epoch) Restart(now time.Time) { e.start.Store(&now) }
 
+// Began gives when the epoch began.
+func (e *Epoch) Began() time.Time { return *e.start.Load() }
+
 // Seconds gives the age of the epoch.
 func (e *Epoch) Seconds(now time.Time) uint32 {
-	return uint32(max(0, now.Sub(*e.start.Load())/time.Second))
+	return uint32(max(0, now.Sub(e.Began())/time.Second))
 }

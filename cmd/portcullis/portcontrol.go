@@ -21,6 +21,7 @@ type portControl struct {
 	external    netip.Addr // the last that there was
 	down, down6 bool       // there is no way out now
 	networks    map[netip.Prefix]struct{}
+	kept        bool // the epochs are written down
 }
 
 func newPortControl(g *gate) *portControl {
@@ -61,7 +62,15 @@ func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, e
 
 // follow looks at what mappings depend on, and says in which family clients must
 // be told. It is not safe for concurrent use.
-func (c *portControl) follow() (four, six bool) { return c.follow4(), c.follow6() }
+func (c *portControl) follow() (four, six bool) {
+	began, began6 := c.epoch.Began(), c.epoch6.Began()
+	four, six = c.follow4(), c.follow6()
+	if !c.kept || c.epoch.Began() != began || c.epoch6.Began() != began6 {
+		c.kept = true
+		c.g.state.keepEpochs(c.epoch, c.epoch6)
+	}
+	return four, six
+}
 
 // follow4 looks at the external address. Another one than before ends the epoch
 // (RFC 6887 section 8.5); that and one that is back are announced (RFC 6886

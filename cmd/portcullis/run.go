@@ -55,6 +55,7 @@ type gate struct {
 	started time.Time
 
 	kernel   *netif.Kernel
+	state    *state
 	network  *gateway
 	firewall *nft.Backend
 	engine   *portmap.Engine
@@ -65,11 +66,15 @@ type gate struct {
 // run serves until ctx ends, and leaves nothing behind. What faces the LAN ends
 // first, then the engine, then the kernel is cleared.
 func (g *gate) run(ctx context.Context) (err error) {
-	state, roles, err := g.open(ctx)
+	now, roles, err := g.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer g.kernel.Close()
+	if g.state, err = openState(g); err != nil {
+		return errors.Join(err, g.firewall.Close(ctx, true))
+	}
+	defer func() { err = errors.Join(err, g.state.close()) }()
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
@@ -82,13 +87,14 @@ func (g *gate) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := g.configure(ctx, state, roles); err != nil {
+	if err := g.begin(ctx, now, roles); err != nil {
 		return errors.Join(err, socket.Close())
 	}
 
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	engine := new(errgroup.Group)
 	engine.Go(func() error { return g.engine.Run(inner) })
+	engine.Go(func() error { return g.state.run(inner) })
 	engine.Go(func() error { return newEventLog(g.log).run(inner, g.engine.Watch(256)) })
 
 	front, frontCtx := errgroup.WithContext(ctx)
@@ -172,7 +178,7 @@ func (g *gate) build() error {
 		forwarded: (&forwards{read: g.firewall.Forwarded}).inUse,
 	}
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
-		Policy: decide, Firewall: g.firewall, Gateway: g.network,
+		Policy: decide, Firewall: g.firewall, Gateway: g.network, Store: g.state,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
 	})
 	if err != nil {
@@ -186,6 +192,23 @@ func (g *gate) build() error {
 	}
 	g.doors, err = newDoors(g)
 	return err
+}
+
+// begin takes over the mappings of the last run: until the one transaction that
+// does it, what that run left in the kernel is in force.
+func (g *gate) begin(ctx context.Context, s netif.State, r netif.Roles) error {
+	g.network.set(s, r)
+	if err := g.firewall.Prepare(firewallGateway(g.cfg, r)); err != nil {
+		return err
+	}
+	whole, err := g.state.restore(ctx)
+	if err != nil {
+		return err
+	}
+	if whole && g.doors.ports != nil {
+		g.state.resume(g.doors.ports.epoch, g.doors.ports.epoch6)
+	}
+	return nil
 }
 
 // configure tells everybody what the network looks like now.

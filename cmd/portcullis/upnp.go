@@ -5,13 +5,11 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
-	"time"
 
 	"portcullis/datagram"
 	"portcullis/gena"
 	"portcullis/httpd"
 	"portcullis/igd"
-	"portcullis/journal"
 	"portcullis/netif"
 	"portcullis/ssdp"
 )
@@ -27,14 +25,10 @@ type upnp struct {
 	notifier *gena.Notifier // nil: no eventing
 	wan      *wanStatus
 	targets  []ssdp.Target
-
-	mu sync.Mutex
-	id journal.Identity // guarded by mu
 }
 
 func newUPnP(g *gate) (*upnp, error) {
 	u := &upnp{g: g, wan: newWANStatus(g)}
-	u.identify()
 	if g.cfg.UPnP.Events {
 		u.notifier = gena.New(gena.Config{Logger: g.log, Server: serverName})
 	}
@@ -42,7 +36,7 @@ func newUPnP(g *gate) (*upnp, error) {
 		Mapper: g.engine, WAN: u.wan, Identify: g.client,
 		As: g.as, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
 		InboundAllowed: func() bool { return g.network.View().WAN6Up },
-		UUID:           u.id.UUID, FriendlyName: g.cfg.UPnP.FriendlyName, Log: g.log,
+		UUID:           g.state.uuid(), FriendlyName: g.cfg.UPnP.FriendlyName, Log: g.log,
 	}
 	if u.notifier != nil {
 		cfg.Notifier = u.notifier
@@ -55,28 +49,6 @@ func newUPnP(g *gate) (*upnp, error) {
 		u.targets = append(u.targets, ssdp.Target{Type: t.Type, MaxVersion: t.MaxVersion, UUID: t.UUID, Tree: t.Tree})
 	}
 	return u, nil
-}
-
-// identify loads the UUID and takes the next BOOTID. A state directory that
-// cannot be used costs clients only that they see a new gateway next time.
-func (u *upnp) identify() {
-	id, err := journal.LoadIdentity(u.g.cfg.State.Dir)
-	if err != nil {
-		u.g.log.Warn("the gateway gets a new identity", "error", err)
-	}
-	u.id = id
-	u.nextBootID(id.BootID)
-}
-
-// nextBootID takes a BOOTID greater than every one before, and keeps it.
-func (u *upnp) nextBootID(last uint32) uint32 {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.id.BootID = ssdp.NextBootID(max(last, u.id.BootID), time.Now())
-	if err := u.id.Save(u.g.cfg.State.Dir); err != nil {
-		u.g.log.Warn("the identity is not kept", "error", err)
-	}
-	return u.id.BootID
 }
 
 // run delivers events until ctx ends.
@@ -145,7 +117,7 @@ func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, err
 	}
 	s, err := ssdp.New(ssdp.Config{
 		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.six, Targets: u.targets, Server: serverName,
-		BootID: u.nextBootID(0), NewBootID: u.nextBootID,
+		BootID: u.g.state.nextBootID(0), NewBootID: u.g.state.nextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
 			if at.six {
 				// Consoles, which believe in version 1 alone, do not come this way,

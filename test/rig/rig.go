@@ -96,19 +96,30 @@ func StartWith(t *testing.T, n *lab.Network, config string) *Rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := &Rig{n, d, control.NewClient(d.Socket)}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", d.Log())
+			t.Logf("the daemon's log:\n%s", r.Daemon.Log())
 		}
 		select {
-		case <-d.Ended():
+		case <-r.Daemon.Ended():
 		default:
-			if err := d.Stop(); err != nil {
+			if err := r.Daemon.Stop(); err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	return &Rig{n, d, control.NewClient(d.Socket)}
+	return r
+}
+
+// Restart starts the daemon again that has ended, with what it left.
+func (r *Rig) Restart(t *testing.T) {
+	t.Helper()
+	d, err := r.Network.Restart(t.Context(), Exe, r.Daemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Daemon = d
 }
 
 // Point puts a control point on a host that has found the gateway.

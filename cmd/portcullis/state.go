@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"portcullis/journal"
+	"portcullis/pcp"
+	"portcullis/portmap"
+	"portcullis/ssdp"
+)
+
+const (
+	overdueEvery = 5 * time.Second
+	mostRestored = 1 << 17 // mappings, where the owner sets no limit
+)
+
+// state is what outlives the daemon: who it is, and the leases. A state directory
+// that cannot be used costs no service, only that the next start knows nothing.
+type state struct {
+	g        *gate
+	clock    journal.SystemClock
+	journal  *journal.Journal // nil: there is none
+	restored journal.Restored
+	behind   bool // said so
+
+	mu sync.Mutex
+	id journal.Identity // guarded by mu
+}
+
+// openState reads what the last run left. Only a directory that another process
+// uses is an error: two gates would undo each other's mappings.
+func openState(g *gate) (*state, error) {
+	s := &state{g: g}
+	most := g.cfg.Limits.Mappings
+	if most <= 0 {
+		most = mostRestored
+	}
+	var err error
+	s.journal, s.restored, err = journal.Open(journal.Config{Dir: g.cfg.State.Dir, Log: g.log, MaxMappings: most})
+	switch {
+	case errors.Is(err, journal.ErrLocked):
+		return nil, fmt.Errorf("is another portcullis running? %w", err)
+	case err != nil:
+		g.log.Error("mappings will not survive a restart: state.dir cannot be used", "error", err)
+	}
+	if s.id, err = journal.LoadIdentity(g.cfg.State.Dir); err != nil {
+		g.log.Warn("the gateway gets a new identity", "error", err)
+	}
+	return s, nil
+}
+
+// close gives the directory up.
+func (s *state) close() error {
+	if s.journal == nil {
+		return nil
+	}
+	return s.journal.Close()
+}
+
+// Record implements portmap.Store. The journal tells when it cannot, and mends
+// itself; that is logged once each time.
+func (s *state) Record(put []portmap.Mapping, ended []uint64) {
+	if s.journal == nil {
+		return
+	}
+	err := s.journal.Record(put, ended)
+	if behind := err != nil; behind != s.behind {
+		s.behind = behind
+		if behind {
+			s.g.log.Error("mappings are not kept for a restart", "error", err)
+		} else {
+			s.g.log.Info("mappings are kept for a restart again")
+		}
+	}
+}
+
+// restore takes over what the last run held, as far as today's policy allows, and
+// says whether nothing is missing.
+func (s *state) restore(ctx context.Context) (whole bool, err error) {
+	dropped, err := s.g.engine.Restore(ctx, s.restored.Mappings)
+	if err != nil {
+		return false, fmt.Errorf("restore the mappings of the last run: %w", err)
+	}
+	for _, d := range dropped {
+		s.g.log.Info("a mapping of the last run is not taken over", "mapping", d.Mapping.String(),
+			"mac", d.Mapping.Client.MAC, "reason", portmap.ReasonOf(d.Err).String(), "detail", d.Err.Error())
+	}
+	if n := len(s.restored.Mappings); n > 0 {
+		s.g.log.Info("mappings of the last run are taken over", "mappings", n-len(dropped), "dropped", len(dropped))
+	}
+	return s.restored.Whole && len(dropped) == 0, nil
+}
+
+// run keeps the journal until ctx ends, and ends what turns out to have run out
+// while the machine was off.
+func (s *state) run(ctx context.Context) error {
+	if s.journal == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.journal.Run(ctx) }()
+	tick := time.NewTicker(overdueEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+			s.endOverdue(ctx)
+		}
+	}
+}
+
+var ranOut = end{portmap.Ended, "its lease ended while the machine was off"}
+
+func (s *state) endOverdue(ctx context.Context) {
+	over := s.journal.Overdue()
+	if len(over) == 0 {
+		return
+	}
+	for m := range s.g.engine.Snapshot().All() {
+		if slices.Contains(over, m.ID) {
+			s.g.revoke(ctx, m, ranOut)
+		}
+	}
+}
+
+// uuid is the gateway's own.
+func (s *state) uuid() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id.UUID
+}
+
+// nextBootID takes a BOOTID greater than every one before, and keeps it.
+func (s *state) nextBootID(last uint32) uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.id.BootID = ssdp.NextBootID(max(last, s.id.BootID), time.Now())
+	s.save()
+	return s.id.BootID
+}
+
+// resume lets the epochs of the last run go on, where they began in this run of
+// the machine.
+func (s *state) resume(four, six *pcp.Epoch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.Moment()
+	if s.id.Run == "" || s.id.Run != s.clock.BootID() {
+		return
+	}
+	for _, e := range []struct {
+		epoch *pcp.Epoch
+		began time.Duration
+	}{{four, s.id.Epoch}, {six, s.id.Epoch6}} {
+		if e.began > 0 && e.began <= now.Boot {
+			e.epoch.Restart(now.Now.Add(e.began - now.Boot))
+		}
+	}
+}
+
+// keepEpochs writes down when the epochs began.
+func (s *state) keepEpochs(four, six *pcp.Epoch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.Moment()
+	s.id.Run = s.clock.BootID()
+	s.id.Epoch, s.id.Epoch6 = now.Boot+four.Began().Sub(now.Now), now.Boot+six.Began().Sub(now.Now)
+	s.save()
+}
+
+// save writes the identity; mu is held.
+func (s *state) save() {
+	if err := s.id.Save(s.g.cfg.State.Dir); err != nil {
+		s.g.log.Warn("the identity is not kept", "error", err)
+	}
+}
