@@ -15,6 +15,7 @@ var (
 	privateWords = []string{"refuse", "allow"}
 	nonceWords   = []string{"same-client", "strict"}
 	backendWords = []string{"auto", "nftables"} // of this version, see unavailable
+	leaseWords   = []string{"dnsmasq", "odhcpd", "isc", "kea"}
 	levelWords   = []string{"debug", "info", "warn", "error"}
 	formatWords  = []string{"text", "json"}
 )
@@ -77,7 +78,19 @@ func (r *reader) lan(raw rawLAN) LAN {
 		}
 		lan.ExtraPrefixes = append(lan.ExtraPrefixes, p)
 	}
+	for i, s := range r.list("lan.leases", raw.Leases) {
+		lan.Leases = append(lan.Leases, r.leaseFile(elementPath("lan.leases", i), s))
+	}
 	return lan
+}
+
+// leaseFile reads a path, or "format:path".
+func (r *reader) leaseFile(key, s string) LeaseFile {
+	format, path, named := strings.Cut(s, ":")
+	if !named || strings.HasPrefix(s, "/") {
+		return LeaseFile{Path: r.path(key, s, maxDir)}
+	}
+	return LeaseFile{Format: r.word(key, format, leaseWords), Path: r.path(key, path, maxDir)}
 }
 
 func (r *reader) wan(raw rawWAN) WAN {

@@ -28,6 +28,7 @@ func toRaw(c Config) rawFile {
 		LAN: rawLAN{
 			Interfaces:    append([]string{}, c.LAN.Interfaces...), // never nil: the encoder leaves that out
 			ExtraPrefixes: append([]string{}, texts(c.LAN.ExtraPrefixes, netip.Prefix.String)...),
+			Leases:        append([]string{}, texts(c.LAN.Leases, LeaseFile.String)...),
 		},
 		WAN: rawWAN{
 			Interface:      c.WAN.Interface,

@@ -32,6 +32,7 @@ type (
 	rawLAN struct {
 		Interfaces    []string `toml:"interfaces"`
 		ExtraPrefixes []string `toml:"extra_prefixes"`
+		Leases        []string `toml:"leases"`
 	}
 	rawWAN struct {
 		Interface      string `toml:"interface"`

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ func TestMain(m *testing.M) {
 type table struct {
 	*portmap.Table
 	asked portmap.Selector
+	name  atomic.Value // a string: what the host is called now
 }
 
 func (t *table) Snapshot() *portmap.Table { return t.Table }
@@ -62,7 +64,7 @@ var status = control.Status{
 
 func oneMapping(t *testing.T) *portmap.Table {
 	t.Helper()
-	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.50"), MAC: portmap.MAC{2, 0, 0, 0, 0, 5}, Interface: "br-lan", Via: portmap.ViaUPnP}
+	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.50"), MAC: portmap.MAC{2, 0, 0, 0, 0, 5}, Interface: "br-lan", Name: "as-asked", Via: portmap.ViaUPnP}
 	now := time.Now()
 	tab := portmap.NewTable()
 	c, err := tab.Plan(now, portmap.Request{Client: client, Transport: portmap.UDP, Description: "game",
@@ -88,6 +90,7 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 	m = &table{Table: oneMapping(t)}
 	s, err := control.New(control.Config{
 		Logger: slog.New(slog.DiscardHandler), Mapper: m, Group: group,
+		Host:   func(portmap.Client) string { name, _ := m.name.Load().(string); return name },
 		Status: func() control.Status { return status },
 		Traffic: func(context.Context) (func(portmap.Mapping) control.Traffic, error) {
 			return func(portmap.Mapping) control.Traffic { return control.Traffic{Packets: 3, Bytes: 120} }, nil
@@ -142,7 +145,7 @@ func raw(t *testing.T, socket, method, path, body string) (int, string) {
 // TestShapes: the JSON that outside tools rely on (design: section 4), key by key.
 func TestShapes(t *testing.T) {
 	t.Parallel()
-	socket, _ := serve(t, "")
+	socket, m := serve(t, "")
 	_, got := raw(t, socket, "GET", "/v1/status", "")
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
 		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"denied":4,` +
@@ -161,11 +164,15 @@ func TestShapes(t *testing.T) {
 	delete(list[0], "created")
 	wantList := map[string]any{
 		"id": 1.0, "protocol": "udp", "family": 4.0, "external_port": 3075.0, "internal_ip": "192.168.1.50", "internal_port": 3074.0,
-		"remote": "198.51.100.9", "client_mac": "02:00:00:00:00:05", "client_host": "", "via": "upnp", "description": "game",
+		"remote": "198.51.100.9", "client_mac": "02:00:00:00:00:05", "client_host": "as-asked", "via": "upnp", "description": "game",
 		"rule": "consoles", "enabled": true, "expires_in": 600.0, "packets": 3.0, "bytes": 120.0,
 	}
 	if diff := cmp.Diff(wantList, list[0]); diff != "" {
 		t.Errorf("mapping (-want +got):\n%s", diff)
+	}
+	m.name.Store("console-b")
+	if _, text := raw(t, socket, "GET", "/v1/mappings", ""); !strings.Contains(text, `"client_host":"console-b"`) {
+		t.Errorf("the name of today is not in %s", text)
 	}
 }
 

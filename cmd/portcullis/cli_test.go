@@ -45,7 +45,7 @@ func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	good := file(t, socketOnly)
 	tier0 := file(t, "[[rule]]\nname = \"smb\"\naction = \"allow\"\ninternal_ports = [\"445\"]\n")
-	host := file(t, "[[rule]]\nname = \"cams\"\naction = \"deny\"\nclients = [\"host:cam-*\"]\n")
+	host := file(t, "[[rule]]\nname = \"cams\"\naction = \"deny\"\nclients = [\"host:Cam-*\"]\n")
 	typo := file(t, "[lan]\ninterface = [\"br-lan\"]\n")
 	for _, c := range []struct {
 		name string
@@ -64,7 +64,7 @@ func TestCommandLine(t *testing.T) {
 		{"check/missing file", []string{"check", "--config", good + "x"}, 1, "no such file"},
 		{"check/unknown key", []string{"check", "--config", typo}, 1, typo + ":2: "},
 		{"check/Tier 0", []string{"check", "--config", tier0}, 1, tier0 + ":1: "},
-		{"check/host names", []string{"check", "--config", host}, 1, "not available in this version"},
+		{"check/host names", []string{"check", "--config", host}, 0, "host:cam-*"},
 		{"run/bad file", []string{"run", "--config", typo}, 1, typo + ":2: "},
 		{"list/no daemon", []string{"list", "--config", good}, 1, "no daemon answers"},
 		{"status/no daemon", []string{"status", "--config", good, "--json"}, 1, "no daemon answers"},

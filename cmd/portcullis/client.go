@@ -12,7 +12,8 @@ import (
 
 // client says who is behind an address on a LAN interface (design: the client is
 // who the socket says). A host on the wire has a MAC, by which it is known; until
-// the kernel has asked for it the error is pcp.ErrUnknownHost.
+// the kernel has asked for it the error is pcp.ErrUnknownHost. Its name is what a
+// DHCP server's lease for this MAC and address says.
 func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
 	for _, l := range g.network.roles.Load().LAN {
 		if l.Name != iface {
@@ -28,7 +29,7 @@ func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
 		if !known && l.HasMAC(addr) {
 			return portmap.Client{}, errors.Join(pcp.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
 		}
-		return portmap.Client{Addr: addr, MAC: mac, Interface: iface}, nil
+		return portmap.Client{Addr: addr, MAC: mac, Interface: iface, Name: g.names.Name(mac, addr, time.Now())}, nil
 	}
 	return portmap.Client{}, fmt.Errorf("%s is not served", iface)
 }

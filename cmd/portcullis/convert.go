@@ -1,10 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
 
 	"portcullis/config"
+	"portcullis/dhcp"
 	"portcullis/firewall"
 	"portcullis/netif"
 	"portcullis/policy"
@@ -43,15 +43,16 @@ func policyRule(r config.Rule) policy.Rule {
 }
 
 // checkRule tells the configuration what only the policy knows: whether a rule
-// tries to open what no rule can. Names of hosts are not known yet in this
-// version, so a rule that goes by one would never match: refused, not ignored.
-func checkRule(r config.Rule) error {
-	for _, c := range r.Clients {
-		if c.Kind == config.ByHost {
-			return fmt.Errorf("client %q: host names are not available in this version; a MAC, a CIDR prefix or \"iface:NAME\" is allowed", c)
-		}
+// tries to open what no rule can.
+func checkRule(r config.Rule) error { return policyRule(r).Check() }
+
+// leaseFiles gives dhcp the files that the owner named.
+func leaseFiles(c config.Config) []dhcp.File {
+	var files []dhcp.File
+	for _, l := range c.LAN.Leases {
+		files = append(files, dhcp.File{Format: dhcp.Format(l.Format), Path: l.Path})
 	}
-	return policyRule(r).Check()
+	return files
 }
 
 // settings gives netif what the owner said about interfaces.

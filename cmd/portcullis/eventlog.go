@@ -92,6 +92,9 @@ func mappingAttrs(ev portmap.Event) []slog.Attr {
 	if !m.Expires.IsZero() {
 		attrs = append(attrs, slog.Duration("lease", m.Left(ev.Time).Round(time.Second)))
 	}
+	if ev.Client.Name != "" {
+		attrs = append(attrs, slog.String("host", ev.Client.Name))
+	}
 	if ev.Rule != "" {
 		attrs = append(attrs, slog.String("rule", ev.Rule))
 	}

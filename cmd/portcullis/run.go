@@ -13,6 +13,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/control"
+	"portcullis/dhcp"
 	"portcullis/firewall/nft"
 	"portcullis/netif"
 	"portcullis/policy"
@@ -57,6 +58,7 @@ type gate struct {
 	kernel   *netif.Kernel
 	state    *state
 	network  *gateway
+	names    *dhcp.Reader
 	firewall *nft.Backend
 	engine   *portmap.Engine
 	control  *control.Server
@@ -95,6 +97,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	engine := new(errgroup.Group)
 	engine.Go(func() error { return g.engine.Run(inner) })
 	engine.Go(func() error { return g.state.run(inner) })
+	engine.Go(func() error { return g.names.Run(inner) })
 	engine.Go(func() error { return newEventLog(g.log).run(inner, g.engine.Watch(256)) })
 
 	front, frontCtx := errgroup.WithContext(ctx)
@@ -177,6 +180,7 @@ func (g *gate) build() error {
 		listening: netif.NewListeningCache(g.kernel.Listening),
 		forwarded: (&forwards{read: g.firewall.Forwarded}).inUse,
 	}
+	g.names = dhcp.New(dhcp.Config{Files: leaseFiles(g.cfg), Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: g.firewall, Gateway: g.network, Store: g.state,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
@@ -185,7 +189,7 @@ func (g *gate) build() error {
 		return err
 	}
 	g.control, err = control.New(control.Config{
-		Logger: g.log, Mapper: g.engine, Status: g.status, Traffic: g.traffic, Group: g.cfg.Control.Group,
+		Logger: g.log, Mapper: g.engine, Status: g.status, Traffic: g.traffic, Host: g.host, Group: g.cfg.Control.Group,
 	})
 	if err != nil {
 		return err
@@ -201,6 +205,7 @@ func (g *gate) begin(ctx context.Context, s netif.State, r netif.Roles) error {
 	if err := g.firewall.Prepare(firewallGateway(g.cfg, r)); err != nil {
 		return err
 	}
+	g.names.Look(time.Now())
 	whole, err := g.state.restore(ctx)
 	if err != nil {
 		return err
@@ -271,6 +276,9 @@ func (g *gate) status() control.Status {
 	}
 	return s
 }
+
+// host gives the name that a client has now.
+func (g *gate) host(c portmap.Client) string { return g.names.Name(c.MAC, c.Addr, time.Now()) }
 
 // traffic gives what went through each mapping, as the kernel counts it.
 func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {

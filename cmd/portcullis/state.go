@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,11 @@ func (s *state) Record(put []portmap.Mapping, ended []uint64) {
 // restore takes over what the last run held, as far as today's policy allows, and
 // says whether nothing is missing.
 func (s *state) restore(ctx context.Context) (whole bool, err error) {
+	for i := range s.restored.Mappings {
+		// Rules by name are asked about the name of today, where one is known.
+		c := &s.restored.Mappings[i].Client
+		c.Name = cmp.Or(s.g.host(*c), c.Name)
+	}
 	dropped, err := s.g.engine.Restore(ctx, s.restored.Mappings)
 	if err != nil {
 		return false, fmt.Errorf("restore the mappings of the last run: %w", err)

@@ -63,6 +63,7 @@ var allowed = map[string][]string{
 	"gena":            {},
 	"netif":           {},
 	"journal":         {"portmap"},
+	"dhcp":            {"portmap"},
 	"igd":             {"portmap", "soap", "httpd", "gena"},
 	"control":         {"portmap"},
 	"firewall":        {"portmap"},
@@ -100,7 +101,7 @@ var bans = []struct {
 }{
 	{[]string{"portmap", "policy"}, []string{"os", "net", "net/http", "log", "log/slog", "os/exec"},
 		"the vocabulary, the engine and the policy do no I/O"},
-	{[]string{"soap", "ssdp", "policy", "portmap", "netif", "firewall", "firewall/nft", "config", "journal"}, []string{"net/http"},
+	{[]string{"soap", "ssdp", "policy", "portmap", "netif", "firewall", "firewall/nft", "config", "journal", "dhcp"}, []string{"net/http"},
 		"net/http is for httpd, gena, igd, control and cmd"},
 	{[]string{"soap"}, []string{"net", "os/exec"}, "a codec does no I/O"},
 }
