@@ -3,7 +3,6 @@ package dhcp
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -30,30 +29,48 @@ func (s state) settled(now time.Time) bool {
 	return ago < 0 || ago > settle // a clock that was set back says nothing
 }
 
-// lookAt gives the state of what stands at path, which must be a regular file, and
-// its owner.
-func lookAt(path string) (state, uint32, error) {
+// trust says who may own a file.
+type trust uint8
+
+const (
+	anyOwner  trust = iota // the owner of the gateway has named it
+	systemOwn              // root or a system user
+)
+
+// systemUsers are below this number on all common systems; people are above.
+const systemUsers = 1000
+
+// The reasons against a file. They have no numbers in them, so that each is logged
+// once.
+var (
+	errNotRegular = errors.New("it is not a regular file")
+	errTooLarge   = errors.New("it is larger than 1 MiB")
+	errOwner      = errors.New("it is at a usual place, and no system user's; who trusts it names it in lan.leases")
+)
+
+// lookAt gives the state of what stands at path, zero where nothing does.
+func lookAt(path string, who trust) (state, error) {
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-			return state{}, 0, nil
-		}
-		return state{}, 0, &fs.PathError{Op: "stat", Path: path, Err: err}
+	err := unix.Lstat(path, &st)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return state{}, nil
 	}
-	s, err := stateOf(&st)
 	if err != nil {
-		err = fmt.Errorf("%s %w", path, err)
+		return state{}, err
 	}
-	return s, st.Uid, err
+	return stateOf(&st, who)
 }
 
-func stateOf(st *unix.Stat_t) (state, error) {
+// stateOf gives the state of a file that may be read.
+func stateOf(st *unix.Stat_t, who trust) (state, error) {
 	s := state{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, written: st.Mtim, changed: st.Ctim}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return s, errors.New("is not a regular file")
+		return s, errNotRegular
+	case who == systemOwn && st.Uid >= systemUsers && int(st.Uid) != os.Geteuid():
+		return s, errOwner
 	case st.Size > MaxFile:
-		return s, fmt.Errorf("has %d bytes, and %d are read at most", st.Size, MaxFile)
+		return s, errTooLarge
 	}
 	return s, nil
 }
@@ -61,27 +78,26 @@ func stateOf(st *unix.Stat_t) (state, error) {
 // attempts is how often a file is read that changes meanwhile.
 const attempts = 3
 
-// readFile gives the content of a regular file that is not being written.
-func readFile(path string) ([]byte, error) {
-	for range attempts - 1 {
-		if data, whole, err := readOnce(path); err != nil || whole {
-			return data, err
-		}
+// readFile gives the content of a file, if possible while nobody writes there.
+func readFile(path string, who trust) (data []byte, err error) {
+	for whole, n := false, 0; err == nil && !whole && n < attempts; n++ {
+		data, whole, err = readOnce(path, who)
 	}
-	data, _, err := readOnce(path)
 	return data, err
 }
 
-func readOnce(path string) (data []byte, whole bool, err error) {
+// readOnce opens nothing but a file that stands at path itself, and waits for
+// nobody (a FIFO would).
+func readOnce(path string, who trust) (data []byte, whole bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, true, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, errors.Unwrap(err) // the path is said by the caller
 	}
 	defer f.Close()
-	before, err := stateOpen(f)
+	before, err := stateOpen(f, who)
 	if err != nil {
 		return nil, false, err
 	}
@@ -89,14 +105,14 @@ func readOnce(path string) (data []byte, whole bool, err error) {
 	if _, err := b.ReadFrom(io.LimitReader(f, MaxFile)); err != nil {
 		return nil, false, err
 	}
-	after, err := stateOpen(f)
+	after, err := stateOpen(f, who)
 	return b.Bytes(), before == after, err
 }
 
-func stateOpen(f *os.File) (state, error) {
+func stateOpen(f *os.File, who trust) (state, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return state{}, err
 	}
-	return stateOf(&st)
+	return stateOf(&st, who)
 }

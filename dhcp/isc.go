@@ -21,7 +21,7 @@ func (c *collector) isc(text string) {
 	depth := 0
 	for {
 		word, kind := t.next()
-		if depth > 0 && kind == plain && t.column == 0 && word == "lease" {
+		if (depth > 0 || len(words) > 0) && kind == plain && t.column == 0 && word == "lease" {
 			c.damaged++
 			words, lease, depth = nil, nil, 0
 		}

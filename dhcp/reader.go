@@ -50,11 +50,11 @@ type Reader struct {
 func New(cfg Config) *Reader {
 	r := &Reader{log: cfg.Log}
 	for _, f := range cfg.Files {
-		r.sources = append(r.sources, newSource(f, false))
+		r.sources = append(r.sources, newSource(f, anyOwner))
 	}
 	if len(cfg.Files) == 0 {
 		for _, path := range usualPlaces {
-			r.sources = append(r.sources, newSource(File{Path: path}, true))
+			r.sources = append(r.sources, newSource(File{Path: path}, systemOwn))
 		}
 	}
 	r.names.Store(newNames(nil))

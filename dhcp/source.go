@@ -3,7 +3,6 @@ package dhcp
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +13,7 @@ import (
 type source struct {
 	format  Format
 	parts   []string // in the order in which they are read
-	usual   bool     // nobody has named it
+	who     trust
 	seen    []state
 	settled bool
 	said    string // what the log has been told last
@@ -24,8 +23,8 @@ type source struct {
 // The files of Kea: a completed one replaces the other two.
 var keaParts = []string{".completed", ".2", ".1", ""}
 
-func newSource(f File, usual bool) *source {
-	s := &source{format: f.Format, parts: []string{f.Path}, usual: usual}
+func newSource(f File, who trust) *source {
+	s := &source{format: f.Format, parts: []string{f.Path}, who: who}
 	if strings.HasSuffix(f.Path, ".csv") {
 		s.parts = nil
 		for _, end := range keaParts {
@@ -65,12 +64,9 @@ func (s *source) states(now time.Time) (seen []state, settled bool, err error) {
 		if i > 0 && i < len(s.parts)-1 && seen[0] != (state{}) {
 			continue
 		}
-		st, uid, fault := lookAt(path)
-		if fault == nil && st != (state{}) && s.usual && !ofSystem(uid) {
-			fault = fmt.Errorf("%s belongs to user %d, and nobody has named it in lan.leases", path, uid)
-		}
-		if err == nil {
-			err = fault
+		st, fault := lookAt(path, s.who)
+		if fault != nil {
+			err = fmt.Errorf("%s: %w", path, fault)
 		}
 		seen[i] = st
 		settled = settled && (st == state{} || st.settled(now))
@@ -85,9 +81,9 @@ func (s *source) read(seen []state) (Parsed, error) {
 		if seen[i] == (state{}) {
 			continue
 		}
-		data, err := readFile(path)
+		data, err := readFile(path, s.who)
 		if err != nil {
-			return Parsed{}, err
+			return Parsed{}, fmt.Errorf("%s: %w", path, err)
 		}
 		format := s.format
 		if format == Unknown {
@@ -123,10 +119,3 @@ func (s *source) say(log *slog.Logger, p Parsed, err error) {
 		log.Info("a lease file can be used again", "file", s.path())
 	}
 }
-
-// systemUsers are below this number on all common systems; people are above.
-const systemUsers = 1000
-
-// ofSystem says whether a file at a usual place may be a DHCP server's. Some of the
-// places are in /tmp, where anybody could put one.
-func ofSystem(uid uint32) bool { return uid < systemUsers || int(uid) == os.Geteuid() }

@@ -82,7 +82,8 @@ func (s Vias) With(v Via) Vias { return s | 1<<v }
 func (s Vias) Without(v Via) Vias { return s &^ (1 << v) }
 
 // Client is who asks. Every field comes from the socket and the neighbour
-// table, never from what the client wrote.
+// table, never from what the client wrote; but for the name, which it has told a
+// DHCP server.
 type Client struct {
 	Addr      netip.Addr // unmapped, without zone
 	MAC       MAC

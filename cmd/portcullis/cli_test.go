@@ -96,13 +96,13 @@ func TestCommandLine(t *testing.T) {
 func TestListIsHarmless(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	m := control.Mapping{ID: 7, Protocol: "udp", ExternalPort: 3074, InternalIP: "192.168.1.9", InternalPort: 3074,
+	m := control.Mapping{ID: 7, Protocol: "udp", ExternalPort: 3074, InternalIP: "192.168.1.9", InternalPort: 3074, ClientHost: "tv\a",
 		Via: "upnp", Enabled: true, ExpiresIn: 3599, Description: "\x1b[2Jgame\r\n\u202eevil\t"}
 	if err := printMappings(&out, []control.Mapping{m}); err != nil {
 		t.Fatal(err)
 	}
-	want := "ID  PORT      LEADS TO          FROM    VIA   ENDS IN  PACKETS  DESCRIPTION\n" +
-		"7   3074/udp  192.168.1.9:3074  anyone  upnp  59m59s   0        \ufffd[2Jgame\ufffd\ufffd\ufffdevil\ufffd\n"
+	want := "ID  PORT      LEADS TO          HOST  FROM    VIA   ENDS IN  PACKETS  DESCRIPTION\n" +
+		"7   3074/udp  192.168.1.9:3074  tv\ufffd   anyone  upnp  59m59s   0        \ufffd[2Jgame\ufffd\ufffd\ufffdevil\ufffd\n"
 	if out.String() != want {
 		t.Errorf("printed\n%q, want\n%q", out.String(), want)
 	}

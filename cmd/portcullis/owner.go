@@ -109,7 +109,7 @@ func (t *talk) print(out io.Writer, list []control.Mapping) error {
 
 func printMappings(out io.Writer, list []control.Mapping) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tPORT\tLEADS TO\tFROM\tVIA\tENDS IN\tPACKETS\tDESCRIPTION")
+	fmt.Fprintln(w, "ID\tPORT\tLEADS TO\tHOST\tFROM\tVIA\tENDS IN\tPACKETS\tDESCRIPTION")
 	for _, m := range list {
 		from := m.Remote
 		if from == "" {
@@ -118,8 +118,8 @@ func printMappings(out io.Writer, list []control.Mapping) error {
 		if !m.Enabled {
 			from = "nobody (disabled)"
 		}
-		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%d\t%s\n", m.ID, m.ExternalPort, m.Protocol,
-			m.InternalIP, m.InternalPort, from, m.Via, endsIn(m.ExpiresIn), m.Packets, printable(m.Description))
+		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%s\t%d\t%s\n", m.ID, m.ExternalPort, m.Protocol,
+			m.InternalIP, m.InternalPort, printable(m.ClientHost), from, m.Via, endsIn(m.ExpiresIn), m.Packets, printable(m.Description))
 	}
 	return w.Flush()
 }
