@@ -44,24 +44,34 @@ func (r *rig) called(t *testing.T, port uint16, name string) {
 	})
 }
 
-// TestRulesByName: issue 5 item 4. DHCP gives names, rules go by them, and a name
-// is only for the host that has the lease's MAC and address.
-func TestRulesByName(t *testing.T) {
-	t.Parallel()
+// startNamed starts a gate that has a rule for consoles, and a DHCP server for which
+// host a is one and host b is not.
+func startNamed(t *testing.T) (*rig, dhcpServer) {
+	t.Helper()
 	server := dhcpServer{filepath.Join(t.TempDir(), "leases")}
 	n := testrig.Network(t, "a", "b")
 	a, b := n.Host("a"), n.Host("b")
 	server.gives(t, lease(a.MAC, a.Addr, "Console-A"), lease(b.MAC, b.Addr, "laptop"))
 	settings := strings.Replace(lab.Settings, "[wan]", fmt.Sprintf("leases = [%q]\n[wan]", server.path), 1)
-	r := &rig{testrig.StartWith(t, n, settings+noRates+`[[rule]]
+	return &rig{testrig.StartWith(t, n, settings+noRates+`[[rule]]
 name = "consoles"
 action = "allow"
 clients = ["host:console-*"]
 external_ports = ["443"]
 internal_ports = ["443"]
-`)}
+`)}, server
+}
+
+// web is what only the rule allows.
+var web = lab.Mapping{Protocol: "TCP", External: 443, Internal: 443, Lease: time.Hour}
+
+// TestRulesByName: issue 5 item 4. DHCP gives names, rules go by them, and a name
+// is only for the host that has the lease's MAC and address.
+func TestRulesByName(t *testing.T) {
+	t.Parallel()
+	r, server := startNamed(t)
+	a, b := r.Host("a"), r.Host("b")
 	ca, cb := r.v1(t, "a"), r.v1(t, "b")
-	web := lab.Mapping{Protocol: "TCP", External: 443, Internal: 443, Lease: time.Hour}
 	// What anybody may have, to see the names by.
 	for c, port := range map[*lab.ControlPoint]uint16{ca: 6000, cb: 7000} {
 		if err := c.Add(t.Context(), lab.Mapping{Protocol: "UDP", External: port, Internal: port, Lease: time.Hour}); err != nil {
@@ -115,4 +125,41 @@ internal_ports = ["443"]
 	r.called(t, 7000, "laptop") // as it was when it asked
 	r.refused(t, ca, web, 606)
 	r.refused(t, cb, web, 606)
+}
+
+// TestNamesAfterCrash: a mapping by a rule for a name is taken over by the name that
+// its host had, unless it has another by now.
+func TestNamesAfterCrash(t *testing.T) {
+	t.Parallel()
+	r, server := startNamed(t)
+	a := r.Host("a")
+	if err := r.v1(t, "a").Add(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+	crash := func() {
+		t.Helper()
+		if err := r.Daemon.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crash()
+	if err := os.Remove(server.path); err != nil {
+		t.Fatal(err)
+	}
+	r.Restart(t)
+	if list := r.List(t); len(list) != 1 || list[0].ClientHost != "Console-A" || list[0].Rule != "consoles" {
+		t.Errorf("without its lease file it has %+v", list)
+	}
+	if !r.Passes(t, "TCP", 443, a, 443) {
+		t.Error("no packet reaches the console")
+	}
+	crash()
+	server.gives(t, lease(a.MAC, a.Addr, "toaster"))
+	r.Restart(t)
+	if list := r.List(t); len(list) != 0 {
+		t.Errorf("what is no console has %+v", list)
+	}
+	if !r.Blocked(t, "TCP", 443, a, 443) {
+		t.Error("a packet reaches what is no console")
+	}
 }
