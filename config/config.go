@@ -35,21 +35,7 @@ type Config struct {
 type LAN struct {
 	Interfaces    []string       // nil: detect
 	ExtraPrefixes []netip.Prefix // routed LAN prefixes; masked, none contains WAN.ExternalIP; nil: none
-	Leases        []LeaseFile    // of DHCP servers, which tell names of hosts; nil: the usual places
-}
-
-// LeaseFile is a lease file of a DHCP server.
-type LeaseFile struct {
-	Format string // "dnsmasq", "odhcpd", "isc", "kea"; "": the content shows it
-	Path   string // absolute and clean
-}
-
-// String gives the form of the file.
-func (l LeaseFile) String() string {
-	if l.Format == "" {
-		return l.Path
-	}
-	return l.Format + ":" + l.Path
+	Leases        []string       // lease files of DHCP servers: absolute clean paths, with or without "format:" before them; nil: the usual places
 }
 
 // WAN says where the Internet is.

@@ -64,7 +64,7 @@ func (r *reader) convert(raw *rawFile) Config {
 
 func (r *reader) lan(raw rawLAN) LAN {
 	var lan LAN
-	const names, prefixes = "lan.interfaces", "lan.extra_prefixes"
+	const names, prefixes, leases = "lan.interfaces", "lan.extra_prefixes", "lan.leases"
 	for i, name := range r.list(names, raw.Interfaces) {
 		lan.Interfaces = append(lan.Interfaces, r.ifname(elementPath(names, i), name))
 	}
@@ -78,19 +78,17 @@ func (r *reader) lan(raw rawLAN) LAN {
 		}
 		lan.ExtraPrefixes = append(lan.ExtraPrefixes, p)
 	}
-	for i, s := range r.list("lan.leases", raw.Leases) {
-		lan.Leases = append(lan.Leases, r.leaseFile(elementPath("lan.leases", i), s))
+	for i, s := range r.list(leases, raw.Leases) {
+		format, path, named := strings.Cut(s, ":")
+		if named && !strings.HasPrefix(s, "/") {
+			r.word(elementPath(leases, i), format, leaseWords)
+		} else {
+			path = s
+		}
+		r.path(elementPath(leases, i), path, maxDir)
 	}
+	lan.Leases = append(lan.Leases, raw.Leases...)
 	return lan
-}
-
-// leaseFile reads a path, or "format:path".
-func (r *reader) leaseFile(key, s string) LeaseFile {
-	format, path, named := strings.Cut(s, ":")
-	if !named || strings.HasPrefix(s, "/") {
-		return LeaseFile{Path: r.path(key, s, maxDir)}
-	}
-	return LeaseFile{Format: r.word(key, format, leaseWords), Path: r.path(key, path, maxDir)}
 }
 
 func (r *reader) wan(raw rawWAN) WAN {

@@ -28,7 +28,7 @@ func toRaw(c Config) rawFile {
 		LAN: rawLAN{
 			Interfaces:    append([]string{}, c.LAN.Interfaces...), // never nil: the encoder leaves that out
 			ExtraPrefixes: append([]string{}, texts(c.LAN.ExtraPrefixes, netip.Prefix.String)...),
-			Leases:        append([]string{}, texts(c.LAN.Leases, LeaseFile.String)...),
+			Leases:        append([]string{}, c.LAN.Leases...),
 		},
 		WAN: rawWAN{
 			Interface:      c.WAN.Interface,

@@ -31,8 +31,8 @@ type Config struct {
 	Mapper  Mapper
 	Status  func() Status
 	Traffic func(context.Context) (func(portmap.Mapping) Traffic, error)
-	Host    func(portmap.Client) string // the name that the client has now, "": the one it had when it asked
-	Group   string // members may talk to the daemon; "": root only
+	Host    func(*portmap.Client) string // the name that the client has now, "": the one it had when it asked
+	Group   string                       // members may talk to the daemon; "": root only
 }
 
 // Bounds of one conversation.
@@ -154,12 +154,6 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	reply(w, s.cfg.Status())
 }
 
-// mapping gives the JSON form of a mapping, with the name that its host has now.
-func (s *Server) mapping(m portmap.Mapping, t Traffic, now time.Time) Mapping {
-	m.Client.Name = cmp.Or(s.cfg.Host(m.Client), m.Client.Name)
-	return NewMapping(m, t, now)
-}
-
 func (s *Server) mappings(w http.ResponseWriter, r *http.Request) {
 	traffic, err := s.cfg.Traffic(r.Context())
 	if err != nil {
@@ -169,7 +163,8 @@ func (s *Server) mappings(w http.ResponseWriter, r *http.Request) {
 	table, now := s.cfg.Mapper.Snapshot(), time.Now()
 	list := make([]Mapping, 0, table.Len())
 	for m := range table.All() {
-		list = append(list, s.mapping(m, traffic(m), now))
+		m.Client.Name = cmp.Or(s.cfg.Host(&m.Client), m.Client.Name)
+		list = append(list, NewMapping(m, traffic(m), now))
 	}
 	reply(w, list)
 }
@@ -202,7 +197,7 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 	}
 	list, now := make([]Mapping, len(gone)), time.Now()
 	for i, m := range gone {
-		list[i] = s.mapping(m, Traffic{}, now)
+		list[i] = NewMapping(m, Traffic{}, now)
 	}
 	reply(w, list)
 }

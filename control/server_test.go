@@ -90,7 +90,7 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 	m = &table{Table: oneMapping(t)}
 	s, err := control.New(control.Config{
 		Logger: slog.New(slog.DiscardHandler), Mapper: m, Group: group,
-		Host:   func(portmap.Client) string { name, _ := m.name.Load().(string); return name },
+		Host:   func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
 		Status: func() control.Status { return status },
 		Traffic: func(context.Context) (func(portmap.Mapping) control.Traffic, error) {
 			return func(portmap.Mapping) control.Traffic { return control.Traffic{Packets: 3, Bytes: 120} }, nil

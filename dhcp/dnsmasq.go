@@ -28,7 +28,7 @@ func (c *collector) dnsmasq(text string) {
 		if ends.Before(time.Unix(0, 0).Add(oldest)) { // 0: never
 			ends = time.Time{}
 		}
-		l := Lease{Addr: addr, Name: hostName(w[3]), Expires: ends}
+		l := &Lease{Addr: addr, Name: hostName(w[3]), Expires: ends}
 		if addr.Is4() {
 			l.MAC = hardware(w[1]) // one that is not of Ethernet has its kind before it
 		} else if len(w) > 4 {

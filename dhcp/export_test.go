@@ -7,7 +7,7 @@ func NewUsual(log *slog.Logger, paths ...string) *Reader {
 	r := New(Config{Log: log})
 	r.sources = nil
 	for _, path := range paths {
-		r.sources = append(r.sources, newSource(File{Path: path}, systemOwn))
+		r.sources = append(r.sources, newSource(path, systemOwn))
 	}
 	return r
 }

@@ -1,22 +1,19 @@
 package dhcp
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // state is what shows that a file has changed; zero: there is no file.
 type state struct {
 	dev, ino         uint64
 	size             int64
-	written, changed unix.Timespec
+	written, changed syscall.Timespec
 }
 
 // settle is for how long a file may have been written again without showing it:
@@ -48,24 +45,20 @@ var (
 	errOwner      = errors.New("it is at a usual place, and no system user's; who trusts it names it in lan.leases")
 )
 
-// lookAt gives the state of what stands at path, zero where nothing does.
+// lookAt gives the state of what stands at path, zero where nothing does, and why it
+// may not be read.
 func lookAt(path string, who trust) (state, error) {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	var st syscall.Stat_t
+	err := syscall.Lstat(path, &st)
+	if err == syscall.ENOENT || err == syscall.ENOTDIR {
 		return state{}, nil
 	}
 	if err != nil {
 		return state{}, err
 	}
-	return stateOf(&st, who)
-}
-
-// stateOf gives the state of a file that may be read.
-func stateOf(st *unix.Stat_t, who trust) (state, error) {
-	s := state{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, written: st.Mtim, changed: st.Ctim}
+	s := newState(&st)
 	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+	case st.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		return s, errNotRegular
 	case who == systemOwn && st.Uid >= systemUsers && int(st.Uid) != os.Geteuid():
 		return s, errOwner
@@ -75,44 +68,36 @@ func stateOf(st *unix.Stat_t, who trust) (state, error) {
 	return s, nil
 }
 
-// attempts is how often a file is read that changes meanwhile.
-const attempts = 3
-
-// readFile gives the content of a file, if possible while nobody writes there.
-func readFile(path string, who trust) (data []byte, err error) {
-	for whole, n := false, 0; err == nil && !whole && n < attempts; n++ {
-		data, whole, err = readOnce(path, who)
-	}
-	return data, err
+func newState(st *syscall.Stat_t) state {
+	return state{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, written: st.Mtim, changed: st.Ctim}
 }
 
-// readOnce opens nothing but a file that stands at path itself, and waits for
-// nobody (a FIFO would).
-func readOnce(path string, who trust) (data []byte, whole bool, err error) {
+// errBusy says that a file is not what it was a moment ago.
+var errBusy = errors.New("it is being written")
+
+// readFile gives the content of a file that has been looked at. It waits for nobody,
+// as a FIFO would that has come in its place.
+func readFile(path string, want state) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, true, nil
+		return nil, errBusy
 	}
 	if err != nil {
-		return nil, false, errors.Unwrap(err) // the path is said by the caller
+		return nil, err
 	}
 	defer f.Close()
-	before, err := stateOpen(f, who)
-	if err != nil {
-		return nil, false, err
+	if !want.is(f) {
+		return nil, errBusy
 	}
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(io.LimitReader(f, MaxFile)); err != nil {
-		return nil, false, err
+	data := make([]byte, want.size)
+	if _, err := io.ReadFull(f, data); err != nil || !want.is(f) {
+		return nil, errBusy
 	}
-	after, err := stateOpen(f, who)
-	return b.Bytes(), before == after, err
+	return data, nil
 }
 
-func stateOpen(f *os.File, who trust) (state, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return state{}, err
-	}
-	return stateOf(&st, who)
+// is says whether f is the file that has been looked at, and is as it was.
+func (s state) is(f *os.File) bool {
+	var st syscall.Stat_t
+	return syscall.Fstat(int(f.Fd()), &st) == nil && newState(&st) == s
 }

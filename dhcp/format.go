@@ -14,14 +14,6 @@ const (
 	Kea     Format = "kea"
 )
 
-// into are the parsers.
-var into = map[Format]func(c *collector, text string){
-	Dnsmasq: (*collector).dnsmasq,
-	Odhcpd:  (*collector).odhcpd,
-	ISC:     (*collector).isc,
-	Kea:     (*collector).kea,
-}
-
 // Parse reads a file of a format, of which at most MaxFile bytes. Of an unknown
 // format every line is damaged.
 func Parse(f Format, data []byte) Parsed {
@@ -34,11 +26,18 @@ func (c *collector) parse(f Format, data []byte) {
 	if len(data) > MaxFile {
 		data = data[:MaxFile]
 	}
-	if read := into[f]; read != nil {
-		read(c, string(data))
-		return
+	switch text := string(data); f {
+	case Dnsmasq:
+		c.dnsmasq(text)
+	case Odhcpd:
+		c.odhcpd(text)
+	case ISC:
+		c.isc(text)
+	case Kea:
+		c.kea(text)
+	default:
+		c.lines(text, func(string) bool { return false })
 	}
-	c.lines(string(data), func(string) bool { return false })
 }
 
 // Recognise tells the format by the first line that shows it.
@@ -46,15 +45,14 @@ func Recognise(data []byte) Format {
 	if len(data) > MaxFile {
 		data = data[:MaxFile]
 	}
-	for line := range strings.Lines(string(data)) {
-		if len(line) > maxLine {
-			continue
+	f := Unknown
+	newCollector().lines(string(data), func(line string) bool {
+		if f == Unknown {
+			f = formatOf(line)
 		}
-		if f := formatOf(strings.TrimSpace(line)); f != Unknown {
-			return f
-		}
-	}
-	return Unknown
+		return true
+	})
+	return f
 }
 
 func formatOf(line string) Format {

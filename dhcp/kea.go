@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,18 +13,15 @@ const keaForever = "4294967295"
 // is a journal: a line replaces an earlier one, and ends it with a lifetime of 0 or
 // another state than 0.
 func (c *collector) kea(text string) {
-	var column map[string]int
+	var columns []string
 	c.lines(text, func(line string) bool {
 		w := strings.Split(line, ",")
 		if w[0] == "address" {
-			column = make(map[string]int)
-			for i, name := range w[:min(len(w), 64)] {
-				column[name] = i
-			}
+			columns = w[:min(len(w), 64)]
 			return true
 		}
 		value := func(name string) string {
-			if i, ok := column[name]; ok && i < len(w) {
+			if i := slices.Index(columns, name); i >= 0 && i < len(w) {
 				return w[i]
 			}
 			return ""
@@ -36,10 +34,10 @@ func (c *collector) kea(text string) {
 			return true
 		}
 		if state := value("state"); value("valid_lifetime") == "0" || state != "" && state != "0" {
-			c.gone(addr)
+			c.put(&Lease{Addr: addr})
 			return true
 		}
-		l := Lease{Addr: addr, MAC: hardware(value("hwaddr")), Name: hostName(value("hostname"))}
+		l := &Lease{Addr: addr, MAC: hardware(value("hwaddr")), Name: hostName(value("hostname"))}
 		if addr.Is6() && value("hwaddr") == "" {
 			l.MAC = duidMAC(value("duid"))
 		}

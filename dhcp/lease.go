@@ -44,7 +44,7 @@ type Parsed struct {
 
 // collector gathers leases; of one address the last word counts.
 type collector struct {
-	leases  []Lease // one with a zero MAC has gone
+	leases  []Lease // one without a MAC has gone
 	at      map[netip.Addr]int
 	damaged int
 	left    int
@@ -52,28 +52,26 @@ type collector struct {
 
 func newCollector() *collector { return &collector{at: make(map[netip.Addr]int)} }
 
-func (c *collector) put(l Lease) {
+// put takes in a lease; one without a MAC ends that of its address.
+func (c *collector) put(l *Lease) {
 	i, known := c.at[l.Addr]
 	switch {
 	case known:
-		c.leases[i] = l
+		c.leases[i] = *l
 	case l.MAC == portmap.MAC{}:
 	case len(c.leases) >= MaxLeases:
 		c.left++
 	default:
 		c.at[l.Addr] = len(c.leases)
-		c.leases = append(c.leases, l)
+		c.leases = append(c.leases, *l)
 	}
 }
 
-// gone ends the lease of an address, as does one to a device without a MAC.
-func (c *collector) gone(addr netip.Addr) { c.put(Lease{Addr: addr}) }
-
 func (c *collector) parsed() Parsed {
 	p := Parsed{Damaged: c.damaged, Left: c.left}
-	for _, l := range c.leases {
-		if l.MAC != (portmap.MAC{}) {
-			p.Leases = append(p.Leases, l)
+	for i := range c.leases {
+		if c.leases[i].MAC != (portmap.MAC{}) {
+			p.Leases = append(p.Leases, c.leases[i])
 		}
 	}
 	return p
@@ -82,11 +80,10 @@ func (c *collector) parsed() Parsed {
 // lines calls each with the lines that are not blank; longer ones than maxLine, and
 // those for which it says false, are damaged.
 func (c *collector) lines(text string, each func(line string) bool) {
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line == "" {
-			continue
-		}
-		if len(line) > maxLine || !each(line) {
+	for text != "" {
+		var line string
+		line, text, _ = strings.Cut(text, "\n")
+		if line = strings.TrimSpace(line); line != "" && (len(line) > maxLine || !each(line)) {
 			c.damaged++
 		}
 	}
@@ -167,7 +164,11 @@ func duidMAC(s string) portmap.MAC {
 // address reads an address of a host.
 func address(s string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(s)
-	return a, err == nil && a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast()
+	return a, err == nil && isHost(a)
+}
+
+func isHost(a netip.Addr) bool {
+	return a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast()
 }
 
 // seconds reads a time since 1970; 40 bits of it are more than enough and cannot

@@ -23,7 +23,7 @@ func (c *collector) odhcpd(text string) {
 		if len(w) < 8 || w[0] != "#" {
 			return false
 		}
-		l := Lease{Name: hostName(w[4])}
+		l := &Lease{Name: hostName(w[4])}
 		if w[5] != "-1" { // for ever
 			var ok bool
 			if l.Expires, ok = seconds(w[5]); !ok {
@@ -41,7 +41,7 @@ func (c *collector) odhcpd(text string) {
 }
 
 // odhcpdAddrs puts a lease for each address; prefixes are for routers.
-func (c *collector) odhcpdAddrs(l Lease, four bool, list []string) bool {
+func (c *collector) odhcpdAddrs(l *Lease, four bool, list []string) bool {
 	if l.Expires.Equal(time.Unix(0, 0)) { // over
 		return true
 	}
@@ -50,12 +50,8 @@ func (c *collector) odhcpdAddrs(l Lease, four bool, list []string) bool {
 		if err != nil || p.Addr().Is4() != four {
 			return false
 		}
-		addr, ok := address(p.Addr().String())
-		switch {
-		case !ok:
-			return false
-		case p.IsSingleIP():
-			l.Addr = addr
+		if p.IsSingleIP() && isHost(p.Addr()) {
+			l.Addr = p.Addr()
 			c.put(l)
 		}
 	}

@@ -122,6 +122,7 @@ func TestHostile(t *testing.T) {
 	const mac = "52:54:00:ab:cd:01"
 	dnsmasq := func(name string) string { return "1795482000 " + mac + " 192.168.1.10 " + name + " *\n" }
 	isc := func(body string) string { return "lease 192.168.1.10 {\n  binding state active;\n" + body + "}\n" }
+	const hard, ends, tv = "hardware ethernet " + mac + ";\n", "ends epoch 1795482000;\n", "client-hostname \"tv\";\n"
 	head := "address,hwaddr,valid_lifetime,expire,hostname,state\n"
 	good := lease(1, "192.168.1.10", "tv", evening)
 	bare := lease(1, "192.168.1.10", "", evening)
@@ -159,14 +160,17 @@ func TestHostile(t *testing.T) {
 		"odhcpd/no end":              {dhcp.Odhcpd, "# br 525400abcd01 ipv4 tv soon 1 32 192.168.1.10/32\n# a comment\n#\n", nil, 3},
 		"odhcpd/long DUID":           {dhcp.Odhcpd, "# br " + strings.Repeat("00", 4000) + " 1 tv 1795482000 1 128 fd00::1/128\n", nil, 0},
 		"odhcpd/MAC of the length 5": {dhcp.Odhcpd, "# br 525400abcd ipv4 tv 1795482000 1 32 192.168.1.10/32\n", nil, 0},
-		"isc/quotes":                 {dhcp.ISC, isc("hardware ethernet " + mac + ";\nends epoch 1795482000;\nclient-hostname \"tv\\\";}\";\n"), []dhcp.Lease{bare}, 0},
-		"isc/quote without end":      {dhcp.ISC, isc("hardware ethernet "+mac+";\nends epoch 1795482000;\nclient-hostname \"tv\n;") + isc("hardware ethernet "+mac+";ends epoch 1795482000;client-hostname \"tv\";"), []dhcp.Lease{good}, 0},
-		"isc/block without end":      {dhcp.ISC, "lease 192.168.1.11 {\n hardware ethernet " + mac + ";\n on x { {\n" + isc("hardware ethernet "+mac+";ends epoch 1795482000;client-hostname \"tv\";"), []dhcp.Lease{good}, 1},
-		"isc/closed too often":       {dhcp.ISC, "}\n}\n" + isc("hardware ethernet "+mac+";ends epoch 1795482000;client-hostname \"tv\";"), []dhcp.Lease{good}, 2},
-		"isc/no MAC":                 {dhcp.ISC, isc("hardware ethernet 1;\n") + isc("client-hostname \"tv\";"), nil, 1},
-		"isc/no end":                 {dhcp.ISC, isc("hardware ethernet "+mac+";ends 1 tomorrow now;") + isc("hardware ethernet "+mac+";ends epoch x;"), nil, 2},
-		"isc/not a lease":            {dhcp.ISC, "subnet { lease 192.168.1.10 { hardware ethernet " + mac + "; } }\nlease x { }\nlease { }\n", nil, 1},
-		"isc/deep":                   {dhcp.ISC, strings.Repeat("{", 1<<19) + strings.Repeat("}", 1<<19), nil, 0},
+		"isc/quotes":                 {dhcp.ISC, isc(hard + ends + "client-hostname \"tv\\\";}\";\n"), []dhcp.Lease{bare}, 0},
+		"isc/braces in a name":       {dhcp.ISC, isc(hard + ends + "client-hostname \"} {\";\n"), []dhcp.Lease{bare}, 0},
+		"isc/a name of two words":    {dhcp.ISC, isc(hard + ends + "client-hostname \"tv set\";\n"), []dhcp.Lease{bare}, 0},
+		"isc/block without end":      {dhcp.ISC, "lease 192.168.1.11 {\n" + hard + "on x {\nif y {\n" + isc(hard+ends+tv), []dhcp.Lease{good}, 1},
+		"isc/end without block":      {dhcp.ISC, "}\n}\n" + isc(hard+ends+tv), []dhcp.Lease{good}, 2},
+		"isc/begins before it ends":  {dhcp.ISC, isc(hard + ends + tv + "if x {\n} else {\nclient-hostname \"no\";\n}\n"), []dhcp.Lease{good}, 0},
+		"isc/no MAC":                 {dhcp.ISC, isc("hardware ethernet 1;\n") + isc(tv), nil, 1},
+		"isc/another kind of MAC":    {dhcp.ISC, isc("hardware token-ring " + mac + ";\n" + tv), nil, 0},
+		"isc/no time":                {dhcp.ISC, isc(hard+"ends 1 tomorrow now;\n") + isc(hard+"ends epoch x;\n") + isc(hard+"ends tomorrow;\n") + isc(hard+"ends 1 1969/12/31 00:00:00;\n"), nil, 4},
+		"isc/not a lease":            {dhcp.ISC, "subnet {\nhost {\n" + hard + tv + "}\n}\nlease x {\n}\nlease {\n}\nlease 192.168.1.10 {}\n", nil, 1},
+		"isc/deep":                   {dhcp.ISC, strings.Repeat("{\n", 1<<18) + strings.Repeat("}\n", 1<<18), nil, 0},
 		"kea/no header":              {dhcp.Kea, "192.168.1.10," + mac + ",4000,1795482000,tv,0\n", nil, 1},
 		"kea/short line":             {dhcp.Kea, head + "192.168.1.10\n,,,\n", nil, 2},
 		"kea/columns in any order":   {dhcp.Kea, "address,state,hostname,expire,hwaddr\n192.168.1.10,0,tv,1795482000," + mac + "\n", []dhcp.Lease{good}, 0},

@@ -10,12 +10,6 @@ import (
 	"portcullis/portmap"
 )
 
-// File names a lease file.
-type File struct {
-	Format Format // Unknown: the content shows it
-	Path   string // absolute; the last element is no symbolic link
-}
-
 // usualPlaces are where DHCP servers keep their leases, as OpenWrt, Debian and their
 // kin configure them. Those that are not there cost a stat.
 var usualPlaces = []string{
@@ -34,7 +28,10 @@ const Every = time.Second
 
 // Config is what a Reader needs.
 type Config struct {
-	Files []File // nil: the usual places, as far as root or a system user owns the file there
+	// Files are absolute paths, of which the last element is no symbolic link, with or
+	// without a Format and ":" before them. Empty: the usual places, where root or a
+	// system user owns the file.
+	Files []string
 	Log   *slog.Logger
 }
 
@@ -48,14 +45,13 @@ type Reader struct {
 
 // New makes a reader that knows nothing yet.
 func New(cfg Config) *Reader {
-	r := &Reader{log: cfg.Log}
-	for _, f := range cfg.Files {
-		r.sources = append(r.sources, newSource(f, anyOwner))
+	files, who := cfg.Files, anyOwner
+	if len(files) == 0 {
+		files, who = usualPlaces, systemOwn
 	}
-	if len(cfg.Files) == 0 {
-		for _, path := range usualPlaces {
-			r.sources = append(r.sources, newSource(File{Path: path}, systemOwn))
-		}
+	r := &Reader{log: cfg.Log}
+	for _, file := range files {
+		r.sources = append(r.sources, newSource(file, who))
 	}
 	r.names.Store(newNames(nil))
 	return r

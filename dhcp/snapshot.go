@@ -9,28 +9,28 @@ import (
 
 // names is what all files together say. It never changes.
 type names struct {
-	at     map[netip.Addr]Lease
-	device map[portmap.MAC]Lease // of IPv4 and with a name, the one that lasts longest
+	at     map[netip.Addr]*Lease
+	device map[portmap.MAC]*Lease // of IPv4 and with a name, the one that lasts longest
 }
 
 func newNames(sources []*source) *names {
-	n := &names{at: make(map[netip.Addr]Lease), device: make(map[portmap.MAC]Lease)}
+	n := &names{at: make(map[netip.Addr]*Lease), device: make(map[portmap.MAC]*Lease)}
+	var all []*Lease
 	for _, s := range sources {
-		for _, l := range s.leases {
-			if other, known := n.at[l.Addr]; !known || l.outlasts(&other) {
+		for i := range s.leases {
+			l := &s.leases[i]
+			if other := n.at[l.Addr]; other == nil || l.outlasts(other) {
 				n.at[l.Addr] = l
 			}
+			all = append(all, l)
 		}
 	}
-	// Each source in turn again, so that the order of a map decides nothing.
-	for _, s := range sources {
-		for _, l := range s.leases {
-			if l.Name == "" || !l.Addr.Is4() || n.at[l.Addr] != l {
-				continue
-			}
-			if other, known := n.device[l.MAC]; !known || l.outlasts(&other) {
-				n.device[l.MAC] = l
-			}
+	for _, l := range all { // in the order of the files, not of a map
+		if l.Name == "" || !l.Addr.Is4() || n.at[l.Addr] != l {
+			continue
+		}
+		if other := n.device[l.MAC]; other == nil || l.outlasts(other) {
+			n.device[l.MAC] = l
 		}
 	}
 	return n
@@ -41,7 +41,7 @@ func (n *names) name(mac portmap.MAC, addr netip.Addr, now time.Time) string {
 	if mac == (portmap.MAC{}) {
 		return ""
 	}
-	if l, known := n.at[addr]; known && !l.over(now) {
+	if l := n.at[addr]; l != nil && !l.over(now) {
 		switch {
 		case l.MAC != mac:
 			return ""
@@ -49,7 +49,7 @@ func (n *names) name(mac portmap.MAC, addr netip.Addr, now time.Time) string {
 			return l.Name
 		}
 	}
-	if l, known := n.device[mac]; known && addr.Is6() && !l.over(now) {
+	if l := n.device[mac]; l != nil && addr.Is6() && !l.over(now) {
 		return l.Name
 	}
 	return ""

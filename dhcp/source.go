@@ -1,9 +1,9 @@
 package dhcp
 
 import (
-	"fmt"
+	"context"
+	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 )
@@ -14,59 +14,65 @@ type source struct {
 	format  Format
 	parts   []string // in the order in which they are read
 	who     trust
-	seen    []state
+	seen    [maxParts]state
 	settled bool
 	said    string // what the log has been told last
 	leases  []Lease
 }
 
 // The files of Kea: a completed one replaces the other two.
-var keaParts = []string{".completed", ".2", ".1", ""}
+var keaParts = [maxParts]string{".completed", ".2", ".1", ""}
 
-func newSource(f File, who trust) *source {
-	s := &source{format: f.Format, parts: []string{f.Path}, who: who}
-	if strings.HasSuffix(f.Path, ".csv") {
-		s.parts = nil
-		for _, end := range keaParts {
-			s.parts = append(s.parts, f.Path+end)
-		}
+const maxParts = 4
+
+// newSource makes a source of a path, or of "format:path".
+func newSource(file string, who trust) *source {
+	s := &source{who: who, settled: true}
+	if format, path, named := strings.Cut(file, ":"); named && file[0] != '/' {
+		s.format, file = Format(format), path
 	}
-	s.seen = make([]state, len(s.parts))
-	s.settled = true
+	if !strings.HasSuffix(file, ".csv") {
+		s.parts = []string{file}
+		return s
+	}
+	for _, end := range keaParts {
+		s.parts = append(s.parts, file+end)
+	}
 	return s
 }
 
-// path is the file's own name.
-func (s *source) path() string { return s.parts[len(s.parts)-1] }
-
-// look reads the file when it is not what it was, and says whether its leases have
-// changed.
+// look reads the file when it is not what it was, and says whether that may matter.
+// While somebody writes there, what it said before holds.
 func (s *source) look(now time.Time, log *slog.Logger) bool {
 	seen, settled, err := s.states(now)
-	if err == nil && s.settled && slices.Equal(seen, s.seen) {
+	if err == nil && s.settled && seen == s.seen {
 		return false
 	}
 	var p Parsed
 	if err == nil {
-		p, err = s.read(seen)
+		p, err = s.read(&seen)
 	}
-	before := s.leases
+	if errors.Is(err, errBusy) {
+		s.settled = false
+		return false
+	}
+	before := len(s.leases)
 	s.seen, s.settled, s.leases = seen, settled, p.Leases
 	s.say(log, p, err)
-	return !slices.Equal(before, s.leases)
+	return before+len(p.Leases) > 0
 }
 
 // states gives what shows that a part has changed, and whether nothing can change
 // without showing it.
-func (s *source) states(now time.Time) (seen []state, settled bool, err error) {
-	seen, settled = make([]state, len(s.parts)), true
+func (s *source) states(now time.Time) (seen [maxParts]state, settled bool, err error) {
+	settled = true
 	for i, path := range s.parts {
 		if i > 0 && i < len(s.parts)-1 && seen[0] != (state{}) {
 			continue
 		}
 		st, fault := lookAt(path, s.who)
 		if fault != nil {
-			err = fmt.Errorf("%s: %w", path, fault)
+			err = fault
 		}
 		seen[i] = st
 		settled = settled && (st == state{} || st.settled(now))
@@ -75,15 +81,15 @@ func (s *source) states(now time.Time) (seen []state, settled bool, err error) {
 }
 
 // read parses all parts that are there as one.
-func (s *source) read(seen []state) (Parsed, error) {
+func (s *source) read(seen *[maxParts]state) (Parsed, error) {
 	c := newCollector()
 	for i, path := range s.parts {
 		if seen[i] == (state{}) {
 			continue
 		}
-		data, err := readFile(path, s.who)
+		data, err := readFile(path, seen[i])
 		if err != nil {
-			return Parsed{}, fmt.Errorf("%s: %w", path, err)
+			return Parsed{}, err
 		}
 		format := s.format
 		if format == Unknown {
@@ -94,28 +100,26 @@ func (s *source) read(seen []state) (Parsed, error) {
 	return c.parsed(), nil
 }
 
-// say tells the log about a file once, until there is something else to tell.
+// say tells the log about a file, and loudly once when there is something new to tell.
 func (s *source) say(log *slog.Logger, p Parsed, err error) {
-	text := ""
+	level, text := slog.LevelDebug, "lease file read"
+	trouble := ""
 	switch {
 	case err != nil:
-		text = err.Error()
+		trouble, text = err.Error(), "lease file not read"
 	case p.Damaged > 0 || p.Left > 0:
-		text = "partly"
+		trouble = "not all of it can be used"
 	}
-	if err == nil {
-		log.Debug("lease file read", "file", s.path(), "leases", len(p.Leases))
-	}
-	if text == s.said {
-		return
-	}
-	s.said = text
 	switch {
-	case err != nil:
-		log.Warn("no names of hosts from a lease file", "file", s.path(), "error", err)
-	case text != "":
-		log.Warn("a lease file can be used in part only", "file", s.path(), "lines_damaged", p.Damaged, "leases_too_many", p.Left)
+	case trouble == s.said && err != nil:
+		return
+	case trouble == s.said:
+	case trouble == "":
+		level = slog.LevelInfo
 	default:
-		log.Info("a lease file can be used again", "file", s.path())
+		level = slog.LevelWarn
 	}
+	s.said = trouble
+	log.Log(context.Background(), level, text, "file", s.parts[len(s.parts)-1], "trouble", trouble,
+		"leases", len(p.Leases), "damaged", p.Damaged, "left", p.Left)
 }

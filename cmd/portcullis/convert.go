@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"portcullis/config"
-	"portcullis/dhcp"
 	"portcullis/firewall"
 	"portcullis/netif"
 	"portcullis/policy"
@@ -45,15 +44,6 @@ func policyRule(r config.Rule) policy.Rule {
 // checkRule tells the configuration what only the policy knows: whether a rule
 // tries to open what no rule can.
 func checkRule(r config.Rule) error { return policyRule(r).Check() }
-
-// leaseFiles gives dhcp the files that the owner named.
-func leaseFiles(c config.Config) []dhcp.File {
-	var files []dhcp.File
-	for _, l := range c.LAN.Leases {
-		files = append(files, dhcp.File{Format: dhcp.Format(l.Format), Path: l.Path})
-	}
-	return files
-}
 
 // settings gives netif what the owner said about interfaces.
 func settings(c config.Config) netif.Settings {

@@ -180,7 +180,7 @@ func (g *gate) build() error {
 		listening: netif.NewListeningCache(g.kernel.Listening),
 		forwarded: (&forwards{read: g.firewall.Forwarded}).inUse,
 	}
-	g.names = dhcp.New(dhcp.Config{Files: leaseFiles(g.cfg), Log: g.log})
+	g.names = dhcp.New(dhcp.Config{Files: g.cfg.LAN.Leases, Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: g.firewall, Gateway: g.network, Store: g.state,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
@@ -278,7 +278,7 @@ func (g *gate) status() control.Status {
 }
 
 // host gives the name that a client has now.
-func (g *gate) host(c portmap.Client) string { return g.names.Name(c.MAC, c.Addr, time.Now()) }
+func (g *gate) host(c *portmap.Client) string { return g.names.Name(c.MAC, c.Addr, time.Now()) }
 
 // traffic gives what went through each mapping, as the kernel counts it.
 func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {

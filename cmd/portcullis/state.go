@@ -86,7 +86,7 @@ func (s *state) restore(ctx context.Context) (whole bool, err error) {
 	for i := range s.restored.Mappings {
 		// Rules by name are asked about the name of today, where one is known.
 		c := &s.restored.Mappings[i].Client
-		c.Name = cmp.Or(s.g.host(*c), c.Name)
+		c.Name = cmp.Or(s.g.host(c), c.Name)
 	}
 	dropped, err := s.g.engine.Restore(ctx, s.restored.Mappings)
 	if err != nil {
