@@ -2,6 +2,19 @@ package dhcp
 
 import "log/slog"
 
+// ErrBusy says that a file is not what it was.
+var ErrBusy = errBusy
+
+// ReadAfter looks at a file, and reads it when between has ended.
+func ReadAfter(path string, between func()) ([]byte, error) {
+	s, err := lookAt(path, anyOwner)
+	if err != nil {
+		return nil, err
+	}
+	between()
+	return readFile(path, s)
+}
+
 // NewUsual is New for usual places that a test can write to.
 func NewUsual(log *slog.Logger, paths ...string) *Reader {
 	r := New(Config{Log: log})

@@ -169,6 +169,7 @@ func TestHostile(t *testing.T) {
 		"isc/no MAC":                 {dhcp.ISC, isc("hardware ethernet 1;\n") + isc(tv), nil, 1},
 		"isc/another kind of MAC":    {dhcp.ISC, isc("hardware token-ring " + mac + ";\n" + tv), nil, 0},
 		"isc/no time":                {dhcp.ISC, isc(hard+"ends 1 tomorrow now;\n") + isc(hard+"ends epoch x;\n") + isc(hard+"ends tomorrow;\n") + isc(hard+"ends 1 1969/12/31 00:00:00;\n"), nil, 4},
+		"isc/torn":                   {dhcp.ISC, "lease 192.168.1.10 {\n" + hard + tv, nil, 1},
 		"isc/not a lease":            {dhcp.ISC, "subnet {\nhost {\n" + hard + tv + "}\n}\nlease x {\n}\nlease {\n}\nlease 192.168.1.10 {}\n", nil, 1},
 		"isc/deep":                   {dhcp.ISC, strings.Repeat("{\n", 1<<18) + strings.Repeat("}\n", 1<<18), nil, 0},
 		"kea/no header":              {dhcp.Kea, "192.168.1.10," + mac + ",4000,1795482000,tv,0\n", nil, 1},

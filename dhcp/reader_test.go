@@ -266,6 +266,40 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestChangesMeanwhile: what comes into a file's place between the look and the
+// opening is not read, and not waited for.
+func TestChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(p *place, path string) error
+		want   error
+	}{
+		"nothing": {func(*place, string) error { return nil }, nil},
+		"removed": {func(_ *place, path string) error { return os.Remove(path) }, dhcp.ErrBusy},
+		"grown":   {func(_ *place, path string) error { return os.Truncate(path, 100) }, dhcp.ErrBusy},
+		"shrunk":  {func(_ *place, path string) error { return os.Truncate(path, 1) }, dhcp.ErrBusy},
+		"a FIFO":  {func(_ *place, path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o644)) }, dhcp.ErrBusy},
+		"a symbolic link": {func(_ *place, path string) error {
+			return errors.Join(os.Rename(path, path+"x"), os.Symlink(path+"x", path))
+		}, unix.ELOOP},
+		"a file of the same size": {func(p *place, path string) error { p.write("other", "old"); return os.Rename(p.path("other"), path) }, dhcp.ErrBusy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := at(t)
+			p.write("leases", "new")
+			data, err := dhcp.ReadAfter(p.path("leases"), func() {
+				if err := c.change(p, p.path("leases")); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if !errors.Is(err, c.want) || err == nil && string(data) != "new\n" {
+				t.Errorf("read %q, %v; want %v", data, err, c.want)
+			}
+		})
+	}
+}
+
 // TestLargest: exactly as much as is allowed is read.
 func TestLargest(t *testing.T) {
 	t.Parallel()
