@@ -18,6 +18,7 @@ func BenchmarkRecord(b *testing.B) {
 	for name, record := range map[string]func(j *journal.Journal, i int) error{
 		"grant and end": func(j *journal.Journal, i int) error {
 			m := w.mapping(uint64(i + 1))
+			m.External = w.mapping(uint64(i%60000 + 1)).External
 			m.Description = "a description of usual length"
 			return j.Record([]portmap.Mapping{m}, []uint64{uint64(i)})
 		},

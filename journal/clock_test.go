@@ -250,3 +250,50 @@ func TestRenewals(t *testing.T) {
 		w.expect(table{1: m}, 0)
 	}
 }
+
+// TestEpochs: the epochs go on where nothing can have been forgotten, and only
+// there.
+func TestEpochs(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		happens func(w *world)
+		kept    bool
+	}{
+		"process died": {func(*world) {}, true},
+		"and again":    {func(w *world) { w.start() }, true},
+		"compacted":    {func(w *world) { _ = w.j.Compact() }, true},
+		"the wall clock jumps": {func(w *world) {
+			w.clock.set(longAgo, true)
+		}, true},
+		"machine restarted": {func(w *world) { w.clock.restart(0) }, false},
+		"file damaged":      {func(w *world) { w.put(append([]byte("x\n"), w.file()...)) }, false},
+		"file gone":         {func(w *world) { delete(w.disk.names, journal.JournalFile) }, false},
+		"a record failed": {func(w *world) {
+			w.disk.set(1, errCrash, true)
+			_ = w.j.Record([]portmap.Mapping{w.mapping(9)}, nil)
+		}, true},
+		"a record failed, for want of room": {func(w *world) {
+			w.disk.space = 1
+			_ = w.j.Record([]portmap.Mapping{w.mapping(9)}, nil)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			want := journal.Epochs{V4: w.clock.now().Add(-time.Minute), V6: w.clock.now().Add(-time.Hour)}
+			if err := w.j.KeepEpochs(want); err != nil {
+				t.Fatal(err)
+			}
+			w.record([]portmap.Mapping{w.mapping(1)})
+			w.clock.pass(time.Minute)
+			c.happens(w)
+			w.start()
+			got := w.got.Epochs
+			if got.V4.IsZero() != !c.kept || got.V6.IsZero() != !c.kept {
+				t.Fatalf("epochs %+v, whole %v", got, w.got.Whole)
+			}
+			if off4, off6 := want.V4.Sub(got.V4), want.V6.Sub(got.V6); c.kept && (off4 < 0 || off6 < 0 || off4 > 5*time.Millisecond || off6 > 5*time.Millisecond) {
+				t.Errorf("epochs began at %+v, want %+v", got, want)
+			}
+		})
+	}
+}

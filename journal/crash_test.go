@@ -63,7 +63,7 @@ func (w *world) living(t table) table {
 func (w *world) file() []byte { return w.disk.names[journal.JournalFile].data }
 
 func (w *world) put(data []byte) {
-	w.disk.names[journal.JournalFile] = &inode{data, bytes.Clone(data)}
+	w.disk.names[journal.JournalFile] = &inode{data: data, synced: bytes.Clone(data)}
 }
 
 // TestTornTail: wherever the file ends, what is restored is what the whole lines
@@ -278,6 +278,9 @@ func TestDiskFull(t *testing.T) {
 			t.Fatalf("full: %v", err)
 		}
 	}
+	if _, got, err := journal.OpenOn(w.config(), w.disk.copy()); err != nil || len(got.Mappings) != 20 || got.Whole {
+		t.Errorf("a crash now: %d restored, whole %v, %v", len(got.Mappings), got.Whole, err)
+	}
 	data := bytes.Clone(w.file())
 	if data[len(data)-1] != '\n' || bytes.Contains(data, []byte("id=21 ")) {
 		t.Errorf("a part of a record is left: %q", data[len(data)-100:])
@@ -299,6 +302,9 @@ func TestDiskFull(t *testing.T) {
 	w.record(nil, 99)
 	w.start()
 	w.expect(w.living(want), 0)
+	if !w.got.Whole {
+		t.Error("not whole")
+	}
 
 	// The same once more, but with room made by somebody else.
 	w.disk.space = len(w.file()) + 100

@@ -8,13 +8,15 @@ import (
 // disk is a directory that is held by this process alone. It is the seam at
 // which tests make it fail.
 type disk interface {
-	// Open opens a file for reading and gives its size. The error is
-	// fs.ErrNotExist when there is none.
-	Open(name string) (io.ReadCloser, int64, error)
+	// Open opens a file for reading, and gives its size and whether it was marked.
+	// The error is fs.ErrNotExist when there is none.
+	Open(name string) (f io.ReadCloser, size int64, marked bool, err error)
 	// Create makes a new file for appending, instead of any that is there.
 	Create(name string) (file, error)
 	Rename(from, to string) error
 	Remove(name string) error
+	// Mark says for ever that what a file holds is not all. It needs no room.
+	Mark(name string) error
 	// Sync makes lasting what was renamed and removed.
 	Sync() error
 	Close() error

@@ -69,14 +69,14 @@ func (d *directory) fail(op, name string, err error) error {
 }
 
 // Open implements disk.
-func (d *directory) Open(name string) (io.ReadCloser, int64, error) {
+func (d *directory) Open(name string) (io.ReadCloser, int64, bool, error) {
 	// O_NONBLOCK: a FIFO must not stop the program.
 	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, 0, fmt.Errorf("%s is a symbolic link: %w", filepath.Join(d.path, name), ErrUnsafe)
+		return nil, 0, false, fmt.Errorf("%s is a symbolic link: %w", filepath.Join(d.path, name), ErrUnsafe)
 	}
 	if err != nil {
-		return nil, 0, d.fail("open", name, err)
+		return nil, 0, false, d.fail("open", name, err)
 	}
 	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
 	info, err := f.Stat()
@@ -88,9 +88,9 @@ func (d *directory) Open(name string) (io.ReadCloser, int64, error) {
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, 0, err
+		return nil, 0, false, err
 	}
-	return f, info.Size(), nil
+	return f, info.Size(), info.Mode().Perm()&0o200 == 0, nil
 }
 
 // Create implements disk.
@@ -113,6 +113,11 @@ func (d *directory) Rename(from, to string) error {
 // Remove implements disk.
 func (d *directory) Remove(name string) error {
 	return d.fail("remove", name, unix.Unlinkat(d.fd, name, 0))
+}
+
+// Mark implements disk: a file that is not all is one that cannot be written to.
+func (d *directory) Mark(name string) error {
+	return d.fail("mark", name, unix.Fchmodat(d.fd, name, 0o400, 0))
 }
 
 // Sync implements disk.

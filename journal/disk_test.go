@@ -25,7 +25,10 @@ type fakeDisk struct {
 	hook    func(op string) // called before each operation, without mu
 }
 
-type inode struct{ data, synced []byte }
+type inode struct {
+	data, synced []byte
+	marked       bool
+}
 
 var (
 	errCrash = errors.New("the process is dead")
@@ -60,16 +63,40 @@ func (d *fakeDisk) set(n int, fault error, crash bool) {
 	d.steps, d.failAt, d.fault, d.crash = 0, n, fault, crash
 }
 
-func (d *fakeDisk) Open(name string) (io.ReadCloser, int64, error) {
+// named gives what the system shows under a name.
+func (d *fakeDisk) named(name string) *inode {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.names[name]
+}
+
+// all says whether the whole journal is on the disk.
+func (d *fakeDisk) all() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.durable[journal.JournalFile]
+	return n != nil && n == d.names[journal.JournalFile] && bytes.Equal(n.data, n.synced)
+}
+
+// copy gives another disk with the same on it.
+func (d *fakeDisk) copy() *fakeDisk {
+	c := newFakeDisk()
+	for name, n := range d.names {
+		c.names[name] = &inode{bytes.Clone(n.data), bytes.Clone(n.synced), n.marked}
+	}
+	return c
+}
+
+func (d *fakeDisk) Open(name string) (io.ReadCloser, int64, bool, error) {
 	defer d.enter("open")()
 	if err := d.step(); err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
 	n := d.names[name]
 	if n == nil {
-		return nil, 0, fs.ErrNotExist
+		return nil, 0, false, fs.ErrNotExist
 	}
-	return io.NopCloser(bytes.NewReader(bytes.Clone(n.data))), int64(len(n.data)), nil
+	return io.NopCloser(bytes.NewReader(bytes.Clone(n.data))), int64(len(n.data)), n.marked, nil
 }
 
 func (d *fakeDisk) Create(name string) (journal.File, error) {
@@ -104,6 +131,17 @@ func (d *fakeDisk) Remove(name string) error {
 	return nil
 }
 
+func (d *fakeDisk) Mark(name string) error {
+	defer d.enter("mark")()
+	if err := d.step(); err != nil {
+		return err
+	}
+	if n := d.names[name]; n != nil {
+		n.marked = true
+	}
+	return nil
+}
+
 func (d *fakeDisk) Sync() error {
 	defer d.enter("syncdir")()
 	if err := d.step(); err != nil {
@@ -135,7 +173,7 @@ func (d *fakeDisk) losePower(r *rand.Rand) {
 			}
 			data = append(data, rest[:r.IntN(len(rest)+1)]...)
 		}
-		d.names[name] = &inode{data, bytes.Clone(data)}
+		d.names[name] = &inode{data, bytes.Clone(data), n.marked}
 	}
 }
 

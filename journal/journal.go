@@ -53,10 +53,16 @@ type Restored struct {
 	// about them.
 	Mappings []portmap.Mapping
 	// Whole is true when nothing that was recorded can be missing: the machine
-	// has run all the time, and the file was in order. Without it the epoch of
-	// PCP must begin anew (RFC 6887 section 8.5).
+	// has run all the time, and the file was in order and complete.
 	Whole bool
+	// Epochs are what KeepEpochs was given, zero unless Whole: a gateway that may
+	// have forgotten a mapping must begin a new epoch (RFC 6887 section 8.5).
+	Epochs Epochs
 }
+
+// Epochs are the moments at which the epochs of NAT-PMP and PCP began, of IPv4 and
+// of IPv6.
+type Epochs struct{ V4, V6 time.Time }
 
 // entry is one mapping that the journal keeps.
 type entry struct {
@@ -86,6 +92,7 @@ type Journal struct {
 
 	mu      sync.Mutex // guards what follows
 	live    map[uint64]*entry
+	epochs  epochs
 	bytes   int64 // of the lines that count
 	f       file  // nil: there is none to append to
 	size    int64
@@ -158,7 +165,7 @@ func prepare(cfg Config, d disk) (*Journal, error) {
 
 // restore reads the journal and fills the live set.
 func (j *Journal) restore() (Restored, error) {
-	in, size, err := j.disk.Open(journalFile)
+	in, size, marked, err := j.disk.Open(journalFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Restored{}, nil
 	}
@@ -181,18 +188,18 @@ func (j *Journal) restore() (Restored, error) {
 		j.log.Warn("journal has no beginning, nothing is restored", "bytes", size)
 		return Restored{}, nil
 	}
-	return j.adopt(p), nil
+	return j.adopt(p, marked), nil
 }
 
 // adopt takes over what an old journal says, onto the clocks of today.
-func (j *Journal) adopt(p *replay) Restored {
+func (j *Journal) adopt(p *replay, marked bool) Restored {
 	now := j.clock.Moment()
 	// A clock that is behind its own past is another one, whatever it is called.
 	sameRun := p.boot != "" && p.boot == j.boot && p.last <= now.at()
 	if !sameRun {
 		p = p.cut()
 	}
-	got := Restored{Whole: sameRun && p.damaged == 0 && p.holes == 0 && p.overflow == 0}
+	got := Restored{Whole: sameRun && !marked && p.damaged == 0 && p.holes == 0 && p.overflow == 0}
 	over := 0
 	for id, k := range p.live {
 		e := &entry{made: k.made, lease: k.lease, fixed: k.fixed, written: now.at() - longest}
@@ -211,6 +218,10 @@ func (j *Journal) adopt(p *replay) Restored {
 			m.Expires = now.ofNow(e.lease.end)
 		}
 		got.Mappings = append(got.Mappings, m)
+	}
+	if got.Whole && p.epochs != (epochs{}) {
+		j.epochs = p.epochs
+		got.Epochs = Epochs{now.ofNow(p.epochs.v4), now.ofNow(p.epochs.v6)}
 	}
 	slices.SortFunc(got.Mappings, func(a, b portmap.Mapping) int {
 		if a.ID < b.ID {

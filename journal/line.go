@@ -19,6 +19,7 @@ import (
 //
 //	journal version=1 boot=ID          the first line, and only that
 //	clock wall=TIME sync=yes|no        what the time of day was
+//	epochs v4=S v6=S                   when they began
 //	put id=N made=S end=S MAPPING      the mapping is, and is like this
 //	lease id=N end=S                   the same, with another end
 //	end id=N                           the mapping is no more
@@ -34,6 +35,7 @@ type verb uint8
 const (
 	verbJournal verb = iota + 1
 	verbClock
+	verbEpochs
 	verbPut
 	verbLease
 	verbEnd
@@ -53,6 +55,9 @@ type lease struct {
 	until int64
 }
 
+// epochs are Epochs on the run's clock.
+type epochs struct{ v4, v6 int64 }
+
 // line is one line, decoded.
 type line struct {
 	seq, synced uint64
@@ -62,6 +67,7 @@ type line struct {
 	boot   string // journal
 	wall   int64  // clock
 	inSync bool
+	epochs epochs
 
 	id      uint64 // put, lease, end
 	made    int64
@@ -95,6 +101,10 @@ func headText(boot string) string { return "journal version=" + version + " boot
 
 func clockText(wall time.Time, inSync bool) string {
 	return "clock wall=" + wallText(wall.UnixMilli()) + " sync=" + map[bool]string{true: "yes", false: "no"}[inSync]
+}
+
+func epochsText(e epochs) string {
+	return string(appendTime(append(appendTime([]byte("epochs v4="), e.v4), " v6="...), e.v6))
 }
 
 func putText(id uint64, made int64, l lease, fixed string) string {
@@ -179,6 +189,8 @@ func (l *line) text() string {
 		return headText(l.boot)
 	case verbClock:
 		return clockText(time.UnixMilli(l.wall), l.inSync)
+	case verbEpochs:
+		return epochsText(l.epochs)
 	case verbPut:
 		return putText(l.id, l.made, l.lease, l.fixed)
 	case verbLease:
@@ -205,6 +217,9 @@ func (l *line) decodeText(s *scanner) error {
 		l.verb = verbClock
 		l.wall = s.wall(s.field("wall"))
 		l.inSync = s.field("sync") == "yes"
+	case "epochs":
+		l.verb = verbEpochs
+		l.epochs.v4, l.epochs.v6 = s.time(s.field("v4")), s.time(s.field("v6"))
 	case "put":
 		l.verb = verbPut
 		l.id, l.made = s.number(s.field("id")), s.time(s.field("made"))

@@ -205,9 +205,9 @@ func FuzzLine(f *testing.F) {
 // more than there is room for, and the same when it is read again.
 func FuzzReplay(f *testing.F) {
 	w := newWorld(f)
-	history(w, 30)
+	history(w, 6)
 	f.Add(w.file(), false)
-	f.Add(w.file()[:1000], true)
+	f.Add(w.file()[:900], true)
 	f.Add(damageOnce(w.file()), true)
 	f.Fuzz(func(t *testing.T, data []byte, restarted bool) {
 		w := newWorld(t)

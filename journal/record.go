@@ -38,21 +38,49 @@ func (j *Journal) record(put []portmap.Mapping, ended []uint64) (behind bool, le
 	}
 	now := j.clock.Moment()
 	notes, changed, left := j.take(now, put, ended)
+	behind = j.behind != nil
+	err := j.put(now, notes)
+	j.stale = j.stale || changed && j.behind != nil
+	return behind, errors.Join(left, err)
+}
+
+// put writes notes to the file, if it is not behind, and to the new one that is
+// being written, if there is one. mu is held.
+func (j *Journal) put(now Moment, notes []note) error {
 	if len(notes) == 0 {
-		return j.behind != nil, left
+		return nil
 	}
 	if j.moving {
 		j.delta = append(j.delta, notes...)
 	}
-	behind = j.behind != nil
-	if !behind {
-		if err := j.write(now, notes); err != nil {
-			j.failed(now, err)
-			left = errors.Join(left, fmt.Errorf("%w: %w", ErrBehind, err))
-		}
+	if j.behind != nil {
+		return nil
 	}
-	j.stale = j.stale || changed && j.behind != nil
-	return behind, left
+	if err := j.write(now, notes); err != nil {
+		j.failed(now, err)
+		return fmt.Errorf("%w: %w", ErrBehind, err)
+	}
+	return nil
+}
+
+// KeepEpochs keeps the beginnings of the epochs, both of which must be set. It is
+// to be called whenever one begins. Its errors are those of Record.
+func (j *Journal) KeepEpochs(e Epochs) error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return ErrClosed
+	}
+	now := j.clock.Moment()
+	// Rounded down, so that no epoch goes back by a second.
+	j.epochs = epochs{now.ofRun(e.V4) - 1, now.ofRun(e.V6) - 1}
+	behind := j.behind != nil
+	err := j.put(now, []note{{now.at(), epochsText(j.epochs)}})
+	j.mu.Unlock()
+	if behind {
+		return j.catchUp()
+	}
+	return err
 }
 
 // take brings the live set up to date and gives the lines that say so, ends

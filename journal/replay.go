@@ -32,6 +32,7 @@ type replay struct {
 	max  int             // mappings
 	live map[uint64]kept // by ID
 
+	epochs     epochs
 	boot       string // the run of the machine that wrote it
 	last       int64  // the run's clock at the last line
 	pairAt     int64  // where the run's clock and ...
@@ -137,6 +138,8 @@ func (p *replay) apply(l *line) {
 		if l.inSync {
 			p.pairAt, p.pairWall, p.paired = l.at, l.wall, true
 		}
+	case verbEpochs:
+		p.epochs = l.epochs
 	case verbPut:
 		if _, known := p.live[l.id]; !known && len(p.live) >= p.max {
 			p.overflow++

@@ -48,6 +48,9 @@ func (j *Journal) everything(now Moment) []note {
 	}
 	notes := make([]note, 0, len(j.live)+2)
 	notes = append(notes, note{at, headText(j.boot)}, note{at, clockText(wall, inSync)})
+	if j.epochs != (epochs{}) {
+		notes = append(notes, note{at, epochsText(j.epochs)})
+	}
 	for _, id := range slices.Sorted(maps.Keys(j.live)) {
 		e := j.live[id]
 		text := putText(id, e.made, e.lease, e.fixed)

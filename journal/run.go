@@ -102,6 +102,9 @@ func (j *Journal) failed(now Moment, err error) {
 	if j.behind == nil {
 		j.log.Error("journal cannot be written, mappings would not survive a crash", "error", err)
 		j.retry, j.retryAt = retryFirst.Milliseconds(), now.at()
+		if err := j.disk.Mark(journalFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			j.log.Debug("journal cannot be marked as incomplete", "error", err)
+		}
 	}
 	j.behind = err
 	j.kick()
@@ -187,16 +190,7 @@ func (j *Journal) Overdue() []uint64 {
 			over = append(over, id)
 		}
 	}
-	if len(notes) > 0 {
-		if j.moving {
-			j.delta = append(j.delta, notes...)
-		}
-		if j.behind == nil {
-			if err := j.write(now, notes); err != nil {
-				j.failed(now, err)
-			}
-		}
-	}
+	_ = j.put(now, notes) // it is logged, and mended later
 	return over
 }
 

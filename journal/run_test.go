@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +26,7 @@ func (bubbleClock) Moment() journal.Moment {
 }
 
 // running is a world whose journal is run in a bubble.
-func running(t *testing.T, f func(w *world, syncs *int)) {
+func running(t *testing.T, f func(w *world, syncs *atomic.Int32)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, clock: newFakeClock(), disk: newFakeDisk(), log: discard()}
@@ -32,10 +35,10 @@ func running(t *testing.T, f func(w *world, syncs *int)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		syncs := 0
+		var syncs atomic.Int32
 		w.disk.hook = func(op string) {
 			if op == "sync" {
-				syncs++
+				syncs.Add(1)
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -51,8 +54,7 @@ func running(t *testing.T, f func(w *world, syncs *int)) {
 		if err := w.j.Close(); err != nil {
 			t.Error(err)
 		}
-		n := w.disk.names[journal.JournalFile]
-		if !bytes.Equal(n.data, n.synced) {
+		if !w.disk.all() {
 			t.Error("Close left something that is not on the disk")
 		}
 	})
@@ -68,31 +70,30 @@ func (w *world) soon(id uint64) portmap.Mapping {
 // when nothing was recorded.
 func TestSyncs(t *testing.T) {
 	t.Parallel()
-	running(t, func(w *world, syncs *int) {
+	running(t, func(w *world, syncs *atomic.Int32) {
 		for i := range uint64(95) {
 			w.record([]portmap.Mapping{w.soon(1 + i)})
 			time.Sleep(100 * time.Millisecond) // the bubble's time
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		n := w.disk.names[journal.JournalFile]
-		if *syncs < 9 || *syncs > 10 || !bytes.Equal(n.data, n.synced) {
-			t.Errorf("%d syncs in 10 s, %d of %d bytes on the disk", *syncs, len(n.synced), len(n.data))
+		if n := syncs.Load(); n < 9 || n > 10 || !w.disk.all() {
+			t.Errorf("%d syncs in 10 s, all on the disk: %v", n, w.disk.all())
 		}
 		w.record([]portmap.Mapping{w.soon(99)})
 		time.Sleep(time.Second + time.Millisecond)
 		synctest.Wait()
-		if !bytes.Equal(n.data, n.synced) {
+		if !w.disk.all() {
 			t.Error("a record is not on the disk after a second")
 		}
-		*syncs = 0
+		syncs.Store(0)
 		time.Sleep(9 * time.Minute)
-		if *syncs != 0 {
-			t.Errorf("%d syncs of nothing", *syncs)
+		if n := syncs.Load(); n != 0 {
+			t.Errorf("%d syncs of nothing", n)
 		}
 		time.Sleep(51 * time.Minute)
-		if *syncs != 5 { // every ten minutes and a second
-			t.Errorf("%d syncs in an hour of notes of the time", *syncs)
+		if n := syncs.Load(); n != 5 { // every ten minutes and a second
+			t.Errorf("%d syncs in an hour of notes of the time", n)
 		}
 	})
 }
@@ -100,8 +101,8 @@ func TestSyncs(t *testing.T) {
 // TestCompaction: the file stays small for ever.
 func TestCompaction(t *testing.T) {
 	t.Parallel()
-	running(t, func(w *world, _ *int) {
-		first := w.disk.names[journal.JournalFile]
+	running(t, func(w *world, _ *atomic.Int32) {
+		first := w.disk.named(journal.JournalFile)
 		for i := range 3000 {
 			m := w.soon(uint64(1 + i%20))
 			m.Description = fmt.Sprint(i)
@@ -111,7 +112,7 @@ func TestCompaction(t *testing.T) {
 				t.Fatalf("the file has %d bytes", size)
 			}
 		}
-		if w.disk.names[journal.JournalFile] == first {
+		if w.disk.named(journal.JournalFile) == first {
 			t.Error("it was never replaced")
 		}
 	})
@@ -120,7 +121,7 @@ func TestCompaction(t *testing.T) {
 // TestMends: after a failure the file is written anew without another record.
 func TestMends(t *testing.T) {
 	t.Parallel()
-	running(t, func(w *world, _ *int) {
+	running(t, func(w *world, _ *atomic.Int32) {
 		w.disk.set(1, errors.New("input/output error"), false)
 		if err := w.j.Record([]portmap.Mapping{w.soon(1)}, nil); !errors.Is(err, journal.ErrBehind) {
 			t.Fatal(err)
@@ -131,4 +132,42 @@ func TestMends(t *testing.T) {
 			t.Error("not mended")
 		}
 	})
+}
+
+// TestAtTheSameTime: everything may be called at the same time as Record. (What
+// it shows is for the race detector.)
+func TestAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	cfg := journal.Config{Dir: dir, Log: discard(), MaxMappings: 5000}
+	j, _, err := journal.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, clock: newFakeClock()}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = j.Run(ctx) })
+	for _, f := range []func(){j.Tick, func() { _ = j.Compact() }, func() { j.Overdue() }} {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				f()
+			}
+		})
+	}
+	for id := range uint64(400) {
+		if err := j.Record([]portmap.Mapping{w.soon(id + 1)}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	wait.Wait()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j, got, err := journal.Open(cfg)
+	if err != nil || len(got.Mappings) != 400 || !got.Whole {
+		t.Fatalf("%d restored, %v", len(got.Mappings), err)
+	}
+	_ = j.Close()
 }
