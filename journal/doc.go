@@ -23,9 +23,13 @@
 //     all that was said before it counts no more. The one thing that cannot be
 //     told from damage is a last line that was not written to its end: nobody
 //     was told what it says, or the power was lost within the second.
-//   - A disk that is full or broken is told to the caller, who goes on. The whole
-//     is written anew as soon as that is possible. What must not come back (an
-//     end, a change) and cannot be written takes the old file with it.
+//   - A disk that is full or broken is told to the caller, who goes on. The file
+//     is marked as incomplete (its mode becomes 0400), and the whole is written
+//     anew as soon as that is possible. What must not come back (an end, a
+//     change) and cannot be written takes the old file with it.
+//
+// Text from outside is quoted; the file has mode 0600, for it holds the nonces of
+// PCP. line.go says what a line is.
 //
 // # Clocks
 //
@@ -39,19 +43,24 @@
 // at most, the age of the last line). When the clock becomes right later, Overdue
 // tells which leases are over by it.
 //
-// # Wear
+// # Size and wear
+//
+// A mapping needs 230 to 450 bytes: 1,000 of them 0.3 MB, and the file never more
+// than twice that, and 64 KiB. Memory is about as much.
 //
 // The disk is synced at most once a second, and not at all while nothing changes.
-// A grant writes 250 to 450 bytes, an end 45, a renewal 55, the note of the time
-// 75 bytes every ten minutes while there are leases. A mapping that is renewed in
-// a loop costs a line in ten seconds; only one whose lease is made longer and
-// shorter by turns costs a line each time, and a client's request rate bounds
-// that. A file is written anew when more than half of it, and 64 KiB, no longer
-// count, which doubles the bytes at most.
+// A grant or a change writes one line of 230 to 450 bytes (1.1 kB with the worst
+// description that UPnP can carry, 2.8 kB at the very most), an end 45, a renewal
+// 55, the note of the time 75 bytes every ten minutes while there are leases. A
+// mapping that is renewed in a loop costs a line in ten seconds; one that is
+// changed in a loop, or whose lease is made longer and shorter by turns, a line
+// each time. The file is written anew when more than half of it, and 64 KiB, no
+// longer count, which doubles the bytes at most.
 //
-// Typical: 30 mappings, renewed every 20 minutes, write 130 kB a day; with
-// the pages of the file system, 2 to 4 of 4 KiB for each sync, 20 to 35 MB a day.
-// Worst: n changes a second write n times 110 bytes a second (a client that is
-// allowed 50 requests a second and spends all on this: 5.5 kB a second, 475 MB a
-// day), and 1 sync a second.
+// Typical: 30 mappings, renewed every 20 minutes, write 130 kB a day; with the
+// pages of the file system, 2 to 4 of 4 KiB for each sync, 20 to 35 MB a day.
+// Worst: n recorded changes a second write 2n lines a second, and the rate at
+// which clients may ask is the bound of n. One client that spends 50 requests a
+// second on it writes 5.5 kB a second with renewals (0.5 GB a day), 30 to 110 kB
+// with changes (2.6 to 9.5 GB a day).
 package journal

@@ -26,7 +26,7 @@ import (
 //
 // There is one way to write each line, and any other is refused.
 const (
-	maxLine = 8192 // with its newline; the longest that is written has about 4,300 bytes
+	maxLine = 8192 // with its newline; the longest that is written has about 2,800 bytes
 	version = "1"
 )
 

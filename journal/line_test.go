@@ -162,6 +162,32 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
+// TestLongestLine: the longest mapping that passes has room on a line.
+func TestLongestLine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := pinhole(w.mapping(1<<64 - 1))
+	m.Description = strings.Repeat("\x00", portmap.MaxDescription)
+	m.Rule = strings.Repeat("\"", 256)
+	m.Client.Name = strings.Repeat("\u202e", 85)
+	m.Client.Interface = strings.Repeat("\"", 15)
+	m.Claims, m.Nonce, m.Disabled = 30, portmap.Nonce{1}, true
+	m.Remotes = nil
+	for i := range portmap.MaxRemotes {
+		ip := netip.AddrFrom16([16]byte{0x20, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(0xf0 + i)})
+		m.Remotes = append(m.Remotes, portmap.Remote{Prefix: netip.PrefixFrom(ip, 128), Port: 65535})
+	}
+	before := w.j.Size()
+	w.record([]portmap.Mapping{m})
+	size := w.j.Size() - before
+	t.Logf("%d bytes", size)
+	if size > 4000 {
+		t.Errorf("%d bytes", size)
+	}
+	w.start()
+	w.expect(table{m.ID: m}, 0)
+}
+
 // TestMemory: reading takes memory in proportion to the file.
 func TestMemory(t *testing.T) {
 	w := newWorld(t)
