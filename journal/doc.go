@@ -20,9 +20,9 @@
 //   - A loss of power costs what was recorded in the last second.
 //   - Damage to the file can lose mappings and never brings one back, or a former
 //     state of one: lines are numbered, and where one is missing in the middle,
-//     all that was said before it counts no more. The one thing that cannot be
-//     told from damage is a last line that was not written to its end: nobody
-//     was told what it says, or the power was lost within the second.
+//     all that was said before it counts no more. The one damage that
+//     cannot be told is a file that ends too early: so it looks, too, when the
+//     last line was not written to its end, or the power was lost after it.
 //   - A disk that is full or broken is told to the caller, who goes on. The file
 //     is marked as incomplete (its mode becomes 0400), and the whole is written
 //     anew as soon as that is possible. What must not come back (an end, a
