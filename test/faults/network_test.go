@@ -134,3 +134,93 @@ func TestLANComesAndGoes(t *testing.T) {
 func udp(port uint16) lab.Mapping {
 	return lab.Mapping{Protocol: "UDP", External: port, Internal: port, Lease: time.Hour}
 }
+
+// TestStartWithoutWAN: incumbent.md section 5, links. It starts before the WAN is
+// there, says no for the right reason, and works when the WAN has come.
+func TestStartWithoutWAN(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	testrig.On(t, n.Gateway, "ip", "link", "set", "wan0", "down")
+	r := testrig.Start(t, n, "")
+	c := r.Point(t, "a", lab.IGD1, lab.WANIP1)
+	if err := c.Add(t.Context(), udp(6000)); err == nil {
+		t.Error("granted without a WAN")
+	}
+	ip(t, r, "link set wan0 up", "route replace default via 203.0.113.66 dev wan0")
+	testrig.Eventually(t, soon, "a mapping is granted", func() bool { return c.Add(t.Context(), udp(6000)) == nil })
+	working(t, r, 6000)
+}
+
+// TestLANWithoutIPv6: the conformance list of gateway-ecosystem.md section 3.2. An
+// interface that has no IPv6 turns it off for no other one.
+func TestLANWithoutIPv6(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.88.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Gateway.SetSysctl("ipv6/conf/guest0/disable_ipv6", "1"); err != nil {
+		t.Fatal(err)
+	}
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `["br-lan"]`, `["br-lan", "guest0"]`, 1))
+	a := r.Host("a")
+	m := lab.MapRequest{Gateway: lab.GatewayLinkLocal, Source: a.Addr6, Protocol: "UDP", Internal: 9000, Lease: time.Hour}
+	if _, err := mapPCP(t, a, m); err != nil {
+		t.Errorf("the LAN with IPv6: %v", err)
+	}
+	if err := r.Point(t, "guest", lab.IGD1, lab.WANIP1).Add(t.Context(), udp(6000)); err != nil {
+		t.Errorf("the LAN without: %v", err)
+	}
+}
+
+// TestRemoteHostSurvives: miniupnp 779 and 907. A mapping for one remote host stays
+// one over a reload of the firewall, a renewal and a crash.
+func TestRemoteHostSurvives(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	a := r.Host("a")
+	m := lab.MapRequest{
+		Protocol: "UDP", Internal: 6000, Suggested: 6000, Lease: time.Hour, Nonce: [12]byte{1},
+		Options: lab.Filter(netip.PrefixFrom(lab.InternetTwo, 32), 0),
+	}
+	from := func(source netip.Addr, wait time.Duration) bool {
+		t.Helper()
+		k := lab.Knock{
+			Protocol: "UDP", From: r.Internet, Source: netip.AddrPortFrom(source, 0), To: netip.AddrPortFrom(lab.GatewayWAN, 6000),
+			Receiver: a, At: netip.AddrPortFrom(netip.IPv4Unspecified(), 6000), Patience: wait,
+		}
+		got, err := k.Send(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Arrived
+	}
+	restricted := func(when string) {
+		t.Helper()
+		testrig.Eventually(t, soon, when+": its remote host reaches it", func() bool { return from(lab.InternetTwo, 300*time.Millisecond) })
+		if from(lab.InternetOne, 300*time.Millisecond) {
+			t.Errorf("%s: another host reaches it", when)
+		}
+	}
+	ask := func() {
+		t.Helper()
+		if _, err := mapPCP(t, a, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	restricted("at first")
+	nft(t, r, "flush ruleset\n"+ownerRules)
+	restricted("after a reload")
+	ask()
+	restricted("renewed")
+	if err := r.Daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.Restart(t)
+	restricted("after a crash")
+	ask()
+	if n := len(r.List(t)); n != 1 {
+		t.Errorf("%d mappings", n)
+	}
+}
