@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
 )
 
 // Identity is what control points know the gateway by across restarts.
@@ -19,12 +18,6 @@ type Identity struct {
 	UUID string `json:"uuid"`
 	// BootID is the last BOOTID.UPNP.ORG that was used, 0 for none.
 	BootID uint32 `json:"boot_id"`
-	// Run is the run of the machine in which the epochs of PCP began (its boot
-	// id), and Epoch and Epoch6 when, on its CLOCK_BOOTTIME. In another run they
-	// mean nothing.
-	Run    string        `json:"run,omitempty"`
-	Epoch  time.Duration `json:"epoch,omitempty"`
-	Epoch6 time.Duration `json:"epoch6,omitempty"`
 }
 
 const identityFile = "identity.json"

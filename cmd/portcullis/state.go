@@ -24,7 +24,6 @@ const (
 // that cannot be used costs no service, only that the next start knows nothing.
 type state struct {
 	g        *gate
-	clock    journal.SystemClock
 	journal  *journal.Journal // nil: there is none
 	restored journal.Restored
 	behind   bool // said so
@@ -153,33 +152,22 @@ func (s *state) nextBootID(last uint32) uint32 {
 	return s.id.BootID
 }
 
-// resume lets the epochs of the last run go on, where they began in this run of
-// the machine.
+// resume lets the epochs of the last run go on.
 func (s *state) resume(four, six *pcp.Epoch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.clock.Moment()
-	if s.id.Run == "" || s.id.Run != s.clock.BootID() {
-		return
-	}
-	for _, e := range []struct {
-		epoch *pcp.Epoch
-		began time.Duration
-	}{{four, s.id.Epoch}, {six, s.id.Epoch6}} {
-		if e.began > 0 && e.began <= now.Boot {
-			e.epoch.Restart(now.Now.Add(e.began - now.Boot))
-		}
+	if e := s.restored.Epochs; !e.V4.IsZero() && !e.V6.IsZero() {
+		four.Restart(e.V4)
+		six.Restart(e.V6)
 	}
 }
 
 // keepEpochs writes down when the epochs began.
 func (s *state) keepEpochs(four, six *pcp.Epoch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.clock.Moment()
-	s.id.Run = s.clock.BootID()
-	s.id.Epoch, s.id.Epoch6 = now.Boot+four.Began().Sub(now.Now), now.Boot+six.Began().Sub(now.Now)
-	s.save()
+	if s.journal == nil {
+		return
+	}
+	if err := s.journal.KeepEpochs(journal.Epochs{V4: four.Began(), V6: six.Began()}); err != nil {
+		s.g.log.Warn("the epochs are not kept", "error", err)
+	}
 }
 
 // save writes the identity; mu is held.
