@@ -117,11 +117,14 @@ func tableOf(c firewall.Chain) *nftables.Table {
 }
 
 // sets gives the sets of the part.
-func (a *acceptPart) sets() []*nftables.Set {
+func (a *acceptPart) sets() []*nftables.Set { return append(a.mappingSets(), a.factSets()...) }
+
+// mappingSets gives those that hold mappings.
+func (a *acceptPart) mappingSets() []*nftables.Set {
 	if a.family == family4 {
 		return a.flows.all()
 	}
-	return append(a.pins.all(), a.factSets()...)
+	return a.pins.all()
 }
 
 // factSets gives those that describe the gateway.

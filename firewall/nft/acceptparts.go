@@ -121,13 +121,16 @@ func (b *Backend) tryAccept(ctx context.Context, f family, chain wantedChain) er
 	return nil
 }
 
-// ensureAccept puts our parts back where they are missing or not as written, and
-// says whether one was.
+// ensureAccept puts our parts back when one is missing or not as written, and says
+// whether one was. All of them: what emptied one may have emptied the other.
 func (b *Backend) ensureAccept(ctx context.Context) (lost bool, err error) {
 	for _, f := range families {
 		if part := b.accept[f]; part != nil && !b.partIntact(ctx, part) {
-			b.accept[f], lost = nil, true
+			lost = true
 		}
+	}
+	if lost {
+		b.accept = acceptedHere{}
 	}
 	if err = b.restoreAccept(ctx); lost && err == nil {
 		b.repaired++

@@ -116,10 +116,37 @@ func (b *Backend) compareEntries(ctx context.Context) (drift string, compared bo
 		return "", b.closed, nil
 	}
 	if err == nil && firewall.World(held) == firewall.World(b.state.Entries()) {
-		return "", true, nil
+		drift, err = b.auditAccepted(ctx)
+		return drift, true, err
 	}
 	drift = "our mappings were changed"
 	return drift, true, b.repair(ctx, drift)
+}
+
+// auditAccepted compares the mappings in the owner's tables. A firewall that declares
+// our sets itself (etc/nftables.d) and was restarted has left them empty.
+func (b *Backend) auditAccepted(ctx context.Context) (string, error) {
+	lost := false
+	for _, f := range families {
+		part := b.accept[f]
+		if part == nil {
+			continue
+		}
+		only := acceptedHere{}
+		only[f] = part
+		held, err := b.quick.holds(ctx, (&target{accept: only}).all(b.state.Entries()), part.mappingSets())
+		if err != nil || !held {
+			b.accept[f], lost = nil, true
+		}
+	}
+	if !lost {
+		return "", nil
+	}
+	if err := b.restoreAccept(ctx); err != nil {
+		return acceptLost, err
+	}
+	b.repaired++
+	return "our mappings in the accept chain's table were changed", nil
 }
 
 // repair writes everything anew. The lock is held.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,8 @@ type Backend struct {
 	cfg    Config
 	reader reader // for listings, which may take seconds
 	flows  *flowKeeper
+
+	watched atomic.Pointer[[2]wantedChain] // wanted, for Watch, which does not wait
 
 	mu        sync.Mutex // guards what follows, and all writing to the kernel
 	writer    writer
@@ -246,6 +249,8 @@ func (b *Backend) Repaired() uint64 {
 func (b *Backend) follow(g firewall.Gateway) {
 	b.gateway = g
 	b.wanted, b.unfit = acceptWanted(g)
+	wanted := b.wanted
+	b.watched.Store(&wanted)
 }
 
 // after gives the state behind a planned change.

@@ -134,6 +134,8 @@ func pinned(pins *nftables.Set, remote []expr.Any, offAddr, offPort uint32) matc
 // itself has the other direction and is never touched. The sets come in the order
 // in which a packet follows them (firewall.Source), which tells who counts it.
 func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nftables.Set) {
+	// In the order in which the nft program writes it: a rule of etc/nftables.d and
+	// ours are the same rule.
 	v6, back := ipv6(b.table), verdict(expr.VerdictReturn, "")
 	b.rule(c, "only what comes from outside", ctDirection(0), notIn(expr.MetaKeyIIFNAME, wan), back)
 	b.rule(c, "and its answers", ctDirection(1), notIn(expr.MetaKeyOIFNAME, wan), back)
@@ -149,8 +151,8 @@ func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nfta
 		},
 		{"from anyone", pins.anyone, nil, nil},
 	} {
-		b.rule(c, row.why, ctDirection(0), oifname(lan), v6, b.tcpOrUDP(), toPin(row.set, row.in...), accept())
-		b.rule(c, "its answers", ctDirection(1), iifname(lan), v6, b.tcpOrUDP(), fromPin(row.set, row.out...), accept())
+		b.rule(c, row.why, ctDirection(0), oifname(lan), b.tcpOrUDP(), v6, toPin(row.set, row.in...), accept())
+		b.rule(c, "its answers", ctDirection(1), iifname(lan), b.tcpOrUDP(), v6, fromPin(row.set, row.out...), accept())
 	}
 }
 

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -34,9 +35,30 @@ func (r *ruleRead) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q", r.comment)
 	for _, e := range r.exprs {
-		fmt.Fprintf(&b, " %s %x", e.name, e.data)
+		if !e.idle() {
+			fmt.Fprintf(&b, " %s %x", e.name, e.data)
+		}
 	}
 	return b.String()
+}
+
+// idle says whether an expression does nothing: the nft program turns the octets of
+// a single one round.
+func (e rawExpr) idle() bool {
+	if e.name != "byteorder" {
+		return false
+	}
+	ad, err := netlink.NewAttributeDecoder(e.data)
+	if err != nil {
+		return false
+	}
+	ad.ByteOrder = binary.BigEndian
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_BYTEORDER_LEN {
+			return ad.Uint32() == 1
+		}
+	}
+	return false
 }
 
 // rules lists a chain. A chain or table that is not there has no rules, or is

@@ -123,7 +123,7 @@ func (s *skeleton) fact(name string, key nftables.SetDatatype) *nftables.Set {
 func (s *skeleton) leases(name string, size uint32, key, data []nftables.SetDatatype) *nftables.Set {
 	set := &nftables.Set{
 		Table: s.table, ID: s.nextID(), Name: name, Size: size, HasTimeout: true,
-		Concatenation: true, KeyType: nftables.MustConcatSetType(key...), KeyByteOrder: binaryutil.BigEndian,
+		KeyType: nftables.MustConcatSetType(key...), KeyByteOrder: binaryutil.BigEndian,
 	}
 	if data != nil {
 		set.IsMap, set.DataType = true, nftables.MustConcatSetType(data...)
@@ -132,9 +132,12 @@ func (s *skeleton) leases(name string, size uint32, key, data []nftables.SetData
 }
 
 // ranges is a set or map of leases whose keys are ranges in each of their parts.
+// Such keys alone are said to be concatenations, as the nft program has it: the
+// kernel takes two declarations of a set for the same only when they say the same
+// (etc/nftables.d).
 func (s *skeleton) ranges(name string, size uint32, key, data []nftables.SetDatatype) *nftables.Set {
 	set := s.leases(name, min(size, filteredSize), key, data)
-	set.Interval = true
+	set.Interval, set.Concatenation = true, true
 	return set
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -16,7 +17,7 @@ import (
 // Intrusion is what another program did to the ruleset in one transaction.
 type Intrusion struct {
 	Program string // its name as the kernel has it, 15 bytes at most; "" where it was not told
-	Ours    bool   // our table was among what it changed, or that is not known
+	Ours    bool   // it changed our table, took from our sets elsewhere, or that is not known
 }
 
 // Watch tells of each transaction of another program, until ctx ends. It sees only
@@ -39,7 +40,12 @@ func (b *Backend) Watch(ctx context.Context, tell func(Intrusion)) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	tell(Intrusion{Ours: true})
-	w := watch{own: ownThread}
+	w := watch{own: ownThread, owners: func(t nftables.Table) bool {
+		chains := b.watched.Load()
+		return chains != nil && slices.ContainsFunc(chains[:], func(c wantedChain) bool {
+			return !c.none() && *tableOf(c.Chain) == t
+		})
+	}}
 	for {
 		messages, err := c.Receive()
 		switch {
@@ -63,8 +69,9 @@ func (b *Backend) Watch(ctx context.Context, tell func(Intrusion)) error {
 // watch puts the messages of a transaction together. The one that tells the
 // ruleset's new number comes last, and says who did it.
 type watch struct {
-	own  func(thread uint32) bool // says whether a thread is of this process
-	ours bool                     // our table was named since the last such message
+	own    func(thread uint32) bool    // says whether a thread is of this process
+	owners func(t nftables.Table) bool // and whether a table is an accept chain's
+	ours   bool                        // our table was named since the last such message
 }
 
 // take gives what another program did, when the message ends its transaction.
@@ -75,7 +82,7 @@ func (w *watch) take(m netlink.Message) (Intrusion, bool) {
 	}
 	family, attrs := nftables.TableFamily(m.Data[0]), m.Data[header:]
 	if uint16(m.Header.Type)&0xff != unix.NFT_MSG_NEWGEN {
-		w.ours = w.ours || family == nftables.TableFamilyINet && tableNamed(attrs) == Table
+		w.ours = w.ours || w.touches(uint16(m.Header.Type)&0xff, nftables.Table{Name: tableNamed(attrs), Family: family})
 		return Intrusion{}, false
 	}
 	i := Intrusion{Ours: w.ours}
@@ -95,6 +102,19 @@ func (w *watch) take(m netlink.Message) (Intrusion, bool) {
 		}
 	}
 	return i, a.Err() != nil || !w.own(thread)
+}
+
+// touches says whether a message is about our mappings: anything in our table, and
+// in an accept chain's what removes sets or elements. Rules come and go there at
+// every reload.
+func (w *watch) touches(kind uint16, t nftables.Table) bool {
+	switch kind {
+	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+		if w.owners(t) {
+			return true
+		}
+	}
+	return t == nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
 }
 
 // ownThread asks the kernel. A thread that has ended meanwhile passes for another
