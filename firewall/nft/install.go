@@ -182,7 +182,7 @@ var features = []feature{
 		b.base("probe", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, priorityDNAT)
 	}},
 	{"address translation", "nft_nat", func(s *skeleton, b *chainBuilder) { s.dnatRules(b) }},
-	{"masquerading", "nft_masq", func(s *skeleton, b *chainBuilder) { s.snatRules(b) }},
+	{"translation of sources", "nft_nat", func(s *skeleton, b *chainBuilder) { s.snatRules(b) }},
 	{"forwarding filters", "nf_tables_inet", func(s *skeleton, b *chainBuilder) { s.forwardRules(b) }},
 	{"rejecting packets", "nft_reject_inet", func(s *skeleton, b *chainBuilder) { s.guardRules(b) }},
 }

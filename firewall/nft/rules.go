@@ -65,6 +65,13 @@ func originalPort(reg uint32) expr.Any {
 	return &expr.Ct{Key: expr.CtKeyPROTODST, Direction: 0, Register: reg}
 }
 
+// originalAddr is the destination address that it bore. In a table of family inet
+// it takes all 16 octets of the register, of which IPv4 has the first four; the key
+// for IPv4 alone (NFT_CT_DST_IP) the library writes without its direction.
+func originalAddr(reg uint32) expr.Any {
+	return &expr.Ct{Key: expr.CtKeyDST, Direction: 0, Register: reg}
+}
+
 func equal(reg uint32, data ...byte) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: data}
 }

@@ -264,15 +264,37 @@ func (s *skeleton) snatRules(b *chainBuilder) {
 		})
 	hairpin := rule(oifname(s.lanIfaces), ctStatusDNAT(), ipv4(s.table),
 		match{addr(offSaddr, reg1), in(s.lanPrefixes, reg1)})
-	masquerade := match{&expr.Masq{}}
+	back := b.plain("snat_hairpin")
 	b.rule(out, "hairpin: the answer must come back through us",
-		hairpin, b.tcpOrUDP(), original(s.flows.anyone), masquerade)
+		hairpin, b.tcpOrUDP(), original(s.flows.anyone), jump(back))
 	b.rule(out, "hairpin to a mapping for one host",
-		hairpin, b.tcpOrUDP(), originalFrom(s.flows.host), masquerade)
+		hairpin, b.tcpOrUDP(), originalFrom(s.flows.host), jump(back))
 	b.rule(out, "hairpin to a mapping for a network or a source port",
-		hairpin, l4proto(unix.IPPROTO_TCP), originalFiltered(s.flows.tcp), masquerade)
+		hairpin, l4proto(unix.IPPROTO_TCP), originalFiltered(s.flows.tcp), jump(back))
 	b.rule(out, "the same",
-		hairpin, l4proto(unix.IPPROTO_UDP), originalFiltered(s.flows.udp), masquerade)
+		hairpin, l4proto(unix.IPPROTO_UDP), originalFiltered(s.flows.udp), jump(back))
+	s.hairpinRules(b, back)
+}
+
+// hairpinRules make a host behind us look as it does from outside (RFC 4787 section
+// 6, REQ-9): it has the address of ours that it sent to, and from a mapped endpoint
+// the mapped port. So two consoles know each other as their game's server does.
+func (s *skeleton) hairpinRules(b *chainBuilder, back *nftables.Chain) {
+	b.rule(back, "from a mapped endpoint: its external port",
+		b.tcpOrUDP(), ipv4(s.table),
+		match{
+			addr(offSaddr, reg2), meta(expr.MetaKeyL4PROTO, r4+1), port(offSport, r4+2), lookup(s.kept, reg2, reg2),
+			originalAddr(reg1),
+			&expr.NAT{
+				Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true,
+			},
+		})
+	b.rule(back, "from any other",
+		ipv4(s.table),
+		match{
+			originalAddr(reg1),
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1},
+		})
 }
 
 // The forms in which a packet is found to belong to a mapping. A flow is
