@@ -50,6 +50,12 @@ func serve(t testing.TB, cfg httpd.Config) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
+	run(t, s, l)
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// run serves a listener until the test ends.
+func run(t testing.TB, s *httpd.Server, l net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, l) }()
@@ -59,7 +65,6 @@ func serve(t testing.TB, cfg httpd.Config) netip.AddrPort {
 			t.Errorf("Serve ended with %v", err)
 		}
 	})
-	return netip.MustParseAddrPort(l.Addr().String())
 }
 
 // exchange sends bytes, ends the sending side, and gives all that comes back.

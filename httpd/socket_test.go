@@ -1,8 +1,6 @@
 package httpd_test
 
 import (
-	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -30,15 +28,7 @@ func serve6(t *testing.T, h *counting) uint16 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve ended with %v", err)
-		}
-	})
+	run(t, s, l)
 	return netip.MustParseAddrPort(l.Addr().String()).Port()
 }
 
