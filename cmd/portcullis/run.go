@@ -77,10 +77,11 @@ func (g *gate) run(ctx context.Context) (err error) {
 		return errors.Join(err, g.firewall.Close(ctx, true))
 	}
 	defer func() { err = errors.Join(err, g.state.close()) }()
+	ours := false // what is in the kernel; before begin it is another run's
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
-		err = errors.Join(err, g.firewall.Close(closing, g.cfg.Firewall.KeepOnStop))
+		err = errors.Join(err, g.firewall.Close(closing, g.cfg.Firewall.KeepOnStop || !ours))
 	}()
 	if err := g.build(); err != nil {
 		return err
@@ -89,6 +90,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	ours = true
 	if err := g.begin(ctx, now, roles); err != nil {
 		return errors.Join(err, socket.Close())
 	}

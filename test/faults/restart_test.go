@@ -382,3 +382,26 @@ func (k *killer) compare(t *testing.T) {
 		}
 	}
 }
+
+// TestSecondGate: one that is started beside another by mistake ends with a reason,
+// and takes nothing of the other's away.
+func TestSecondGate(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	opened(t, r, 6000)
+	config, err := os.ReadFile(r.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := strings.Replace(string(config), "/state\"", "/another\"", 1)
+	d, err := r.StartDaemonWith(t.Context(), testrig.Exe, elsewhere)
+	if err == nil {
+		_ = d.Stop()
+	}
+	if err == nil || !strings.Contains(err.Error(), "control.sock") {
+		t.Errorf("the second one: %v", err)
+	}
+	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
+		t.Error("the first one's mapping is closed")
+	}
+}
