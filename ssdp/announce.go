@@ -19,12 +19,13 @@ const (
 // adopt takes over what the caller says about the interface.
 func (o *owner) adopt(now time.Time, v datagram.View) {
 	o.view = v
+	o.queue.keep(v.Locals) // no others can be spoken from
 	for _, s := range o.scopes {
 		old := s.local
 		if s.local = s.choose(v.Locals); s.local == old {
 			continue // other prefixes, nothing to tell
 		}
-		o.queue.drop(s) // its answers were to leave from an address that is gone
+		o.queue.drop(s) // its answers would name an address that is gone
 		if old.IsValid() {
 			o.withdraw(s, old)
 		}
@@ -34,12 +35,15 @@ func (o *owner) adopt(now time.Time, v datagram.View) {
 	}
 }
 
-// withdraw says byebye for what was announced from an address that may be gone.
-// The new one is as good to send from: a byebye names no location.
+// withdraw says byebye for what was announced from an address that may be gone,
+// and then the kernel does not send from it. The scope's new one is as good, and
+// so is one that fits another scope: a byebye names no location.
 func (o *owner) withdraw(s *scope, old netip.Addr) {
-	from := s.local
-	if !from.IsValid() {
-		from = old
+	from := old
+	for _, a := range []netip.Addr{o.view.Local(), s.local} {
+		if a.IsValid() {
+			from = a
+		}
 	}
 	o.sendSet(s, appendByebye, from)
 	o.log.Info("discovery withdrawn", "address", old, "bootid", s.facts.bootID)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"portcullis/datagram"
@@ -78,6 +80,15 @@ func (ns *namespace) try(f func() error) error {
 	return <-result
 }
 
+// parseAddr reads an interface's address, which is to be usable at once.
+func parseAddr(s string) (*netlink.Addr, error) {
+	addr, err := netlink.ParseAddr(s)
+	if err == nil && addr.IP.To4() == nil {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	return addr, err
+}
+
 // wire joins two namespaces by a veth pair, gives each end its addresses, and
 // waits until it carries. The index is that of the first end.
 func wire(t *testing.T, a *namespace, aName string, aAddrs []string, b *namespace, bName string, bAddrs []string) (index int) {
@@ -93,7 +104,7 @@ func wire(t *testing.T, a *namespace, aName string, aAddrs []string, b *namespac
 				return err
 			}
 			for _, s := range addrs {
-				addr, err := netlink.ParseAddr(s)
+				addr, err := parseAddr(s)
 				if err != nil {
 					return err
 				}
@@ -179,15 +190,27 @@ func tryBind(t *testing.T, ns *namespace, ifname, address string, options ...int
 				}
 			})
 		}}
-		pc, err := lc.ListenPacket(t.Context(), "udp4", address)
+		ifi, err := net.InterfaceByName(ifname)
+		if err != nil {
+			return err
+		}
+		at := netip.MustParseAddrPort(address)
+		network := "udp4"
+		if at.Addr().Is6() {
+			network = "udp6"
+		}
+		if at.Addr().IsLinkLocalUnicast() && at.Addr().Is6() || at.Addr().IsLinkLocalMulticast() {
+			// By number: names are not the same in every namespace.
+			at = netip.AddrPortFrom(at.Addr().WithZone(strconv.Itoa(ifi.Index)), at.Port())
+		}
+		pc, err := lc.ListenPacket(t.Context(), network, at.String())
 		if err != nil {
 			return err
 		}
 		e.udp = pc.(*net.UDPConn)
 		t.Cleanup(func() { _ = e.udp.Close() })
-		ifi, err := net.InterfaceByName(ifname)
-		if err != nil {
-			return err
+		if network == "udp6" {
+			return ipv6.NewPacketConn(e.udp).SetMulticastInterface(ifi)
 		}
 		return ipv4.NewPacketConn(e.udp).SetMulticastInterface(ifi)
 	})
@@ -206,6 +229,9 @@ func (e *endpoint) joinGroup(ns *namespace, ifname string, group netip.AddrPort)
 		ifi, err := net.InterfaceByName(ifname)
 		if err != nil {
 			return err
+		}
+		if group.Addr().Is6() {
+			return ipv6.NewPacketConn(e.udp).JoinGroup(ifi, net.UDPAddrFromAddrPort(group))
 		}
 		return ipv4.NewPacketConn(e.udp).JoinGroup(ifi, net.UDPAddrFromAddrPort(group))
 	})
@@ -229,7 +255,7 @@ func (e *endpoint) receive() (message, netip.AddrPort) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	return read(e.t, buf[:n]), from
+	return read(e.t, buf[:n]), netip.AddrPortFrom(from.Addr().WithZone(""), from.Port())
 }
 
 // ignored is what the server logs about a datagram it does not answer.
@@ -283,7 +309,16 @@ func (w watcher) next(t *testing.T) ignored {
 // in the same turn.
 func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix string) (s *ssdp.Server, stop func()) {
 	t.Helper()
-	conn, err := datagram.NewConn(udp, cfg.Ifindex)
+	return serveAt(t, udp, cfg, []netip.Addr{netip.MustParseAddr(local)}, []netip.Prefix{netip.MustParsePrefix(prefix)})
+}
+
+func serveAt(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, locals []netip.Addr, prefixes []netip.Prefix) (s *ssdp.Server, stop func()) {
+	t.Helper()
+	newConn := datagram.NewConn
+	if cfg.IPv6 {
+		newConn = datagram.NewConn6
+	}
+	conn, err := newConn(udp, cfg.Ifindex)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +340,7 @@ func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix
 			t.Error("Run:", err)
 		}
 	}()
-	s.SetAddresses([]netip.Addr{netip.MustParseAddr(local)}, []netip.Prefix{netip.MustParsePrefix(prefix)})
+	s.SetAddresses(locals, prefixes)
 	stop = func() {
 		cancel()
 		<-done
@@ -322,9 +357,14 @@ func serve(t *testing.T, udp *net.UDPConn, cfg ssdp.Config, local string, prefix
 // listen opens the discovery socket of the gateway.
 func listen(t *testing.T, ns *namespace, ifname string) *net.UDPConn {
 	t.Helper()
+	return listenBy(t, ns, ifname, ssdp.Listen)
+}
+
+func listenBy(t *testing.T, ns *namespace, ifname string, open func(context.Context, string) (*net.UDPConn, error)) *net.UDPConn {
+	t.Helper()
 	var udp *net.UDPConn
 	ns.do(t, func() (err error) {
-		udp, err = ssdp.Listen(t.Context(), ifname)
+		udp, err = open(t.Context(), ifname)
 		return err
 	})
 	t.Cleanup(func() { _ = udp.Close() })

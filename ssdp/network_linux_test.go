@@ -147,20 +147,7 @@ func TestNetworkSilence(t *testing.T) {
 	t.Run("A2/LAN address from the WAN", func(t *testing.T) {
 		for _, to := range []string{"192.168.1.1:1900", "203.0.113.5:1900"} {
 			client := bind(t, h.x, "eth0", "203.0.113.66:0")
-			// The port unreachable that comes back says that it came, and that no
-			// socket took it.
-			h.x.do(t, func() error {
-				raw, err := client.udp.SyscallConn()
-				if err != nil {
-					return err
-				}
-				a := netip.MustParseAddrPort(to)
-				var failed error
-				err = raw.Control(func(fd uintptr) {
-					failed = unix.Connect(int(fd), &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()})
-				})
-				return errors.Join(err, failed)
-			})
+			client.connect(h.x, netip.MustParseAddrPort(to))
 			if err := refused(client, search(root)); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("%s: %v", to, err)
 			}
@@ -176,6 +163,25 @@ func TestNetworkSilence(t *testing.T) {
 				t.Errorf("location %q, want %s", m.header.Get("LOCATION"), want)
 			}
 		}
+	})
+}
+
+// connect makes a socket hear the port unreachable that comes back, which says
+// that a datagram came, and that no socket took it.
+func (e *endpoint) connect(ns *namespace, to netip.AddrPort) {
+	e.t.Helper()
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	if to.Addr().Is4() {
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	ns.do(e.t, func() error {
+		raw, err := e.udp.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var failed error
+		err = raw.Control(func(fd uintptr) { failed = unix.Connect(int(fd), sa) })
+		return errors.Join(err, failed)
 	})
 }
 
@@ -299,7 +305,7 @@ func TestConnSendsByItsInterface(t *testing.T) {
 	}
 }
 
-// renumber replaces the address of an interface.
+// renumber replaces the address of an interface; "" is none.
 func renumber(ifname, old, next string) error {
 	link, err := netlink.LinkByName(ifname)
 	if err != nil {
@@ -309,7 +315,10 @@ func renumber(ifname, old, next string) error {
 		address string
 		apply   func(netlink.Link, *netlink.Addr) error
 	}{{old, netlink.AddrDel}, {next, netlink.AddrAdd}} {
-		addr, err := netlink.ParseAddr(change.address)
+		if change.address == "" {
+			continue
+		}
+		addr, err := parseAddr(change.address)
 		if err != nil {
 			return err
 		}

@@ -60,6 +60,11 @@ func (q *queue) pop(now time.Time) (answer, bool) {
 	return first, true
 }
 
+// keep forgets the answers that would leave from other addresses than these.
+func (q *queue) keep(locals []netip.Addr) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(a answer) bool { return !slices.Contains(locals, a.from) })
+}
+
 // drop forgets the answers of a scope.
 func (q *queue) drop(s *scope) {
 	q.waiting = slices.DeleteFunc(q.waiting, func(a answer) bool { return a.scope == s })

@@ -92,14 +92,12 @@ func (o *owner) group(destination netip.Addr) netip.Addr {
 // scopeOf gives the scope of who asks: its answers name an address that it can
 // reach (UDA 2.0 section A.3). Nil while no scope has an address.
 func (o *owner) scopeOf(source netip.Addr) *scope {
-	order := slices.Clone(o.scopes)
-	if source.Is6() && !source.IsLinkLocalUnicast() {
-		slices.Reverse(order)
-	}
-	for _, s := range order {
-		if s.local.IsValid() {
-			return s
+	wide := source.Is6() && !source.IsLinkLocalUnicast()
+	var found *scope
+	for _, s := range o.scopes { // from the narrow to the wide
+		if s.local.IsValid() && (found == nil || wide) {
+			found = s
 		}
 	}
-	return nil
+	return found
 }

@@ -172,7 +172,117 @@ func TestScopesApart(t *testing.T) {
 		r.server.SetAddresses([]netip.Addr{moved}, prefixes6)
 		pass(5 * time.Second)
 		wantKinds(t, kinds(t, r.conn.take()), map[said]int{
-			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "500"}: set,
+			// From one that is still there: the kernel sends from no other.
+			{moved, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "500"}: set,
+		})
+		// What comes back is new there, and nothing to the site.
+		r.server.SetAddresses([]netip.Addr{linkAddr.WithZone("br-lan"), moved}, prefixes6)
+		pass(5 * time.Second)
+		wantKinds(t, kinds(t, r.conn.take()), map[said]int{
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "501"}:         set,
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "[fe80::1]", "ssdp:alive", "501"}: 3 * set,
 		})
 	})
+}
+
+// TestSchedule6: D20 and D21 in both scopes: the whole set again and again, each at
+// times of its own, and at the end byebye twice.
+func TestSchedule6(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := six(t, linkAddr, globalAddr)
+		set := len(announced())
+		const rounds = 50
+		pass(rounds * 1800 * time.Second)
+		last, together := map[netip.AddrPort]time.Time{}, 0
+		got := r.conn.take()
+		for i, s := range got {
+			before, again := last[s.to]
+			if gap := s.at.Sub(before); again && gap >= 900*time.Second {
+				t.Fatalf("%v: a gap of %v", s.to, gap)
+			}
+			last[s.to] = s.at
+			if i > 0 && got[i-1].to != s.to && got[i-1].at.Equal(s.at) {
+				together++
+			}
+		}
+		for k, n := range kinds(t, got) {
+			if k.kind != "ssdp:alive" || k.boot != "500" || n%set != 0 || n < 2*rounds*set || n > 4*rounds*set {
+				t.Errorf("%d of %+v", n, k)
+			}
+		}
+		if len(last) != 2 || together > rounds/2 {
+			t.Errorf("%d groups hear of it, %d times in one instant", len(last), together)
+		}
+		began := time.Now()
+		r.finish()
+		if took := time.Since(began); took > 200*time.Millisecond {
+			t.Errorf("stopping took %v", took)
+		}
+		wantKinds(t, kinds(t, r.conn.take()), map[said]int{
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "500"}:   2 * set,
+			{globalAddr, ssdp.GroupSite, "[FF05::C]:1900", "", "ssdp:byebye", "500"}: 2 * set,
+		})
+	})
+}
+
+// TestWaitingAnswers6: answers that were to leave from an address that is gone are
+// not tried, whichever scope they speak of.
+func TestWaitingAnswers6(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := six(t, linkAddr, uniqueAddr, globalAddr)
+		defer r.finish()
+		r.from(clientLink, search("ssdp:all"), func(p *datagram.Packet) { p.Destination = globalAddr })
+		synctest.Wait()
+		r.conn.take()
+		r.server.SetAddresses([]netip.Addr{linkAddr, uniqueAddr}, prefixes6)
+		pass(5 * time.Second)
+		wantKinds(t, kinds(t, r.conn.take()), nil)
+	})
+}
+
+// TestLocationIsChecked6: a location that cannot be shown silences its scope alone,
+// and who would have been shown it is shown the other.
+func TestLocationIsChecked6(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.IPv6 = true
+		describe := cfg.Describe
+		cfg.Describe = func(version int, local netip.Addr) ssdp.Description {
+			if local == globalAddr {
+				return ssdp.Description{Location: "http://[bad]/\r\n"}
+			}
+			return describe(version, local)
+		}
+		r := start(t, cfg)
+		defer r.finish()
+		r.server.SetAddresses([]netip.Addr{linkAddr, globalAddr}, prefixes6)
+		pass(3 * time.Second)
+		r.from(clientGlobal, search(root, "MX: 1"), func(p *datagram.Packet) { p.Destination = ssdp.GroupSite.Addr() })
+		set := len(announced())
+		wantKinds(t, kinds(t, r.conn.take()), map[said]int{
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "500"}:         set,
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "[fe80::1]", "ssdp:alive", "500"}: 3 * set,
+			{linkAddr, clientGlobal, "", "[fe80::1]", "answer", "500"}:                     1,
+		})
+	})
+}
+
+// TestAnswerSize6: E1, with the longest address there is an answer stays within
+// the bounds of IPv4.
+func TestAnswerSize6(t *testing.T) {
+	t.Parallel()
+	longest := netip.MustParseAddr("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff")
+	shortest := lines("MAN:ssdp:discover", "ST:ssdp:all")
+	answers, err := ssdp.Answers(config(), "ssdp:all", longest, time.Unix(1_700_000_000, 0))
+	if err != nil || len(answers) != len(announced()) {
+		t.Fatalf("%d answers, %v", len(answers), err)
+	}
+	for _, a := range answers {
+		if len(a) > maxFactor*len(shortest) || len(a) > 512 {
+			t.Errorf("%d octets answer %d", len(a), len(shortest))
+		}
+	}
 }

@@ -16,8 +16,8 @@ import (
 // multicastTTL is how far notifications may travel (UDA 2.0 section 1.1.1).
 const multicastTTL = 2
 
-// Listen opens the discovery socket of one LAN interface for IPv4: UDP port 1900 on all
-// addresses, bound to the device, a member of 239.255.255.250 there. Other
+// Listen opens the discovery socket of one LAN interface for IPv4: UDP port 1900
+// on all addresses, bound to the device, a member of 239.255.255.250 there. Other
 // programs may hold the port too if they share it (minidlna, minissdpd, another
 // Portcullis): each gets its own copy of every multicast search. A unicast search
 // that comes in by this interface goes to one socket only: this one, because it
@@ -46,7 +46,10 @@ func Listen(ctx context.Context, ifname string) (*net.UDPConn, error) {
 	return udp, nil
 }
 
-// Listen6 is Listen for IPv6 alone, a member of FF02::C and FF05::C.
+// Listen6 is Listen for IPv6 alone, a member of FF02::C and FF05::C. Among IPv6
+// sockets Linux looks at those that set SO_REUSEPORT oldest first (measured on
+// 6.18): the program that takes unicast searches from us is one that bound the
+// port before.
 func Listen6(ctx context.Context, ifname string) (*net.UDPConn, error) {
 	ifi, err := net.InterfaceByName(ifname)
 	if err != nil {
