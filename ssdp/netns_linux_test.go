@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -89,8 +90,29 @@ func parseAddr(s string) (*netlink.Addr, error) {
 	return addr, err
 }
 
+// owns says whether a link has all its IPv6 addresses in the routing table, which
+// the kernel does in its own time: until then it takes nothing sent to them.
+func owns(link netlink.Link, addrs []string) (bool, error) {
+	const local = 255 // the table
+	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: local}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range addrs {
+		addr, err := netlink.ParseAddr(s)
+		if err != nil {
+			return false, err
+		}
+		if addr.IP.To4() == nil && !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(addr.IP) }) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // wire joins two namespaces by a veth pair, gives each end its addresses, and
-// waits until it carries. The index is that of the first end.
+// waits until it carries and they are there. The index is that of the first end.
 func wire(t *testing.T, a *namespace, aName string, aAddrs []string, b *namespace, bName string, bAddrs []string) (index int) {
 	t.Helper()
 	a.do(t, func() error {
@@ -115,15 +137,16 @@ func wire(t *testing.T, a *namespace, aName string, aAddrs []string, b *namespac
 			return netlink.LinkSetUp(link)
 		}
 	}
-	carries := func(name string) func() error {
+	carries := func(name string, addrs []string) func() error {
 		return func() error {
 			for began := time.Now(); ; <-time.After(time.Millisecond) {
 				link, err := netlink.LinkByName(name)
 				if err != nil {
 					return err
 				}
-				if index = link.Attrs().Index; link.Attrs().OperState == netlink.OperUp {
-					return nil
+				index = link.Attrs().Index
+				if ready, err := owns(link, addrs); err != nil || ready && link.Attrs().OperState == netlink.OperUp {
+					return err
 				}
 				if time.Since(began) > patience {
 					return context.DeadlineExceeded
@@ -133,8 +156,8 @@ func wire(t *testing.T, a *namespace, aName string, aAddrs []string, b *namespac
 	}
 	a.do(t, up(aName, aAddrs))
 	b.do(t, up(bName, bAddrs))
-	b.do(t, carries(bName))
-	a.do(t, carries(aName))
+	b.do(t, carries(bName, bAddrs))
+	a.do(t, carries(aName, aAddrs))
 	return index
 }
 
