@@ -55,15 +55,18 @@ func ofLink(a netip.Addr) int {
 	return 0
 }
 
-// ofSite prefers a unique local address: it stays when the provider renumbers.
+// ofSite prefers a global address, though a unique local one stays when the
+// provider renumbers: who connects to a unique local address does so from its own
+// (RFC 6724 rule 6), and may then not open a pinhole for its global one, which is
+// the one that counts. Pinholes end with the prefix anyway.
 func ofSite(a netip.Addr) int {
 	switch {
 	case !a.Is6() || a.Is4In6() || !a.IsGlobalUnicast():
 		return 0
 	case a.IsPrivate():
-		return 1
+		return 2
 	}
-	return 2
+	return 1
 }
 
 // choose gives the address that fits best, the present one before its equals.

@@ -103,8 +103,8 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 // SetAddresses says which addresses the interface has now and which networks are
 // on its link (the owner's routed prefixes included); only hosts in these are
 // answered. Addresses of the other family count for nothing. Over IPv4 the first
-// is announced, over IPv6 a link-local one on the link and another one, a unique
-// local one where there is, on the site. A new one is a new appearance there:
+// is announced, over IPv6 a link-local one on the link and another one, a global
+// one where there is, on the site. A new one is a new appearance there:
 // byebye, then alive with the new location and a greater BOOTID (spec-digest
 // section 1.6). None silences the server. It never waits; of several calls the
 // last one counts.

@@ -79,18 +79,18 @@ func wantKinds(t *testing.T, got, want map[said]int) {
 }
 
 // TestScopes: spec-digest 1.9. Each group hears of the address that fits it, by
-// its own name; the site's is the unique local one, which outlives renumbering.
+// its own name; the site's is the global one, in which pinholes are asked for.
 func TestScopes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r, got := six(t, linkAddr, globalAddr, uniqueAddr)
+		r, got := six(t, linkAddr, uniqueAddr, globalAddr)
 		defer r.finish()
 		set := len(announced())
 		wantKinds(t, kinds(t, got), map[said]int{
-			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "[fe80::1]", "ssdp:alive", "500"}:      3 * set,
-			{uniqueAddr, ssdp.GroupSite, "[FF05::C]:1900", "[fd00:77::1]", "ssdp:alive", "500"}: 3 * set,
-			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "500"}:              set,
-			{uniqueAddr, ssdp.GroupSite, "[FF05::C]:1900", "", "ssdp:byebye", "500"}:            set,
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "[fe80::1]", "ssdp:alive", "500"}:          3 * set,
+			{globalAddr, ssdp.GroupSite, "[FF05::C]:1900", "[2001:db8:77::1]", "ssdp:alive", "500"}: 3 * set,
+			{linkAddr, ssdp.GroupLink, "[FF02::C]:1900", "", "ssdp:byebye", "500"}:                  set,
+			{globalAddr, ssdp.GroupSite, "[FF05::C]:1900", "", "ssdp:byebye", "500"}:                set,
 		})
 	})
 }
@@ -233,10 +233,10 @@ func TestWaitingAnswers6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _ := six(t, linkAddr, uniqueAddr, globalAddr)
 		defer r.finish()
-		r.from(clientLink, search("ssdp:all"), func(p *datagram.Packet) { p.Destination = globalAddr })
+		r.from(clientLink, search("ssdp:all"), func(p *datagram.Packet) { p.Destination = uniqueAddr })
 		synctest.Wait()
 		r.conn.take()
-		r.server.SetAddresses([]netip.Addr{linkAddr, uniqueAddr}, prefixes6)
+		r.server.SetAddresses([]netip.Addr{linkAddr, globalAddr}, prefixes6)
 		pass(5 * time.Second)
 		wantKinds(t, kinds(t, r.conn.take()), nil)
 	})
