@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +48,9 @@ func TestLibraries(t *testing.T) {
 			cmd := exec.Command("/proc/self/exe")
 			cmd.Env = append(os.Environ(), "CLIENT="+name, "ADDRESS="+r.host.Addr.String())
 			c := r.spawn(cmd)
-			list := r.maps(library.maps, 30*time.Second, library.via)
+			// Some map and unmap before they come to what stays.
+			r.eventually(30*time.Second, "it is done", func() bool { return strings.Contains(c.out.String(), "waiting\n") })
+			list := r.maps(library.maps, time.Second, library.via)
 			c.learns(lab.GatewayWAN)
 			for _, m := range list {
 				r.arrives(m, false)
@@ -62,7 +65,10 @@ func TestLibraries(t *testing.T) {
 func runLibrary(name string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	wait := func() { _, _ = io.Copy(io.Discard, os.Stdin) }
+	wait := func() {
+		fmt.Println("waiting")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
 	run := pinholeClients[name]
 	if run == nil {
 		run = libraries[name].run
