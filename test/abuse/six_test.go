@@ -604,3 +604,26 @@ func TestLAN6Late(t *testing.T) {
 	})
 	r.in(t, "UDP", "a", 9000)
 }
+
+// TestBothKindsOfAddress: a LAN with a unique local network beside the global one.
+// Who searches the site and lets the kernel choose its source opens a pinhole for
+// its global address without anybody's leave.
+func TestBothKindsOfAddress(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a", "b")
+	if err := n.AddLAN6(netip.MustParsePrefix("fd00:77::/64")); err != nil {
+		t.Fatal(err)
+	}
+	r := startOn(t, n, noRates)
+	a := r.Host("a")
+	c := lab.NewControlPoint(a)
+	ctx, cancel := contextFor(t, 10*time.Second)
+	defer cancel()
+	if err := c.FindBy(ctx, lab.Search{Target: lab.IGD2, To: lab.Group6SiteLocal, Source: a.Addr6}, lab.WANIPv6FC1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AddPinhole(ctx, lab.Pinhole{Client: a.Addr6.String(), Protocol: "UDP", Port: 9000, Lease: hour}); err != nil {
+		t.Errorf("for its global address: %v", err)
+	}
+	r.in(t, "UDP", "a", 9000)
+}
