@@ -2,19 +2,17 @@
 GO      ?= go
 VERSION ?= 0.1.0-dev
 TAGS     = nethttpomithttp2
-# What no packet waits for, or waits for the kernel anyway, is built without
-# inlining: 0.7 MB less.
-COLD_STD = crypto/... vendor/... math/big encoding/... compress/... regexp/... mime/... \
-           fmt flag os os/... log/slog reflect text/tabwriter time
-COLD_OWN = lab config netif journal dhcp control firewall/nft cmd/...
-COLD_LIB = BurntSushi/... vishvananda/... google/... mdlayher/... coreos/...
-COLD     = $(foreach p,$(COLD_STD) $(COLD_OWN:%=portcullis/%) $(COLD_LIB:%=github.com/%) golang.org/x/sys/...,-gcflags=$(p)=-l)
+# Only what every packet and every mapping passes through is built with inlining;
+# the rest waits for the kernel or the network anyway. 0.8 MB less.
+HOT      = runtime runtime/... internal/... sync sync/... slices maps bytes strings strconv net/netip unique bufio io \
+           portcullis/portmap portcullis/policy portcullis/pcp portcullis/datagram portcullis/soap
+INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 LDFLAGS  = -s -w -buildid= -X main.version=$(VERSION)
 
 .PHONY: build lab test bench unit system clients vet race fuzz arch size vuln man clean deps
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) $(COLD) -ldflags '$(LDFLAGS)' -o bin/portcullis ./cmd/portcullis
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) $(INLINE) -ldflags '$(LDFLAGS)' -o bin/portcullis ./cmd/portcullis
 
 lab: build
 	bin/portcullis lab
