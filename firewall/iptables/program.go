@@ -1,0 +1,144 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	goiptables "github.com/coreos/go-iptables/iptables"
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+)
+
+const (
+	// patience bounds one run of a program, the wait for the lock included.
+	patience = 10 * time.Second
+	// lockWait is how many seconds a program waits for another one's work.
+	lockWait = "5"
+	// maxOutput bounds what is read of the rules of the machine.
+	maxOutput = 64 << 20
+)
+
+// The families.
+type family int
+
+const (
+	four family = iota
+	six
+)
+
+var families = []family{six, four} // in the order of writing: what opens comes last
+
+// programs are the three commands of one family.
+type programs struct {
+	family  family
+	main    string // iptables, iptables-legacy, iptables-nft; or with ip6
+	netns   int
+	flavour string // "legacy" or "nf_tables"
+	chains  *goiptables.IPTables
+}
+
+// findPrograms looks for the commands of a family. name is that of IPv4's.
+func findPrograms(f family, name string, netns int) (*programs, error) {
+	p := &programs{family: f, main: name, netns: netns}
+	proto := goiptables.ProtocolIPv4
+	if f == six {
+		p.main, proto = strings.Replace(name, "iptables", "ip6tables", 1), goiptables.ProtocolIPv6
+	}
+	var version []byte
+	err := inNamespace(netns, func() (err error) {
+		p.chains, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Timeout(5), goiptables.Path(p.main))
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		version, err = exec.CommandContext(ctx, p.main, "--version").Output()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: the program %s: %w", ErrNoProgram, p.main, err)
+	}
+	p.flavour = "legacy"
+	if bytes.Contains(version, []byte("nf_tables")) {
+		p.flavour = "nf_tables"
+	}
+	return p, nil
+}
+
+// ErrNoProgram is given where iptables is not installed.
+var ErrNoProgram = errors.New("iptables cannot be used; install the package iptables, or set firewall.backend to nftables")
+
+// save gives all rules with their counters.
+func (p *programs) save(ctx context.Context) ([]byte, error) {
+	return p.run(ctx, "", p.main+"-save", "-c")
+}
+
+// restore writes rules. Only the chains that are named are emptied.
+func (p *programs) restore(ctx context.Context, script string) error {
+	_, err := p.run(ctx, script, p.main+"-restore", "--noflush", "--counters", "-w", lockWait)
+	return err
+}
+
+// run runs a program in the namespace. What it is given is made of numbers,
+// addresses and checked names only; there is no shell.
+func (p *programs) run(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	var out, complaint capped
+	err := inNamespace(p.netns, func() error {
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
+		cmd.WaitDelay = time.Second
+		return cmd.Run()
+	})
+	if err != nil {
+		text := strings.TrimSpace(complaint.String())
+		if strings.Contains(text, "Permission denied") || strings.Contains(text, "Operation not permitted") {
+			return nil, fmt.Errorf("%w: %s", firewall.ErrPermission, name)
+		}
+		return nil, fmt.Errorf("%s: %w: %.300q", name, err, text)
+	}
+	if out.full {
+		return nil, fmt.Errorf("%s: more than %d bytes of rules", name, maxOutput)
+	}
+	return out.Bytes(), nil
+}
+
+// capped is a buffer that takes so much and forgets the rest.
+type capped struct {
+	bytes.Buffer
+	full bool
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	if c.Len()+len(p) > maxOutput {
+		c.full = true
+		return len(p), nil
+	}
+	return c.Buffer.Write(p)
+}
+
+// inNamespace runs f on a thread in a network namespace (0: the current one). A
+// program that f starts is there too.
+func inNamespace(netns int, f func() error) error {
+	if netns == 0 {
+		return f()
+	}
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
+			result <- err
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
