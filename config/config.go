@@ -93,7 +93,7 @@ type Firewall struct {
 // Backend is a kind of firewall.
 type Backend string
 
-// The backends; BackendIPTables is refused in this version.
+// The backends.
 const (
 	BackendAuto     Backend = "auto"
 	BackendNFTables Backend = "nftables"

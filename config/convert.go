@@ -14,7 +14,7 @@ var (
 	actionWords  = []string{"allow", "ask", "deny"}
 	privateWords = []string{"refuse", "allow"}
 	nonceWords   = []string{"same-client", "strict"}
-	backendWords = []string{"auto", "nftables"} // of this version, see unavailable
+	backendWords = []string{"auto", "nftables", "iptables"}
 	leaseWords   = []string{"dnsmasq", "odhcpd", "isc", "kea"}
 	levelWords   = []string{"debug", "info", "warn", "error"}
 	formatWords  = []string{"text", "json"}
@@ -158,9 +158,6 @@ func (r *reader) limits(raw rawLimits) Limits {
 // honour: better no start than a setting that is taken and ignored.
 func (r *reader) unavailable(c *Config) {
 	const text = "%s is not available in this version; allowed: %s"
-	if c.Firewall.Backend == BackendIPTables {
-		r.fail("firewall.backend", text, quote(string(BackendIPTables)), oneOf(backendWords))
-	}
 	if c.Metrics.Listen.IsValid() {
 		r.fail("metrics.listen", text, quote(c.Metrics.Listen.String()), `""`)
 	}
@@ -177,6 +174,17 @@ func (r *reader) together(c *Config) {
 	for i, p := range c.LAN.ExtraPrefixes {
 		if p.IsValid() && p.Contains(c.WAN.ExternalIP) {
 			r.fail(elementPath("lan.extra_prefixes", i), "%s holds wan.external_ip; allowed: networks of the LAN only", quote(p.String()))
+		}
+	}
+	if c.Firewall.Backend == BackendIPTables {
+		for _, chain := range []struct {
+			key  string
+			name Chain
+		}{{"firewall.accept_chain", c.Firewall.AcceptChain}, {"firewall.accept_chain6", c.Firewall.AcceptChain6}} {
+			if chain.name != (Chain{}) {
+				r.fail(chain.key, "%s has no use with backend %s, whose jump stands first in FORWARD; allowed: %s",
+					quote(chain.name.String()), quote(string(BackendIPTables)), `""`)
+			}
 		}
 	}
 	for i, rule := range c.Rules {

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"portcullis/firewall/nft"
+	"portcullis/firewall"
 )
 
 // How the kernel is kept as the table has it, whoever changes the ruleset.
@@ -31,7 +31,7 @@ type driftKeeper struct {
 	losing  bool // said that another program undoes our repairs
 
 	mu   sync.Mutex
-	seen nft.Intrusion // guarded by mu; since the last audit
+	seen firewall.Intrusion // guarded by mu; since the last audit
 }
 
 func newDriftKeeper(g *gate) *driftKeeper {
@@ -75,7 +75,7 @@ func (k *driftKeeper) watch(ctx context.Context) {
 	}
 }
 
-func (k *driftKeeper) note(i nft.Intrusion) {
+func (k *driftKeeper) note(i firewall.Intrusion) {
 	k.mu.Lock()
 	if i.Program == "" {
 		i.Program = k.seen.Program
@@ -135,7 +135,7 @@ func (k *driftKeeper) program() string {
 func (k *driftKeeper) audit(ctx context.Context) {
 	k.mu.Lock()
 	seen := k.seen
-	k.seen = nft.Intrusion{}
+	k.seen = firewall.Intrusion{}
 	k.mu.Unlock()
 	drift, err := k.g.firewall.Audit(ctx, seen.Ours)
 	switch {

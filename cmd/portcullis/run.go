@@ -14,7 +14,6 @@ import (
 	"portcullis/config"
 	"portcullis/control"
 	"portcullis/dhcp"
-	"portcullis/firewall/nft"
 	"portcullis/netif"
 	"portcullis/policy"
 	"portcullis/portmap"
@@ -59,7 +58,8 @@ type gate struct {
 	state    *state
 	network  *gateway
 	names    *dhcp.Reader
-	firewall *nft.Backend
+	firewall backend
+	backend  string // its name
 	engine   *portmap.Engine
 	control  *control.Server
 	doors    *doors
@@ -156,7 +156,7 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 	if forwards, err := g.kernel.Forwarding(); err == nil && !forwards {
 		g.log.Warn("IPv4 forwarding is off, so no mapped packet can pass; set net.ipv4.ip_forward=1")
 	}
-	if g.firewall, err = nft.Open(ctx, nft.Config{Log: g.log}); err != nil {
+	if err = g.openFirewall(ctx); err != nil {
 		g.kernel.Close()
 		return state, roles, err
 	}
@@ -259,7 +259,7 @@ func (g *gate) status() control.Status {
 		LAN:     []control.LAN{},
 		Denied:  g.engine.Denied(),
 		Firewall: control.Firewall{
-			Backend: "nftables", DriftRepaired: g.firewall.Repaired(),
+			Backend: g.backend, DriftRepaired: g.firewall.Repaired(),
 		},
 	}
 	for range table.Pinholes() {

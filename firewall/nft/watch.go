@@ -12,13 +12,12 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
 )
 
 // Intrusion is what another program did to the ruleset in one transaction.
-type Intrusion struct {
-	Program string // its name as the kernel has it, 15 bytes at most; "" where it was not told
-	Ours    bool   // it changed our table, took from our sets elsewhere, or that is not known
-}
+type Intrusion = firewall.Intrusion
 
 // Watch tells of each transaction of another program, until ctx ends. It sees only
 // that something was done, not whether it was done to what we hold: Audit says

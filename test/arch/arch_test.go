@@ -52,24 +52,25 @@ func own(path string) bool { return path == module || strings.HasPrefix(path, mo
 
 // allowed lists, for each room, the rooms of ours that it may import.
 var allowed = map[string][]string{
-	"portmap":         {},
-	"policy":          {"portmap"},
-	"config":          {"portmap"},
-	"soap":            {},
-	"datagram":        {},
-	"ssdp":            {"datagram"},
-	"pcp":             {"datagram", "portmap"},
-	"httpd":           {},
-	"gena":            {},
-	"netif":           {},
-	"journal":         {"portmap"},
-	"dhcp":            {"portmap"},
-	"igd":             {"portmap", "soap", "httpd", "gena"},
-	"control":         {"portmap"},
-	"firewall":        {"portmap"},
-	"firewall/nft":    {"firewall", "portmap"},
-	"firewall/fwtest": {"firewall", "portmap"},
-	"lab":             {},
+	"portmap":           {},
+	"policy":            {"portmap"},
+	"config":            {"portmap"},
+	"soap":              {},
+	"datagram":          {},
+	"ssdp":              {"datagram"},
+	"pcp":               {"datagram", "portmap"},
+	"httpd":             {},
+	"gena":              {},
+	"netif":             {},
+	"journal":           {"portmap"},
+	"dhcp":              {"portmap"},
+	"igd":               {"portmap", "soap", "httpd", "gena"},
+	"control":           {"portmap"},
+	"firewall":          {"portmap"},
+	"firewall/nft":      {"firewall", "portmap"},
+	"firewall/iptables": {"firewall", "portmap"},
+	"firewall/fwtest":   {"firewall", "portmap"},
+	"lab":               {},
 }
 
 // TestArrows: all arrows point at portmap, no protocol room knows another or the
@@ -101,7 +102,7 @@ var bans = []struct {
 }{
 	{[]string{"portmap", "policy"}, []string{"os", "net", "net/http", "log", "log/slog", "os/exec"},
 		"the vocabulary, the engine and the policy do no I/O"},
-	{[]string{"soap", "ssdp", "policy", "portmap", "netif", "firewall", "firewall/nft", "config", "journal", "dhcp"}, []string{"net/http"},
+	{[]string{"soap", "ssdp", "policy", "portmap", "netif", "firewall", "firewall/nft", "firewall/iptables", "config", "journal", "dhcp"}, []string{"net/http"},
 		"net/http is for httpd, gena, igd, control and cmd"},
 	{[]string{"soap"}, []string{"net", "os/exec"}, "a codec does no I/O"},
 }
@@ -112,7 +113,7 @@ var bansEverywhere = []struct {
 	except []string
 	why    string
 }{
-	{"os/exec", []string{"lab", "cmd/portcullis"}, "nothing a client sends may come near a program's start"},
+	{"os/exec", []string{"lab", "cmd/portcullis", "firewall/iptables"}, "nothing a client sends may come near a program's start"},
 	{"log", nil, "logs go through an injected slog.Logger"},
 	{"text/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
 	{"html/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},

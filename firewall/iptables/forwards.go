@@ -1,0 +1,151 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"portcullis/firewall"
+	"portcullis/portmap"
+)
+
+// Bounds of one look at the owner's rules.
+const (
+	maxForeignRules = 100_000
+	maxForeignDepth = 16
+	maxWhere        = 64 // bytes of a rule that are shown
+)
+
+// Forwarded finds which external ports the owner's own rules in iptables forward
+// already: DNAT and REDIRECT in PREROUTING, through jumps, as far as they are for
+// the WAN and an address of ours. A condition that is not understood counts as met
+// where a port is named, so a port may be called taken that is not; a rule that
+// names no port is passed over if it has one. What is written in nf_tables, but by
+// iptables-nft, is not seen.
+func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, firewall.ErrClosed
+	}
+	there, err := b.read(ctx, b.programs[four])
+	if err != nil {
+		return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
+	}
+	s := &scan{saved: there, wan: wanNames(b.gateway), addrs: wanAddrs(b.gateway)}
+	s.chain("PREROUTING", nil, 0)
+	return &s.found, nil
+}
+
+// scan is one look.
+type scan struct {
+	*saved
+	wan   []string
+	addrs []netip.Addr
+	read  int
+	found firewall.Forwards
+}
+
+// chain follows a chain; given is what the rules that led here say.
+func (s *scan) chain(name string, given []line, depth int) {
+	if depth > maxForeignDepth || ourChain(name) {
+		return
+	}
+	for _, l := range s.chains[place{"nat", name}] {
+		if s.read++; s.read > maxForeignRules {
+			return
+		}
+		if !s.fromOutside(l) {
+			continue
+		}
+		path := append(slices.Clone(given), l)
+		switch target := l.target(); target {
+		case "DNAT", "REDIRECT":
+			s.forward(name, path)
+		default:
+			if _, known := s.chains[place{"nat", target}]; known {
+				s.chain(target, path, depth+1)
+			}
+		}
+	}
+}
+
+// fromOutside says whether a packet from the WAN to us may meet a rule.
+func (s *scan) fromOutside(l line) bool {
+	if in := l.after("-i"); in != "" {
+		met := slices.ContainsFunc(s.wan, func(w string) bool {
+			return w == in || strings.HasSuffix(in, "+") && strings.HasPrefix(w, strings.TrimSuffix(in, "+"))
+		})
+		if met == l.negated("-i") {
+			return false
+		}
+	}
+	if dst := l.after("-d"); dst != "" {
+		p, err := netip.ParsePrefix(dst)
+		if err == nil && slices.ContainsFunc(s.addrs, p.Contains) == l.negated("-d") {
+			return false
+		}
+	}
+	return true
+}
+
+// known are the options that fromOutside and forward understand.
+var known = []string{"-i", "-d", "-p", "-m", "-j", "-g", "--dport", "--dports", "--to-destination", "--to-ports",
+	"--comment", "--random", "--persistent", "!", "--dst-type"}
+
+func (s *scan) forward(chain string, path []line) {
+	protocol, ports, odd := "", "", false
+	for _, l := range path {
+		if p := l.after("-p"); p != "" {
+			if l.negated("-p") {
+				return
+			}
+			protocol = p
+		}
+		for _, option := range []string{"--dport", "--dports"} {
+			if p := l.after(option); p != "" && !l.negated(option) {
+				ports = p
+			}
+		}
+		for _, w := range l.words {
+			if strings.HasPrefix(w, "-") && !slices.Contains(known, w) {
+				odd = true
+			}
+		}
+	}
+	if ports == "" {
+		if odd {
+			return
+		}
+		ports = "1:65535"
+	}
+	where := fmt.Sprintf("iptables nat %s: %.*q", chain, maxWhere, path[len(path)-1].text())
+	for _, t := range transports(protocol) {
+		for part := range strings.SplitSeq(ports, ",") {
+			low, high, isRange := strings.Cut(part, ":")
+			if !isRange {
+				high = low
+			}
+			from, err1 := strconv.ParseUint(low, 10, 16)
+			to, err2 := strconv.ParseUint(high, 10, 16)
+			if err1 == nil && err2 == nil {
+				s.found.Add(t, uint16(from), uint16(to), where)
+			}
+		}
+	}
+}
+
+func transports(protocol string) []portmap.Transport {
+	switch protocol {
+	case "tcp", "6":
+		return []portmap.Transport{portmap.TCP}
+	case "udp", "17":
+		return []portmap.Transport{portmap.UDP}
+	case "", "all", "0":
+		return []portmap.Transport{portmap.TCP, portmap.UDP}
+	}
+	return nil
+}

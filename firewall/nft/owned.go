@@ -1,0 +1,44 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+
+	"portcullis/firewall"
+)
+
+// Owned says whether anybody else has a rule in nf_tables, or a chain that drops;
+// iptables-nft and its like among them.
+func (b *Backend) Owned(ctx context.Context) (owned bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false, firewall.ErrClosed
+	}
+	var theirs []*nftables.Chain
+	err = b.quick.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
+		chains, err := q.ListChains()
+		for _, c := range chains {
+			if c.Table.Name == Table && c.Table.Family == nftables.TableFamilyINet {
+				continue
+			}
+			if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+				owned = true
+			}
+			theirs = append(theirs, c)
+		}
+		return err
+	})
+	for i := 0; err == nil && !owned && i < len(theirs); i++ {
+		var rules []ruleRead
+		rules, err = b.quick.rules(ctx, theirs[i].Table, theirs[i].Name)
+		owned = len(rules) > 0
+	}
+	if err != nil {
+		return false, fmt.Errorf("nft: listing the owner's rules: %w", explain(err))
+	}
+	return owned, nil
+}
