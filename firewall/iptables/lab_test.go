@@ -240,6 +240,7 @@ func flavours(t testing.TB) []string {
 
 // each runs a test with each flavour.
 func each(t *testing.T, f func(t *testing.T, flavour string)) {
+	t.Parallel()
 	for _, flavour := range flavours(t) {
 		t.Run(flavour, func(t *testing.T) {
 			t.Parallel()
