@@ -85,23 +85,32 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 // Flavour gives "legacy" or "nf_tables": where the program keeps its rules.
 func (b *Backend) Flavour() string { return b.programs[four].flavour }
 
+// What the rules are made of, to be tried.
+const (
+	tryNAT    = "-p tcp -j DNAT --to-destination 192.0.2.1:1"
+	tryFilter = "-p tcp -m conntrack --ctorigdstport 1 --ctreplsrcport 1 -m comment --comment portcullis " +
+		"-j REJECT --reject-with tcp-reset"
+	tryTime = "-m time --datestop 2030-01-01T00:00:00 -j ACCEPT"
+)
+
 // probe finds the programs and tries what the rules are made of, in a chain that
-// no packet meets.
+// no packet meets; all at once, and one by one where that fails.
 func (b *Backend) probe(ctx context.Context) (err error) {
 	if b.programs[four], err = findPrograms(four, b.cfg.Program, b.cfg.NetNS); err != nil {
 		return err
 	}
-	if err := b.try(ctx, four, "nat", "-p tcp -j DNAT --to-destination 192.0.2.1:1"); err != nil {
-		return missing("NAT", "iptable_nat, xt_nat and xt_conntrack", err)
+	nat := tryRules("nat", tryNAT)
+	if b.try(ctx, four, tryRules("filter", tryFilter, tryTime)+nat) != nil {
+		if err := b.try(ctx, four, nat); err != nil {
+			return missing("NAT", "iptable_nat, xt_nat and xt_conntrack", err)
+		}
+		if err := b.try(ctx, four, tryRules("filter", tryFilter)); err != nil {
+			return missing("filtering by connection", "iptable_filter, xt_conntrack, xt_comment and ipt_REJECT", err)
+		}
+		b.timeless = b.try(ctx, four, tryRules("filter", tryTime)) != nil
 	}
-	parts := "-p tcp -m conntrack --ctorigdstport 1 --ctreplsrcport 1 -m comment --comment portcullis"
-	if err := b.try(ctx, four, "filter", parts+" -j REJECT --reject-with tcp-reset"); err != nil {
-		return missing("filtering by connection", "iptable_filter, xt_conntrack, xt_comment and ipt_REJECT", err)
-	}
-	err = b.try(ctx, four, "filter", "-m time --datestop 2030-01-01T00:00:00 -j ACCEPT")
-	b.timeless = err != nil
 	if b.programs[six], err = findPrograms(six, b.cfg.Program, b.cfg.NetNS); err == nil {
-		err = b.try(ctx, six, "filter", parts+" -j REJECT --reject-with tcp-reset")
+		err = b.try(ctx, six, tryRules("filter", tryFilter))
 	}
 	if err != nil {
 		b.programs[six] = nil
@@ -117,15 +126,35 @@ func missing(feature, module string, err error) error {
 	return &firewall.FeatureError{Feature: feature + " in iptables", Module: module, Err: err}
 }
 
-// try has the kernel take a rule, and away with it.
-func (b *Backend) try(ctx context.Context, f family, table, rule string) error {
-	const chain = prefix + "PROBE"
-	p := b.programs[f]
-	err := p.restore(ctx, fmt.Sprintf("*%s\n:%s - [0:0]\n-A %[2]s %s\nCOMMIT\n", table, chain, rule))
-	if err != nil {
-		return err
+const chainProbe = prefix + "PROBE"
+
+func tryRules(table string, rules ...string) string {
+	script := fmt.Sprintf("*%s\n:%s - [0:0]\n", table, chainProbe)
+	for _, r := range rules {
+		script += "-A " + chainProbe + " " + r + "\n"
 	}
-	return inNamespace(p.netns, func() error { return p.chains.ClearAndDeleteChain(table, chain) })
+	return script + "COMMIT\n"
+}
+
+// try has the kernel take a script of tryRules, and takes the chain away again,
+// whatever became of it.
+func (b *Backend) try(ctx context.Context, f family, script string) error {
+	p := b.programs[f]
+	failed := p.restore(ctx, script)
+	return errors.Join(failed, inNamespace(p.netns, func() error {
+		for _, table := range tables[f] {
+			if !strings.Contains(script, "*"+table+"\n") {
+				continue
+			}
+			if there, err := p.chains.ChainExists(table, chainProbe); err != nil || !there {
+				continue // nothing of that table was taken
+			}
+			if err := p.chains.ClearAndDeleteChain(table, chainProbe); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // Apply removes del, then adds add. With an error nothing has changed, in the

@@ -172,7 +172,10 @@ func TestLeaseEnds(t *testing.T) {
 		send(t, h.world.udp(peerX6+":0"), alice6+":6000", "before")
 		receive(t, game, "before")
 		receive(t, six, "before")
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
 		h.eventually("both ends come", func() bool {
+			<-tick.C
 			send(t, h.world.udp(peerX+":0"), wanAddr+":5000", "after")
 			send(t, h.world.udp(peerX6+":0"), alice6+":6000", "after")
 			open4, open6 := arrives(game), arrives(six)

@@ -1,0 +1,125 @@
+package faults
+
+import (
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/lab"
+	testrig "portcullis/test/rig"
+)
+
+// chainsOwner writes what the owner of a gateway with iptables has, as a reload
+// does: all that was there is gone.
+func chainsOwner(t *testing.T, n *lab.Network, flavour string) {
+	t.Helper()
+	for _, family := range []string{"", "6"} {
+		rules := "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n" +
+			"-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -i br-lan -o wan0 -j ACCEPT\n"
+		if family == "6" {
+			rules += "-A FORWARD -p ipv6-icmp -j ACCEPT\nCOMMIT\n"
+		} else {
+			rules += "COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n" +
+				"-A POSTROUTING -o wan0 -j MASQUERADE\nCOMMIT\n"
+		}
+		cmd := exec.Command("ip"+family+"tables-"+flavour+"-restore", "-w", "5")
+		cmd.Stdin = strings.NewReader(rules)
+		var out strings.Builder
+		cmd.Stderr = &out
+		if err := n.Gateway.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%v\n%s", err, &out)
+		}
+	}
+}
+
+// legacyTables says whether the kernel has them, which is a fact of the machine.
+func legacyTables(t *testing.T, n *lab.Network) bool {
+	t.Helper()
+	cmd := exec.Command("iptables-legacy", "-t", "nat", "-S")
+	if err := n.Gateway.Start(cmd); err != nil {
+		t.Fatalf("%v (test/install brings what is missing)", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Logf("this kernel has no legacy tables: %v", err)
+		return false
+	}
+	return true
+}
+
+// TestIPTables: issue 5 item 7. The whole program with iptables: a mapping and a
+// pinhole that packets prove, the owner's reload, and a clean stop.
+func TestIPTables(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, flavour, backend, why string }{
+		{"the owner has iptables-legacy, and the choice is ours", "legacy", "auto", "the rules of this machine are in iptables-legacy"},
+		{"iptables-nft", "nft", "iptables", "as the configuration says"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n, err := lab.New("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(n.Close)
+			if c.flavour == "legacy" && !legacyTables(t, n) {
+				return
+			}
+			chainsOwner(t, n, c.flavour)
+			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, `backend = "`+c.backend+`"`, 1))
+			if !strings.Contains(r.Daemon.Log(), c.why) {
+				t.Errorf("the log does not say %q", c.why)
+			}
+			mapped := opened(t, r, 6000)
+			reaches := func() bool {
+				in, _, err := lab.Probe(t.Context(), "UDP", r.Internet, netip.AddrPortFrom(r.Host("a").Addr6, 6001), r.Host("a"), 6001, 300*time.Millisecond)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return in
+			}
+			if reaches() {
+				t.Error("IPv6 passes without a pinhole")
+			}
+			pin := r.Point(t, "a", lab.IGD2, lab.WANIPv6FC1)
+			id, err := pin.AddPinhole(t.Context(), lab.Pinhole{Protocol: "UDP", Port: 6001, Lease: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reaches() {
+				t.Error("the pinhole does not work")
+			}
+			chainsOwner(t, n, c.flavour)
+			start := time.Now()
+			working(t, r, 6000)
+			testrig.Eventually(t, soon, "the pinhole works again", reaches)
+			t.Logf("open again %v after the owner's reload", time.Since(start))
+			repaired(t, r, 1)
+			if s, err := r.Owner.Status(t.Context()); err != nil || s.Firewall.Backend != "iptables" {
+				t.Errorf("status: %+v, %v", s, err)
+			}
+			if err := pin.DeletePinhole(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+			if err := mapped.Delete(t.Context(), 6000, "UDP"); err != nil {
+				t.Error(err)
+			}
+			if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) || reaches() {
+				t.Error("open after the end")
+			}
+			if err := r.Daemon.Stop(); err != nil {
+				t.Error(err)
+			}
+			for _, family := range []string{"", "6"} {
+				out := testrig.On(t, n.Gateway, "ip"+family+"tables-"+c.flavour+"-save")
+				if strings.Contains(out, "PORTCULLIS") || !strings.Contains(out, ":FORWARD DROP") {
+					t.Errorf("left behind by a clean stop:\n%s", out)
+				}
+			}
+		})
+	}
+}
