@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -84,14 +85,15 @@ func (e Entry) String() string {
 // SortEntries puts holes before kept ports before pins, each by transport, port and host,
 // so that two lists of the same entries read the same.
 func SortEntries(es []Entry) {
-	slices.SortFunc(es, func(a, b Entry) int {
+	sort.Slice(es, func(i, j int) bool {
+		a, b := &es[i], &es[j]
 		return cmp.Or(
 			cmp.Compare(a.Kind, b.Kind),
 			cmp.Compare(a.Transport, b.Transport),
 			cmp.Compare(a.External, b.External),
 			a.Source.compare(b.Source),
 			a.Internal.Compare(b.Internal),
-		)
+		) < 0
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"portcullis/portmap"
 )
@@ -148,7 +149,7 @@ func disjoint(remotes []portmap.Remote) []Source {
 			all = append(all, between(r.Prefix, portsAround(r.Prefix, remotes))...)
 		}
 	}
-	slices.SortFunc(all, Source.compare)
+	sort.Slice(all, func(i, j int) bool { return all[i].compare(all[j]) < 0 })
 	return all
 }
 

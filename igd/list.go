@@ -3,7 +3,7 @@ package igd
 import (
 	"cmp"
 	"encoding/xml"
-	"slices"
+	"sort"
 	"strings"
 
 	"portcullis/portmap"
@@ -37,8 +37,9 @@ func getListOfPortMappings(c *call) ([]string, error) {
 	if len(found) == 0 {
 		return nil, fail(codeMappingNotFound)
 	}
-	slices.SortFunc(found, func(a, b portmap.Mapping) int {
-		return cmp.Or(cmp.Compare(a.External.Port(), b.External.Port()), cmp.Compare(a.ID, b.ID))
+	sort.Slice(found, func(i, j int) bool {
+		a, b := &found[i], &found[j]
+		return cmp.Or(cmp.Compare(a.External.Port(), b.External.Port()), cmp.Compare(a.ID, b.ID)) < 0
 	})
 	if n := int(c.number("NewNumberOfPorts")); n != 0 && n < len(found) {
 		found = found[:n]

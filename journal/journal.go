@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -223,12 +223,7 @@ func (j *Journal) adopt(p *replay, marked bool) Restored {
 		j.epochs = p.epochs
 		got.Epochs = Epochs{now.ofNow(p.epochs.v4), now.ofNow(p.epochs.v6)}
 	}
-	slices.SortFunc(got.Mappings, func(a, b portmap.Mapping) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	sort.Slice(got.Mappings, func(i, j int) bool { return got.Mappings[i].ID < got.Mappings[j].ID })
 	if p.damaged+p.holes+p.overflow > 0 {
 		j.log.Warn("journal is damaged, what it said before the damage is not restored",
 			"damaged_lines", p.damaged, "holes", p.holes, "mappings_lost", p.lost, "mappings_too_many", p.overflow)

@@ -3,6 +3,7 @@ package netif
 import (
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -193,7 +194,8 @@ func (c *chooser) serve(l Link, addr netip.Addr, extra []netip.Prefix) {
 }
 
 func (c *chooser) sortLAN() {
-	slices.SortFunc(c.roles.LAN, func(a, b LAN) int { return a.Index - b.Index })
+	lans := c.roles.LAN
+	sort.Slice(lans, func(i, j int) bool { return lans[i].Index < lans[j].Index })
 }
 
 // extraPrefixes gives those that narrow something down. One that covers the

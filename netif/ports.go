@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // Listener is a port that the gateway itself listens on: a TCP socket in
@@ -25,7 +26,7 @@ type Ports struct {
 // NewPorts makes Ports of a list, which it does not keep.
 func NewPorts(list []Listener) Ports {
 	sorted := slices.Clone(list)
-	slices.SortFunc(sorted, compareListeners)
+	sort.Slice(sorted, func(i, j int) bool { return compareListeners(sorted[i], sorted[j]) < 0 })
 	return Ports{sorted: slices.Compact(sorted)}
 }
 

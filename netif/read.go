@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -67,7 +68,7 @@ func assemble(links []netlink.Link, addrs []netlink.Addr, routes routeDump) Stat
 	for _, l := range links {
 		s.Links = append(s.Links, newLink(l, routes.uplinks))
 	}
-	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Index, b.Index) })
+	sort.Slice(s.Links, func(i, j int) bool { return s.Links[i].Index < s.Links[j].Index })
 	at := func(index int) int {
 		i, found := slices.BinarySearchFunc(s.Links, index, func(l Link, n int) int { return cmp.Compare(l.Index, n) })
 		if !found {
@@ -145,11 +146,8 @@ func prefix(n *net.IPNet) (netip.Prefix, bool) {
 // which address is preferred; the order of IPv6 addresses says nothing and
 // changes, so it is made canonical.
 func sortAddrs(addrs []Addr) {
-	slices.SortStableFunc(addrs, func(a, b Addr) int {
-		x, y := a.Prefix.Addr(), b.Prefix.Addr()
-		if x.Is4() && y.Is4() {
-			return 0
-		}
-		return x.Compare(y)
+	sort.SliceStable(addrs, func(i, j int) bool {
+		x, y := addrs[i].Prefix.Addr(), addrs[j].Prefix.Addr()
+		return !(x.Is4() && y.Is4()) && x.Less(y)
 	})
 }

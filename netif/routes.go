@@ -1,10 +1,9 @@
 package netif
 
 import (
-	"cmp"
 	"encoding/binary"
 	"net/netip"
-	"slices"
+	"sort"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -34,9 +33,9 @@ func (k *Kernel) routes() (routeDump, error) {
 			return routeDump{}, err
 		}
 	}
-	byMetric := func(a, b DefaultRoute) int { return cmp.Compare(a.Metric, b.Metric) }
-	slices.SortStableFunc(d.default4, byMetric)
-	slices.SortStableFunc(d.default6, byMetric)
+	for _, all := range [][]DefaultRoute{d.default4, d.default6} {
+		sort.SliceStable(all, func(i, j int) bool { return all[i].Metric < all[j].Metric })
+	}
 	return d, nil
 }
 

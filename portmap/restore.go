@@ -1,11 +1,11 @@
 package portmap
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -29,7 +29,7 @@ type Dropped struct {
 // Run, and before anybody can ask for anything. With an error the gate cannot work.
 func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error) {
 	kept = slices.Clone(kept)
-	slices.SortFunc(kept, func(a, b Mapping) int { return cmp.Compare(a.ID, b.ID) })
+	sort.Slice(kept, func(i, j int) bool { return kept[i].ID < kept[j].ID })
 	now, view := time.Now(), e.cfg.Gateway.View()
 	table := NewTable()
 	var dropped []Dropped

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,7 +135,9 @@ func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 		<-d.done
 	}
 	var failed error
-	for _, at := range slices.SortedFunc(maps.Keys(wanted), place.compare) {
+	places := slices.Collect(maps.Keys(wanted))
+	sort.Slice(places, func(i, j int) bool { return places[i].compare(places[j]) < 0 })
+	for _, at := range places {
 		d, err := ds.openDoor(ctx, at, wanted[at])
 		if err != nil {
 			failed = errors.Join(failed, err)

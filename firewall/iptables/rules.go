@@ -1,10 +1,10 @@
 package iptables
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -154,7 +154,7 @@ func (r *ruleset) guard(f family, g firewall.Gateway) {
 func (r *ruleset) entries(f family, all []firewall.Entry) {
 	all = slices.Clone(all)
 	firewall.SortEntries(all)
-	slices.SortStableFunc(all, func(a, b firewall.Entry) int { return cmp.Compare(class(a.Source), class(b.Source)) })
+	sort.SliceStable(all, func(i, j int) bool { return class(all[i].Source) < class(all[j].Source) })
 	for _, e := range all {
 		if (e.Kind == firewall.Pin) != (f == six) {
 			continue

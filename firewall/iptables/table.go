@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -126,7 +127,7 @@ func (s *saved) ours() string {
 			places = append(places, at)
 		}
 	}
-	slices.SortFunc(places, func(a, b place) int { return strings.Compare(a.table+a.chain, b.table+b.chain) })
+	sort.Slice(places, func(i, j int) bool { return places[i].table+places[i].chain < places[j].table+places[j].chain })
 	var out strings.Builder
 	for _, at := range places {
 		out.WriteString(at.table + " " + at.chain + "\n")

@@ -1,10 +1,10 @@
 package nft
 
 import (
-	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/google/nftables"
 
@@ -83,7 +83,7 @@ func intervals(prefixes []netip.Prefix) []nftables.SetElement {
 		first := addrNumber(p.Masked().Addr())
 		spans = append(spans, span{first, first | uint32(1<<(32-p.Bits())-1)})
 	}
-	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	sort.Slice(spans, func(i, j int) bool { return spans[i].first < spans[j].first })
 	var out []nftables.SetElement
 	for i := 0; i < len(spans); {
 		joined := spans[i]

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+	"sort"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -253,8 +254,9 @@ type member struct {
 // spans turns elements into members. An interval set lists where ranges begin
 // and where they end as elements of their own.
 func spans(elements []element) []member {
-	slices.SortStableFunc(elements, func(a, b element) int {
-		return cmp.Or(bytes.Compare(a.key, b.key), -compareBool(a.intervalEnd, b.intervalEnd))
+	sort.SliceStable(elements, func(i, j int) bool {
+		a, b := elements[i], elements[j]
+		return cmp.Or(bytes.Compare(a.key, b.key), -compareBool(a.intervalEnd, b.intervalEnd)) < 0
 	})
 	var members []member
 	open := -1 // the member whose end is not known yet

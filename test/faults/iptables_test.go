@@ -98,7 +98,7 @@ func TestIPTables(t *testing.T) {
 			working(t, r, 6000)
 			testrig.Eventually(t, soon, "the pinhole works again", reaches)
 			t.Logf("open again %v after the owner's reload", time.Since(start))
-			repaired(t, r, 1)
+			repaired(t, r)
 			if s, err := r.Owner.Status(t.Context()); err != nil || s.Firewall.Backend != "iptables" {
 				t.Errorf("status: %+v, %v", s, err)
 			}
