@@ -31,8 +31,12 @@ type Subject struct {
 
 // Conformance runs the cases. open gives a fresh subject; with a capacity above
 // zero it has room for that many mappings and no more. The cases run in
-// parallel.
-func Conformance(t *testing.T, open func(t *testing.T, capacity int) Subject) {
+// parallel. sizes are how many mappings are written at once; none: around what fits
+// a message, and 5000.
+func Conformance(t *testing.T, open func(t *testing.T, capacity int) Subject, sizes ...int) {
+	if len(sizes) == 0 {
+		sizes = []int{1, 127, 128, 129, 5000}
+	}
 	for _, group := range []map[string]func(*run){basics, shapes, misfortunes, pinholes} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {
@@ -41,7 +45,7 @@ func Conformance(t *testing.T, open func(t *testing.T, capacity int) Subject) {
 			})
 		}
 	}
-	for _, n := range []int{1, 127, 128, 129, 5000} {
+	for _, n := range sizes {
 		t.Run(fmt.Sprintf("%d mappings", n), func(t *testing.T) {
 			t.Parallel()
 			r := newRun(t, open(t, 0))

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -51,6 +52,24 @@ func legacyTables(t *testing.T, n *lab.Network) bool {
 	return true
 }
 
+// pinholes puts a control point for pinholes on host a, at its global address.
+func pinholes(t *testing.T, r *testrig.Rig) *lab.ControlPoint {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	found, err := lab.NewControlPoint(r.Host("a")).Discover(ctx, lab.Search{Target: lab.IGD2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := lab.NewControlPoint(r.Host("a"))
+	c.Source = r.Host("a").Addr6
+	location := strings.Replace(found.Location(), lab.GatewayLAN.String(), "["+lab.GatewayLAN6.String()+"]", 1)
+	if err := c.Read(ctx, location, lab.WANIPv6FC1); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestIPTables: issue 5 item 7. The whole program with iptables: a mapping and a
 // pinhole that packets prove, the owner's reload, and a clean stop.
 func TestIPTables(t *testing.T) {
@@ -85,7 +104,7 @@ func TestIPTables(t *testing.T) {
 			if reaches() {
 				t.Error("IPv6 passes without a pinhole")
 			}
-			pin := r.Point(t, "a", lab.IGD2, lab.WANIPv6FC1)
+			pin := pinholes(t, r)
 			id, err := pin.AddPinhole(t.Context(), lab.Pinhole{Protocol: "UDP", Port: 6001, Lease: time.Hour})
 			if err != nil {
 				t.Fatal(err)
