@@ -70,6 +70,9 @@ func (k Knock) udp(ctx context.Context) (got Outcome, err error) {
 	}
 	defer in.Close()
 	out, err := k.From.DialFrom(ctx, k.Source, "udp", k.To.String())
+	if err != nil && ctx.Err() != nil {
+		return got, nil // no time was left to send anything
+	}
 	if err != nil {
 		return got, err
 	}
