@@ -40,6 +40,7 @@ func commands() []command {
 		{"run", "the daemon, in the foreground", "[--config FILE]", runDaemon},
 		{"lab", "play a home network in throwaway namespaces", "[--keep] [--json]", runLab},
 		{"check", "validate the configuration and print what holds", "[--config FILE]", runCheck},
+		{"doctor", "what keeps mappings from working, and the remedy", "[--config FILE] [--json]", runDoctor},
 		{"status", "how the running daemon is", "[--config FILE] [--json]", runStatus},
 		{"list", "the mappings that are open", "[--config FILE] [--json]", runList},
 		{"delete", "close mappings", "[--config FILE] [--json] ID... | tcp|udp PORT | --all", runDelete},
@@ -79,6 +80,8 @@ func (c command) call(ctx context.Context, e env, args []string) int {
 		return exitDone
 	case errors.Is(err, flag.ErrHelp):
 		return exitDone
+	case errors.Is(err, errStops):
+		return exitRefused // said already
 	case errors.Is(err, errUsage):
 		fmt.Fprintf(e.err, "usage: portcullis %s %s\n", c.name, c.usage)
 		return exitUsage

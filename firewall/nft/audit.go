@@ -30,6 +30,9 @@ func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error
 	if err == nil && full && drift == "" {
 		drift, err = b.auditEntries(ctx)
 	}
+	if drifted(err) { // it went while it was read
+		drift, err = b.auditSkeleton(ctx)
+	}
 	if err != nil {
 		return drift, fmt.Errorf("nft audit: %w", explain(err))
 	}

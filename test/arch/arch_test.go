@@ -70,6 +70,7 @@ var allowed = map[string][]string{
 	"firewall/nft":      {"firewall", "portmap"},
 	"firewall/iptables": {"firewall", "portmap"},
 	"firewall/fwtest":   {"firewall", "portmap"},
+	"doctor":            {"firewall", "firewall/nft", "portmap"},
 	"lab":               {},
 }
 

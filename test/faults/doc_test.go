@@ -5,11 +5,15 @@ package faults
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/ipv4"
 
 	"portcullis/lab"
 	testrig "portcullis/test/rig"
@@ -52,4 +56,33 @@ func opened(t *testing.T, r *testrig.Rig, port uint16) *lab.ControlPoint {
 		t.Fatal("the mapping does not work to begin with")
 	}
 	return c
+}
+
+// writeConfig writes a configuration for a daemon that is not started.
+func writeConfig(t *testing.T, config string) string {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "portcullis.toml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(config, "%[1]s", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// joined is a socket at port 1900 of a host that hears searches.
+func joined(h *lab.Host) (*net.UDPConn, error) {
+	conn, err := h.ListenPacket("0.0.0.0:1900")
+	if err != nil {
+		return nil, err
+	}
+	l, err := h.Netlink().LinkByName(lab.HostPort)
+	if err == nil {
+		link := &net.Interface{Index: l.Attrs().Index, Name: lab.HostPort}
+		err = ipv4.NewPacketConn(conn).JoinGroup(link, net.UDPAddrFromAddrPort(lab.Group4))
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/config"
+	"portcullis/control"
+	"portcullis/doctor"
+	"portcullis/firewall"
+	"portcullis/firewall/iptables"
+	"portcullis/netif"
+)
+
+// errStops makes doctor's exit code; what stops a mapping has been printed.
+var errStops = errors.New("something keeps mappings from working")
+
+// runDoctor looks at the machine, changes nothing, and says what is wrong and what
+// to do about it.
+func runDoctor(ctx context.Context, e env, args []string) error {
+	f := flags(e, "doctor")
+	path := f.String("config", "", "configuration file")
+	asJSON := f.Bool("json", false, "one JSON object")
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return errUsage
+	}
+	var facts doctor.Facts
+	c, _, err := loadConfig(*path)
+	if err != nil {
+		facts.Config = err
+	} else if err := examine(ctx, c, &facts); err != nil {
+		return err
+	}
+	found := doctor.Judge(&facts)
+	if err := report(e.out, found, *asJSON); err != nil {
+		return err
+	}
+	if doctor.Stops(found) {
+		return errStops
+	}
+	return nil
+}
+
+func report(w io.Writer, found []doctor.Finding, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(struct {
+			OK       bool             `json:"ok"`
+			Findings []doctor.Finding `json:"findings"`
+		}{!doctor.Stops(found), found})
+	}
+	for _, x := range found {
+		if _, err := fmt.Fprintf(w, "%-8s %s\n", x.Level, x.What); err != nil {
+			return err
+		}
+		if x.Remedy != "" {
+			if _, err := fmt.Fprintf(w, "         -> %s\n", x.Remedy); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// examine gathers the facts.
+func examine(ctx context.Context, c config.Config, f *doctor.Facts) error {
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	kernel, err := netif.Open(quiet)
+	if err != nil {
+		return fmt.Errorf("read the network: %w", err)
+	}
+	defer kernel.Close()
+	state, err := kernel.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read the network: %w", err)
+	}
+	roles, err := netif.Choose(state, settings(c))
+	f.Network = err
+	for _, l := range roles.LAN {
+		f.LANs = append(f.LANs, l.Name)
+	}
+	f.WAN, f.WANUp, f.WAN6Up = roles.WAN.Name, roles.WAN.Up, roles.WAN6.Up
+	f.Private, f.Allowed = roles.WAN.Private, !roles.WAN.Refused
+	if roles.WAN.External.IsValid() {
+		f.External = roles.WAN.External.String()
+	} else if len(onlyIPv4(roles.WAN.Addrs)) > 0 {
+		f.External = onlyIPv4(roles.WAN.Addrs)[0].String()
+	}
+	f.DefaultRoutes = len(state.Default4)
+	examineMachine(c, kernel, roles, f)
+	running := control.NewClient(c.Control.Socket)
+	if _, err := running.Status(ctx); err != nil {
+		f.Taken = taken(c)
+	}
+	for _, l := range roles.LAN {
+		f.OtherGateways = append(f.OtherGateways, otherGateways(ctx, l)...)
+		f.OtherDHCP = append(f.OtherDHCP, otherDHCP(ctx, l)...)
+	}
+	examineFirewall(ctx, c, state, roles, f)
+	return nil
+}
+
+// examineMachine looks at what the kernel has been told.
+func examineMachine(c config.Config, kernel *netif.Kernel, roles netif.Roles, f *doctor.Facts) {
+	f.Forwards, _ = kernel.Forwarding() // not to be read is as good as off
+	f.Forwards6 = sysctl("net/ipv6/conf/all/forwarding") == "1"
+	for _, name := range []string{"all", roles.WAN.Name} {
+		if name != "" && sysctl("net/ipv4/conf/"+name+"/rp_filter") == "1" {
+			f.StrictRP = append(f.StrictRP, name)
+		}
+	}
+	var t unix.Timex
+	status, err := unix.Adjtimex(&t)
+	f.Now, f.Synced = time.Now(), err == nil && status != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0
+	f.State = writable(c.State.Dir)
+}
+
+func sysctl(name string) string {
+	data, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// writable says what keeps us from writing to a directory, which may not be there
+// yet.
+func writable(dir string) error {
+	for {
+		info, err := os.Lstat(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && dir != "/":
+			dir = dir[:max(strings.LastIndexByte(dir, '/'), 1)]
+			continue
+		case err != nil:
+			return err
+		case !info.IsDir():
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		return unix.Access(dir, unix.W_OK)
+	}
+}
+
+// examineFirewall tries the backend, and a packet's way.
+func examineFirewall(ctx context.Context, c config.Config, state netif.State, roles netif.Roles, f *doctor.Facts) {
+	g := &gate{cfg: c, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	f.AcceptChain = c.Firewall.AcceptChain.String()
+	f.Backend = string(c.Firewall.Backend)
+	if f.Firewall = g.openFirewall(ctx); f.Firewall != nil {
+		return
+	}
+	f.Backend = g.backend
+	if err := g.firewall.Close(ctx, true); err != nil { // it has written nothing
+		f.Firewall = err
+		return
+	}
+	if g.backend == firewall.IPTables {
+		f.Trial.Skipped = "that is done for nftables only"
+		return
+	}
+	_, f.Legacy = iptables.LegacyRules(ctx)
+	setup, why := trialSetup(ctx, c, state, roles)
+	if why != "" {
+		f.Trial.Skipped = why
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	trial, err := doctor.Try(ctx, setup)
+	if err != nil {
+		trial.Skipped = err.Error()
+	}
+	f.Trial = trial
+}
+
+// trialSetup is the machine as a packet sees it, or why it cannot be copied.
+func trialSetup(ctx context.Context, c config.Config, state netif.State, roles netif.Roles) (doctor.Setup, string) {
+	s := doctor.Setup{Gateway: firewallGateway(c, roles)}
+	if roles.WAN.Name == "" || !roles.WAN.Up || len(roles.LAN) == 0 {
+		return s, "there is no WAN or no LAN"
+	}
+	if len(s.Gateway.WAN) == 0 { // a private address, which the trial does not mind
+		s.Gateway.WAN = []firewall.Uplink{{Interface: roles.WAN.Name, Addrs: onlyIPv4(roles.WAN.Addrs)}}
+	}
+	if len(s.Gateway.WAN[0].Addrs) == 0 {
+		return s, "the WAN has no address"
+	}
+	s.External = s.Gateway.WAN[0].Addrs[0]
+	for _, link := range state.Links {
+		if !link.Loopback {
+			s.Links = append(s.Links, link.Name)
+		}
+	}
+	l := roles.LAN[0]
+	s.Gateway.LAN = []string{l.Name}
+	for _, p := range l.Prefixes {
+		if p.Contains(l.Addr) {
+			s.LAN = netip.PrefixFrom(l.Addr, p.Bits())
+		}
+		for _, a := range addrs6(l) {
+			if p.Contains(a) && !a.IsLinkLocalUnicast() && !a.IsPrivate() {
+				s.LAN6 = netip.PrefixFrom(a, p.Bits())
+			}
+		}
+	}
+	if !s.LAN.IsValid() {
+		return s, "the LAN has no network"
+	}
+	ruleset, err := exec.CommandContext(ctx, "nft", "list", "ruleset").Output()
+	if err != nil {
+		return s, fmt.Sprintf("the program nft does not list the rules: %v", err)
+	}
+	s.Ruleset = string(ruleset)
+	return s, ""
+}

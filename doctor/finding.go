@@ -1,0 +1,184 @@
+package doctor
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Level says how bad a finding is.
+type Level string
+
+// The levels. A failure keeps mappings from working.
+const (
+	Failure Level = "failure"
+	Warning Level = "warning"
+	Fine    Level = "ok"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	ID     string `json:"id"` // stable, for programs
+	Level  Level  `json:"level"`
+	What   string `json:"what"`             // a sentence
+	Remedy string `json:"remedy,omitempty"` // exactly what to do; "" where nothing is wrong
+}
+
+// Listener is a port of ours that another program has.
+type Listener struct {
+	Port    string // "udp 5351"
+	Program string // "" where it cannot be told
+}
+
+// Facts is what was found on the machine. The zero value of a field is the good one
+// unless it says otherwise.
+type Facts struct {
+	Config   error // of the configuration file
+	Network  error // what is wrong with the interfaces, as netif says
+	LANs     []string
+	WAN      string // "" is none
+	WANUp    bool   // true is good
+	External string
+	Private  bool // External cannot be reached from the Internet
+	Allowed  bool // and the owner says that it can
+	WAN6Up   bool // there is IPv6 outside
+
+	Forwards, Forwards6 bool // true is good
+	StrictRP            []string
+	DefaultRoutes       int
+	Synced              bool // the clock; true is good
+	Now                 time.Time
+	Taken               []Listener
+	OtherGateways       []string // addresses that answer as gateways on a LAN
+	OtherDHCP           []string // and as DHCP servers
+	State               error    // of the state directory
+	Backend             string   // "nftables" or "iptables"
+	Firewall            error    // why it cannot be used
+	Legacy              bool     // iptables-legacy has rules, beside nftables
+	AcceptChain         string   // as configured
+	Trial               Trial
+}
+
+// earliest is before this program was written: a clock that says less was never set.
+var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Judge says what the facts mean, the worst first.
+func Judge(f *Facts) []Finding {
+	var all []Finding
+	add := func(id string, level Level, remedy, what string, args ...any) {
+		all = append(all, Finding{id, level, fmt.Sprintf(what, args...), remedy})
+	}
+	if f.Config != nil {
+		add("config", Failure, "correct the file; `portcullis check` says when it is right", "the configuration is not valid: %v", f.Config)
+		return all
+	}
+	judgeNetwork(f, add)
+	judgeMachine(f, add)
+	judgeFirewall(f, add)
+	sort.SliceStable(all, func(i, j int) bool { return rank(all[i].Level) < rank(all[j].Level) })
+	return all
+}
+
+func rank(l Level) int { return strings.Index("failure warning ok", string(l)) }
+
+// Stops says whether one of the findings keeps a mapping from working.
+func Stops(all []Finding) bool { return len(all) > 0 && all[0].Level == Failure }
+
+type adder func(id string, level Level, remedy, what string, args ...any)
+
+func judgeNetwork(f *Facts, add adder) {
+	if f.Network != nil {
+		add("interfaces", Failure, "correct [lan] and [wan] in the configuration", "the interfaces do not fit the configuration: %v", f.Network)
+	}
+	switch {
+	case len(f.LANs) == 0:
+		add("lan", Failure, `name the LAN: interfaces = ["br-lan"] in [lan]`, "there is no LAN to serve")
+	default:
+		add("lan", Fine, "", "serves %s", strings.Join(f.LANs, ", "))
+	}
+	switch {
+	case f.WAN == "":
+		add("wan", Failure, `connect the gateway, or name the interface: interface = "eth0" in [wan]`, "there is no way to the Internet by IPv4")
+	case !f.WANUp:
+		add("wan", Failure, "bring the interface up", "the WAN %s is down, or has no address", f.WAN)
+	case f.Private && !f.Allowed:
+		add("private_wan", Failure, "have the router before this one pass ports on and set private_address = \"allow\" in [wan], or ask the provider for a public address",
+			"the address of %s, %s, cannot be reached from the Internet: another router or the provider translates it", f.WAN, f.External)
+	case f.Private:
+		add("private_wan", Warning, "see that the router before this one passes ports on", "the address %s is private, and the configuration allows that", f.External)
+	default:
+		add("wan", Fine, "", "%s has the address %s", f.WAN, f.External)
+	}
+	for _, a := range f.OtherGateways {
+		add("second_gateway", Warning, "switch UPnP off there, or here: clients take the one that answers first", "another UPnP gateway answers on the LAN, at %s", a)
+	}
+	for _, a := range f.OtherDHCP {
+		add("second_dhcp", Warning, "leave one DHCP server on the LAN: hosts that get another router never reach this one", "another DHCP server answers on the LAN, at %s", a)
+	}
+}
+
+func judgeMachine(f *Facts, add adder) {
+	if !f.Forwards {
+		add("forwarding", Failure, "sysctl -w net.ipv4.ip_forward=1, and the same in /etc/sysctl.d", "the kernel does not forward IPv4")
+	}
+	if f.WAN6Up && !f.Forwards6 {
+		add("forwarding6", Failure, "sysctl -w net.ipv6.conf.all.forwarding=1, and the same in /etc/sysctl.d", "the kernel does not forward IPv6")
+	}
+	for _, l := range f.Taken {
+		program := "another program"
+		if l.Program != "" {
+			program = l.Program
+		}
+		add("port_taken", Failure, "stop it, or switch that language off in [upnp] or [pcp]", "%s is held by %s", l.Port, program)
+	}
+	if len(f.StrictRP) > 0 && f.DefaultRoutes > 1 {
+		add("rp_filter", Warning, "sysctl -w net.ipv4.conf."+f.StrictRP[0]+".rp_filter=2",
+			"reverse path filtering is strict on %s and there is more than one default route: answers by the other one are dropped", strings.Join(f.StrictRP, ", "))
+	}
+	switch {
+	case f.Now.Before(earliest):
+		add("clock", Warning, "set it; NTP does", "the clock says %s: it was never set", f.Now.UTC().Format(time.DateOnly))
+	case !f.Synced:
+		add("clock", Warning, "start an NTP client (chrony wants rtcsync)", "the clock is not synchronised: over a restart of the machine leases last too long by the time it was off")
+	}
+	if f.State != nil {
+		add("state", Warning, "give state.dir to the user of the daemon, mode 0700", "mappings would not survive a restart: %v", f.State)
+	}
+}
+
+func judgeFirewall(f *Facts, add adder) {
+	if f.Firewall != nil {
+		add("firewall", Failure, "", "%s cannot be used: %v", f.Backend, f.Firewall)
+		return
+	}
+	if f.Legacy {
+		add("iptables_legacy", Warning, `set backend = "iptables" in [firewall]`, "iptables-legacy has rules too, which nftables does not see and cannot pass")
+	}
+	t := f.Trial
+	if t.Skipped != "" {
+		add("path", Warning, "", "no packet was sent through a copy of the rules: %s", t.Skipped)
+		return
+	}
+	judgePath(add, f.AcceptChain, "IPv4 mapping", "path", "accept_chain", t.Mapping)
+	judgePath(add, f.AcceptChain, "IPv6 pinhole", "path6", "accept_chain6", t.Pinhole)
+}
+
+func judgePath(add adder, configured, what, id, key string, v Verdict) {
+	switch {
+	case !v.Tried:
+	case v.Passed:
+		add(id, Fine, "", "a packet for an %s passes the rules of this machine", what)
+	case v.Blame == "":
+		add(id, Failure, "look for what drops forwarded packets: `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
+	case v.OfIPTables:
+		add(id, Failure, `set backend = "iptables" in [firewall]`, "a packet for an %s is dropped by %s, which belongs to iptables", what, v.Blame)
+	case v.Blame == configured:
+		add(id, Failure, "look at the rules of that chain that come before ours, and at its ingress and prerouting", "a packet for an %s is dropped by %s, though it is the accept chain", what, v.Blame)
+	default:
+		if configured == "" {
+			key = "accept_chain"
+		}
+		add(id, Failure, key+" = \""+v.Blame+"\" in [firewall]", "a packet for an %s is dropped by %s", what, v.Blame)
+	}
+}

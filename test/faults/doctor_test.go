@@ -1,0 +1,130 @@
+package faults
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"portcullis/lab"
+	testrig "portcullis/test/rig"
+)
+
+// seen is what `portcullis doctor --json` prints.
+type seen struct {
+	OK       bool
+	Findings []struct{ ID, Level, What, Remedy string }
+}
+
+// examined runs doctor on the gateway of a network with a configuration.
+func examined(t *testing.T, n *lab.Network, config string) (s seen, failed bool) {
+	t.Helper()
+	file := writeConfig(t, config)
+	cmd := exec.Command(testrig.Exe, "doctor", "--json", "--config", file)
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := n.Gateway.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if e := json.Unmarshal([]byte(out.String()), &s); e != nil {
+		t.Fatalf("%v, %v: %s%s", err, e, &out, &complaint)
+	}
+	return s, err != nil
+}
+
+// has says whether there is a finding of this level whose text and remedy hold these
+// words.
+func (s seen) has(id, level string, words ...string) bool {
+	for _, f := range s.Findings {
+		all := f.ID == id && f.Level == level
+		for _, w := range words {
+			all = all && strings.Contains(f.What+" "+f.Remedy, w)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDoctor: issue 5 item 9. Each thing that keeps a mapping from working is found,
+// with its remedy; where nothing does, a packet through a copy of the rules proves it.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	noChain := strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, "", 1)
+	for name, c := range map[string]struct {
+		config string
+		spoil  func(*testing.T, *testrig.Rig)
+		id     string
+		level  string
+		words  []string
+		stops  bool
+	}{
+		"nothing":                 {lab.Settings, nil, "path", "ok", []string{"IPv4"}, false},
+		"nothing, IPv6":           {lab.Settings, nil, "path6", "ok", []string{"IPv6"}, false},
+		"the owner's chain drops": {noChain, nil, "path", "failure", []string{"inet owner forward", `accept_chain = "inet owner forward"`}, true},
+		"and pinholes":            {noChain, nil, "path6", "failure", []string{"inet owner forward"}, true},
+		"a rule before our jump": {lab.Settings, func(t *testing.T, r *testrig.Rig) {
+			nft(t, r, "table inet other { chain early { type filter hook forward priority -200; udp dport 1024-65535 drop; }; }")
+		}, "path", "failure", []string{"inet other early"}, true},
+		"forwarding is off":           {lab.Settings, sysctl("ipv4/ip_forward", "0"), "forwarding", "failure", []string{"net.ipv4.ip_forward=1"}, true},
+		"IPv6 forwarding is off":      {lab.Settings, sysctl("ipv6/conf/all/forwarding", "0"), "forwarding6", "failure", []string{"forwarding=1"}, true},
+		"no WAN":                      {lab.Settings, func(t *testing.T, r *testrig.Rig) { ip(t, r, "link set wan0 down") }, "wan", "failure", []string{"wan0"}, true},
+		"a private WAN":               {lab.Settings, func(t *testing.T, r *testrig.Rig) { ip(t, r, "addr flush dev wan0", "addr add 100.64.1.2/24 dev wan0") }, "private_wan", "failure", []string{"100.64.1.2"}, true},
+		"a port is taken":             {lab.Settings, hold, "port_taken", "failure", []string{"udp 5351", "faults"}, true},
+		"the configuration is wrong":  {lab.Settings + "[wan]\n", nil, "config", "failure", nil, true},
+		"a second gateway on the LAN": {lab.Settings, secondGateway, "second_gateway", "warning", []string{"192.168.77.10"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := testrig.Network(t, "a")
+			if c.spoil != nil {
+				c.spoil(t, &testrig.Rig{Network: n})
+			}
+			s, failed := examined(t, n, c.config)
+			if !s.has(c.id, c.level, c.words...) || failed != c.stops || s.OK == c.stops {
+				t.Errorf("exit %v: %+v", failed, s)
+			}
+		})
+	}
+}
+
+func sysctl(name, value string) func(*testing.T, *testrig.Rig) {
+	return func(t *testing.T, r *testrig.Rig) {
+		t.Helper()
+		if err := r.Gateway.SetSysctl(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// hold takes a port of ours on the gateway.
+func hold(t *testing.T, r *testrig.Rig) {
+	t.Helper()
+	conn, err := r.Gateway.ListenPacket("0.0.0.0:5351")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+}
+
+// secondGateway has host a answer searches as a gateway does.
+func secondGateway(t *testing.T, r *testrig.Rig) {
+	t.Helper()
+	conn, err := joined(r.Host("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			_, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteToUDPAddrPort([]byte("HTTP/1.1 200 OK\r\nST: "+lab.IGD1+"\r\nLOCATION: http://192.168.77.10/\r\n\r\n"), from)
+		}
+	}()
+}
