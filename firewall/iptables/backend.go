@@ -439,7 +439,7 @@ func (b *Backend) rules(f family, next *firewall.State) *ruleset {
 	r.facts(f, b.gateway)
 	b.refused = slices.DeleteFunc(b.refused, func(x refusal) bool { return !x.until.After(now) })
 	r.refuse(f, b.refused)
-	r.entries(f, next.Entries())
+	r.entries(f, b.gateway, next.Entries())
 	return r
 }
 

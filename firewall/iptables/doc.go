@@ -6,7 +6,7 @@
 // is needed from a built-in chain:
 //
 //	nat    PREROUTING  last   PORTCULLIS-IN    to an address of ours: PORTCULLIS-MAP, a DNAT a hole
-//	nat    POSTROUTING first  PORTCULLIS-OUT   PORTCULLIS-KEEP, PORTCULLIS-HAIR: kept ports, hairpin
+//	nat    POSTROUTING first  PORTCULLIS-OUT   PORTCULLIS-KEEP: kept ports; PORTCULLIS-HAIR and -BACK: hairpin
 //	filter FORWARD     first  PORTCULLIS-FWD   PORTCULLIS-OPEN: what belongs to a mapping is accepted
 //	filter INPUT       first  PORTCULLIS-GUARD our own ports are closed to all but the LAN
 //

@@ -109,6 +109,13 @@ func TestHairpinAndKeptPorts(t *testing.T) {
 		if got := receive(t, c, "answer"); got != wanAddr+":6001" {
 			t.Errorf("the answer comes from %s", got)
 		}
+		// Two consoles know each other by their external endpoints.
+		third := h.bob.udp(bobAddr + ":3074")
+		send(t, third, wanAddr+":6001", "console")
+		if got := receive(t, game, "console"); got != wanAddr+":6002" {
+			t.Errorf("alice sees %s, want bob's external endpoint %s:6002", got, wanAddr)
+		}
+		_ = third.Close()
 		peer, console := h.world.udp(peerX+":7000"), h.bob.udp(bobAddr+":3074")
 		for _, tc := range []struct{ text, want string }{{"alice", wanAddr + ":6001"}, {"bob", wanAddr + ":6002"}} {
 			from := game

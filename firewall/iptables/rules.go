@@ -20,6 +20,7 @@ const (
 	chainOut   = prefix + "OUT"
 	chainKeep  = prefix + "KEEP"
 	chainHair  = prefix + "HAIR"
+	chainBack  = prefix + "BACK"
 	chainFwd   = prefix + "FWD"
 	chainEnded = prefix + "ENDED"
 	chainOpen  = prefix + "OPEN"
@@ -56,7 +57,7 @@ var tables = map[family][]string{four: {"filter", "nat"}, six: {"filter"}}
 var chains = map[family]map[string][]string{
 	four: {
 		"filter": {chainFwd, chainEnded, chainOpen, chainGuard},
-		"nat":    {chainIn, chainMap, chainOut, chainKeep, chainHair},
+		"nat":    {chainIn, chainMap, chainOut, chainKeep, chainHair, chainBack},
 	},
 	six: {"filter": {chainFwd, chainEnded, chainPin, chainGuard}},
 }
@@ -129,6 +130,24 @@ func (r *ruleset) facts4(g firewall.Gateway) {
 	}
 }
 
+// back makes a host behind us look as it does from outside (RFC 4787 section 6,
+// REQ-9): it has the address of ours that it sent to, and from a mapped endpoint the
+// mapped port.
+func (r *ruleset) back(f family, g firewall.Gateway, all []firewall.Entry) {
+	if f != four {
+		return
+	}
+	for _, a := range wanAddrs(g) {
+		for _, e := range all {
+			if e.Kind == firewall.Kept {
+				r.add("nat", chainBack, "-s %s/32 -p %s -m %[2]s --sport %d -m conntrack --ctorigdst %s -j SNAT --to-source %s:%d",
+					e.Internal.Addr(), proto(e), e.Internal.Port(), a, a, e.External)
+			}
+		}
+		r.add("nat", chainBack, "-m conntrack --ctorigdst %s -j SNAT --to-source %s", a, a)
+	}
+}
+
 // guard keeps everybody but the LAN away from our sockets, with the answers of a
 // closed port (abuse cases A1 to A3, A5, A7).
 func (r *ruleset) guard(f family, g firewall.Gateway) {
@@ -151,9 +170,10 @@ func (r *ruleset) guard(f family, g firewall.Gateway) {
 // entries writes what depends on the mappings. Of the holes those for one host
 // come first, then those for a network or a port, then those for anyone; see
 // firewall.Source.
-func (r *ruleset) entries(f family, all []firewall.Entry) {
+func (r *ruleset) entries(f family, g firewall.Gateway, all []firewall.Entry) {
 	all = slices.Clone(all)
 	firewall.SortEntries(all)
+	r.back(f, g, all)
 	sort.SliceStable(all, func(i, j int) bool { return class(all[i].Source) < class(all[j].Source) })
 	for _, e := range all {
 		if (e.Kind == firewall.Pin) != (f == six) {
@@ -204,7 +224,7 @@ func (r *ruleset) hole(e firewall.Entry, until string) {
 		proto(e), origin(e.Source), e.Internal.Addr(), originPort(e.Source), e.External, e.Internal.Port(), until)
 	r.add("filter", chainOpen, "%s -j ACCEPT", flow)
 	r.count(e)
-	r.add("nat", chainHair, "%s -j MASQUERADE", flow)
+	r.add("nat", chainHair, "%s -j %s", flow, chainBack)
 }
 
 // count makes the last rule the one that counts for the entry.

@@ -121,6 +121,17 @@ func TestIPTables(t *testing.T) {
 			if s, err := r.Owner.Status(t.Context()); err != nil || s.Firewall.Backend != "iptables" {
 				t.Errorf("status: %+v, %v", s, err)
 			}
+			if err := r.Daemon.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) || !reaches() {
+				t.Error("closed by the daemon's sudden end")
+			}
+			r.Restart(t)
+			if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) || !reaches() {
+				t.Error("closed by the restart")
+			}
+			pin, mapped = pinholes(t, r), r.Point(t, "a", lab.IGD1, lab.WANIP1)
 			if err := pin.DeletePinhole(t.Context(), id); err != nil {
 				t.Error(err)
 			}
