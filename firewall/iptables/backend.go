@@ -542,15 +542,3 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 	}
 	return all, nil
 }
-
-// FlushFlows ends the flows of these mappings before it returns.
-func (b *Backend) FlushFlows(ctx context.Context, ms []portmap.Mapping) error {
-	job := newFlowJob()
-	job.endAll(ms)
-	return b.flows.within(ctx, job)
-}
-
-// Describe says in a sentence what is used.
-func (b *Backend) Describe() string {
-	return strings.Join([]string{b.programs[four].main, b.Flavour()}, ", ")
-}

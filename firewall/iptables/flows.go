@@ -34,7 +34,7 @@ type flowKeeper struct {
 	wake    chan struct{} // capacity 1
 	quit    chan struct{}
 	done    chan struct{}
-	pass1   sync.Mutex // held during a pass
+	passing sync.Mutex // held during a pass
 }
 
 // flowJob says which flows to look at.
@@ -244,8 +244,8 @@ func (k *flowKeeper) pass(job *flowJob) error {
 	if !job.four() && !job.six() {
 		return nil
 	}
-	k.pass1.Lock()
-	defer k.pass1.Unlock()
+	k.passing.Lock()
+	defer k.passing.Unlock()
 	h, err := newHandle(k.netns)
 	if err != nil {
 		return fmt.Errorf("opening conntrack: %w", err)
