@@ -51,7 +51,9 @@ func TestJudge(t *testing.T) {
 		{"no trial", func(f *doctor.Facts) { f.Trial = doctor.Trial{Skipped: "no nft"} }, "path", doctor.Warning, true},
 		{"dropped", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: "inet x y"} }, "path", doctor.Failure, false},
 		{"dropped by nobody", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true} }, "path", doctor.Failure, false},
-		{"dropped by iptables", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: "ip filter FORWARD", OfIPTables: true} }, "path", doctor.Failure, false},
+		{"dropped by iptables", func(f *doctor.Facts) {
+			f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: "ip filter FORWARD", OfIPTables: true}
+		}, "path", doctor.Failure, false},
 		{"dropped by the accept chain", func(f *doctor.Facts) { f.Trial.Pinhole = doctor.Verdict{Tried: true, Blame: f.AcceptChain} }, "path6", doctor.Failure, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
