@@ -74,6 +74,7 @@ func TestDoctor(t *testing.T) {
 		"a private WAN":               {lab.Settings, func(t *testing.T, r *testrig.Rig) { ip(t, r, "addr flush dev wan0", "addr add 100.64.1.2/24 dev wan0") }, "private_wan", "failure", []string{"100.64.1.2"}, true},
 		"a port is taken":             {lab.Settings, hold, "port_taken", "failure", []string{"udp 5351", "faults"}, true},
 		"the configuration is wrong":  {lab.Settings + "[wan]\n", nil, "config", "failure", nil, true},
+		"a second DHCP server":        {lab.Settings, secondDHCP, "second_dhcp", "warning", []string{"192.168.77.10"}, false},
 		"a second gateway on the LAN": {lab.Settings, secondGateway, "second_gateway", "warning", []string{"192.168.77.10"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,6 +108,29 @@ func hold(t *testing.T, r *testrig.Rig) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+}
+
+// secondDHCP has host a answer as a DHCP server does that leaves addresses alone.
+func secondDHCP(t *testing.T, r *testrig.Rig) {
+	t.Helper()
+	conn, err := r.Host("a").ListenPacket("0.0.0.0:67")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			if n > 240 {
+				buf[0] = 2 // BOOTREPLY, with the same transaction
+				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
+			}
+		}
+	}()
 }
 
 // secondGateway has host a answer searches as a gateway does.

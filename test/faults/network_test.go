@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"portcullis/lab"
 	testrig "portcullis/test/rig"
 )
@@ -62,7 +64,7 @@ func TestWANAway(t *testing.T) {
 		"link":    {[]string{"link set wan0 down"}, []string{"link set wan0 up", "route add default via 203.0.113.66 dev wan0"}},
 		"address": {[]string{"addr flush dev wan0"}, []string{"addr add 203.0.113.5/24 dev wan0", "route add default via 203.0.113.66 dev wan0"}},
 		"route":   {[]string{"route del default"}, []string{"route add default via 203.0.113.66 dev wan0"}},
-		"renamed and made anew": {[]string{"link set wan0 down", "link set wan0 name ppp9"},
+		"renamed": {[]string{"link set wan0 down", "link set wan0 name ppp9"},
 			[]string{"link set ppp9 name wan0", "link set wan0 up", "route replace default via 203.0.113.66 dev wan0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,6 +81,29 @@ func TestWANAway(t *testing.T) {
 			working(t, r, 6001)
 		})
 	}
+}
+
+// TestWANMadeAnew: the WAN's device is another one of the same name, as that of each
+// PPP session is.
+func TestWANMadeAnew(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	point := opened(t, r, 6000)
+	ip(t, r, "link del wan0")
+	veth := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: lab.WANInterface},
+		PeerName:  lab.HostPort, PeerNamespace: netlink.NsFd(r.Internet.Namespace()),
+	}
+	if err := r.Gateway.Netlink().LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"link set eth0 up", "addr add 203.0.113.66/24 dev eth0", "addr add 203.0.113.67/24 dev eth0"} {
+		testrig.On(t, r.Internet, "ip", strings.Fields(line)...)
+	}
+	ip(t, r, "link set wan0 up", "addr add 203.0.113.5/24 dev wan0", "route add default via 203.0.113.66 dev wan0")
+	working(t, r, 6000)
+	testrig.Eventually(t, soon, "another mapping is granted", func() bool { return point.Add(t.Context(), udp(6001)) == nil })
+	working(t, r, 6001)
 }
 
 // TestLANAddress: the gateway's own address on the LAN changes: it is found and
