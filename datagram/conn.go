@@ -1,9 +1,11 @@
 package datagram
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -35,6 +37,10 @@ type Conn interface {
 // when answers wait for neighbours that do not exist, which a forger of source
 // addresses can arrange.
 const sendPatience = 10 * time.Millisecond
+
+// sendTries: on a busy machine the time may be over before the first try was made,
+// and a buffer with room be taken for a full one.
+const sendTries = 3
 
 // udpConn is the Conn over a real socket.
 type udpConn struct {
@@ -95,10 +101,17 @@ func (c *udpConn) Receive(b []byte) (Packet, error) {
 // Send implements Conn. A link-local destination needs no zone: the socket is
 // bound to the device.
 func (c *udpConn) Send(b []byte, from netip.Addr, to netip.AddrPort) error {
-	if err := c.udp.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
-		return err
+	control := c.family.control(from, to.Addr(), c.ifindex)
+	var err error
+	for range sendTries {
+		if err = c.udp.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+			return err
+		}
+		_, _, err = c.udp.WriteMsgUDPAddrPort(b, control, to)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
 	}
-	_, _, err := c.udp.WriteMsgUDPAddrPort(b, c.family.control(from, to.Addr(), c.ifindex), to)
 	return err
 }
 
