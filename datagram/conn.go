@@ -40,7 +40,7 @@ const sendPatience = 10 * time.Millisecond
 
 // sendTries: on a busy machine the time may be over before the first try was made,
 // and a buffer with room be taken for a full one.
-const sendTries = 3
+const sendTries = 2
 
 // udpConn is the Conn over a real socket.
 type udpConn struct {
