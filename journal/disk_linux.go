@@ -129,8 +129,12 @@ func (d *directory) Sync() error {
 	return d.fail("sync", "", err)
 }
 
-// Close implements disk; it ends the lock.
-func (d *directory) Close() error { return d.fail("close", "", unix.Close(d.fd)) }
+// Close implements disk; it ends the lock. By word, not by the closing alone: a
+// child that is between its fork and its exec has a copy of the descriptor, which
+// would hold the lock until the exec closes it (flock(2)).
+func (d *directory) Close() error {
+	return errors.Join(d.fail("unlock", "", unix.Flock(d.fd, unix.LOCK_UN)), d.fail("close", "", unix.Close(d.fd)))
+}
 
 // logFile syncs what is needed to read the file again: not its times.
 type logFile struct{ *os.File }

@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"portcullis/journal"
 	"portcullis/portmap"
@@ -173,4 +176,48 @@ func needRoot(t *testing.T) {
 		t.Fatal("this needs root")
 	}
 	t.Skip("this needs root")
+}
+
+// TestCopiedDescriptor: a child between its fork and its exec has a copy of the
+// directory's descriptor; the journal closed, the next one opens all the same.
+func TestCopiedDescriptor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, _, err := openDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := 0
+	for _, entry := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + entry.Name()); err != nil || to != dir {
+			continue
+		}
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Close(dup) }()
+		copies++
+	}
+	if copies == 0 {
+		t.Fatal("no descriptor of the directory")
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j, _, err = openDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
