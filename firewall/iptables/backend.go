@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -84,78 +83,6 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 
 // Flavour gives "legacy" or "nf_tables": where the program keeps its rules.
 func (b *Backend) Flavour() string { return b.programs[four].flavour }
-
-// What the rules are made of, to be tried.
-const (
-	tryNAT    = "-p tcp -j DNAT --to-destination 192.0.2.1:1"
-	tryFilter = "-p tcp -m conntrack --ctorigdstport 1 --ctreplsrcport 1 -m comment --comment portcullis " +
-		"-j REJECT --reject-with tcp-reset"
-	tryTime = "-m time --datestop 2030-01-01T00:00:00 -j ACCEPT"
-)
-
-// probe finds the programs and tries what the rules are made of, in a chain that
-// no packet meets; all at once, and one by one where that fails.
-func (b *Backend) probe(ctx context.Context) (err error) {
-	if b.programs[four], err = findPrograms(four, b.cfg.Program, b.cfg.NetNS); err != nil {
-		return err
-	}
-	nat := tryRules("nat", tryNAT)
-	if b.try(ctx, four, tryRules("filter", tryFilter, tryTime)+nat) != nil {
-		if err := b.try(ctx, four, nat); err != nil {
-			return missing("NAT", "iptable_nat, xt_nat and xt_conntrack", err)
-		}
-		if err := b.try(ctx, four, tryRules("filter", tryFilter)); err != nil {
-			return missing("filtering by connection", "iptable_filter, xt_conntrack, xt_comment and ipt_REJECT", err)
-		}
-		b.timeless = b.try(ctx, four, tryRules("filter", tryTime)) != nil
-	}
-	if b.programs[six], err = findPrograms(six, b.cfg.Program, b.cfg.NetNS); err == nil {
-		err = b.try(ctx, six, tryRules("filter", tryFilter))
-	}
-	if err != nil {
-		b.programs[six] = nil
-		b.cfg.Log.Warn("no IPv6 pinholes can be made", "err", err)
-	}
-	return nil
-}
-
-func missing(feature, module string, err error) error {
-	if errors.Is(err, firewall.ErrPermission) {
-		return err
-	}
-	return &firewall.FeatureError{Feature: feature + " in iptables", Module: module, Err: err}
-}
-
-const chainProbe = prefix + "PROBE"
-
-func tryRules(table string, rules ...string) string {
-	script := fmt.Sprintf("*%s\n:%s - [0:0]\n", table, chainProbe)
-	for _, r := range rules {
-		script += "-A " + chainProbe + " " + r + "\n"
-	}
-	return script + "COMMIT\n"
-}
-
-// try has the kernel take a script of tryRules, and takes the chain away again,
-// whatever became of it.
-func (b *Backend) try(ctx context.Context, f family, script string) error {
-	p := b.programs[f]
-	failed := p.restore(ctx, script)
-	return errors.Join(failed, inNamespace(p.netns, func() error {
-		for _, table := range tables[f] {
-			if !strings.Contains(script, "*"+table+"\n") {
-				continue
-			}
-			if there, err := p.chains.ChainExists(table, chainProbe); err != nil || !there {
-				continue // nothing of that table was taken
-			}
-			if err := p.chains.ClearAndDeleteChain(table, chainProbe); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-}
 
 // Apply removes del, then adds add. With an error nothing has changed, in the
 // kernel and here: a *portmap.Error is a mapping that cannot be enforced; all
@@ -463,82 +390,4 @@ func (b *Backend) stopOf(e firewall.Entry, now time.Time) string {
 		b.stops[e.Key()] = was
 	}
 	return date(was.date)
-}
-
-// Audit compares the kernel with what it should hold, writes it anew where it
-// differs, and says what was wrong; "" is nothing. It always compares everything.
-func (b *Backend) Audit(ctx context.Context, _ bool) (drift string, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.closed:
-		return "", firewall.ErrClosed
-	case ctx.Err() != nil:
-		return "", ctx.Err()
-	}
-	if drift, err = b.drift(ctx); err != nil {
-		return "", fmt.Errorf("iptables audit: %w", err)
-	}
-	wrong, err := b.sync(ctx, b.state) // also sets dates that the clock has left behind
-	if err != nil {
-		return drift, fmt.Errorf("iptables audit: %w", err)
-	}
-	if !b.installed || wrong {
-		b.repaired++
-	}
-	b.installed = true
-	return drift, nil
-}
-
-// drift says what is wrong with the kernel, "" for nothing.
-func (b *Backend) drift(ctx context.Context) (string, error) {
-	if !b.installed {
-		return "our rules were not written", nil
-	}
-	for _, f := range families {
-		p := b.programs[f]
-		if p == nil {
-			continue
-		}
-		there, err := b.read(ctx, p)
-		if err != nil {
-			return "", err
-		}
-		if b.intact(f, there) {
-			continue
-		}
-		for _, j := range jumps[f] {
-			if _, found := there.chains[place{j.table, j.to}]; !found {
-				return p.main + ": our chains were gone", nil
-			}
-		}
-		if there.ours() == b.kernel[f].echo {
-			return p.main + ": the jump to our chains was missing or came too late", nil
-		}
-		return p.main + ": our rules were changed", nil
-	}
-	return "", nil
-}
-
-// Entries reads back what the kernel holds, in no order. Expires is the end of the
-// lease that a rule's date stands for, within two seconds, or zero.
-func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var all []firewall.Entry
-	for _, p := range b.programs {
-		if p == nil {
-			continue
-		}
-		there, err := b.read(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		entries, err := there.entries(p.family)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, entries...)
-	}
-	return all, nil
 }
