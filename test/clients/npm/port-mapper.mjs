@@ -9,7 +9,9 @@ async function find () {
     return pmpNat(router)
   }
   for await (const gateway of upnpNat().findGateways({ signal: AbortSignal.timeout(20000) })) {
-    return gateway
+    if (gateway.family === 'IPv4') { // by IPv6 it asks WANIPConnection for AddPinhole, which is 401
+      return gateway
+    }
   }
 }
 
