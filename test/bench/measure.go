@@ -112,7 +112,8 @@ func middle(all []sample) sample {
 var errEnough = errors.New("enough")
 
 // measure runs op on each of the threads, with the worker's number and that of
-// the turn, until the time is up or op says errEnough.
+// the turn, until the time is up or op says errEnough. Each has one turn at least,
+// however late a busy machine lets it begin.
 func (g *gate) measure(ctx context.Context, on []*thread, slice time.Duration, op func(worker, turn int) error) (sample, error) {
 	counts, errs := make([]int, len(on)), make([]error, len(on))
 	before, err := g.cpu()
@@ -123,7 +124,7 @@ func (g *gate) measure(ctx context.Context, on []*thread, slice time.Duration, o
 	var wait sync.WaitGroup
 	for w, t := range on {
 		done := t.start(func() error {
-			for turn := 0; time.Since(start) < slice && ctx.Err() == nil; turn++ {
+			for turn := 0; (turn == 0 || time.Since(start) < slice) && ctx.Err() == nil; turn++ {
 				if err := op(w, turn); err != nil {
 					return err
 				}
@@ -148,7 +149,7 @@ func (g *gate) measure(ctx context.Context, on []*thread, slice time.Duration, o
 }
 
 // together has workers of this process take the turns 0 to turns-1, until they
-// are done or the time is up.
+// are done or the time is up; one at least.
 func together(ctx context.Context, workers, turns int, slice time.Duration, op func(turn int) error) (sample, error) {
 	var next, done atomic.Int64
 	var wait sync.WaitGroup
@@ -156,7 +157,7 @@ func together(ctx context.Context, workers, turns int, slice time.Duration, op f
 	start := time.Now()
 	for w := range workers {
 		wait.Go(func() {
-			for time.Since(start) < slice && ctx.Err() == nil {
+			for begun := false; (!begun || time.Since(start) < slice) && ctx.Err() == nil; begun = true {
 				i := int(next.Add(1)) - 1
 				if i >= turns {
 					return
