@@ -5,8 +5,9 @@
 // already forward (Forwards), and the errors a person must act on.
 //
 // The backends below this directory turn it into kernel objects; firewall/nft
-// through nf_tables. firewall/fwtest holds the conformance suite that each of
-// them passes, and a fake for the tests of other rooms.
+// through nf_tables, firewall/iptables through the programs of that name.
+// firewall/flows ends flows for both of them. firewall/fwtest holds the conformance
+// suite that each passes, and a fake for the tests of other rooms.
 //
 // Owns: the translation of mappings into entries, their text form, the shared
 // types of the backends.

@@ -34,6 +34,30 @@ type Uplink struct {
 	Addrs     []netip.Addr // only IPv4 is used; the first is the source of flows that keep their port
 }
 
+// IPv4 gives the uplink's usable addresses.
+func (u Uplink) IPv4() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range u.Addrs {
+		if a = a.Unmap(); a.Is4() && !a.IsUnspecified() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// WANAddrs gives the IPv4 addresses of all uplinks, each once.
+func (g Gateway) WANAddrs() []netip.Addr {
+	var all []netip.Addr
+	for _, u := range g.WAN {
+		for _, a := range u.IPv4() {
+			if !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}
+
 // MaxInterfaceName is the longest interface name the kernel allows, in bytes.
 const MaxInterfaceName = 15
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/firewall/flows"
 	"portcullis/portmap"
 )
 
@@ -30,7 +31,7 @@ type Config struct {
 // methods are safe for concurrent use, and wait for one another.
 type Backend struct {
 	cfg   Config
-	flows *flowKeeper
+	flows *flows.Keeper
 
 	mu        sync.Mutex // guards what follows, and all writing to the kernel
 	closed    bool
@@ -77,7 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		cfg.Log.Warn("this kernel has no xt_time, so that mappings do not end by themselves when portcullis is killed; " +
 			"load or install the module xt_time")
 	}
-	b.flows = newFlowKeeper(b, cfg)
+	b.flows = flows.New(flows.Config{Log: cfg.Log, NetNS: cfg.NetNS, Look: b.lend, Refuse: b.refuse})
 	return b, nil
 }
 
@@ -154,7 +155,7 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 		return fmt.Errorf("iptables configure: %w", err)
 	}
 	b.installed = true
-	b.flows.addressesGone(before, g)
+	b.flows.AddressesGone(before, g)
 	return nil
 }
 
@@ -187,17 +188,14 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 		return nil
 	}
 	b.closed = true
-	held := b.state.Mappings()
+	var held []portmap.Mapping
 	var err error
 	if !keep {
+		held = b.state.Mappings()
 		err = b.remove(ctx)
 	}
 	b.mu.Unlock()
-	job := b.flows.stop()
-	if !keep {
-		job.endAll(held)
-	}
-	if err = errors.Join(err, b.flows.within(ctx, job)); err != nil {
+	if err = errors.Join(err, b.flows.Close(ctx, held)); err != nil {
 		return fmt.Errorf("iptables close: %w", err)
 	}
 	return nil
@@ -267,7 +265,7 @@ func (b *Backend) bring(ctx context.Context, c *firewall.Change) error {
 	b.installed = true
 	b.account(c, next)
 	b.state.Commit(c)
-	b.flows.changed(c)
+	b.flows.Changed(c)
 	return nil
 }
 
@@ -364,7 +362,7 @@ func (b *Backend) rules(f family, next *firewall.State) *ruleset {
 		},
 	}
 	r.facts(f, b.gateway)
-	b.refused = slices.DeleteFunc(b.refused, func(x refusal) bool { return !x.until.After(now) })
+	b.forgetRefusals(now)
 	r.refuse(f, b.refused)
 	r.entries(f, b.gateway, next.Entries())
 	return r

@@ -40,10 +40,9 @@
 //   - Traffic is counted by the rules, both directions, and survives a rewrite but
 //     for what passes in the milliseconds of it.
 //
-// Owns: the chains PORTCULLIS-* and the jumps to them, the conntrack entries of
-// mappings that end.
+// Owns: the chains PORTCULLIS-* and the jumps to them.
 //
-// May import: portmap, firewall, go-iptables, vishvananda/netlink and netns,
+// May import: portmap, firewall, firewall/flows, go-iptables,
 // x/sys/unix, the standard library.
 //
 // Never: decides what may be mapped, runs a shell, hands a program text that came

@@ -35,7 +35,7 @@ func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 	if err != nil {
 		return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
 	}
-	s := &scan{saved: there, wan: wanNames(b.gateway), addrs: wanAddrs(b.gateway)}
+	s := &scan{saved: there, wan: wanNames(b.gateway), addrs: b.gateway.WANAddrs()}
 	s.chain("PREROUTING", nil, 0)
 	return &s.found, nil
 }

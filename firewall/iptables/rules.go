@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"sort"
 	"strings"
@@ -111,7 +110,7 @@ func (r *ruleset) facts(f family, g firewall.Gateway) {
 
 func (r *ruleset) facts4(g firewall.Gateway) {
 	r.add("filter", chainFwd, "-m conntrack --ctstate DNAT -j %s", chainOpen)
-	for _, a := range wanAddrs(g) {
+	for _, a := range g.WANAddrs() {
 		// Traffic that merely bears a mapped port is not addressed to us (abuse
 		// case B9).
 		for _, name := range unique(append(wanNames(g), g.LAN...)) {
@@ -137,7 +136,7 @@ func (r *ruleset) back(f family, g firewall.Gateway, all []firewall.Entry) {
 	if f != four {
 		return
 	}
-	for _, a := range wanAddrs(g) {
+	for _, a := range g.WANAddrs() {
 		for _, e := range all {
 			if e.Kind == firewall.Kept {
 				r.add("nat", chainBack, "-s %s/32 -p %s -m %[2]s --sport %d -m conntrack --ctorigdst %s -j SNAT --to-source %s:%d",
@@ -282,28 +281,6 @@ func portRange(option string, s firewall.Source) string {
 
 const lastPort = 1<<16 - 1
 
-// refusal is an ended flow whose host is refused for a while.
-type refusal struct {
-	transport    portmap.Transport
-	host, remote netip.AddrPort
-	until        time.Time
-}
-
-// refuse writes the refusals of one family.
-func (r *ruleset) refuse(f family, list []refusal) {
-	for _, x := range list {
-		if x.host.Addr().Is6() != (f == six) {
-			continue
-		}
-		name, with := "udp", ""
-		if x.transport == portmap.TCP {
-			name, with = "tcp", " --reject-with tcp-reset"
-		}
-		r.add("filter", chainEnded, "-s %s -d %s -p %s -m %[3]s --sport %d --dport %d -m time --datestop %s -j REJECT%s",
-			x.host.Addr(), x.remote.Addr(), name, x.host.Port(), x.remote.Port(), date(x.until), with)
-	}
-}
-
 // script gives the input of iptables-restore that turns what is there into the
 // ruleset. Each chain that it names is emptied first.
 func (r *ruleset) script(f family, there *saved, counter func(firewall.Key) firewall.Counter) string {
@@ -414,18 +391,6 @@ func wanNames(g firewall.Gateway) []string {
 		names = append(names, up.Interface)
 	}
 	return unique(names)
-}
-
-func wanAddrs(g firewall.Gateway) []netip.Addr {
-	var all []netip.Addr
-	for _, up := range g.WAN {
-		for _, a := range up.Addrs {
-			if a = a.Unmap(); a.Is4() && !a.IsUnspecified() {
-				all = append(all, a)
-			}
-		}
-	}
-	return unique(all)
 }
 
 func unique[T comparable](list []T) []T {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/firewall/flows"
 	"portcullis/portmap"
 )
 
@@ -34,7 +35,7 @@ type Config struct {
 type Backend struct {
 	cfg    Config
 	reader reader // for listings, which may take seconds
-	flows  *flowKeeper
+	flows  *flows.Keeper
 
 	watched atomic.Pointer[[2]wantedChain] // wanted, for Watch, which does not wait
 
@@ -89,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		b.writer.drop()
 		return nil, fmt.Errorf("nft: %w", explain(err))
 	}
-	b.flows = newFlowKeeper(b, cfg)
+	b.flows = flows.New(flows.Config{Log: cfg.Log, NetNS: cfg.NetNS, Look: b.lend, Refuse: b.refuse})
 	return b, nil
 }
 
@@ -191,7 +192,7 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 		b.follow(before)
 		return fmt.Errorf("nft configure: %w", explain(err))
 	}
-	b.flows.addressesGone(before, g)
+	b.flows.AddressesGone(before, g)
 	left := b.leaveAccept(ctx, before, &g)
 	if left != nil {
 		left = fmt.Errorf("nft configure: %w", left)
@@ -214,19 +215,17 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 	}
 	b.closed = true
 	var err error
-	held := b.state.Mappings()
+	var held []portmap.Mapping
 	if !keep {
+		held = b.state.Mappings()
 		err = errors.Join(b.leaveAccept(ctx, b.gateway, nil), b.removeTable(ctx))
 	}
-	b.writer.drop()
 	b.mu.Unlock()
 
-	job := b.flows.stop()
-	if !keep {
-		job.endAll(held)
-	}
-	err = errors.Join(err, b.flows.within(ctx, job))
-	b.flows.close()
+	err = errors.Join(err, b.flows.Close(ctx, held))
+	b.mu.Lock()
+	b.writer.drop()
+	b.mu.Unlock()
 	b.reader.close()
 	b.quick.close()
 	if err != nil {
@@ -277,7 +276,7 @@ func (b *Backend) committed(c *firewall.Change) {
 			b.tallies[m.ID] = tally{since: b.writes}
 		}
 	}
-	b.flows.changed(c)
+	b.flows.Changed(c)
 }
 
 func (b *Backend) target() *target { return &target{own: b.own, accept: b.accept} }

@@ -29,10 +29,10 @@
 //     LAN, and its answers. All else, ICMPv6 too, is the owner's to judge.
 //
 // Owns: the table inet portcullis, our chains and sets in the tables of the
-// accept chains, the conntrack entries of mappings that end.
+// accept chains.
 //
-// May import: portmap, firewall, google/nftables, mdlayher/netlink,
-// vishvananda/netlink and netns, x/sys/unix, the standard library.
+// May import: portmap, firewall, firewall/flows, google/nftables,
+// mdlayher/netlink, x/sys/unix, the standard library.
 //
 // Never: decides what may be mapped, runs a program, calls Flush outside
 // commit.go, touches a set, chain or rule it did not make.

@@ -15,13 +15,10 @@ import (
 func (s *skeleton) facts(g firewall.Gateway) *elements {
 	e := newElements()
 	var wan []string
-	var addrs []netip.Addr
 	sourced := make(map[string]bool)
 	for _, up := range g.WAN {
 		wan = append(wan, up.Interface)
-		v4 := only4(up.Addrs)
-		addrs = append(addrs, v4...)
-		if len(v4) > 0 && !sourced[up.Interface] {
+		if v4 := up.IPv4(); len(v4) > 0 && !sourced[up.Interface] {
 			sourced[up.Interface] = true
 			e.add(s.wanSource, nftables.SetElement{Key: ifnameKey(up.Interface), Val: v4[0].AsSlice()})
 		}
@@ -29,7 +26,7 @@ func (s *skeleton) facts(g firewall.Gateway) *elements {
 	e.interfaces(s.wanIfaces, wan)
 	e.interfaces(s.wan6Ifaces, g.WAN6)
 	e.interfaces(s.lanIfaces, g.LAN)
-	for _, a := range unique(addrs) {
+	for _, a := range g.WANAddrs() {
 		e.add(s.wanAddrs, nftables.SetElement{Key: a.AsSlice()})
 	}
 	for _, el := range intervals(g.LANPrefixes) {
@@ -56,16 +53,6 @@ func unique[T comparable](list []T) []T {
 	for _, x := range list {
 		if !slices.Contains(out, x) {
 			out = append(out, x)
-		}
-	}
-	return out
-}
-
-func only4(addrs []netip.Addr) []netip.Addr {
-	var out []netip.Addr
-	for _, a := range addrs {
-		if a = a.Unmap(); a.Is4() && !a.IsUnspecified() {
-			out = append(out, a)
 		}
 	}
 	return out

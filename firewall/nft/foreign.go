@@ -41,7 +41,7 @@ func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 	s := &foreignScan{ctx: ctx, reader: &b.reader, rules: make(map[firewall.Chain][]ruleRead)}
 	for _, up := range wan {
 		s.wan = append(s.wan, up.Interface)
-		for _, a := range only4(up.Addrs) {
+		for _, a := range up.IPv4() {
 			s.wanAddrs = append(s.wanAddrs, a.AsSlice())
 		}
 	}
