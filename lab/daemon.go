@@ -164,8 +164,14 @@ func (d *Daemon) Stop() error {
 }
 
 // Halt is Stop that leaves what the daemon wrote, for Restart.
-func (d *Daemon) Halt() error {
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+func (d *Daemon) Halt() error { return d.end(syscall.SIGTERM) }
+
+// HandOver is Halt as a supervisor does it that restarts: the daemon leaves what is
+// in the kernel to the next run.
+func (d *Daemon) HandOver() error { return d.end(syscall.SIGUSR2) }
+
+func (d *Daemon) end(by os.Signal) error {
+	if err := d.cmd.Process.Signal(by); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {

@@ -23,6 +23,8 @@ import (
 const closeTimeout = 10 * time.Second
 
 func runDaemon(ctx context.Context, e env, args []string) error {
+	ctx, stop := untilHandover(ctx)
+	defer stop()
 	f := flags(e, "run")
 	path := f.String("config", "", "configuration file")
 	if err := parseFlags(f, args); err != nil {
@@ -65,8 +67,8 @@ type gate struct {
 	doors    *doors
 }
 
-// run serves until ctx ends, and leaves nothing behind. What faces the LAN ends
-// first, then the engine, then the kernel is cleared.
+// run serves until ctx ends, and leaves nothing behind, or what its successor takes
+// over. What faces the LAN ends first, then the engine, then the kernel is cleared.
 func (g *gate) run(ctx context.Context) (err error) {
 	now, roles, err := g.open(ctx)
 	if err != nil {
@@ -81,7 +83,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
-		err = errors.Join(err, g.firewall.Close(closing, g.cfg.Firewall.KeepOnStop || !ours))
+		err = errors.Join(err, g.firewall.Close(closing, g.cfg.Firewall.KeepOnStop || handedOver(ctx) || !ours))
 	}()
 	if err := g.build(); err != nil {
 		return err
@@ -119,7 +121,11 @@ func (g *gate) run(ctx context.Context) (err error) {
 	err = front.Wait()
 	stopInner()
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, engine.Wait()))
-	g.log.Info("stopped")
+	if handedOver(ctx) {
+		g.log.Info("stopped for a restart, what is open stays open")
+	} else {
+		g.log.Info("stopped")
+	}
 	return err
 }
 

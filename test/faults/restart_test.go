@@ -81,6 +81,7 @@ func TestCrash(t *testing.T) {
 	}{
 		"kill -9":                  {"", (*lab.Daemon).Kill},
 		"SIGTERM and keep_on_stop": {"keep", (*lab.Daemon).Halt},
+		"SIGUSR2, a restart":       {"", (*lab.Daemon).HandOver},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
