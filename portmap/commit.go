@@ -14,8 +14,10 @@ func (t *Table) Commit(c Change) *Table {
 		next.put(c.New)
 	}
 	if c.Event == Granted && c.New != nil {
-		next.lastID = c.New.ID
-		next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
+		next.lastID = max(next.lastID, c.New.ID) // one of an earlier run is older
+		if !c.grantReadyAt.IsZero() {
+			next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
+		}
 	}
 	if c.New == nil && !c.holdUntil.IsZero() && c.Old.Kind == NAT4 {
 		next.hold(c.Old, c.holdUntil)

@@ -24,9 +24,16 @@ type Dropped struct {
 	Err     error // an *Error
 }
 
+// Waits says whether it may be taken over later (Readmit): its LAN, or its prefix,
+// is not there. At the start of a machine some come late.
+func (d Dropped) Waits() bool { return waits(d.Err) }
+
+func waits(err error) bool { return ReasonOf(err) == OffLink }
+
 // Restore makes the table and the kernel hold what an earlier run held, in one
-// transaction, as far as today's policy allows it. It must be called once, before
-// Run, and before anybody can ask for anything. With an error the gate cannot work.
+// transaction, as far as today's policy allows it. What is dropped ends in the store
+// too, but for what waits. It must be called once, before Run, and before anybody can
+// ask for anything. With an error the gate cannot work.
 func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error) {
 	kept = slices.Clone(kept)
 	sort.Slice(kept, func(i, j int) bool { return kept[i].ID < kept[j].ID })
@@ -60,12 +67,84 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 	}
 	table.lastID = max(table.lastID, last)
 	e.snapshot.Store(table)
-	ended := make([]uint64, len(dropped))
-	for i, d := range dropped {
-		ended[i] = d.Mapping.ID
+	var ended []uint64
+	for _, d := range dropped {
+		if !d.Waits() {
+			ended = append(ended, d.Mapping.ID)
+		}
 	}
 	e.record(changed, ended)
 	return dropped, nil
+}
+
+// readmitted bounds one kernel transaction of mappings that have waited.
+const readmitted = 512
+
+// Readmit takes over mappings that wait since Restore, and gives those that it does
+// not take over: they still wait, or have ended, in the store too, and then it must
+// not be called with them again. With an error some may have been taken over, and it
+// can be called again with all.
+func (e *Engine) Readmit(ctx context.Context, waiting []Mapping) ([]Dropped, error) {
+	var dropped []Dropped
+	for some := range slices.Chunk(waiting, readmitted) {
+		d, err := e.readmitSome(ctx, some)
+		if ReasonOf(err) == FirewallFailed || ctx.Err() != nil {
+			return dropped, err
+		}
+		if err != nil { // one of them cannot be enforced
+			for i := range some {
+				one, err := e.readmitSome(ctx, some[i:i+1])
+				if err != nil {
+					return dropped, err
+				}
+				d = append(d, one...)
+			}
+		}
+		dropped = append(dropped, d...)
+	}
+	return dropped, nil
+}
+
+// readmitSome takes over mappings in one transaction, or none of them. One alone
+// that the firewall refuses is dropped.
+func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, error) {
+	var dropped []Dropped
+	drop := func(m Mapping, err error) {
+		if dropped = append(dropped, Dropped{m, err}); !waits(err) {
+			e.record(nil, []uint64{m.ID})
+		}
+	}
+	_, err := e.do(&op{
+		ctx: ctx,
+		plan: func(t *Table) (outcome, error) {
+			dropped = nil // it may be planned twice
+			var out outcome
+			now, view := time.Now(), e.cfg.Gateway.View()
+			for _, m := range some {
+				if held := t.at(&m); held != nil && held.ID == m.ID {
+					continue // an earlier call has
+				}
+				again, err := e.readmit(ctx, now, t, m, view)
+				if err != nil {
+					drop(m, err)
+					continue
+				}
+				c := Change{Event: Granted, New: &again}
+				t = t.Commit(c)
+				out.changes = append(out.changes, c)
+			}
+			return out, nil
+		},
+		failed: func(err error) {
+			if len(some) == 1 && ReasonOf(err) != FirewallFailed {
+				drop(some[0], err)
+			}
+		},
+	})
+	if err != nil && len(some) == 1 && len(dropped) == 1 {
+		return dropped, nil
+	}
+	return dropped, err
 }
 
 // readmit gives a mapping as it may go on. What the network lacks at the moment
@@ -82,7 +161,9 @@ func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping
 		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, External: m.External,
 		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description, Nonce: m.Nonce,
 	}
-	d := e.cfg.Policy.Decide(r, t.Facts(now, r, view))
+	facts := t.Facts(now, r, view)
+	facts.GrantReadyAt = time.Time{} // it was granted before
+	d := e.cfg.Policy.Decide(r, facts)
 	if d.Action != Allow && d.Reason != NoAddress && d.Reason != PrivateAddress {
 		return m, &Error{Reason: d.Reason, Detail: d.Detail}
 	}

@@ -65,6 +65,7 @@ type gate struct {
 	engine   *portmap.Engine
 	control  *control.Server
 	doors    *doors
+	hosts    *hostKeeper
 }
 
 // run serves until ctx ends, and leaves nothing behind, or what its successor takes
@@ -107,7 +108,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
-	front.Go(func() error { return newHostKeeper(g).run(frontCtx) })
+	front.Go(func() error { return g.hosts.run(frontCtx) })
 	front.Go(func() error { return newDriftKeeper(g).run(frontCtx) })
 	// At the start a port that is taken is fatal; later it is only logged.
 	if err := g.doors.follow(frontCtx, roles.LAN); err != nil {
@@ -202,6 +203,7 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
+	g.hosts = newHostKeeper(g)
 	g.doors, err = newDoors(g)
 	return err
 }
@@ -245,6 +247,7 @@ func (g *gate) changed(ctx context.Context, s netif.State) {
 		g.log.Error("the firewall cannot follow the network", "error", err)
 	}
 	g.dropForeign(ctx)
+	g.state.readmit(ctx)
 	if ctx.Err() != nil {
 		return
 	}

@@ -28,8 +28,9 @@ type state struct {
 	restored journal.Restored
 	behind   bool // said so
 
-	mu sync.Mutex
-	id journal.Identity // guarded by mu
+	mu      sync.Mutex // guards what follows
+	id      journal.Identity
+	waiting []portmap.Mapping // of the last run, whose LAN or prefix is not there yet
 }
 
 // openState reads what the last run left. Only a directory that another process
@@ -91,14 +92,70 @@ func (s *state) restore(ctx context.Context) (whole bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("restore the mappings of the last run: %w", err)
 	}
+	n := len(s.restored.Mappings)
+	lost := 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, d := range dropped {
-		s.g.log.Info("a mapping of the last run is not taken over", "mapping", d.Mapping.String(),
-			"mac", d.Mapping.Client.MAC, "reason", portmap.ReasonOf(d.Err).String(), "detail", d.Err.Error())
+		if d.Waits() {
+			s.waiting = append(s.waiting, d.Mapping)
+			continue
+		}
+		lost++
+		s.lost(&d.Mapping, d.Err)
 	}
-	if n := len(s.restored.Mappings); n > 0 {
-		s.g.log.Info("mappings of the last run are taken over", "mappings", n-len(dropped), "dropped", len(dropped))
+	if n > 0 {
+		s.g.log.Info("mappings of the last run are taken over",
+			"mappings", n-len(dropped), "dropped", lost, "waiting", len(s.waiting))
 	}
-	return s.restored.Whole && len(dropped) == 0, nil
+	// Who waits can be reached as little as the mapping can, and misses nothing.
+	return s.restored.Whole && lost == 0, nil
+}
+
+func (s *state) lost(m *portmap.Mapping, err error) {
+	s.g.log.Info("a mapping of the last run is not taken over", "mapping", m.String(),
+		"mac", m.Client.MAC, "reason", portmap.ReasonOf(err).String(), "detail", err.Error())
+}
+
+// readmit takes over what has waited for a LAN or a prefix that is there now, and
+// forgets what is over or has run out.
+func (s *state) readmit(ctx context.Context, over ...uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 {
+		return
+	}
+	lans, now := s.g.lans(), time.Now()
+	var ready, rest []portmap.Mapping
+	for _, m := range s.waiting {
+		if slices.Contains(over, m.ID) {
+			m.Expires = now
+		}
+		if l, served := lans[m.Client.Interface]; served && l.OnLink(m.Internal.Addr()) || m.Left(now) == 0 {
+			ready = append(ready, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	if len(ready) == 0 {
+		return
+	}
+	dropped, err := s.g.engine.Readmit(ctx, ready)
+	if err != nil {
+		s.g.log.Warn("mappings of the last run cannot be taken over yet", "error", err)
+		return
+	}
+	for _, d := range dropped {
+		if d.Waits() {
+			rest = append(rest, d.Mapping)
+		} else {
+			s.lost(&d.Mapping, d.Err)
+		}
+	}
+	if s.waiting = rest; len(dropped) < len(ready) {
+		s.g.log.Info("mappings of the last run are taken over late", "mappings", len(ready)-len(dropped), "waiting", len(rest))
+		s.g.hosts.look() // another device may have come with the LAN
+	}
 }
 
 // run keeps the journal until ctx ends, and ends what turns out to have run out
@@ -126,6 +183,7 @@ var ranOut = end{portmap.Ended, "its lease ended while the machine was off"}
 
 func (s *state) endOverdue(ctx context.Context) {
 	over := s.journal.Overdue()
+	s.readmit(ctx, over...)
 	if len(over) == 0 {
 		return
 	}
