@@ -5,6 +5,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"portcullis/firewall"
 )
 
 // Level says how bad a finding is.
@@ -160,17 +162,20 @@ func judgeFirewall(f *Facts, add adder) {
 		add("path", Warning, "", "no packet was sent through a copy of the rules: %s", t.Skipped)
 		return
 	}
-	judgePath(add, f.AcceptChain, "IPv4 mapping", "path", "accept_chain", t.Mapping)
-	judgePath(add, f.AcceptChain, "IPv6 pinhole", "path6", "accept_chain6", t.Pinhole)
+	judgePath(add, f.Backend, f.AcceptChain, "IPv4 mapping", "path", "accept_chain", t.Mapping)
+	judgePath(add, f.Backend, f.AcceptChain, "IPv6 pinhole", "path6", "accept_chain6", t.Pinhole)
 }
 
-func judgePath(add adder, configured, what, id, key string, v Verdict) {
+func judgePath(add adder, backend, configured, what, id, key string, v Verdict) {
 	switch {
 	case !v.Tried:
 	case v.Passed:
 		add(id, Fine, "", "a packet for an %s passes the rules of this machine", what)
 	case v.Blame == "":
 		add(id, Failure, "look for what drops forwarded packets: `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
+	case v.OfIPTables && backend == firewall.IPTables:
+		add(id, Failure, "look at the rules of that chain, and let pass what comes in by the WAN and is not refused in FORWARD",
+			"a packet for an %s is dropped by %s, which no jump of ours comes before", what, v.Blame)
 	case v.OfIPTables:
 		add(id, Failure, `set backend = "iptables" in [firewall]`, "a packet for an %s is dropped by %s, which belongs to iptables", what, v.Blame)
 	case v.Blame == configured:

@@ -5,20 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
 	"portcullis/firewall/nft"
@@ -27,13 +18,30 @@ import (
 
 // Setup is the machine as far as a packet on its way sees it.
 type Setup struct {
-	Ruleset  string           // as `nft list ruleset` prints it
+	Rules    []Rules          // all that filter and translate
+	Open     Open             // the backend that is to be tried
 	Links    []string         // names of all interfaces
 	Gateway  firewall.Gateway // with the names of WAN and LAN
 	External netip.Addr       // of the WAN
 	LAN      netip.Prefix     // the gateway's address on the LAN, with the length of the network
 	LAN6     netip.Prefix     // the same of IPv6; invalid: none
 }
+
+// Rules are what one program lists, and how they are loaded again.
+type Rules struct {
+	Text string
+	Load []string // "nft", "-f", "-"
+}
+
+// Backend is a firewall backend, as far as one packet needs it.
+type Backend interface {
+	Prepare(firewall.Gateway) error
+	Replace(context.Context, []portmap.Mapping) error
+	Close(ctx context.Context, keep bool) error
+}
+
+// Open opens a backend in a network namespace, by its file descriptor.
+type Open func(ctx context.Context, netns int) (Backend, error)
 
 // Trial is what became of packets in the copy.
 type Trial struct {
@@ -83,7 +91,7 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	b, err := nft.Open(ctx, nft.Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil)), NetNS: int(c.gateway.ns)})
+	b, err := s.Open(ctx, int(c.gateway.ns))
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -99,143 +107,7 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	if six {
 		to = netip.AddrPortFrom(c.host6, trialPort)
 	}
-	return c.judge(ctx, to)
-}
-
-// copied is the copy.
-type copied struct {
-	gateway, inside, internet *space
-	host, host6               netip.Addr
-}
-
-// space is one namespace.
-type space struct {
-	ns netns.NsHandle
-	h  *netlink.Handle
-}
-
-func newSpace() (*space, error) {
-	type result struct {
-		ns  netns.NsHandle
-		err error
-	}
-	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		made <- result{ns, err}
-	}()
-	r := <-made
-	if r.err != nil {
-		return nil, fmt.Errorf("a network namespace: %w", r.err)
-	}
-	h, err := netlink.NewHandleAt(r.ns)
-	if err != nil {
-		return nil, errors.Join(err, r.ns.Close())
-	}
-	return &space{r.ns, h}, nil
-}
-
-func (s *space) close() {
-	if s != nil {
-		s.h.Close()
-		_ = s.ns.Close()
-	}
-}
-
-// in runs f on a thread of the namespace.
-func (s *space) in(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(s.ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
-func (c *copied) close() {
-	c.gateway.close()
-	c.inside.close()
-	c.internet.close()
-}
-
-func build(ctx context.Context, s Setup) (c *copied, err error) {
-	c = &copied{}
-	for _, x := range []**space{&c.gateway, &c.inside, &c.internet} {
-		if *x, err = newSpace(); err != nil {
-			return c, err
-		}
-	}
-	c.host = other(s.LAN)
-	wan, lan := s.Gateway.WAN[0].Interface, s.Gateway.LAN[0]
-	err = errors.Join(
-		c.gateway.in(func() error {
-			return errors.Join(
-				os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
-				ignoreMissing(os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0)),
-			)
-		}),
-		wire(c.gateway, wan, c.internet), wire(c.gateway, lan, c.inside),
-		c.gateway.address(wan, netip.PrefixFrom(s.External, 32)), c.gateway.route(wan, netip.PrefixFrom(outside, 32), netip.Addr{}),
-		c.gateway.address(lan, s.LAN),
-		c.internet.address("port", netip.PrefixFrom(outside, 32)), c.internet.route("port", netip.PrefixFrom(s.External, 32), netip.Addr{}),
-		c.inside.address("port", netip.PrefixFrom(c.host, s.LAN.Bits())),
-		c.inside.route("port", netip.MustParsePrefix("0.0.0.0/0"), s.LAN.Addr()),
-	)
-	if err == nil && s.LAN6.IsValid() {
-		err = c.build6(wan, lan, s.LAN6)
-	}
-	if err == nil {
-		err = c.load(ctx, s)
-	}
-	return c, err
-}
-
-func (c *copied) build6(wan, lan string, p netip.Prefix) error {
-	c.host6 = other(p)
-	return errors.Join(
-		c.gateway.address(wan, near), c.gateway.address(lan, near), c.gateway.address(lan, p),
-		c.gateway.route(wan, netip.PrefixFrom(outside6, 128), far.Addr()),
-		c.internet.address("port", far), c.internet.address("port", netip.PrefixFrom(outside6, 128)),
-		c.internet.route("port", p.Masked(), near.Addr()),
-		c.inside.address("port", far), c.inside.address("port", netip.PrefixFrom(c.host6, p.Bits())),
-		c.inside.route("port", netip.MustParsePrefix("::/0"), near.Addr()),
-	)
-}
-
-// load puts the rules into the gateway. Rules may name any interface, so all of them
-// are there; what is not ours to try is a bridge without ports.
-func (c *copied) load(ctx context.Context, s Setup) error {
-	for _, name := range s.Links[:min(len(s.Links), mostLinks)] {
-		if _, err := c.gateway.h.LinkByName(name); err == nil {
-			continue
-		}
-		if err := c.gateway.h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
-			return fmt.Errorf("an interface %s: %w", name, err)
-		}
-	}
-	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(s.Ruleset)
-	var out strings.Builder
-	cmd.Stderr = &out
-	if err := c.gateway.in(cmd.Start); err != nil {
-		return fmt.Errorf("run nft: %w", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("nft does not load the rules that it listed: %.200s", out.String())
-	}
-	q, err := nftables.New(nftables.WithNetNSFd(int(c.gateway.ns)))
-	if err != nil {
-		return err
-	}
-	ours := &nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet}
-	q.AddTable(ours) // so that there is one to delete
-	q.DelTable(ours)
-	return q.Flush()
+	return c.judge(ctx, s.Rules, to)
 }
 
 func (c *copied) mappings(s Setup) []portmap.Mapping {
@@ -254,7 +126,7 @@ func (c *copied) mappings(s Setup) []portmap.Mapping {
 }
 
 // judge sends a packet, and finds what is in its way.
-func (c *copied) judge(ctx context.Context, to netip.AddrPort) (Verdict, error) {
+func (c *copied) judge(ctx context.Context, rules []Rules, to netip.AddrPort) (Verdict, error) {
 	passed, err := c.knock(ctx, to)
 	if passed || err != nil {
 		return Verdict{Tried: err == nil, Passed: passed}, err
@@ -264,7 +136,7 @@ func (c *copied) judge(ctx context.Context, to netip.AddrPort) (Verdict, error) 
 		return Verdict{}, err
 	}
 	chains, err := q.ListChains()
-	if err != nil {
+	if err != nil && len(rules) > 0 && rules[0].Load[0] == "nft" {
 		return Verdict{}, err
 	}
 	for _, chain := range chains {
@@ -280,6 +152,31 @@ func (c *copied) judge(ctx context.Context, to netip.AddrPort) (Verdict, error) 
 		}
 		if passed, err = c.knock(ctx, to); err != nil || passed {
 			return Verdict{Tried: true, Blame: nameOf(chain), OfIPTables: ofIPTables(chain)}, err
+		}
+	}
+	return c.judgeLegacy(ctx, rules, to)
+}
+
+// judgeLegacy does the same with the built-in chains of iptables-legacy, which are
+// not in nf_tables.
+func (c *copied) judgeLegacy(ctx context.Context, rules []Rules, to netip.AddrPort) (Verdict, error) {
+	for _, r := range rules {
+		program, legacy := strings.CutSuffix(r.Load[0], "-restore")
+		if !legacy || strings.HasSuffix(program, "-nft") || strings.HasPrefix(program, "ip6") != to.Addr().Is6() {
+			continue // what iptables-nft has is in nf_tables
+		}
+		for _, place := range [][2]string{{"filter", "FORWARD"}, {"mangle", "FORWARD"}, {"mangle", "PREROUTING"}, {"raw", "PREROUTING"}} {
+			table, chain := place[0], place[1]
+			if !strings.Contains(r.Text, "*"+table+"\n") {
+				continue
+			}
+			err := errors.Join(c.run(ctx, "", program, "-t", table, "-P", chain, "ACCEPT"), c.run(ctx, "", program, "-t", table, "-F", chain))
+			if err != nil {
+				return Verdict{}, err
+			}
+			if passed, err := c.knock(ctx, to); err != nil || passed {
+				return Verdict{Tried: true, Blame: program + " " + table + " " + chain, OfIPTables: true}, err
+			}
 		}
 	}
 	return Verdict{Tried: true}, nil
@@ -347,77 +244,4 @@ func (c *copied) knock(ctx context.Context, to netip.AddrPort) (bool, error) {
 		}
 	}
 	return false, ctx.Err()
-}
-
-func (s *space) listen(at netip.AddrPort) (conn *net.UDPConn, err error) {
-	err = s.in(func() error {
-		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
-		return err
-	})
-	return conn, err
-}
-
-// wire joins the gateway's interface to the one port of another namespace.
-func wire(g *space, name string, other *space) error {
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "port", PeerNamespace: netlink.NsFd(other.ns)}
-	if err := g.h.LinkAdd(veth); err != nil {
-		return fmt.Errorf("veth %s: %w", name, err)
-	}
-	return errors.Join(g.up(name), other.up("port"))
-}
-
-func (s *space) up(name string) error {
-	l, err := s.h.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	return s.h.LinkSetUp(l)
-}
-
-func (s *space) address(name string, p netip.Prefix) error {
-	l, err := s.h.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
-	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
-	}
-	if err := s.h.AddrAdd(l, a); err != nil {
-		return fmt.Errorf("address %s on %s: %w", p, name, err)
-	}
-	return nil
-}
-
-// route leads to a network, by way of an address or straight on to the link.
-func (s *space) route(name string, to netip.Prefix, via netip.Addr) error {
-	l, err := s.h.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}}
-	if via.IsValid() {
-		r.Gw = via.AsSlice()
-	} else {
-		r.Scope = netlink.SCOPE_LINK
-	}
-	if err := s.h.RouteAdd(r); err != nil {
-		return fmt.Errorf("route to %s on %s: %w", to, name, err)
-	}
-	return nil
-}
-
-// other gives another host's address in the network of an address.
-func other(p netip.Prefix) netip.Addr {
-	if n := p.Addr().Next(); p.Contains(n) && p.Contains(n.Next()) { // not the broadcast address
-		return n
-	}
-	return p.Addr().Prev()
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
 }

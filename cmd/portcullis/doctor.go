@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -169,14 +168,18 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 		f.Firewall = err
 		return
 	}
-	if g.backend == firewall.IPTables {
-		f.Trial.Skipped = "that is done for nftables only"
-		return
+	if g.backend == firewall.NFTables {
+		_, f.Legacy = iptables.LegacyRules(ctx)
 	}
-	_, f.Legacy = iptables.LegacyRules(ctx)
-	setup, why := trialSetup(ctx, c, state, roles)
+	setup, why := trialSetup(c, state, roles)
 	if why != "" {
 		f.Trial.Skipped = why
+		return
+	}
+	setup.Open = g.openTrial()
+	var err error
+	if setup.Rules, err = listRules(ctx, g.backend); err != nil {
+		f.Trial.Skipped = err.Error()
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -189,7 +192,7 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 }
 
 // trialSetup is the machine as a packet sees it, or why it cannot be copied.
-func trialSetup(ctx context.Context, c config.Config, state netif.State, roles netif.Roles) (doctor.Setup, string) {
+func trialSetup(c config.Config, state netif.State, roles netif.Roles) (doctor.Setup, string) {
 	s := doctor.Setup{Gateway: firewallGateway(c, roles)}
 	if roles.WAN.Name == "" || !roles.WAN.Up || len(roles.LAN) == 0 {
 		return s, "there is no WAN or no LAN"
@@ -221,10 +224,5 @@ func trialSetup(ctx context.Context, c config.Config, state netif.State, roles n
 	if !s.LAN.IsValid() {
 		return s, "the LAN has no network"
 	}
-	ruleset, err := exec.CommandContext(ctx, "nft", "list", "ruleset").Output()
-	if err != nil {
-		return s, fmt.Sprintf("the program nft does not list the rules: %v", err)
-	}
-	s.Ruleset = string(ruleset)
 	return s, ""
 }

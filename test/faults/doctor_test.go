@@ -91,6 +91,65 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// TestDoctorIPTables: the same where rules are iptables', with either backend: they
+// are copied by iptables' own programs, and the chain that drops is named.
+func TestDoctorIPTables(t *testing.T) {
+	t.Parallel()
+	const choice = `accept_chain = "` + lab.OwnerChain + `"`
+	noChain := strings.Replace(lab.Settings, choice, "", 1)
+	byIPTables := strings.Replace(lab.Settings, choice, `backend = "iptables"`, 1)
+	byNFTables := strings.Replace(lab.Settings, choice, `backend = "nftables"`, 1)
+	for name, c := range map[string]struct {
+		flavour, config, rule string
+		id, level             string
+		words                 []string
+		stops                 bool
+	}{
+		"nft":                     {"nft", byIPTables, "", "path", "ok", []string{"IPv4"}, false},
+		"nft, IPv6":               {"nft", byIPTables, "", "path6", "ok", []string{"IPv6"}, false},
+		"nft, a drop elsewhere":   {"nft", byIPTables, "iptables-nft -t mangle -A FORWARD -p udp -j DROP", "path", "failure", []string{"ip mangle FORWARD", "no jump of ours"}, true},
+		"nft, nftables' table":    {"nft", noChain, "", "path", "failure", []string{"ip filter FORWARD", `backend = "iptables"`}, true},
+		"nft, IPv6's of that":     {"nft", noChain, "", "path6", "failure", []string{"ip6 filter FORWARD", `backend = "iptables"`}, true},
+		"legacy":                  {"legacy", noChain, "", "path", "ok", []string{"IPv4"}, false},
+		"legacy, a drop":          {"legacy", noChain, "iptables-legacy -t raw -A PREROUTING -i wan0 -p udp -j DROP", "path", "failure", []string{"iptables-legacy raw PREROUTING"}, true},
+		"legacy, nftables' table": {"legacy", byNFTables, "", "path", "failure", []string{"iptables-legacy filter FORWARD", `backend = "iptables"`}, true},
+		"legacy, IPv6":            {"legacy", byNFTables, "", "path6", "failure", []string{"ip6tables-legacy filter FORWARD", `backend = "iptables"`}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, err := lab.New("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(n.Close)
+			if c.flavour == "legacy" && !legacyTables(t, n) {
+				return
+			}
+			chainsOwner(t, n, c.flavour)
+			if c.rule != "" {
+				run(t, n.Gateway, c.rule)
+			}
+			s, failed := examined(t, n, c.config)
+			if !s.has(c.id, c.level, c.words...) || failed != c.stops || s.OK == c.stops {
+				t.Errorf("exit %v: %+v", failed, s)
+			}
+		})
+	}
+}
+
+// run runs a command on a host.
+func run(t *testing.T, h *lab.Host, command string) {
+	t.Helper()
+	words := strings.Fields(command)
+	cmd := exec.Command(words[0], words[1:]...)
+	if err := h.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+}
+
 func sysctl(name, value string) func(*testing.T, *testrig.Rig) {
 	return func(t *testing.T, r *testrig.Rig) {
 		t.Helper()

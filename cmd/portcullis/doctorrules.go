@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"portcullis/doctor"
+	"portcullis/firewall"
+	"portcullis/firewall/iptables"
+	"portcullis/firewall/nft"
+)
+
+// listRules gives all rules of the machine, our own table left out: nftables' by the
+// program nft, and those that belong to iptables, of either flavour, by its own
+// programs, for nft lists these in words that it does not take back.
+func listRules(ctx context.Context, backend string) ([]doctor.Rules, error) {
+	var all []doctor.Rules
+	tables, ofIPTables, err := listTables(ctx)
+	switch {
+	case errors.Is(err, exec.ErrNotFound) && backend == firewall.IPTables: // a host without it has no such rules
+	case err != nil:
+		return nil, err
+	default:
+		all = append(all, doctor.Rules{Text: tables, Load: []string{"nft", "-f", "-"}})
+	}
+	var programs []string
+	if ofIPTables {
+		programs = append(programs, "iptables-nft", "ip6tables-nft")
+	}
+	if program, there := iptables.LegacyRules(ctx); there {
+		programs = append(programs, program, "ip6"+strings.TrimPrefix(program, "ip"))
+	}
+	for _, p := range programs {
+		text, _, err := output(ctx, p+"-save")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, doctor.Rules{Text: text, Load: []string{p + "-restore"}})
+	}
+	return all, nil
+}
+
+// listTables gives the tables of nf_tables but for those of iptables, and says
+// whether there are such.
+func listTables(ctx context.Context) (text string, ofIPTables bool, err error) {
+	names, _, err := output(ctx, "nft", "list", "tables")
+	if err != nil {
+		return "", false, err
+	}
+	var all strings.Builder
+	for name := range strings.Lines(names) {
+		words := strings.Fields(name) // table inet filter
+		if len(words) != 3 || words[1] == "inet" && words[2] == nft.Table {
+			continue
+		}
+		table, warning, err := output(ctx, append([]string{"nft", "list"}, words...)...)
+		if err != nil {
+			return "", false, err
+		}
+		if strings.Contains(warning+table, "iptables-nft") { // some versions write it into the listing
+			ofIPTables = true
+			continue
+		}
+		all.WriteString(table)
+	}
+	return all.String(), ofIPTables, nil
+}
+
+// output runs a program that lists, and gives what it warns of as well.
+func output(ctx context.Context, argv ...string) (list, warning string, err error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := cmd.Run(); err != nil {
+		return "", "", fmt.Errorf("the program %s does not list the rules: %w", argv[0], err)
+	}
+	return out.String(), complaint.String(), nil
+}
+
+// openTrial gives what opens the backend of a configuration in another namespace.
+func (g *gate) openTrial() doctor.Open {
+	return func(ctx context.Context, netns int) (doctor.Backend, error) {
+		if g.backend == firewall.NFTables {
+			return nft.Open(ctx, nft.Config{Log: g.log, NetNS: netns})
+		}
+		program, _ := iptables.LegacyRules(ctx)
+		return iptables.Open(ctx, iptables.Config{Log: g.log, NetNS: netns, Program: program})
+	}
+}
