@@ -27,7 +27,7 @@ func TestSmall(t *testing.T) {
 		t.Skip("network namespaces need root")
 	}
 	p := plan{levels: []int{10, 20, 30}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
-	small := plans{p, p, p}
+	small := plans{p, p, p, p}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
@@ -39,7 +39,7 @@ func TestSmall(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	gates := []string{oursName, engineName, kernelName}
+	gates := []string{oursName, engineName, kernelName, recoveryName}
 	if got.Incumbent != errAbsent.Error() {
 		gates = append(gates, incumbentName)
 	}
@@ -60,7 +60,7 @@ func TestSmall(t *testing.T) {
 	if err := r.text(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range append(gateLines, engineLines...) {
+	for _, l := range slices.Concat(gateLines, engineLines, recoveryLines) {
 		if !strings.Contains(table.String(), l.measure) {
 			t.Errorf("the table does not show %q", l.measure)
 		}

@@ -49,6 +49,7 @@ type gate struct {
 	listed  func(context.Context) (int, error) // nil: there is no list but UPnP's
 	stop    func() error
 	log     func() string // nil: it keeps none for us
+	daemon  *lab.Daemon   // nil: the incumbent
 
 	// anyRenews says that AddAnyPortMapping without an external port gives what
 	// was given before, instead of one more mapping.
@@ -101,7 +102,7 @@ func startOurs(ctx context.Context, exe string) (*gate, error) {
 		n.Close()
 		return nil, err
 	}
-	g := &gate{Network: n, name: oursName, pid: d.Pid(), stop: d.Stop, log: d.Log, anyRenews: true}
+	g := &gate{Network: n, name: oursName, pid: d.Pid(), stop: d.Stop, log: d.Log, daemon: d, anyRenews: true}
 	g.kernel = func() (int, error) {
 		return g.elements("portcullis", "mapped")
 	}

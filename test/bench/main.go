@@ -37,7 +37,7 @@ func main() {
 }
 
 // plans are how much is measured of everybody.
-type plans struct{ ours, incumbent, engine plan }
+type plans struct{ ours, incumbent, engine, recovery plan }
 
 // full is the benchmark. The incumbent gets slower and slower, so its last level
 // is lower and the time it may take to get there bounded.
@@ -50,11 +50,12 @@ var full = plans{
 		levels: []int{100, 1_000, 2_300},
 		slice:  150 * time.Millisecond, fill: 88 * time.Second, batch: 200,
 	},
-	engine: plan{levels: []int{100, 20_000}, slice: 100 * time.Millisecond, batch: 200},
+	engine:   plan{levels: []int{100, 20_000}, slice: 100 * time.Millisecond, batch: 200},
+	recovery: plan{levels: []int{100, 20_000}, fill: time.Minute},
 }
 
 // parts are what is measured, in this order.
-var parts = []string{oursName, engineName, kernelName, incumbentName}
+var parts = []string{oursName, engineName, kernelName, recoveryName, incumbentName}
 
 func (r *report) measure(ctx context.Context, part, exe string) error {
 	switch part {
@@ -64,6 +65,8 @@ func (r *report) measure(ctx context.Context, part, exe string) error {
 		return playEngine(ctx, r.plans.engine, r.tell)
 	case kernelName:
 		return playKernel(ctx, r.plans.engine, r.tell)
+	case recoveryName:
+		return r.recovery(ctx, exe, r.plans.recovery)
 	case incumbentName:
 		return r.incumbent(ctx, r.plans.incumbent)
 	}

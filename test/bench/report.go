@@ -176,6 +176,7 @@ func (r *report) text(out io.Writer) error {
 	r.beside().write(w)
 	r.processor().write(w)
 	r.rates(engineName, r.plans.engine.levels, engineLines).write(w)
+	r.recoveries().write(w)
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -232,6 +233,20 @@ func (r *report) reached(gate string, level int) string {
 		}
 	}
 	return grouped(level)
+}
+
+// recoveries shows how long packets do not pass.
+func (r *report) recoveries() table {
+	t := table{title: "milliseconds until packets pass", lines: recoveryLines}
+	levels := r.measured(recoveryName, r.plans.recovery.levels)
+	for _, n := range levels {
+		t.columns = append(t.columns, grouped(n))
+	}
+	t.cell = func(l line, i int) string {
+		row, _ := r.find(recoveryName, l.measure, levels[i], l.workers)
+		return strconv.FormatFloat(1000*row.Seconds, 'f', 0, 64)
+	}
+	return t
 }
 
 // beside shows how many times the incumbent's rate ours is.
