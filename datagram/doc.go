@@ -1,7 +1,7 @@
 // Package datagram is what the servers on UDP have in common: a socket on one
 // LAN interface that says of each datagram where it came from, to which address
-// and by which interface (Conn); a reader with a fixed number of buffers; and an
-// allowance for each host and for all (Limits).
+// and by which interface (Conn); a reader with a fixed number of buffers; an allowance
+// for each host and for all (Limits); and what is said of single datagrams (Log).
 //
 // Owns: control messages, the bounds on what is read ahead, who may be answered
 // how often.

@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"portcullis/datagram"
 	"portcullis/portmap"
@@ -42,8 +39,6 @@ type Config struct {
 const (
 	totalRate = 2000 // replies a second to all hosts together
 	maxHosts  = 1024 // hosts remembered for their rate
-	logRate   = 10   // lines a second about single datagrams (abuse case K4)
-	maxPanics = 3
 )
 
 // Server answers the hosts of one interface.
@@ -114,11 +109,10 @@ func signal(c chan struct{}) {
 // longer be read, or when answering panicked three times. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	o := &owner{
-		cfg: &s.cfg, log: s.log, conn: s.conn,
+		cfg: &s.cfg, log: datagram.NewLog(s.log), conn: s.conn,
 		handler:   handler{&s.cfg},
 		announcer: announcer{cfg: &s.cfg, conn: s.conn},
 		limits:    newLimits(s.cfg.RequestsPerSecond),
-		logBudget: rate.NewLimiter(logRate, logRate),
 	}
 	o.announcer.restart(time.Now())
 	r := datagram.NewReader(s.conn, MaxDatagram)
@@ -145,6 +139,7 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 	o.view = s.currentView() // what is ready first below is a matter of chance
 	for ctx.Err() == nil {
 		timer.Reset(time.Until(o.next(time.Now())))
+		var err error
 		select {
 		case <-ctx.Done():
 		case <-s.changed:
@@ -152,15 +147,14 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 		case <-s.announce:
 			o.announcer.restart(time.Now())
 		case <-timer.C:
-			o.guard(func() { o.act(ctx, time.Now()) })
+			err = o.log.Guard(func() { o.act(ctx, time.Now()) })
 		case d := <-r.C:
-			o.guard(func() { o.receive(ctx, time.Now(), d.Packet, d.Bytes) })
+			err = o.log.Guard(func() { o.receive(ctx, time.Now(), d.Packet, d.Bytes) })
 			r.Release(d)
-		case err := <-r.Failed:
-			return fmt.Errorf("pcp: read on %s: %w", s.cfg.Ifname, err)
+		case err = <-r.Failed:
 		}
-		if o.panics >= maxPanics {
-			return fmt.Errorf("pcp: answering on %s panicked %d times", s.cfg.Ifname, o.panics)
+		if err != nil {
+			return fmt.Errorf("pcp: %s: %w", s.cfg.Ifname, err)
 		}
 	}
 	return nil
@@ -169,7 +163,7 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 // owner is the state of a running Server. Only the goroutine of Run touches it.
 type owner struct {
 	cfg  *Config
-	log  *slog.Logger
+	log  *datagram.Log
 	conn datagram.Conn
 
 	view      datagram.View
@@ -177,8 +171,6 @@ type owner struct {
 	announcer announcer
 	waiting   []waiting        // by the time they are due
 	limits    *datagram.Limits // nil: none
-	logBudget *rate.Limiter
-	panics    int
 }
 
 // waiting is a request of a host that the kernel does not know yet. A UDP
@@ -215,7 +207,7 @@ func (o *owner) next(now time.Time) time.Time {
 // act does what is due.
 func (o *owner) act(ctx context.Context, now time.Time) {
 	if o.view.Local().IsValid() {
-		if err := o.announcer.act(now, o.view.Local()); err != nil && o.logBudget.AllowN(now, 1) {
+		if err := o.announcer.act(now, o.view.Local()); err != nil && o.log.Room(now) {
 			o.log.Warn("announcement not sent", "error", err)
 		}
 	}
@@ -233,15 +225,15 @@ func (o *owner) act(ctx context.Context, now time.Time) {
 // receive decides about one datagram. The cheap questions come first.
 func (o *owner) receive(ctx context.Context, now time.Time, p datagram.Packet, b []byte) {
 	if p.Ifindex != o.cfg.Ifindex {
-		o.ignore(now, p, "came in by another interface")
+		o.log.Ignored(now, p, "came in by another interface")
 		return
 	}
 	if reason := o.view.Refuses(p, netip.Addr{}); reason != "" {
-		o.ignore(now, p, reason)
+		o.log.Ignored(now, p, reason)
 		return
 	}
 	if o.limits != nil && !o.limits.Allow(now, p.Source.Addr(), 1) {
-		o.ignore(now, p, "too many requests")
+		o.log.Ignored(now, p, "too many requests")
 		return
 	}
 	o.serve(ctx, now, waiting{packet: p, bytes: b})
@@ -260,32 +252,12 @@ func (o *owner) serve(ctx context.Context, now time.Time, w waiting) {
 		w.tries++
 		o.waiting = append(o.waiting, w)
 	case err != nil:
-		o.ignore(now, w.packet, err.Error())
+		o.log.Ignored(now, w.packet, err.Error())
 	case reply == nil:
-		o.ignore(now, w.packet, "not a request")
+		o.log.Ignored(now, w.packet, "not a request")
 	default:
-		if err := o.conn.Send(reply, w.packet.Destination, w.packet.Source); err != nil && o.logBudget.AllowN(now, 1) {
+		if err := o.conn.Send(reply, w.packet.Destination, w.packet.Source); err != nil && o.log.Room(now) {
 			o.log.Debug("answer not sent", "client", w.packet.Source, "error", err)
 		}
 	}
-}
-
-// ignore accounts for a datagram that gets no answer. Nothing of it is logged.
-func (o *owner) ignore(now time.Time, p datagram.Packet, reason string) {
-	if o.logBudget.AllowN(now, 1) {
-		o.log.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
-			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)
-	}
-}
-
-// guard keeps one datagram from ending the program.
-func (o *owner) guard(handle func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			o.panics++
-			o.log.Error("datagram dropped after a panic",
-				"panic", fmt.Sprintf("%.200v", p), "stack", string(debug.Stack()))
-		}
-	}()
-	handle()
 }

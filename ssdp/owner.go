@@ -1,19 +1,11 @@
 package ssdp
 
 import (
-	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"runtime/debug"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"portcullis/datagram"
 )
-
-// logRate bounds the lines about single datagrams, a second (abuse case K4).
-const logRate = 10
 
 // How many answers go out (abuse case E1, abuse-cases section 3.7). The bursts are
 // what one second yields, so that one whole ssdp:all passes at once.
@@ -26,23 +18,21 @@ const (
 // owner is the state of a running Server. Only the goroutine of Run touches it.
 type owner struct {
 	cfg  *Config
-	log  *slog.Logger
+	log  *datagram.Log
 	conn datagram.Conn
 	cat  *catalogue
 
-	view      datagram.View
-	scopes    []*scope
-	queue     queue
-	limits    *datagram.Limits
-	logBudget *rate.Limiter
-	panics    int
-	buf       []byte // for the message being sent
+	view   datagram.View
+	scopes []*scope
+	queue  queue
+	limits *datagram.Limits
+	buf    []byte // for the message being sent
 }
 
 func newOwner(s *Server) *owner {
 	return &owner{
 		cfg:  &s.cfg,
-		log:  s.log,
+		log:  datagram.NewLog(s.log),
 		conn: s.conn,
 		cat:  s.cat,
 		scopes: scopes(s.cfg.IPv6, facts{
@@ -50,8 +40,7 @@ func newOwner(s *Server) *owner {
 			server: s.cfg.Server,
 			bootID: s.cfg.BootID,
 		}),
-		limits:    datagram.NewLimits(hostRate, max(hostRate, len(s.cfg.Targets)), totalRate, maxHosts),
-		logBudget: rate.NewLimiter(logRate, logRate),
+		limits: datagram.NewLimits(hostRate, max(hostRate, len(s.cfg.Targets)), totalRate, maxHosts),
 	}
 }
 
@@ -84,22 +73,22 @@ func (o *owner) act(now time.Time) {
 // receive decides about one datagram. The cheap questions come first.
 func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 	if p.Ifindex != o.cfg.Ifindex {
-		o.ignore(now, p, "came in by another interface")
+		o.log.Ignored(now, p, "came in by another interface")
 		return
 	}
 	group := o.group(p.Destination)
 	if reason := o.view.Refuses(p, group); reason != "" {
-		o.ignore(now, p, reason)
+		o.log.Ignored(now, p, reason)
 		return
 	}
 	s := o.scopeOf(p.Source.Addr())
 	if s == nil {
-		o.ignore(now, p, "no address")
+		o.log.Ignored(now, p, "no address")
 		return
 	}
 	search, err := Parse(b, group.IsValid())
 	if err != nil {
-		o.ignore(now, p, err.Error())
+		o.log.Ignored(now, p, err.Error())
 		return
 	}
 	rows := o.cat.match(search.Target)
@@ -112,11 +101,11 @@ func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 	}
 	switch {
 	case len(rows) == 0:
-		o.ignore(now, p, "nothing of ours")
+		o.log.Ignored(now, p, "nothing of ours")
 	case spread && (o.queue.holds(p.Source) || !o.queue.fits(len(rows))):
-		o.ignore(now, p, "answers are waiting")
+		o.log.Ignored(now, p, "answers are waiting")
 	case !o.limits.Allow(now, p.Source.Addr(), len(rows)):
-		o.ignore(now, p, "too many answers")
+		o.log.Ignored(now, p, "too many answers")
 	case spread:
 		o.postpone(now, answer{scope: s, from: from, to: p.Source}, rows, search.Window)
 	default:
@@ -140,30 +129,9 @@ func (o *owner) postpone(now time.Time, a answer, rows []row, window time.Durati
 // respond sends one answer, from port 1900.
 func (o *owner) respond(now time.Time, a answer) {
 	o.buf = appendResponse(o.buf[:0], &a.scope.facts, a.row, now)
-	if err := o.conn.Send(o.buf, a.from, a.to); err != nil && o.logBudget.AllowN(now, 1) {
+	if err := o.conn.Send(o.buf, a.from, a.to); err != nil && o.log.Room(now) {
 		o.log.Debug("answer not sent", "client", a.to, "target", a.row.target, "error", err)
 	}
-}
-
-// ignore accounts for a datagram that gets no answer. Nothing of its text is
-// logged.
-func (o *owner) ignore(now time.Time, p datagram.Packet, reason string) {
-	if o.logBudget.AllowN(now, 1) {
-		o.log.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
-			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)
-	}
-}
-
-// guard keeps one datagram from ending the program.
-func (o *owner) guard(handle func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			o.panics++
-			o.log.Error("datagram dropped after a panic",
-				"panic", fmt.Sprintf("%.200v", p), "stack", string(debug.Stack()))
-		}
-	}()
-	handle()
 }
 
 // upTo gives a random time from 0 to less than d; 0 for a d of 0.

@@ -48,10 +48,7 @@ type Config struct {
 	NewBootID func(last uint32) uint32
 }
 
-const (
-	defaultMaxAge = 1800 * time.Second // UDA 2.0 section 1.2.2: at least 1800 s
-	maxPanics     = 3
-)
+const defaultMaxAge = 1800 * time.Second // UDA 2.0 section 1.2.2: at least 1800 s
 
 // Server answers searches and advertises on one interface.
 type Server struct {
@@ -156,6 +153,7 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 	}
 	for ctx.Err() == nil {
 		timer.Reset(time.Until(o.next(time.Now())))
+		var err error
 		select {
 		case <-ctx.Done():
 		case <-s.changed:
@@ -163,13 +161,12 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 		case <-timer.C:
 			o.act(time.Now())
 		case d := <-r.C:
-			o.guard(func() { o.receive(time.Now(), d.Packet, d.Bytes) })
+			err = o.log.Guard(func() { o.receive(time.Now(), d.Packet, d.Bytes) })
 			r.Release(d)
-			if o.panics >= maxPanics {
-				return fmt.Errorf("ssdp: answering on %s panicked %d times", s.cfg.Ifname, o.panics)
-			}
-		case err := <-r.Failed:
-			return fmt.Errorf("ssdp: read on %s: %w", s.cfg.Ifname, err)
+		case err = <-r.Failed:
+		}
+		if err != nil {
+			return fmt.Errorf("ssdp: %s: %w", s.cfg.Ifname, err)
 		}
 	}
 	return nil

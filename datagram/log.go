@@ -1,0 +1,54 @@
+package datagram
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	logRate   = 10 // lines a second about single datagrams (abuse case K4)
+	maxPanics = 3
+)
+
+// Log is what a server says of single datagrams: so much in a second and nothing of
+// their text. It is not safe for concurrent use.
+type Log struct {
+	*slog.Logger
+	budget *rate.Limiter
+	panics int
+}
+
+// NewLog gives one that writes to l.
+func NewLog(l *slog.Logger) *Log {
+	return &Log{Logger: l, budget: rate.NewLimiter(logRate, logRate)}
+}
+
+// Room says whether there may be a line about a datagram, and takes it.
+func (l *Log) Room(now time.Time) bool { return l.budget.AllowN(now, 1) }
+
+// Ignored accounts for a datagram that gets no answer.
+func (l *Log) Ignored(now time.Time, p Packet, reason string) {
+	if l.Room(now) {
+		l.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
+			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)
+	}
+}
+
+// Guard keeps one datagram from ending the program. After the third panic the error
+// says to give up.
+func (l *Log) Guard(handle func()) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.Error("datagram dropped after a panic", "panic", fmt.Sprintf("%.200v", p), "stack", string(debug.Stack()))
+			if l.panics++; l.panics >= maxPanics {
+				err = fmt.Errorf("answering panicked %d times", l.panics)
+			}
+		}
+	}()
+	handle()
+	return nil
+}
