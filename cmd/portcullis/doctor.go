@@ -34,9 +34,6 @@ func runDoctor(ctx context.Context, e env, args []string) error {
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 {
-		return errUsage
-	}
 	var facts doctor.Facts
 	c, _, err := loadConfig(*path)
 	if err != nil {

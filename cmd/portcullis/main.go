@@ -112,7 +112,19 @@ func flags(e env, name string) *flag.FlagSet {
 	return f
 }
 
+// parseFlags parses flags where there may be nothing else.
 func parseFlags(f *flag.FlagSet, args []string) error {
+	if err := parseArgs(f, args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return errUsage
+	}
+	return nil
+}
+
+// parseArgs parses flags, and leaves the arguments behind them.
+func parseArgs(f *flag.FlagSet, args []string) error {
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return err

@@ -31,7 +31,7 @@ func newTalk(e env, name string, args []string, more func(*flag.FlagSet)) (*talk
 	if more != nil {
 		more(f)
 	}
-	if err := parseFlags(f, args); err != nil {
+	if err := parseArgs(f, args); err != nil {
 		return nil, err
 	}
 	t.args = f.Args()

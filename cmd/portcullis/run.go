@@ -30,9 +30,6 @@ func runDaemon(ctx context.Context, e env, args []string) error {
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 {
-		return errUsage
-	}
 	c, from, err := loadConfig(*path)
 	if err != nil {
 		return err

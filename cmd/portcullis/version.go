@@ -37,9 +37,6 @@ func runVersion(_ context.Context, e env, args []string) error {
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 {
-		return errUsage
-	}
 	b := thisBuild()
 	if *asJSON {
 		return printJSON(e.out, b)
