@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/net/ipv6"
 )
@@ -40,14 +43,18 @@ type Found struct {
 // Location is the URL of the device description.
 func (f Found) Location() string { return f.Header.Get("Location") }
 
-// Search sends one M-SEARCH and gives the LOCATION of the first answer. An
+// Search sends an M-SEARCH and gives the LOCATION of the first answer. An
 // invalid to means the IPv4 group.
 func (c *ControlPoint) Search(ctx context.Context, target string, to netip.AddrPort) (string, error) {
 	found, err := c.Discover(ctx, Search{Target: target, To: to})
 	return found.Location(), err
 }
 
-// Discover sends one M-SEARCH and gives the first answer.
+// searchAgain is when a search without an answer is sent again: datagrams get lost,
+// and whoever searches must reckon with it (UDA 2.0 section 1.3.2).
+const searchAgain = time.Second
+
+// Discover sends an M-SEARCH, again each second, and gives the first answer.
 func (c *ControlPoint) Discover(ctx context.Context, s Search) (Found, error) {
 	if !s.To.IsValid() {
 		s.To = Group4
@@ -73,16 +80,10 @@ func (c *ControlPoint) Discover(ctx context.Context, s Search) (Found, error) {
 			return Found{}, fmt.Errorf("lab: multicast: %w", err)
 		}
 	}
-	if err := conn.SetDeadline(deadline); err != nil {
-		return Found{}, err
-	}
-	if _, err := conn.WriteToUDPAddrPort(s.message(), to); err != nil {
-		return Found{}, err
-	}
 	buf := make([]byte, 2048)
-	n, from, err := conn.ReadFromUDPAddrPort(buf)
+	n, from, err := s.ask(conn, to, buf, deadline)
 	if err != nil {
-		return Found{}, ErrSilence
+		return Found{}, err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(buf[:n])), nil)
 	if err != nil {
@@ -90,6 +91,29 @@ func (c *ControlPoint) Discover(ctx context.Context, s Search) (Found, error) {
 	}
 	defer resp.Body.Close()
 	return Found{plain(from), resp.Header}, nil
+}
+
+// ask gives the first answer's size and sender.
+func (s Search) ask(conn *net.UDPConn, to netip.AddrPort, buf []byte, deadline time.Time) (int, netip.AddrPort, error) {
+	for {
+		if _, err := conn.WriteToUDPAddrPort(s.message(), to); err != nil {
+			return 0, netip.AddrPort{}, err
+		}
+		until := time.Now().Add(searchAgain)
+		if until.After(deadline) {
+			until = deadline
+		}
+		if err := conn.SetReadDeadline(until); err != nil {
+			return 0, netip.AddrPort{}, err
+		}
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err == nil {
+			return n, from, nil
+		}
+		if !time.Now().Before(deadline) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, netip.AddrPort{}, ErrSilence
+		}
+	}
 }
 
 // message is the datagram. HOST names the group, in capitals as clients write it;

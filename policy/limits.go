@@ -28,9 +28,13 @@ func wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decis
 }
 
 // limits is the quotas, and with them the end: what passes is allowed. They
-// count new mappings only; renewing one takes nothing more from anybody.
+// count new mappings only; renewing one takes nothing more from anybody. Changing
+// one costs what a new one costs, but for the room that it has already.
 func (p *Policy) limits(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
-	if f.Renewal {
+	switch {
+	case f.Renewal && f.Change:
+		return p.meter(d, r, f)
+	case f.Renewal:
 		d.GrantReadyAt = f.GrantReadyAt
 		return d
 	}
@@ -60,7 +64,7 @@ func (p *Policy) meter(d portmap.Decision, r *portmap.Request, f *portmap.Facts)
 	}
 	wait := ready.Sub(f.Now) - (Burst-1)*p.interval
 	if wait > 0 {
-		return refuse(d, portmap.GrantRate, "the device of %s opened too many ports in a short time; try again in %s (limits.grants_per_second)",
+		return refuse(d, portmap.GrantRate, "the device of %s opened or changed too many ports in a short time; try again in %s (limits.grants_per_second)",
 			r.Client.Addr, roundUp(wait))
 	}
 	d.GrantReadyAt = ready.Add(p.interval)

@@ -153,8 +153,8 @@ func TestGrantRate(t *testing.T) {
 	}
 }
 
-// A renewal neither pays nor resets the limiter; without a limit it has no
-// state.
+// A renewal neither pays nor resets the limiter, a change of a mapping pays; without
+// a limit it has no state.
 func TestGrantRateOfRenewals(t *testing.T) {
 	t.Parallel()
 	f := facts()
@@ -163,7 +163,13 @@ func TestGrantRateOfRenewals(t *testing.T) {
 	if d := shipped(t).Decide(nat(tcp, 6000, 6000), f); d.Action != portmap.Allow || !d.GrantReadyAt.Equal(f.GrantReadyAt) {
 		t.Errorf("renewal: %+v", d)
 	}
-	f.Renewal = false
+	f.Change = true
+	check(t, shipped(t).Decide(nat(tcp, 6000, 6000), f), portmap.GrantRate)
+	f.GrantReadyAt, f.ClientMappings, f.Mappings = now, 1<<20, 1<<20
+	if d := shipped(t).Decide(nat(tcp, 6000, 6000), f); d.Action != portmap.Allow || !d.GrantReadyAt.After(now) {
+		t.Errorf("a change pays, and needs no room: %+v", d)
+	}
+	f = facts()
 	if d := build(t, policy.Config{Default: portmap.Allow}).Decide(nat(tcp, 6000, 6000), f); d.Action != portmap.Allow || !d.GrantReadyAt.IsZero() {
 		t.Errorf("no limit: %+v", d)
 	}

@@ -15,9 +15,9 @@ func (t *Table) Commit(c Change) *Table {
 	}
 	if c.Event == Granted && c.New != nil {
 		next.lastID = max(next.lastID, c.New.ID) // one of an earlier run is older
-		if !c.grantReadyAt.IsZero() {
-			next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
-		}
+	}
+	if c.New != nil && !c.grantReadyAt.IsZero() {
+		next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
 	}
 	if c.New == nil && !c.holdUntil.IsZero() && c.Old.Kind == NAT4 {
 		next.hold(c.Old, c.holdUntil)

@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -19,10 +20,12 @@ type Change struct {
 func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 	d := r.Client.Owner().Device()
 	dev, _ := t.devices.get(d)
+	old := t.existing(r)
 	return Facts{
 		Now:            now,
 		View:           v,
-		Renewal:        t.existing(r) != nil,
+		Renewal:        old != nil,
+		Change:         old != nil && old.changedBy(r, now),
 		Mappings:       t.count,
 		ClientMappings: dev.mappings,
 		GrantReadyAt:   dev.grantReadyAt,
@@ -111,7 +114,22 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	if m.Internal == old.Internal {
 		m.share(old, r)
 	}
-	return Change{Event: Renewed, Old: old, New: m}, nil
+	c := Change{Event: Renewed, Old: old, New: m}
+	if old.changedBy(r, now) {
+		c.grantReadyAt = d.GrantReadyAt
+	}
+	return c, nil
+}
+
+// changedBy says whether r makes something else of m than a longer lease. Each
+// change is a transaction of the kernel and a line of the journal, so they are
+// metered as grants are.
+func (m *Mapping) changedBy(r Request, now time.Time) bool {
+	via := r.Client.Via
+	sooner := r.Lifetime > 0 && m.Claims.Without(via) == 0 && now.Add(r.Lifetime).Before(m.Expires.Add(-time.Second))
+	described := via != ViaNATPMP && !r.KeepDescription && r.Description != m.Description
+	return sooner || described || r.Internal != m.Internal || r.Disabled != m.Disabled ||
+		via == ViaPCP && r.Nonce != m.Nonce || !slices.Equal(r.Remotes, m.Remotes)
 }
 
 // inTheWay says why a new mapping cannot be where another one is. What has the

@@ -36,7 +36,8 @@ type Policy interface {
 type Facts struct {
 	Now            time.Time
 	View           *View                 // the gateway's network, never nil
-	Renewal        bool                  // the client already holds this mapping: quotas and rates do not apply
+	Renewal        bool                  // the client already holds this mapping: quotas do not apply
+	Change         bool                  // and would make something else of it than a longer lease: the rate does
 	Mappings       int                   // all mappings in the table
 	ClientMappings int                   // those of this client's device
 	RuleMappings   func(rule string) int // those of this client's device that the named rule allowed; may be nil

@@ -133,7 +133,7 @@ func TestCommands(t *testing.T) {
 		case "make test":
 			cmd = "make -n test"
 		case "sudo bin/portcullis run":
-			sh.run("bin/portcullis run >/run/log & daemon=$!; until bin/portcullis status >/dev/null; do kill -0 $daemon || break; done")
+			sh.run("bin/portcullis run >/run/log 2>&1 & daemon=$!; until grep -q msg=ready /run/log; do kill -0 $daemon || break; done")
 			running = true
 			console(t, n)
 			continue
