@@ -131,11 +131,30 @@ func (s *Space) Bridge(name string, addrs []string, ports ...string) {
 	s.Up(name)
 }
 
-// Route adds a route, or the default route where to is "".
-func (s *Space) Route(to, via string) {
+// Index gives the number of a link.
+func (s *Space) Index(name string) (index int) {
 	s.t.Helper()
 	s.Links(func(h *netlink.Handle) error {
-		route := &netlink.Route{Gw: netip.MustParseAddr(via).AsSlice()}
+		link, err := h.LinkByName(name)
+		if err == nil {
+			index = link.Attrs().Index
+		}
+		return err
+	})
+	return index
+}
+
+// Route adds a route, or the default route where to is "". A router's link-local
+// address says on which link: "fe80::1%eth0".
+func (s *Space) Route(to, via string) {
+	s.t.Helper()
+	router := netip.MustParseAddr(via)
+	index := 0
+	if router.Zone() != "" {
+		index = s.Index(router.Zone())
+	}
+	s.Links(func(h *netlink.Handle) error {
+		route := &netlink.Route{Gw: router.AsSlice(), LinkIndex: index}
 		if to != "" {
 			_, dst, err := net.ParseCIDR(to)
 			if err != nil {
