@@ -476,16 +476,16 @@ func TestChooseFromTheKernel(t *testing.T) {
 	t.Parallel()
 	s := spaceWithUplinks(t)
 	s.veth("lan0", "host0", 5)
-	s.bridge("br-lan", "lan0")
-	s.up("lan0", "host0", "br-lan")
-	s.address("br-lan", "192.168.1.1/24")
+	s.Bridge("br-lan", nil, "lan0")
+	s.Up("lan0", "host0")
+	s.Address("br-lan", "192.168.1.1/24")
 	s.addRoute("0.0.0.0/0", "wan0", "203.0.113.1", 0)
 	s.addRoute("0.0.0.0/0", "lte0", "198.51.100.1", 20)
 	got, err := netif.Choose(s.read(), netif.Settings{})
 	if err != nil || names(got) != "br-lan" || got.WAN.Name != "wan0" || got.WAN.External != netip.MustParseAddr("203.0.113.5") {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got.LAN[0].Index != s.index("br-lan") || got.WAN.Index != s.index("wan0") {
+	if got.LAN[0].Index != s.Index("br-lan") || got.WAN.Index != s.Index("wan0") {
 		t.Errorf("indexes: %+v", got)
 	}
 }

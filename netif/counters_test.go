@@ -15,7 +15,7 @@ func TestStats(t *testing.T) {
 	before, err := s.k.Stats("lo")
 	s.must(err)
 	const packets, size = 7, 100
-	s.inside(func() error {
+	s.Must(func() error {
 		server, err := net.ListenPacket("udp4", "127.0.0.1:0")
 		if err != nil {
 			return err
@@ -65,9 +65,9 @@ func TestStatsCarrier(t *testing.T) {
 		}
 	}
 	check("new", false, false)
-	s.up("wan0")
+	s.Up("wan0")
 	check("its peer is down", true, false)
-	s.up("isp0")
+	s.Up("isp0")
 	check("both are up", true, true)
 }
 
@@ -88,7 +88,7 @@ func TestSpeed(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.veth("wan0", "isp0", 1)
-	s.up("wan0", "isp0")
+	s.Up("wan0", "isp0")
 	// The kernel's veth says 10 Gbit/s, always; lo has no rate.
 	if bits, ok := s.k.Speed("wan0"); !ok || bits != 10_000_000_000 {
 		t.Errorf("veth: %d, %v", bits, ok)

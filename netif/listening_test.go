@@ -41,7 +41,7 @@ func (s *space) listen(network, address, device string, v6only int) {
 		})
 		return errors.Join(e, err)
 	}}
-	s.inside(func() error {
+	s.Must(func() error {
 		if strings.HasPrefix(network, "tcp") {
 			l, err := config.Listen(context.Background(), network, address)
 			if err == nil {
@@ -61,8 +61,8 @@ func (s *space) listen(network, address, device string, v6only int) {
 func spaceWithServices(t *testing.T) *space {
 	s := spaceWithUplinks(t)
 	s.veth("lan0", "host0", 5)
-	s.up("lan0", "host0")
-	s.address("lan0", "192.168.1.1/24")
+	s.Up("lan0", "host0")
+	s.Address("lan0", "192.168.1.1/24")
 	s.listen("tcp4", "0.0.0.0:22", "", -1)
 	s.listen("tcp4", "127.0.0.1:631", "", -1)
 	s.listen("tcp4", "192.168.1.1:80", "", -1)
@@ -73,7 +73,7 @@ func spaceWithServices(t *testing.T) *space {
 	s.listen("udp4", "0.0.0.0:51820", "", -1)
 	s.listen("udp4", "0.0.0.0:1900", "lan0", -1)
 	s.listen("udp4", "0.0.0.0:68", "wan0", -1)
-	s.inside(func() error { // package net makes an IPv4 socket of a mapped address
+	s.Must(func() error { // package net makes an IPv4 socket of a mapped address
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -82,7 +82,7 @@ func spaceWithServices(t *testing.T) *space {
 		return unix.Bind(fd, &unix.SockaddrInet6{Port: 500, Addr: netip.MustParseAddr("::ffff:203.0.113.5").As16()})
 	})
 	s.listen("udp4", "127.0.0.1:9999", "", -1)
-	s.inside(func() error { // neither a connection nor a connected UDP socket is a listener
+	s.Must(func() error { // neither a connection nor a connected UDP socket is a listener
 		a, err := net.Dial("tcp4", "127.0.0.1:631")
 		if err != nil {
 			return err
@@ -112,9 +112,9 @@ func TestListening(t *testing.T) {
 		{Transport: tcp, Port: 445, Addr: a("2001:db8:1::5")},
 		{Transport: tcp, Port: 631, Addr: a("127.0.0.1")},
 		{Transport: tcp, Port: 8080, Addr: a("203.0.113.5")},
-		{Transport: udp, Port: 68, Addr: a("0.0.0.0"), Index: s.index("wan0")},
+		{Transport: udp, Port: 68, Addr: a("0.0.0.0"), Index: s.Index("wan0")},
 		{Transport: udp, Port: 500, Addr: a("203.0.113.5")},
-		{Transport: udp, Port: 1900, Addr: a("0.0.0.0"), Index: s.index("lan0")},
+		{Transport: udp, Port: 1900, Addr: a("0.0.0.0"), Index: s.Index("lan0")},
 		{Transport: udp, Port: 9999, Addr: a("127.0.0.1")},
 		{Transport: udp, Port: 51820, Addr: a("0.0.0.0")},
 	}

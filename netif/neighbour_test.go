@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/netif"
+	"portcullis/test/netns"
 )
 
 // ask asks both ways and wants the same answer.
@@ -39,9 +39,9 @@ func TestNeighbourStates(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.veth("lan0", "host0", 1)
-	s.up("lan0", "host0")
-	s.address("lan0", "192.168.1.1/24")
-	index := s.index("lan0")
+	s.Up("lan0", "host0")
+	s.Address("lan0", "192.168.1.1/24")
+	index := s.Index("lan0")
 	for _, tc := range []struct {
 		addr  string
 		state int
@@ -70,7 +70,7 @@ func TestNeighbourStates(t *testing.T) {
 	}
 	ask(t, s.k, index, "192.168.1.99", nil)
 	ask(t, s.k, index, "2001:db8::99", nil)
-	ask(t, s.k, s.index("host0"), "192.168.1.10", nil) // known, but on the other interface
+	ask(t, s.k, s.Index("host0"), "192.168.1.10", nil) // known, but on the other interface
 	ask(t, s.k, 9999, "192.168.1.10", nil)
 	got, ok, err := s.k.Neighbour(index, netip.MustParseAddr("fe80::10%lan0"))
 	if err != nil || !ok || got != [6]byte(mac(77)) {
@@ -93,66 +93,55 @@ func TestNeighbourNonsense(t *testing.T) {
 	}
 }
 
+// lanWithHost joins a gateway, 192.168.1.1, and a host, 192.168.1.10, that have not
+// spoken yet. The index is that of the LAN.
+func lanWithHost(t *testing.T) (gateway *space, host *netns.Space, index int, hostMAC net.HardwareAddr) {
+	t.Helper()
+	gateway, host = newSpace(t), netns.New(t, "host")
+	netns.Cable(gateway.Space, "lan0 192.168.1.1/24", host, "eth0 192.168.1.10/24")
+	host.Links(func(h *netlink.Handle) error {
+		link, err := h.LinkByName("eth0")
+		if err == nil {
+			hostMAC = link.Attrs().HardwareAddr
+		}
+		return err
+	})
+	index = gateway.Index("lan0")
+	ask(t, gateway.k, index, "192.168.1.10", nil)
+	return gateway, host, index, hostMAC
+}
+
 // A host that talks to us is known by the time that we read what it said.
 func TestNeighbourLearned(t *testing.T) {
 	t.Parallel()
-	gateway, host := newSpace(t), newSpace(t)
-	gateway.veth("lan0", "host0", 1)
-	gateway.must(gateway.h.LinkSetNsFd(gateway.link("host0"), int(host.ns)))
-	gateway.address("lan0", "192.168.1.1/24")
-	gateway.up("lan0")
-	host.address("host0", "192.168.1.10/24")
-	host.up("host0")
-	ask(t, gateway.k, gateway.index("lan0"), "192.168.1.10", nil)
-
-	var server *net.UDPConn
-	gateway.inside(func() (err error) {
-		server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("192.168.1.1:5351")))
-		return err
-	})
-	defer server.Close()
-	host.inside(func() error {
-		c, err := net.Dial("udp4", "192.168.1.1:5351")
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte{0, 0})
-		return err
-	})
+	gateway, host, index, hostMAC := lanWithHost(t)
+	server, client := gateway.UDP("192.168.1.1:5351"), host.UDP("192.168.1.10:40000")
+	_, err := client.WriteTo([]byte{0, 0}, server.LocalAddr())
+	gateway.must(err)
 	gateway.must(server.SetReadDeadline(time.Now().Add(patience)))
 	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 10))
 	gateway.must(err)
-	ask(t, gateway.k, gateway.index("lan0"), from.Addr().String(), mac(2))
+	ask(t, gateway.k, index, from.Addr().String(), hostMAC)
 }
 
 // A host that the kernel has forgotten is known again after Resolve; one that is
 // not there is not, and asking for it is no error.
 func TestNeighbourResolved(t *testing.T) {
 	t.Parallel()
-	gateway, host := newSpace(t), newSpace(t)
-	gateway.veth("lan0", "host0", 1)
-	gateway.must(gateway.h.LinkSetNsFd(gateway.link("host0"), int(host.ns)))
-	gateway.address("lan0", "192.168.1.1/24")
-	gateway.up("lan0")
-	host.address("host0", "192.168.1.10/24")
-	host.up("host0")
-	index := gateway.index("lan0")
-	ask(t, gateway.k, index, "192.168.1.10", nil)
+	gateway, _, index, hostMAC := lanWithHost(t)
 	for _, a := range []string{"192.168.1.10", "192.168.1.99"} {
 		if err := gateway.k.Resolve(index, netip.MustParseAddr(a)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for end := time.Now().Add(patience); ; {
+	for end := time.Now().Add(patience); ; <-time.After(time.Millisecond) {
 		got, known, err := gateway.k.Neighbour(index, netip.MustParseAddr("192.168.1.10"))
-		if known && got == [6]byte(mac(2)) {
+		if known && got == [6]byte(hostMAC) {
 			break
 		}
 		if err != nil || time.Now().After(end) {
 			t.Fatalf("got %x, %v, %v", got, known, err)
 		}
-		runtime.Gosched()
 	}
 	ask(t, gateway.k, index, "192.168.1.99", nil)
 
@@ -163,8 +152,8 @@ func TestNeighbourResolved(t *testing.T) {
 		within time.Duration
 		want   bool
 	}{
-		{mac(2), unix.AF_INET, time.Minute, true},
-		{mac(2), unix.AF_INET, -1, false},
+		{hostMAC, unix.AF_INET, time.Minute, true},
+		{hostMAC, unix.AF_INET, -1, false},
 		{mac(3), unix.AF_INET, time.Minute, false},
 	} {
 		got, err := gateway.k.Present(index, [6]byte(x.mac), x.family, x.within)
@@ -177,9 +166,9 @@ func TestNeighbourResolved(t *testing.T) {
 // manyNeighbours makes lan0 with n neighbours from 10.1.0.0 on.
 func manyNeighbours(s *space, n int) (index int) {
 	s.veth("lan0", "host0", 1)
-	s.up("lan0", "host0")
-	s.address("lan0", "10.0.0.1/8")
-	index = s.index("lan0")
+	s.Up("lan0", "host0")
+	s.Address("lan0", "10.0.0.1/8")
+	index = s.Index("lan0")
 	addNeighbours(s, index, n)
 	return index
 }
@@ -284,8 +273,8 @@ func TestWatchNeighbours(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.veth("lan0", "host0", 1)
-	s.up("lan0", "host0")
-	index := s.index("lan0")
+	s.Up("lan0", "host0")
+	index := s.Index("lan0")
 	type told struct {
 		ifindex int
 		addr    string
@@ -312,8 +301,13 @@ func TestWatchNeighbours(t *testing.T) {
 		{index, "192.168.1.10", [6]byte(mac(77))}, {index, "192.168.1.10", [6]byte(mac(78))},
 		{index, "fe80::10", [6]byte(mac(79))}, {index, "192.168.1.10", [6]byte{}},
 	} {
-		if got := <-heard; got != want {
-			t.Errorf("told %v, want %v", got, want)
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("told %v, want %v", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("not told %v", want)
 		}
 	}
 	stop()

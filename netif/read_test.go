@@ -28,8 +28,8 @@ func TestReadLinks(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.veth("lan0", "host0", 1)
-	s.bridge("br-lan", "lan0")
-	s.up("lan0", "host0", "br-lan")
+	s.Bridge("br-lan", nil, "lan0")
+	s.Up("lan0", "host0")
 	s.must(s.h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "wan0", TxQLen: -1}, PeerName: "isp0"}))
 
 	state := s.read()
@@ -49,7 +49,7 @@ func TestReadLinks(t *testing.T) {
 	if wan0.Up || wan0.Running {
 		t.Errorf("wan0 was never switched on: %+v", wan0)
 	}
-	s.up("wan0") // its peer is down: no carrier
+	s.Up("wan0") // its peer is down: no carrier
 	wan0, _ = s.read().LinkByIndex(wan0.Index)
 	if !wan0.Up || wan0.Running {
 		t.Errorf("wan0 is on without carrier: %+v", wan0)
@@ -60,11 +60,11 @@ func TestReadAddresses(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.veth("lan0", "host0", 1)
-	s.up("lan0", "host0")
-	s.address("lan0", "192.168.1.9/24")
-	s.address("lan0", "192.168.1.1/24") // lower, but second: secondary
-	s.address("lan0", "2001:db8::2/64")
-	s.address("lan0", "2001:db8::1/64")
+	s.Up("lan0", "host0")
+	s.Address("lan0", "192.168.1.9/24")
+	s.Address("lan0", "192.168.1.1/24") // lower, but second: secondary
+	s.Address("lan0", "2001:db8::2/64")
+	s.Address("lan0", "2001:db8::1/64")
 	s.must(s.h.AddrAdd(s.link("host0"), &netlink.Addr{
 		IPNet: &net.IPNet{IP: net.IPv4(198, 51, 100, 7).To4(), Mask: net.CIDRMask(32, 32)},
 		Peer:  &net.IPNet{IP: net.IPv4(198, 51, 100, 1).To4(), Mask: net.CIDRMask(32, 32)},
@@ -120,9 +120,10 @@ func TestReadTentative(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.veth("lan0", "host0", 1)
-	s.up("host0")
-	s.inside(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/lan0/dad_transmits", []byte("100"), 0) })
-	s.up("lan0")
+	s.Up("host0")
+	s.Sysctl("net/ipv6/conf/lan0/accept_dad", "1")
+	s.Sysctl("net/ipv6/conf/lan0/dad_transmits", "100")
+	s.Up("lan0")
 	a, err := netlink.ParseAddr("2001:db8::1/64")
 	s.must(err)
 	s.must(s.h.AddrAdd(s.link("lan0"), a))
@@ -143,17 +144,17 @@ func spaceWithUplinks(t *testing.T) *space {
 	s := newSpace(t)
 	s.veth("wan0", "isp0", 1)
 	s.veth("lte0", "isp1", 3)
-	s.up("wan0", "isp0", "lte0", "isp1")
-	s.address("wan0", "203.0.113.5/24")
-	s.address("lte0", "198.51.100.5/24")
-	s.address("wan0", "2001:db8:1::5/64")
+	s.Up("wan0", "isp0", "lte0", "isp1")
+	s.Address("wan0", "203.0.113.5/24")
+	s.Address("lte0", "198.51.100.5/24")
+	s.Address("wan0", "2001:db8:1::5/64")
 	return s
 }
 
 func TestReadDefaultRoutes(t *testing.T) {
 	t.Parallel()
 	s := spaceWithUplinks(t)
-	wan, lte := s.index("wan0"), s.index("lte0")
+	wan, lte := s.Index("wan0"), s.Index("lte0")
 	s.addRoute("0.0.0.0/0", "lte0", "198.51.100.1", 20)
 	s.addRoute("0.0.0.0/0", "wan0", "203.0.113.1", 10)
 	s.addRoute("::/0", "wan0", "2001:db8:1::1", 5)
@@ -182,7 +183,7 @@ func TestReadDefaultRoutes(t *testing.T) {
 func TestReadOtherShapesOfDefaultRoute(t *testing.T) {
 	t.Parallel()
 	s := spaceWithUplinks(t)
-	wan, lte := s.index("wan0"), s.index("lte0")
+	wan, lte := s.Index("wan0"), s.Index("lte0")
 	both := s.route("0.0.0.0/0", "wan0", "", 0)
 	both.LinkIndex = 0
 	both.MultiPath = []*netlink.NexthopInfo{
@@ -226,8 +227,8 @@ func TestReadUplink(t *testing.T) {
 			t.Parallel()
 			s := newSpace(t)
 			s.veth("eth1", "peer", 1)
-			s.up("eth1", "peer")
-			s.address("eth1", "192.168.7.2/24")
+			s.Up("eth1", "peer")
+			s.Address("eth1", "192.168.7.2/24")
 			s.addRoute(tc.dst, "eth1", tc.via, 0)
 			if l, _ := s.read().Link("eth1"); l.Uplink != tc.want {
 				t.Errorf("Uplink = %v, want %v", l.Uplink, tc.want)
@@ -324,7 +325,7 @@ func TestForwarding(t *testing.T) {
 		if want {
 			text = "1"
 		}
-		s.inside(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(text), 0) })
+		s.Sysctl("net/ipv4/ip_forward", text)
 		if got, err := s.k.Forwarding(); err != nil || got != want {
 			t.Errorf("Forwarding() = %v, %v, want %v", got, err, want)
 		}

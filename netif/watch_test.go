@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,12 +72,12 @@ func TestWatch(t *testing.T) {
 		return hasAddr("wan0", "203.0.113.5")(st) && len(st.Default4) == 0
 	})
 
-	s.address("wan0", "203.0.113.77/24")
+	s.Address("wan0", "203.0.113.77/24")
 	w.until("the new address", hasAddr("wan0", "203.0.113.77"))
 
 	s.addRoute("0.0.0.0/0", "wan0", "203.0.113.1", 0)
 	by := func(name string) func(netif.State) bool {
-		index := s.index(name)
+		index := s.Index(name)
 		return func(st netif.State) bool { return len(st.Default4) == 1 && st.Default4[0].Index == index }
 	}
 	w.until("the default route", by("wan0"))
@@ -118,44 +117,38 @@ func TestWatchOverBeforeItBegins(t *testing.T) {
 
 func TestWatchPublishesOnlyDifferences(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
-		w.last().said <- nil
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
+		w.hint(nil)
 		after(time.Second)
 		if w.readings() != 2 {
 			t.Errorf("%d readings, want 2", w.readings())
 		}
-		expect(t, published, 1)
+		w.expect(t, 1)
 		w.set(2, nil)
 		after(time.Hour) // no polling: without a hint nothing is read
-		expect(t, published, 1)
-		w.last().said <- nil
+		w.expect(t, 1)
+		w.hint(nil)
 		after(time.Second)
-		expect(t, published, 1, 2)
+		w.expect(t, 1, 2)
 	})
 }
 
 func TestWatchDebounce(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
 		w.set(2, nil)
 		for range 50 {
-			w.last().said <- nil
+			w.hint(nil)
 		}
 		after(netif.Debounce - time.Millisecond)
-		expect(t, published, 1)
+		w.expect(t, 1)
 		if w.readings() != 1 {
 			t.Errorf("read %d times before the wait was over", w.readings()-1)
 		}
 		after(time.Millisecond)
-		expect(t, published, 1, 2)
+		w.expect(t, 1, 2)
 		after(time.Hour)
 		if w.readings() != 2 {
 			t.Errorf("%d readings for one burst, want one", w.readings()-1)
@@ -166,17 +159,14 @@ func TestWatchDebounce(t *testing.T) {
 // A link that flaps all the time must not keep the reading away.
 func TestWatchIsNotStarved(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
 		w.set(2, nil)
 		for range 100 {
-			w.last().said <- nil
+			w.hint(nil)
 			after(netif.Debounce / 10)
 		}
-		expect(t, published, 1, 2)
+		w.expect(t, 1, 2)
 		if n := w.readings() - 1; n < 5 || n > 11 {
 			t.Errorf("%d readings in 10 times the wait", n)
 		}
@@ -186,14 +176,10 @@ func TestWatchIsNotStarved(t *testing.T) {
 // Reading a large network again and again must leave time for other things.
 func TestWatchSlowReading(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{slow: time.Second}
-		w.set(1, nil)
-		published := w.follow(t)
-		after(time.Second)
-		expect(t, published, 1)
+	w := &world{slow: time.Second}
+	w.follow(t, func(t *testing.T) {
 		for range 1000 {
-			w.last().said <- nil
+			w.hint(nil)
 			after(100 * time.Millisecond)
 		}
 		if n := w.readings(); n < 15 || n > 22 {
@@ -204,18 +190,15 @@ func TestWatchSlowReading(t *testing.T) {
 
 func TestWatchLostHintsAreAHint(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
 		w.set(2, nil)
-		w.last().said <- unix.EINTR
+		w.hint(unix.EINTR)
 		after(time.Second)
-		expect(t, published, 1)
-		w.last().said <- unix.ENOBUFS
+		w.expect(t, 1)
+		w.hint(unix.ENOBUFS)
 		after(time.Second)
-		expect(t, published, 1, 2)
+		w.expect(t, 1, 2)
 		if len(w.sources) != 1 || w.last().isClosed() {
 			t.Error("subscribed again for nothing")
 		}
@@ -224,27 +207,22 @@ func TestWatchLostHintsAreAHint(t *testing.T) {
 
 func TestWatchSubscribesAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
 		first := w.last()
-		w.mu.Lock()
-		w.refuse = 3
-		w.mu.Unlock()
+		w.refuseNext(3)
 		first.said <- errors.New("the socket broke")
 		w.set(2, nil) // nobody is told
 		after(10 * time.Second)
 		if !first.isClosed() {
 			t.Error("the broken subscription was left open")
 		}
-		expect(t, published, 1, 2)
+		w.expect(t, 1, 2)
 		w.set(3, nil)
-		w.last().said <- nil
+		w.hint(nil)
 		after(time.Second)
-		expect(t, published, 1, 2, 3)
-		if n := strings.Count(w.log.String(), "level=WARN"); n != 2 {
+		w.expect(t, 1, 2, 3)
+		if n := w.warnings(); n != 2 {
 			t.Errorf("%d warnings, want one for the end and one for the refusals:\n%s", n, &w.log)
 		}
 	})
@@ -253,13 +231,10 @@ func TestWatchSubscribesAgain(t *testing.T) {
 // A subscription that fails at once, always, must not spin.
 func TestWatchHopelessSubscription(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
 		for range 100 {
-			w.last().said <- errors.New("broken")
+			w.hint(errors.New("broken"))
 			after(10 * time.Millisecond)
 		}
 		if n := len(w.sources); n > 12 {
@@ -270,22 +245,19 @@ func TestWatchHopelessSubscription(t *testing.T) {
 
 func TestWatchReadsAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		w.set(1, nil)
-		published := w.follow(t)
-		expect(t, published, 1)
+	w := &world{}
+	w.follow(t, func(t *testing.T) {
 		w.set(2, netif.ErrInterrupted)
-		w.last().said <- nil
+		w.hint(nil)
 		after(time.Minute)
-		expect(t, published, 1)
+		w.expect(t, 1)
 		if n := w.readings(); n < 5 || n > 25 {
 			t.Errorf("%d attempts in a minute", n)
 		}
 		w.set(3, nil)
 		after(10 * time.Second)
-		expect(t, published, 1, 3)
-		if n := strings.Count(w.log.String(), "level=WARN"); n != 1 {
+		w.expect(t, 1, 3)
+		if n := w.warnings(); n != 1 {
 			t.Errorf("%d warnings for one series of failures:\n%s", n, &w.log)
 		}
 	})
@@ -311,7 +283,7 @@ func TestWatchSlowConsumer(t *testing.T) {
 		synctest.Wait()
 		for n := range 50 {
 			w.set(2+n, nil)
-			w.last().said <- nil
+			w.hint(nil)
 			after(time.Second)
 		}
 		if len(w.last().said) != 0 {
@@ -349,13 +321,11 @@ func TestWatchEnds(t *testing.T) {
 	t.Parallel()
 	for name, bring := range map[string]func(*world){
 		"idle":         func(*world) {},
-		"debouncing":   func(w *world) { w.last().said <- nil },
-		"failing read": func(w *world) { w.set(1, netif.ErrInterrupted); w.last().said <- nil; after(5 * time.Second) },
+		"debouncing":   func(w *world) { w.hint(nil) },
+		"failing read": func(w *world) { w.set(1, netif.ErrInterrupted); w.hint(nil); after(5 * time.Second) },
 		"resubscribing": func(w *world) {
-			w.mu.Lock()
-			w.refuse = 1000
-			w.mu.Unlock()
-			w.last().said <- errors.New("broken")
+			w.refuseNext(1000)
+			w.hint(errors.New("broken"))
 			after(5 * time.Second)
 		},
 	} {

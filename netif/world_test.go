@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,8 @@ type world struct {
 	sources []*source     // every subscription so far
 	refuse  int           // so many subscriptions are refused
 	log     bytes.Buffer
+
+	published []int // the states that follow was told of
 }
 
 // source is a subscription that says what the test tells it to.
@@ -95,6 +98,13 @@ func (w *world) set(n int, err error) {
 	w.state, w.readErr = netif.State{Links: []netif.Link{{Index: n}}}, err
 }
 
+// refuseNext makes so many subscriptions fail.
+func (w *world) refuseNext(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse = n
+}
+
 // last gives the newest subscription.
 func (w *world) last() *source {
 	w.mu.Lock()
@@ -113,46 +123,55 @@ func (w *world) run(ctx context.Context, publish func(netif.State)) error {
 	return netif.RunWatch(ctx, log, w.subscribe, w.read, publish)
 }
 
-// follow runs the watch until the test ends and gives what it has published
-// when all is quiet.
-func (w *world) follow(t *testing.T) (published func() []int) {
-	ctx, cancel := context.WithCancel(t.Context())
-	var mu sync.Mutex
-	var numbers []int
-	ended := make(chan error, 1)
-	go func() {
-		ended <- w.run(ctx, func(s netif.State) {
-			mu.Lock()
-			defer mu.Unlock()
-			numbers = append(numbers, s.Links[0].Index)
+// follow runs f in a synctest bubble, beside a watch of the world that has
+// published state 1, and lasts until f returns.
+func (w *world) follow(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w.set(1, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- w.run(ctx, func(s netif.State) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.published = append(w.published, s.Links[0].Index)
+			})
+		}()
+		t.Cleanup(func() {
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("Watch returned %v, want the context's error", err)
+			}
+			if !w.last().isClosed() {
+				t.Error("the subscription was left open")
+			}
 		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("Watch returned %v, want the context's error", err)
-		}
-		if !w.last().isClosed() {
-			t.Error("the subscription was left open")
-		}
+		after(w.slow)
+		w.expect(t, 1)
+		f(t)
 	})
-	return func() []int {
-		synctest.Wait()
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(numbers)
+}
+
+// hint wakes the watch, or says what is wrong with the subscription.
+func (w *world) hint(err error) { w.last().said <- err }
+
+// expect compares what was published since the beginning, when all is quiet.
+func (w *world) expect(t *testing.T, want ...int) {
+	t.Helper()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(w.published, want) {
+		t.Errorf("published %v, want %v", w.published, want)
 	}
 }
+
+// warnings counts them in the log.
+func (w *world) warnings() int { return strings.Count(w.log.String(), "level=WARN") }
 
 // after lets d pass and every consequence happen.
 func after(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
-}
-
-func expect(t *testing.T, published func() []int, want ...int) {
-	t.Helper()
-	if got := published(); !slices.Equal(got, want) {
-		t.Errorf("published %v, want %v", got, want)
-	}
 }

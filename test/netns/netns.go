@@ -122,6 +122,17 @@ func (s *Space) Links(f func(*netlink.Handle) error) {
 	}
 }
 
+// Handle gives a netlink handle of the namespace, open until the test ends.
+func (s *Space) Handle() *netlink.Handle {
+	s.t.Helper()
+	h, err := netlink.NewHandleAt(netns.NsHandle(s.fd), unix.NETLINK_ROUTE)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(h.Close)
+	return h
+}
+
 // Run runs a program in the namespace and gives what it prints.
 func (s *Space) Run(stdin string, argv ...string) (string, error) {
 	var out []byte
