@@ -78,8 +78,8 @@ type bed struct {
 	fake     chan portmap.Event
 }
 
-// lie makes the bed. With a buffer of 0 the device watches the engine, else it
-// reads the events that the test writes.
+// lie makes the bed. The device watches the engine, or reads the fake events that
+// the test writes.
 func lie(t *testing.T, fake bool) *bed {
 	t.Helper()
 	b := &bed{t: t, notifier: &notifier{}, engine: newEngine(t), wan: goodWAN(), changed: make(chan struct{})}
@@ -107,6 +107,12 @@ func lie(t *testing.T, fake bool) *bed {
 	return b
 }
 
+// inBed runs a test in the bubble of a bed.
+func inBed(t *testing.T, fake bool, test func(*testing.T, *bed)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, lie(t, fake)) })
+}
+
 // subscribe gives the values of the first event.
 func (b *bed) subscribe(h host, path string) []gena.Property {
 	b.t.Helper()
@@ -124,28 +130,32 @@ func (b *bed) subscribe(h host, path string) []gena.Property {
 	return b.notifier.subs[before].initial()
 }
 
+// subscribeBoth subscribes hosts to both versions of the mappings' service.
+func (b *bed) subscribeBoth(hosts ...host) {
+	b.t.Helper()
+	for _, h := range hosts {
+		b.subscribe(h, b.url("1", "WANIPConnection"))
+		b.subscribe(h, b.url("2", "WANIPConnection"))
+	}
+}
+
 // open makes a pinhole.
 func (b *bed) open(h host, port int) {
 	b.t.Helper()
-	c := h.client
-	c.Via = portmap.ViaUPnP
-	_, err := b.engine.Map(b.t.Context(), portmap.Request{
-		Kind: portmap.Pinhole6, Client: c, Transport: portmap.UDP, Lifetime: time.Hour, Internal: addrPort(h, port),
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	b.mapped(h, portmap.Request{Kind: portmap.Pinhole6, Internal: addrPort(h, port)})
 }
 
 func (b *bed) add(h host, port int) {
 	b.t.Helper()
-	c := h.client
-	c.Via = portmap.ViaUPnP
-	_, err := b.engine.Map(b.t.Context(), portmap.Request{
-		Client: c, Transport: portmap.UDP, Exact: true, Lifetime: time.Hour,
-		Internal: addrPort(h, 5000), External: external(port),
-	})
-	if err != nil {
+	b.mapped(h, portmap.Request{Exact: true, Internal: addrPort(h, 5000), External: external(port)})
+}
+
+// mapped has the engine grant what a control point asks for, for an hour.
+func (b *bed) mapped(h host, r portmap.Request) {
+	b.t.Helper()
+	r.Client, r.Transport, r.Lifetime = h.client, portmap.UDP, time.Hour
+	r.Client.Via = portmap.ViaUPnP
+	if _, err := b.engine.Map(b.t.Context(), r); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -199,8 +209,7 @@ func both(n, id string) []gena.Property {
 
 func TestInitialEvents(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := lie(t, false)
+	inBed(t, false, func(t *testing.T, b *bed) {
 		b.add(hostA, 6000)
 		b.add(hostB, 6001)
 		b.add(hostB, 6002)
@@ -235,12 +244,8 @@ func TestInitialEvents(t *testing.T) {
 
 func TestMappingEvents(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := lie(t, false)
-		for _, h := range []host{hostA, hostB} {
-			b.subscribe(h, b.url("1", "WANIPConnection"))
-			b.subscribe(h, b.url("2", "WANIPConnection"))
-		}
+	inBed(t, false, func(t *testing.T, b *bed) {
+		b.subscribeBoth(hostA, hostB)
 		b.subscribe(hostA, b.url("1", "WANCommonInterfaceConfig"))
 		b.want("nothing yet")
 
@@ -275,8 +280,7 @@ func TestMappingEvents(t *testing.T) {
 
 func TestWANEvents(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := lie(t, false)
+	inBed(t, false, func(t *testing.T, b *bed) {
 		b.subscribe(hostA, b.url("1", "WANIPConnection"))
 		b.subscribe(hostB, b.url("2", "WANIPConnection"))
 		b.subscribe(hostB, b.url("2", "WANPPPConnection"))
@@ -309,17 +313,13 @@ func TestWANEvents(t *testing.T) {
 // is evented, of either family.
 func TestFirewallEvents(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := lie(t, false)
+	inBed(t, false, func(t *testing.T, b *bed) {
 		path := b.url("2", "WANIPv6FirewallControl")
 		if diff := cmp.Diff(props("FirewallEnabled", "1", "InboundPinholeAllowed", "1"), b.subscribe(hostA, path)); diff != "" {
 			t.Errorf("initial (-want +got):\n%s", diff)
 		}
 		b.subscribe(sixA, path)
-		for _, h := range []host{hostA, sixA} {
-			b.subscribe(h, b.url("1", "WANIPConnection"))
-			b.subscribe(h, b.url("2", "WANIPConnection"))
-		}
+		b.subscribeBoth(hostA, sixA)
 		b.open(sixA, 6000)
 		b.open(sixA, 6000)
 		b.want("pinholes are not told")
@@ -349,8 +349,7 @@ func TestFirewallEvents(t *testing.T) {
 // TestPinholesAndResync: a pinhole is nobody's mapping when all are told anew.
 func TestPinholesAndResync(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := lie(t, true)
+	inBed(t, true, func(t *testing.T, b *bed) {
 		b.subscribe(sixA, b.url("1", "WANIPConnection"))
 		b.subscribe(hostA, b.url("1", "WANIPConnection"))
 		b.open(sixA, 6000)
@@ -396,8 +395,7 @@ func TestSubscriberAddresses(t *testing.T) {
 
 func TestResync(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := lie(t, true)
+	inBed(t, true, func(t *testing.T, b *bed) {
 		b.subscribe(hostA, b.url("2", "WANIPConnection"))
 		b.subscribe(hostB, b.url("1", "WANIPConnection"))
 		b.add(hostA, 6000)

@@ -236,13 +236,7 @@ func (r *rig) take() []sent {
 
 // replies gives what was sent to clients.
 func (r *rig) replies() []sent {
-	var out []sent
-	for _, s := range r.take() {
-		if s.to != announced {
-			out = append(out, s)
-		}
-	}
-	return out
+	return slices.DeleteFunc(r.take(), func(s sent) bool { return s.to == announced || s.to == announced6 })
 }
 
 // give hands the server a datagram, as if it came to the gateway's address by
@@ -255,19 +249,25 @@ func (r *rig) give(from netip.AddrPort, b []byte, edit ...func(*datagram.Packet)
 	r.conn.in <- arrival{p, b}
 }
 
-// ask gives the one reply, or nil. It must come from the address that was asked
-// and go to who asked.
+// ask asks the gateway's address of IPv4.
 func (r *rig) ask(from netip.AddrPort, b []byte) []byte {
 	r.t.Helper()
+	return r.askAt(gatewayAddr, from, b)
+}
+
+// askAt gives the one reply, or nil. It must come from the address that was asked
+// and go to who asked.
+func (r *rig) askAt(to netip.Addr, from netip.AddrPort, b []byte) []byte {
+	r.t.Helper()
 	r.take()
-	r.give(from, b)
+	r.give(from, b, func(p *datagram.Packet) { p.Destination = to })
 	got := r.replies()
 	switch {
 	case len(got) == 0:
 		return nil
 	case len(got) > 1:
 		r.t.Errorf("%d replies", len(got))
-	case got[0].from != gatewayAddr || got[0].to != from:
+	case got[0].from != to || got[0].to != from:
 		r.t.Errorf("a reply from %v to %v", got[0].from, got[0].to)
 	}
 	return got[0].bytes
@@ -277,7 +277,12 @@ func (r *rig) ask(from netip.AddrPort, b []byte) []byte {
 // "" silence.
 func (r *rig) asks(from netip.AddrPort, request, want string) {
 	r.t.Helper()
-	if got := r.ask(from, octets(request)); !like(got, want) {
+	r.asksAt(gatewayAddr, from, request, want)
+}
+
+func (r *rig) asksAt(to netip.Addr, from netip.AddrPort, request, want string) {
+	r.t.Helper()
+	if got := r.askAt(to, from, octets(request)); !like(got, want) {
 		r.t.Errorf("asked  %s\nwanted %s\ngot    %s", words(octets(request)), want, words(got))
 	}
 }

@@ -53,26 +53,6 @@ func inBubble6(t *testing.T, edit func(*options), test func(*rig)) {
 	})
 }
 
-// asks6 sends a request to an address of the gateway and wants a reply from there.
-func (r *rig) asks6(from netip.AddrPort, to netip.Addr, request, want string) {
-	r.t.Helper()
-	r.take()
-	r.give(from, octets(request), func(p *datagram.Packet) { p.Destination = to })
-	var got []byte
-	for _, s := range r.take() {
-		if s.to == announced6 {
-			continue
-		}
-		if s.from != to || s.to != from {
-			r.t.Errorf("a reply from %v to %v", s.from, s.to)
-		}
-		got = s.bytes
-	}
-	if !like(got, want) {
-		r.t.Errorf("asked  %s\nwanted %s\ngot    %s", words(octets(request)), want, words(got))
-	}
-}
-
 // open6 asks for TCP port 9000 (2328) of a host, suggesting what follows.
 func open6(client netip.AddrPort, nonce, suggested string) string {
 	return "02010000 00000e10 " + v4(client.Addr()) + nonce + "06000000 2328" + suggested
@@ -89,7 +69,7 @@ func TestPCP6(t *testing.T) {
 	const whatever = "0000" + zero6
 	t.Run("P34", func(t *testing.T) {
 		inBubble6(t, nil, func(r *rig) {
-			r.asks6(sixA, gatewayLink,
+			r.asksAt(gatewayLink, sixA,
 				"02010000 00000e10 20010db8 00000000 00000000 00000050"+nonceA+"06000000 01bb0000"+zero6,
 				"02810000 00000e10 00000e10 00000000 00000000 00000000"+nonceA+"06000000 01bb01bb 20010db8 00000000 00000000 00000050")
 		})
@@ -115,7 +95,7 @@ func TestPCP6(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble6(t, nil, func(r *rig) { r.asks6(c.from, c.to, c.request, c.want) })
+			inBubble6(t, nil, func(r *rig) { r.asksAt(c.to, c.from, c.request, c.want) })
 		})
 	}
 }
@@ -133,19 +113,19 @@ func TestPinhole6Life(t *testing.T) {
 	t.Parallel()
 	inBubble6(t, func(o *options) { o.policy.MappingsPerClient, o.engine.Strict = 2, true }, func(r *rig) {
 		const whatever = "0000" + zero6
-		r.asks6(sixA, gatewayLink, open6(sixA, nonceA, whatever), opened6(sixA, nonceA))
-		r.asks6(sixA, gatewayLink, open6(sixA, nonceA, whatever), opened6(sixA, nonceA))
-		r.asks6(sixAPrivate, gatewayLink, open6(sixAPrivate, nonceA, whatever), opened6(sixAPrivate, nonceA))
+		r.asksAt(gatewayLink, sixA, open6(sixA, nonceA, whatever), opened6(sixA, nonceA))
+		r.asksAt(gatewayLink, sixA, open6(sixA, nonceA, whatever), opened6(sixA, nonceA))
+		r.asksAt(gatewayLink, sixAPrivate, open6(sixAPrivate, nonceA, whatever), opened6(sixAPrivate, nonceA))
 		r.pins(2)
 		// K2: a device's third, whatever address it asks from.
 		third := "02010000 00000e10" + v4(sixA.Addr()) + nonceA + "11000000 2328" + whatever
-		r.asks6(sixA, gatewayLink, third, "0281000a 0000001e 00000e10 ........ ........ ........"+hexOf(octets(third)[24:]))
-		r.asks6(sixB, gatewayLink, open6(sixB, nonceA, whatever), opened6(sixB, nonceA))
+		r.asksAt(gatewayLink, sixA, third, "0281000a 0000001e 00000e10 ........ ........ ........"+hexOf(octets(third)[24:]))
+		r.asksAt(gatewayLink, sixB, open6(sixB, nonceA, whatever), opened6(sixB, nonceA))
 		// I9: another nonce is another client, where the owner wants it strict.
 		other := open6(sixA, nonceB, whatever)
-		r.asks6(sixA, gatewayLink, other, "02810002 ........ 00000e10 ........ ........ ........"+hexOf(octets(other)[24:]))
+		r.asksAt(gatewayLink, sixA, other, "02810002 ........ 00000e10 ........ ........ ........"+hexOf(octets(other)[24:]))
 		end := "02010000 00000000" + v4(sixA.Addr()) + nonceA + "06000000 2328" + whatever
-		r.asks6(sixA, gatewayLink, end, "02810000 00000000 00000e10 00000000 00000000 00000000"+hexOf(octets(end)[24:]))
+		r.asksAt(gatewayLink, sixA, end, "02810000 00000000 00000e10 00000000 00000000 00000000"+hexOf(octets(end)[24:]))
 		r.pins(2)
 		time.Sleep(time.Hour + time.Second)
 		r.pins(0)
@@ -157,7 +137,7 @@ func TestPinhole6Filters(t *testing.T) {
 	t.Parallel()
 	inBubble6(t, nil, func(r *rig) {
 		const filter = "03000014 00400035 20010db8 00090000 00000000 00000000" // 2001:db8:9::/64 port 53
-		r.asks6(sixA, gatewayLink, open6(sixA, nonceA, "0000"+zero6)+filter, opened6(sixA, nonceA)+filter)
+		r.asksAt(gatewayLink, sixA, open6(sixA, nonceA, "0000"+zero6)+filter, opened6(sixA, nonceA)+filter)
 		for _, m := range r.kernel.Mappings() {
 			want := portmap.Remote{Prefix: netip.MustParsePrefix("2001:db8:9::/64"), Port: 53}
 			if len(m.Remotes) != 1 || m.Remotes[0] != want {
@@ -166,7 +146,7 @@ func TestPinhole6Filters(t *testing.T) {
 		}
 		r.pins(1)
 		four := open6(sixA, nonceA, "0000"+zero6) + onlyNine
-		r.asks6(sixA, gatewayLink, four, error6("06", four))
+		r.asksAt(gatewayLink, sixA, four, error6("06", four))
 	})
 }
 
