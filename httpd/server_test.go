@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"portcullis/httpd"
@@ -297,25 +298,25 @@ func TestAccept(t *testing.T) {
 // TestSlowRequest: the deadline is for the whole request (abuse case G8).
 func TestSlowRequest(t *testing.T) {
 	t.Parallel()
-	h := &counting{}
-	to := serve(t, httpd.Config{Handler: h, Timeout: 50 * time.Millisecond})
-	conn, err := net.Dial("tcp4", to.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "POST /x HTTP/1.1\r\nHost: "+to.String()+"\r\nContent-Length: 4\r\n\r\nbo"); err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(conn); err != nil {
-		t.Errorf("the server did not close: %v", err)
-	}
-	if h.effects.Load() != 0 {
-		t.Error("C40: half a body had an effect")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 10 * time.Second
+		h := &counting{}
+		r := start(t, httpd.Config{Handler: h, Timeout: timeout})
+		defer r.end(t)
+		began := time.Now()
+		conn := r.dial("192.168.1.50:50000")
+		conn.send("POST /x HTTP/1.1\r\nHost: " + gateAddr.String() + "\r\nContent-Length: 4\r\n\r\nbo")
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Errorf("the server did not close: %v", err)
+		}
+		if took := time.Since(began); took != timeout {
+			t.Errorf("closed after %v, want %v", took, timeout)
+		}
+		if h.effects.Load() != 0 {
+			t.Error("C40: half a body had an effect")
+		}
+		_ = conn.Close()
+	})
 }
 
 func TestRequestRate(t *testing.T) {

@@ -159,7 +159,7 @@ func TestSubscription(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	subscriber := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	subscriber := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var b strings.Builder
 		_, _ = io.Copy(&b, r.Body)
 		events <- r
@@ -204,7 +204,7 @@ func TestSubscription(t *testing.T) {
 					t.Errorf("%s: no %s in %s", id, w, body)
 				}
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%s: no event", id)
 		}
 	}

@@ -25,6 +25,9 @@ const (
 	baseUUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 	testPath = "00112233445566778899aabb"
 	lease168 = 168 * time.Hour
+
+	// patience is how long a test waits for what must come.
+	patience = 10 * time.Second
 )
 
 // host is a machine of the test's LAN: on the loopback it connects from one
@@ -300,7 +303,7 @@ func (l *lan) do(from host, method, path, body string, headers ...string) *http.
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from.from)}}
 	c := &http.Client{
 		Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true},
-		Timeout:   10 * time.Second,
+		Timeout:   patience,
 	}
 	resp, err := c.Do(req)
 	if err != nil {
