@@ -1,8 +1,6 @@
 package abuse
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -188,13 +186,7 @@ func serveOne(l net.Listener, got chan<- string) {
 // description fetches the root description for a version.
 func description(t *testing.T, r *rig, device string) (location, text string) {
 	t.Helper()
-	c := lab.NewControlPoint(r.Host("a"))
-	ctx, cancel := contextFor(t, 5*time.Second)
-	defer cancel()
-	location, err := c.Search(ctx, device, netip.AddrPort{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	location = testrig.Found(t, lab.NewControlPoint(r.Host("a")), lab.Search{Target: device}).Location()
 	u := mustURL(t, location)
 	return location, raw(t, r.Host("a"), u.Host, "GET "+u.Path+" HTTP/1.1\r\nHost: "+u.Host+"\r\n\r\n")
 }
@@ -280,7 +272,7 @@ func TestSearchFlood(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answered(t, r.Host("b"))
+	testrig.Found(t, lab.NewControlPoint(r.Host("b")), lab.Search{Target: lab.IGD1})
 	if err := flood.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -293,24 +285,6 @@ func TestSearchFlood(t *testing.T) {
 	// 20 a second after a burst of 20 (abuse-cases section 3.7).
 	if limit := 20 + int(20*(time.Since(began).Seconds()+1)); answers == 0 || answers > limit {
 		t.Errorf("%d answers to 2000 searches, at most %d are allowed", answers, limit)
-	}
-}
-
-// answered searches until the gateway answers. A search may be lost, here in the
-// kernel's full buffer, and is sent more than once (UDA 1.1 section 1.3.2).
-func answered(t *testing.T, host *lab.Host) {
-	t.Helper()
-	c := lab.NewControlPoint(host)
-	for tries := 1; ; tries++ {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		_, err := c.Discover(ctx, lab.Search{Target: lab.IGD1})
-		cancel()
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, lab.ErrSilence) || tries == 5 {
-			t.Fatalf("search %d: %v", tries, err)
-		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"portcullis/lab"
 	testrig "portcullis/test/rig"
@@ -301,7 +300,7 @@ func TestNonceOwners(t *testing.T) {
 			ask(mine, 0)
 			r.changeMAC(t, "a")
 			ask(pcpMap{delete: true, nonce: nonceTwo}, 0) // the newcomer is heard of
-			testrig.Eventually(t, 2*time.Second, "C6: what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 0 })
+			testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 0 })
 			before = r.world(t)
 			for _, m := range []pcpMap{{delete: true}, deletion} {
 				ask(m, 0) // there is nothing of its own

@@ -343,32 +343,28 @@ func TestPortControlQuotas(t *testing.T) {
 	full(b, 7002, 8)
 }
 
+// refusedWith is a result code as an error, nil for success.
+func refusedWith(code uint16) error {
+	if code == 0 {
+		return nil
+	}
+	return fmt.Errorf("result code %d", code)
+}
+
 // TestPortControlNoPorts: H10. Almost all ports are taken; the last is found, and
 // when there is none that is said at once.
 func TestPortControlNoPorts(t *testing.T) {
 	t.Parallel()
-	r := start(t, noRates+`[[rule]]
-name = "few"
-action = "allow"
-external_ports = ["40000-40009"]
-[policy]
-default = "deny"
-`)
+	r := start(t, noRates+onlyPorts("40000-40009"))
 	a := r.talker(t, "a")
-	got := map[uint16]bool{}
-	for n := range uint16(10) {
-		var code, port uint16
+	takeAll(t, 40000, 10, func(n uint16) (uint16, error) {
 		if n%2 == 0 {
-			code, port = a.mapping(t, 1, 30000+n, 50000, 3600)
-		} else {
-			m := a.mapPCP(t, pcpMap{internal: 30000 + n, suggested: 50000})
-			code, port = uint16(m.code), m.external.Port()
+			code, port := a.mapping(t, 1, 30000+n, 50000, 3600)
+			return port, refusedWith(code)
 		}
-		if code != 0 || port < 40000 || port > 40009 || got[port] {
-			t.Fatalf("%d: code %d, port %d", n, code, port)
-		}
-		got[port] = true
-	}
+		m := a.mapPCP(t, pcpMap{internal: 30000 + n, suggested: 50000})
+		return m.external.Port(), refusedWith(uint16(m.code))
+	})
 	before := r.world(t)
 	if result, port := a.mapping(t, 1, 31000, 50000, 3600); result != 4 || port != 0 {
 		t.Errorf("NAT-PMP: result %d, port %d", result, port)

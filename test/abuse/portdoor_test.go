@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"portcullis/lab"
 	testrig "portcullis/test/rig"
@@ -191,16 +190,8 @@ func TestPortControlAnyTTL(t *testing.T) {
 	t.Parallel()
 	r := start(t, "")
 	a := r.talker(t, "a")
-	raw, err := a.conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, ttl := range []int{1, 2, 4, 64, 128, 255} {
-		var failed error
-		err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TTL, ttl) })
-		if err := errors.Join(err, failed); err != nil {
-			t.Fatal(err)
-		}
+		setTTL(t, a.conn, ttl)
 		if result, _ := a.mapping(t, 1, 6000+uint16(ttl), 0, 3600); result != 0 {
 			t.Errorf("TTL %d: result %d", ttl, result)
 		}
@@ -211,22 +202,8 @@ func TestPortControlAnyTTL(t *testing.T) {
 // hosts are then served like others.
 func TestPortControlExtraPrefix(t *testing.T) {
 	t.Parallel()
-	n := testrig.Network(t, "a", "b")
-	routed := netip.MustParseAddr("10.9.9.9")
-	route(t, n, routed)
-	config := "[lan]\nextra_prefixes = [\"10.9.9.0/24\"]\n" + strings.TrimPrefix(lab.Settings, "[lan]\n")
-	d, err := n.StartDaemonWith(t.Context(), testrig.Exe, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := d.Stop(); err != nil {
-			t.Error(err)
-		}
-	}()
-	host := *n.Host("a")
-	host.Addr = routed
-	c := talk(t, &host)
+	r, host := startRouted(t, "10.9.9.0/24", "")
+	c := talk(t, host)
 	if reply := c.ask(t, natpmpAddress); !like(reply, "00800000 ........ cb007105") {
 		t.Errorf("answered % x", reply)
 	}
@@ -236,9 +213,8 @@ func TestPortControlExtraPrefix(t *testing.T) {
 	if m := c.mapPCP(t, pcpMap{internal: 6001, suggested: 6001}); m.code != 0 || m.external.Port() != 6001 {
 		t.Errorf("PCP: %+v", m)
 	}
-	r := &rig{&testrig.Rig{Network: n, Daemon: d}}
 	for port := uint16(6000); port < 6002; port++ {
-		if !r.Passes(t, "UDP", port, n.Host("a"), port) {
+		if !r.Passes(t, "UDP", port, r.Host("a"), port) {
 			t.Errorf("no packet arrives at port %d", port)
 		}
 	}
@@ -300,7 +276,7 @@ func TestPortControlFlood(t *testing.T) {
 			began := time.Now()
 			stop := r.flood(t, x.forged, x.requests)
 			for i := range uint16(10) {
-				ask, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				ask, cancel := context.WithTimeout(t.Context(), soon)
 				reply, err := r.Host("a").Exchange(ask, lab.GatewayLAN, pmp(1, 6000+i, 6000+i, 3600))
 				cancel()
 				if err != nil || reply[3] != 0 {

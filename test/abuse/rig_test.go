@@ -30,6 +30,10 @@ func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
 // rig is a network with a running daemon.
 type rig struct{ *testrig.Rig }
 
+// soon is how long a test waits for what must happen: the gate does it in a fraction
+// of a second, but the machine may be busy.
+const soon = 15 * time.Second
+
 // noRates lets a test ask as often as it likes.
 const noRates = "[limits]\ngrants_per_second = 0\nrequests_per_second = 0\n"
 
@@ -143,8 +147,8 @@ func status(answer string) string {
 	return ""
 }
 
-// hears sends a datagram from a host and says whether any datagram comes back
-// before a good one's answer would.
+// hears sends a datagram from a host that nobody should answer, and says whether a
+// datagram comes back in the time that an answer needs.
 func hears(t *testing.T, h *lab.Host, to netip.AddrPort, payload []byte) bool {
 	t.Helper()
 	conn, err := h.ListenPacket("0.0.0.0:0")

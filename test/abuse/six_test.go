@@ -42,25 +42,11 @@ func (r *rig) pinholes(t *testing.T, host string) *lab.ControlPoint {
 	return r.six(t, host, r.Host(host).Addr6, lab.GatewayLAN6, lab.WANIPv6FC1)
 }
 
-// reaches says whether a packet from the Internet arrives at an IPv6 endpoint.
-func (r *rig) reaches(t *testing.T, protocol string, from netip.Addr, to netip.AddrPort, h *lab.Host, wait time.Duration) bool {
-	t.Helper()
-	k := lab.Knock{
-		Protocol: protocol, From: r.Internet, Source: netip.AddrPortFrom(from, 0), To: to,
-		Receiver: h, At: netip.AddrPortFrom(netip.IPv6Unspecified(), to.Port()), Patience: wait,
-	}
-	got, err := k.Send(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got.Arrived
-}
-
 // in and out are what a packet from the Internet to a host's port does.
 func (r *rig) in(t *testing.T, protocol, host string, port uint16) {
 	t.Helper()
 	h := r.Host(host)
-	if !r.reaches(t, protocol, lab.InternetOne6, netip.AddrPortFrom(h.Addr6, port), h, 3*time.Second) {
+	if !r.Reaches(t, protocol, lab.InternetOne6, netip.AddrPortFrom(h.Addr6, port), h, 3*time.Second) {
 		t.Errorf("%s %d does not reach %s", protocol, port, host)
 	}
 }
@@ -68,7 +54,7 @@ func (r *rig) in(t *testing.T, protocol, host string, port uint16) {
 func (r *rig) out(t *testing.T, protocol, host string, port uint16) {
 	t.Helper()
 	h := r.Host(host)
-	if r.reaches(t, protocol, lab.InternetOne6, netip.AddrPortFrom(h.Addr6, port), h, 300*time.Millisecond) {
+	if r.Reaches(t, protocol, lab.InternetOne6, netip.AddrPortFrom(h.Addr6, port), h, 300*time.Millisecond) {
 		t.Errorf("%s %d reaches %s", protocol, port, host)
 	}
 }
@@ -145,10 +131,10 @@ func TestPinholeRemote(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(a.Addr6, 9002)
-	if !r.reaches(t, "TCP", lab.InternetTwo6, to, a, 3*time.Second) {
+	if !r.Reaches(t, "TCP", lab.InternetTwo6, to, a, 3*time.Second) {
 		t.Error("the host that it is for does not reach it")
 	}
-	if r.reaches(t, "TCP", lab.InternetOne6, to, a, 300*time.Millisecond) {
+	if r.Reaches(t, "TCP", lab.InternetOne6, to, a, 300*time.Millisecond) {
 		t.Error("another host reaches it")
 	}
 }
@@ -379,7 +365,7 @@ func TestPCPPinholes(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(a.Addr6, 9000)
-	if !r.reaches(t, "UDP", lab.InternetTwo6, to, a, 3*time.Second) || r.reaches(t, "UDP", lab.InternetOne6, to, a, 300*time.Millisecond) {
+	if !r.Reaches(t, "UDP", lab.InternetTwo6, to, a, 3*time.Second) || r.Reaches(t, "UDP", lab.InternetOne6, to, a, 300*time.Millisecond) {
 		t.Error("the filter is not enforced")
 	}
 	if _, err := mapBy(t, a, lab.MapRequest{Gateway: lab.GatewayLinkLocal, Source: a.Addr6, Protocol: "TCP", Internal: 18333, Nonce: nonce}); err != nil {
@@ -454,7 +440,7 @@ func TestRenumbering(t *testing.T) {
 	if err := r.RenumberLAN6(lab.LANPrefix6, netip.MustParsePrefix("2001:db8:78::/64")); err != nil {
 		t.Fatal(err)
 	}
-	testrig.Eventually(t, 5*time.Second, "the pinhole is gone, and nothing else", func() bool {
+	testrig.Eventually(t, soon, "the pinhole is gone, and nothing else", func() bool {
 		list := r.List(t)
 		return len(list) == 1 && list[0].Family == 4
 	})
@@ -513,14 +499,14 @@ func TestTemporaryAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(extra, 9000)
-	if !r.reaches(t, "UDP", lab.InternetOne6, to, a, 3*time.Second) {
+	if !r.Reaches(t, "UDP", lab.InternetOne6, to, a, 3*time.Second) {
 		t.Error("the privacy address is not reached")
 	}
 	if err := a.RemoveAddress(extra); err != nil {
 		t.Fatal(err)
 	}
 	testrig.Eventually(t, 30*time.Second, "the pinhole of the address that is gone is revoked", func() bool {
-		r.reaches(t, "UDP", lab.InternetOne6, to, a, 100*time.Millisecond)
+		r.Reaches(t, "UDP", lab.InternetOne6, to, a, 100*time.Millisecond)
 		return len(r.List(t)) == 1
 	})
 	if m := r.List(t)[0]; m.InternalIP != a.Addr6.String() {
@@ -561,7 +547,7 @@ func TestIPv6Late(t *testing.T) {
 		if err := n.AddWAN6(); err != nil {
 			t.Fatal(err)
 		}
-		testrig.Eventually(t, 5*time.Second, "pinholes are allowed", allowed)
+		testrig.Eventually(t, soon, "pinholes are allowed", allowed)
 		if _, err := c.AddPinhole(t.Context(), lab.Pinhole{Protocol: "UDP", Port: 9000, Lease: hour}); err != nil {
 			t.Fatal(err)
 		}
@@ -573,14 +559,14 @@ func TestIPv6Late(t *testing.T) {
 		if err := n.RemoveWAN6(); err != nil {
 			t.Fatal(err)
 		}
-		testrig.Eventually(t, 5*time.Second, "pinholes are not allowed", func() bool { return !allowed() })
+		testrig.Eventually(t, soon, "pinholes are not allowed", func() bool { return !allowed() })
 	}
 	if err := n.AddWAN6(); err != nil {
 		t.Fatal(err)
 	}
 	// What was promised still holds.
-	testrig.Eventually(t, 5*time.Second, "the pinhole works again", func() bool {
-		return r.reaches(t, "UDP", lab.InternetOne6, netip.AddrPortFrom(a.Addr6, 9000), a, 300*time.Millisecond)
+	testrig.Eventually(t, soon, "the pinhole works again", func() bool {
+		return r.Reaches(t, "UDP", lab.InternetOne6, netip.AddrPortFrom(a.Addr6, 9000), a, 300*time.Millisecond)
 	})
 }
 
@@ -596,7 +582,7 @@ func TestLAN6Late(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := r.Host("a")
-	testrig.Eventually(t, 5*time.Second, "a pinhole is granted", func() bool {
+	testrig.Eventually(t, soon, "a pinhole is granted", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := a.Map(ctx, lab.MapRequest{Gateway: lab.GatewayLAN6, Source: a.Addr6, Protocol: "UDP", Internal: 9000, Lease: hour})

@@ -126,7 +126,7 @@ func TestStartsWithoutWAN(t *testing.T) {
 	testrig.On(t, n.Gateway, "ip", "link", "set", "wan0", "up")
 	testrig.On(t, n.Gateway, "ip", "addr", "add", "203.0.113.5/24", "dev", "wan0")
 	testrig.On(t, n.Gateway, "ip", "route", "add", "default", "via", "203.0.113.66")
-	testrig.Eventually(t, 10*time.Second, "the WAN is used", func() bool { return external() == "203.0.113.5" })
+	testrig.Eventually(t, soon, "the WAN is used", func() bool { return external() == "203.0.113.5" })
 	if err := c.Add(t.Context(), udp(6000, 6000)); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestStartsWithoutWAN(t *testing.T) {
 	testrig.On(t, n.Gateway, "ip", "addr", "del", "203.0.113.5/24", "dev", "wan0")
 	testrig.On(t, n.Gateway, "ip", "addr", "add", "203.0.113.9/24", "dev", "wan0")
 	testrig.On(t, n.Gateway, "ip", "route", "add", "default", "via", "203.0.113.66")
-	testrig.Eventually(t, 10*time.Second, "the new address is reported", func() bool { return external() == "203.0.113.9" })
+	testrig.Eventually(t, soon, "the new address is reported", func() bool { return external() == "203.0.113.9" })
 	arrived, _, err := lab.Probe(t.Context(), "UDP", r.Internet, netip.MustParseAddrPort("203.0.113.9:6000"), r.Host("a"), 6000, 3*time.Second)
 	if err != nil || !arrived {
 		t.Errorf("the mapping does not follow the address: %v, %v", arrived, err)

@@ -431,7 +431,7 @@ func (r *rig) filtered(t *testing.T, external uint16, host string, internal uint
 		}
 	}
 	for _, w := range want {
-		if err := in.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		if err := in.SetReadDeadline(time.Now().Add(soon)); err != nil {
 			t.Fatal(err)
 		}
 		if _, from, err := in.ReadFromUDPAddrPort(make([]byte, 64)); err != nil || from != w {
@@ -455,7 +455,7 @@ func knock(t *testing.T, h *lab.Host, to netip.AddrPort, payload []byte) string 
 	if _, err := conn.Write(payload); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	switch _, err := conn.Read(make([]byte, 2048)); {

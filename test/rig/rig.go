@@ -5,11 +5,13 @@ package rig
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +19,9 @@ import (
 	"portcullis/control"
 	"portcullis/lab"
 )
+
+// patience is how long a test waits for what must happen.
+const patience = 15 * time.Second
 
 // Exe is the program under test, while Main runs.
 var Exe string
@@ -126,12 +131,37 @@ func (r *Rig) Restart(t *testing.T) {
 func (r *Rig) Point(t *testing.T, host, device, service string) *lab.ControlPoint {
 	t.Helper()
 	c := lab.NewControlPoint(r.Host(host))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	found := Found(t, c, lab.Search{Target: device})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := c.Find(ctx, device, service); err != nil {
+	if err := c.Read(ctx, found.Location(), service); err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// Found searches until the gateway answers. A search may be lost, and is sent more
+// than once (UDA 1.1 section 1.3.2).
+func Found(t *testing.T, c *lab.ControlPoint, search lab.Search) lab.Found {
+	t.Helper()
+	for tries := 1; ; tries++ {
+		ctx, cancel := context.WithTimeout(t.Context(), patience/5)
+		found, err := c.Discover(ctx, search)
+		cancel()
+		if err == nil {
+			return found
+		}
+		if !errors.Is(err, lab.ErrSilence) || tries == 5 {
+			t.Fatalf("search %d: %v", tries, err)
+		}
+	}
+}
+
+// Logged waits until the daemon's log has a text. It comes by a pipe, perhaps later
+// than what it tells of.
+func (r *Rig) Logged(t *testing.T, text string) {
+	t.Helper()
+	Eventually(t, patience, "the log says "+text, func() bool { return strings.Contains(r.Daemon.Log(), text) })
 }
 
 // List gives the owner's view.
@@ -163,7 +193,26 @@ func On(t *testing.T, h *lab.Host, name string, args ...string) string {
 // a port of a host.
 func (r *Rig) Passes(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
 	t.Helper()
-	return r.probe(t, protocol, external, to, internal, 3*time.Second)
+	return r.probe(t, protocol, external, to, internal, patience)
+}
+
+// Reaches says whether a packet from an address of the Internet host arrives at a
+// host that listens at the port that it was sent to.
+func (r *Rig) Reaches(t *testing.T, protocol string, from netip.Addr, to netip.AddrPort, h *lab.Host, wait time.Duration) bool {
+	t.Helper()
+	at := netip.IPv4Unspecified()
+	if to.Addr().Is6() {
+		at = netip.IPv6Unspecified()
+	}
+	k := lab.Knock{
+		Protocol: protocol, From: r.Internet, Source: netip.AddrPortFrom(from, 0), To: to,
+		Receiver: h, At: netip.AddrPortFrom(at, to.Port()), Patience: wait,
+	}
+	got, err := k.Send(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Arrived
 }
 
 // Blocked is the opposite, watched for a shorter time.
