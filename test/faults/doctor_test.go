@@ -2,6 +2,7 @@ package faults
 
 import (
 	"encoding/json"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
@@ -177,19 +178,27 @@ func secondDHCP(t *testing.T, r *testrig.Rig) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buf := make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			if n > 240 {
-				buf[0] = 2 // BOOTREPLY, with the same transaction
-				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
-			}
+	go replies(conn, func(request []byte) []byte {
+		if len(request) <= 240 {
+			return nil
 		}
-	}()
+		request[0] = 2 // BOOTREPLY, with the same transaction
+		return request
+	})
+}
+
+// replies answers what comes to a socket until it is closed; nil is no answer.
+func replies(conn *net.UDPConn, answer func(request []byte) []byte) {
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if b := answer(buf[:n]); b != nil {
+			_, _ = conn.WriteToUDPAddrPort(b, from)
+		}
+	}
 }
 
 // secondGateway has host a answer searches as a gateway does.
@@ -200,14 +209,7 @@ func secondGateway(t *testing.T, r *testrig.Rig) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buf := make([]byte, 1500)
-		for {
-			_, from, err := conn.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteToUDPAddrPort([]byte("HTTP/1.1 200 OK\r\nST: "+lab.IGD1+"\r\nLOCATION: http://192.168.77.10/\r\n\r\n"), from)
-		}
-	}()
+	go replies(conn, func([]byte) []byte {
+		return []byte("HTTP/1.1 200 OK\r\nST: " + lab.IGD1 + "\r\nLOCATION: http://192.168.77.10/\r\n\r\n")
+	})
 }

@@ -90,18 +90,12 @@ func TestIPTables(t *testing.T) {
 			}
 			chainsOwner(t, n, c.flavour)
 			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, `backend = "`+c.backend+`"`, 1))
-			if !strings.Contains(r.Daemon.Log(), c.why) {
-				t.Errorf("the log does not say %q", c.why)
-			}
+			r.Logged(t, c.why)
 			mapped := opened(t, r, 6000)
-			reaches := func() bool {
-				in, _, err := lab.Probe(t.Context(), "UDP", r.Internet, netip.AddrPortFrom(r.Host("a").Addr6, 6001), r.Host("a"), 6001, 300*time.Millisecond)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return in
-			}
-			if reaches() {
+			to := netip.AddrPortFrom(r.Host("a").Addr6, 6001)
+			reaches := func() bool { return through(t, r, to, r.Host("a"), soon) }
+			blocked := func() bool { return !through(t, r, to, r.Host("a"), 300*time.Millisecond) }
+			if !blocked() {
 				t.Error("IPv6 passes without a pinhole")
 			}
 			pin := pinholes(t, r)
@@ -115,7 +109,7 @@ func TestIPTables(t *testing.T) {
 			chainsOwner(t, n, c.flavour)
 			start := time.Now()
 			working(t, r, 6000)
-			testrig.Eventually(t, soon, "the pinhole works again", reaches)
+			testrig.Eventually(t, soon, "the pinhole works again", func() bool { return !blocked() })
 			t.Logf("open again %v after the owner's reload", time.Since(start))
 			repaired(t, r)
 			if s, err := r.Owner.Status(t.Context()); err != nil || s.Firewall.Backend != "iptables" {
@@ -138,7 +132,7 @@ func TestIPTables(t *testing.T) {
 			if err := mapped.Delete(t.Context(), 6000, "UDP"); err != nil {
 				t.Error(err)
 			}
-			if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) || reaches() {
+			if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) || !blocked() {
 				t.Error("open after the end")
 			}
 			if err := r.Daemon.Stop(); err != nil {

@@ -116,7 +116,7 @@ func TestLANAddress(t *testing.T) {
 	testrig.On(t, r.Host("a"), "ip", "route", "replace", "default", "via", "192.168.77.254")
 	working(t, r, 6000)
 	c := lab.NewControlPoint(r.Host("a"))
-	testrig.Eventually(t, 5*time.Second, "a search finds it at the new address", func() bool {
+	testrig.Eventually(t, soon, "a search finds it at the new address", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return c.Find(ctx, lab.IGD1, lab.WANIP1) == nil && strings.Contains(c.Control, "192.168.77.254")
@@ -147,7 +147,7 @@ func TestLANComesAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := lab.NewControlPoint(r.Host("guest again"))
-	testrig.Eventually(t, 5*time.Second, "the LAN that is back is served", func() bool {
+	testrig.Eventually(t, soon, "the LAN that is back is served", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return c.Find(ctx, lab.IGD1, lab.WANIP1) == nil && c.Add(ctx, udp(6002)) == nil
@@ -208,22 +208,13 @@ func TestRemoteHostSurvives(t *testing.T) {
 		Protocol: "UDP", Internal: 6000, Suggested: 6000, Lease: time.Hour, Nonce: [12]byte{1},
 		Options: lab.Filter(netip.PrefixFrom(lab.InternetTwo, 32), 0),
 	}
-	from := func(source netip.Addr, wait time.Duration) bool {
-		t.Helper()
-		k := lab.Knock{
-			Protocol: "UDP", From: r.Internet, Source: netip.AddrPortFrom(source, 0), To: netip.AddrPortFrom(lab.GatewayWAN, 6000),
-			Receiver: a, At: netip.AddrPortFrom(netip.IPv4Unspecified(), 6000), Patience: wait,
-		}
-		got, err := k.Send(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got.Arrived
-	}
+	to := netip.AddrPortFrom(lab.GatewayWAN, 6000)
 	restricted := func(when string) {
 		t.Helper()
-		testrig.Eventually(t, soon, when+": its remote host reaches it", func() bool { return from(lab.InternetTwo, 300*time.Millisecond) })
-		if from(lab.InternetOne, 300*time.Millisecond) {
+		testrig.Eventually(t, soon, when+": its remote host reaches it", func() bool {
+			return r.Reaches(t, "UDP", lab.InternetTwo, to, a, 300*time.Millisecond)
+		})
+		if r.Reaches(t, "UDP", lab.InternetOne, to, a, 300*time.Millisecond) {
 			t.Errorf("%s: another host reaches it", when)
 		}
 	}

@@ -63,7 +63,7 @@ func (f *flow) alive(when string) {
 			return
 		}
 		got := make([]byte, 1)
-		_ = way[1].SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = way[1].SetReadDeadline(time.Now().Add(soon))
 		if _, err := way[1].Read(got); err != nil || got[0] != f.number {
 			f.t.Errorf("%s: the flow is broken: %v", when, err)
 			return
@@ -240,9 +240,7 @@ func TestAfterCrash(t *testing.T) {
 		}
 	}
 	for _, why := range []string{"reason=rule-denied", "reason=port-in-use"} {
-		if !strings.Contains(r.Daemon.Log(), why) {
-			t.Errorf("the log lacks %s:\n%s", why, r.Daemon.Log())
-		}
+		r.Logged(t, why)
 	}
 	// It is gone for good, not until the next start.
 	if err := r.Daemon.Kill(); err != nil {
