@@ -28,13 +28,11 @@ func (d dhcpServer) gives(t *testing.T, leases ...string) {
 	}
 }
 
-// patience is longer than a changed lease file may go unnoticed.
-const patience = 5 * time.Second
 
 // called waits until the owner's list has a name for the host of a port.
 func (r *rig) called(t *testing.T, port uint16, name string) {
 	t.Helper()
-	testrig.Eventually(t, patience, fmt.Sprintf("the host of %d is called %q", port, name), func() bool {
+	testrig.Eventually(t, soon, fmt.Sprintf("the host of %d is called %q", port, name), func() bool {
 		for _, m := range r.List(t) {
 			if m.ExternalPort == port {
 				return m.ClientHost == name
