@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -163,7 +164,8 @@ func TestSearch6(t *testing.T) {
 			fmt.Sprintf("search from %s to %s, HOST [%q]", c.searcher, c.hears, c.host),
 			fmt.Sprintf("GET /root.xml from %s, Host %s", c.asks, base),
 		}
-		if diff := cmp.Diff(want, g.asked()); diff != "" {
+		// On a busy machine a search is sent again.
+		if diff := cmp.Diff(want, slices.Compact(g.asked())); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
 	}
