@@ -28,7 +28,6 @@ func (d dhcpServer) gives(t *testing.T, leases ...string) {
 	}
 }
 
-
 // called waits until the owner's list has a name for the host of a port.
 func (r *rig) called(t *testing.T, port uint16, name string) {
 	t.Helper()
