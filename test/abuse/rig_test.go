@@ -68,7 +68,13 @@ type world struct {
 	mappings []control.Mapping
 }
 
-func (r *rig) world(t *testing.T) world { return world{r.ruleset(t), r.List(t)} }
+// ended are the flows whose hosts are told that they are over. The gate notes them in
+// its own time after the end of a mapping, for a minute: they let nobody in.
+var ended = regexp.MustCompile(`(set ended_flows6? \{[^}]*?)\n\s*elements = \{[^}]*\}`)
+
+func (r *rig) world(t *testing.T) world {
+	return world{ended.ReplaceAllString(r.ruleset(t), "$1"), r.List(t)}
+}
 
 // unchanged fails the test when the world is not what it was (NOMUT).
 func (r *rig) unchanged(t *testing.T, before world) {
