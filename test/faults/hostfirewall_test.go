@@ -11,48 +11,53 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// hostFirewall is one that gateways have, as it writes its rules, and what
-// docs/firewalls.md says that the owner must configure. Rules are of the shape that
-// the firewall's own version makes; where it cannot run in a namespace (firewalld
-// wants D-Bus, Docker an engine, ufw the machine's own /etc), the test does with the
-// kernel what it does.
+// hostFirewall is one that gateways have, and what docs/firewalls.md says that the
+// owner must configure. The firewall's own programs run; Docker alone, which wants
+// containers and images, is replayed: the test does with the kernel what its restart
+// does.
 type hostFirewall struct {
 	section string // of the configuration, in place of accept_chain
-	start   func(*testing.T, *testrig.Rig)
-	reload  func(*testing.T, *testrig.Rig)
+	start   func(*testing.T, *lab.Network) (reload func())
 }
 
-// byNFT loads rulesets.
-func byNFT(ruleset string) func(*testing.T, *testrig.Rig) {
-	return func(t *testing.T, r *testrig.Rig) {
+// byNFT loads a ruleset, as nftables.service does.
+func byNFT(ruleset string) func(*testing.T, *lab.Network) func() {
+	return func(t *testing.T, n *lab.Network) func() {
 		t.Helper()
-		nft(t, r, ruleset)
+		load := func() { nft(t, &testrig.Rig{Network: n}, ruleset) }
+		load()
+		return load
 	}
 }
 
+// byDocker is the rules of a host with Docker, and what its restart makes of them.
+func byDocker(t *testing.T, n *lab.Network) func() {
+	t.Helper()
+	byIPTables(t, n, true, docker)
+	return func() { byIPTables(t, n, false, dockerAgain) }
+}
+
 // byIPTables runs iptables-restore for each family. {icmp} becomes the family's own.
-func byIPTables(flush bool, filter string) func(*testing.T, *testrig.Rig) {
-	return func(t *testing.T, r *testrig.Rig) {
-		t.Helper()
-		for family, icmp := range map[string]string{"": "icmp", "6": "ipv6-icmp"} {
-			rules := strings.ReplaceAll(filter, "{icmp}", icmp)
-			if family == "" && flush {
-				rules += "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan0 -j MASQUERADE\nCOMMIT\n"
-			}
-			args := []string{"-w", "5"}
-			if !flush {
-				args = append(args, "--noflush")
-			}
-			cmd := exec.Command("ip"+family+"tables-nft-restore", args...)
-			cmd.Stdin = strings.NewReader(rules)
-			var out strings.Builder
-			cmd.Stderr = &out
-			if err := r.Gateway.Start(cmd); err != nil {
-				t.Fatalf("%v (test/install brings what is missing)", err)
-			}
-			if err := cmd.Wait(); err != nil {
-				t.Fatalf("ip%stables-restore: %v\n%s\n%s", family, err, &out, rules)
-			}
+func byIPTables(t *testing.T, n *lab.Network, flush bool, filter string) {
+	t.Helper()
+	for family, icmp := range map[string]string{"": "icmp", "6": "ipv6-icmp"} {
+		rules := strings.ReplaceAll(filter, "{icmp}", icmp)
+		if family == "" && flush {
+			rules += "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o wan0 -j MASQUERADE\nCOMMIT\n"
+		}
+		args := []string{"-w", "5"}
+		if !flush {
+			args = append(args, "--noflush")
+		}
+		cmd := exec.Command("ip"+family+"tables-nft-restore", args...)
+		cmd.Stdin = strings.NewReader(rules)
+		var out strings.Builder
+		cmd.Stderr = &out
+		if err := n.Gateway.Start(cmd); err != nil {
+			t.Fatalf("%v (test/install brings what is missing)", err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("ip%stables-restore: %v\n%s\n%s", family, err, &out, rules)
 		}
 	}
 }
@@ -92,51 +97,6 @@ table ip nat {
 	chain postrouting { type nat hook postrouting priority srcnat; oifname "wan0" masquerade; }
 }
 `
-	// firewalld's reload deletes its table and writes it anew, in one transaction.
-	firewalld = `table inet firewalld
-delete table inet firewalld
-table inet firewalld {
-	chain filter_FORWARD {
-		type filter hook forward priority filter + 10; policy accept;
-		ct state { established, related } accept
-		ct status dnat accept
-		iifname "lo" accept
-		ct state invalid drop
-		jump filter_FORWARD_ZONES
-		reject with icmpx admin-prohibited
-	}
-	chain filter_FORWARD_ZONES {
-		iifname "br-lan" goto filter_FWD_internal
-		iifname "wan0" goto filter_FWD_external
-	}
-	chain filter_FWD_internal { oifname "wan0" accept; }
-	chain filter_FWD_external { meta l4proto { icmp, ipv6-icmp } accept; reject with icmpx admin-prohibited; }
-	chain nat_POSTROUTING {
-		type nat hook postrouting priority srcnat + 10; policy accept;
-		meta nfproto ipv4 oifname "wan0" masquerade
-	}
-}
-`
-	// ufw's own chains come before ufw-user-forward, where its routes are; a reload
-	// empties the built-in chains of its jumps and puts them back at the end.
-	ufw = `*filter
-:INPUT DROP [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:ufw-before-forward - [0:0]
-:ufw-user-forward - [0:0]
-:ufw-reject-forward - [0:0]
--A INPUT -i br-lan -j ACCEPT
--A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A INPUT -p {icmp} -j ACCEPT
--A FORWARD -j ufw-before-forward
--A FORWARD -j ufw-reject-forward
--A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A ufw-before-forward -p {icmp} -j ACCEPT
--A ufw-before-forward -j ufw-user-forward
--A ufw-user-forward -i br-lan -o wan0 -j ACCEPT
-COMMIT
-`
 	// Docker sets the policy and puts its jumps in front of everything.
 	docker = `*filter
 :INPUT ACCEPT [0:0]
@@ -172,13 +132,13 @@ COMMIT
 func TestHostFirewalls(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]hostFirewall{
-		"nftables.service, one table for both families": {`accept_chain = "inet filter forward"`, byNFT(oneTable), byNFT(oneTable)},
+		"nftables.service, one table for both families": {`accept_chain = "inet filter forward"`, byNFT(oneTable)},
 		"nftables.service, a table for each": {
-			"accept_chain = \"ip filter forward\"\naccept_chain6 = \"ip6 filter forward\"", byNFT(twoTables), byNFT(twoTables),
+			"accept_chain = \"ip filter forward\"\naccept_chain6 = \"ip6 filter forward\"", byNFT(twoTables),
 		},
-		"firewalld":                  {`accept_chain = "inet firewalld filter_FORWARD"`, byNFT(firewalld), byNFT(firewalld)},
-		"ufw":                        {`backend = "iptables"`, byIPTables(true, ufw), byIPTables(true, ufw)},
-		"Docker, which is restarted": {`backend = "iptables"`, byIPTables(true, docker), byIPTables(false, dockerAgain)},
+		"firewalld":                  {`accept_chain = "inet firewalld filter_FORWARD"`, byFirewalld},
+		"ufw":                        {`backend = "iptables"`, byUFW},
+		"Docker, which is restarted": {`backend = "iptables"`, byDocker},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,7 +147,7 @@ func TestHostFirewalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(n.Close)
-			h.start(t, &testrig.Rig{Network: n})
+			reload := h.start(t, n)
 			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, h.section, 1))
 			a, b := r.Host("a"), r.Host("b")
 			closed(t, r, a, b)
@@ -197,7 +157,7 @@ func TestHostFirewalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			both(t, r, a)
-			h.reload(t, r)
+			reload()
 			both(t, r, a)
 			if n := len(r.List(t)); n != 2 {
 				t.Errorf("the owner sees %d", n)
