@@ -15,23 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
 	"portcullis/portmap"
+	"portcullis/test/netns"
 )
 
-func world(t *testing.T, b *nft.Backend) string {
-	t.Helper()
-	held, err := b.Entries(ctx(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return firewall.World(held)
-}
-
 // tables lists the tables of a namespace.
-func tables(t *testing.T, n *namespace) []string {
+func tables(t *testing.T, n *netns.Space) []string {
 	t.Helper()
-	q, err := nftables.New(nftables.WithNetNSFd(n.fd))
+	q, err := nftables.New(nftables.WithNetNSFd(n.FD()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,12 +39,10 @@ func tables(t *testing.T, n *namespace) []string {
 	return names
 }
 
-func bare(t *testing.T, n *namespace) *nft.Backend {
+// bare is a backend that was told nothing yet.
+func bare(t *testing.T, n *netns.Space) *nft.Backend {
 	t.Helper()
-	b, err := nft.Open(ctx(t), nft.Config{Log: logger(t), NetNS: n.fd})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := unconfigured(t, n)
 	t.Cleanup(func() { _ = b.Close(context.Background(), true) })
 	return b
 }
@@ -60,15 +51,14 @@ func bare(t *testing.T, n *namespace) *nft.Backend {
 // replaces them in one step and writes nothing before.
 func TestKeptTableIsReplaced(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
-	h := &homeNet{t: t}
-	one, two := h.mapping(1, "udp 5000", aliceAddr+":6000"), h.mapping(2, "udp 5001", aliceAddr+":6001")
+	n := netns.New(t, "gateway")
+	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
 
 	first := bare(t, n)
 	if got := tables(t, n); len(got) != 0 {
 		t.Errorf("Open wrote %v", got)
 	}
-	if err := first.Configure(ctx(t), home()); err != nil {
+	if err := first.Configure(ctx(t), homenet.Facts()); err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Apply(ctx(t), []portmap.Mapping{one, two}, nil); err != nil {
@@ -101,7 +91,7 @@ func TestKeptTableIsReplaced(t *testing.T) {
 
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := bare(t, n)
 	for range 2 {
 		if err := b.Close(ctx(t), false); err != nil {
@@ -115,7 +105,7 @@ func TestClosed(t *testing.T) {
 	_, errEntries := b.Entries(ctx(t))
 	for name, err := range map[string]error{
 		"Entries": errEntries,
-		"Apply":   b.Apply(ctx(t), nil, nil), "Replace": b.Replace(ctx(t), nil), "Configure": b.Configure(ctx(t), home()),
+		"Apply":   b.Apply(ctx(t), nil, nil), "Replace": b.Replace(ctx(t), nil), "Configure": b.Configure(ctx(t), homenet.Facts()),
 		"Counters": errCounters, "Counter": errCounter, "Forwarded": errForwarded, "Audit": errAudit,
 	} {
 		if !errors.Is(err, firewall.ErrClosed) {
@@ -157,18 +147,17 @@ func TestAudit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := newNamespace(t, "gateway")
+			n := netns.New(t, "gateway")
 			b := open(t, n)
-			h := &homeNet{t: t}
-			both := []portmap.Mapping{h.mapping(1, "udp 5000", aliceAddr+":6000"), h.pinhole(2, "udp", alice6+":6000")}
+			both := []portmap.Mapping{homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Pinhole(2, "udp", homenet.Alice6+":6000")}
 			if err := b.Apply(ctx(t), both, nil); err != nil {
 				t.Fatal(err)
 			}
-			rules := func() string { return n.nft("", "-s", "list", "table", "inet", "portcullis") }
+			rules := func() string { return run(t, n, "", "-s", "list", "table", "inet", "portcullis") }
 			want, before := world(t, b), b.Repaired()
 			skeleton, _, _ := strings.Cut(rules(), "map mapped ")
 			if tc.foreign != "" {
-				n.nft(tc.foreign)
+				do(t, n, tc.foreign)
 			}
 			drift, err := b.Audit(ctx(t), tc.full)
 			if err != nil || drift != tc.want {
@@ -193,14 +182,13 @@ func TestAudit(t *testing.T) {
 // Facts change at the same cost with any number of mappings, and only they do.
 func TestConfigure(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := open(t, n)
-	h := &homeNet{t: t}
-	if err := b.Apply(ctx(t), []portmap.Mapping{h.mapping(1, "udp 5000", aliceAddr+":6000")}, nil); err != nil {
+	if err := b.Apply(ctx(t), []portmap.Mapping{homenet.Mapping(1, "udp 5000", homenet.Alice+":6000")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	set := func(name string) string {
-		_, elements, _ := strings.Cut(n.nft("", "list", "set", "inet", "portcullis", name), "elements = ")
+		_, elements, _ := strings.Cut(list(t, n, "set", "inet", "portcullis", name), "elements = ")
 		elements, _, _ = strings.Cut(elements, "\n\t}")
 		// nft sorts by the bytes of the key, which for names is nobody's order.
 		list := strings.Split(strings.Trim(strings.Join(strings.Fields(elements), " "), "{} "), ", ")
@@ -236,7 +224,7 @@ func TestConfigure(t *testing.T) {
 			}
 		}, "lan_ifaces", `"lan0"`},
 	} {
-		g := home()
+		g := homenet.Facts()
 		tc.change(&g)
 		if err := b.Configure(ctx(t), g); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -254,20 +242,20 @@ func TestConfigure(t *testing.T) {
 		"no name":         func(g *firewall.Gateway) { g.WAN = []firewall.Uplink{{}} },
 		"port 0":          func(g *firewall.Gateway) { g.ServiceTCP = []uint16{0} },
 	} {
-		g := home()
+		g := homenet.Facts()
 		change(&g)
 		if err := b.Configure(ctx(t), g); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	n.nft("flush ruleset")
-	if err := b.Configure(ctx(t), home()); err != nil {
+	do(t, n, "flush ruleset")
+	if err := b.Configure(ctx(t), homenet.Facts()); err != nil {
 		t.Errorf("after a flush: %v", err)
 	}
 	if got := world(t, b); !strings.Contains(got, "udp 5000") {
 		t.Errorf("after a flush, Configure wrote\n%s", got)
 	}
-	if err := b.Configure(blind{ctx(t)}, home()); err != nil {
+	if err := b.Configure(blind{ctx(t)}, homenet.Facts()); err != nil {
 		t.Errorf("when the answer is lost: %v", err)
 	}
 }
@@ -288,8 +276,8 @@ func prefixes(list ...string) (all []netip.Prefix) {
 
 func TestOpenWithoutCapability(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
-	err := n.in(func() error { // a thread that ends with it
+	n := netns.New(t, "gateway")
+	err := n.In(func() error { // a thread that ends with it
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var data [2]unix.CapUserData
 		if err := unix.Capget(&header, &data[0]); err != nil {
@@ -319,11 +307,10 @@ func TestOpenWithoutLogger(t *testing.T) {
 // nothing is written anew.
 func TestLostAnswerIsLookedUp(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := open(t, n)
-	h := &homeNet{t: t}
-	one, two := h.mapping(1, "udp 5000", aliceAddr+":6000"), h.mapping(2, "udp 5001", aliceAddr+":6001")
-	moved := h.mapping(1, "udp 5000", bobAddr+":6000")
+	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
+	moved := homenet.Mapping(1, "udp 5000", homenet.Bob+":6000")
 	list := func(ms ...portmap.Mapping) []portmap.Mapping { return ms }
 	for _, step := range []struct {
 		what     string
@@ -350,7 +337,7 @@ func TestLostAnswerIsLookedUp(t *testing.T) {
 // refused, nothing of it stays, and what was there before comes back.
 func TestLargeChangeThatFails(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := open(t, n, func(c *nft.Config) { c.Size, c.Buffer = 600, 24<<10 })
 	if err := b.Replace(ctx(t), crowd(1000)); !errors.Is(err, firewall.ErrFull) {
 		t.Errorf("the first Replace: %v, want %v", err, firewall.ErrFull)
@@ -385,7 +372,7 @@ func TestLargeChangeThatFails(t *testing.T) {
 // What the kernel lacks is named; this one lacks only what nobody has.
 func TestFeatures(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := bare(t, n)
 	for name, err := range b.TryFeatures(ctx(t)) {
 		if err != nil {
@@ -405,22 +392,21 @@ func TestFeatures(t *testing.T) {
 // Renewals and removals from several goroutines, with readers beside them.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := open(t, n, func(c *nft.Config) { c.Log = quiet() })
-	h := &homeNet{t: t}
 	done := make(chan error)
 	const workers = 4
 	for w := range workers {
 		go func() {
 			var err error
 			for i := range 20 {
-				m := h.mapping(uint64(w+1), "udp "+[]string{"5000", "5001", "5002", "5003"}[w], aliceAddr+":6000")
+				m := homenet.Mapping(uint64(w+1), "udp "+[]string{"5000", "5001", "5002", "5003"}[w], homenet.Alice+":6000")
 				m.Expires = m.Expires.Add(time.Duration(i) * time.Second)
 				err = errors.Join(err, b.Apply(ctx(t), []portmap.Mapping{m}, nil))
 				_, errCounters := b.Counters(ctx(t))
 				_, errForwarded := b.Forwarded(ctx(t))
 				_, errAudit := b.Audit(ctx(t), false)
-				err = errors.Join(err, errCounters, errForwarded, errAudit, b.Configure(ctx(t), home()))
+				err = errors.Join(err, errCounters, errForwarded, errAudit, b.Configure(ctx(t), homenet.Facts()))
 				if i%5 == 4 {
 					err = errors.Join(err, b.Apply(ctx(t), nil, []portmap.Mapping{m}))
 				}

@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
 	"portcullis/portmap"
+	"portcullis/test/netns"
 )
 
 // crowd gives n mappings from external port 1 on.
@@ -26,7 +28,7 @@ func crowd(n int) []portmap.Mapping {
 // What one change costs must not depend on how many mappings there are.
 func BenchmarkOne(b *testing.B) {
 	for _, n := range []int{100, 20_000} {
-		backend := open(b, newNamespace(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+		backend := open(b, netns.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
 		if err := backend.Replace(ctx(b), crowd(n)); err != nil {
 			b.Fatal(err)
 		}
@@ -57,7 +59,7 @@ func BenchmarkOne(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("Configure/%d", n), func(b *testing.B) {
 			for b.Loop() {
-				if err := backend.Configure(ctx(b), home()); err != nil {
+				if err := backend.Configure(ctx(b), homenet.Facts()); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -82,7 +84,7 @@ func BenchmarkFiltered(b *testing.B) {
 		}
 	}
 	for _, n := range []int{0, 100, 1000, 5000} {
-		backend := open(b, newNamespace(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+		backend := open(b, netns.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
 		all := crowd(n)
 		for i := range all {
 			filtered(&all[i], i)
@@ -122,7 +124,7 @@ func BenchmarkFiltered(b *testing.B) {
 func BenchmarkReplace(b *testing.B) {
 	for _, n := range []int{0, 1000, 60_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			backend := open(b, newNamespace(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+			backend := open(b, netns.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
 			all := crowd(n)
 			for b.Loop() {
 				if err := backend.Replace(ctx(b), all); err != nil {

@@ -10,7 +10,9 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/fwtest"
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
+	"portcullis/test/netns"
 )
 
 func TestConformance(t *testing.T) {
@@ -26,14 +28,14 @@ func TestConformanceInParts(t *testing.T) {
 }
 
 func subject(t *testing.T, capacity, buffer int, acceptChain string) fwtest.Subject {
-	n := newNamespace(t, "gw")
+	n := netns.New(t, "gw")
 	if acceptChain != "" {
 		ownersFirewall(t, n)
 	}
 	b := open(t, n, func(c *nft.Config) {
 		c.Size, c.Buffer, c.Log = capacity, buffer, quiet()
 	})
-	g := home()
+	g := homenet.Facts()
 	g.AcceptChain = acceptChain
 	if err := b.Configure(ctx(t), g); err != nil {
 		t.Fatal(err)
@@ -73,9 +75,9 @@ func (blind) Done() <-chan struct{}       { return nil }
 func (blind) Err() error                  { return nil }
 
 // foreign is somebody else at work on the ruleset.
-func foreign(t testing.TB, n *namespace, work func(*nftables.Conn)) {
+func foreign(t testing.TB, n *netns.Space, work func(*nftables.Conn)) {
 	t.Helper()
-	q, err := nftables.New(nftables.WithNetNSFd(n.fd))
+	q, err := nftables.New(nftables.WithNetNSFd(n.FD()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +89,7 @@ func foreign(t testing.TB, n *namespace, work func(*nftables.Conn)) {
 
 // ownersFirewall is the shape of a fw4 ruleset: a forward chain that drops what
 // it does not know.
-func ownersFirewall(t testing.TB, n *namespace) {
+func ownersFirewall(t testing.TB, n *netns.Space) {
 	t.Helper()
 	foreign(t, n, func(q *nftables.Conn) {
 		drop := nftables.ChainPolicyDrop
@@ -101,7 +103,7 @@ func ownersFirewall(t testing.TB, n *namespace) {
 
 // sameInOwnersTable compares the holes with the flows the owner's table lets
 // pass.
-func sameInOwnersTable(t *testing.T, n *namespace, held []firewall.Entry) {
+func sameInOwnersTable(t *testing.T, n *netns.Space, held []firewall.Entry) {
 	t.Helper()
 	want := make(map[string]bool)
 	for _, e := range held {
@@ -110,7 +112,7 @@ func sameInOwnersTable(t *testing.T, n *namespace, held []firewall.Entry) {
 			want[fmt.Sprintf("%s %x-%x", set, key, end)] = true
 		}
 	}
-	q, err := nftables.New(nftables.WithNetNSFd(n.fd))
+	q, err := nftables.New(nftables.WithNetNSFd(n.FD()))
 	if err != nil {
 		t.Fatal(err)
 	}

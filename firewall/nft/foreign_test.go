@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
 	"portcullis/portmap"
+	"portcullis/test/netns"
 )
 
 // taken lists the ports that are forwarded: "tcp 80, 443; udp 53".
@@ -89,9 +91,9 @@ func TestForwarded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := newNamespace(t, "gateway")
+			n := netns.New(t, "gateway")
 			b := open(t, n)
-			n.nft(`table inet owner {
+			do(t, n, `table inet owner {
 				set web { type inet_service; elements = { 80, 443 } }
 				set games { type inet_service; flags interval; elements = { 27015-27030, 65535 } }
 				chain web {
@@ -102,15 +104,14 @@ func TestForwarded(t *testing.T) {
 				}
 				chain prerouting {
 					type nat hook prerouting priority dstnat; policy accept;
-					` + strings.ReplaceAll(tc.rules, "dnat to", "dnat ip to") + `
+					`+strings.ReplaceAll(tc.rules, "dnat to", "dnat ip to")+`
 				}
 				chain output {
 					type nat hook output priority -100; policy accept;
 					tcp dport 1 redirect to :2
 				}
 			}`)
-			h := &homeNet{t: t}
-			ours := []portmap.Mapping{h.mapping(1, "udp 5000", aliceAddr+":6000")}
+			ours := []portmap.Mapping{homenet.Mapping(1, "udp 5000", homenet.Alice+":6000")}
 			if err := b.Apply(ctx(t), ours, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -129,7 +130,7 @@ func TestForwarded(t *testing.T) {
 // hand; the expressions are those it was seen to send.
 func TestForwardedByIptables(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
+	n := netns.New(t, "gateway")
 	b := open(t, n)
 	dnat := &expr.Target{Name: "DNAT", Rev: 2, Info: &xt.NatRange2{NatRange: xt.NatRange{
 		Flags: uint(xt.NatRangeMapIPs), MinIP: net.IPv4(172, 17, 0, 2), MaxIP: net.IPv4(172, 17, 0, 2),
@@ -228,7 +229,7 @@ func TestForwardedNamesTheRule(t *testing.T) {
 		if got := nft.CommentIn(tc.userData); len(got) > 0 != (tc.want != "") {
 			t.Errorf("%s: comment %q", name, got)
 		}
-		n := newNamespace(t, "gateway")
+		n := netns.New(t, "gateway")
 		b := open(t, n)
 		foreign(t, n, func(q *nftables.Conn) {
 			table := q.AddTable(&nftables.Table{Name: "owner", Family: nftables.TableFamilyIPv4})

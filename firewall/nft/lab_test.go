@@ -1,236 +1,71 @@
 package nft_test
 
 import (
-	"context"
-	"errors"
-	"fmt"
+	"flag"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
-	"strings"
+	"regexp"
 	"testing"
-	"time"
-
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
+	"portcullis/test/netns"
 )
 
-// namespace is a throw-away network namespace.
-type namespace struct {
-	t    testing.TB
-	fd   int
-	name string
+// TestMain lets more tests run at once than there are cores: they wait for the
+// kernel and for silence, and compute nothing.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
 
-// newNamespace makes one with lo up. It ends with the test.
-func newNamespace(t testing.TB, name string) *namespace {
+// Short names for what stands in every line.
+var (
+	ctx   = homenet.Context
+	world = homenet.World
+)
+
+// do runs the nft program with a ruleset.
+func do(t testing.TB, n *netns.Space, ruleset string) {
 	t.Helper()
-	needRoot(t)
-	made := make(chan int, 1)
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			failed <- err
-			return
-		}
-		fd, err := unix.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			failed <- err
-			return
-		}
-		made <- fd
-	}()
-	n := &namespace{t: t, name: name}
-	select {
-	case err := <-failed:
-		t.Fatalf("namespace: %v", err)
-	case n.fd = <-made:
-	}
-	t.Cleanup(func() { _ = unix.Close(n.fd) })
-	n.sysctl("net/ipv6/conf/default/accept_dad", "0") // no address waits to be found free
-	n.links(func(h *netlink.Handle) error {
-		lo, err := h.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return h.LinkSetUp(lo)
-	})
-	return n
+	run(t, n, ruleset, "-f", "-")
 }
 
-// needRoot skips where namespaces cannot be had, and fails where they must.
-func needRoot(t testing.TB) {
+// list lists with the nft program: "table inet portcullis".
+func list(t testing.TB, n *netns.Space, argv ...string) string {
 	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root for network namespaces")
-	}
-	t.Skip("needs root for network namespaces")
+	return run(t, n, "", append([]string{"list"}, argv...)...)
 }
 
-// needProgram skips where a program is missing, and fails where it must be there.
-func needProgram(t testing.TB, name string) {
+func run(t testing.TB, n *netns.Space, stdin string, argv ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(name); err == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("needs the program %s", name)
-	}
-	t.Skipf("needs the program %s", name)
-}
-
-// in runs f on a thread inside the namespace.
-func (n *namespace) in(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	return <-result
-}
-
-func (n *namespace) must(f func() error) {
-	n.t.Helper()
-	if err := n.in(f); err != nil {
-		n.t.Fatalf("%s: %v", n.name, err)
-	}
-}
-
-func (n *namespace) links(f func(*netlink.Handle) error) {
-	n.t.Helper()
-	h, err := netlink.NewHandleAt(netns.NsHandle(n.fd), unix.NETLINK_ROUTE)
+	netns.NeedProgram(t, "nft")
+	out, err := n.Run(stdin, append([]string{"nft"}, argv...)...)
 	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer h.Close()
-	if err := f(h); err != nil {
-		n.t.Fatalf("%s: %v", n.name, err)
-	}
-}
-
-// run runs a program in the namespace and gives what it prints.
-func (n *namespace) run(stdin string, argv ...string) (string, error) {
-	var out []byte
-	err := n.in(func() error {
-		cmd := exec.Command(argv[0], argv[1:]...)
-		cmd.Stdin = strings.NewReader(stdin)
-		var err error
-		out, err = cmd.Output()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, exit.Stderr)
-		}
-		return err
-	})
-	return string(out), err
-}
-
-// nft runs the nft program with a ruleset on its input, or with arguments.
-func (n *namespace) nft(ruleset string, argv ...string) string {
-	n.t.Helper()
-	needProgram(n.t, "nft")
-	if ruleset != "" {
-		argv = append(argv, "-f", "-")
-	}
-	out, err := n.run(ruleset, append([]string{"nft"}, argv...)...)
-	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return out
 }
 
-// cable joins two namespaces by a veth pair; each end is "name address/bits",
-// or "name -".
-func cable(a *namespace, endA string, b *namespace, endB string) {
-	a.t.Helper()
-	nameA, addrA, _ := strings.Cut(endA, " ")
-	nameB, addrB, _ := strings.Cut(endB, " ")
-	a.links(func(h *netlink.Handle) error {
-		return h.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: nameA}, PeerName: nameB, PeerNamespace: netlink.NsFd(b.fd),
-		})
-	})
-	for _, end := range []struct {
-		n          *namespace
-		name, addr string
-	}{{a, nameA, addrA}, {b, nameB, addrB}} {
-		end.n.links(func(h *netlink.Handle) error {
-			link, err := h.LinkByName(end.name)
-			if err != nil {
-				return err
-			}
-			if end.addr != "-" {
-				addr, err := netlink.ParseAddr(end.addr)
-				if err != nil {
-					return err
-				}
-				if err := h.AddrAdd(link, addr); err != nil {
-					return err
-				}
-			}
-			return h.LinkSetUp(link)
-		})
-	}
-}
-
-// route adds a default route.
-func (n *namespace) route(via string) {
-	n.t.Helper()
-	n.links(func(h *netlink.Handle) error {
-		return h.RouteAdd(&netlink.Route{Gw: netip.MustParseAddr(via).AsSlice()})
-	})
-}
-
-func (n *namespace) sysctl(path, value string) {
-	n.t.Helper()
-	n.must(func() error { return os.WriteFile("/proc/sys/"+path, []byte(value), 0) })
-}
-
-// logger hands log lines to the test.
-func logger(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(p)))
-	return len(p), nil
-}
-
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// home is a gateway as the tests know it.
-func home() firewall.Gateway {
-	return firewall.Gateway{
-		WAN:         []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.5")}}},
-		WAN6:        []string{"wan0"},
-		LAN:         []string{"lan0"},
-		LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8:77::/64")},
-		ServiceTCP:  []uint16{5000},
-		ServiceUDP:  []uint16{1900, 5351},
-	}
+// open gives a backend in a namespace, configured.
+func open(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backend {
+	t.Helper()
+	b := unconfigured(t, n, change...)
+	homenet.Start(t, b, homenet.Facts())
+	return b
 }
 
-// open gives a backend in a namespace, configured.
-func open(t testing.TB, n *namespace, change ...func(*nft.Config)) *nft.Backend {
+// unconfigured gives one that has been told nothing, and must be closed.
+func unconfigured(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backend {
 	t.Helper()
-	cfg := nft.Config{Log: logger(t), NetNS: n.fd}
+	cfg := nft.Config{Log: homenet.Logger(t), NetNS: n.FD()}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -238,19 +73,79 @@ func open(t testing.TB, n *namespace, change ...func(*nft.Config)) *nft.Backend 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := b.Close(context.Background(), true); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := b.Configure(ctx(t), home()); err != nil {
-		t.Fatal(err)
-	}
 	return b
 }
 
-func ctx(t testing.TB) context.Context {
-	c, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	t.Cleanup(cancel)
-	return c
+// The owner's masquerade, as every home router has it.
+const masquerade = `
+table ip owner {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "wan0" masquerade
+	}
+}`
+
+// strictOwner is an owner's forward chain that drops what it does not know.
+const strictOwner = `
+table inet fw4 {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname "lan0" oifname "wan0" accept
+	}
+}`
+
+// plain is a home whose owner forwards everything.
+func plain() homenet.Firewall { return owned(masquerade) }
+
+// strict is one whose owner drops what he does not know, save for our part of his
+// chain.
+func strict() homenet.Firewall {
+	fw := owned(masquerade + strictOwner)
+	fw.Facts = acceptChain("inet fw4 forward")
+	fw.Owner.Forward += "\nadd rule inet fw4 forward ip daddr 192.168.1.20 udp dport 6000 accept"
+	return fw
+}
+
+func acceptChain(name string) func(*firewall.Gateway) {
+	return func(g *firewall.Gateway) { g.AcceptChain = name }
+}
+
+func owned(rules string) homenet.Firewall {
+	return homenet.Firewall{
+		Open:     func(t testing.TB, n *netns.Space) homenet.Backend { return unconfigured(t, n) },
+		Do:       do,
+		Refused:  refused,
+		Timeouts: true,
+		Owner: homenet.Owner{
+			Home: rules,
+			DropInput: `table inet owner {
+				chain input {
+					type filter hook input priority filter; policy accept;
+					iifname "wan0" ct state != { established, related } drop
+				}
+			}`,
+			Forward: `table ip owner {
+				chain prerouting {
+					type nat hook prerouting priority dstnat;
+					iifname "wan0" udp dport 5000 dnat to 192.168.1.20:6000
+				}
+			}`,
+			AcceptEcho:  "add rule inet fw4 forward meta l4proto ipv6-icmp accept",
+			AcceptGuest: "add rule inet fw4 forward iifname lan1 oifname lan0 accept",
+			AcceptPort:  "insert rule inet fw4 forward ip6 saddr 2001:db8:5::67 tcp dport 84 accept",
+			Reload:      "flush ruleset" + rules,
+			FlushPins:   "flush set inet portcullis pinholes",
+		},
+	}
+}
+
+var refusal = regexp.MustCompile(`tcp \. (\S+) \. (\S+) \. (\S+) \. \d+`)
+
+func refused(t testing.TB, n *netns.Space) (all []string) {
+	t.Helper()
+	for _, m := range refusal.FindAllStringSubmatch(list(t, n, "set", "inet", "portcullis", "ended_flows6"), -1) {
+		all = append(all, m[1]+" "+m[2]+" "+m[3])
+	}
+	return all
 }

@@ -10,8 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/firewall"
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
 	"portcullis/portmap"
+	"portcullis/test/netns"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -38,40 +40,39 @@ func golden(t *testing.T, file, got string) {
 // The table as a person sees it, and as nft must be able to load it again.
 func TestList(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "gateway")
-	n.nft(`table inet fw4 {
+	n := netns.New(t, "gateway")
+	do(t, n, `table inet fw4 {
 		chain forward {
 			type filter hook forward priority filter; policy drop;
 			ct state established,related accept comment "the owner's own"
 		}
 	}`)
 	b := open(t, n)
-	g := home()
+	g := homenet.Facts()
 	g.AcceptChain = "inet fw4 forward"
 	if err := b.Configure(ctx(t), g); err != nil {
 		t.Fatal(err)
 	}
-	h := &homeNet{t: t}
 	endless := func(m *portmap.Mapping) { m.Expires = time.Time{} }
 	err := b.Apply(ctx(t), []portmap.Mapping{
-		h.mapping(1, "udp 5000", aliceAddr+":6000", endless),
-		h.mapping(2, "tcp 8080", bobAddr+":80", endless, onlyFrom(peerX)),
-		h.mapping(3, "udp 5001", aliceAddr+":6001", endless, func(m *portmap.Mapping) {
+		homenet.Mapping(1, "udp 5000", homenet.Alice+":6000", endless),
+		homenet.Mapping(2, "tcp 8080", homenet.Bob+":80", endless, homenet.From(homenet.PeerX)),
+		homenet.Mapping(3, "udp 5001", homenet.Alice+":6001", endless, func(m *portmap.Mapping) {
 			m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")}}
 		}),
-		h.pinhole(4, "udp", alice6+":6000", endless),
-		h.pinhole(5, "tcp", bob6+":80", endless, from("2001:db8:5::66/128")),
-		h.pinhole(6, "udp", alice6+":6001", endless, from("2001:db8:9::/64 53", "2001:db8:5::67/128 7000", "2001:db8:8::/61")),
+		homenet.Pinhole(4, "udp", homenet.Alice6+":6000", endless),
+		homenet.Pinhole(5, "tcp", homenet.Bob6+":80", endless, homenet.From("2001:db8:5::66/128")),
+		homenet.Pinhole(6, "udp", homenet.Alice6+":6001", endless, homenet.From("2001:db8:9::/64 53", "2001:db8:5::67/128 7000", "2001:db8:8::/61")),
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "portcullis.nft", n.nft("", "list", "table", "inet", "portcullis"))
-	golden(t, "accept.nft", n.nft("", "list", "table", "inet", "fw4"))
+	golden(t, "portcullis.nft", list(t, n, "table", "inet", "portcullis"))
+	golden(t, "accept.nft", list(t, n, "table", "inet", "fw4"))
 
-	ruleset := n.nft("", "list", "ruleset")
-	n.nft("flush ruleset\n" + ruleset)
-	if diff := cmp.Diff(ruleset, n.nft("", "list", "ruleset")); diff != "" {
+	ruleset := list(t, n, "ruleset")
+	do(t, n, "flush ruleset\n"+ruleset)
+	if diff := cmp.Diff(ruleset, list(t, n, "ruleset")); diff != "" {
 		t.Errorf("nft loads another ruleset than it listed (-want +got):\n%s", diff)
 	}
 }
@@ -79,7 +80,7 @@ func TestList(t *testing.T) {
 // Every entry that the model can ask for is read back as what it was.
 func TestElements(t *testing.T) {
 	t.Parallel()
-	four := []firewall.Source{{}, firewall.Host(netip.MustParseAddr(peerX))}
+	four := []firewall.Source{{}, firewall.Host(netip.MustParseAddr(homenet.PeerX))}
 	for _, p := range []string{"0.0.0.0/0", "198.51.100.0/24", "198.51.100.8/31", "198.51.100.8/32", "255.255.255.255/32", "128.0.0.0/1"} {
 		four = append(four, firewall.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
 	}
@@ -90,10 +91,10 @@ func TestElements(t *testing.T) {
 	var all []firewall.Entry
 	for _, proto := range []portmap.Transport{portmap.TCP, portmap.UDP} {
 		for _, src := range four {
-			all = append(all, firewall.Entry{Kind: firewall.Hole, Transport: proto, External: 5000, Source: src, Internal: netip.MustParseAddrPort(aliceAddr + ":6000")})
+			all = append(all, firewall.Entry{Kind: firewall.Hole, Transport: proto, External: 5000, Source: src, Internal: netip.MustParseAddrPort(homenet.Alice + ":6000")})
 		}
 		for _, src := range six {
-			all = append(all, firewall.Entry{Kind: firewall.Pin, Transport: proto, Source: src, Internal: netip.MustParseAddrPort(alice6 + ":6000")})
+			all = append(all, firewall.Entry{Kind: firewall.Pin, Transport: proto, Source: src, Internal: netip.MustParseAddrPort(homenet.Alice6 + ":6000")})
 		}
 	}
 	for _, e := range all {

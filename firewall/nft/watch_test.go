@@ -6,17 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
 	"portcullis/portmap"
+	"portcullis/test/netns"
 )
 
 // TestWatch: what other programs do to the ruleset is told, with who did it and
 // whether our table was touched; what we do ourselves is not.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	n := newNamespace(t, "watched")
-	b, h := open(t, n), &homeNet{t: t}
-	one, two := h.mapping(1, "udp 5000", aliceAddr+":6000"), h.mapping(2, "udp 5001", aliceAddr+":6001")
+	n := netns.New(t, "watched")
+	b := open(t, n)
+	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
 	if err := b.Replace(ctx(t), []portmap.Mapping{one}); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +53,7 @@ func TestWatch(t *testing.T) {
 		if err := b.Apply(ctx(t), []portmap.Mapping{two}, nil); err != nil {
 			t.Fatal(err)
 		}
-		n.nft(c.script)
+		do(t, n, c.script)
 		if i := next(c.script); i.Program != "nft" || i.Ours != c.ours {
 			t.Errorf("%s: told %+v, want ours %v", c.script, i, c.ours)
 		}

@@ -71,6 +71,7 @@ var allowed = map[string][]string{
 	"firewall/nft":      {"firewall", "firewall/flows", "portmap"},
 	"firewall/iptables": {"firewall", "firewall/flows", "portmap"},
 	"firewall/fwtest":   {"firewall", "portmap"},
+	"firewall/homenet":  {"firewall", "portmap", "test/netns"},
 	"doctor":            {"firewall", "firewall/nft", "portmap"},
 	"lab":               {},
 }

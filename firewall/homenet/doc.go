@@ -1,0 +1,15 @@
+// Package homenet is for tests: a home behind a gateway, with a firewall backend
+// on it, and what packets must find there whichever backend it is.
+//
+// A backend's own tests hand in how it is opened and how the owner of such a
+// gateway writes rules (Firewall), and run the groups of this package: Packets,
+// KeptPorts, DeleteEndsFlows, KernelEndsLease, Pinholes, Counters, Guard, Drift.
+// What is about one backend only is tested beside it, on the same Home.
+//
+// Owns: the home network of the backends' tests, what both promise of packets.
+//
+// May import: portmap, firewall, test/netns, vishvananda/netlink, go-cmp, the
+// standard library.
+//
+// Never: is linked into the program, knows a backend.
+package homenet
