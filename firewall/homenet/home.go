@@ -70,9 +70,13 @@ func New(t *testing.T, fw Firewall) *Home {
 		h.Gateway.Sysctl("net/bridge/bridge-nf-call-iptables", "0")
 		h.Gateway.Sysctl("net/bridge/bridge-nf-call-ip6tables", "0")
 	}
-	// Everybody has met before the first rule, and the first test of silence.
+	// Everybody has met before the first rule, and the first test of silence. The
+	// gateway begins: its bridge has no link-local address for a second, and cannot
+	// ask for a host on behalf of the world.
 	for _, host := range []string{Alice6, Bob6} {
-		h.Eventually("the world reaches "+host, func() bool { return h.World.Ping(host, Silence) == nil })
+		for _, who := range []*netns.Space{h.Gateway, h.World} {
+			h.Eventually("a ping reaches "+host, func() bool { return who.Ping(host, Silence) == nil })
+		}
 	}
 	h.Do(fw.Owner.Home)
 	h.Backend = fw.Open(t, h.Gateway)

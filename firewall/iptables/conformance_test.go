@@ -8,7 +8,9 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/fwtest"
+	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
+	"portcullis/test/netns"
 )
 
 func TestConformance(t *testing.T) {
@@ -20,48 +22,34 @@ func TestConformance(t *testing.T) {
 }
 
 func subject(t *testing.T, flavour string, capacity int) fwtest.Subject {
-	n := newNamespace(t, "gw")
+	n := netns.New(t, "gw")
 	b := open(t, n, flavour, func(c *iptables.Config) { c.Size, c.Log = capacity, quiet() })
 	return fwtest.Subject{
 		Firewall: b,
 		Held: func(t *testing.T) []firewall.Entry {
 			t.Helper()
-			held, err := b.Entries(ctx(t))
+			held, err := b.Entries(homenet.Context(t))
 			if err != nil {
 				t.Fatal(err)
 			}
 			return held
 		},
-		Wipe:  func(t *testing.T) { wipe(n, flavour) },
-		Steal: func(t *testing.T, e firewall.Entry) { steal(n, flavour, e) },
+		Wipe:  func(t *testing.T) { do(t, n, flavour, wipe) },
+		Steal: func(t *testing.T, e firewall.Entry) { steal(t, n, flavour, e) },
 		// A program that was begun is waited for, and what it did is read back.
 		Blind: func(ctx context.Context) context.Context { return ctx },
 	}
 }
 
-// wipe is somebody who flushes all rules, our chains and the jumps among them.
-func wipe(n *namespace, flavour string) {
-	n.t.Helper()
-	for _, args := range []string{"-F", "-X", "-t nat -F", "-t nat -X"} {
-		n.iptables("", flavour, args)
-	}
-	n.iptables("6", flavour, "-F")
-	n.iptables("6", flavour, "-X")
-}
-
 // steal removes the rules of one entry.
-func steal(n *namespace, flavour string, e firewall.Entry) {
-	n.t.Helper()
+func steal(t testing.TB, n *netns.Space, flavour string, e firewall.Entry) {
+	t.Helper()
 	family := ""
 	if e.Kind == firewall.Pin {
 		family = "6"
 	}
-	out, err := n.run("", "ip"+family+"tables-"+flavour+"-save")
-	if err != nil {
-		n.t.Fatal(err)
-	}
 	var script strings.Builder
-	for row := range strings.Lines(out) {
+	for row := range strings.Lines(save(t, n, flavour, family)) {
 		switch {
 		case strings.HasPrefix(row, "*"), strings.HasPrefix(row, "COMMIT"):
 			script.WriteString(row)
@@ -69,7 +57,7 @@ func steal(n *namespace, flavour string, e firewall.Entry) {
 			script.WriteString("-D" + strings.TrimPrefix(row, "-A"))
 		}
 	}
-	if _, err := n.run(script.String(), fmt.Sprintf("ip%stables-%s-restore", family, flavour), "--noflush"); err != nil {
-		n.t.Fatal(err)
+	if _, err := n.Run(script.String(), fmt.Sprintf("ip%stables-%s-restore", family, flavour), "--noflush"); err != nil {
+		t.Fatal(err)
 	}
 }
