@@ -3,6 +3,7 @@ package nft_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -16,6 +17,10 @@ import (
 // whether our table was touched; what we do ourselves is not.
 func TestWatch(t *testing.T) {
 	t.Parallel()
+	// What we do ourselves is known by the thread that did it, as long as that lives:
+	// that of a test beside this one may end at any time.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	n := netns.New(t, "watched")
 	b := open(t, n)
 	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
