@@ -50,6 +50,7 @@ func TestCloseLeavesTheOwners(t *testing.T) {
 	each(t, func(t *testing.T, flavour string) {
 		h := homenet.New(t, strict(flavour))
 		h.Open("tcp 8080", homenet.Alice+":80")
+		h.Pin("tcp", homenet.Alice6+":80")
 		if err := h.Backend.Close(homenet.Context(t), false); err != nil {
 			t.Fatal(err)
 		}
