@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -130,4 +132,49 @@ func routeOf(h *Host, name string, to netip.Prefix, via netip.Addr) (*netlink.Ro
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// carryLimit is how long the kernel may take until a new cable carries.
+const carryLimit = 10 * time.Second
+
+// carries waits until interfaces of a host carry packets, and until the kernel takes
+// what is sent to their IPv6 addresses. It does both in its own time, and drops
+// packets until then.
+func carries(h *Host, names ...string) error {
+	deadline := time.Now().Add(carryLimit)
+	for _, name := range names {
+		for {
+			ready, err := carrying(h, name)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if ready {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s of %s does not carry", name, h.Name)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func carrying(h *Host, name string) (bool, error) {
+	l, err := h.handle.LinkByName(name)
+	if err != nil || l.Attrs().OperState != netlink.OperUp {
+		return false, err
+	}
+	addrs, err := h.handle.AddrList(l, netlink.FAMILY_V6)
+	if err != nil || len(addrs) == 0 {
+		return err == nil, err
+	}
+	local := &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_LOCAL}
+	routes, err := h.handle.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	for _, a := range addrs {
+		if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.IP) }) {
+			return false, err
+		}
+	}
+	return err == nil, err
 }

@@ -222,7 +222,7 @@ func TestPinholeActions(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
-		if diff := cmp.Diff([]string{c.asks + " from " + n.Host("laptop").LinkLocal.String()}, g.asked()); diff != "" {
+		if diff := cmp.Diff([]string{c.asks + " from " + n.Host("laptop").LinkLocal.String()}, slices.Compact(g.asked())); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
 	}
@@ -284,7 +284,8 @@ func TestPCP6(t *testing.T) {
 		}
 		claimed := c.uses.As16()
 		request := fmt.Sprintf("0201000000000e10%x000102030405060708090a0b0600000001bb0000%032x030000140080003520010db8000500000000000000000066", claimed, 0)
-		if diff := cmp.Diff([]string{request + fmt.Sprintf(" from %s to %s", c.uses, c.gateway)}, g.asked()); diff != "" {
+		// A slow answer is asked for again.
+		if diff := cmp.Diff([]string{request + fmt.Sprintf(" from %s to %s", c.uses, c.gateway)}, slices.Compact(g.asked())); diff != "" {
 			t.Errorf("from %s to %s (-want +got):\n%s", c.uses, c.gateway, diff)
 		}
 	}

@@ -74,6 +74,9 @@ func build(ipv6 bool, names []string) (_ *Network, err error) {
 			return nil, fmt.Errorf("lab: IPv6: %w", err)
 		}
 	}
+	if err = errors.Join(carries(n.Gateway, WANInterface), carries(n.Internet, HostPort)); err != nil {
+		return nil, fmt.Errorf("lab: the WAN: %w", err)
+	}
 	for i, name := range names {
 		addr := LANPrefix.Addr().As4()
 		addr[3] = byte(10 * (i + 1))
@@ -172,6 +175,8 @@ func (n *Network) AddHost(name string, addr netip.Addr) error {
 		address(h, HostPort, addr, LANPrefix),
 		route(h, HostPort, anywhere4, GatewayLAN),
 		n.join6(h, port),
+		carries(n.Gateway, port, Bridge),
+		carries(h, HostPort),
 	)
 }
 
@@ -201,5 +206,7 @@ func (n *Network) AddInterface(ifname, host string, p netip.Prefix) error {
 		address(h, HostPort, h.Addr, p),
 		route(h, HostPort, anywhere4, gateway),
 		n.guest6(ifname, h, third),
+		carries(n.Gateway, ifname),
+		carries(h, HostPort),
 	)
 }
