@@ -19,6 +19,7 @@ func DeleteEndsFlows(t *testing.T, fw Firewall) {
 		test{"CloseEndsWhatIsWaiting", closeEndsWhatIsWaiting},
 		test{"Stream", deleteEndsStream},
 		test{"TakeOver", takeOver},
+		test{"OthersGoOn", othersGoOn},
 	)
 }
 
@@ -160,4 +161,32 @@ func takeOver(t *testing.T, h *Home) {
 	Drain(alice)
 	Send(t, peer, WAN+":5000", "to bob")
 	ReceiveNothing(t, alice, "after the take-over")
+}
+
+// What the owner translated, to where no mapping leads, is not ours to end: not
+// when a mapping of that port begins, and not when it ends.
+func othersGoOn(t *testing.T, h *Home) {
+	alice, bob := h.Alice.UDP(Alice+":6000"), h.Bob.UDP(Bob+":6000")
+	x, y := h.World.UDP(PeerX+":7000"), h.World.UDP(PeerY+":7000")
+	_ = h.Gateway.UDP(WAN + ":5000") // takes what nobody translates
+	h.Do(h.fw.Owner.Forward)
+	Answer(t, x, bob, WAN+":5000", "by the owner's forward")
+	h.Do(h.fw.Owner.Unforward)
+	Send(t, y, WAN+":5000", "early")
+
+	// That a flow of y is ended shows that the flows have been looked at.
+	m := h.Open("udp 5000", Alice+":6000")
+	h.Eventually("the stale flow leads to the mapping", func() bool {
+		Send(t, y, WAN+":5000", "late")
+		return Arrives(alice)
+	})
+	Answer(t, x, bob, WAN+":5000", "beside a mapping")
+	Drain(alice)
+	Answer(t, y, alice, WAN+":5000", "answered, the owner lets it pass by itself")
+	h.Delete(m)
+	h.Eventually("the mapping's flow ends", func() bool {
+		Send(t, y, WAN+":5000", "more")
+		return !Arrives(alice)
+	})
+	Answer(t, x, bob, WAN+":5000", "after the mapping")
 }

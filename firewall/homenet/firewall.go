@@ -59,6 +59,7 @@ type Owner struct {
 	Home        string // from the start: a masquerade out of wan0, and what else the home has
 	DropInput   string // what comes in by wan0 to the gateway and is not an answer is dropped
 	Forward     string // port udp 5000 of wan0 is forwarded to bob's port 6000
+	Unforward   string // no longer
 	AcceptEcho  string // ICMPv6 is forwarded
 	AcceptGuest string // from lan1 to lan0 all IPv6 is forwarded
 	AcceptPort  string // from PeerY6 to TCP port 84 IPv6 is forwarded

@@ -53,7 +53,7 @@ func (h *Home) shortLeases(game, six *net.UDPConn) (over []portmap.Mapping, end 
 		if arrivesBy(game, end) && arrivesBy(six, end) {
 			return over, end
 		}
-		if lease > Reach {
+		if lease > Reach/2 {
 			h.t.Fatal("closed before its end")
 		}
 		h.Delete(over...)

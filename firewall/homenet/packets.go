@@ -169,6 +169,8 @@ func newWANAddress(t *testing.T, h *Home) {
 	if got := Receive(t, peer, "before"); got != WAN+":5000" {
 		t.Fatalf("the peer sees %s", got)
 	}
+	beginner := h.World.UDP(PeerY + ":7000")
+	Answer(t, beginner, game, WAN+":5000", "a flow that the peer began")
 	h.Gateway.Links(func(l *netlink.Handle) error {
 		wan, err := l.LinkByName("wan0")
 		if err != nil {
@@ -182,11 +184,13 @@ func newWANAddress(t *testing.T, h *Home) {
 	})
 	h.Gateway.Address("wan0", fresh+"/24")
 	h.Configure(func(g *firewall.Gateway) { g.WAN[0].Addrs = []netip.Addr{netip.MustParseAddr(fresh)} })
-	// The flow that went through the old address must not keep it.
-	h.Eventually("the flow leaves from the new address", func() bool {
-		Send(t, game, PeerX+":7000", "after")
-		return arrivesFrom(peer, fresh+":5000")
-	})
+	// The flows that went through the old address must not keep it, whoever began.
+	for to, c := range map[string]*net.UDPConn{PeerX: peer, PeerY: beginner} {
+		h.Eventually("the flow leaves from the new address", func() bool {
+			Send(t, game, to+":7000", "after")
+			return arrivesFrom(c, fresh+":5000")
+		})
+	}
 	other := h.World.UDP(PeerX + ":7001")
 	Send(t, other, fresh+":5000", "in")
 	Receive(t, game, "in")

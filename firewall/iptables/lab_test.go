@@ -73,6 +73,7 @@ func strict(flavour string) homenet.Firewall {
 			// Inserted: our jump is the last only as long as nothing is appended.
 			Forward: "iptables -t nat -I PREROUTING -i wan0 -p udp --dport 5000 -j DNAT --to-destination 192.168.1.20:6000\n" +
 				"iptables -A FORWARD -d 192.168.1.20 -p udp --dport 6000 -j ACCEPT",
+			Unforward:   "iptables -t nat -D PREROUTING 1",
 			AcceptEcho:  "ip6tables -A FORWARD -p icmpv6 -j ACCEPT",
 			AcceptGuest: "ip6tables -A FORWARD -i lan1 -o lan0 -j ACCEPT",
 			AcceptPort:  "ip6tables -A FORWARD -s 2001:db8:5::67 -p tcp --dport 84 -j ACCEPT",

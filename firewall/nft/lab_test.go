@@ -131,6 +131,7 @@ func owned(rules string) homenet.Firewall {
 					iifname "wan0" udp dport 5000 dnat to 192.168.1.20:6000
 				}
 			}`,
+			Unforward:   "flush chain ip owner prerouting",
 			AcceptEcho:  "add rule inet fw4 forward meta l4proto ipv6-icmp accept",
 			AcceptGuest: "add rule inet fw4 forward iifname lan1 oifname lan0 accept",
 			AcceptPort:  "insert rule inet fw4 forward ip6 saddr 2001:db8:5::67 tcp dport 84 accept",
