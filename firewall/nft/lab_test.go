@@ -1,10 +1,8 @@
 package nft_test
 
 import (
-	"flag"
 	"io"
 	"log/slog"
-	"os"
 	"regexp"
 	"testing"
 
@@ -13,16 +11,6 @@ import (
 	"portcullis/firewall/nft"
 	"portcullis/test/netns"
 )
-
-// TestMain lets more tests run at once than there are cores: they wait for the
-// kernel and for silence, and compute nothing.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
 
 // Short names for what stands in every line.
 var (

@@ -1,0 +1,9 @@
+package nft_test
+
+import (
+	"testing"
+
+	"portcullis/firewall/homenet"
+)
+
+func TestMain(m *testing.M) { homenet.Main(m) }
