@@ -7,7 +7,8 @@
 // The backends below this directory turn it into kernel objects; firewall/nft
 // through nf_tables, firewall/iptables through the programs of that name.
 // firewall/flows ends flows for both of them. firewall/fwtest holds the conformance
-// suite that each passes, and a fake for the tests of other rooms.
+// suite that each passes, and a fake for the tests of other rooms; firewall/homenet
+// the network and the packets that prove it.
 //
 // Owns: the translation of mappings into entries, their text form, the shared
 // types of the backends.

@@ -28,8 +28,8 @@
 // the same port is ended with them, once; whatever the host began itself has the
 // other direction.
 //
-// Owns: the socket to conntrack, what is waiting to be ended, the judgement which
-// flow must end.
+// Owns: the socket to conntrack and its settings, what is waiting to be ended, the
+// judgement which flow must end.
 //
 // May import: portmap, firewall, vishvananda/netlink and netns, x/sys/unix, the
 // standard library.

@@ -43,15 +43,6 @@ type Firewall struct {
 	// Timeouts: the kernel removes the entry of a lease that is over. Rules of
 	// iptables have a date from which on they match nothing, and stay listed.
 	Timeouts bool
-	Faults   Faults
-}
-
-// Faults are promises that a backend is known not to keep. The tests leave out what
-// rests on them, and nothing else; who mends one takes its field away.
-type Faults struct {
-	PinsFromLAN     bool // a pinhole is open from a LAN to the WAN as well
-	ReopenedRefused bool // the host of a pinhole that ended and is open again may not answer who it spoke to before
-	PinCountsStall  bool // a pinhole's count stands still from a rewrite of the rules until it is reached again
 }
 
 // Owner is what the owner does, or another program of his.

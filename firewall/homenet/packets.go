@@ -201,6 +201,10 @@ func staticForward(t *testing.T, h *Home) {
 	alice, bob := h.Alice.UDP(Alice+":6000"), h.Bob.UDP(Bob+":6000")
 	h.Open("udp 5000", Alice+":6000")
 	h.Do(h.fw.Owner.Forward)
+	// Rules that are looked at in turn have to be put in order first, as Watch would.
+	if _, err := h.Backend.Audit(Context(t), true); err != nil {
+		t.Fatal(err)
+	}
 	peer := h.World.UDP(PeerX + ":7000")
 	Send(t, peer, WAN+":5000", "to the static forward")
 	Receive(t, bob, "to the static forward")

@@ -42,6 +42,7 @@ type Backend struct {
 	state     *firewall.State
 	stops     map[firewall.Key]stop
 	seen      map[firewall.Key]firewall.Counter // of each counting rule
+	short     map[firewall.Key]firewall.Counter // what a counting rule lacks
 	base      map[uint64]firewall.Counter       // of each mapping, by rules it no longer has
 	refused   []refusal
 	kernel    [2]kernelView
@@ -70,6 +71,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b := &Backend{
 		cfg: cfg, state: firewall.NewState(), stops: make(map[firewall.Key]stop),
 		seen: make(map[firewall.Key]firewall.Counter), base: make(map[uint64]firewall.Counter),
+		short: make(map[firewall.Key]firewall.Counter),
 	}
 	if err := b.probe(ctx); err != nil {
 		return nil, err
@@ -300,13 +302,21 @@ func (b *Backend) sync(ctx context.Context, next *firewall.State) (drift bool, e
 			continue
 		}
 		b.kernel[f] = kernelView{}
-		counter := func(k firewall.Key) firewall.Counter { return b.carried(k, next) }
+		begun := make(map[firewall.Key]firewall.Counter)
+		counter := func(k firewall.Key) firewall.Counter {
+			begun[k] = b.carried(k, next)
+			return begun[k]
+		}
 		if err := p.restore(ctx, rules.script(f, there, counter)); err != nil {
 			return drift, err
+		}
+		for k := range begun {
+			delete(b.short, k)
 		}
 		if there, err = b.read(ctx, p); err != nil {
 			return drift, err
 		}
+		b.began(there, begun)
 		if err := complete(f, rules, there); err != nil {
 			return drift, err
 		}

@@ -66,15 +66,30 @@ func (b *Backend) counter(id uint64) firewall.Counter {
 
 // saw notes the counters that were read. What somebody set back is not believed.
 func (b *Backend) saw(there *saved) {
+	there.counters(func(k firewall.Key, c firewall.Counter) {
+		c = c.Plus(b.short[k])
+		if _, open := b.state.Holder(k); open && b.seen[k].Packets < c.Packets {
+			b.seen[k] = c
+		}
+	})
+}
+
+// began notes which rules did not begin with the count that they were written with:
+// ip6tables-nft-restore 1.8.9 sets all of them to nothing.
+func (b *Backend) began(there *saved, with map[firewall.Key]firewall.Counter) {
+	there.counters(func(k firewall.Key, c firewall.Counter) {
+		if c.Packets < with[k].Packets {
+			b.short[k] = with[k]
+		}
+	})
+}
+
+// counters gives each counting rule's count.
+func (s *saved) counters(f func(firewall.Key, firewall.Counter)) {
 	for _, chain := range []string{chainOpen, chainPin} {
-		for _, l := range there.chains[place{"filter", chain}] {
-			e, err := l.entry(chain)
-			if err != nil {
-				continue
-			}
-			k := e.Key()
-			if _, open := b.state.Holder(k); open && b.seen[k].Packets < l.counter.Packets {
-				b.seen[k] = l.counter
+		for _, l := range s.chains[place{"filter", chain}] {
+			if e, err := l.entry(chain); err == nil {
+				f(e.Key(), l.counter)
 			}
 		}
 	}
@@ -108,6 +123,7 @@ func (b *Backend) account(c *firewall.Change, next *firewall.State) {
 	}
 	for _, e := range c.Del {
 		delete(b.seen, e.Key())
+		delete(b.short, e.Key())
 		if _, kept := next.Holder(e.Key()); !kept && e.Kind != firewall.Kept {
 			delete(b.stops, e.Key())
 		}

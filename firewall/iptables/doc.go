@@ -15,7 +15,7 @@
 // that ended. An accept in FORWARD ends the filter table's work, so there is no
 // accept chain: the jump, put before all rules that drop, is what a jump in the
 // owner's chain would be. The last place in PREROUTING is on purpose: the owner's
-// own forwards come first.
+// own forwards come first, and where one is appended our jump goes behind it.
 //
 // The promises of package nft, and what becomes of them here:
 //

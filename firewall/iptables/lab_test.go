@@ -59,21 +59,12 @@ func strict(flavour string) homenet.Firewall {
 		Open:    func(t testing.TB, n *netns.Space) homenet.Backend { return unconfigured(t, n, flavour) },
 		Do:      func(t testing.TB, n *netns.Space, script string) { t.Helper(); do(t, n, flavour, script) },
 		Refused: func(t testing.TB, n *netns.Space) []string { return refused(save(t, n, flavour, "6")) },
-		Faults: homenet.Faults{
-			// The rule for answers, from lan0 to wan0, does not ask for the direction.
-			PinsFromLAN: true,
-			// Nor does the refusal.
-			ReopenedRefused: true,
-			// ip6tables-nft-restore 1.8.9 heeds no --counters, that of IPv4 does.
-			PinCountsStall: flavour == "nft",
-		},
 		Owner: homenet.Owner{
 			Home:      ownerRules,
 			DropInput: "iptables -A INPUT -i wan0 -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
-			// Inserted: our jump is the last only as long as nothing is appended.
-			Forward: "iptables -t nat -I PREROUTING -i wan0 -p udp --dport 5000 -j DNAT --to-destination 192.168.1.20:6000\n" +
+			Forward: "iptables -t nat -A PREROUTING -i wan0 -p udp --dport 5000 -j DNAT --to-destination 192.168.1.20:6000\n" +
 				"iptables -A FORWARD -d 192.168.1.20 -p udp --dport 6000 -j ACCEPT",
-			Unforward:   "iptables -t nat -D PREROUTING 1",
+			Unforward:   "iptables -t nat -D PREROUTING -i wan0 -p udp --dport 5000 -j DNAT --to-destination 192.168.1.20:6000",
 			AcceptEcho:  "ip6tables -A FORWARD -p icmpv6 -j ACCEPT",
 			AcceptGuest: "ip6tables -A FORWARD -i lan1 -o lan0 -j ACCEPT",
 			AcceptPort:  "ip6tables -A FORWARD -s 2001:db8:5::67 -p tcp --dport 84 -j ACCEPT",

@@ -32,7 +32,7 @@ func (r *ruleset) refuse(f family, list []refusal) {
 		if x.transport == portmap.TCP {
 			name, with = "tcp", " --reject-with tcp-reset"
 		}
-		r.add("filter", chainEnded, "-s %s -d %s -p %s -m %[3]s --sport %d --dport %d -m time --datestop %s -j REJECT%s",
+		r.add("filter", chainEnded, "-s %s -d %s -p %s -m %[3]s --sport %d --dport %d -m conntrack --ctdir ORIGINAL -m time --datestop %s -j REJECT%s",
 			x.host.Addr(), x.remote.Addr(), name, x.host.Port(), x.remote.Port(), date(x.until), with)
 	}
 }

@@ -100,8 +100,8 @@ func (r *ruleset) facts(f family, g firewall.Gateway) {
 	} else {
 		for _, wan := range g.WAN6 {
 			for _, lan := range g.LAN {
-				r.add("filter", chainFwd, "-i %s -o %s -j %s", wan, lan, chainPin)
-				r.add("filter", chainFwd, "-i %s -o %s -j %s", lan, wan, chainPin)
+				r.add("filter", chainFwd, "-i %s -o %s -m conntrack --ctdir ORIGINAL -j %s", wan, lan, chainPin)
+				r.add("filter", chainFwd, "-i %s -o %s -m conntrack --ctdir REPLY -j %s", lan, wan, chainPin)
 			}
 		}
 	}
@@ -350,7 +350,7 @@ func (j jump) intact(there *saved) bool {
 		switch {
 		case l.target() == j.to:
 			found++
-		case found == 0 && slices.Contains(j.beaten, l.target()):
+		case found == 0 && slices.Contains(j.beaten, l.target()), found > 0 && j.last:
 			return false
 		}
 	}

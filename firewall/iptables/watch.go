@@ -3,12 +3,10 @@ package iptables
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/firewall/flows"
 	"portcullis/portmap"
 )
 
@@ -64,31 +62,8 @@ func clockSet(before, now time.Time) time.Duration {
 	return now.Round(0).Sub(before.Round(0)) - now.Sub(before)
 }
 
-// outboundTimeouts are the files that say how long conntrack remembers a flow; of
-// UDP one that has had no answer yet, which is the shorter.
-var outboundTimeouts = map[portmap.Transport]string{
-	portmap.TCP: "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established",
-	portmap.UDP: "/proc/sys/net/netfilter/nf_conntrack_udp_timeout",
-}
-
 // OutboundTimeout gives how long the kernel lets answers in, at least, after the
 // last packet of what a host began itself.
 func (b *Backend) OutboundTimeout(t portmap.Transport) (time.Duration, error) {
-	path, known := outboundTimeouts[t]
-	if !known {
-		return 0, fmt.Errorf("iptables: no timeout is known for %s", t)
-	}
-	var text []byte
-	err := inNamespace(b.cfg.NetNS, func() (err error) {
-		text, err = os.ReadFile(path)
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("iptables: the outbound timeout of %s: %w", t, err)
-	}
-	seconds, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("iptables: the outbound timeout of %s: %w", t, err)
-	}
-	return time.Duration(seconds) * time.Second, nil
+	return flows.OutboundTimeout(b.cfg.NetNS, t)
 }

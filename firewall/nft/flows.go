@@ -3,11 +3,13 @@ package nft
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/nftables"
 
 	"portcullis/firewall"
 	"portcullis/firewall/flows"
+	"portcullis/portmap"
 )
 
 // lend gives f the committed mappings and the facts, under the lock.
@@ -41,4 +43,10 @@ func (b *Backend) refuse(list []flows.Flow) error {
 		}
 	}
 	return nil
+}
+
+// OutboundTimeout gives how long the kernel lets answers in, at least, after the
+// last packet of what a host began itself.
+func (b *Backend) OutboundTimeout(t portmap.Transport) (time.Duration, error) {
+	return flows.OutboundTimeout(b.cfg.NetNS, t)
 }

@@ -1,4 +1,4 @@
-package nft
+package flows
 
 import (
 	"fmt"
@@ -21,22 +21,22 @@ var outboundTimeouts = map[portmap.Transport]string{
 	portmap.UDP: "/proc/sys/net/netfilter/nf_conntrack_udp_timeout",
 }
 
-// OutboundTimeout gives how long the kernel lets answers in, at least, after the
-// last packet of what a host began itself: of TCP once it is connected. It is the
-// same for both families. An error is a transport that is none, or a kernel
-// without conntrack.
-func (b *Backend) OutboundTimeout(t portmap.Transport) (time.Duration, error) {
+// OutboundTimeout gives how long the kernel of a network namespace (0: the current
+// one) lets answers in, at least, after the last packet of what a host began itself:
+// of TCP once it is connected. It is the same for both families. An error is a
+// transport that is none, or a kernel without conntrack.
+func OutboundTimeout(netns int, t portmap.Transport) (time.Duration, error) {
 	path, known := outboundTimeouts[t]
 	if !known {
-		return 0, fmt.Errorf("nft: no timeout is known for %s", t)
+		return 0, fmt.Errorf("no timeout is known for %s", t)
 	}
-	text, err := readIn(b.cfg.NetNS, path)
+	text, err := readIn(netns, path)
 	if err != nil {
-		return 0, fmt.Errorf("nft: the outbound timeout of %s: %w", t, err)
+		return 0, fmt.Errorf("the outbound timeout of %s: %w", t, err)
 	}
 	seconds, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("nft: the outbound timeout of %s: %w", t, err)
+		return 0, fmt.Errorf("the outbound timeout of %s: %w", t, err)
 	}
 	return time.Duration(seconds) * time.Second, nil
 }
