@@ -34,6 +34,6 @@
 // May import: portmap, firewall, vishvananda/netlink and netns, x/sys/unix, the
 // standard library.
 //
-// Never: knows a backend, ends a flow that no mapping of ours made, or lets a large
-// table take more than a tenth of one core.
+// Never: knows a backend, ends a flow that no mapping of ours made, or takes more of
+// a core than a tenth, unless a flow would live for two seconds after its mapping.
 package flows

@@ -213,7 +213,7 @@ func TestWithoutConntrack(t *testing.T) {
 			t.Fatal(err)
 		}
 		k.Changed(c)
-		time.Sleep(10 * maxRest)
+		time.Sleep(10 * failRest)
 		synctest.Wait()
 		if got := strings.Count(log.String(), "may live on"); got != 1 {
 			t.Errorf("told of %d times:\n%s", got, &log)

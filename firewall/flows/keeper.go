@@ -19,7 +19,8 @@ import (
 const RefuseTime = time.Minute
 
 const (
-	maxRest  = 5 * time.Second
+	maxRest  = time.Second     // so that flows end within two of their mapping
+	failRest = 5 * time.Second // after a pass that failed
 	patience = 5 * time.Second // bounds each wait for the kernel
 	// tries is how often a listing that changed meanwhile is taken again, and how
 	// often a pass that failed is.
@@ -139,7 +140,8 @@ func (k *Keeper) giveBack(j *job) {
 }
 
 // run does what is waiting. After each pass it rests ten times as long as the pass
-// took, so that a large table and many changes cost a tenth of one core.
+// took, so that many changes cost a tenth of one core; but no longer than maxRest,
+// however large the table is, and however slow the programs of iptables.
 func (k *Keeper) run() {
 	defer close(k.done)
 	for {
@@ -148,7 +150,7 @@ func (k *Keeper) run() {
 			return
 		case <-k.wake:
 		}
-		start, pause := time.Now(), maxRest
+		start, pause := time.Now(), failRest
 		j := k.take()
 		ended, err := k.pass(j)
 		if k.report(ended, err); err != nil {
