@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -31,11 +32,12 @@ func (l *late) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 // what of it waits.
 func waiting(t *testing.T, ports ...uint16) (rig, *memory, *late, []portmap.Mapping) {
 	t.Helper()
-	s := &memory{}
-	before := start(t, portmap.EngineConfig{Store: s})
+	first := &memory{}
+	before := start(t, portmap.EngineConfig{Store: first})
 	for _, port := range ports {
 		before.mustMap(t, ask(hostA, portmap.UDP, port))
 	}
+	s := &memory{held: maps.Clone(first.held)} // the engine before goes on in this test
 	l := &late{}
 	k := &kernel{bad: map[uint16]bool{}}
 	e, err := portmap.NewEngine(portmap.EngineConfig{Policy: l, Firewall: k, Gateway: gateway{}, Store: s, LeaseMax: 168 * time.Hour})
