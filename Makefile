@@ -28,14 +28,15 @@ vet:
 	$(GO) vet ./...
 	cd test/clients && $(GO) vet ./...
 
-# Rooms beside their code; in all they stay under 20 seconds. The iptables backend
-# starts programs by the hundred, and is among the system's tests.
+# Rooms beside their code; in all they stay under 20 seconds. The firewall backends
+# send real packets through a network of namespaces each, and are among the system's.
+BACKENDS := ./firewall/nft ./firewall/iptables
 unit:
-	$(GO) test -timeout 120s $$($(GO) list ./... | grep -v -e /test/ -e /iptables)
+	$(GO) test -timeout 120s $$($(GO) list ./... | grep -v -e /test/ -e /nft -e /iptables)
 
 # The whole program on networks of namespaces, against the real kernel.
 system: build
-	$(GO) test -count=1 -timeout 300s ./firewall/iptables
+	$(GO) test -count=1 -p 1 -timeout 300s $(BACKENDS)
 	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -parallel 8 -timeout 600s ./test/...
 
 # Real control points from Debian, Go modules and npm.
