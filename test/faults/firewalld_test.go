@@ -1,106 +1,99 @@
 package faults
 
 import (
-	"bytes"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"portcullis/lab"
 	testrig "portcullis/test/rig"
 )
 
-// busPolicy lets the programs of one test talk to each other, and nobody else hears.
-const busPolicy = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
- <type>system</type>
- <listen>unix:path={bus}</listen>
- <auth>EXTERNAL</auth>
- <policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy>
-</busconfig>`
+// busConfig is that of a D-Bus on which anybody may do anything: only the test knows
+// where it is.
+const busConfig = `<busconfig>
+	<type>system</type>
+	<listen>unix:path=%s</listen>
+	<auth>EXTERNAL</auth>
+	<policy context="default">
+		<allow user="*"/>
+		<allow own="*"/>
+		<allow send_destination="*"/>
+		<allow receive_sender="*"/>
+	</policy>
+</busconfig>
+`
 
-// byFirewalld runs firewalld on a bus and with files of its own: the WAN in the zone
-// external, the LAN in the zone internal, from which all may go out and which may
-// talk to the gateway.
-func byFirewalld(t *testing.T, n *lab.Network) func() {
+// firewalld is the one of this machine, on the gateway, with a D-Bus and a directory
+// of its own.
+type firewalld struct {
+	r    *testrig.Rig
+	dir  string // in place of /etc/firewalld
+	bus  string // its socket
+	stop func() // ends the program
+}
+
+// startFirewalld gives the LAN and the Internet a zone each, and lets the one into
+// the other, and the LAN to our ports.
+func startFirewalld(t *testing.T, r *testrig.Rig) []reload {
 	t.Helper()
 	dir := t.TempDir()
-	etc, bus := filepath.Join(dir, "etc"), filepath.Join(dir, "bus")
-	copyTree(t, "/etc/firewalld", etc)
-	for _, options := range []string{
-		"--zone=external --add-interface=wan0", "--zone=internal --add-interface=br-lan", "--zone=internal --set-target=ACCEPT",
-		"--new-policy=out", "--policy=out --add-ingress-zone=internal", "--policy=out --add-egress-zone=external", "--policy=out --set-target=ACCEPT",
-	} {
-		testrig.On(t, n.Gateway, "firewall-offline-cmd", append([]string{"--system-config", etc}, strings.Fields(options)...)...)
-	}
-	policy := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(policy, []byte(strings.Replace(busPolicy, "{bus}", bus, 1)), 0o644); err != nil {
+	f := &firewalld{r: r, dir: dir, bus: filepath.Join(dir, "bus")}
+	config := filepath.Join(dir, "bus.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, f.bus), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	serve(t, n, bus, "dbus-daemon", "--nofork", "--nosyslog", "--config-file="+policy)
-	testrig.Eventually(t, 10*time.Second, "the bus is there", func() bool {
-		_, err := os.Stat(bus)
+	background(t, r, "dbus-daemon", exec.Command("dbus-daemon", "--nofork", "--nopidfile", "--config-file="+config))
+	testrig.Eventually(t, starting, "there is a D-Bus", func() bool {
+		conn, err := net.Dial("unix", f.bus)
+		if err == nil {
+			conn.Close()
+		}
 		return err == nil
 	})
-	serve(t, n, bus, "firewalld", "--nofork", "--nopid", "--system-config", etc, "--log-target", "console")
-	ask := func(option string) error {
-		cmd := exec.Command("firewall-cmd", option)
-		cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+bus)
-		if err := n.Gateway.Start(cmd); err != nil {
-			t.Fatalf("%v (test/install brings what is missing)", err)
-		}
-		return cmd.Wait()
+	f.start(t)
+	for _, args := range []string{
+		"--zone=internal --add-interface=br-lan",
+		"--zone=internal --add-port=1900/udp --add-port=5351/udp --add-port=5000/tcp",
+		"--zone=external --add-interface=wan0",
+		"--new-policy=lan-to-wan",
+		"--policy=lan-to-wan --add-ingress-zone=internal",
+		"--policy=lan-to-wan --add-egress-zone=external",
+		"--policy=lan-to-wan --set-target=ACCEPT",
+	} {
+		f.tell(t, "--permanent "+args)
 	}
-	testrig.Eventually(t, 30*time.Second, "firewalld is running", func() bool { return ask("--state") == nil })
-	return func() {
-		t.Helper()
-		for _, option := range []string{"--reload", "--complete-reload"} {
-			if err := ask(option); err != nil {
-				t.Fatalf("firewall-cmd %s: %v", option, err)
-			}
-		}
+	f.tell(t, "--reload")
+	return []reload{
+		{"firewall-cmd --reload", func(t *testing.T) { t.Helper(); f.tell(t, "--reload") }},
+		{"firewall-cmd --complete-reload", func(t *testing.T) { t.Helper(); f.tell(t, "--complete-reload") }},
+		{"firewalld is restarted", func(t *testing.T) { t.Helper(); f.stop(); f.start(t) }},
 	}
 }
 
-// serve runs a program on the gateway until the test ends, and shows what it said
-// when that failed.
-func serve(t *testing.T, n *lab.Network, bus, name string, args ...string) {
+// start starts the program and waits until its rules are in the kernel.
+func (f *firewalld) start(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+bus)
-	var out said
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := n.Gateway.Start(cmd); err != nil {
-		t.Fatalf("%v (test/install brings what is missing)", err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
-		if t.Failed() {
-			t.Logf("%s said:\n%s", name, out.text())
-		}
+	f.stop = background(t, f.r, "firewalld", f.onBus(apart("firewalld",
+		"--nofork", "--nopid", "--log-target=console", "--system-config="+f.dir)))
+	testrig.Eventually(t, starting, "firewalld runs", func() bool {
+		out, _ := output(f.r, f.onBus(exec.Command("firewall-cmd", "--state")))
+		return out == "running\n"
 	})
 }
 
-// said is what a program says while it runs.
-type said struct {
-	mu  sync.Mutex
-	all bytes.Buffer
+// tell wants a command to be done.
+func (f *firewalld) tell(t *testing.T, args string) {
+	t.Helper()
+	if out, err := output(f.r, f.onBus(exec.Command("firewall-cmd", strings.Fields(args)...))); err != nil {
+		t.Fatalf("firewall-cmd %s: %v\n%s", args, err, out)
+	}
 }
 
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.Write(p)
-}
-
-func (s *said) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.String()
+func (f *firewalld) onBus(cmd *exec.Cmd) *exec.Cmd {
+	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+f.bus)
+	return cmd
 }
