@@ -120,10 +120,13 @@ func split(row string) []string {
 }
 
 // ours gives all rules in our chains as text, without counters, to be compared.
-func (s *saved) ours() string {
+func (s *saved) ours() string { return s.text(ourChain) }
+
+// text gives the rules of some chains.
+func (s *saved) text(which func(chain string) bool) string {
 	var places []place
 	for at := range s.chains {
-		if ourChain(at.chain) {
+		if which(at.chain) {
 			places = append(places, at)
 		}
 	}

@@ -38,10 +38,62 @@ func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) erro
 		if set := clockSet(clock, time.Now()); set.Abs() > clockSlack {
 			wrong, clock = true, time.Now()
 		}
-		if wrong {
-			tell(firewall.Intrusion{Ours: true})
+		if !wrong {
+			continue
+		}
+		if err := b.still(ctx); err != nil {
+			return fmt.Errorf("iptables watch: %w", err)
+		}
+		tell(firewall.Intrusion{Ours: true})
+	}
+}
+
+// Until when rules that others change are left alone.
+const (
+	lookAgain = 150 * time.Millisecond
+	mostLooks = 20
+)
+
+// still waits until two looks in a row find the same rules, or for three seconds.
+// Other programs change rules in many steps, and must not meet ours between two of
+// them: ufw empties the built-in chains and then deletes all others, which fails
+// while a jump of ours is back.
+func (b *Backend) still(ctx context.Context) error {
+	before := ""
+	for range mostLooks {
+		now, err := b.all(ctx)
+		if err != nil || now == before {
+			return err
+		}
+		before = now
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookAgain):
 		}
 	}
+	return nil
+}
+
+// all gives all rules of both families.
+func (b *Backend) all(ctx context.Context) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return "", firewall.ErrClosed
+	}
+	text := ""
+	for _, p := range b.programs {
+		if p == nil {
+			continue
+		}
+		there, err := b.read(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		text += p.main + "\n" + there.text(func(string) bool { return true })
+	}
+	return text, nil
 }
 
 func (b *Backend) wrong(ctx context.Context) (bool, error) {

@@ -263,8 +263,12 @@ func during(t *testing.T, r *testrig.Rig, a *lab.Host, f func()) string {
 			lost[i] = fmt.Sprintf("%d of %d new flows to %s lost", missed, sent, to)
 		})
 	}
+	finish := sync.OnceFunc(func() {
+		close(done)
+		senders.Wait()
+	})
+	defer finish() // where f ends the test
 	f()
-	close(done)
-	senders.Wait()
+	finish()
 	return strings.Join(lost, ", ")
 }
