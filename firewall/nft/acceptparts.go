@@ -138,7 +138,20 @@ func (b *Backend) ensureAccept(ctx context.Context) (lost bool, err error) {
 	return lost, err
 }
 
+// lostLooks is how often in a row our part must be missing: a look is several
+// listings, and what others write between two of them looks like a loss.
+const lostLooks = 3
+
 func (b *Backend) partIntact(ctx context.Context, part *acceptPart) bool {
+	for range lostLooks {
+		if b.partThere(ctx, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *Backend) partThere(ctx context.Context, part *acceptPart) bool {
 	there, err := b.quick.inspect(ctx, part.family, wantedChain{Chain: part.chain})
 	if err != nil || !there.intact(part.rules) {
 		return false
