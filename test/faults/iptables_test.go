@@ -52,6 +52,22 @@ func legacyTables(t *testing.T, n *lab.Network) bool {
 	return true
 }
 
+// chainsHome gives a network whose owner has iptables of that flavour, nil where the
+// kernel has no such tables.
+func chainsHome(t *testing.T, flavour string) *lab.Network {
+	t.Helper()
+	n, err := lab.New("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	if flavour == "legacy" && !legacyTables(t, n) {
+		return nil
+	}
+	chainsOwner(t, n, flavour)
+	return n
+}
+
 // pinholes puts a control point for pinholes on host a, at its global address.
 func pinholes(t *testing.T, r *testrig.Rig) *lab.ControlPoint {
 	t.Helper()
@@ -80,15 +96,10 @@ func TestIPTables(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			n, err := lab.New("a")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(n.Close)
-			if c.flavour == "legacy" && !legacyTables(t, n) {
+			n := chainsHome(t, c.flavour)
+			if n == nil {
 				return
 			}
-			chainsOwner(t, n, c.flavour)
 			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, `backend = "`+c.backend+`"`, 1))
 			r.Logged(t, c.why)
 			mapped := opened(t, r, 6000)
