@@ -7,7 +7,8 @@ TAGS     = nethttpomithttp2
 HOT      = runtime runtime/... internal/... sync sync/... slices maps bytes strings strconv net/netip unique bufio io \
            portcullis/portmap portcullis/policy portcullis/pcp portcullis/datagram portcullis/soap
 INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
-LDFLAGS  = -s -w -buildid= -X main.version=$(VERSION)
+# Functions start at any octet: 0.2 MB less.
+LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
 .PHONY: build lab test bench unit system clients vet race fuzz arch size vuln man clean deps
 
