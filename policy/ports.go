@@ -52,7 +52,9 @@ type service struct {
 }
 
 // forbidden is Tier 0 (abuse-cases.md section 2.1), sorted by port. It holds
-// for the internal and for the external port.
+// for the internal and for the external port. An entry covers the transports that
+// the service is known on; Windows registers its services for both, and LLMNR (RFC
+// 4795 section 2.5) and WS-Discovery answer over TCP too.
 var forbidden = []service{
 	{7, 7, onUDP, "the echo service, a reflector"},
 	{17, 17, onUDP, "the quote service, a reflector"},
@@ -61,12 +63,11 @@ var forbidden = []service{
 	{67, 68, onUDP, "DHCP"},
 	{69, 69, onUDP, "TFTP"},
 	{111, 111, onBoth, "the Unix RPC directory (rpcbind)"},
-	{135, 135, onTCP, "Windows RPC"},
-	{137, 138, onUDP, "Windows file sharing (NetBIOS)"},
-	{139, 139, onTCP, "Windows file sharing (NetBIOS)"},
+	{135, 135, onBoth, "Windows RPC"},
+	{137, 139, onBoth, "Windows file sharing (NetBIOS)"},
 	{161, 162, onBoth, "device management (SNMP)"},
 	{389, 389, onBoth, "a directory service (LDAP)"},
-	{445, 445, onTCP, "Windows file sharing (SMB)"},
+	{445, 445, onBoth, "Windows file sharing (SMB)"},
 	{512, 512, onTCP, "remote execution (rexec)"},
 	{513, 513, onTCP, "remote login (rlogin)"},
 	{514, 514, onTCP, "the remote shell (rsh)"},
@@ -77,10 +78,10 @@ var forbidden = []service{
 	{2323, 2323, onTCP, "Telnet's second port"},
 	{2375, 2376, onTCP, "the control of Docker"},
 	{2379, 2380, onTCP, "the store of a cluster (etcd)"},
-	{3702, 3702, onUDP, "device discovery (WS-Discovery)"},
+	{3702, 3702, onBoth, "device discovery (WS-Discovery)"},
 	{5350, 5351, onUDP, "the control of port mappings (NAT-PMP and PCP)"},
 	{5353, 5353, onUDP, "device discovery (mDNS)"},
-	{5355, 5355, onUDP, "name lookup on the LAN (LLMNR)"},
+	{5355, 5355, onBoth, "name lookup on the LAN (LLMNR)"},
 	{5431, 5431, onTCP, "UPnP control of Broadcom devices"},
 	{5555, 5555, onTCP, "Android debugging (ADB)"},
 	{7547, 7547, onTCP, "a provider's remote management (TR-069)"},

@@ -24,15 +24,16 @@ func both() []portmap.Transport { return []portmap.Transport{tcp, udp} }
 
 // tier0 is abuse-cases.md section 2.1.
 var tier0 = []row{
-	{[]portmap.Transport{tcp}, ports(one(135), one(139), one(445), one(593))},
-	{[]portmap.Transport{udp}, ports(one(137), one(138))},
+	{both(), ports(one(135), span(137, 139), one(445))}, // SMB and NetBIOS over both: issue 9 item 7
+	{[]portmap.Transport{tcp}, ports(one(593))},
 	{[]portmap.Transport{udp}, ports(span(67, 69), one(546), one(547))},
 	{both(), ports(one(111))},
 	{[]portmap.Transport{tcp}, ports(span(512, 514))},
 	{[]portmap.Transport{udp}, ports(one(514))},
 	{[]portmap.Transport{tcp}, ports(one(23), one(2323))},
 	{both(), ports(one(1900))},
-	{[]portmap.Transport{udp}, ports(one(5350), one(5351), one(5353), one(5355), one(3702))},
+	{[]portmap.Transport{udp}, ports(one(5350), one(5351), one(5353))},
+	{both(), ports(one(5355), one(3702))}, // LLMNR and WS-Discovery have TCP forms as well
 	{both(), ports(one(161), one(162), one(389))},
 	{[]portmap.Transport{udp}, ports(one(11211), one(19), one(17), one(7))},
 	{[]portmap.Transport{tcp}, ports(one(2375), one(2376), one(2379), one(2380), one(10250), one(5555), one(7547),
@@ -119,7 +120,7 @@ func TestTierOfEdges(t *testing.T) {
 		{"2.1/neither TCP nor UDP inside", policy.Internal, 132, 6000, policy.Forbidden},
 		{"2.1/neither TCP nor UDP outside", policy.External, 132, 6000, policy.Forbidden},
 		{"2.1/tcp 135", policy.Internal, tcp, 135, policy.Forbidden},
-		{"2.1/udp 135 is only below 1024", policy.Internal, udp, 135, policy.Privileged},
+		{"2.1/udp 593 is only below 1024", policy.Internal, udp, 593, policy.Privileged},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got, why := policy.TierOf(tt.side, tt.tr, tt.port); got != tt.want {

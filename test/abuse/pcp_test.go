@@ -100,6 +100,9 @@ func TestPCPRefusals(t *testing.T) {
 		{"I14/multicast", a, pcpMap{internal: 6001, suggested: 6001, address: netip.MustParseAddr("224.0.0.1"), options: preferFailure}, 11},
 		{"I14/IPv6", a, pcpMap{internal: 6001, suggested: 6001, address: netip.MustParseAddr("2001:db8::1"), options: preferFailure}, 11},
 		{"B2/SMB", a, pcpMap{protocol: 6, internal: 445, suggested: 44500}, 2},
+		{"B2/SMB over UDP", a, pcpMap{internal: 445, suggested: 44500}, 2},
+		{"B2/NetBIOS over UDP", a, pcpMap{internal: 139, suggested: 44500}, 2},
+		{"B2/NetBIOS over TCP", a, pcpMap{protocol: 6, internal: 137, suggested: 44500}, 2},
 		{"B2/SSH", a, pcpMap{protocol: 6, internal: 22, suggested: 44500}, 2},
 		{"C3/another host's", b, pcpMap{delete: true}, 0},
 	} {

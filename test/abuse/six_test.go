@@ -172,6 +172,7 @@ func TestPinholeRefusals(t *testing.T) {
 		{"J7/ICMPv6", lab.Pinhole{Protocol: "58"}, []int{705}},
 		{"J6/port 80", lab.Pinhole{Port: 80, Protocol: "TCP"}, []int{606}},
 		{"J6/port 445", lab.Pinhole{Port: 445, Protocol: "TCP"}, []int{606}},
+		{"J6/port 445 over UDP", lab.Pinhole{Port: 445}, []int{606}},
 		{"remote IPv4", lab.Pinhole{Remote: "203.0.113.66"}, []int{402}},
 	} {
 		p := x.p
