@@ -34,6 +34,25 @@ func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
 	return portmap.Client{}, fmt.Errorf("%s is not served", iface)
 }
 
+// device gives the key by which caps on requests count who is behind an address on a
+// LAN interface: one machine, whatever addresses it has taken, as the policy counts
+// its mappings (abuse case K2). It is not known where the kernel has no MAC address
+// for it: of hosts behind a router of the owner's, on a link without such, and while
+// nobody has answered. The key is the address then, which costs its sender nothing to
+// invent in a datagram.
+func (g *gate) device(iface string, addr netip.Addr) (key string, known bool) {
+	addr = addr.Unmap().WithZone("")
+	for _, l := range g.network.roles.Load().LAN {
+		if l.Name != iface {
+			continue
+		}
+		if mac, known, err := g.kernel.Neighbour(l.Index, addr); err == nil && known {
+			return iface + " " + portmap.MAC(mac).String(), true
+		}
+	}
+	return iface + " " + addr.String(), false
+}
+
 // How long a request waits for a device to answer for another address of its
 // own: after 10 ms, 20 ms and so on, 310 ms in all.
 const (
