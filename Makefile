@@ -15,8 +15,13 @@ LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) $(INLINE) -ldflags '$(LDFLAGS)' -o bin/portcullis ./cmd/portcullis
 
-lab: build
-	bin/portcullis lab
+lab: build bin/portcullis-lab
+	bin/portcullis-lab
+
+# The lab is a program of its own, which does not go onto routers.
+.PHONY: bin/portcullis-lab
+bin/portcullis-lab:
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/portcullis-lab
 
 # Everything, in the order in which a failure is cheapest to find.
 test: deps build vet size unit system clients

@@ -38,7 +38,6 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "the daemon, in the foreground", "[--config FILE]", runDaemon},
-		{"lab", "play a home network in throwaway namespaces", "[--keep] [--json]", runLab},
 		{"check", "validate the configuration and print what holds", "[--config FILE]", runCheck},
 		{"doctor", "what keeps mappings from working, and the remedy", "[--config FILE] [--json]", runDoctor},
 		{"status", "how the running daemon is", "[--config FILE] [--json]", runStatus},

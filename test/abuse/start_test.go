@@ -143,10 +143,14 @@ func TestStartsWithoutWAN(t *testing.T) {
 	}
 }
 
-// TestLabCommand: `portcullis lab` as a person calls it, as JSON, and interrupted.
+// TestLabCommand: `portcullis-lab` as a person calls it, as JSON, and interrupted.
 func TestLabCommand(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command(testrig.Exe, "lab", "--json").Output()
+	exe := filepath.Join(t.TempDir(), "portcullis-lab")
+	if out, err := exec.Command("go", "build", "-o", exe, "portcullis/cmd/portcullis-lab").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.Command(exe, "--daemon", testrig.Exe, "--json").Output()
 	var report struct {
 		OK    bool
 		Steps []lab.Step
@@ -157,7 +161,7 @@ func TestLabCommand(t *testing.T) {
 	tmp := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testrig.Exe, "lab", "--keep")
+	cmd := exec.CommandContext(ctx, exe, "--daemon", testrig.Exe, "--keep")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -116,7 +116,7 @@ var bansEverywhere = []struct {
 	except []string
 	why    string
 }{
-	{"os/exec", []string{"lab", "cmd/portcullis", "firewall/iptables", "doctor"}, "nothing a client sends may come near a program's start"},
+	{"os/exec", []string{"lab", "cmd/portcullis", "cmd/portcullis-lab", "firewall/iptables", "doctor"}, "nothing a client sends may come near a program's start"},
 	{"log", nil, "logs go through an injected slog.Logger"},
 	{"text/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
 	{"html/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
