@@ -13,14 +13,17 @@ import (
 	"portcullis/soap"
 )
 
-// patience is how long the gate may take over one action. It is less than the
-// front allows for the whole request.
+// patience is how long the gate may take over one action, from the end of the
+// request's head on, as the front's time for the answer runs (httpd.DefaultTimeout):
+// less than that, so that an answer is always written.
 const patience = 4 * time.Second
 
 // control performs one action (UDA 1.1 section 3; order of checks: the digest's
 // section 3.4). A client that goes away while the gate works changes nothing:
 // some close their half of the connection as soon as they have sent the request.
 func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v view) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+	defer cancel()
 	header, body, status := envelope(r)
 	if status != 0 {
 		w.WriteHeader(status)
@@ -31,8 +34,6 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
-	defer cancel()
 	c := &call{view: v, ctx: ctx, now: time.Now(), service: s}
 	var reply []byte
 	if err == nil {

@@ -55,6 +55,7 @@ type Engine struct {
 	stopped  chan struct{}
 	snapshot atomic.Pointer[Table]
 	watchers watchers
+	untold   []Mapping // granted too late to be told; Run's alone (late.go)
 }
 
 // op is one wish on its way through the engine.
@@ -63,6 +64,9 @@ type op struct {
 	plan   func(*Table) (outcome, error)
 	failed func(error) // tells the watchers that the kernel refused
 	done   chan result
+	// settled is set by who comes first: the engine with an answer, or the client's
+	// patience at its end.
+	settled atomic.Bool
 }
 
 // outcome is what an op wants to change, and what it answers when that is done.
@@ -96,7 +100,8 @@ func NewEngine(cfg EngineConfig) (*Engine, error) {
 func (e *Engine) Snapshot() *Table { return e.snapshot.Load() }
 
 // Map grants, renews or changes a mapping. When it returns a nil error the
-// kernel holds the mapping; with any error nothing has changed. The error is
+// kernel holds the mapping; with any error nothing has changed, or, where the
+// kernel was slower than ctx, what came of it is taken back at once. The error is
 // an *Error, or the context's.
 func (e *Engine) Map(ctx context.Context, r Request) (Mapping, error) {
 	got, err := e.MapSet(ctx, r, 1)
@@ -166,9 +171,16 @@ func (e *Engine) do(o *op) ([]Mapping, error) {
 	case <-e.stopped:
 		return nil, stopping()
 	}
-	// Once queued, the op is answered: by Run, or when Run has ended.
+	// Once queued, the op is answered: by Run, or when Run has ended. Or it is left
+	// behind, and then its client hears an error and nothing stays of it.
 	select {
 	case r := <-o.done:
+		return r.answer, r.err
+	case <-o.ctx.Done():
+		if o.settled.CompareAndSwap(false, true) {
+			return nil, o.ctx.Err()
+		}
+		r := <-o.done
 		return r.answer, r.err
 	case <-e.stopped:
 		select {
@@ -193,18 +205,27 @@ func (e *Engine) Run(ctx context.Context) error {
 		timer.Reset(e.untilNextEnd(retryAt))
 		select {
 		case <-ctx.Done():
+			if len(e.untold) > 0 {
+				e.expire(ctx)
+			}
 			return ctx.Err()
 		case o := <-e.ops:
 			e.serve(ctx, e.collect(o))
+			if len(e.untold) == 0 {
+				continue
+			}
 		case <-timer.C:
-			retryAt = e.expire(ctx)
 		}
+		retryAt = e.expire(ctx)
 	}
 }
 
 // untilNextEnd gives how long nothing will happen by itself.
 func (e *Engine) untilNextEnd(retryAt time.Time) time.Duration {
 	at, some := e.Snapshot().nextEnd()
+	if len(e.untold) > 0 {
+		at, some = retryAt, true
+	}
 	if !some {
 		return time.Hour
 	}
@@ -237,12 +258,12 @@ func (e *Engine) serve(ctx context.Context, batch []*op) {
 	var outcomes []outcome
 	for _, o := range batch {
 		if err := o.ctx.Err(); err != nil {
-			o.done <- result{err: err}
+			o.tell(result{err: err})
 			continue
 		}
 		out, err := o.plan(table)
 		if err != nil {
-			o.done <- result{err: err}
+			o.tell(result{err: err})
 			continue
 		}
 		for _, c := range out.changes {
@@ -253,6 +274,8 @@ func (e *Engine) serve(ctx context.Context, batch []*op) {
 	if len(planned) == 0 {
 		return
 	}
+	ctx, cancel := withPatience(ctx, planned)
+	defer cancel()
 	err := e.apply(ctx, table, outcomes)
 	if err != nil && len(planned) > 1 {
 		for _, o := range planned {
@@ -262,14 +285,16 @@ func (e *Engine) serve(ctx context.Context, batch []*op) {
 	}
 	for i, o := range planned {
 		if err == nil {
-			o.done <- result{answer: outcomes[i].answer}
+			if !o.tell(result{answer: outcomes[i].answer}) {
+				e.untold = append(e.untold, granted(outcomes[i].changes)...)
+			}
 			continue
 		}
 		if ReasonOf(err) == FirewallFailed {
 			err = &Error{Reason: FirewallFailed, Detail: "the firewall refused the change", Err: err}
 		}
 		o.failed(err)
-		o.done <- result{err: err}
+		o.tell(result{err: err})
 	}
 }
 
@@ -282,7 +307,7 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 	done := steps(changes)
 	add, del := kernelChanges(done)
 	if len(add)+len(del) > 0 {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+		ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 		defer cancel()
 		if err := e.cfg.Firewall.Apply(ctx, add, del); err != nil {
 			return err
@@ -336,8 +361,9 @@ func kernelChanges(changes []*step) (add, del []Mapping) {
 	return add, del
 }
 
-// expire ends the leases that have run out. A transaction that fails is tried
-// again a second later; the kernel's own timeout closes the port meanwhile.
+// expire ends the leases that have run out, and what came too late for its client.
+// A transaction that fails is tried again a second later; the kernel's own timeout
+// closes the port meanwhile.
 func (e *Engine) expire(ctx context.Context) (retryAt time.Time) {
 	now := time.Now()
 	table := e.Snapshot()
@@ -345,10 +371,12 @@ func (e *Engine) expire(ctx context.Context) (retryAt time.Time) {
 	for _, c := range changes {
 		table = table.Commit(c)
 	}
-	if err := e.apply(ctx, table, []outcome{{changes: changes}}); err != nil {
+	back, table := takenBack(table, e.untold)
+	if err := e.apply(context.WithoutCancel(ctx), table, []outcome{{changes: append(changes, back...)}}); err != nil {
 		e.drifted(now, err)
 		return now.Add(retryExpiry)
 	}
+	e.untold = nil
 	return time.Time{}
 }
 
