@@ -78,8 +78,9 @@ type Limits struct {
 
 // Policy is what holds where no rule matches.
 type Policy struct {
-	Default    portmap.Action
-	SameDevice bool // a device may open pinholes to its other addresses, as its MAC shows
+	Default     portmap.Action
+	SameDevice  bool // a device may open pinholes to its other addresses, as its MAC shows
+	UniqueLocal bool // pinholes may be for unique local addresses
 }
 
 // Firewall says how the kernel is told.

@@ -36,8 +36,9 @@ func (r *reader) convert(raw *rawFile) Config {
 		Lease:  r.lease(raw.Lease),
 		Limits: r.limits(raw.Limits),
 		Policy: Policy{
-			Default:    actions[r.word("policy.default", raw.Policy.Default, actionWords)],
-			SameDevice: raw.Policy.SameDevice,
+			Default:     actions[r.word("policy.default", raw.Policy.Default, actionWords)],
+			SameDevice:  raw.Policy.SameDevice,
+			UniqueLocal: raw.Policy.UniqueLocal,
 		},
 		Rules: r.ruleList(raw.Rules),
 		Firewall: Firewall{

@@ -53,7 +53,9 @@ func toRaw(c Config) rawFile {
 			GrantsPerSecond:   int64(c.Limits.GrantsPerSecond),
 			RequestsPerSecond: int64(c.Limits.RequestsPerSecond),
 		},
-		Policy: rawPolicy{Default: c.Policy.Default.String(), SameDevice: c.Policy.SameDevice},
+		Policy: rawPolicy{
+			Default: c.Policy.Default.String(), SameDevice: c.Policy.SameDevice, UniqueLocal: c.Policy.UniqueLocal,
+		},
 		Firewall: rawFirewall{
 			Backend:      string(c.Firewall.Backend),
 			AcceptChain:  c.Firewall.AcceptChain.String(),

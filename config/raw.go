@@ -62,8 +62,9 @@ type (
 		RequestsPerSecond int64 `toml:"requests_per_second"`
 	}
 	rawPolicy struct {
-		Default    string `toml:"default"`
-		SameDevice bool   `toml:"same_device"`
+		Default     string `toml:"default"`
+		SameDevice  bool   `toml:"same_device"`
+		UniqueLocal bool   `toml:"unique_local"`
 	}
 	rawRule struct {
 		Name          *string  `toml:"name"`
@@ -173,7 +174,7 @@ func (r *reader) file(doc map[string]any, raw *rawFile) {
 	r.unknownTop(doc, keysOf(rv.Type()))
 	// An owner who wrote [policy] meant to decide something (abuse case C13).
 	if t, ok := doc["policy"].(map[string]any); ok && len(t) == 0 {
-		r.fail("policy", "[policy] is empty; allowed: default = one of %s, same_device, or no [policy] at all", oneOf(actionWords))
+		r.fail("policy", "[policy] is empty; allowed: default = one of %s, same_device, unique_local, or no [policy] at all", oneOf(actionWords))
 	}
 }
 

@@ -105,7 +105,7 @@ var mappingReasons = map[portmap.Reason]answer{
 	portmap.ForbiddenPort:   {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.PrivilegedPort:  {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.BadRemote:       {codeInvalidArgs, codeInvalidArgs, true},
-	portmap.IdentityChanged: {codeNotAuthorized, codeNotAuthorized, true},
+	portmap.IdentityChanged: {codeConflict, codeConflict, true}, // another client has the port: try the next
 	portmap.NotOwner:        {codeNoSuchEntry, codeNotAuthorized, false},
 
 	portmap.WrongNonce:     {codeNotAuthorized, codeNotAuthorized, false}, // PCP's
@@ -124,6 +124,7 @@ var mappingReasons = map[portmap.Reason]answer{
 	portmap.NoPorts:        {codeActionFailed, codeNoPortMaps, true},
 	portmap.NoAddress:      {codeActionFailed, codeActionFailed, true},
 	portmap.PrivateAddress: {codeActionFailed, codeActionFailed, true},
+	portmap.UniqueLocal:    {codeNotAuthorized, codeNotAuthorized, true}, // a pinhole's
 	portmap.NoSuchMapping:  {codeNoSuchEntry, codeNoSuchEntry, false},
 	portmap.FirewallFailed: {codeActionFailed, codeActionFailed, false},
 	portmap.Busy:           {codeActionFailed, codeActionFailed, true},
@@ -166,6 +167,7 @@ var pinholeReasons = map[portmap.Reason]answer{
 	portmap.NoPorts:        always(codeNoPinholes, true),
 	portmap.NoAddress:      always(codeNoInbound, true),
 	portmap.PrivateAddress: always(codeNoInbound, true),
+	portmap.UniqueLocal:    always(codeNotAuthorized, true), // not 703, which speaks of all of the host's addresses
 	portmap.NoSuchMapping:  always(codeNoPinhole, false),
 	portmap.FirewallFailed: always(codeActionFailed, false),
 	portmap.Busy:           always(codeActionFailed, true),

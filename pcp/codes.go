@@ -95,6 +95,7 @@ var refusals = map[portmap.Reason]refusal{
 	portmap.NoPorts:        {resultNoResources, noResources, shortError},
 	portmap.NoAddress:      {resultNetworkFailure, networkFailure, shortError},
 	portmap.PrivateAddress: {resultNetworkFailure, networkFailure, shortError},
+	portmap.UniqueLocal:    {resultRefused, notAuthorized, longError}, // the owner's to change, no failure that passes
 	portmap.NoSuchMapping:  {resultRefused, notAuthorized, longError}, // deletions take it for success
 	portmap.FirewallFailed: {resultNoResources, noResources, shortError},
 	portmap.Busy:           {resultNoResources, noResources, shortError},

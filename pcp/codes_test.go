@@ -41,6 +41,7 @@ var wantCodes = map[portmap.Reason]struct {
 	portmap.NoPorts:         {4, 8, 8, 30},
 	portmap.NoAddress:       {3, 7, 7, 30},
 	portmap.PrivateAddress:  {3, 7, 7, 30},
+	portmap.UniqueLocal:     {2, 2, 2, 1800},
 	portmap.NoSuchMapping:   {2, 2, 2, 1800},
 	portmap.FirewallFailed:  {4, 8, 8, 30},
 	portmap.Busy:            {4, 8, 8, 30},

@@ -90,6 +90,7 @@ func speak(t *testing.T) []struct {
 		{"ask rule", shipped(t, ask).Decide(nat(tcp, 6000, 6000), quiet)},
 
 		{"no WAN", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.View.WANUp = false }))},
+		{"unique local pinhole", std.Decide(self(pinhole(tcp, 6000), "fd00:1::9", "br-lan"), quiet)},
 		{"private WAN", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) {
 			f.View.External, f.View.Private = netip.MustParseAddr("100.64.1.2"), true
 		}))},

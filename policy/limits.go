@@ -10,10 +10,16 @@ import (
 // limits.grants_per_second applies (abuse case K1).
 const Burst = 16
 
-// wan refuses what nobody could reach.
-func wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
+// wan refuses what nobody could reach. A unique local address is routed between
+// sites that agree on it and never on the Internet (RFC 4193 section 4.3), so that
+// its owner must say that there is such a site; PCP would promise it as the address
+// that peers use (RFC 6887 section 11.3).
+func (p *Policy) wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
 	v := f.View
 	switch {
+	case r.Kind == portmap.Pinhole6 && r.Internal.Addr().IsPrivate() && !p.uniqueLocal:
+		return refuse(d, portmap.UniqueLocal, "%s is a unique local address, which nobody on the Internet can reach; "+
+			"policy.unique_local = true opens ports for it all the same", r.Internal.Addr())
 	case r.Kind == portmap.Pinhole6 && !v.WAN6Up:
 		return refuse(d, portmap.NoAddress, "the gateway is not connected to the Internet by IPv6 at the moment")
 	case r.Kind == portmap.Pinhole6:

@@ -10,6 +10,28 @@ import (
 	"portcullis/portmap"
 )
 
+// TestUniqueLocal: issue 9 item 4. Nobody on the Internet can reach a unique local
+// address (RFC 4193 section 4.3), so a pinhole for one is the owner's to allow; what
+// he does not allow is refused as such, whatever the WAN is at the moment.
+func TestUniqueLocal(t *testing.T) {
+	t.Parallel()
+	private := self(pinhole(tcp, 6000), "fd00:1::9", "br-lan")
+	quiet, down := facts(), facts()
+	down.View.WAN6Up = false
+	renewal := quiet
+	renewal.Renewal = true
+	std, allowed := shipped(t), build(t, policy.Config{Default: portmap.Allow, UniqueLocal: true})
+	for _, f := range []portmap.Facts{quiet, down, renewal} {
+		check(t, std.Decide(private, f), portmap.UniqueLocal)
+	}
+	check(t, allowed.Decide(private, quiet), portmap.NoReason)
+	check(t, allowed.Decide(private, down), portmap.NoAddress)
+	no := shipped(t, policy.Rule{Name: "no", Action: portmap.Deny})
+	check(t, no.Decide(private, quiet), portmap.RuleDenied)
+	check(t, std.Decide(pinhole(tcp, 6000), quiet), portmap.NoReason)
+	check(t, std.Decide(nat(tcp, 6000, 6000), quiet), portmap.NoReason) // 192.168.1.10 is private as well, and translated
+}
+
 func TestWAN(t *testing.T) {
 	t.Parallel()
 	p := shipped(t)

@@ -23,17 +23,19 @@ type Config struct {
 	MappingsPerClient int            // the mappings of one device; 0: no limit
 	Mappings          int            // all mappings; 0: no limit
 	GrantsPerSecond   float64        // new mappings a device, after a burst of Burst; 0: no limit
+	UniqueLocal       bool           // a pinhole may be for a unique local address
 }
 
 // Policy is the gate's portmap.Policy. It is immutable, and so safe for
 // concurrent use.
 type Policy struct {
-	fallback  portmap.Action
-	rules     []Rule
-	perClient int
-	total     int
-	interval  time.Duration // between two grants in the long run; 0: no limit
-	tcp, udp  []stretch     // of the external ports that the gate chooses from
+	fallback    portmap.Action
+	rules       []Rule
+	perClient   int
+	total       int
+	uniqueLocal bool
+	interval    time.Duration // between two grants in the long run; 0: no limit
+	tcp, udp    []stretch     // of the external ports that the gate chooses from
 }
 
 var _ portmap.Policy = (*Policy)(nil)
@@ -46,7 +48,7 @@ func New(c Config) (*Policy, error) {
 	if c.MappingsPerClient < 0 || c.Mappings < 0 {
 		return nil, errors.New("limits.mappings_per_client and limits.mappings must not be negative")
 	}
-	p := &Policy{fallback: c.Default, perClient: c.MappingsPerClient, total: c.Mappings}
+	p := &Policy{fallback: c.Default, perClient: c.MappingsPerClient, total: c.Mappings, uniqueLocal: c.UniqueLocal}
 	if c.GrantsPerSecond != 0 {
 		if !(c.GrantsPerSecond >= minRate && c.GrantsPerSecond <= maxRate) { // NaN as well
 			return nil, fmt.Errorf("limits.grants_per_second must be 0, or between %g and %g", minRate, maxRate)
@@ -94,7 +96,7 @@ func (p *Policy) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	if d.Action != portmap.Allow {
 		return d
 	}
-	if d = wan(d, &r, &f); d.Action != portmap.Allow {
+	if d = p.wan(d, &r, &f); d.Action != portmap.Allow {
 		return d
 	}
 	return p.limits(d, &r, &f)

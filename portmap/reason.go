@@ -44,6 +44,7 @@ const (
 	NoPorts        // no external port is left that policy permits
 	NoAddress      // the WAN has no address
 	PrivateAddress // the WAN address is private, so nobody could reach the port
+	UniqueLocal    // a pinhole for a unique local address, which nobody on the Internet could reach
 	NoSuchMapping
 	FirewallFailed // the kernel refused; nothing was changed
 	Busy           // the engine's queue is full, or the gate is stopping
@@ -92,6 +93,7 @@ var reasonNames = [reasonCount]string{
 	NoPorts:         "no-ports",
 	NoAddress:       "no-address",
 	PrivateAddress:  "private-address",
+	UniqueLocal:     "unique-local",
 	NoSuchMapping:   "no-such-mapping",
 	FirewallFailed:  "firewall-failed",
 	Busy:            "busy",

@@ -16,6 +16,7 @@ func policyConfig(c config.Config) policy.Config {
 		MappingsPerClient: c.Limits.MappingsPerClient,
 		Mappings:          c.Limits.Mappings,
 		GrantsPerSecond:   float64(c.Limits.GrantsPerSecond),
+		UniqueLocal:       c.Policy.UniqueLocal,
 	}
 	for _, r := range c.Rules {
 		p.Rules = append(p.Rules, policyRule(r))

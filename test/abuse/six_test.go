@@ -592,6 +592,43 @@ func TestLAN6Late(t *testing.T) {
 	r.in(t, "UDP", "a", 9000)
 }
 
+// TestUniqueLocalPinhole: issue 9 item 4 (miniupnp#794). Nobody on the Internet can
+// reach a unique local address (RFC 4193 section 4.3), so that a pinhole for one is
+// refused in both languages, unless the owner has such addresses routed.
+func TestUniqueLocalPinhole(t *testing.T) {
+	t.Parallel()
+	for allowed, extra := range map[bool]string{false: "", true: "[policy]\nunique_local = true\n"} {
+		n := testrig.Network(t, "a", "b")
+		if err := n.AddLAN6(netip.MustParsePrefix("fd00:77::/64")); err != nil {
+			t.Fatal(err)
+		}
+		r := startOn(t, n, noRates+extra)
+		a, private, gateway := r.Host("a"), netip.MustParseAddr("fd00:77::10"), netip.MustParseAddr("fd00:77::1")
+		before := r.world(t)
+		ctx, cancel := contextFor(t, 10*time.Second)
+		defer cancel()
+		_, err := a.Map(ctx, lab.MapRequest{Gateway: gateway, Source: private, Protocol: "UDP", Internal: 9000, Lease: hour})
+		var refusal *lab.Refusal
+		if refused := errors.As(err, &refusal) && refusal.Code == 2; refused == allowed || allowed && err != nil { // NOT_AUTHORIZED
+			t.Errorf("allowed %v: PCP answers %v", allowed, err)
+		}
+		c := r.six(t, "a", private, gateway, lab.WANIPv6FC1)
+		_, err = c.AddPinhole(t.Context(), lab.Pinhole{Client: private.String(), Protocol: "UDP", Port: 9001, Lease: hour})
+		if got := code(err); got != map[bool]int{false: 606, true: 0}[allowed] {
+			t.Errorf("allowed %v: UPnP answers %v", allowed, err)
+		}
+		if !allowed {
+			r.unchanged(t, before)
+			continue
+		}
+		for port := uint16(9000); port < 9002; port++ {
+			if !r.Reaches(t, "UDP", lab.InternetOne6, netip.AddrPortFrom(private, port), a, 3*time.Second) {
+				t.Errorf("nothing comes to port %d, from where there is a route", port)
+			}
+		}
+	}
+}
+
 // TestBothKindsOfAddress: a LAN with a unique local network beside the global one.
 // Who searches the site and lets the kernel choose its source opens a pinhole for
 // its global address without anybody's leave.
