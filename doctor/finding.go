@@ -36,8 +36,9 @@ type Listener struct {
 // Facts is what was found on the machine. The zero value of a field is the good one
 // unless it says otherwise.
 type Facts struct {
-	Config   error // of the configuration file
-	Network  error // what is wrong with the interfaces, as netif says
+	Config   error    // of the configuration file
+	Network  error    // what is wrong with the interfaces, as netif says
+	Doubts   []string // what may be wrong with them, in sentences with a remedy behind the last semicolon
 	LANs     []string
 	WAN      string // "" is none
 	WANUp    bool   // true is good
@@ -92,6 +93,13 @@ type adder func(id string, level Level, remedy, what string, args ...any)
 func judgeNetwork(f *Facts, add adder) {
 	if f.Network != nil {
 		add("interfaces", Failure, "correct [lan] and [wan] in the configuration", "the interfaces do not fit the configuration: %v", f.Network)
+	}
+	for _, d := range f.Doubts {
+		what, remedy := d, ""
+		if i := strings.LastIndex(d, "; "); i >= 0 {
+			what, remedy = d[:i], d[i+2:]
+		}
+		add("interfaces_doubtful", Warning, remedy, "%s", what)
 	}
 	switch {
 	case len(f.LANs) == 0:

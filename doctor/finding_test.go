@@ -32,6 +32,7 @@ func TestJudge(t *testing.T) {
 	}{
 		{"configuration", func(f *doctor.Facts) { f.Config = broken }, "config", doctor.Failure, false},
 		{"interfaces", func(f *doctor.Facts) { f.Network = broken }, "interfaces", doctor.Failure, false},
+		{"a LAN that leads outside", func(f *doctor.Facts) { f.Doubts = []string{"br-lan leads outside; name another"} }, "interfaces_doubtful", doctor.Warning, false},
 		{"no LAN", func(f *doctor.Facts) { f.LANs = nil }, "lan", doctor.Failure, false},
 		{"no WAN", func(f *doctor.Facts) { f.WAN = "" }, "wan", doctor.Failure, false},
 		{"WAN down", func(f *doctor.Facts) { f.WANUp = false }, "wan", doctor.Failure, false},

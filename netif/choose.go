@@ -48,6 +48,10 @@ func (c *chooser) why(format string, args ...any) {
 	c.roles.Why = append(c.roles.Why, fmt.Sprintf(format, args...))
 }
 
+func (c *chooser) warn(format string, args ...any) {
+	c.roles.Warn = append(c.roles.Warn, fmt.Sprintf(format, args...))
+}
+
 func (c *chooser) problem(kind error, name, format string, args ...any) {
 	c.problems = append(c.problems, &Problem{Kind: kind, Name: name, Detail: fmt.Sprintf(format, args...)})
 }
@@ -213,28 +217,51 @@ func inUse(l Link) []netip.Addr {
 	return all
 }
 
-// warnOverlap tells of a network that is on both sides, the usual fault of a
-// gateway behind another one.
+// warnOverlap tells of a network that is on two interfaces, of which one is a LAN: a
+// gateway behind another one with the same network, a second uplink or a tunnel.
 func (c *chooser) warnOverlap() {
-	w, ok := c.state.Link(c.roles.WAN.Name)
-	if !ok {
-		return
-	}
-	for _, l := range c.roles.LAN {
-		for _, p := range l.Prefixes {
-			for _, a := range w.Addrs {
-				if p.Addr().Is4() && p.Overlaps(a.Prefix.Masked()) {
-					c.why("%s (%s) and the WAN %s (%s) use overlapping networks: hosts behind the WAN in that range cannot be reached, so give the LAN another network", l.Name, p, w.Name, a.Prefix)
+	for i, lan := range c.roles.LAN {
+		isLAN := func(index int) bool {
+			return slices.ContainsFunc(c.roles.LAN[:i], func(l LAN) bool { return l.Index == index })
+		}
+		for _, l := range c.state.Links {
+			if l.Index == lan.Index || l.Master == lan.Index || !l.Up || isLAN(l.Index) {
+				continue
+			}
+			if p, q, yes := overlap(lan.Prefixes, l.Addrs); yes {
+				name := l.Name
+				if name == c.roles.WAN.Name {
+					name = "the WAN " + name
 				}
+				c.warn("%s (%s) and %s (%s) use overlapping networks: what is meant for a host of one may leave by the other; give one of them another network", lan.Name, p, name, q)
 			}
 		}
 	}
 }
 
+// overlap finds a network of a LAN that shares addresses with one of another link. A
+// link's own network everybody has, and an address by itself is no network.
+func overlap(lan []netip.Prefix, addrs []Addr) (p, q netip.Prefix, yes bool) {
+	for _, a := range addrs {
+		q = a.Prefix.Masked()
+		if a.Peer.IsValid() {
+			q = a.Peer.Masked()
+		}
+		if a.Tentative || a.LinkScope || q.IsSingleIP() || q.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		i := slices.IndexFunc(lan, func(p netip.Prefix) bool { return p.Overlaps(q) && !p.IsSingleIP() })
+		if i >= 0 {
+			return lan[i], q, true
+		}
+	}
+	return p, q, false
+}
+
 func (c *chooser) noLAN() {
 	switch {
 	case len(c.set.LAN) > 0:
-		c.problem(ErrNoLAN, "", "no LAN can be served: none of the configured interfaces (%s) is there, up, and has a private IPv4 address; bring one up, or correct lan.interfaces", strings.Join(c.set.LAN, ", "))
+		c.problem(ErrNoLAN, "", "no LAN can be served: none of the configured interfaces (%s) is there, up, and has a private IPv4 address or one of IPv6; bring one up, or correct lan.interfaces", strings.Join(c.set.LAN, ", "))
 	case len(c.skipped) > 0:
 		c.problem(ErrNoLAN, "", "no LAN was found: %s would do by address, but detection passes over such interfaces; name the one to serve in lan.interfaces", strings.Join(c.skipped, ", "))
 	default:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // home describes a network in short: "NAME [KIND] word... ADDRESS...". Words:
-// down, nocarrier, ppp, loopback, uplink, in=MASTER. An address may be followed
+// down, nocarrier, ppp, loopback, uplink[=TABLE], in=MASTER. An address may be followed
 // by flags: "!tentative", "!deprecated", "!dynamic", "!link", "!peer=PREFIX".
 // Indexes count from 1. A line "default NAME [METRIC] [src=ADDR]" or "default6
 // NAME" is a route.
@@ -71,8 +72,15 @@ func homeLink(t *testing.T, f []string, index map[string]int) netif.Link {
 			l.PointToPoint, l.MAC = true, [6]byte{}
 		case "loopback":
 			l.Loopback, l.MAC = true, [6]byte{}
-		case "uplink":
-			l.Uplink = true
+		case "uplink": // by the main table, or another one
+			l.Uplink = netif.Way{To: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.99.0.1"), Table: 254}
+			if value != "" {
+				table, err := strconv.Atoi(value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.Uplink.Table = uint32(table)
+			}
 		case "in":
 			l.Master = index[value]
 		case "bridge", "veth", "vrf", "wireguard":
@@ -178,6 +186,7 @@ func TestChooseLAN(t *testing.T) {
 		wan   string
 		err   error
 		why   string // a part of one sentence
+		warn  string // a part of the warning; "": there is none
 	}{
 		{name: "usual", state: usual, lan: "br-lan", wan: "wan0"},
 		{name: "two LANs", state: usual + "\nbr-guest bridge 10.7.0.1/16\nlan9 172.16.5.1/24", lan: "br-lan br-guest lan9", wan: "wan0"},
@@ -186,7 +195,12 @@ func TestChooseLAN(t *testing.T) {
 		{name: "named, in the order of index", state: usual + "\nbr-guest bridge 10.7.0.1/16", set: netif.Settings{LAN: []string{"br-guest", "br-lan"}}, lan: "br-lan br-guest", wan: "wan0"},
 		{name: "one of two named is missing", state: usual, set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it is not there yet"},
 		{name: "one of two named is down", state: usual + "\nbr-iot down 10.1.0.1/24", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it is not up"},
-		{name: "one of two named has no address", state: usual + "\nbr-iot", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it has no IPv4 address yet"},
+		{name: "one of two named has no address", state: usual + "\nbr-iot", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it has no address yet"},
+		{name: "B4/named, with IPv6 alone", state: usual + "\nbr-iot fe80::2/64!link 2001:db8:2::1/64", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan br-iot", wan: "wan0", why: "br-iot is a LAN: the configuration names it; it has no IPv4 address yet and is served by IPv6 alone"},
+		{name: "B4/the only one, with a link-local address", state: "wan0 203.0.113.5/24\nbr-iot fe80::2/64!link\ndefault wan0", set: netif.Settings{LAN: []string{"br-iot"}}, lan: "br-iot", wan: "wan0"},
+		{name: "B4/named, IPv6 not usable yet", state: usual + "\nbr-iot fe80::2/64!link!tentative", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it has no address yet"},
+		{name: "B4/IPv6 alone is not detected", state: usual + "\nbr-iot fe80::2/64!link 2001:db8:2::1/64", lan: "br-lan", wan: "wan0"},
+		{name: "A9/B4/public IPv4 beside IPv6", state: usual + "\nlan7 198.51.100.1/24 fe80::2/64!link", set: netif.Settings{LAN: []string{"br-lan", "lan7"}}, lan: "br-lan", wan: "wan0", err: netif.ErrLANPublic},
 		{name: "no cable on the LAN yet", state: "wan0 203.0.113.5/24\ndefault wan0\nbr-lan bridge nocarrier 192.168.1.1/24", lan: "br-lan", wan: "wan0"},
 
 		{name: "WAN not up yet", state: "wan0 down\nbr-lan bridge 192.168.1.1/24", lan: "br-lan", wan: "", why: "there is no WAN yet"},
@@ -208,11 +222,19 @@ func TestChooseLAN(t *testing.T) {
 		{name: "a member of a VRF", state: usual + "\nvrf-home vrf\nlan1 in=vrf-home 192.168.3.1/24", lan: "br-lan lan1", wan: "wan0"},
 		{name: "a second uplink with a private address", state: usual + "\nlte0 192.168.8.2/24\ndefault lte0 9", lan: "br-lan", wan: "wan0", why: "lte0 is not served: it holds a default route"},
 		{name: "an IPv6 uplink with a private address", state: usual + "\nlte0 192.168.8.2/24\ndefault6 lte0", set: netif.Settings{WAN6: "wan0"}, lan: "br-lan", wan: "wan0", why: "lte0 is not served: it holds a default route"},
-		{name: "the real uplink under a VPN", state: "eth0 uplink 192.168.0.5/24\nwg0 wireguard 10.8.0.2/24\nbr-lan bridge 192.168.1.1/24\ndefault wg0", lan: "br-lan", wan: "wg0", why: "eth0 is not served: public addresses are routed through a gateway on it"},
+		{name: "the real uplink under a VPN", state: "eth0 uplink 192.168.0.5/24\nwg0 wireguard 10.8.0.2/24\nbr-lan bridge 192.168.1.1/24\ndefault wg0", lan: "br-lan", wan: "wg0", why: "eth0 is not served: the default route through 10.99.0.1 leads to the Internet by it"},
 		{name: "the WAN lost its route: address learned", state: "eth0 192.168.0.5/24!dynamic\nbr-lan bridge 192.168.1.1/24", lan: "br-lan", wan: "", why: "eth0 is not served: its address was learned"},
-		{name: "the WAN lost its route: remembered", state: "eth0 192.168.0.5/24\nbr-lan bridge 192.168.1.1/24", set: netif.Settings{FormerWAN: []string{"eth0"}}, lan: "br-lan", wan: "", why: "eth0 is not served: it was the WAN before"},
-		{name: "a learned address beside a WAN", state: usual + "\nlan7 10.3.0.9/24!dynamic", lan: "br-lan lan7", wan: "wan0"},
-		{name: "a former WAN by name", state: usual, set: netif.Settings{LAN: []string{"br-lan"}, FormerWAN: []string{"br-lan"}}, lan: "br-lan", wan: "wan0"},
+		{name: "the WAN lost its route: remembered", state: "eth0 192.168.0.5/24\nbr-lan bridge 192.168.1.1/24", set: netif.Settings{FormerUplinks: []string{"eth0"}}, lan: "br-lan", wan: "", why: "eth0 is not served: it led to the Internet before"},
+		{name: "a learned address beside a WAN", state: usual + "\nlan7 10.3.0.9/24!dynamic", lan: "br-lan", wan: "wan0", why: "lan7 is not served: its address was learned"},
+		{name: "a learned address beside one of its own", state: usual + "\nlan7 10.3.0.9/24!dynamic 10.4.0.1/24", lan: "br-lan lan7", wan: "wan0"},
+		{name: "B2/a second uplink by a table of its own", state: usual + "\nlte0 uplink=100 192.168.8.100/24", lan: "br-lan", wan: "wan0", why: "lte0 is not served: the default route through 10.99.0.1 in table 100 leads to the Internet by it"},
+		{name: "B2/named, with a warning", state: usual + "\nlte0 uplink=100 192.168.8.100/24", set: netif.Settings{LAN: []string{"lte0"}}, lan: "lte0", wan: "wan0", warn: "lte0 is served because lan.interfaces names it, but the default route through 10.99.0.1 in table 100"},
+		{name: "overlap of two LANs", state: usual + "\nlan7 192.168.0.1/16", lan: "br-lan lan7", wan: "wan0", warn: "br-lan (192.168.1.0/24) and lan7 (192.168.0.0/16) use overlapping networks"},
+		{name: "overlap with an uplink", state: usual + "\nlte0 uplink=100 192.168.1.100/24", lan: "br-lan", wan: "wan0", warn: "br-lan (192.168.1.0/24) and lte0 (192.168.1.0/24) use overlapping networks"},
+		{name: "overlap with a tunnel", state: usual + "\nwg0 wireguard 192.168.1.200/25", lan: "br-lan", wan: "wan0", warn: "and wg0 (192.168.1.128/25) use overlapping networks"},
+		{name: "overlap of IPv6", state: usual + "\nlan7 10.3.0.1/24 2001:db8::1/32", lan: "br-lan lan7", wan: "wan0", warn: "br-lan (2001:db8:1::/64) and lan7 (2001:db8::/32)"},
+		{name: "no overlap: link-local networks, a tunnel's own address, an interface that is down", state: usual + "\nlan7 10.3.0.1/24 fe80::7/64!link\nwg0 wireguard 192.168.1.200/32\nlan8 down 192.168.1.1/24", lan: "br-lan lan7", wan: "wan0"},
+		{name: "a former WAN by name", state: usual, set: netif.Settings{LAN: []string{"br-lan"}, FormerUplinks: []string{"br-lan"}}, lan: "br-lan", wan: "wan0"},
 		{name: "the bridge that has the WAN as port", state: "br0 bridge 192.168.1.1/24\nwan0 in=br0 203.0.113.5/24\nlan1 192.168.2.1/24\ndefault wan0", lan: "lan1", wan: "wan0", err: netif.ErrUnusable, why: "br0 is not served: the WAN wan0 is one of its ports"},
 		{name: "carrier-grade addresses are no LAN", state: usual + "\ntailscale0 100.70.1.1/32", lan: "br-lan", wan: "wan0"},
 		{name: "unless named", state: usual + "\nlan7 100.70.1.1/24", set: netif.Settings{LAN: []string{"lan7"}}, lan: "lan7", wan: "wan0"},
@@ -252,6 +274,9 @@ func TestChooseLAN(t *testing.T) {
 			}
 			if err != nil {
 				checkProblems(t, err)
+			}
+			if n := len(got.Warn); n > 1 || n == 1 && tc.warn == "" || !strings.Contains(strings.Join(got.Warn, "\n"), tc.warn) {
+				t.Errorf("warnings %q, want one with %q", got.Warn, tc.warn)
 			}
 			if !strings.Contains(strings.Join(got.Why, "\n"), tc.why) {
 				t.Errorf("no sentence has %q:\n%s", tc.why, strings.Join(got.Why, "\n"))
@@ -339,8 +364,8 @@ func TestChooseWAN(t *testing.T) {
 			if names(got) != "br-lan" {
 				t.Errorf("LAN %q", names(got))
 			}
-			if !strings.Contains(strings.Join(got.Why, "\n"), tc.why) {
-				t.Errorf("no sentence has %q:\n%s", tc.why, strings.Join(got.Why, "\n"))
+			if all := strings.Join(append(got.Why, got.Warn...), "\n"); !strings.Contains(all, tc.why) {
+				t.Errorf("no sentence has %q:\n%s", tc.why, all)
 			}
 		})
 	}

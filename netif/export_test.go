@@ -45,8 +45,8 @@ var LinkRate = linkRate
 
 // ParseRouteMessage decodes a route and says what it makes of it: the default
 // routes of its family and the links it makes an uplink.
-func ParseRouteMessage(family uint8, m []byte) (v4, v6 []DefaultRoute, uplinks map[int]bool) {
-	d := routeDump{uplinks: map[int]bool{}}
+func ParseRouteMessage(family uint8, m []byte) (v4, v6 []DefaultRoute, uplinks map[int]Way) {
+	d := routeDump{uplinks: map[int]Way{}}
 	d.add(family, m)
 	return d.default4, d.default6, d.uplinks
 }

@@ -69,6 +69,7 @@ func (c *chooser) misuse(l Link) bool {
 	return false
 }
 
+// serveNamed serves an interface in each family that it has addresses of.
 func (c *chooser) serveNamed(l Link, extra []netip.Prefix) {
 	private := ownIPv4(l, rfc1918)
 	if len(private) == 0 {
@@ -79,10 +80,23 @@ func (c *chooser) serveNamed(l Link, extra []netip.Prefix) {
 	case len(private) > 0:
 		c.serve(l, private[0], extra)
 		c.why("%s is a LAN: the configuration names it; %s", l.Name, addrList(private))
+		c.warnUplink(l)
 	case public >= 0:
 		c.problem(ErrLANPublic, l.Name, "%s is named as LAN but has the public address %s and no private one, so it looks like the WAN: check that LAN and WAN are not swapped, or give it a private address", l.Name, l.Addrs[public].Prefix.Addr())
+	case slices.ContainsFunc(l.Addrs, func(a Addr) bool { return a.Prefix.Addr().Is6() && !a.Tentative }):
+		c.serve(l, netip.Addr{}, extra)
+		c.why("%s is a LAN: the configuration names it; it has no IPv4 address yet and is served by IPv6 alone", l.Name)
+		c.warnUplink(l)
 	default:
-		c.why("%s is not served: it has no IPv4 address yet", l.Name)
+		c.why("%s is not served: it has no address yet", l.Name)
+	}
+}
+
+// warnUplink tells of a LAN by name that detection would have passed over, because
+// it leads outside by a route that is not the main table's default route.
+func (c *chooser) warnUplink(l Link) {
+	if l.Uplink != (Way{}) {
+		c.warn("%s is served because lan.interfaces names it, but %s leads to the Internet by it: whoever is on that side can open ports; take it out of lan.interfaces unless all hosts there are yours", l.Name, l.Uplink)
 	}
 }
 
@@ -121,17 +135,17 @@ func (c *chooser) passOver(l Link) string {
 		return "the WAN " + wan.Name + " is one of its ports"
 	case holdsDefault(c.state.Default4, l.Index), holdsDefault(c.state.Default6, l.Index):
 		return "it holds a default route"
-	case slices.Contains(c.set.FormerWAN, l.Name):
-		return "it was the WAN before"
-	case l.Uplink:
-		return "public addresses are routed through a gateway on it, so it leads to the Internet"
+	case l.Uplink != (Way{}):
+		return l.Uplink.String() + " leads to the Internet by it"
+	case slices.Contains(c.set.FormerUplinks, l.Name):
+		return "it led to the Internet before, since this program was started"
 	case engineNetwork(l):
 		return "by its name it is a network of containers or virtual machines on this host"
 	case l.PointToPoint || l.MAC == [6]byte{}:
 		// Identity is address and MAC and interface (design section 5).
 		return "it is a tunnel, where clients have no MAC address to tell them apart"
-	case c.roles.WAN.Name == "" && dynamicOnly(l):
-		return "its address was learned from another gateway, and while there is no WAN it may be the WAN"
+	case dynamicOnly(l):
+		return "its address was learned from another gateway, so it may lead to the Internet"
 	}
 	return ""
 }

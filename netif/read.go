@@ -91,7 +91,7 @@ func assemble(links []netlink.Link, addrs []netlink.Addr, routes routeDump) Stat
 	return s
 }
 
-func newLink(l netlink.Link, uplinks map[int]bool) Link {
+func newLink(l netlink.Link, uplinks map[int]Way) Link {
 	a := l.Attrs()
 	link := Link{
 		Index:        a.Index,

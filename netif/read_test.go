@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -210,18 +212,38 @@ func TestReadOtherShapesOfDefaultRoute(t *testing.T) {
 	}
 }
 
+// TestReadUplink: issue 9 item 3. What leads outside is found in every table and
+// both families, with or without a rule that leads to the table.
 func TestReadUplink(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		name, dst, via string
-		want           bool
+		name, route string // what follows "ip route add", or "-6 ..."
+		want        string // "": none
 	}{
-		{"a host route to a VPN server", "198.51.100.99/32", "192.168.7.1", true},
-		{"half a default route", "0.0.0.0/1", "192.168.7.1", true},
-		{"a default route", "0.0.0.0/0", "192.168.7.1", true},
-		{"a private network behind an inner router", "192.168.8.0/24", "192.168.7.1", false},
-		{"public, but on-link", "198.51.100.0/24", "", false},
-		{"IPv6 prefix behind an inner router", "2001:db8:7::/48", "fe80::1", false},
+		{"a host route to a VPN server", "198.51.100.99/32 via 192.168.7.1 dev eth1", "the route to 198.51.100.99/32 through 192.168.7.1"},
+		{"half a default route", "0.0.0.0/1 via 192.168.7.1 dev eth1", "the route to 0.0.0.0/1 through 192.168.7.1"},
+		{"the other half, without gateway", "128.0.0.0/1 dev eth1", "the route to 128.0.0.0/1"},
+		{"a default route", "default via 192.168.7.1 dev eth1", "the default route through 192.168.7.1"},
+		{"mwan, pbr, systemd's RouteTable", "default via 192.168.7.1 dev eth1 table 100", "the default route through 192.168.7.1 in table 100"},
+		{"wg-quick", "default dev eth1 table 51820", "the default route in table 51820"},
+		{"one of several next hops", "default table 7 nexthop via 192.168.7.1 dev eth1 nexthop via 192.168.7.3 dev eth1", "the default route through 192.168.7.1 in table 7"},
+		{"half a default route in a table", "128.0.0.0/1 via 192.168.7.1 dev eth1 table 9", "the route to 128.0.0.0/1 through 192.168.7.1 in table 9"},
+		{"a public address in a table", "198.51.100.0/24 via 192.168.7.1 dev eth1 table 9", "the route to 198.51.100.0/24 through 192.168.7.1 in table 9"},
+		{"by a router of the other family", "default via inet6 fe80::1 dev eth1 table 9", "the default route through fe80::1 in table 9"},
+		{"IPv6, in a table", "-6 default via fe80::1 dev eth1 table 100", "the default route through fe80::1 in table 100"},
+		{"IPv6, half", "-6 8000::/1 dev eth1 table 100", "the route to 8000::/1 in table 100"},
+		{"IPv6, all that is global", "-6 2000::/3 dev eth1", "the route to 2000::/3"},
+
+		{"a private network behind an inner router", "192.168.8.0/24 via 192.168.7.1 dev eth1", ""},
+		{"the same in a table", "10.0.0.0/8 via 192.168.7.1 dev eth1 table 100", ""},
+		{"the connected network in a table, as mwan copies it", "192.168.7.0/24 dev eth1 table 100", ""},
+		{"public, but on-link", "198.51.100.0/24 dev eth1", ""},
+		{"multicast", "224.0.0.0/4 dev eth1", ""},
+		{"what is delivered here, for a transparent proxy", "local default dev eth1 table 100", ""},
+		{"what is thrown away", "unreachable default table 100", ""},
+		{"IPv6 prefix behind an inner router", "-6 2001:db8:7::/48 via fe80::1 dev eth1", ""},
+		{"IPv6, unique local", "-6 fc00::/7 via fe80::1 dev eth1 table 100", ""},
+		{"IPv6, multicast", "-6 ff00::/8 dev eth1 table 100", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -229,11 +251,41 @@ func TestReadUplink(t *testing.T) {
 			s.veth("eth1", "peer", 1)
 			s.Up("eth1", "peer")
 			s.Address("eth1", "192.168.7.2/24")
-			s.addRoute(tc.dst, "eth1", tc.via, 0)
-			if l, _ := s.read().Link("eth1"); l.Uplink != tc.want {
-				t.Errorf("Uplink = %v, want %v", l.Uplink, tc.want)
+			argv := []string{"ip", "-4", "route", "add"}
+			route, six := strings.CutPrefix(tc.route, "-6 ")
+			if six {
+				argv[1] = "-6"
+			}
+			_, err := s.Run("", append(argv, strings.Fields(route)...)...)
+			s.must(err)
+			state := s.read()
+			l, _ := state.Link("eth1")
+			if l.Uplink == (netif.Way{}) != (tc.want == "") || tc.want != "" && l.Uplink.String() != tc.want {
+				t.Errorf("Uplink is %+v, want %q", l.Uplink, tc.want)
+			}
+			if outside := state.Outside(); tc.want == "" && len(outside) > 0 || tc.want != "" && !slices.Equal(outside, []string{"eth1"}) {
+				t.Errorf("outside: %q", outside)
 			}
 		})
+	}
+}
+
+// TestReadUplinkIsStable: of several routes always the same one is told, the widest,
+// or every reading would be a change.
+func TestReadUplinkIsStable(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.veth("eth1", "peer", 1)
+	s.Up("eth1", "peer")
+	s.Address("eth1", "192.168.7.2/24")
+	for _, table := range []string{"300", "100", "200"} {
+		for _, to := range []string{"198.51.100.0/24", "default"} {
+			_, err := s.Run("", "ip", "route", "add", to, "via", "192.168.7.1", "dev", "eth1", "table", table)
+			s.must(err)
+		}
+	}
+	if l, _ := s.read().Link("eth1"); l.Uplink.String() != "the default route through 192.168.7.1 in table 100" {
+		t.Errorf("told is %s", l.Uplink)
 	}
 }
 
@@ -300,7 +352,7 @@ func TestEqual(t *testing.T) {
 		"loopback":      func(s *netif.State) { s.Links[0].Loopback = true },
 		"pointopoint":   func(s *netif.State) { s.Links[0].PointToPoint = true },
 		"master":        func(s *netif.State) { s.Links[0].Master = 9 },
-		"uplink":        func(s *netif.State) { s.Links[0].Uplink = true },
+		"uplink":        func(s *netif.State) { s.Links[0].Uplink.Table = 100 },
 		"address":       func(s *netif.State) { s.Links[0].Addrs[0].Prefix = netip.MustParsePrefix("203.0.113.6/24") },
 		"address flag":  func(s *netif.State) { s.Links[0].Addrs[0].Deprecated = true },
 		"no address":    func(s *netif.State) { s.Links[0].Addrs = nil },

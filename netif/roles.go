@@ -16,11 +16,11 @@ type Settings struct {
 	ExternalIP    netip.Addr     // IPv4, reported instead of the WAN's own address; zero: the WAN's own
 	AllowPrivate  bool           // serve although the external address cannot be reached from the Internet
 
-	// FormerWAN names interfaces that were the WAN earlier in this run. While a
-	// default route is away for a moment, detection must not take the outside
-	// for a LAN; the caller, who remembers, lists them. It has no effect on
-	// interfaces named in LAN.
-	FormerWAN []string
+	// FormerUplinks names interfaces that led outside earlier in this run. While a
+	// route is away for a moment, detection must not take the outside for a LAN;
+	// the caller, who remembers, lists them. It has no effect on interfaces named
+	// in LAN.
+	FormerUplinks []string
 }
 
 // Roles is what Choose made of a State.
@@ -29,6 +29,7 @@ type Roles struct {
 	WAN  WAN      // Name is "" while there is none
 	WAN6 Uplink   // Name is "" while there is none
 	Why  []string // one sentence per choice, for the log
+	Warn []string // sentences about what may be wrong, for the owner
 }
 
 // LAN is one interface to serve.
@@ -36,7 +37,7 @@ type LAN struct {
 	Name     string
 	Index    int
 	MAC      [6]byte
-	Addr     netip.Addr     // the private IPv4 address that clients are told
+	Addr     netip.Addr     // the private IPv4 address that clients are told; zero while there is none
 	Addrs    []netip.Addr   // all of the gateway's addresses there that are in use, both families
 	Prefixes []netip.Prefix // where its clients may be: on-link, masked, with the extra prefixes
 	Direct   []netip.Prefix // of these, those in which no router stands between

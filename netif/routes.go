@@ -9,10 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routeDump is what State needs of the main routing tables.
+// mainTable is the routing table that is asked where no rule of the owner's is first.
+const mainTable = unix.RT_TABLE_MAIN
+
+// routeDump is what State needs of the routing tables: the default routes of the
+// main one, and of all tables what shows that a link leads outside.
 type routeDump struct {
 	default4, default6 []DefaultRoute
-	uplinks            map[int]bool
+	uplinks            map[int]Way
 }
 
 // routes dumps the routes of both families. The library could list them, but it
@@ -21,7 +25,7 @@ type routeDump struct {
 // gateway with a full Internet table has a million of them. Here a route costs
 // a look at its header unless it matters.
 func (k *Kernel) routes() (routeDump, error) {
-	d := routeDump{uplinks: map[int]bool{}}
+	d := routeDump{uplinks: map[int]Way{}}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		req := request(k.raw, unix.NETLINK_ROUTE, unix.RTM_GETROUTE, unix.NLM_F_DUMP)
 		req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
@@ -60,18 +64,14 @@ func (d *routeDump) add(family uint8, m []byte) {
 		return
 	}
 	r, ok := parseRoute(m)
-	if !ok || r.table != unix.RT_TABLE_MAIN {
+	if !ok {
 		return
 	}
-	isDefault := r.dst.Bits() == 0
 	for _, h := range r.hops {
-		// Anything wider than /8 is half of a default route, as VPN clients
-		// set it. IPv6 does not count: a LAN behind an inner router has routed
-		// global prefixes as a matter of course.
-		if family == unix.AF_INET && h.via && (r.dst.Bits() < 8 || Public(r.dst.Addr())) {
-			d.uplinks[h.index] = true
+		if r.leadsOutside(h) {
+			d.note(h.index, Way{To: r.dst, Gateway: h.gateway, Table: r.table})
 		}
-		if !isDefault {
+		if r.table != mainTable || r.dst.Bits() != 0 {
 			continue
 		}
 		def := DefaultRoute{Index: h.index, Gateway: h.gateway, Source: r.source, Metric: r.metric}
@@ -81,6 +81,31 @@ func (d *routeDump) add(family uint8, m []byte) {
 			d.default6 = append(d.default6, def)
 		}
 	}
+}
+
+// note keeps the route that says most plainly that a link leads outside.
+func (d *routeDump) note(index int, w Way) {
+	if was, known := d.uplinks[index]; !known || w.before(was) {
+		d.uplinks[index] = w
+	}
+}
+
+// leadsOutside reports whether a next hop shows that its link leads to the Internet,
+// whatever the table: which rule leads to a table, and whether one does at this
+// moment, is not asked, because rules come and go with a failover (mwan) or a tunnel
+// (wg-quick), and what was the outside a moment ago must not be a LAN now.
+//
+// A default route does, with a gateway or without, and parts of one as VPN clients set
+// them: what is wider than any network that is anybody's own. With a gateway, so
+// does a route to a public IPv4 address. One to private addresses does not: that is an
+// inner router's network. Nor does one to a public IPv6 network: a LAN behind an inner
+// router has such as a matter of course.
+func (r route) leadsOutside(h hop) bool {
+	a, bits := r.dst.Addr(), r.dst.Bits()
+	if a.Is4() {
+		return bits < 8 && a.As4()[0] < 224 || h.via && Public(a)
+	}
+	return bits < 7 && a.As16()[0] < 0xfc // fc00::/7 and what lies above are of the site
 }
 
 // parseRoute decodes an ordinary (unicast, not cached, living) route; others

@@ -1,6 +1,8 @@
 package netif
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -23,8 +25,8 @@ type Link struct {
 	Running      bool    // and able to carry packets (IFF_RUNNING: carrier, or a link that knows none)
 	Loopback     bool
 	PointToPoint bool
-	Master       int  // index of the bridge, bond or VRF it belongs to, or 0
-	Uplink       bool // the main table routes public IPv4 addresses through a gateway on this link
+	Master       int // index of the bridge, bond or VRF it belongs to, or 0
+	Uplink       Way // a route of any table that leads outside by this link; zero: none
 	Addrs        []Addr
 }
 
@@ -46,6 +48,47 @@ type DefaultRoute struct {
 	Gateway netip.Addr // zero on a point-to-point link
 	Source  netip.Addr // the preferred source address, or zero
 	Metric  uint32     // the lowest wins
+}
+
+// Way is a route to the Internet, or to so much that it must be meant.
+type Way struct {
+	To      netip.Prefix
+	Gateway netip.Addr // zero where there is none
+	Table   uint32
+}
+
+// String names the route in a sentence: "the default route through 192.168.8.1 in
+// table 100".
+func (w Way) String() string {
+	text := "the default route"
+	if w.To.Bits() > 0 {
+		text = "the route to " + w.To.String()
+	}
+	if w.Gateway.IsValid() {
+		text += " through " + w.Gateway.String()
+	}
+	if w.Table != mainTable {
+		text += fmt.Sprintf(" in table %d", w.Table)
+	}
+	return text
+}
+
+// before reports whether w says more plainly than o that a link leads outside: the
+// wider comes first, and for the rest it is always the same one.
+func (w Way) before(o Way) bool {
+	return cmp.Or(cmp.Compare(w.To.Bits(), o.To.Bits()), cmp.Compare(w.Table, o.Table),
+		w.To.Addr().Compare(o.To.Addr()), w.Gateway.Compare(o.Gateway)) < 0
+}
+
+// Outside gives the names of the interfaces by which a route leads outside.
+func (s State) Outside() []string {
+	var all []string
+	for _, l := range s.Links {
+		if l.Uplink != (Way{}) && !l.Loopback {
+			all = append(all, l.Name)
+		}
+	}
+	return all
 }
 
 // Equal says whether two states tell the same.

@@ -33,14 +33,22 @@ func (a *announcer) next() (time.Time, bool) { return a.due, a.sent < announceCo
 
 // act sends the copy that is due. The times of the others follow from the first,
 // so that a late copy does not delay the rest.
-func (a *announcer) act(now time.Time, local netip.Addr) error {
+func (a *announcer) act(now time.Time, from []netip.Addr) error {
 	if due, more := a.next(); !more || due.After(now) {
 		return nil
 	}
 	a.due = a.due.Add(announceGap << a.sent)
 	a.sent++
-	epoch, to := a.cfg.Epoch.Seconds(now), announceTo(local)
 	var failed error
+	for _, local := range from {
+		failed = errors.Join(failed, a.tell(now, local))
+	}
+	return failed
+}
+
+// tell announces in each language from an address.
+func (a *announcer) tell(now time.Time, local netip.Addr) (failed error) {
+	epoch, to := a.cfg.Epoch.Seconds(now), announceTo(local)
 	// NAT-PMP goes first: some of its clients wait at port 5350 and take what
 	// comes for their reply, as long as it is NAT-PMP (npm nat-pmp). Without an
 	// address there is nothing to announce in it.
@@ -51,4 +59,14 @@ func (a *announcer) act(now time.Time, local netip.Addr) error {
 		failed = errors.Join(failed, a.conn.Send(appendHead(nil, opAnnounce, success, 0, epoch), local, to))
 	}
 	return failed
+}
+
+// speakers gives the addresses that announcements leave from. A host heeds only what
+// its own router says (RFC 6886 section 3.2.1), and over IPv4 that may be any address
+// of ours; over IPv6 it is the link-local one, which stands first.
+func speakers(v datagram.View) []netip.Addr {
+	if v.Local().Is4() {
+		return v.Locals
+	}
+	return v.Locals[:min(len(v.Locals), 1)]
 }

@@ -77,7 +77,7 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 }
 
 // SetAddresses says which addresses of the socket's family the interface has now,
-// first the one that announcements leave from, and which networks are on its
+// first the one that announcements of IPv6 leave from, and which networks are on its
 // link; only hosts in these are answered, and only where they asked one of these
 // addresses. It never waits.
 func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
@@ -143,7 +143,7 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 		select {
 		case <-ctx.Done():
 		case <-s.changed:
-			o.view = s.currentView()
+			o.adopt(time.Now(), s.currentView())
 		case <-s.announce:
 			o.announcer.restart(time.Now())
 		case <-timer.C:
@@ -190,6 +190,18 @@ const (
 	maxTries   = 5
 )
 
+// adopt takes over what the interface has now. A virtual address that has come here
+// from another router is announced: its clients learn that this one knows nothing of
+// what they had there (RFC 6886 section 3.6).
+func (o *owner) adopt(now time.Time, v datagram.View) {
+	before := speakers(o.view)
+	o.view = v
+	isNew := func(a netip.Addr) bool { return !slices.Contains(before, a) }
+	if len(before) > 0 && slices.ContainsFunc(speakers(v), isNew) {
+		o.announcer.restart(now)
+	}
+}
+
 // next gives the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
@@ -207,7 +219,7 @@ func (o *owner) next(now time.Time) time.Time {
 // act does what is due.
 func (o *owner) act(ctx context.Context, now time.Time) {
 	if o.view.Local().IsValid() {
-		if err := o.announcer.act(now, o.view.Local()); err != nil && o.log.Room(now) {
+		if err := o.announcer.act(now, speakers(o.view)); err != nil && o.log.Room(now) {
 			o.log.Warn("announcement not sent", "error", err)
 		}
 	}

@@ -21,6 +21,7 @@ func (o *owner) adopt(now time.Time, v datagram.View) {
 	o.view = v
 	o.queue.keep(v.Locals) // no others can be spoken from
 	for _, s := range o.scopes {
+		s.others = nil
 		old := s.local
 		if s.local = s.choose(v.Locals); s.local == old {
 			continue // other prefixes, nothing to tell

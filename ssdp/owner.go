@@ -94,10 +94,10 @@ func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 	rows := o.cat.match(search.Target)
 	spread := search.Target == searchAll
 	// An answer leaves from the address that was asked; to a multicast search
-	// that is the address announced (abuse case E1).
-	from := s.local
-	if !group.IsValid() {
-		from = p.Destination
+	// that is the address announced (abuse case E1), or one in the client's network.
+	from := p.Destination
+	if group.IsValid() {
+		from = o.near(s, p.Source.Addr())
 	}
 	switch {
 	case len(rows) == 0:
@@ -128,7 +128,7 @@ func (o *owner) postpone(now time.Time, a answer, rows []row, window time.Durati
 
 // respond sends one answer, from port 1900.
 func (o *owner) respond(now time.Time, a answer) {
-	o.buf = appendResponse(o.buf[:0], &a.scope.facts, a.row, now)
+	o.buf = appendResponse(o.buf[:0], o.factsAt(a.scope, a.from), a.row, now)
 	if err := o.conn.Send(o.buf, a.from, a.to); err != nil && o.log.Room(now) {
 		o.log.Debug("answer not sent", "client", a.to, "target", a.row.target, "error", err)
 	}

@@ -21,9 +21,10 @@ type scope struct {
 	group netip.AddrPort
 	class func(netip.Addr) int // how well an address fits: 0 not at all, else the less the better
 
-	local    netip.Addr // the zero Addr: none at the moment
-	facts    facts      // hold while local is valid
-	appeared bool       // facts.bootID was used
+	local    netip.Addr            // the zero Addr: none at the moment
+	facts    facts                 // hold while local is valid
+	others   map[netip.Addr]*facts // the same with the LOCATION at another address
+	appeared bool                  // facts.bootID was used
 
 	copies   int       // of the alive set still to send in this burst
 	announce time.Time // when the next one is due
@@ -103,4 +104,47 @@ func (o *owner) scopeOf(source netip.Addr) *scope {
 		}
 	}
 	return found
+}
+
+// near gives the address from which a multicast search is answered: one in a network
+// of the client's, the scope's own before others. Some clients heed nobody else, and
+// one with another router may not reach the scope's.
+func (o *owner) near(s *scope, source netip.Addr) netip.Addr {
+	if o.cfg.IPv6 {
+		return s.local // scopeOf has chosen
+	}
+	var networks []netip.Prefix
+	for _, p := range o.view.Prefixes {
+		if p.Contains(source) {
+			networks = append(networks, p)
+		}
+	}
+	shared := func(a netip.Addr) bool {
+		return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	if i := slices.IndexFunc(o.view.Locals, shared); i >= 0 && !shared(s.local) {
+		return o.view.Locals[i]
+	}
+	return s.local
+}
+
+// factsAt gives what is told at an address: over IPv4 the LOCATION is there.
+func (o *owner) factsAt(s *scope, at netip.Addr) *facts {
+	if at == s.local || o.cfg.IPv6 {
+		return &s.facts
+	}
+	if f := s.others[at]; f != nil {
+		return f
+	}
+	shown, err := describe(o.cfg.Describe, at)
+	if err != nil {
+		return &s.facts // as good as before: it was asked at another address of this gateway
+	}
+	f := s.facts
+	f.shown = shown
+	if s.others == nil {
+		s.others = make(map[netip.Addr]*facts)
+	}
+	s.others[at] = &f
+	return &f
 }

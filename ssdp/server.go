@@ -30,7 +30,7 @@ type Config struct {
 	// version of the device tree: 1 or 2 for who searched for that version of a
 	// type (3 and above are shown 2), 0 for who did not name one (rootdevice,
 	// uuid, ssdp:all, notifications). It is called from Run, once a version
-	// whenever the address changes, and must not block.
+	// for each address that is told, and must not block.
 	Describe func(version int, local netip.Addr) Description
 	// Server is the SERVER header, "OS UPnP/1.1 product"; printable ASCII, at
 	// most 64 octets. Versions in it tell an attacker what to try (abuse case
@@ -100,7 +100,8 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 // SetAddresses says which addresses the interface has now and which networks are
 // on its link (the owner's routed prefixes included); only hosts in these are
 // answered. Addresses of the other family count for nothing. Over IPv4 the first
-// is announced, over IPv6 a link-local one on the link and another one, a global
+// is announced, and a host that searches from the network of another one is told of
+// that; over IPv6 a link-local one on the link and another one, a global
 // one where there is, on the site. A new one is a new appearance there:
 // byebye, then alive with the new location and a greater BOOTID (spec-digest
 // section 1.6). None silences the server. It never waits; of several calls the

@@ -99,6 +99,21 @@ func addrs6(l netif.LAN) []netip.Addr {
 	return append(near, far...)
 }
 
+// addrs4 gives the gateway's IPv4 addresses on a LAN at which its clients may ask: the
+// one that they are told first, and not those of a public network.
+func addrs4(l netif.LAN) []netip.Addr {
+	if !l.Addr.IsValid() {
+		return nil
+	}
+	all := []netip.Addr{l.Addr}
+	for _, a := range onlyIPv4(l.Addrs) {
+		if a != l.Addr && l.OnLink(a) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
 func onlyIPv4(addrs []netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range addrs {

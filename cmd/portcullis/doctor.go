@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,7 +87,7 @@ func examine(ctx context.Context, c config.Config, f *doctor.Facts) error {
 		return fmt.Errorf("read the network: %w", err)
 	}
 	roles, err := netif.Choose(state, settings(c))
-	f.Network = err
+	f.Network, f.Doubts = err, roles.Warn
 	for _, l := range roles.LAN {
 		f.LANs = append(f.LANs, l.Name)
 	}
@@ -104,6 +105,9 @@ func examine(ctx context.Context, c config.Config, f *doctor.Facts) error {
 		f.Taken = taken(c)
 	}
 	for _, l := range roles.LAN {
+		if !l.Addr.IsValid() {
+			continue // both are of IPv4
+		}
 		f.OtherGateways = append(f.OtherGateways, otherGateways(ctx, l)...)
 		f.OtherDHCP = append(f.OtherDHCP, otherDHCP(ctx, l)...)
 	}
@@ -206,10 +210,10 @@ func trialSetup(c config.Config, state netif.State, roles netif.Roles) (doctor.S
 			s.Links = append(s.Links, link.Name)
 		}
 	}
-	l := roles.LAN[0]
+	l := roles.LAN[max(slices.IndexFunc(roles.LAN, func(l netif.LAN) bool { return l.Addr.IsValid() }), 0)]
 	s.Gateway.LAN = []string{l.Name}
 	for _, p := range l.Prefixes {
-		if p.Contains(l.Addr) {
+		if l.Addr.IsValid() && p.Contains(l.Addr) {
 			s.LAN = netip.PrefixFrom(l.Addr, p.Bits())
 		}
 		for _, a := range addrs6(l) {
@@ -219,7 +223,7 @@ func trialSetup(c config.Config, state netif.State, roles netif.Roles) (doctor.S
 		}
 	}
 	if !s.LAN.IsValid() {
-		return s, "the LAN has no network"
+		return s, "no LAN has a network of IPv4"
 	}
 	return s, ""
 }

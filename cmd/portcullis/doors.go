@@ -22,19 +22,25 @@ type doors struct {
 	upnp  *upnp        // nil: switched off
 	ports *portControl // nil: switched off; guarded by mu once doors are open
 
-	mu     sync.Mutex
-	open   map[place]*door // guarded by mu
-	closed bool            // guarded by mu
+	mu      sync.Mutex
+	open    map[place]*door // guarded by mu
+	serving bool            // guarded by mu; until then sockets are open and nobody reads them
+	closed  bool            // guarded by mu
 }
 
 // place is where a door can be.
 type place struct {
 	lan string
 	six bool // IPv6, else IPv4
+	// also is another IPv4 address of the LAN than the one that clients are told:
+	// of a second network, or a virtual one that several routers share. There only
+	// control is a door of its own, because its socket is bound to the address; the
+	// others speak from all of them. Zero: the LAN's own door.
+	also netip.Addr
 }
 
 func (p place) compare(o place) int {
-	return cmp.Or(cmp.Compare(p.lan, o.lan), cmp.Compare(p.family(), o.family()))
+	return cmp.Or(cmp.Compare(p.lan, o.lan), cmp.Compare(p.family(), o.family()), p.also.Compare(o.also))
 }
 
 func (p place) family() int {
@@ -107,6 +113,39 @@ func (ds *doors) run(ctx context.Context) error {
 	return err
 }
 
+// serve begins to answer at the doors that are open, and at once at each that opens
+// from now on.
+func (ds *doors) serve(ctx context.Context) {
+	ds.mu.Lock()
+	ds.serving = true
+	if ds.ports != nil {
+		ds.ports.follow() // servers announce themselves when they begin
+	}
+	open := slices.Collect(maps.Values(ds.open))
+	ds.mu.Unlock()
+	sort.Slice(open, func(i, j int) bool { return open[i].place.compare(open[j].place) < 0 })
+	for _, d := range open {
+		ds.begin(ctx, d)
+	}
+}
+
+// abandon closes doors that were never served.
+func (ds *doors) abandon() error {
+	var failed error
+	for _, d := range ds.open {
+		failed = errors.Join(failed, closeParts(d.parts))
+	}
+	return failed
+}
+
+func closeParts(parts []*part) error {
+	var failed error
+	for _, p := range parts {
+		failed = errors.Join(failed, p.close())
+	}
+	return failed
+}
+
 // follow opens, moves and closes doors until they are those of the LANs, and
 // tells clients when their mappings have changed without them.
 func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
@@ -115,10 +154,10 @@ func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 		ds.mu.Unlock()
 		return nil
 	}
-	if ds.ports != nil {
+	if ds.ports != nil && ds.serving {
 		ds.announce(ds.ports.follow())
 	}
-	wanted := places(lans)
+	wanted := ds.places(lans)
 	var closing []*door
 	for at, d := range ds.open {
 		if l, ok := wanted[at]; ok && at.same(l, *d.lan.Load()) && !d.over() {
@@ -129,6 +168,7 @@ func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 		delete(ds.open, at)
 		closing = append(closing, d)
 	}
+	serving := ds.serving
 	ds.mu.Unlock()
 	for _, d := range closing {
 		d.stop()
@@ -139,25 +179,40 @@ func (ds *doors) follow(ctx context.Context, lans []netif.LAN) error {
 	sort.Slice(places, func(i, j int) bool { return places[i].compare(places[j]) < 0 })
 	for _, at := range places {
 		d, err := ds.openDoor(ctx, at, wanted[at])
-		if err != nil {
+		switch {
+		case err == nil:
+		case passing(at.lan, err):
+			ds.g.log.Debug("a LAN has changed while its sockets were opened", "interface", at.lan, "error", err)
+			continue
+		default:
 			failed = errors.Join(failed, err)
 			continue
 		}
 		ds.mu.Lock()
 		ds.open[at] = d
 		ds.mu.Unlock()
+		if serving {
+			ds.begin(ctx, d)
+		}
 	}
 	return failed
 }
 
-// places gives where doors shall be: on every LAN, and with IPv6 while it has an
-// address of that family.
-func places(lans []netif.LAN) map[place]netif.LAN {
+// places gives where doors shall be: on every LAN in each family that it has
+// addresses of.
+func (ds *doors) places(lans []netif.LAN) map[place]netif.LAN {
 	all := make(map[place]netif.LAN, 2*len(lans))
 	for _, l := range lans {
-		all[place{lan: l.Name}] = l
+		for i, a := range addrs4(l) {
+			switch {
+			case i == 0:
+				all[place{lan: l.Name}] = l
+			case ds.upnp != nil:
+				all[place{lan: l.Name, also: a}] = l
+			}
+		}
 		if len(addrs6(l)) > 0 {
-			all[place{l.Name, true}] = l
+			all[place{lan: l.Name, six: true}] = l
 		}
 	}
 	return all
@@ -183,7 +238,7 @@ func (ds *doors) announce(four, six bool) {
 // often, with every announcement of a provider, and must not shut clients out for
 // a second.
 func (p place) same(a, b netif.LAN) bool {
-	return a.Index == b.Index && (p.six || a.Addr == b.Addr)
+	return a.Index == b.Index && (p.six || p.also.IsValid() || a.Addr == b.Addr)
 }
 
 func (d *door) over() bool {
@@ -195,9 +250,10 @@ func (d *door) over() bool {
 	}
 }
 
-// openDoor opens all sockets of a LAN in one family, or none.
+// openDoor opens all sockets of a place, or none.
 func (ds *doors) openDoor(ctx context.Context, at place, l netif.LAN) (*door, error) {
 	d := &door{place: at, done: make(chan struct{})}
+	d.lan.Store(&l)
 	if ds.upnp != nil {
 		parts, err := ds.upnp.parts(ctx, at, l, d.accepts)
 		if err != nil {
@@ -206,54 +262,54 @@ func (ds *doors) openDoor(ctx context.Context, at place, l netif.LAN) (*door, er
 		d.parts = parts
 	}
 	// NAT-PMP knows no IPv6.
-	if ds.ports != nil && (!at.six || ds.g.cfg.PCP.PCP) {
+	if ds.ports != nil && !at.also.IsValid() && (!at.six || ds.g.cfg.PCP.PCP) {
 		p, err := ds.ports.part(ctx, at, l)
 		if err != nil {
-			for _, other := range d.parts {
-				err = errors.Join(err, other.close())
-			}
-			return nil, err
+			return nil, errors.Join(err, closeParts(d.parts))
 		}
 		d.parts = append(d.parts, p)
 	}
 	d.keep(l)
+	return d, nil
+}
+
+// begin answers at an open door until it is stopped.
+func (ds *doors) begin(ctx context.Context, d *door) {
 	ctx, d.stop = context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	for _, p := range d.parts {
-		wait.Go(func() { ds.complain(at, p.name, p.run(ctx)) })
+		wait.Go(func() { ds.complain(d, p.name, p.run(ctx)) })
 	}
 	go func() {
 		wait.Wait()
 		close(d.done)
 	}()
-	ds.welcome(d, l)
-	return d, nil
+	ds.welcome(d)
 }
 
 // welcome logs a door that is open.
-func (ds *doors) welcome(d *door, l netif.LAN) {
+func (ds *doors) welcome(d *door) {
 	names := make([]string, len(d.parts))
 	for i, p := range d.parts {
 		names[i] = p.name
 	}
+	l := d.lan.Load()
 	address := l.Addr
-	if d.place.six {
-		address = addrs6(l)[0]
+	switch {
+	case d.place.six:
+		address = addrs6(*l)[0]
+	case d.place.also.IsValid():
+		address = d.place.also
 	}
 	ds.g.log.Info("serving a LAN", "interface", l.Name, "family", d.place.family(),
 		"address", address, "servers", strings.Join(names, ","))
 }
 
 // complain logs what ended a server before its time, and ends its door.
-func (ds *doors) complain(at place, what string, err error) {
+func (ds *doors) complain(d *door, what string, err error) {
 	if err == nil {
 		return
 	}
-	ds.g.log.Error("a LAN is no longer served", "interface", at.lan, "family", at.family(), "server", what, "error", err)
-	ds.mu.Lock()
-	d := ds.open[at]
-	ds.mu.Unlock()
-	if d != nil {
-		d.stop()
-	}
+	ds.g.log.Error("a LAN is no longer served", "interface", d.place.lan, "family", d.place.family(), "server", what, "error", err)
+	d.stop()
 }

@@ -31,8 +31,7 @@ func newPortControl(g *gate) *portControl {
 
 // part opens the socket of a LAN in one family.
 func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, error) {
-	listen, newConn, epoch := pcp.Listen, datagram.NewConn, c.epoch
-	local := func(l netif.LAN) []netip.Addr { return []netip.Addr{l.Addr} }
+	listen, newConn, epoch, local := pcp.Listen, datagram.NewConn, c.epoch, addrs4
 	if at.six {
 		listen, newConn, epoch, local = pcp.Listen6, datagram.NewConn6, c.epoch6, addrs6
 	}

@@ -63,6 +63,7 @@ type gate struct {
 	control  *control.Server
 	doors    *doors
 	hosts    *hostKeeper
+	follower follower
 }
 
 // run serves until ctx ends, and leaves nothing behind, or what its successor takes
@@ -90,9 +91,15 @@ func (g *gate) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Our ports come before the kernel: who finds them taken by another gate leaves
+	// its mappings alone.
+	g.network.set(now, roles)
+	if err := g.doors.follow(ctx, roles.LAN); err != nil {
+		return errors.Join(err, g.doors.abandon(), socket.Close())
+	}
 	ours = true
-	if err := g.begin(ctx, now, roles); err != nil {
-		return errors.Join(err, socket.Close())
+	if err := g.begin(ctx, roles); err != nil {
+		return errors.Join(err, g.doors.abandon(), socket.Close())
 	}
 
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
@@ -107,15 +114,12 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.doors.run(frontCtx) })
 	front.Go(func() error { return g.hosts.run(frontCtx) })
 	front.Go(func() error { return newDriftKeeper(g).run(frontCtx) })
-	// At the start a port that is taken is fatal; later it is only logged.
-	if err := g.doors.follow(frontCtx, roles.LAN); err != nil {
-		front.Go(func() error { return err })
-	} else {
-		front.Go(func() error {
-			return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
-		})
-		g.ready()
-	}
+	g.doors.serve(frontCtx)
+	front.Go(func() error {
+		return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
+	})
+	front.Go(func() error { return g.remind(frontCtx) })
+	g.ready()
 	err = front.Wait()
 	stopInner()
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, engine.Wait()))
@@ -149,13 +153,18 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 	if g.kernel, err = netif.Open(g.log); err != nil {
 		return netif.State{}, netif.Roles{}, fmt.Errorf("read the network: %w", err)
 	}
-	state, roles, err := g.look(ctx)
+	state, err := g.kernel.Read(ctx)
 	if err != nil {
 		g.kernel.Close()
-		return state, roles, err
+		return state, netif.Roles{}, fmt.Errorf("read the network: %w", err)
 	}
+	roles, err := g.choose(state)
 	for _, why := range roles.Why {
 		g.log.Info("network", "choice", why)
+	}
+	if err != nil && !errors.Is(err, netif.ErrNoLAN) { // a LAN may come later
+		g.kernel.Close()
+		return state, roles, err
 	}
 	if forwards, err := g.kernel.Forwarding(); err == nil && !forwards {
 		g.log.Warn("IPv4 forwarding is off, so no mapped packet can pass; set net.ipv4.ip_forward=1")
@@ -165,15 +174,6 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 		return state, roles, err
 	}
 	return state, roles, nil
-}
-
-func (g *gate) look(ctx context.Context) (netif.State, netif.Roles, error) {
-	state, err := g.kernel.Read(ctx)
-	if err != nil {
-		return state, netif.Roles{}, fmt.Errorf("read the network: %w", err)
-	}
-	roles, err := netif.Choose(state, settings(g.cfg))
-	return state, roles, err
 }
 
 // build makes the rooms that need no network yet.
@@ -188,7 +188,7 @@ func (g *gate) build() error {
 	}
 	g.names = dhcp.New(dhcp.Config{Files: g.cfg.LAN.Leases, Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
-		Policy: decide, Firewall: g.firewall, Gateway: g.network, Store: g.state,
+		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Store: g.state,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
 	})
 	if err != nil {
@@ -207,8 +207,7 @@ func (g *gate) build() error {
 
 // begin takes over the mappings of the last run: until the one transaction that
 // does it, what that run left in the kernel is in force.
-func (g *gate) begin(ctx context.Context, s netif.State, r netif.Roles) error {
-	g.network.set(s, r)
+func (g *gate) begin(ctx context.Context, r netif.Roles) error {
 	if err := g.firewall.Prepare(firewallGateway(g.cfg, r)); err != nil {
 		return err
 	}
@@ -221,39 +220,6 @@ func (g *gate) begin(ctx context.Context, s netif.State, r netif.Roles) error {
 		g.state.resume(g.doors.ports.epoch, g.doors.ports.epoch6)
 	}
 	return nil
-}
-
-// configure tells everybody what the network looks like now.
-func (g *gate) configure(ctx context.Context, s netif.State, r netif.Roles) error {
-	g.network.set(s, r)
-	return g.firewall.Configure(ctx, firewallGateway(g.cfg, r))
-}
-
-// changed follows the network. A configuration that has become wrong fails
-// closed: Choose gives an interface at fault no role (abuse case A9).
-func (g *gate) changed(ctx context.Context, s netif.State) {
-	set := settings(g.cfg)
-	if was := g.network.roles.Load().WAN.Name; was != "" && set.WAN == "" {
-		set.FormerWAN = []string{was}
-	}
-	roles, err := netif.Choose(s, set)
-	if err != nil {
-		g.log.Error("the network no longer fits the configuration", "error", err)
-	}
-	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
-		g.log.Error("the firewall cannot follow the network", "error", err)
-	}
-	g.dropForeign(ctx)
-	g.state.readmit(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err := g.doors.follow(ctx, roles.LAN); err != nil {
-		g.log.Error("cannot serve a LAN interface", "error", err)
-	}
-	if g.doors.upnp != nil {
-		g.doors.upnp.wan.refresh()
-	}
 }
 
 func (g *gate) status() control.Status {

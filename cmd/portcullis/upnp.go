@@ -71,7 +71,10 @@ func (u *upnp) control(ctx context.Context, at place, l netif.LAN, accepts func(
 	// Of IPv6, a LAN has addresses that come and go: one socket for all of them,
 	// and accepts says which are ours.
 	addr := netip.IPv6Unspecified()
-	if !at.six {
+	switch {
+	case at.also.IsValid():
+		addr = at.also
+	case !at.six:
 		addr = l.Addr
 	}
 	web, err := httpd.New(httpd.Config{
@@ -102,8 +105,7 @@ func (u *upnp) front(l netif.LAN, addr netip.Addr) *igd.Front {
 
 // discovery is the server of searches on a LAN in one family.
 func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, error) {
-	listen, newConn := ssdp.Listen, datagram.NewConn
-	local := func(l netif.LAN) []netip.Addr { return []netip.Addr{l.Addr} }
+	listen, newConn, local := ssdp.Listen, datagram.NewConn, addrs4
 	if at.six {
 		listen, newConn, local = ssdp.Listen6, datagram.NewConn6, addrs6
 	}
@@ -137,11 +139,15 @@ func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, err
 	}, nil
 }
 
-// parts opens both sockets of a LAN, or none.
+// parts opens the sockets of a place, or none: control, and discovery unless that of
+// another place speaks for this one too.
 func (u *upnp) parts(ctx context.Context, at place, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) ([]*part, error) {
 	web, err := u.control(ctx, at, l, accepts)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case at.also.IsValid():
+		return []*part{web}, nil
 	}
 	search, err := u.discovery(ctx, at, l)
 	if err != nil {

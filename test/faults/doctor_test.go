@@ -20,7 +20,18 @@ type seen struct {
 // examined runs doctor on the gateway of a network with a configuration.
 func examined(t *testing.T, n *lab.Network, config string) (s seen, failed bool) {
 	t.Helper()
-	file := writeConfig(t, config)
+	return examine(t, n, writeConfig(t, config))
+}
+
+// examinedRunning runs doctor beside the daemon.
+func examinedRunning(t *testing.T, r *testrig.Rig) seen {
+	t.Helper()
+	s, _ := examine(t, r.Network, r.Daemon.Config)
+	return s
+}
+
+func examine(t *testing.T, n *lab.Network, file string) (s seen, failed bool) {
+	t.Helper()
 	cmd := exec.Command(testrig.Exe, "doctor", "--json", "--config", file)
 	var out, complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaint

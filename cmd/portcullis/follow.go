@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+	"portcullis/netif"
+	"portcullis/portmap"
+)
+
+// remindEvery is how often the owner is told again of what is still waited for.
+const remindEvery = time.Minute
+
+// follower is what the gate remembers of the network while it follows it.
+type follower struct {
+	turn sync.Mutex // one at a time follows
+
+	mu      sync.Mutex          // guards what is below
+	outside map[string]struct{} // the interfaces that have led outside in this run
+	warned  []string            // what the last reading warned of
+	state   netif.State         // as it was read last
+	problem string              // why a LAN is not served, "" when all are
+}
+
+// choose gives the roles of today. What has led outside once is no LAN by detection,
+// even while its route is away.
+func (g *gate) choose(s netif.State) (netif.Roles, error) {
+	f := &g.follower
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.outside == nil {
+		f.outside = make(map[string]struct{})
+	}
+	for _, name := range s.Outside() {
+		f.outside[name] = struct{}{}
+	}
+	set := settings(g.cfg)
+	set.FormerUplinks = slices.Collect(maps.Keys(f.outside))
+	roles, err := netif.Choose(s, set)
+	for _, w := range roles.Warn {
+		if !slices.Contains(f.warned, w) {
+			g.log.Warn("network", "warning", w)
+		}
+	}
+	f.warned = roles.Warn
+	return roles, err
+}
+
+// configure tells everybody what the network looks like now.
+func (g *gate) configure(ctx context.Context, s netif.State, r netif.Roles) error {
+	g.network.set(s, r)
+	return g.firewall.Configure(ctx, firewallGateway(g.cfg, r))
+}
+
+// changed follows the network. A configuration that has become wrong fails
+// closed: Choose gives an interface at fault no role (abuse case A9).
+func (g *gate) changed(ctx context.Context, s netif.State) {
+	g.follower.turn.Lock()
+	defer g.follower.turn.Unlock()
+	g.follow(ctx, s)
+}
+
+func (g *gate) follow(ctx context.Context, s netif.State) {
+	roles, unfit := g.choose(s)
+	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
+		g.log.Error("the firewall cannot follow the network", "error", err)
+	}
+	g.dropForeign(ctx)
+	g.state.readmit(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	g.tell(s, unfit, g.doors.follow(ctx, roles.LAN))
+	if g.doors.upnp != nil {
+		g.doors.upnp.wan.refresh()
+	}
+}
+
+// tell says what keeps a LAN from being served, once for as long as it is the same.
+func (g *gate) tell(s netif.State, unfit, closed error) {
+	problem := ""
+	if err := errors.Join(unfit, closed); err != nil {
+		problem = err.Error()
+	}
+	f := &g.follower
+	f.mu.Lock()
+	said := f.problem
+	f.state, f.problem = s, problem
+	f.mu.Unlock()
+	switch {
+	case problem == said:
+	case problem == "":
+		g.log.Info("every LAN is served")
+	case errors.Is(unfit, netif.ErrNoLAN):
+		g.log.Warn("waiting for a LAN", "error", unfit)
+	case unfit != nil:
+		g.log.Error("the network no longer fits the configuration", "error", unfit)
+	}
+	if closed != nil && problem != said {
+		g.log.Error("cannot serve a LAN interface", "error", closed)
+	}
+}
+
+// remind tries again, from time to time, what could not be served, and says so.
+func (g *gate) remind(ctx context.Context) error {
+	tick := time.NewTicker(remindEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			g.again(ctx)
+		}
+	}
+}
+
+// again follows the network once more where a LAN is not served.
+func (g *gate) again(ctx context.Context) {
+	f := &g.follower
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	f.mu.Lock()
+	s, problem := f.state, f.problem
+	f.problem = ""
+	f.mu.Unlock()
+	if problem != "" {
+		g.follow(ctx, s)
+	}
+}
+
+// passing reports whether an error of a socket only says that its interface or its
+// address has just gone: the next reading shows it.
+func passing(name string, err error) bool {
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return true
+	}
+	_, gone := net.InterfaceByName(name)
+	return gone != nil
+}
+
+// patient is the firewall as the engine sees it: an accept chain that is not there yet
+// is nothing that a start could fail of. All else is in force, the backend has told
+// the owner, and its audit puts our part in as soon as the chain is there.
+type patient struct{ backend }
+
+// Replace implements portmap.Firewall.
+func (p patient) Replace(ctx context.Context, want []portmap.Mapping) error {
+	err := p.backend.Replace(ctx, want)
+	var chain *firewall.ChainError
+	if errors.As(err, &chain) {
+		return nil
+	}
+	return err
+}
