@@ -15,6 +15,13 @@ type disk interface {
 	Create(name string) (file, error)
 	Rename(from, to string) error
 	Remove(name string) error
+	// Lost says why what is held is not where it would be read again, nil while it
+	// is: the directory, or the file of this name that f is, was removed or has
+	// another in its place.
+	Lost(name string, f file) error
+	// Return opens and locks what is at the directory's path now, where that is not
+	// what is held; a directory that is not there is made.
+	Return() error
 	// Mark says for ever that what a file holds is not all. It needs no room.
 	Mark(name string) error
 	// Sync makes lasting what was renamed and removed.

@@ -11,7 +11,8 @@ import (
 )
 
 // directory is the real disk. Everything goes through its descriptor, so that
-// nobody can put another directory in its place.
+// nobody can put another directory in its place between two steps; Lost finds out when
+// that has been done, and Return goes there.
 type directory struct {
 	path string
 	fd   int
@@ -113,6 +114,62 @@ func (d *directory) Rename(from, to string) error {
 // Remove implements disk.
 func (d *directory) Remove(name string) error {
 	return d.fail("remove", name, unix.Unlinkat(d.fd, name, 0))
+}
+
+// Lost implements disk.
+func (d *directory) Lost(name string, f file) error {
+	if err := d.strayed(); err != nil {
+		return err
+	}
+	own, ok := f.(logFile)
+	if !ok {
+		return nil
+	}
+	var held, there unix.Stat_t
+	if err := unix.Fstat(int(own.Fd()), &held); err != nil {
+		return d.fail("stat", name, err)
+	}
+	if err := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return d.fail("stat", name, err)
+	}
+	if !same(&held, &there) {
+		return d.fail("stat", name, errReplaced)
+	}
+	return nil
+}
+
+// errReplaced says that another file or directory has the name.
+var errReplaced = errors.New("it was replaced")
+
+// strayed says why the path does not lead to the directory that is held.
+func (d *directory) strayed() error {
+	var held, there unix.Stat_t
+	if err := unix.Fstat(d.fd, &held); err != nil {
+		return d.fail("stat", "", err)
+	}
+	if err := unix.Lstat(d.path, &there); err != nil {
+		return d.fail("stat", "", err)
+	}
+	if !same(&held, &there) {
+		return d.fail("stat", "", errReplaced)
+	}
+	return nil
+}
+
+func same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
+
+// Return implements disk.
+func (d *directory) Return() error {
+	if d.strayed() == nil {
+		return nil
+	}
+	now, err := openDirectory(d.path)
+	if err != nil {
+		return err
+	}
+	_ = unix.Close(d.fd) // of what nobody finds any more, and its lock with it
+	d.fd = now.fd
+	return nil
 }
 
 // Mark implements disk: a file that is not all is one that cannot be written to.

@@ -131,6 +131,10 @@ func (d *fakeDisk) Remove(name string) error {
 	return nil
 }
 
+func (d *fakeDisk) Lost(string, journal.File) error { return nil }
+
+func (d *fakeDisk) Return() error { return nil }
+
 func (d *fakeDisk) Mark(name string) error {
 	defer d.enter("mark")()
 	if err := d.step(); err != nil {

@@ -45,6 +45,12 @@ func LoadIdentity(dir string) (Identity, error) {
 	return id, nil
 }
 
+// IdentityKept reports whether dir holds an identity, or at least nobody can tell.
+func IdentityKept(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, identityFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // Save writes the identity so that after a power loss the file is the old one
 // or the new one, never a part.
 func (id Identity) Save(dir string) error {

@@ -25,6 +25,7 @@ type Config struct {
 // The bounds of a Journal.
 const (
 	syncEvery   = time.Second      // what a loss of power can cost
+	lookEvery   = 5 * time.Second  // whether the file is where it would be read again
 	noteEvery   = 10 * time.Minute // how old the last line gets while there are leases
 	retryFirst  = time.Second      // after a failure to write; doubled up to ...
 	retryMost   = 10 * time.Second
@@ -103,6 +104,7 @@ type Journal struct {
 	paired  bool
 	behind  error  // why the file does not hold what it should, or nil
 	stale   bool   // the file holds what has ended or changed since
+	lost    bool   // behind because the file is not where it would be read again
 	retryAt int64  // not before this, on the run's clock
 	retry   int64  // how long to wait after the next failure
 	moving  bool   // a new file is being written; ...

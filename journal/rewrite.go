@@ -12,6 +12,9 @@ import (
 // recorded: the new one takes the name when it is on the disk. Records go on
 // meanwhile, to the old file and into delta. work is held, and nothing else.
 func (j *Journal) rewrite() error {
+	if err := j.disk.Return(); err != nil {
+		return err
+	}
 	j.mu.Lock()
 	now := j.clock.Moment()
 	notes := j.everything(now)
@@ -109,7 +112,7 @@ func (j *Journal) takeOver(w *fresh, now Moment, delta []note) (old file, err er
 	if now.Synced || !j.paired {
 		j.paired, j.pair = now.Synced, now.Wall.UnixMilli()-now.at()
 	}
-	j.behind, j.stale, j.retryAt = nil, false, 0
+	j.behind, j.stale, j.lost, j.retryAt = nil, false, false, 0
 	j.moving = false
 	return old, nil
 }

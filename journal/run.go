@@ -16,11 +16,17 @@ import (
 func (j *Journal) Run(ctx context.Context) error {
 	pause := time.NewTimer(noteEvery)
 	defer pause.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	noted := time.Now()
 	for {
-		pause.Reset(noteEvery)
+		pause.Reset(noteEvery - time.Since(noted))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-look.C:
+			j.look()
+			continue
 		case <-pause.C:
 		case <-j.wake:
 			// What comes in within the next second shares the sync.
@@ -32,6 +38,31 @@ func (j *Journal) Run(ctx context.Context) error {
 			}
 		}
 		j.tick()
+		noted = time.Now()
+	}
+}
+
+// look finds out whether what was written would be read by the next run. A file that
+// was unlinked takes everything without an error, so nothing else tells.
+func (j *Journal) look() {
+	j.work.Lock()
+	defer j.work.Unlock()
+	j.mu.Lock()
+	f, idle := j.f, j.closed || j.behind != nil || j.f == nil
+	j.mu.Unlock()
+	if idle {
+		return
+	}
+	err := j.disk.Lost(journalFile, f)
+	if err == nil {
+		return
+	}
+	j.log.Warn("the state directory has changed under us, the journal is written anew", "error", err)
+	j.mu.Lock()
+	j.behind, j.lost, j.retry = err, true, retryFirst.Milliseconds()
+	j.mu.Unlock()
+	if err := j.rewrite(); err != nil {
+		j.fallBehind(err)
 	}
 }
 
@@ -139,10 +170,13 @@ func (j *Journal) fallBehind(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := j.clock.Moment()
-	if j.behind == nil && j.f != nil {
+	if j.behind == nil && j.f != nil && !j.lost {
 		j.log.Warn("journal cannot be compacted", "error", err)
 		j.retryAt = now.at() + noteEvery.Milliseconds()
 		return
+	}
+	if j.lost { // look had no doubt that it could be mended
+		j.lost, j.behind = false, nil
 	}
 	j.failed(now, err)
 	j.retryAt = now.at() + j.retry

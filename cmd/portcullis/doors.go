@@ -305,11 +305,13 @@ func (ds *doors) welcome(d *door) {
 		"address", address, "servers", strings.Join(names, ","))
 }
 
-// complain logs what ended a server before its time, and ends its door.
+// complain logs what ended a server before its time, and ends its door. It is opened
+// again with the next change of the network, or reminder.
 func (ds *doors) complain(d *door, what string, err error) {
 	if err == nil {
 		return
 	}
 	ds.g.log.Error("a LAN is no longer served", "interface", d.place.lan, "family", d.place.family(), "server", what, "error", err)
 	d.stop()
+	ds.g.follower.failed(err)
 }

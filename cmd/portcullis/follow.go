@@ -109,6 +109,13 @@ func (g *gate) tell(s netif.State, unfit, closed error) {
 	}
 }
 
+// failed notes that a server has ended, for again.
+func (f *follower) failed(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.problem = err.Error()
+}
+
 // remind tries again, from time to time, what could not be served, and says so.
 func (g *gate) remind(ctx context.Context) error {
 	tick := time.NewTicker(remindEvery)

@@ -42,9 +42,9 @@ func runDaemon(ctx context.Context, e env, args []string) error {
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.Level}
 	if c.JSON {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(newCalmHandler(slog.NewJSONHandler(w, opts)))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(newCalmHandler(slog.NewTextHandler(w, opts)))
 }
 
 // gate is the daemon: every room, wired.

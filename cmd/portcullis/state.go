@@ -175,6 +175,7 @@ func (s *state) run(ctx context.Context) error {
 			return err
 		case <-tick.C:
 			s.endOverdue(ctx)
+			s.keepIdentity()
 		}
 	}
 }
@@ -226,6 +227,18 @@ func (s *state) keepEpochs(four, six *pcp.Epoch) {
 	if err := s.journal.KeepEpochs(journal.Epochs{V4: four.Began(), V6: six.Began()}); err != nil {
 		s.g.log.Warn("the epochs are not kept", "error", err)
 	}
+}
+
+// keepIdentity writes the identity anew that was removed: at the next start clients
+// would take the gateway for another one.
+func (s *state) keepIdentity() {
+	if journal.IdentityKept(s.g.cfg.State.Dir) {
+		return
+	}
+	s.g.log.Warn("the gateway's identity was removed from state.dir, and is written anew")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.save()
 }
 
 // save writes the identity; mu is held.

@@ -63,8 +63,8 @@ func TestSecondUplink(t *testing.T) {
 			"rule add from 192.168.77.3 lookup 100"},
 		"wg-quick": {"route add default dev lte0 table 51820", "rule add not fwmark 51820 table 51820 priority 30001",
 			"rule add table main suppress_prefixlength 0 priority 30000"},
-		"halves":  {"route add 0.0.0.0/1 via 192.168.8.10 dev lte0", "route add 128.0.0.0/1 via 192.168.8.10 dev lte0"},
-		"IPv6":    {"-6 route add default via fe80::99 dev lte0 table 100"},
+		"halves":                   {"route add 0.0.0.0/1 via 192.168.8.10 dev lte0", "route add 128.0.0.0/1 via 192.168.8.10 dev lte0"},
+		"IPv6":                     {"-6 route add default via fe80::99 dev lte0 table 100"},
 		"IPv6, all that is global": {"-6 route add 2000::/3 dev lte0 table 100"},
 	} {
 		t.Run(name, func(t *testing.T) {

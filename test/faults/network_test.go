@@ -240,3 +240,38 @@ func TestRemoteHostSurvives(t *testing.T) {
 		t.Errorf("%d mappings", n)
 	}
 }
+
+// TestFlappingBridge: faults F7. A LAN bridge that is made anew again and again costs a
+// bounded number of log lines, and is served when it stays.
+func TestFlappingBridge(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.88.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `["br-lan"]`, `["br-flap"]`, 1))
+	made := []string{"link add br-flap type bridge", "link set guest0 master br-flap", "link set br-flap up",
+		"addr flush dev guest0", "addr add 192.168.88.1/24 dev br-flap"}
+	began, before := time.Now(), strings.Count(r.Daemon.Log(), "\n")
+	seen := func(state string) bool {
+		s, err := r.Owner.Status(t.Context())
+		return err == nil && (len(s.LAN) > 0) == (state == "there")
+	}
+	for range 25 {
+		ip(t, r, made...)
+		testrig.Eventually(t, soon, "the bridge is served", func() bool { return seen("there") })
+		ip(t, r, "link del br-flap")
+		testrig.Eventually(t, soon, "the bridge is gone", func() bool { return seen("gone") })
+	}
+	ip(t, r, made...)
+	c := lab.NewControlPoint(r.Host("guest"))
+	testrig.Eventually(t, soon, "the bridge that stays is served", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return c.Find(ctx, lab.IGD1, lab.WANIP1) == nil
+	})
+	minutes := 1 + int(time.Since(began)/time.Minute)
+	if lines := strings.Count(r.Daemon.Log(), "\n") - before; lines > 70+minutes {
+		t.Errorf("%d lines in %d minutes", lines, minutes)
+	}
+}

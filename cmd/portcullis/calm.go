@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A bridge that is made anew without end, or a cable with a loose contact, would have
+// each of its changes fill a screen. What is said of them is bounded: so many lines at
+// once, and then one a minute, which says how many were left out and what the last of
+// them was, until a minute has passed in quiet.
+const (
+	calmLines = 60
+	calmEvery = time.Minute
+)
+
+// repeated are the lines that changes of the network bring, by their messages. No other
+// line is ever left out.
+var repeated = map[string]bool{
+	"serving a LAN":                                true,
+	"a LAN is no longer served":                    true,
+	"every LAN is served":                          true,
+	"waiting for a LAN":                            true,
+	"cannot serve a LAN interface":                 true,
+	"discovery announced":                          true,
+	"discovery withdrawn":                          true,
+	"announcement not sent":                        true,
+	"an IPv6 network has left the LAN":             true,
+	"the external address has changed":             true,
+	"the network no longer fits the configuration": true,
+	"the firewall cannot follow the network":       true,
+	"network":                                      true, // the choices, and the warnings about them
+}
+
+// calmHandler leaves out lines of a network that keeps changing.
+type calmHandler struct {
+	slog.Handler
+	calm *calm
+}
+
+// calm is what the handlers of all loggers have in common.
+type calm struct {
+	out slog.Handler // the first of them, without attributes
+
+	mu      sync.Mutex
+	lines   int         // guarded by mu; since the last quiet minute
+	latest  time.Time   // guarded by mu; of the last line, said or left out
+	left    int         // guarded by mu; out since the last summary
+	last    slog.Record // guarded by mu; of these
+	pending *time.Timer // guarded by mu; the next summary, nil: none is due
+}
+
+func newCalmHandler(h slog.Handler) *calmHandler { return &calmHandler{h, &calm{out: h}} }
+
+// Handle implements slog.Handler.
+func (h *calmHandler) Handle(ctx context.Context, r slog.Record) error {
+	if repeated[r.Message] && !h.Enabled(ctx, slog.LevelDebug) && !h.calm.room(r) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *calmHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &calmHandler{h.Handler.WithAttrs(attrs), h.calm}
+}
+
+// WithGroup implements slog.Handler.
+func (h *calmHandler) WithGroup(name string) slog.Handler {
+	return &calmHandler{h.Handler.WithGroup(name), h.calm}
+}
+
+// room reports whether there may be another line, and takes note of one that is left
+// out.
+func (c *calm) room(r slog.Record) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.pending == nil && now.Sub(c.latest) >= calmEvery {
+		c.lines = 0
+	}
+	c.latest = now
+	if c.lines < calmLines {
+		c.lines++
+		return true
+	}
+	c.left++
+	c.last = r.Clone()
+	if c.pending == nil {
+		c.pending = time.AfterFunc(calmEvery, c.summary)
+	}
+	return false
+}
+
+// summary says how many lines were left out, and the last one.
+func (c *calm) summary() {
+	c.mu.Lock()
+	left, last := c.left, c.last
+	c.left, c.pending = 0, nil
+	c.mu.Unlock()
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "the network keeps changing, lines are left out", 0)
+	r.Add("lines", left, "last", last.Message)
+	last.Attrs(func(a slog.Attr) bool {
+		r.AddAttrs(a)
+		return true
+	})
+	_ = c.out.Handle(context.Background(), r) // as with every line, nobody hears of a failure
+}

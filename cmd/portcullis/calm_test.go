@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"portcullis/config"
+)
+
+// TestCalm: faults F7. What a flapping network says is bounded, to a line a minute in
+// the long run; other lines are never left out; the end of it is told, and after a
+// quiet minute everything is said again.
+func TestCalm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := newLogger(&out, config.Log{})
+		room := log.With("room", "ssdp")
+		flaps := func(rounds int) (lines int) {
+			out.Reset()
+			for range rounds {
+				log.Error("the network no longer fits the configuration", "error", errors.New("no LAN"))
+				room.Info("discovery announced", "address", "192.168.77.1")
+				log.Info("serving a LAN", "interface", "br-lan")
+				time.Sleep(time.Second)
+				log.Info("mapping added", "client", "192.168.77.10") // of no concern
+			}
+			added := strings.Count(out.String(), "mapping added")
+			if added != rounds {
+				t.Errorf("%d of %d other lines", added, rounds)
+			}
+			return strings.Count(out.String(), "\n") - added
+		}
+		if n := flaps(10); n != 30 {
+			t.Errorf("%d lines of 30 at first", n)
+		}
+		if n := flaps(3600); n < 60 || n > 60+calmLines {
+			t.Errorf("%d lines in an hour", n)
+		}
+		out.Reset()
+		room.Info("discovery announced", "address", "192.168.77.9")
+		time.Sleep(calmEvery)
+		synctest.Wait()
+		if text := out.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, `last="discovery announced" address=192.168.77.9`) {
+			t.Errorf("the end is told as %s", text)
+		}
+		time.Sleep(calmEvery)
+		if n := flaps(1); n != 3 {
+			t.Errorf("%d lines of 3 after a quiet minute", n)
+		}
+		log = newLogger(&out, config.Log{Level: -4}) // debug: all of it
+		room = log.With("room", "ssdp")
+		if n := flaps(100); n != 300 {
+			t.Errorf("%d lines of 300 where the owner debugs", n)
+		}
+	})
+}
+
+// TestCalmKnowsItsLines: a message that is said nowhere is a mistake.
+func TestCalmKnowsItsLines(t *testing.T) {
+	t.Parallel()
+	sources := ""
+	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "run.go", "follow.go", "doors.go", "portcontrol.go"} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources += string(data)
+	}
+	for message := range repeated {
+		if !strings.Contains(sources, fmt.Sprintf("(%q", message)) {
+			t.Errorf("nobody says %q", message)
+		}
+	}
+}
