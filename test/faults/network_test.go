@@ -249,21 +249,21 @@ func TestFlappingBridge(t *testing.T) {
 	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.88.0/24")); err != nil {
 		t.Fatal(err)
 	}
-	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `["br-lan"]`, `["br-flap"]`, 1))
 	made := []string{"link add br-flap type bridge", "link set guest0 master br-flap", "link set br-flap up",
 		"addr flush dev guest0", "addr add 192.168.88.1/24 dev br-flap"}
+	ip(t, &testrig.Rig{Network: n}, made...)
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `["br-lan"]`, `["br-flap"]`, 1))
 	began, before := time.Now(), strings.Count(r.Daemon.Log(), "\n")
 	seen := func(state string) bool {
 		s, err := r.Owner.Status(t.Context())
 		return err == nil && (len(s.LAN) > 0) == (state == "there")
 	}
 	for range 25 {
-		ip(t, r, made...)
-		testrig.Eventually(t, soon, "the bridge is served", func() bool { return seen("there") })
 		ip(t, r, "link del br-flap")
 		testrig.Eventually(t, soon, "the bridge is gone", func() bool { return seen("gone") })
+		ip(t, r, made...)
+		testrig.Eventually(t, soon, "the bridge is served", func() bool { return seen("there") })
 	}
-	ip(t, r, made...)
 	c := lab.NewControlPoint(r.Host("guest"))
 	testrig.Eventually(t, soon, "the bridge that stays is served", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
