@@ -86,8 +86,9 @@ type Policy struct {
 // Firewall says how the kernel is told.
 type Firewall struct {
 	Backend      Backend
-	AcceptChain  Chain // gets one jump to our forward chain; zero: none
-	AcceptChain6 Chain // the same for pinholes; zero: AcceptChain
+	AcceptChain  Chain  // gets one jump to our forward chain; zero: none
+	AcceptChain6 Chain  // the same for pinholes; zero: AcceptChain
+	Mark         uint32 // by which a rule of iptables knows what may pass; never 0
 	KeepOnStop   bool
 }
 
@@ -192,16 +193,14 @@ func (m ClientMatch) String() string {
 // every key that a file leaves out.
 func Default() Config {
 	return Config{
-		UPnP:   UPnP{Enabled: true, HTTPPort: 5000, Events: true, FriendlyName: "Portcullis"},
-		PCP:    PCP{NATPMP: true, PCP: true},
-		Lease:  Lease{Max: 168 * time.Hour, Min: 2 * time.Minute},
-		Limits: Limits{MappingsPerClient: 32, Mappings: 1024, GrantsPerSecond: 1, RequestsPerSecond: 50},
-		Policy: Policy{Default: portmap.Allow},
-		Firewall: Firewall{
-			Backend: BackendAuto,
-		},
-		State:   State{Dir: "/var/lib/portcullis"},
-		Control: Control{Socket: "/run/portcullis/control.sock"},
-		Log:     Log{Level: slog.LevelInfo},
+		UPnP:     UPnP{Enabled: true, HTTPPort: 5000, Events: true, FriendlyName: "Portcullis"},
+		PCP:      PCP{NATPMP: true, PCP: true},
+		Lease:    Lease{Max: 168 * time.Hour, Min: 2 * time.Minute},
+		Limits:   Limits{MappingsPerClient: 32, Mappings: 1024, GrantsPerSecond: 1, RequestsPerSecond: 50},
+		Policy:   Policy{Default: portmap.Allow},
+		Firewall: Firewall{Backend: BackendAuto, Mark: 0x40000000},
+		State:    State{Dir: "/var/lib/portcullis"},
+		Control:  Control{Socket: "/run/portcullis/control.sock"},
+		Log:      Log{Level: slog.LevelInfo},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"portcullis/portmap"
@@ -45,6 +46,7 @@ func (r *reader) convert(raw *rawFile) Config {
 			Backend:      r.backend("firewall.backend", raw.Firewall.Backend),
 			AcceptChain:  r.chain("firewall.accept_chain", raw.Firewall.AcceptChain, "inet", "ip"),
 			AcceptChain6: r.chain("firewall.accept_chain6", raw.Firewall.AcceptChain6, "inet", "ip6"),
+			Mark:         r.mark("firewall.mark", raw.Firewall.Mark),
 			KeepOnStop:   raw.Firewall.KeepOnStop,
 		},
 		State: State{Dir: r.path("state.dir", raw.State.Dir, maxDir)},
@@ -183,7 +185,7 @@ func (r *reader) together(c *Config) {
 			name Chain
 		}{{"firewall.accept_chain", c.Firewall.AcceptChain}, {"firewall.accept_chain6", c.Firewall.AcceptChain6}} {
 			if chain.name != (Chain{}) {
-				r.fail(chain.key, "%s has no use with backend %s, whose jump stands first in FORWARD; allowed: %s",
+				r.fail(chain.key, "%s has no use with backend %s, whose rule stands first in FORWARD; allowed: %s",
 					quote(chain.name.String()), quote(string(BackendIPTables)), `""`)
 			}
 		}
@@ -232,6 +234,15 @@ func (r *reader) number(path string, v, low, high int64) int {
 		return 0
 	}
 	return int(v)
+}
+
+// mark checks the bits of a packet's mark.
+func (r *reader) mark(path, v string) uint32 {
+	bits, err := strconv.ParseUint(v, 0, 32)
+	if err != nil || bits == 0 {
+		r.fail(path, "%s is no mark; allowed: \"0x1\" to \"0xffffffff\"", quote(v))
+	}
+	return uint32(bits)
 }
 
 // maxList bounds every list of the file.

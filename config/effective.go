@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/netip"
 
@@ -60,6 +61,7 @@ func toRaw(c Config) rawFile {
 			Backend:      string(c.Firewall.Backend),
 			AcceptChain:  c.Firewall.AcceptChain.String(),
 			AcceptChain6: c.Firewall.AcceptChain6.String(),
+			Mark:         fmt.Sprintf("%#x", c.Firewall.Mark),
 			KeepOnStop:   c.Firewall.KeepOnStop,
 		},
 		State:   rawState{Dir: c.State.Dir},

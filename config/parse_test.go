@@ -75,6 +75,7 @@ action = "allow"
 backend = "nftables"
 accept_chain = "ip filter FORWARD"
 accept_chain6 = "inet fw4 forward"
+mark = "0x80"
 keep_on_stop = true
 [state]
 dir = "/srv/p"
@@ -119,6 +120,7 @@ format = "json"
 			Backend:      config.BackendNFTables,
 			AcceptChain:  config.Chain{Family: "ip", Table: "filter", Name: "FORWARD"},
 			AcceptChain6: config.Chain{Family: "inet", Table: "fw4", Name: "forward"},
+			Mark:         0x80,
 			KeepOnStop:   true,
 		},
 		State:   config.State{Dir: "/srv/p"},

@@ -82,6 +82,7 @@ type (
 		Backend      string `toml:"backend"`
 		AcceptChain  string `toml:"accept_chain"`
 		AcceptChain6 string `toml:"accept_chain6"`
+		Mark         string `toml:"mark"`
 		KeepOnStop   bool   `toml:"keep_on_stop"`
 	}
 	rawState struct {

@@ -5,8 +5,8 @@
 // already forward (Forwards), and the errors a person must act on.
 //
 // The backends below this directory turn it into kernel objects; firewall/nft
-// through nf_tables, firewall/iptables through the programs of that name.
-// firewall/flows ends flows for both of them. firewall/fwtest holds the conformance
+// through nf_tables, firewall/iptables the same and a rule in the tables of iptables.
+// firewall/flows ends flows for them. firewall/fwtest holds the conformance
 // suite that each passes, and a fake for the tests of other rooms; firewall/homenet
 // the network and the packets that prove it.
 //

@@ -14,8 +14,7 @@ var (
 		"run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN")
 	// ErrUnsupported is given when the kernel lacks what the backend is made of.
 	ErrUnsupported = errors.New("this kernel has no nf_tables with NAT; " +
-		"load or install the modules nf_tables, nft_chain_nat, nft_nat, nft_masq, nft_ct and nft_reject_inet, " +
-		"or set firewall.backend to iptables")
+		"load or install the modules nf_tables, nft_chain_nat, nft_nat, nft_masq, nft_ct and nft_reject_inet")
 	// ErrFull is given when the kernel's tables hold as many mappings as they may.
 	ErrFull = errors.New("the firewall's tables are full")
 	// ErrClosed is given by a backend that has been closed.

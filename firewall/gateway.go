@@ -116,6 +116,12 @@ type Chain struct {
 // String gives the form the configuration uses: "inet fw4 forward".
 func (c Chain) String() string { return c.Family + " " + c.Table + " " + c.Name }
 
+// OfIPTables says whether it is the chain of the programs of iptables that filters
+// what is forwarded, by name.
+func (c Chain) OfIPTables() bool {
+	return (c.Family == "ip" || c.Family == "ip6") && c.Table == "filter" && c.Name == "FORWARD"
+}
+
 var chainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_/.\\-]{0,127}$`)
 
 // ParseChain reads "family table chain". Only inet and ip see IPv4 packets on

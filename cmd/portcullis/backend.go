@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
 	"portcullis/firewall/nft"
+	"portcullis/netif"
 	"portcullis/portmap"
 )
 
@@ -30,57 +32,64 @@ type backend interface {
 // openFirewall opens the backend that the configuration names, or the one that
 // suits the machine, and says which and why.
 func (g *gate) openFirewall(ctx context.Context) error {
-	switch g.cfg.Firewall.Backend {
-	case config.BackendNFTables:
+	if g.cfg.Firewall.Backend == config.BackendNFTables {
 		return g.openNFTables(ctx)
-	case config.BackendIPTables:
-		program, _ := iptables.LegacyRules(ctx)
-		return g.openIPTables(ctx, program)
 	}
-	table, nftErr := nft.Open(ctx, nft.Config{Log: g.log})
-	m := firewall.Machine{NFTables: nftErr}
-	program := ""
-	if program, m.LegacyRules = iptables.LegacyRules(ctx); nftErr == nil && m.LegacyRules {
-		var err error
-		if m.NFTRules, err = table.Owned(ctx); err != nil {
-			m.NFTRules = true // then nothing speaks for iptables
-		}
+	program, legacy := iptables.LegacyRules(ctx)
+	if g.cfg.Firewall.Backend == config.BackendIPTables {
+		return g.openIPTables(ctx, program, "iptables, as the configuration says")
 	}
-	var chains *iptables.Backend
-	if nftErr != nil || m.LegacyRules && !m.NFTRules {
-		chains, m.IPTables = iptables.Open(ctx, iptables.Config{Log: g.log, Program: program})
+	m := firewall.Machine{LegacyRules: legacy}
+	if legacy {
+		m.IPTables = iptables.Usable(program)
+		m.NFTRules = g.ownedNFTables(ctx)
 	}
 	name, why := firewall.Choose(m)
-	if name == firewall.NFTables && nftErr != nil {
-		return nftErr // with a remedy
+	if name == firewall.IPTables {
+		return g.openIPTables(ctx, program, why)
 	}
 	g.log.Info("firewall", "choice", why)
-	if name == firewall.IPTables {
-		g.firewall, g.backend = chains, name
-		if table != nil {
-			return table.Close(ctx, true) // it has written nothing
-		}
-		return nil
-	}
-	g.firewall, g.backend = table, name
-	return nil
+	return g.openNFTables(ctx)
 }
 
-func (g *gate) openNFTables(ctx context.Context) error {
+// ownedNFTables says whether others have rules in nf_tables. Where that cannot be
+// told, nothing speaks for iptables.
+func (g *gate) ownedNFTables(ctx context.Context) bool {
 	b, err := nft.Open(ctx, nft.Config{Log: g.log})
 	if err != nil {
-		return err
+		return true
 	}
-	g.firewall, g.backend = b, firewall.NFTables
-	return nil
+	owned, err := b.Owned(ctx)
+	return errors.Join(err, b.Close(ctx, true)) != nil || owned // it has written nothing
 }
 
-func (g *gate) openIPTables(ctx context.Context, program string) error {
-	b, err := iptables.Open(ctx, iptables.Config{Log: g.log, Program: program})
+// openNFTables also opens iptables where the accept chain is one of its chains.
+func (g *gate) openNFTables(ctx context.Context) (err error) {
+	g.backend = firewall.NFTables
+	g.firewall, err = g.nftables(ctx, 0)
+	return err
+}
+
+func (g *gate) openIPTables(ctx context.Context, program, why string) error {
+	b, err := iptables.Open(ctx, iptables.Config{Log: g.log, Program: program, Mark: g.cfg.Firewall.Mark})
 	if err != nil {
 		return err
 	}
-	g.log.Info("firewall", "choice", "iptables, as the configuration says", "flavour", b.Flavour())
+	g.log.Info("firewall", "choice", why, "flavour", b.Flavour())
 	g.firewall, g.backend = b, firewall.IPTables
 	return nil
+}
+
+// nftables opens that backend in a network namespace. Where an accept chain belongs
+// to iptables, its programs write what stands there.
+func (g *gate) nftables(ctx context.Context, netns int) (backend, error) {
+	set := firewallGateway(g.cfg, netif.Roles{})
+	chain, _ := firewall.ParseChain(set.AcceptChain) // the configuration has been checked
+	chain6, _ := firewall.ParseChain6(set.AcceptChain6)
+	if chain.OfIPTables() || chain6.OfIPTables() {
+		return iptables.Open(ctx, iptables.Config{
+			Log: g.log, NetNS: netns, Program: iptables.NFTProgram, Mark: g.cfg.Firewall.Mark, Named: true,
+		})
+	}
+	return nft.Open(ctx, nft.Config{Log: g.log, NetNS: netns})
 }

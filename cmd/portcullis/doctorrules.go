@@ -84,9 +84,9 @@ func output(ctx context.Context, argv ...string) (list, warning string, err erro
 func (g *gate) openTrial() doctor.Open {
 	return func(ctx context.Context, netns int) (doctor.Backend, error) {
 		if g.backend == firewall.NFTables {
-			return nft.Open(ctx, nft.Config{Log: g.log, NetNS: netns})
+			return g.nftables(ctx, netns)
 		}
 		program, _ := iptables.LegacyRules(ctx)
-		return iptables.Open(ctx, iptables.Config{Log: g.log, NetNS: netns, Program: program})
+		return iptables.Open(ctx, iptables.Config{Log: g.log, NetNS: netns, Program: program, Mark: g.cfg.Firewall.Mark})
 	}
 }

@@ -19,25 +19,30 @@ const (
 	maxWhere        = 64 // bytes of a rule that are shown
 )
 
-// Forwarded finds which external ports the owner's own rules in iptables forward
-// already: DNAT and REDIRECT in PREROUTING, through jumps, as far as they are for
+// Forwarded finds which external ports the owner's own rules forward already, in
+// nf_tables, where those of iptables-nft are, and in iptables-legacy where that is
+// the flavour: there DNAT and REDIRECT in PREROUTING, through jumps, as far as they are for
 // the WAN and an address of ours. A condition that is not understood counts as met
 // where a port is named, so a port may be called taken that is not; a rule that
-// names no port is passed over if it has one. What is written in nf_tables, but by
-// iptables-nft, is not seen.
+// names no port is passed over if it has one.
 func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil, firewall.ErrClosed
+	found, err := b.Backend.Forwarded(ctx)
+	if err != nil || b.Flavour() != legacy {
+		return found, err
 	}
-	there, err := b.read(ctx, b.programs[four])
+	there, err := b.rules[four].programs.save(ctx, "nat")
 	if err != nil {
 		return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
 	}
-	s := &scan{saved: there, wan: wanNames(b.gateway), addrs: b.gateway.WANAddrs()}
+	b.mu.Lock()
+	g := b.gateway
+	b.mu.Unlock()
+	s := &scan{saved: there, addrs: g.WANAddrs(), found: found}
+	for _, up := range g.WAN {
+		s.wan = append(s.wan, up.Interface)
+	}
 	s.chain("PREROUTING", nil, 0)
-	return &s.found, nil
+	return found, nil
 }
 
 // scan is one look.
@@ -46,12 +51,12 @@ type scan struct {
 	wan   []string
 	addrs []netip.Addr
 	read  int
-	found firewall.Forwards
+	found *firewall.Forwards
 }
 
 // chain follows a chain; given is what the rules that led here say.
 func (s *scan) chain(name string, given []line, depth int) {
-	if depth > maxForeignDepth || ourChain(name) {
+	if depth > maxForeignDepth {
 		return
 	}
 	for _, l := range s.chains[place{"nat", name}] {

@@ -7,11 +7,18 @@ import (
 	"os/exec"
 )
 
-// The two programs by name, where the host has both.
+// The programs by name, where the host has both flavours.
 const (
 	legacyProgram = "iptables-legacy"
 	mainProgram   = "iptables"
+	NFTProgram    = "iptables-nft"
 )
+
+// Usable gives the reason why a program cannot be used.
+func Usable(program string) error {
+	_, err := findPrograms(four, program, 0)
+	return err
+}
 
 // LegacyRules says whether somebody else has rules in the legacy tables, and which
 // program keeps them. A kernel that has loaded no such table is not asked further:
@@ -26,14 +33,14 @@ func LegacyRules(ctx context.Context) (program string, there bool) {
 			continue
 		}
 		p, err := findPrograms(four, name, 0)
-		if err != nil || p.flavour != "legacy" {
+		if err != nil || p.flavour != legacy {
 			continue
 		}
-		text, err := p.save(ctx)
+		there, err := p.save(ctx)
 		if err != nil {
 			return "", false
 		}
-		return name, parseSaved(text).owners()
+		return name, there.owners()
 	}
 	return "", false
 }

@@ -3,6 +3,7 @@ package iptables_test
 import (
 	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,14 +12,20 @@ import (
 	"portcullis/test/netns"
 )
 
-// do runs a program of a flavour for each line of a script: "iptables -t nat -F".
+// mark is the one of the tests.
+const mark = 0x100
+
+// do runs a program for each line of a script: "iptables -t nat -F", in the flavour,
+// or "nft flush ruleset".
 func do(t testing.TB, n *netns.Space, flavour, script string) {
 	t.Helper()
 	for line := range strings.Lines(script) {
 		words := strings.Fields(line)
-		words[0] += "-" + flavour
-		if _, err := n.Run("", words...); err != nil {
-			t.Fatal(err)
+		if words[0] != "nft" {
+			words[0] += "-" + flavour
+		}
+		if out, err := n.Run("", words...); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
 		}
 	}
 }
@@ -33,7 +40,7 @@ func save(t testing.TB, n *netns.Space, flavour, family string) string {
 	return out
 }
 
-// wipe is somebody who flushes all rules, our chains and the jumps among them.
+// wipe is somebody who flushes all rules of iptables, ours among them.
 const wipe = `iptables -F
 iptables -X
 iptables -t nat -F
@@ -56,9 +63,10 @@ ip6tables -A FORWARD -i lan0 -j ACCEPT
 // strict is a home with these rules.
 func strict(flavour string) homenet.Firewall {
 	return homenet.Firewall{
-		Open:    func(t testing.TB, n *netns.Space) homenet.Backend { return unconfigured(t, n, flavour) },
-		Do:      func(t testing.TB, n *netns.Space, script string) { t.Helper(); do(t, n, flavour, script) },
-		Refused: func(t testing.TB, n *netns.Space) []string { return refused(save(t, n, flavour, "6")) },
+		Open:     func(t testing.TB, n *netns.Space) homenet.Backend { return unconfigured(t, n, flavour) },
+		Do:       func(t testing.TB, n *netns.Space, script string) { t.Helper(); do(t, n, flavour, script) },
+		Refused:  refused,
+		Timeouts: true,
 		Owner: homenet.Owner{
 			Home:      ownerRules,
 			DropInput: "iptables -A INPUT -i wan0 -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
@@ -69,23 +77,21 @@ func strict(flavour string) homenet.Firewall {
 			AcceptGuest: "ip6tables -A FORWARD -i lan1 -o lan0 -j ACCEPT",
 			AcceptPort:  "ip6tables -A FORWARD -s 2001:db8:5::67 -p tcp --dport 84 -j ACCEPT",
 			Reload:      wipe + ownerRules,
-			FlushPins:   "ip6tables -F PORTCULLIS-PIN",
+			FlushPins:   "nft flush set inet portcullis pinholes",
 		},
 	}
 }
 
-// refused finds the refusals in saved rules.
-func refused(saved string) (all []string) {
-	for row := range strings.Lines(saved) {
-		words := strings.Fields(row)
-		if len(words) < 2 || words[0] != "-A" || words[1] != "PORTCULLIS-ENDED" {
-			continue
-		}
-		option := make(map[string]string)
-		for i := 2; i+1 < len(words); i++ {
-			option[words[i]] = strings.TrimSuffix(words[i+1], "/128")
-		}
-		all = append(all, option["-s"]+" "+option["--sport"]+" "+option["-d"])
+var refusal = regexp.MustCompile(`tcp \. (\S+) \. (\S+) \. (\S+) \. \d+`)
+
+func refused(t testing.TB, n *netns.Space) (all []string) {
+	t.Helper()
+	out, err := n.Run("", "nft", "list", "set", "inet", "portcullis", "ended_flows6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range refusal.FindAllStringSubmatch(out, -1) {
+		all = append(all, m[1]+" "+m[2]+" "+m[3])
 	}
 	return all
 }
@@ -129,7 +135,7 @@ func open(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables
 // unconfigured gives one that has been told nothing, and must be closed.
 func unconfigured(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
 	t.Helper()
-	cfg := iptables.Config{Log: homenet.Logger(t), NetNS: n.FD(), Program: "iptables-" + flavour}
+	cfg := iptables.Config{Log: homenet.Logger(t), NetNS: n.FD(), Program: "iptables-" + flavour, Mark: mark}
 	for _, c := range change {
 		c(&cfg)
 	}

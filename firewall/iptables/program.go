@@ -33,7 +33,13 @@ const (
 	six
 )
 
-var families = []family{six, four} // in the order of writing: what opens comes last
+var (
+	families = []family{four, six}
+	names    = [...]string{"ip", "ip6"}
+)
+
+// legacy is the flavour whose tables are not in nf_tables.
+const legacy = "legacy"
 
 // programs are the three commands of one family.
 type programs struct {
@@ -41,7 +47,6 @@ type programs struct {
 	main    string // iptables, iptables-legacy, iptables-nft; or with ip6
 	netns   int
 	flavour string // "legacy" or "nf_tables"
-	chains  *goiptables.IPTables
 }
 
 // findPrograms looks for the commands of a family. name is that of IPv4's.
@@ -53,7 +58,7 @@ func findPrograms(f family, name string, netns int) (*programs, error) {
 	}
 	var version []byte
 	err := inNamespace(netns, func() (err error) {
-		p.chains, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Timeout(5), goiptables.Path(p.main))
+		_, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Path(p.main))
 		if err != nil {
 			return err
 		}
@@ -65,7 +70,7 @@ func findPrograms(f family, name string, netns int) (*programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the program %s: %w", ErrNoProgram, p.main, err)
 	}
-	p.flavour = "legacy"
+	p.flavour = legacy
 	if bytes.Contains(version, []byte("nf_tables")) {
 		p.flavour = "nf_tables"
 	}
@@ -75,27 +80,44 @@ func findPrograms(f family, name string, netns int) (*programs, error) {
 // ErrNoProgram is given where iptables is not installed.
 var ErrNoProgram = errors.New("iptables cannot be used; install the package iptables, or set firewall.backend to nftables")
 
-// save gives all rules with their counters.
-func (p *programs) save(ctx context.Context) ([]byte, error) {
-	return p.run(ctx, "", p.main+"-save", "-c")
+// save gives the rules of all tables, or of one. It takes no lock.
+func (p *programs) save(ctx context.Context, table ...string) (*saved, error) {
+	args := []string{}
+	for _, t := range table {
+		args = append(args, "-t", t)
+	}
+	text, err := p.run(ctx, "", p.main+"-save", args...)
+	if err != nil {
+		return nil, err
+	}
+	return parseSaved(text), nil
 }
 
-// restore writes rules. Only the chains that are named are emptied.
+// forward gives the rules of FORWARD.
+func (p *programs) forward(ctx context.Context) ([]line, error) {
+	there, err := p.save(ctx, "filter")
+	if err != nil {
+		return nil, err
+	}
+	return there.chains[place{"filter", "FORWARD"}], nil
+}
+
+// restore does what a script says, in one transaction.
 func (p *programs) restore(ctx context.Context, script string) error {
-	_, err := p.run(ctx, script, p.main+"-restore", "--noflush", "--counters", "-w", lockWait)
+	_, err := p.run(ctx, script, p.main+"-restore", "--noflush", "-w", lockWait)
 	return err
 }
 
 // run runs a program in the namespace. What it is given is made of numbers,
 // addresses and checked names only; there is no shell.
 func (p *programs) run(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var out, complaint capped
 	err := inNamespace(p.netns, func() error {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
-		cmd.WaitDelay = time.Second
+		cmd.WaitDelay = patience // for its output, which a busy machine reads late
 		return cmd.Run()
 	})
 	if err != nil {

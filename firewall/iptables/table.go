@@ -4,17 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"slices"
-	"sort"
-	"strconv"
 	"strings"
-
-	"portcullis/firewall"
 )
 
 // line is a rule as the program saves it.
 type line struct {
-	counter firewall.Counter
-	words   []string // behind "-A CHAIN", quotes taken off
+	words []string // behind "-A CHAIN", quotes taken off
 }
 
 func (l line) text() string { return strings.Join(l.words, " ") }
@@ -67,7 +62,7 @@ func parseSaved(text []byte) *saved {
 			at := place{table, name}
 			s.chains[at] = s.chains[at][:len(s.chains[at]):len(s.chains[at])]
 			s.policy[at] = policy
-		case strings.HasPrefix(row, "["), strings.HasPrefix(row, "-A "):
+		case strings.HasPrefix(row, "-A "):
 			s.rule(table, row)
 		}
 	}
@@ -75,20 +70,10 @@ func parseSaved(text []byte) *saved {
 }
 
 func (s *saved) rule(table, row string) {
-	var l line
-	if counters, rest, ok := strings.Cut(row, "] "); ok && row[0] == '[' {
-		packets, bytes, _ := strings.Cut(counters[1:], ":")
-		l.counter.Packets, _ = strconv.ParseUint(packets, 10, 64)
-		l.counter.Bytes, _ = strconv.ParseUint(bytes, 10, 64)
-		row = rest
+	if words := split(row); len(words) > 1 {
+		at := place{table, words[1]}
+		s.chains[at] = append(s.chains[at], line{words[2:]})
 	}
-	words := split(row)
-	if len(words) < 2 || words[0] != "-A" {
-		return
-	}
-	l.words = words[2:]
-	at := place{table, words[1]}
-	s.chains[at] = append(s.chains[at], l)
 }
 
 // split takes a row apart at its spaces; what is in quotes is one word.
@@ -119,28 +104,6 @@ func split(row string) []string {
 	return words
 }
 
-// ours gives all rules in our chains as text, without counters, to be compared.
-func (s *saved) ours() string { return s.text(ourChain) }
-
-// text gives the rules of some chains.
-func (s *saved) text(which func(chain string) bool) string {
-	var places []place
-	for at := range s.chains {
-		if which(at.chain) {
-			places = append(places, at)
-		}
-	}
-	sort.Slice(places, func(i, j int) bool { return places[i].table+places[i].chain < places[j].table+places[j].chain })
-	var out strings.Builder
-	for _, at := range places {
-		out.WriteString(at.table + " " + at.chain + "\n")
-		for _, l := range s.chains[at] {
-			out.WriteString(l.text() + "\n")
-		}
-	}
-	return out.String()
-}
-
 // owners says whether there is anything that somebody else wrote: a rule, or a
 // policy other than to accept.
 func (s *saved) owners() bool {
@@ -148,16 +111,9 @@ func (s *saved) owners() bool {
 		if p := s.policy[at]; p != "-" && p != "ACCEPT" && p != "" {
 			return true
 		}
-		if ourChain(at.chain) {
-			continue
-		}
-		for _, l := range lines {
-			if !ourChain(l.target()) {
-				return true
-			}
+		if len(lines) > len(ours(lines)) {
+			return true
 		}
 	}
 	return false
 }
-
-func ourChain(name string) bool { return strings.HasPrefix(name, prefix) }

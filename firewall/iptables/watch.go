@@ -5,23 +5,32 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"portcullis/firewall"
-	"portcullis/firewall/flows"
-	"portcullis/portmap"
 )
 
-// watchEvery is how often the rules are looked at: iptables-legacy tells nobody of
-// a change, and what was lost must be back within two seconds.
-const watchEvery = time.Second
+// lookEvery is how often the rules of iptables-legacy are looked at, which tells
+// nobody of a change: what was lost must be back within two seconds.
+const lookEvery = time.Second
 
-// Watch tells when the kernel is found not to hold our rules, or the wall clock was
-// set, until ctx ends; and once at the start. Who did it is not known. It reads all
-// rules every second, two runs of a program.
+// Watch tells of each transaction of another program, as nftables' own does, until
+// ctx ends. Of iptables-legacy it tells when our rule is not as it should be, and does
+// not know who did it.
 func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) error {
-	tell(firewall.Intrusion{Ours: true})
-	tick := time.NewTicker(watchEvery)
+	if b.Flavour() != legacy {
+		return b.Backend.Watch(ctx, tell)
+	}
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return b.Backend.Watch(ctx, tell) })
+	parts.Go(func() error { return b.look(ctx, tell) })
+	return parts.Wait()
+}
+
+// look tells until ctx ends, or the rules cannot be read.
+func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error {
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	clock := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -29,22 +38,17 @@ func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) erro
 		case <-tick.C:
 		}
 		wrong, err := b.wrong(ctx)
-		if ctx.Err() != nil {
+		if wrong && err == nil {
+			err = b.still(ctx)
+		}
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err != nil {
+		case err != nil:
 			return fmt.Errorf("iptables watch: %w", err)
+		case wrong:
+			tell(firewall.Intrusion{})
 		}
-		if set := clockSet(clock, time.Now()); set.Abs() > clockSlack {
-			wrong, clock = true, time.Now()
-		}
-		if !wrong {
-			continue
-		}
-		if err := b.still(ctx); err != nil {
-			return fmt.Errorf("iptables watch: %w", err)
-		}
-		tell(firewall.Intrusion{Ours: true})
 	}
 }
 
@@ -54,68 +58,52 @@ const (
 	mostLooks = 20
 )
 
-// still waits until two looks in a row find the same rules, or for three seconds.
-// Other programs change rules in many steps, and must not meet ours between two of
-// them: ufw empties the built-in chains and then deletes all others, which fails
-// while a jump of ours is back.
+// still waits until two looks in a row find the same in FORWARD, or for three
+// seconds: who changes rules without -w must not meet our lock.
 func (b *Backend) still(ctx context.Context) error {
-	before := ""
+	before, looked := "", false
 	for range mostLooks {
-		now, err := b.all(ctx)
-		if err != nil || now == before {
-			return err
+		now := ""
+		for _, r := range b.rules {
+			if r == nil {
+				continue
+			}
+			there, err := r.programs.forward(ctx)
+			if err != nil {
+				return err
+			}
+			for _, l := range there {
+				now += r.programs.main + " " + l.text() + "\n"
+			}
 		}
-		before = now
+		if looked && now == before {
+			return nil
+		}
+		before, looked = now, true
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		case <-time.After(lookAgain):
 		}
 	}
 	return nil
 }
 
-// all gives all rules of both families.
-func (b *Backend) all(ctx context.Context) (string, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return "", firewall.ErrClosed
-	}
-	text := ""
-	for _, p := range b.programs {
-		if p == nil {
-			continue
-		}
-		there, err := b.read(ctx, p)
-		if err != nil {
-			return "", err
-		}
-		text += p.main + "\n" + there.text(func(string) bool { return true })
-	}
-	return text, nil
-}
-
+// wrong says whether a rule is not as it should be.
 func (b *Backend) wrong(ctx context.Context) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return false, firewall.ErrClosed
 	}
-	if !b.installed {
-		return false, nil
+	for f, r := range b.rules {
+		if r == nil || !b.wanted[f] || r.echo == "" {
+			continue
+		}
+		there, err := r.programs.forward(ctx)
+		if err != nil || r.wrong(there) != "" {
+			return err == nil, err
+		}
 	}
-	drift, err := b.drift(ctx)
-	return drift != "", err
-}
-
-// clockSet gives how far the wall clock went beside the monotonic one.
-func clockSet(before, now time.Time) time.Duration {
-	return now.Round(0).Sub(before.Round(0)) - now.Sub(before)
-}
-
-// OutboundTimeout gives how long the kernel lets answers in, at least, after the
-// last packet of what a host began itself.
-func (b *Backend) OutboundTimeout(t portmap.Transport) (time.Duration, error) {
-	return flows.OutboundTimeout(b.cfg.NetNS, t)
+	return false, nil
 }

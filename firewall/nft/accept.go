@@ -20,8 +20,8 @@ import (
 // and the sets that chain looks up stand in the owner's table too. They are
 // filled in the same transaction as ours, so the owner's chain accepts exactly
 // what is mapped at that moment: not what the owner translates himself, nor what
-// was mapped a moment ago. A mark would need less, but marks belong to the owner,
-// and whoever else sets that bit would pass.
+// was mapped a moment ago. A mark needs less, but belongs to the owner: it is for the
+// tables of iptables alone, where our chain would be in the way (marks.go).
 //
 // Each family has a part of its own: its chain with one jump to it, and its sets.
 // Where the owner's chain is of family inet both parts are beside it.
@@ -160,10 +160,10 @@ func (a *acceptPart) createRules(q *nftables.Conn) error {
 	chain := b.plain(acceptNames[a.family].chain)
 	var ours match
 	if a.family == family4 {
-		b.allowMapped(chain, a.flows)
+		b.allowMapped(chain, a.flows, accept())
 		ours = ctStatusDNAT()
 	} else {
-		b.allowPins(chain, a.pins, a.wan, a.lan)
+		b.allowPins(chain, a.pins, a.wan, a.lan, accept())
 		ours = ipv6(a.table)
 	}
 	q.InsertRule(&nftables.Rule{
@@ -275,9 +275,8 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 			continue
 		}
 		if ofIptables(o.chain, c) {
-			return o.wrong("that table belongs to iptables, " +
-				"which shows and saves rules it did not write without their conditions, so that a ruleset " +
-				"saved and restored would accept everything; set firewall.backend to iptables")
+			return o.wrong("that table belongs to iptables, which cannot delete a chain while one of ours leads there; " +
+				"name its chain FORWARD, or set firewall.backend to iptables")
 		}
 		if c.Name == o.names.chain {
 			o.ours = true
@@ -298,7 +297,9 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 }
 
 // ofIptables says whether a chain shows that its table is iptables' own
-// (measured with iptables-nft 1.8.9: it drops a set lookup from what it saves).
+// (measured with iptables-nft 1.8.9: it drops a set lookup from what it saves, and
+// -X fails on a chain that has rules).
 func ofIptables(want firewall.Chain, c *nftables.Chain) bool {
-	return want.Family != "inet" && want.Table == "filter" && c.Name == "FORWARD" && c.Hooknum != nil
+	want.Name = c.Name
+	return want.OfIPTables() && c.Hooknum != nil
 }

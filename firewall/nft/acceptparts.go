@@ -25,7 +25,9 @@ func (w wantedChain) none() bool { return w.Chain == firewall.Chain{} }
 //
 // One accept chain of family ip is an error, but only for IPv6: no pinhole passes
 // there, and a chain that drops them elsewhere would not be told.
-func acceptWanted(g firewall.Gateway) (wanted [2]wantedChain, wrong [2]error) {
+//
+// With marks, those of iptables are somebody else's to tell (firewall/iptables).
+func acceptWanted(g firewall.Gateway, marks bool) (wanted [2]wantedChain, wrong [2]error) {
 	name6, setting6 := g.AcceptChain6, "accept_chain6"
 	if g.AcceptChain != "" {
 		chain, err := firewall.ParseChain(g.AcceptChain)
@@ -42,6 +44,11 @@ func acceptWanted(g firewall.Gateway) (wanted [2]wantedChain, wrong [2]error) {
 	if name6 != "" {
 		chain, err := firewall.ParseChain6(name6)
 		wanted[family6], wrong[family6] = wantedChain{chain, setting6}, err
+	}
+	for f := range wanted {
+		if marks && wanted[f].OfIPTables() {
+			wanted[f] = wantedChain{}
+		}
 	}
 	return wanted, wrong
 }
@@ -187,10 +194,10 @@ func (b *Backend) removePart(ctx context.Context, f family, chain wantedChain) e
 // leaveAccept takes out the parts that a gateway wanted, and another, if any, does
 // not want there.
 func (b *Backend) leaveAccept(ctx context.Context, before firewall.Gateway, next *firewall.Gateway) error {
-	was, _ := acceptWanted(before)
+	was, _ := acceptWanted(before, b.cfg.Mark != 0)
 	var is [2]wantedChain
 	if next != nil {
-		is, _ = acceptWanted(*next)
+		is, _ = acceptWanted(*next, b.cfg.Mark != 0)
 	}
 	var err error
 	for _, f := range families {

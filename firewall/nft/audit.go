@@ -119,8 +119,14 @@ func (b *Backend) compareEntries(ctx context.Context) (drift string, compared bo
 		return "", b.closed, nil
 	}
 	if err == nil && firewall.World(held) == firewall.World(b.state.Entries()) {
-		drift, err = b.auditAccepted(ctx)
-		return drift, true, err
+		whole, err := b.marksIntact(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		if whole {
+			drift, err = b.auditAccepted(ctx)
+			return drift, true, err
+		}
 	}
 	drift = "our mappings were changed"
 	return drift, true, b.repair(ctx, drift)
@@ -177,7 +183,11 @@ func (b *Backend) tableThere(ctx context.Context) (there bool, err error) {
 func (b *Backend) fingerprint(ctx context.Context) (string, error) {
 	var out strings.Builder
 	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
-	for _, name := range chainNames {
+	names := slices.Clone(chainNames)
+	if b.cfg.Mark != 0 {
+		names = append(names, chainMark, chainMarkFlows, chainMarkPins, chainUnmark)
+	}
+	for _, name := range names {
 		rules, err := b.quick.rules(ctx, table, name)
 		if err != nil {
 			return "", err

@@ -27,6 +27,7 @@ type Config struct {
 	NetNS  int          // file descriptor of a network namespace, open until Close; 0: the current one
 	Size   int          // elements a set may hold; 0: DefaultSize
 	Buffer int          // bytes of send buffer to ask for, which bounds a transaction; 0: what suits a large change
+	Mark   uint32       // bits that packets of mappings carry while they are forwarded, for a filter of iptables; 0: none
 }
 
 // Backend keeps the kernel's nf_tables and conntrack as the mappings want them.
@@ -247,7 +248,7 @@ func (b *Backend) Repaired() uint64 {
 // follow takes over facts of the gateway.
 func (b *Backend) follow(g firewall.Gateway) {
 	b.gateway = g
-	b.wanted, b.unfit = acceptWanted(g)
+	b.wanted, b.unfit = acceptWanted(g, b.cfg.Mark != 0)
 	wanted := b.wanted
 	b.watched.Store(&wanted)
 }

@@ -27,14 +27,31 @@ func TestConformanceInParts(t *testing.T) {
 	})
 }
 
-func subject(t *testing.T, capacity, buffer int, acceptChain string) fwtest.Subject {
+// The same with packets that are marked: what is looked up for that is what is mapped.
+func TestConformanceMarked(t *testing.T) {
+	t.Parallel()
+	fwtest.Conformance(t, func(t *testing.T, capacity int) fwtest.Subject {
+		s := subject(t, capacity, 24<<10, "", func(c *nft.Config) { c.Mark = 0x100 })
+		b, held := s.Firewall.(*nft.Backend), s.Held
+		s.Held = func(t *testing.T) []firewall.Entry {
+			t.Helper()
+			if whole, err := b.MarksIntact(ctx(t)); !whole || err != nil {
+				t.Errorf("the sets of the marks hold what is mapped: %v, %v", whole, err)
+			}
+			return held(t)
+		}
+		return s
+	}, 1, 129)
+}
+
+func subject(t *testing.T, capacity, buffer int, acceptChain string, change ...func(*nft.Config)) fwtest.Subject {
 	n := netns.New(t, "gw")
 	if acceptChain != "" {
 		ownersFirewall(t, n)
 	}
-	b := open(t, n, func(c *nft.Config) {
+	b := open(t, n, append(change, func(c *nft.Config) {
 		c.Size, c.Buffer, c.Log = capacity, buffer, quiet()
-	})
+	})...)
 	g := homenet.Facts()
 	g.AcceptChain = acceptChain
 	if err := b.Configure(ctx(t), g); err != nil {

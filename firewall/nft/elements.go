@@ -140,9 +140,12 @@ type target struct {
 }
 
 // each gives the elements of one entry. All of them end at the same moment. The
-// first is in a map of our table, if that is there.
+// first is in our table, if that is there.
 func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
 	after := timeout(e.Expires)
+	if t.own != nil {
+		t.own.marks.each(e, do)
+	}
 	if e.Kind == firewall.Kept {
 		if t.own != nil {
 			do(t.own.kept, nftables.SetElement{Key: keptKey(e), Val: portValue(e.External), Timeout: after})

@@ -23,6 +23,13 @@ func Steal(q *nftables.Conn, e firewall.Entry) {
 	})
 }
 
+// MarksIntact says whether the sets of the marks hold what is mapped.
+func (b *Backend) MarksIntact(ctx context.Context) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.marksIntact(ctx)
+}
+
 // AcceptFlows are our sets in the owner's table.
 func AcceptFlows() []string { return append(acceptFlowNames.list(), acceptPinNames.list()...) }
 

@@ -19,7 +19,7 @@ func (b *Backend) install(ctx context.Context, st *firewall.State) error {
 	if err := b.writer.open(); err != nil {
 		return err
 	}
-	sk := newSkeleton(uint32(b.cfg.Size))
+	sk := newSkeleton(uint32(b.cfg.Size)).marking(b.cfg.Mark, uint32(b.cfg.Size))
 	facts := sk.facts(b.gateway).ops()
 	ops := append(facts, (&target{own: sk}).all(st.Entries()).ops()...)
 	var err error

@@ -129,11 +129,11 @@ func pinned(pins *nftables.Set, remote []expr.Any, offAddr, offPort uint32) matc
 	return append(m, addr6(offAddr, at), meta(expr.MetaKeyL4PROTO, at+4), port(offPort, at+5), in(pins, reg1))
 }
 
-// allowPins fills a chain that accepts the packets of pinholes, both directions;
+// allowPins fills a chain that lets pass the packets of pinholes, both directions;
 // it is used in our table and in that of the accept chain. What a host began
 // itself has the other direction and is never touched. The sets come in the order
 // in which a packet follows them (firewall.Source), which tells who counts it.
-func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nftables.Set) {
+func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nftables.Set, pass match) {
 	// In the order in which the nft program writes it: a rule of etc/nftables.d and
 	// ours are the same rule.
 	v6, back := ipv6(b.table), verdict(expr.VerdictReturn, "")
@@ -151,8 +151,8 @@ func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nfta
 		},
 		{"from anyone", pins.anyone, nil, nil},
 	} {
-		b.rule(c, row.why, ctDirection(0), oifname(lan), b.tcpOrUDP(), v6, toPin(row.set, row.in...), accept())
-		b.rule(c, "its answers", ctDirection(1), iifname(lan), b.tcpOrUDP(), v6, fromPin(row.set, row.out...), accept())
+		b.rule(c, row.why, ctDirection(0), oifname(lan), b.tcpOrUDP(), v6, toPin(row.set, row.in...), pass)
+		b.rule(c, "its answers", ctDirection(1), iifname(lan), b.tcpOrUDP(), v6, fromPin(row.set, row.out...), pass)
 	}
 }
 

@@ -51,6 +51,8 @@ type skeleton struct {
 
 	ended, ended6 *nftables.Set // flows of mappings that ended (conntrack.go)
 
+	marks *marks // nil: packets are not marked (marks.go)
+
 	ids uint32
 }
 
@@ -145,7 +147,7 @@ func (s *skeleton) ranges(name string, size uint32, key, data []nftables.SetData
 func (s *skeleton) sets() []*nftables.Set {
 	all := append(s.factSets(), s.mapped, s.mappedFrom, s.mappedFiltered)
 	all = append(append(all, s.flows.all()...), s.kept)
-	return append(append(all, s.pins.all()...), s.ended, s.ended6)
+	return append(append(append(all, s.pins.all()...), s.ended, s.ended6), s.marks.sets()...)
 }
 
 // factSets gives the sets that describe the gateway.
@@ -178,6 +180,7 @@ func (s *skeleton) createRules(q *nftables.Conn) error {
 	s.snatRules(b)
 	s.forwardRules(b)
 	s.guardRules(b)
+	s.markRules(b)
 	return b.err
 }
 
@@ -342,21 +345,21 @@ func replyFiltered(flows *nftables.Set) match {
 	}
 }
 
-// allowMapped fills a chain that accepts the packets of mapped flows, both
+// allowMapped fills a chain that lets pass the packets of mapped flows, both
 // directions; it is used in our table and in that of the accept chain.
-func (b *chainBuilder) allowMapped(c *nftables.Chain, flows flowSets) {
+func (b *chainBuilder) allowMapped(c *nftables.Chain, flows flowSets, pass match) {
 	v4 := ipv4(b.table)
-	b.rule(c, "to a mapped host", ctDirection(0), b.tcpOrUDP(), v4, original(flows.anyone), accept())
-	b.rule(c, "its answers", ctDirection(1), b.tcpOrUDP(), v4, reply(flows.anyone), accept())
-	b.rule(c, "from the one remote host a mapping is for", ctDirection(0), b.tcpOrUDP(), v4, originalFrom(flows.host), accept())
-	b.rule(c, "answers to it", ctDirection(1), b.tcpOrUDP(), v4, replyTo(flows.host), accept())
+	b.rule(c, "to a mapped host", ctDirection(0), b.tcpOrUDP(), v4, original(flows.anyone), pass)
+	b.rule(c, "its answers", ctDirection(1), b.tcpOrUDP(), v4, reply(flows.anyone), pass)
+	b.rule(c, "from the one remote host a mapping is for", ctDirection(0), b.tcpOrUDP(), v4, originalFrom(flows.host), pass)
+	b.rule(c, "answers to it", ctDirection(1), b.tcpOrUDP(), v4, replyTo(flows.host), pass)
 	for _, f := range []struct {
 		proto byte
 		set   *nftables.Set
 	}{{unix.IPPROTO_TCP, flows.tcp}, {unix.IPPROTO_UDP, flows.udp}} {
 		b.rule(c, "from a network or a source port a mapping is for",
-			ctDirection(0), v4, l4proto(f.proto), originalFiltered(f.set), accept())
-		b.rule(c, "answers there", ctDirection(1), v4, l4proto(f.proto), replyFiltered(f.set), accept())
+			ctDirection(0), v4, l4proto(f.proto), originalFiltered(f.set), pass)
+		b.rule(c, "answers there", ctDirection(1), v4, l4proto(f.proto), replyFiltered(f.set), pass)
 	}
 }
 
@@ -372,8 +375,8 @@ func (s *skeleton) forwardRules(b *chainBuilder) {
 	s.refuseEnded(b, fwd)
 	b.rule(fwd, "only what was translated can be ours", ctStatusDNAT(), jump(allow))
 	b.rule(fwd, "IPv6 is not translated", ipv6(s.table), jump(pins))
-	b.allowMapped(allow, s.flows)
-	b.allowPins(pins, s.pins, s.wan6Ifaces, s.lanIfaces)
+	b.allowMapped(allow, s.flows, accept())
+	b.allowPins(pins, s.pins, s.wan6Ifaces, s.lanIfaces, accept())
 }
 
 // guardRules keeps everybody but the LAN away from our sockets, and does it with

@@ -69,7 +69,7 @@ var allowed = map[string][]string{
 	"firewall":          {"portmap"},
 	"firewall/flows":    {"firewall", "portmap"},
 	"firewall/nft":      {"firewall", "firewall/flows", "portmap"},
-	"firewall/iptables": {"firewall", "firewall/flows", "portmap"},
+	"firewall/iptables": {"firewall", "firewall/nft", "portmap"},
 	"firewall/fwtest":   {"firewall", "portmap"},
 	"firewall/homenet":  {"firewall", "portmap", "test/netns"},
 	"doctor":            {"firewall", "firewall/nft", "portmap"},

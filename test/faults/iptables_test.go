@@ -151,7 +151,7 @@ func TestIPTables(t *testing.T) {
 			}
 			for _, family := range []string{"", "6"} {
 				out := testrig.On(t, n.Gateway, "ip"+family+"tables-"+c.flavour+"-save")
-				if strings.Contains(out, "PORTCULLIS") || !strings.Contains(out, ":FORWARD DROP") {
+				if strings.Contains(out, "portcullis") || !strings.Contains(out, ":FORWARD DROP") {
 					t.Errorf("left behind by a clean stop:\n%s", out)
 				}
 			}
