@@ -18,6 +18,8 @@ type Packet struct {
 	Source      netip.AddrPort // unmapped, without zone
 	Destination netip.Addr     // unmapped; the zero Addr when the system did not say
 	Ifindex     int            // of the interface it came in by; 0 when not known
+	Mark        uint32         // of the packet in the kernel; 0 when the socket was not asked for it
+	Sender      Sender         // of its frame, where the Conn sees that (firewall/witness)
 }
 
 // Conn is what a server needs of a socket.
@@ -51,7 +53,7 @@ type udpConn struct {
 
 // family is what the two kinds of sockets do in different ways.
 type family interface {
-	// room gives room for the control messages of one datagram.
+	// room gives room for the family's control messages of one datagram.
 	room() []byte
 	// parse reads control messages: where a datagram was sent to, and by which
 	// interface it came in.
@@ -83,7 +85,7 @@ func NewConn6(udp *net.UDPConn, ifindex int) (Conn, error) {
 
 // Receive implements Conn.
 func (c *udpConn) Receive(b []byte) (Packet, error) {
-	oob := c.family.room()
+	oob := append(c.family.room(), make([]byte, markRoom)...)
 	n, oobn, _, source, err := c.udp.ReadMsgUDPAddrPort(b, oob)
 	if err != nil {
 		return Packet{}, err
@@ -94,7 +96,7 @@ func (c *udpConn) Receive(b []byte) (Packet, error) {
 	if err != nil {
 		return p, nil // without destination and interface nobody answers it
 	}
-	p.Destination, p.Ifindex = destination, ifindex
+	p.Destination, p.Ifindex, p.Mark = destination, ifindex, markIn(oob[:oobn])
 	return p, nil
 }
 

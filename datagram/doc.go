@@ -1,7 +1,8 @@
 // Package datagram is what the servers on UDP have in common: a socket on one
-// LAN interface that says of each datagram where it came from, to which address
-// and by which interface (Conn); a reader with a fixed number of buffers; an allowance
-// for each host and for all (Limits); and what is said of single datagrams (Log).
+// LAN interface that says of each datagram where it came from, to which address,
+// by which interface, and with which mark (Conn); which machine sent it, as somebody
+// else finds out (Sender); a reader with a fixed number of buffers; an allowance
+// for each machine and for all (Limits); and what is said of single datagrams (Log).
 //
 // Owns: control messages, the bounds on what is read ahead, who may be answered
 // how often.

@@ -70,6 +70,7 @@ var allowed = map[string][]string{
 	"firewall/flows":    {"firewall", "portmap"},
 	"firewall/nft":      {"firewall", "firewall/flows", "portmap"},
 	"firewall/iptables": {"firewall", "firewall/nft", "portmap"},
+	"firewall/witness":  {"datagram", "firewall/nft"},
 	"firewall/fwtest":   {"firewall", "portmap"},
 	"firewall/homenet":  {"firewall", "portmap", "test/netns"},
 	"doctor":            {"firewall", "firewall/nft", "portmap"},

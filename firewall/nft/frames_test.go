@@ -1,0 +1,99 @@
+package nft_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/firewall/nft"
+	"portcullis/test/netns"
+)
+
+func frames(t *testing.T, n *netns.Space) *nft.Frames {
+	t.Helper()
+	f, err := nft.OpenFrames(ctx(t), n.FD(), 1900, 5351)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestFramesList: the table as a person sees it, and as nft must be able to load it
+// again.
+func TestFramesList(t *testing.T) {
+	t.Parallel()
+	n := netns.New(t, "gateway")
+	f := frames(t, n)
+	if got := list(t, n, "ruleset"); got != "" {
+		t.Errorf("opening leaves something in the kernel:\n%s", got)
+	}
+	if err := f.Follow(ctx(t), []string{"br-lan", "lan1"}); err != nil {
+		t.Fatal(err)
+	}
+	ruleset := list(t, n, "ruleset")
+	golden(t, "frames.nft", ruleset)
+	do(t, n, "flush ruleset\n"+ruleset)
+	if diff := cmp.Diff(ruleset, list(t, n, "ruleset")); diff != "" {
+		t.Errorf("nft loads another ruleset than it listed (-want +got):\n%s", diff)
+	}
+	if drift, err := f.Audit(ctx(t)); drift != "" || err != nil {
+		t.Errorf("the audit of what nft has loaded says %q, %v", drift, err)
+	}
+	if err := f.Close(ctx(t)); err != nil {
+		t.Error(err)
+	}
+	if got := list(t, n, "ruleset"); got != "" {
+		t.Errorf("closing leaves something in the kernel:\n%s", got)
+	}
+}
+
+// TestFramesAudit: what others do to the table is found and put right.
+func TestFramesAudit(t *testing.T) {
+	t.Parallel()
+	n := netns.New(t, "gateway")
+	f := frames(t, n)
+	if err := f.Follow(ctx(t), []string{"br-lan"}); err != nil {
+		t.Fatal(err)
+	}
+	whole := list(t, n, "ruleset")
+	for _, harm := range []string{
+		"flush ruleset",
+		"delete table inet portcullis_frames",
+		"flush chain inet portcullis_frames mark_frames",
+		"flush set inet portcullis_frames lan_ifaces",
+		"add element inet portcullis_frames lan_ifaces { wan0 }",
+		"insert rule inet portcullis_frames mark_frames meta mark set 7",
+		"add rule inet portcullis_frames mark_frames accept",
+		"add table inet portcullis_frames { flags dormant; }",
+		"flush ruleset\nadd table inet portcullis_frames",
+		"flush ruleset\nadd table inet portcullis_frames\nadd chain inet portcullis_frames mark_frames",
+	} {
+		do(t, n, harm)
+		if drift, err := f.Audit(ctx(t)); drift == "" || err != nil {
+			t.Errorf("after %q: %q, %v", harm, drift, err)
+		}
+		if diff := cmp.Diff(whole, list(t, n, "ruleset")); diff != "" {
+			t.Errorf("after %q (-want +got):\n%s", harm, diff)
+		}
+		if drift, err := f.Audit(ctx(t)); drift != "" || err != nil {
+			t.Errorf("after the repair: %q, %v", drift, err)
+		}
+	}
+	if err := f.Follow(ctx(t), []string{"br-lan", "lan1"}); err != nil {
+		t.Fatal(err)
+	}
+	if list(t, n, "ruleset") == whole {
+		t.Error("another LAN is not followed")
+	}
+}
+
+// TestSenderOf: a packet that no rule has seen is no machine's.
+func TestSenderOf(t *testing.T) {
+	t.Parallel()
+	if _, ok := nft.SenderOf(0); ok {
+		t.Error("a packet without a mark has a sender")
+	}
+	if got, ok := nft.SenderOf(^uint32(0)); !ok || got != [4]byte{} {
+		t.Errorf("the machine whose address ends in zeros: %x, %v", got, ok)
+	}
+}

@@ -1,0 +1,24 @@
+// Package witness tells which machine on a LAN sent a datagram: the link-layer
+// address of the frame that brought it. A source address can be written by
+// anybody, and UDP has no handshake that shows a wrong one.
+//
+// There are two ways. With nf_tables a rule marks each datagram with the last four
+// octets of that address, after all of the owner's rules, and the socket tells the
+// mark with the datagram (SO_RCVMARK, Linux 5.19). So the answer is about this
+// datagram and no other: no set that a flood can fill, no window in which another
+// datagram passes for it, no question to the kernel for each. It needs
+// CAP_NET_ADMIN alone. Four octets and not six, because a mark has four; who can
+// choose the last four can choose all six.
+//
+// Without nf_tables, and on older kernels, a packet socket beside the UDP one sees
+// the frames of its port, through a filter in the kernel, and each datagram is
+// found among them by its octets. It needs CAP_NET_RAW, and costs every packet of
+// the LAN some nanoseconds. A request in fragments is not recognised.
+//
+// Owns: the choice between the two, the packet sockets, what is remembered of their
+// frames.
+//
+// May import: datagram, firewall/nft, x/sys/unix, the standard library.
+//
+// Never: knows a protocol, a mapping or a neighbour, or says who may be answered.
+package witness

@@ -1,0 +1,137 @@
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/datagram"
+	"portcullis/firewall/nft"
+)
+
+// Way is how frames are seen.
+type Way string
+
+// The ways.
+const (
+	Mark         Way = "mark"
+	PacketSocket Way = "packet socket"
+)
+
+// Witness says who sent a datagram. Its methods are safe for concurrent use.
+type Witness struct {
+	way    Way
+	why    error // not by marks
+	frames *nft.Frames
+}
+
+// Open chooses the way, for datagrams to these ports. The error says why there is
+// none, and what helps.
+func Open(ctx context.Context, ports ...uint16) (*Witness, error) {
+	noMarks := marksTold()
+	if noMarks == nil {
+		var frames *nft.Frames
+		if frames, noMarks = nft.OpenFrames(ctx, 0, ports...); noMarks == nil {
+			return &Witness{way: Mark, frames: frames}, nil
+		}
+	}
+	if err := packetSockets(); err != nil {
+		return nil, fmt.Errorf("nobody can see who sends a datagram: by marks: %w; by a packet socket: %w "+
+			"(give the daemon CAP_NET_RAW, or nf_tables on Linux 5.19 or later)", noMarks, err)
+	}
+	return &Witness{way: PacketSocket, why: noMarks}, nil
+}
+
+// Way returns the way, and why it is not by marks, if it is not.
+func (w *Witness) Way() (Way, error) { return w.way, w.why }
+
+// Follow makes it see the frames of these interfaces. A datagram from another one
+// has no sender.
+func (w *Witness) Follow(ctx context.Context, lans []string) error {
+	if w.way != Mark {
+		return nil
+	}
+	return w.frames.Follow(ctx, lans)
+}
+
+// Audit puts right what others have changed in the kernel, and returns what was
+// wrong; "" is nothing.
+func (w *Witness) Audit(ctx context.Context) (drift string, err error) {
+	if w.way != Mark {
+		return "", nil
+	}
+	return w.frames.Audit(ctx)
+}
+
+// Close takes everything out of the kernel.
+func (w *Witness) Close(ctx context.Context) error {
+	if w.way != Mark {
+		return nil
+	}
+	return w.frames.Close(ctx)
+}
+
+// Place is where datagrams come in.
+type Place struct {
+	Ifindex int
+	IPv6    bool
+	Port    uint16
+}
+
+// Conn returns a Conn that says of each packet who sent it; conn is that of the
+// socket.
+func (w *Witness) Conn(udp *net.UDPConn, conn datagram.Conn, at Place) (datagram.Conn, error) {
+	if w.way == PacketSocket {
+		return newPacketConn(conn, at)
+	}
+	return w.Marked(udp, conn)
+}
+
+// Marked is Conn where that costs nothing, which is by marks; else it returns conn.
+func (w *Witness) Marked(udp *net.UDPConn, conn datagram.Conn) (datagram.Conn, error) {
+	if w.way != Mark {
+		return conn, nil
+	}
+	if err := askForMarks(udp); err != nil {
+		return nil, err
+	}
+	return markConn{conn}, nil
+}
+
+// markConn is a Conn whose packets bear marks.
+type markConn struct{ datagram.Conn }
+
+// Receive implements datagram.Conn.
+func (c markConn) Receive(b []byte) (datagram.Packet, error) {
+	p, err := c.Conn.Receive(b)
+	if octets, ok := nft.SenderOf(p.Mark); ok {
+		p.Sender = datagram.Sender{MAC: [6]byte{2: octets[0], 3: octets[1], 4: octets[2], 5: octets[3]}, Known: len(octets)}
+	}
+	return p, err
+}
+
+// marksTold returns why a socket cannot tell marks.
+func marksTold() error {
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(askForMarks(udp), udp.Close())
+}
+
+func askForMarks(conn syscall.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVMARK, 1) })
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("ask for the marks of packets (Linux 5.19): %w", err)
+	}
+	return nil
+}
