@@ -38,6 +38,9 @@ type LAN struct {
 type Firewall struct {
 	Backend       string `json:"backend"`
 	DriftRepaired uint64 `json:"drift_repaired"` // how often somebody else's change was put right
+	// Senders is how it is seen which machine sent a datagram: "mark" or "packet
+	// socket"; "" where it is not, and then NAT-PMP and PCP are not served.
+	Senders string `json:"senders"`
 }
 
 // Mapping is one line of `portcullis list`.

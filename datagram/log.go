@@ -40,15 +40,35 @@ func (l *Log) Ignored(now time.Time, p Packet, reason string) {
 
 // Guard keeps one datagram from ending the program. After the third panic the error
 // says to give up.
-func (l *Log) Guard(handle func()) (err error) {
+func (l *Log) Guard(handle func()) error {
+	if p := Recovered(handle); p != nil {
+		return l.Panicked(*p)
+	}
+	return nil
+}
+
+// Panic is what a handler ended with.
+type Panic struct {
+	Value any
+	Stack string
+}
+
+// Recovered calls handle and returns what it panicked with, nil if it did not.
+func Recovered(handle func()) (panicked *Panic) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.Error("datagram dropped after a panic", "panic", fmt.Sprintf("%.200v", p), "stack", string(debug.Stack()))
-			if l.panics++; l.panics >= maxPanics {
-				err = fmt.Errorf("answering panicked %d times", l.panics)
-			}
+			panicked = &Panic{p, string(debug.Stack())}
 		}
 	}()
 	handle()
+	return nil
+}
+
+// Panicked accounts for a panic. After the third the error says to give up.
+func (l *Log) Panicked(p Panic) error {
+	l.Error("datagram dropped after a panic", "panic", fmt.Sprintf("%.200v", p.Value), "stack", p.Stack)
+	if l.panics++; l.panics >= maxPanics {
+		return fmt.Errorf("answering panicked %d times", l.panics)
+	}
 	return nil
 }

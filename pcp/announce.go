@@ -39,10 +39,11 @@ func (a *announcer) act(now time.Time, from []netip.Addr) error {
 	}
 	a.due = a.due.Add(announceGap << a.sent)
 	a.sent++
-	for _, other := range from[1:] {
-		_ = a.tell(now, other) // it comes and goes, and may just have gone
+	var failed error
+	for _, local := range from {
+		failed = errors.Join(failed, a.tell(now, local))
 	}
-	return a.tell(now, from[0])
+	return failed
 }
 
 // tell announces in each language from an address.

@@ -5,13 +5,21 @@ import (
 	"net/netip"
 	"time"
 
+	"portcullis/datagram"
 	"portcullis/portmap"
 )
 
-// Answer gives the reply to one datagram, nil for silence, without a server
+// Answer returns the reply to one datagram, nil for silence, without a server
 // around it.
-func Answer(cfg *Config, now time.Time, source netip.Addr, b []byte) ([]byte, error) {
-	return handler{cfg}.answer(context.Background(), now, source, b)
+func Answer(cfg *Config, now time.Time, source netip.AddrPort, b []byte) ([]byte, error) {
+	if !isRequest(b) {
+		return nil, nil
+	}
+	client, _, err := cfg.Identify(datagram.Packet{Source: source})
+	if err != nil {
+		return nil, err
+	}
+	return handler{cfg}.answer(context.Background(), now, client, b), nil
 }
 
 // CodeOf gives the PCP code of a refusal, how long it lasts, and the NAT-PMP code.

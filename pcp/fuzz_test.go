@@ -38,7 +38,7 @@ func giving(natpmp, speaksPCP bool) *pcp.Config {
 	w, now := newWorld(), time.Now()
 	return &pcp.Config{
 		Logger: slog.New(slog.DiscardHandler), Ifname: "lan0", Ifindex: lanIndex, NATPMP: natpmp, PCP: speaksPCP,
-		Mapper: giver{now}, View: w.View, Identify: w.Identify, Epoch: pcp.NewEpoch(now.Add(-time.Hour)),
+		Mapper: giver{now}, View: w.View, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(now.Add(-time.Hour)),
 	}
 }
 
@@ -98,7 +98,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		given := slices.Clone(request)
-		reply, err := pcp.Answer(giving(natpmp, speaksPCP), time.Now(), hostA.Addr(), request)
+		reply, err := pcp.Answer(giving(natpmp, speaksPCP), time.Now(), hostA, request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestAnyDatagram(t *testing.T) {
 			}
 		}
 		b = b[:min(len(b), 1101)] // what the reader gives at most
-		reply, err := pcp.Answer(cfg, time.Now(), hostA.Addr(), b)
+		reply, err := pcp.Answer(cfg, time.Now(), hostA, b)
 		if what := proper(b, reply); err != nil || what != "" {
 			t.Fatalf("%v, %s: %s to %s", err, what, words(reply), words(b))
 		}

@@ -15,13 +15,17 @@ type Mapper interface {
 	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
 }
 
-// ErrUnknownHost says that it is not known yet which machine has an address.
+// ErrUnknownHost means that it is not known yet which machine has an address. Nothing
+// is answered until it is: what is sent to a host that is not there stays in the send
+// buffer for seconds, and who forges a hundred sources would silence us for everybody.
 var ErrUnknownHost = errors.New("pcp: the host's link-layer address is not known yet")
 
 const (
-	// patience is how long the gate may take over one request. Clients ask again
-	// after 250 ms (RFC 6886 section 3.1) or 3 s (RFC 6887 section 8.1.1).
-	patience = 2 * time.Second
+	// patience is how long the gate may take over one request, more than over a
+	// transaction (portmap). Nobody else waits for it, and clients ask again after
+	// 250 ms, 500 ms and so on (RFC 6886 section 3.1), or 3 s, 6 s and so on (RFC
+	// 6887 section 8.1.1), for a minute and more.
+	patience = 10 * time.Second
 
 	// maxLease is the longest lease of PCP (RFC 6887 section 15), in seconds: where
 	// nonces are strict, whoever lost one waits so long at most (abuse case I9).
@@ -37,31 +41,34 @@ type handler struct {
 	cfg *Config
 }
 
+// isRequest reports whether a datagram may be answered at all.
+func isRequest(b []byte) bool { return len(b) >= 2 && b[1]&isReply == 0 }
+
+// waits reports whether the answer to a request may take its time: that of the gate.
+func (h handler) waits(b []byte) bool {
+	switch {
+	case b[0] == natpmpVersion && h.cfg.NATPMP:
+		return b[1] == opMapUDP || b[1] == opMapTCP
+	case b[0] == pcpVersion && h.cfg.PCP:
+		return b[1] == opMap
+	}
+	return false
+}
+
 // answer decides by the version (RFC 6886 section 3.5 and RFC 6887 section 9).
-// source is a host on the link. An error says that the host is not known yet,
-// and then nothing has happened: what is sent to a host that is not there stays
-// in the send buffer for seconds, and who forges a hundred sources would silence
-// us for everybody.
-func (h handler) answer(ctx context.Context, now time.Time, source netip.Addr, b []byte) ([]byte, error) {
-	if len(b) < 2 || b[1]&isReply != 0 {
-		return nil, nil
-	}
-	client, err := h.cfg.Identify(source)
-	if err != nil {
-		return nil, err
-	}
+func (h handler) answer(ctx context.Context, now time.Time, client portmap.Client, b []byte) []byte {
 	epoch := h.cfg.Epoch.Seconds(now)
 	switch {
 	case b[0] == natpmpVersion && h.cfg.NATPMP:
-		return h.natpmp(ctx, epoch, client, b), nil
+		return h.natpmp(ctx, epoch, client, b)
 	case !h.cfg.PCP:
-		return versionReply(b[1], epoch), nil
+		return versionReply(b[1], epoch)
 	case b[0] != pcpVersion:
-		return errorReply(b, unsuppVersion, unsuppVersion.lifetime(), epoch), nil
+		return errorReply(b, unsuppVersion, unsuppVersion.lifetime(), epoch)
 	case len(b) < headSize:
-		return nil, nil
+		return nil
 	}
-	return h.pcp(ctx, epoch, client, b), nil
+	return h.pcp(ctx, epoch, client, b)
 }
 
 // natpmp answers a request of version 0.

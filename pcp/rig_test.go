@@ -133,20 +133,26 @@ func (w *world) InUse(_ context.Context, _ portmap.Transport, port uint16) (stri
 	return "", nil
 }
 
-func (w *world) Identify(a netip.Addr) (portmap.Client, error) {
+func (w *world) Identify(p datagram.Packet) (portmap.Client, datagram.Account, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	a := p.Source.Addr()
+	account := datagram.Account{Device: datagram.Device{Addr: a}}
 	h, ok := w.macs[a]
 	if !ok {
-		return portmap.Client{}, pcp.ErrUnknownHost
+		account.Class = datagram.Stranger
+		return portmap.Client{}, account, pcp.ErrUnknownHost
 	}
 	if h.after > 0 {
 		h.after--
 		w.macs[a] = h
-		return portmap.Client{}, fmt.Errorf("asked: %w", pcp.ErrUnknownHost)
+		return portmap.Client{}, account, fmt.Errorf("asked: %w", pcp.ErrUnknownHost)
 	}
-	return portmap.Client{Addr: a, MAC: h.mac, Interface: "lan0"}, nil
+	return portmap.Client{Addr: a, MAC: h.mac, Interface: "lan0"}, account, nil
 }
+
+// Seek does nothing: a lateHost is known after it was looked up a few times.
+func (w *world) Seek(datagram.Packet) {}
 
 // rig is a running server with a real engine and policy before a fake kernel.
 type rig struct {
@@ -190,7 +196,7 @@ func start(t *testing.T, edit func(*options)) *rig {
 		engine: portmap.EngineConfig{Firewall: r.kernel, Gateway: r.world, LeaseMax: leaseMax, LeaseMin: leaseMin},
 		server: pcp.Config{
 			Logger: slog.New(slog.DiscardHandler), Ifname: "lan0", Ifindex: lanIndex, NATPMP: true, PCP: true,
-			View: r.world.View, Identify: r.world.Identify,
+			View: r.world.View, Identify: r.world.Identify, Seek: r.world.Seek,
 		},
 		age: time.Hour,
 	}

@@ -27,18 +27,22 @@ type Config struct {
 	Mapper      Mapper
 	// View gives the network as it is now, never nil.
 	View func() *portmap.View
-	// Identify says who has an address of the link; ErrUnknownHost makes the
-	// server ask again in a moment. It must not block.
-	Identify func(netip.Addr) (portmap.Client, error)
+	// Identify says who sent a datagram and whom it is charged to;
+	// ErrUnknownHost makes the server ask again in a moment. With another error
+	// there is no answer, and nobody is charged. It must not block.
+	Identify func(datagram.Packet) (portmap.Client, datagram.Account, error)
+	// Seek has the kernel ask who has a datagram's source address. It must not
+	// block.
+	Seek func(datagram.Packet)
 	// Epoch is shared by the servers of all interfaces, those of one family.
 	Epoch *Epoch
-	// RequestsPerSecond bounds what one host is answered; 0: no limit.
+	// RequestsPerSecond bounds what one device is answered; 0: no limit.
 	RequestsPerSecond int
 }
 
 const (
-	totalRate = 2000 // replies a second to all hosts together
-	maxHosts  = 1024 // hosts remembered for their rate
+	totalRate  = 2000 // replies a second to all hosts together
+	maxDevices = 1024 // remembered for their rate
 )
 
 // Server answers the hosts of one interface.
@@ -58,8 +62,8 @@ type Server struct {
 // SetAddresses were called, in whatever order. Run closes conn.
 func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	switch {
-	case cfg.Logger == nil || cfg.Mapper == nil || cfg.View == nil || cfg.Identify == nil || cfg.Epoch == nil || conn == nil:
-		return nil, errors.New("pcp: Logger, Mapper, View, Identify, Epoch and conn must not be nil")
+	case cfg.Logger == nil || cfg.Mapper == nil || cfg.View == nil || cfg.Identify == nil || cfg.Seek == nil || cfg.Epoch == nil || conn == nil:
+		return nil, errors.New("pcp: Logger, Mapper, View, Identify, Seek, Epoch and conn must not be nil")
 	case cfg.Ifindex <= 0:
 		return nil, fmt.Errorf("pcp: interface index %d", cfg.Ifindex)
 	case !cfg.NATPMP && !cfg.PCP:
@@ -111,12 +115,14 @@ func (s *Server) Run(ctx context.Context) error {
 	o := &owner{
 		cfg: &s.cfg, log: datagram.NewLog(s.log), conn: s.conn,
 		handler:   handler{&s.cfg},
+		queue:     newQueue(handler{&s.cfg}),
 		announcer: announcer{cfg: &s.cfg, conn: s.conn},
 		limits:    newLimits(s.cfg.RequestsPerSecond),
 	}
 	o.announcer.restart(time.Now())
 	r := datagram.NewReader(s.conn, MaxDatagram)
 	err := s.serve(ctx, o, r)
+	o.queue.working.Wait()
 	if e := r.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("pcp: close: %w", e))
 	}
@@ -128,11 +134,11 @@ func newLimits(perSecond int) *datagram.Limits {
 	if perSecond == 0 {
 		return nil
 	}
-	return datagram.NewLimits(float64(perSecond), perSecond, totalRate, maxHosts)
+	return datagram.NewLimits(float64(perSecond), perSecond, totalRate, maxDevices)
 }
 
-// serve is the one goroutine that owns all state. Requests are served one after
-// the other, so that those of one client keep their order.
+// serve is the one goroutine that owns all state. What needs the gate is done by
+// others meanwhile (queue).
 func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -151,6 +157,8 @@ func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error 
 		case d := <-r.C:
 			err = o.log.Guard(func() { o.receive(ctx, time.Now(), d.Packet, d.Bytes) })
 			r.Release(d)
+		case d := <-o.queue.done:
+			err = o.finish(ctx, time.Now(), d)
 		case err = <-r.Failed:
 		}
 		if err != nil {
@@ -168,6 +176,7 @@ type owner struct {
 
 	view      datagram.View
 	handler   handler
+	queue     *queue
 	announcer announcer
 	waiting   []waiting        // by the time they are due
 	limits    *datagram.Limits // nil: none
@@ -179,15 +188,17 @@ type waiting struct {
 	due    time.Time
 	tries  int
 	packet datagram.Packet
+	device datagram.Device
 	bytes  []byte
 }
 
-// How many requests wait for a neighbour, and how long: after 10 ms, 20 ms and so
-// on, 310 ms in all. Then the client asks again.
+// How many requests wait for a neighbour, and how many of one device, and how long:
+// after 10 ms, 20 ms and so on, 310 ms in all. Then the client asks again.
 const (
-	maxWaiting = 16
-	firstWait  = 10 * time.Millisecond
-	maxTries   = 5
+	maxWaiting         = 16
+	maxWaitingOfDevice = 4
+	firstWait          = 10 * time.Millisecond
+	maxTries           = 5
 )
 
 // adopt takes over what the interface has now. A virtual address that has come here
@@ -223,15 +234,34 @@ func (o *owner) act(ctx context.Context, now time.Time) {
 			o.log.Warn("announcement not sent", "error", err)
 		}
 	}
-	due := o.waiting
-	o.waiting = nil
-	for _, w := range due {
-		if w.due.After(now) {
-			o.waiting = append(o.waiting, w)
-			continue
+	for {
+		i := slices.IndexFunc(o.waiting, func(w waiting) bool { return !w.due.After(now) })
+		if i < 0 {
+			return
 		}
-		o.serve(ctx, now, w)
+		o.retry(ctx, now, o.waiting[i].packet.Source.Addr())
 	}
+}
+
+// retry looks again for who sent the requests that wait for a host, in their order.
+func (o *owner) retry(ctx context.Context, now time.Time, host netip.Addr) {
+	if !o.awaits(host) {
+		return
+	}
+	all := o.waiting
+	o.waiting = nil
+	for _, w := range all {
+		if w.packet.Source.Addr() == host {
+			o.identify(ctx, now, w)
+		} else {
+			o.waiting = append(o.waiting, w)
+		}
+	}
+}
+
+// awaits reports whether requests wait for a host to be known.
+func (o *owner) awaits(host netip.Addr) bool {
+	return slices.ContainsFunc(o.waiting, func(w waiting) bool { return w.packet.Source.Addr() == host })
 }
 
 // receive decides about one datagram. The cheap questions come first.
@@ -244,32 +274,85 @@ func (o *owner) receive(ctx context.Context, now time.Time, p datagram.Packet, b
 		o.log.Ignored(now, p, reason)
 		return
 	}
-	if o.limits != nil && !o.limits.Allow(now, p.Source.Addr(), 1) {
-		o.log.Ignored(now, p, "too many requests")
+	if !isRequest(b) {
+		o.log.Ignored(now, p, "not a request")
 		return
 	}
-	o.serve(ctx, now, waiting{packet: p, bytes: b})
+	o.retry(ctx, now, p.Source.Addr())
+	o.identify(ctx, now, waiting{packet: p, bytes: b})
 }
 
-// serve answers a request from the very address that was asked, or lets it wait
-// for its sender to be known.
-func (o *owner) serve(ctx context.Context, now time.Time, w waiting) {
-	reply, err := o.handler.answer(ctx, now, w.packet.Source.Addr(), w.bytes)
-	switch {
-	case errors.Is(err, ErrUnknownHost) && w.tries < maxTries && len(o.waiting) < maxWaiting:
+// identify finds out who sent a request and serves it, or lets it wait for its
+// sender to be known, and for what the same host sent before.
+func (o *owner) identify(ctx context.Context, now time.Time, w waiting) {
+	client, account, err := o.cfg.Identify(w.packet)
+	if err == nil && o.awaits(w.packet.Source.Addr()) {
+		err = ErrUnknownHost
+	}
+	switch unknown := errors.Is(err, ErrUnknownHost); {
+	case err != nil && !unknown:
+		o.log.Ignored(now, w.packet, err.Error())
+	case w.tries == 0 && o.limits != nil && !o.limits.Allow(now, account, 1):
+		o.log.Ignored(now, w.packet, "too many requests")
+	case unknown && w.due.After(now):
+		o.waiting = append(o.waiting, w)
+	case unknown && (w.tries == maxTries || w.tries == 0 && !o.mayWait(account.Device)):
+		o.log.Ignored(now, w.packet, err.Error())
+	case unknown:
 		if w.tries == 0 {
-			w.bytes = slices.Clone(w.bytes)
+			w.bytes, w.device = slices.Clone(w.bytes), account.Device
 		}
+		o.cfg.Seek(w.packet)
 		w.due = now.Add(firstWait << w.tries)
 		w.tries++
 		o.waiting = append(o.waiting, w)
-	case err != nil:
-		o.log.Ignored(now, w.packet, err.Error())
-	case reply == nil:
-		o.log.Ignored(now, w.packet, "not a request")
 	default:
-		if err := o.conn.Send(reply, w.packet.Destination, w.packet.Source); err != nil && o.log.Room(now) {
-			o.log.Debug("answer not sent", "client", w.packet.Source, "error", err)
+		o.serve(ctx, now, job{packet: w.packet, bytes: w.bytes, client: client, device: account.Device})
+	}
+}
+
+// mayWait reports whether one more request of a device may wait.
+func (o *owner) mayWait(device datagram.Device) bool {
+	own := 0
+	for _, w := range o.waiting {
+		if w.device == device {
+			own++
 		}
+	}
+	return len(o.waiting) < maxWaiting && own < maxWaitingOfDevice
+}
+
+// serve answers a request, at once where the client waits for no other answer and
+// this one needs no gate.
+func (o *owner) serve(ctx context.Context, now time.Time, j job) {
+	if !o.handler.waits(j.bytes) && !o.queue.holds(j.client.Addr) {
+		o.reply(now, j.packet, o.handler.answer(ctx, now, j.client, j.bytes))
+		return
+	}
+	if !o.queue.add(ctx, j) {
+		o.log.Ignored(now, j.packet, "too many requests wait")
+	}
+}
+
+// finish sends the answer to a job that is done.
+func (o *owner) finish(ctx context.Context, now time.Time, d done) error {
+	answers := o.queue.finish(ctx, d.job)
+	if d.panicked != nil {
+		return o.log.Panicked(*d.panicked)
+	}
+	for range answers {
+		o.reply(now, d.job.packet, d.reply)
+	}
+	return nil
+}
+
+// reply sends an answer from the very address that was asked; nil is silence.
+func (o *owner) reply(now time.Time, asked datagram.Packet, reply []byte) {
+	if reply == nil {
+		o.log.Ignored(now, asked, "not a request")
+		return
+	}
+	if err := o.conn.Send(reply, asked.Destination, asked.Source); err != nil && o.log.Room(now) {
+		o.log.Debug("answer not sent", "client", asked.Source, "error", err)
 	}
 }

@@ -218,7 +218,7 @@ func TestPanics(t *testing.T) {
 		var log strings.Builder
 		s, err := pcp.New(pcp.Config{
 			Logger: slog.New(slog.NewTextHandler(&log, nil)), Ifname: "lan0", Ifindex: lanIndex, NATPMP: true,
-			Mapper: panicker{}, View: w.View, Identify: w.Identify, Epoch: pcp.NewEpoch(time.Now()),
+			Mapper: panicker{}, View: w.View, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(time.Now()),
 		}, conn)
 		if err != nil {
 			t.Fatal(err)
@@ -227,8 +227,9 @@ func TestPanics(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- s.Run(t.Context()) }()
 		synctest.Wait()
-		for range 3 {
-			conn.in <- arrival{datagram.Packet{Source: hostA, Destination: gatewayAddr, Ifindex: lanIndex}, octets(mapUDP6000)}
+		for i := range 3 {
+			request := octets(fmt.Sprintf("00010000 %04x1770 00001c20", 6000+i))
+			conn.in <- arrival{datagram.Packet{Source: hostA, Destination: gatewayAddr, Ifindex: lanIndex}, request}
 		}
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), "panicked") || strings.Count(log.String(), "after a panic") != 3 {
 			t.Errorf("Run ended with %v\n%s", err, log.String())
@@ -242,7 +243,7 @@ func TestConfig(t *testing.T) {
 	w := newWorld()
 	good := pcp.Config{
 		Logger: slog.New(slog.DiscardHandler), Ifname: "lan0", Ifindex: lanIndex, NATPMP: true,
-		Mapper: panicker{}, View: w.View, Identify: w.Identify, Epoch: pcp.NewEpoch(time.Now()),
+		Mapper: panicker{}, View: w.View, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(time.Now()),
 	}
 	if _, err := pcp.New(good, &fakeConn{}); err != nil {
 		t.Fatal(err)
@@ -252,6 +253,7 @@ func TestConfig(t *testing.T) {
 		"no mapper":       func(c *pcp.Config) { c.Mapper = nil },
 		"no view":         func(c *pcp.Config) { c.View = nil },
 		"no identity":     func(c *pcp.Config) { c.Identify = nil },
+		"no way to ask":   func(c *pcp.Config) { c.Seek = nil },
 		"no epoch":        func(c *pcp.Config) { c.Epoch = nil },
 		"no interface":    func(c *pcp.Config) { c.Ifindex = 0 },
 		"no language":     func(c *pcp.Config) { c.NATPMP = false },

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/datagram"
 	"portcullis/ssdp"
 )
 
@@ -85,6 +86,9 @@ func config() ssdp.Config {
 				Location: fmt.Sprintf("http://%s/0123456789abcdef/v%d.xml", netip.AddrPortFrom(local, 5000), version),
 				ConfigID: uint32(1000 + version),
 			}
+		},
+		Account: func(p datagram.Packet) datagram.Account {
+			return datagram.Account{Device: datagram.Device{Sender: p.Sender, Addr: p.Source.Addr()}}
 		},
 		Server: "Linux UPnP/1.1 Portcullis",
 		BootID: 500,

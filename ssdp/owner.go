@@ -10,9 +10,9 @@ import (
 // How many answers go out (abuse case E1, abuse-cases section 3.7). The bursts are
 // what one second yields, so that one whole ssdp:all passes at once.
 const (
-	hostRate  = 20  // answers a second to one host
-	totalRate = 100 // answers a second to all
-	maxHosts  = 256 // hosts remembered
+	hostRate   = 20  // answers a second to one device
+	totalRate  = 100 // answers a second to all
+	maxDevices = 256 // remembered
 )
 
 // owner is the state of a running Server. Only the goroutine of Run touches it.
@@ -40,7 +40,7 @@ func newOwner(s *Server) *owner {
 			server: s.cfg.Server,
 			bootID: s.cfg.BootID,
 		}),
-		limits: datagram.NewLimits(hostRate, max(hostRate, len(s.cfg.Targets)), totalRate, maxHosts),
+		limits: datagram.NewLimits(hostRate, max(hostRate, len(s.cfg.Targets)), totalRate, maxDevices),
 	}
 }
 
@@ -104,7 +104,7 @@ func (o *owner) receive(now time.Time, p datagram.Packet, b []byte) {
 		o.log.Ignored(now, p, "nothing of ours")
 	case spread && (o.queue.holds(p.Source) || !o.queue.fits(len(rows))):
 		o.log.Ignored(now, p, "answers are waiting")
-	case !o.limits.Allow(now, p.Source.Addr(), len(rows)):
+	case !o.limits.Allow(now, o.cfg.Account(p), len(rows)):
 		o.log.Ignored(now, p, "too many answers")
 	case spread:
 		o.postpone(now, answer{scope: s, from: from, to: p.Source}, rows, search.Window)

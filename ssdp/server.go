@@ -32,6 +32,8 @@ type Config struct {
 	// uuid, ssdp:all, notifications). It is called from Run, once a version
 	// for each address that is told, and must not block.
 	Describe func(version int, local netip.Addr) Description
+	// Account says whom a search is charged to. It must not block.
+	Account func(datagram.Packet) datagram.Account
 	// Server is the SERVER header, "OS UPnP/1.1 product"; printable ASCII, at
 	// most 64 octets. Versions in it tell an attacker what to try (abuse case
 	// K6).
@@ -74,8 +76,8 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 		cfg.MaxAge = defaultMaxAge
 	}
 	switch {
-	case cfg.Logger == nil || cfg.Describe == nil || conn == nil:
-		return nil, errors.New("ssdp: Logger, Describe and conn must not be nil")
+	case cfg.Logger == nil || cfg.Describe == nil || cfg.Account == nil || conn == nil:
+		return nil, errors.New("ssdp: Logger, Describe, Account and conn must not be nil")
 	case cfg.Ifindex <= 0:
 		return nil, fmt.Errorf("ssdp: interface index %d", cfg.Ifindex)
 	case cfg.Server == "" || len(cfg.Server) > maxServer || !printable(cfg.Server, " "):

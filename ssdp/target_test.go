@@ -203,6 +203,7 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		{"nothing", "", func(*ssdp.Config) {}},
 		{"no logger", "must not be nil", func(c *ssdp.Config) { c.Logger = nil }},
+		{"no account", "must not be nil", func(c *ssdp.Config) { c.Account = nil }},
 		{"no description", "must not be nil", func(c *ssdp.Config) { c.Describe = nil }},
 		{"no interface", "interface index 0", func(c *ssdp.Config) { c.Ifindex = 0 }},
 		{"no targets", "0 targets", func(c *ssdp.Config) { c.Targets = nil }},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"portcullis/netif"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )
@@ -15,23 +16,27 @@ import (
 // the kernel has asked for it the error is pcp.ErrUnknownHost. Its name is what a
 // DHCP server's lease for this MAC and address says.
 func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
-	for _, l := range g.network.roles.Load().LAN {
-		if l.Name != iface {
-			continue
-		}
-		if !l.OnLink(addr) {
-			return portmap.Client{}, fmt.Errorf("%s is not on %s", addr, iface)
-		}
-		mac, known, err := g.kernel.Neighbour(l.Index, addr)
-		if err != nil {
-			return portmap.Client{}, fmt.Errorf("neighbour %s: %w", addr, err)
-		}
-		if !known && l.HasMAC(addr) {
-			return portmap.Client{}, errors.Join(pcp.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
-		}
-		return portmap.Client{Addr: addr, MAC: mac, Interface: iface, Name: g.names.Name(mac, addr, time.Now())}, nil
+	l, served := g.lans()[iface]
+	if !served {
+		return portmap.Client{}, fmt.Errorf("%s is not served", iface)
 	}
-	return portmap.Client{}, fmt.Errorf("%s is not served", iface)
+	c, known, err := g.lookUp(l, addr)
+	if err == nil && !known && l.HasMAC(addr) {
+		err = errors.Join(pcp.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
+	}
+	return c, err
+}
+
+// lookUp is client without asking for anybody; known says whether it has a MAC.
+func (g *gate) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, known bool, err error) {
+	if !l.OnLink(addr) {
+		return c, false, fmt.Errorf("%s is not on %s", addr, l.Name)
+	}
+	mac, known, err := g.kernel.Neighbour(l.Index, addr)
+	if err != nil {
+		return c, false, fmt.Errorf("neighbour %s: %w", addr, err)
+	}
+	return portmap.Client{Addr: addr, MAC: mac, Interface: l.Name, Name: g.names.Name(mac, addr, time.Now())}, known, nil
 }
 
 // device gives the key by which caps on requests count who is behind an address on a

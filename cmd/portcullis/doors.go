@@ -86,7 +86,7 @@ func (d *door) accepts(remote, local netip.AddrPort) bool {
 
 func newDoors(g *gate) (*doors, error) {
 	ds := &doors{g: g, open: make(map[place]*door)}
-	if g.cfg.PCP.NATPMP || g.cfg.PCP.PCP {
+	if (g.cfg.PCP.NATPMP || g.cfg.PCP.PCP) && g.witness != nil {
 		ds.ports = newPortControl(g)
 	}
 	var err error

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,6 +91,10 @@ func (k *driftKeeper) note(i firewall.Intrusion) {
 	}
 }
 
+// suspect has everything looked at, because something does not work that our rules
+// would do.
+func (k *driftKeeper) suspect() { k.note(firewall.Intrusion{}) }
+
 // settle waits until nobody changes anything.
 func (k *driftKeeper) settle(ctx context.Context) {
 	most := time.NewTimer(settleMost)
@@ -138,6 +144,10 @@ func (k *driftKeeper) audit(ctx context.Context) {
 	k.seen = firewall.Intrusion{}
 	k.mu.Unlock()
 	drift, err := k.g.firewall.Audit(ctx, seen.Ours)
+	if k.g.witness != nil {
+		frames, failed := k.g.witness.Audit(ctx)
+		drift, err = strings.Trim(drift+"; "+frames, "; "), errors.Join(err, failed)
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

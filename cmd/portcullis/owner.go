@@ -70,7 +70,16 @@ func printStatus(out io.Writer, s control.Status) error {
 	}
 	fmt.Fprintf(w, "mappings\t%d, pinholes %d, refused %d\n", s.Mappings, s.Pinholes, s.Denied)
 	fmt.Fprintf(w, "firewall\t%s, repaired %d times\n", s.Firewall.Backend, s.Firewall.DriftRepaired)
+	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall.Senders))
 	return w.Flush()
+}
+
+// sendersLine says how it is seen who sends a datagram.
+func sendersLine(by string) string {
+	if by == "" {
+		return "cannot be seen, so NAT-PMP and PCP are not served"
+	}
+	return "seen by " + by
 }
 
 func wanLine(w control.WAN) string {

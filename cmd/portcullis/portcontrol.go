@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"portcullis/datagram"
+	"portcullis/firewall/witness"
 	"portcullis/netif"
 	"portcullis/pcp"
 	"portcullis/portmap"
@@ -40,6 +41,9 @@ func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, e
 		return nil, err
 	}
 	conn, err := newConn(udp, l.Index)
+	if err == nil && l.MAC != [6]byte{} {
+		conn, err = c.g.witness.Conn(udp, conn, witness.Place{Ifindex: l.Index, IPv6: at.six, Port: pcp.Port})
+	}
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
@@ -47,7 +51,10 @@ func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, e
 		Logger: c.g.log, Ifname: l.Name, Ifindex: l.Index,
 		NATPMP: c.g.cfg.PCP.NATPMP && !at.six, PCP: c.g.cfg.PCP.PCP,
 		Mapper: c.g.engine, View: c.g.network.View, Epoch: epoch,
-		Identify:          func(a netip.Addr) (portmap.Client, error) { return c.g.client(l.Name, a) },
+		Identify: func(p datagram.Packet) (portmap.Client, datagram.Account, error) {
+			return c.g.sender(l.Name, p)
+		},
+		Seek:              func(p datagram.Packet) { c.g.seek(l.Name, p) },
 		RequestsPerSecond: c.g.cfg.Limits.RequestsPerSecond,
 	}, conn)
 	if err != nil {

@@ -14,9 +14,12 @@ import (
 	"portcullis/config"
 	"portcullis/control"
 	"portcullis/dhcp"
+	"portcullis/firewall/witness"
 	"portcullis/netif"
+	"portcullis/pcp"
 	"portcullis/policy"
 	"portcullis/portmap"
+	"portcullis/ssdp"
 )
 
 // closeTimeout bounds the last transaction of a clean stop.
@@ -64,6 +67,9 @@ type gate struct {
 	doors    *doors
 	hosts    *hostKeeper
 	follower follower
+	drift    *driftKeeper
+	witness  *witness.Witness // nil: who sends datagrams cannot be seen
+	reports  reports
 }
 
 // run serves until ctx ends, and leaves nothing behind, or what its successor takes
@@ -83,6 +89,9 @@ func (g *gate) run(ctx context.Context) (err error) {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		err = errors.Join(err, g.firewall.Close(closing, g.cfg.Firewall.KeepOnStop || handedOver(ctx) || !ours))
+		if g.witness != nil {
+			err = errors.Join(err, g.witness.Close(closing))
+		}
 	}()
 	if err := g.build(); err != nil {
 		return err
@@ -113,7 +122,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
 	front.Go(func() error { return g.hosts.run(frontCtx) })
-	front.Go(func() error { return newDriftKeeper(g).run(frontCtx) })
+	front.Go(func() error { return g.drift.run(frontCtx) })
 	g.doors.serve(frontCtx)
 	front.Go(func() error {
 		return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
@@ -173,7 +182,23 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 		g.kernel.Close()
 		return state, roles, err
 	}
+	g.openWitness(ctx)
 	return state, roles, nil
+}
+
+// openWitness finds a way to see who sends datagrams. Without one NAT-PMP and PCP are
+// not served: a source address alone would open any host's ports for its neighbours.
+func (g *gate) openWitness(ctx context.Context) {
+	var err error
+	if g.witness, err = witness.Open(ctx, ssdp.Group.Port(), pcp.Port); err == nil {
+		if way, why := g.witness.Way(); why == nil {
+			g.log.Info("senders of datagrams are seen", "by", way)
+		} else {
+			g.log.Info("senders of datagrams are seen", "by", way, "not_by_mark", why)
+		}
+	} else if g.cfg.PCP.NATPMP || g.cfg.PCP.PCP {
+		g.log.Error("NAT-PMP and PCP are not served", "error", err)
+	}
 }
 
 // build makes the rooms that need no network yet.
@@ -200,7 +225,7 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
-	g.hosts = newHostKeeper(g)
+	g.hosts, g.drift = newHostKeeper(g), newDriftKeeper(g)
 	g.doors, err = newDoors(g)
 	return err
 }
@@ -209,6 +234,9 @@ func (g *gate) build() error {
 // does it, what that run left in the kernel is in force.
 func (g *gate) begin(ctx context.Context, r netif.Roles) error {
 	if err := g.firewall.Prepare(firewallGateway(g.cfg, r)); err != nil {
+		return err
+	}
+	if err := g.seeSenders(ctx, r); err != nil {
 		return err
 	}
 	g.names.Look(time.Now())
@@ -222,6 +250,18 @@ func (g *gate) begin(ctx context.Context, r netif.Roles) error {
 	return nil
 }
 
+// seeSenders makes the witness see the frames of the LANs.
+func (g *gate) seeSenders(ctx context.Context, r netif.Roles) error {
+	if g.witness == nil {
+		return nil
+	}
+	names := make([]string, len(r.LAN))
+	for i, l := range r.LAN {
+		names[i] = l.Name
+	}
+	return g.witness.Follow(ctx, names)
+}
+
 func (g *gate) status() control.Status {
 	v, table := g.network.View(), g.engine.Snapshot()
 	s := control.Status{
@@ -233,6 +273,10 @@ func (g *gate) status() control.Status {
 		Firewall: control.Firewall{
 			Backend: g.backend, DriftRepaired: g.firewall.Repaired(),
 		},
+	}
+	if g.witness != nil {
+		way, _ := g.witness.Way()
+		s.Firewall.Senders = string(way)
 	}
 	for range table.Pinholes() {
 		s.Pinholes++

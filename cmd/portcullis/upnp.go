@@ -114,12 +114,16 @@ func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, err
 		return nil, err
 	}
 	conn, err := newConn(udp, l.Index)
+	if err == nil && u.g.witness != nil {
+		conn, err = u.g.witness.Marked(udp, conn)
+	}
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	s, err := ssdp.New(ssdp.Config{
 		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.six, Targets: u.targets, Server: serverName,
-		BootID: u.g.state.nextBootID(0), NewBootID: u.g.state.nextBootID,
+		Account: func(p datagram.Packet) datagram.Account { return u.g.account(l.Name, p) },
+		BootID:  u.g.state.nextBootID(0), NewBootID: u.g.state.nextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
 			if at.six {
 				// Consoles, which believe in version 1 alone, do not come this way,
