@@ -389,7 +389,7 @@ func TestSlowSubscribers(t *testing.T) {
 			}
 			return ok200
 		})
-		for range gena.DefaultMaxPerHost {
+		for range gena.DefaultMaxPerDevice {
 			h.subscribe(alice, "conn", values())
 		}
 		time.Sleep(time.Second) // alice has taken what she can
@@ -412,9 +412,32 @@ func TestSlowSubscribers(t *testing.T) {
 			h.Publish("conn", []gena.Property{prop("A", 2)})
 		}
 		time.Sleep(time.Minute)
-		if got := h.Stats(); got.Subscriptions != 1 || got.Dropped != gena.DefaultMaxPerHost {
+		if got := h.Stats(); got.Subscriptions != 1 || got.Dropped != gena.DefaultMaxPerDevice {
 			t.Errorf("got %+v", got)
 		}
+	})
+	bubble(t, "K2/one device that stalls at four addresses does not delay another", func(t *testing.T) {
+		h := newHome(t, gena.Config{}, func(n notify) string {
+			if n.to.Addr() != bob.Addr {
+				return ""
+			}
+			return ok200
+		})
+		for i := range byte(gena.DefaultMaxPerDevice) {
+			sub := alice
+			sub.Device, sub.Addr = "br-lan 02:00:00:00:00:10", netip.AddrFrom4([4]byte{192, 168, 1, 100 + i/2})
+			h.subscribe(sub, "conn", values())
+		}
+		time.Sleep(time.Second) // it has taken what it can
+		began := time.Now()
+		h.subscribe(bob, "conn", values())
+		time.Sleep(time.Second)
+		for _, n := range h.messages() {
+			if n.to.Addr() == bob.Addr && n.at.Sub(began) < 100*time.Millisecond {
+				return
+			}
+		}
+		t.Errorf("bob heard nothing within 100 ms: %v", short(h.messages()))
 	})
 	bubble(t, "F6/at most eight connections at a time", func(t *testing.T) {
 		var open, most atomic.Int32
@@ -424,14 +447,15 @@ func TestSlowSubscribers(t *testing.T) {
 			open.Add(-1)
 			return ok200
 		})
-		for i := range byte(32) {
+		for i := range byte(28) {
 			sub := alice
 			sub.Addr = netip.AddrFrom4([4]byte{192, 168, 1, 100 + i})
+			sub.Device = sub.Addr.String()
 			h.subscribe(sub, "conn", values())
 			h.subscribe(sub, "conn", values())
 		}
 		time.Sleep(time.Minute)
-		if got := h.Stats().Delivered; got != 64 || most.Load() != 8 {
+		if got := h.Stats().Delivered; got != 56 || most.Load() != 8 {
 			t.Errorf("%d delivered, %d at a time", got, most.Load())
 		}
 	})

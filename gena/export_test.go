@@ -40,9 +40,9 @@ func (n *Notifier) SetSeq(sid string, seq uint32) {
 	n.subs[sid].seq = seq
 }
 
-// Hosts counts the hosts that are remembered.
+// Hosts counts the parties that are remembered.
 func (n *Notifier) Hosts() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.perHost)
+	return len(n.loads)
 }

@@ -12,17 +12,21 @@ import (
 
 // Defaults of a Config.
 const (
-	DefaultMaxTotal    = 64
-	DefaultMaxPerHost  = 8
-	DefaultTimeout     = 30 * time.Minute // UDA: 1800 s or more
-	DefaultMaxTimeout  = 2 * time.Hour
-	DefaultMinInterval = 200 * time.Millisecond
+	DefaultMaxTotal     = 64
+	DefaultMaxPerDevice = 8
+	DefaultTimeout      = 30 * time.Minute // UDA: 1800 s or more
+	DefaultMaxTimeout   = 2 * time.Hour
+	DefaultMinInterval  = 200 * time.Millisecond
 )
+
+// reserve is how much of MaxTotal is kept for devices that have no subscription: one
+// part in so many.
+const reserve = 8
 
 // Bounds of the deliveries, abuse case F6.
 const (
 	maxDeliveries = 8               // at a time, over all subscribers
-	maxHostShare  = 2               // of these to one host: a slow one cannot starve the others
+	maxShare      = 2               // of these to one device: a slow one cannot starve the others
 	deliveryTime  = 5 * time.Second // for one message in all, every URL of it
 	maxFailures   = 2               // in a row, then the subscription ends
 
@@ -43,6 +47,11 @@ type Subscriber struct {
 	Addr      netip.Addr // the client's; never an IPv4 address in an IPv6 coat
 	Local     netip.Addr // the one of ours it connected to
 	Interface string     // the one it came in by
+
+	// Device is what caps count by: one machine has one, whatever addresses it has
+	// taken (abuse case K2). Empty where that is not known: then the address on its
+	// interface counts, and half of everything is the most for all such together.
+	Device string
 }
 
 // A Config says how a Notifier behaves. A zero number or duration means its
@@ -56,8 +65,11 @@ type Config struct {
 	// header as the caller set it.
 	Server string
 
-	MaxTotal   int // subscriptions in all; default 64
-	MaxPerHost int // subscriptions of one address on one interface; default 8
+	// MaxTotal is how many subscriptions there are in all; default 64. An eighth of
+	// them is kept for devices that have none.
+	MaxTotal int
+	// MaxPerDevice is how many one device has; default 8.
+	MaxPerDevice int
 
 	// Timeout is how long a subscription lasts that asks for less, or for
 	// nothing; default 1800 s. MaxTimeout is the longest anyone gets; default
@@ -99,14 +111,15 @@ type Notifier struct {
 	began   bool       // Run was called
 	closed  bool       // Run has ended
 	subs    map[string]*subscription
-	queue   []*subscription // those that have something to send, longest wait first
-	perHost map[host]*load
-	running int // deliveries under way
+	queue   []*subscription  // those that have something to send, longest wait first
+	loads   map[string]*load // by Subscriber.party
+	unknown load             // of all whose device is not known
+	running int              // deliveries under way
 	stats   Stats
 }
 
-// A host is what caps and ownership go by: an address, without its zone, on the
-// interface it came in by.
+// A host is what ownership goes by: an address, without its zone, on the interface
+// it came in by.
 type host struct {
 	addr  netip.Addr
 	iface string
@@ -114,7 +127,15 @@ type host struct {
 
 func (s Subscriber) host() host { return host{s.Addr.WithZone(""), s.Interface} }
 
-// A load is what one host has; it is forgotten when both are 0.
+// party is what caps go by.
+func (s Subscriber) party() string {
+	if s.Device != "" {
+		return s.Device
+	}
+	return s.Interface + " " + s.Addr.WithZone("").String()
+}
+
+// A load is what one party has; it is forgotten when both are 0.
 type load struct {
 	subscriptions int
 	deliveries    int
@@ -127,7 +148,7 @@ func New(cfg Config) *Notifier {
 		panic("gena: Config.Logger is nil")
 	}
 	orDefault(&cfg.MaxTotal, DefaultMaxTotal)
-	orDefault(&cfg.MaxPerHost, DefaultMaxPerHost)
+	orDefault(&cfg.MaxPerDevice, DefaultMaxPerDevice)
 	orDefault(&cfg.Timeout, DefaultTimeout)
 	orDefault(&cfg.MaxTimeout, DefaultMaxTimeout)
 	orDefault(&cfg.MinInterval, DefaultMinInterval)
@@ -136,10 +157,10 @@ func New(cfg Config) *Notifier {
 		cfg.Dial = dialBound
 	}
 	return &Notifier{
-		cfg:     cfg,
-		wake:    make(chan struct{}, 1),
-		subs:    make(map[string]*subscription),
-		perHost: make(map[host]*load),
+		cfg:   cfg,
+		wake:  make(chan struct{}, 1),
+		subs:  make(map[string]*subscription),
+		loads: make(map[string]*load),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"regexp"
 	"slices"
 	"strings"
@@ -238,7 +239,7 @@ func TestCaps(t *testing.T) {
 	bubble(t, "E14/per host", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		var sids []string
-		for range gena.DefaultMaxPerHost {
+		for range gena.DefaultMaxPerDevice {
 			sids = append(sids, h.subscribe(alice, "conn", values()))
 		}
 		for range 1000 {
@@ -266,10 +267,63 @@ func TestCaps(t *testing.T) {
 	bubble(t, "E14/what has ended takes no room, though Run does not run", func(t *testing.T) {
 		h := &home{Notifier: gena.New(gena.Config{Logger: slog.New(slog.DiscardHandler), Dial: noDial(t)}), t: t}
 		for range 3 {
-			for range gena.DefaultMaxPerHost {
+			for range gena.DefaultMaxPerDevice {
 				h.subscribe(alice, "conn", values())
 			}
 			time.Sleep(gena.DefaultTimeout)
+		}
+	})
+	bubble(t, "K2/eight addresses of one device", func(t *testing.T) {
+		h := newHome(t, gena.Config{}, accept)
+		granted := 0
+		for i := range byte(64) {
+			sub := alice
+			sub.Device, sub.Addr = "br-lan 02:00:00:00:00:10", netip.AddrFrom4([4]byte{192, 168, 1, 100 + i/8})
+			if full(h, sub) == http.StatusOK {
+				granted++
+			}
+		}
+		if granted != gena.DefaultMaxPerDevice {
+			t.Errorf("one device got %d subscriptions, want %d", granted, gena.DefaultMaxPerDevice)
+		}
+		h.subscribe(bob, "conn", values())
+	})
+	bubble(t, "K2/the last eighth is for devices without any", func(t *testing.T) {
+		h := newHome(t, gena.Config{}, accept)
+		device := func(i int) gena.Subscriber {
+			sub := alice
+			sub.Device, sub.Addr = strconv.Itoa(i), netip.AddrFrom4([4]byte{192, 168, 2, byte(i)})
+			return sub
+		}
+		for i := range 7 * gena.DefaultMaxPerDevice {
+			h.subscribe(device(i/gena.DefaultMaxPerDevice), "conn", values())
+		}
+		h.subscribe(device(100), "conn", values())
+		if got := full(h, device(100)); got != http.StatusServiceUnavailable {
+			t.Errorf("a second one out of the reserve: %d", got)
+		}
+		for i := range 7 {
+			h.subscribe(device(101+i), "conn", values())
+		}
+		if got := full(h, device(200)); got != http.StatusServiceUnavailable {
+			t.Errorf("there is no place, got %d", got)
+		}
+	})
+	bubble(t, "F4/addresses without a known device share half", func(t *testing.T) {
+		h := newHome(t, gena.Config{}, accept)
+		granted := 0
+		for i := range byte(200) {
+			sub := alice
+			sub.Addr = netip.AddrFrom4([4]byte{10, 0, 0, i})
+			if full(h, sub) == http.StatusOK {
+				granted++
+			}
+		}
+		known := bob
+		known.Device = "br-lan 02:00:00:00:00:20"
+		h.subscribe(known, "conn", values())
+		if granted != gena.DefaultMaxTotal/2 {
+			t.Errorf("%d granted, want half of %d", granted, gena.DefaultMaxTotal)
 		}
 	})
 	bubble(t, "F4/in all", func(t *testing.T) {
@@ -278,6 +332,7 @@ func TestCaps(t *testing.T) {
 		for i := range 10_000 {
 			sub := alice
 			sub.Addr = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+			sub.Device = sub.Addr.String()
 			if code := full(h, sub); code == http.StatusOK {
 				granted++
 			} else if code != http.StatusServiceUnavailable {

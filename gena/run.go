@@ -60,8 +60,7 @@ func (n *Notifier) next(ctx context.Context, now time.Time) ([]*message, time.Du
 	wait := n.expire(now)
 	var ready []*message
 	n.queue = slices.DeleteFunc(n.queue, func(s *subscription) bool {
-		l := n.loadOf(s.sub.host())
-		if n.running >= maxDeliveries || l.deliveries >= maxHostShare {
+		if !n.mayDeliver(s.sub) {
 			return false // finish wakes Run
 		}
 		if early := s.notBefore.Sub(now); early > 0 {
@@ -69,7 +68,7 @@ func (n *Notifier) next(ctx context.Context, now time.Time) ([]*message, time.Du
 			return false
 		}
 		n.running++
-		l.deliveries++
+		n.count(s.sub, load{deliveries: 1})
 		ready = append(ready, n.take(ctx, s, now))
 		return true
 	})
@@ -126,9 +125,7 @@ func (n *Notifier) book(m *message, err error) (failures int) {
 	s.cancel()
 	s.cancel = nil
 	n.running--
-	h := s.sub.host()
-	n.loadOf(h).deliveries--
-	n.forget(h)
+	n.count(s.sub, load{deliveries: -1})
 	if s.gone {
 		return 0
 	}

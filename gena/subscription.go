@@ -79,9 +79,7 @@ func (n *Notifier) subscribe(sub Subscriber, service string, urls []callback, la
 	defer n.mu.Unlock()
 	now := time.Now()
 	n.expire(now) // Run may not have got to it yet
-	h := sub.host()
-	if n.closed || len(n.subs) >= n.cfg.MaxTotal || n.loadOf(h).subscriptions >= n.cfg.MaxPerHost {
-		n.forget(h)
+	if n.closed || !n.roomFor(sub) {
 		return nil, errFull
 	}
 	s := &subscription{
@@ -89,7 +87,7 @@ func (n *Notifier) subscribe(sub Subscriber, service string, urls []callback, la
 		expires: now.Add(lasts), initialDue: true,
 	}
 	n.subs[s.id] = s
-	n.loadOf(h).subscriptions++
+	n.count(sub, load{subscriptions: 1})
 	n.poke() // the timer of Run may have to ring earlier
 	return s, nil
 }
@@ -179,9 +177,7 @@ func (n *Notifier) remove(s *subscription) {
 	if s.cancel != nil {
 		s.cancel()
 	}
-	h := s.sub.host()
-	n.loadOf(h).subscriptions--
-	n.forget(h)
+	n.count(s.sub, load{subscriptions: -1})
 }
 
 // enqueue puts s in the line of those that have something to send. While a
@@ -194,17 +190,47 @@ func (n *Notifier) enqueue(s *subscription) {
 	n.queue = append(n.queue, s)
 }
 
-func (n *Notifier) loadOf(h host) *load {
-	l := n.perHost[h]
-	if l == nil {
-		l = new(load)
-		n.perHost[h] = l
+// roomFor reports whether sub may have one more subscription.
+func (n *Notifier) roomFor(sub Subscriber) bool {
+	l, total := n.loadOf(sub), n.cfg.MaxTotal
+	if l.subscriptions > 0 {
+		total -= total / reserve
 	}
-	return l
+	return len(n.subs) < total && l.subscriptions < n.cfg.MaxPerDevice &&
+		(sub.Device != "" || n.unknown.subscriptions < max(1, n.cfg.MaxTotal/2))
 }
 
-func (n *Notifier) forget(h host) {
-	if l := n.perHost[h]; l != nil && *l == (load{}) {
-		delete(n.perHost, h)
+// mayDeliver reports whether one more message may be on its way to sub.
+func (n *Notifier) mayDeliver(sub Subscriber) bool {
+	return n.running < maxDeliveries && n.loadOf(sub).deliveries < maxShare &&
+		(sub.Device != "" || n.unknown.deliveries < maxDeliveries/2)
+}
+
+func (n *Notifier) loadOf(sub Subscriber) load {
+	if l := n.loads[sub.party()]; l != nil {
+		return *l
 	}
+	return load{}
+}
+
+// count adds to what sub's party has.
+func (n *Notifier) count(sub Subscriber, more load) {
+	party := sub.party()
+	l := n.loads[party]
+	if l == nil {
+		l = new(load)
+		n.loads[party] = l
+	}
+	l.add(more)
+	if *l == (load{}) {
+		delete(n.loads, party)
+	}
+	if sub.Device == "" {
+		n.unknown.add(more)
+	}
+}
+
+func (l *load) add(more load) {
+	l.subscriptions += more.subscriptions
+	l.deliveries += more.deliveries
 }

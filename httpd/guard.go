@@ -39,7 +39,11 @@ func guard(next http.Handler) http.Handler {
 			empty(w, status)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		if r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		} else {
+			r.Body = http.NoBody // nothing else has one that means anything
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -1,12 +1,15 @@
 package httpd
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -14,9 +17,9 @@ import (
 
 // Defaults of a Config (abuse-cases section 3.7).
 const (
-	DefaultMaxConns        = 64
-	DefaultMaxConnsPerHost = 4
-	DefaultTimeout         = 5 * time.Second
+	DefaultMaxConns          = 64
+	DefaultMaxConnsPerDevice = 16 // control points that poll send a dozen at once
+	DefaultTimeout           = 5 * time.Second
 )
 
 const (
@@ -39,10 +42,17 @@ type Config struct {
 	// neither IPv4-mapped nor have a zone. Nil accepts all.
 	Accept func(remote, local netip.AddrPort) bool
 
-	MaxConns          int           // connections at once; the newest is refused
-	MaxConnsPerHost   int           // of one address
-	RequestsPerSecond int           // of one address, after a burst of twice as many; 0: no limit
-	Timeout           time.Duration // for a whole request, and for a whole reply
+	// Device says by which key the caps below count an address, and whether the
+	// neighbour table knows who has it: the addresses of one machine have one key.
+	// Nil makes every address a device of its own.
+	Device func(netip.Addr) (key string, known bool)
+
+	// Who finds no room is answered 503. An eighth of MaxConns is kept for devices
+	// that have no connection; unknown ones share half of it.
+	MaxConns          int           // connections at once
+	MaxConnsPerDevice int           // of one device
+	RequestsPerSecond int           // of one device, after a burst of twice as many; 0: no limit
+	Timeout           time.Duration // for a whole request to arrive, and then for its reply
 }
 
 // Server serves one listener.
@@ -62,24 +72,29 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil || cfg.Handler == nil {
 		return nil, errors.New("httpd: Logger and Handler must be set")
 	}
-	if cfg.MaxConns < 0 || cfg.MaxConnsPerHost < 0 || cfg.RequestsPerSecond < 0 || cfg.Timeout < 0 {
+	if cfg.MaxConns < 0 || cfg.MaxConnsPerDevice < 0 || cfg.RequestsPerSecond < 0 || cfg.Timeout < 0 {
 		return nil, errors.New("httpd: limits must not be negative")
 	}
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = DefaultMaxConns
 	}
-	if cfg.MaxConnsPerHost == 0 {
-		cfg.MaxConnsPerHost = DefaultMaxConnsPerHost
+	if cfg.MaxConnsPerDevice == 0 {
+		cfg.MaxConnsPerDevice = DefaultMaxConnsPerDevice
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
+	if cfg.Device == nil {
+		cfg.Device = func(a netip.Addr) (string, bool) { return a.String(), true }
+	}
 	s := &Server{cfg: cfg, limits: newLimits(cfg), failed: make(chan struct{})}
 	s.http = &http.Server{
-		Handler: s.contain(s.named(s.paced(guard(cfg.Handler)))),
-		// Absolute deadlines, so that a byte now and then buys no time (G8).
+		Handler: s.contain(s.named(s.paced(guard(s.arrived(cfg.Handler))))),
+		// Absolute deadlines, so that a byte now and then buys no time (G8). The time
+		// for a reply begins again when the request is whole.
 		ReadTimeout:                  cfg.Timeout,
 		WriteTimeout:                 cfg.Timeout,
+		ConnContext:                  withConn,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // it would answer "OPTIONS *" with 200 (D3)
 		ErrorLog:                     slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -106,9 +121,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			_ = s.http.Close()
 		}
 	}()
-	err := s.http.Serve(&gatekeeper{Listener: l, accept: s.cfg.Accept, limits: s.limits})
+	gate := newGatekeeper(l, s.cfg, s.limits)
+	err := s.http.Serve(gate)
 	close(ended)
 	<-stopped
+	gate.ending.Wait()
 	switch {
 	case s.panics.Load() >= maxPanics:
 		return ErrPanics
@@ -149,15 +166,39 @@ func (s *Server) named(next http.Handler) http.Handler {
 	})
 }
 
-// paced refuses a host that asks too often.
+// paced refuses a device that asks too often.
 func (s *Server) paced(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !s.limits.request(peer.Addr(), time.Now()) {
+		if !s.limits.request(connOf(r).device, time.Now()) {
 			w.Header().Set("Connection", "close")
 			w.Header().Set("Retry-After", "1")
 			empty(w, http.StatusServiceUnavailable)
 			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// arrived reads the body, so that the handler has a whole request before it, and the
+// full time to answer it however slowly it came: what the handler allows itself is
+// less than Timeout, and so nobody who was granted something hears nothing.
+func (s *Server) arrived(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			panic(http.ErrAbortHandler) // there is no time left to answer in (case C40)
+		case err != nil:
+			w.Header().Set("Connection", "close")
+			empty(w, http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if !s.limits.arrived(connOf(r)) {
+			panic(http.ErrAbortHandler) // it was told that there is no room
+		}
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Timeout)); err != nil {
+			panic(http.ErrAbortHandler) // it is closed
 		}
 		next.ServeHTTP(w, r)
 	})

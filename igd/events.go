@@ -38,13 +38,21 @@ const gatherTime = 20 * time.Millisecond
 func topic(igd int, s *service) string { return digit(igd) + "/" + s.name }
 
 func (f *Front) event(w http.ResponseWriter, r *http.Request, s *service, v view) {
-	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.local(r), Interface: v.client.Interface}
+	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.local(r), Interface: v.client.Interface, Device: deviceOf(v.client)}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		sub.Addr = peer.Addr().Unmap() // with its zone, where it has one
 	}
 	f.device.notifier.Handle(w, r, topic(v.igd, s), sub, func() []gena.Property {
 		return properties(s, v, once, ofWAN, ofCount, ofChange)
 	})
+}
+
+// deviceOf names a client's machine, where its MAC is known.
+func deviceOf(c portmap.Client) string {
+	if c.MAC == (portmap.MAC{}) {
+		return ""
+	}
+	return c.Interface + " " + c.MAC.String()
 }
 
 // local is the gateway's address that the subscriber connected to. A server that

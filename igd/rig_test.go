@@ -273,7 +273,7 @@ func (l *lan) serve(cfg igd.Config) {
 	l.addr = listener.Addr().String()
 	l.device = newDevice(l.t, cfg)
 	l.front = l.device.On("lan", netip.MustParseAddrPort(l.addr))
-	server, err := httpd.New(httpd.Config{Logger: cfg.Log, Handler: l.front, Server: "test UPnP/1.1 test/1", MaxConnsPerHost: 64})
+	server, err := httpd.New(httpd.Config{Logger: cfg.Log, Handler: l.front, Server: "test UPnP/1.1 test/1", MaxConnsPerDevice: 64})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -83,6 +83,7 @@ func (u *upnp) control(ctx context.Context, at place, l netif.LAN, accepts func(
 		Server:            serverName,
 		RequestsPerSecond: u.g.cfg.Limits.RequestsPerSecond,
 		Accept:            accepts,
+		Device:            func(a netip.Addr) (string, bool) { return u.g.device(l.Name, a) },
 	})
 	if err != nil {
 		return nil, err
