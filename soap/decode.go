@@ -33,6 +33,9 @@ var (
 	ErrDuplicate = errors.New("duplicate argument")
 	// ErrTooLong: an argument is longer than MaxArg; a 605 fault.
 	ErrTooLong = errors.New("argument too long")
+	// ErrVersion: an envelope of another version of SOAP; a VersionMismatch fault
+	// (SOAP 1.1 section 4.1.2).
+	ErrVersion = errors.New("not SOAP 1.1")
 )
 
 const envelopeNS = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -96,7 +99,7 @@ func notNameRune(r rune) bool {
 func notURNRune(r rune) bool { return notNameRune(r) && r != ':' }
 
 // Decode reads a request: the SOAPACTION header and the body, which must agree.
-// The error wraps one of the four above.
+// The error wraps one of those above.
 func Decode(header string, body []byte) (*Action, error) {
 	serviceType, name, err := ParseHeader(header)
 	if err != nil {
@@ -105,9 +108,7 @@ func Decode(header string, body []byte) (*Action, error) {
 	if err := scan(body); err != nil {
 		return nil, err
 	}
-	d := decoder{xml: xml.NewDecoder(bytes.NewReader(trimBOM(body)))}
-	d.xml.CharsetReader = onlyUTF8
-	a, err := d.envelope()
+	a, err := newDecoder(body, serviceType).envelope()
 	if err != nil {
 		return nil, err
 	}
@@ -117,30 +118,53 @@ func Decode(header string, body []byte) (*Action, error) {
 	return a, nil
 }
 
-func trimBOM(b []byte) []byte { return bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")) }
+// trimFront takes away what may stand before a document: a byte order mark, and
+// blank space, with which scripts begin whose envelope is a string of several lines.
+func trimFront(b []byte) []byte {
+	return bytes.TrimLeft(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), " \t\r\n")
+}
 
-// onlyUTF8 accepts a spelling that encoding/xml does not know.
-func onlyUTF8(label string, r io.Reader) (io.Reader, error) {
-	if strings.EqualFold(label, "utf8") {
-		return r, nil
+// charset accepts what encoding/xml does not know and is UTF-8 all the same: another
+// spelling, and US-ASCII, which Python's ElementTree declares when nobody tells it
+// what to write. A body that says so and holds more is refused: another parser would
+// not read it.
+func charset(body []byte) func(string, io.Reader) (io.Reader, error) {
+	return func(label string, r io.Reader) (io.Reader, error) {
+		switch strings.ToLower(label) {
+		case "utf8":
+			return r, nil
+		case "us-ascii":
+			if !bytes.ContainsFunc(body, func(c rune) bool { return c >= utf8.RuneSelf }) {
+				return r, nil
+			}
+		}
+		return nil, errors.New("only UTF-8 is understood")
 	}
-	return nil, errors.New("only UTF-8 is understood")
 }
 
 // scan refuses, before any XML is parsed, what no control point sends and what
-// makes two parsers see two documents: DOCTYPE, entities, comments, CDATA, and
-// processing instructions but for one XML declaration in front (abuse cases G4,
-// G5).
+// makes two parsers see two documents: DOCTYPE, entities, and processing
+// instructions but for one XML declaration in front (abuse cases G4, G5). Of what
+// begins with "<!" comments and CDATA sections pass: SOAP 1.1 section 3 forbids the
+// others alone. That they split no value is for the decoder to see.
 func scan(body []byte) error {
 	switch {
 	case len(body) > MaxBody:
 		return fmt.Errorf("%w: longer than %d bytes", ErrMalformed, MaxBody)
 	case !utf8.Valid(body):
 		return fmt.Errorf("%w: not UTF-8", ErrMalformed)
-	case bytes.Contains(body, []byte("<!")):
-		return fmt.Errorf("%w: a declaration, comment or CDATA", ErrMalformed)
 	}
-	if bytes.Contains(trimDeclaration(trimBOM(body)), []byte("<?")) {
+	for rest := body; ; {
+		_, after, found := bytes.Cut(rest, []byte("<!"))
+		if !found {
+			break
+		}
+		if !bytes.HasPrefix(after, []byte("--")) && !bytes.HasPrefix(after, []byte("[CDATA[")) {
+			return fmt.Errorf("%w: a declaration", ErrMalformed)
+		}
+		rest = after
+	}
+	if bytes.Contains(trimDeclaration(trimFront(body)), []byte("<?")) {
 		return fmt.Errorf("%w: a processing instruction", ErrMalformed)
 	}
 	return nil
@@ -159,15 +183,23 @@ func trimDeclaration(b []byte) []byte {
 // decoder walks the tokens with bounds of its own: Unmarshal would accept any
 // depth, a second root, and the last of two equal arguments (style: section 3.5).
 type decoder struct {
-	xml      *xml.Decoder
-	depth    int
-	elements int
+	xml         *xml.Decoder
+	serviceType string // what SOAPACTION says
+	depth       int
+	elements    int
+}
+
+func newDecoder(body []byte, serviceType string) *decoder {
+	d := &decoder{xml: xml.NewDecoder(bytes.NewReader(trimFront(body))), serviceType: serviceType}
+	d.xml.CharsetReader = charset(body)
+	return d
 }
 
 func malformed(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
 
-// next gives the next token but blank text; text gets it when it is not nil.
-func (d *decoder) next(text *strings.Builder) (xml.Token, error) {
+// next gives the next token but blank text and comments; text gets what stands
+// before it, when it is not nil.
+func (d *decoder) next(text *content) (xml.Token, error) {
 	for {
 		tok, err := d.xml.Token()
 		if err == io.EOF {
@@ -184,12 +216,27 @@ func (d *decoder) next(text *strings.Builder) (xml.Token, error) {
 			return tok, nil
 		case xml.CharData:
 			if text != nil {
+				text.parts++
 				text.Write(t)
 			} else if len(bytes.Trim(t, " \t\r\n")) > 0 {
 				return nil, malformed("text between elements")
 			}
+		case xml.Comment:
+			if text != nil {
+				text.parts += 2 // it parts what stands around it
+			}
+		case xml.Directive:
+			return nil, malformed("a declaration")
 		}
 	}
+}
+
+// content is the text of an element. It must be in one part: text, or a CDATA
+// section. One that is made of several, or has a comment in it, is read otherwise by
+// others (abuse case G5).
+type content struct {
+	strings.Builder
+	parts int
 }
 
 func (d *decoder) open(t xml.StartElement) error {
@@ -238,8 +285,11 @@ func (d *decoder) envelope() (*Action, error) {
 	if err != nil {
 		return nil, err
 	}
-	if root.Name != (xml.Name{Space: envelopeNS, Local: "Envelope"}) {
-		return nil, malformed("no SOAP 1.1 envelope")
+	if root.Name.Local != "Envelope" {
+		return nil, malformed("no envelope")
+	}
+	if root.Name.Space != envelopeNS {
+		return nil, ErrVersion
 	}
 	body, err := d.start()
 	if err == nil && body.Name == (xml.Name{Space: envelopeNS, Local: "Header"}) {
@@ -257,7 +307,7 @@ func (d *decoder) envelope() (*Action, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Action{ServiceType: element.Name.Space, Name: element.Name.Local}
+	a := &Action{ServiceType: d.namespace(element), Name: element.Name.Local}
 	if err := d.arguments(a); err != nil {
 		return nil, err
 	}
@@ -270,10 +320,34 @@ func (d *decoder) envelope() (*Action, error) {
 	return a, nil
 }
 
+// namespace gives that of the action. libplum until May 2025 declares the service
+// type under one prefix and writes another one, which nobody has declared and which
+// is therefore no name of anything: what the header names and the element itself
+// declares, once, is meant.
+func (d *decoder) namespace(action xml.StartElement) string {
+	prefix := action.Name.Space // encoding/xml leaves one here that is not declared
+	if prefix == "" || strings.ContainsFunc(prefix, notNameRune) {
+		return prefix
+	}
+	declared := 0
+	for _, a := range action.Attr {
+		if a.Name.Space == "xmlns" && a.Name.Local == prefix {
+			return prefix // a declaration of ours that looks like a prefix
+		}
+		if a.Name.Space == "xmlns" && a.Value == d.serviceType {
+			declared++
+		}
+	}
+	if declared != 1 {
+		return prefix
+	}
+	return d.serviceType
+}
+
 // skip passes over the rest of an element that was opened.
 func (d *decoder) skip() error {
 	for level := d.depth; d.depth >= level; {
-		var ignored strings.Builder
+		var ignored content
 		if _, err := d.next(&ignored); err != nil {
 			return unexpectedEnd(err)
 		}
@@ -293,13 +367,16 @@ func (d *decoder) arguments(a *Action) error {
 		if !ok {
 			return nil // the action's end
 		}
-		var text strings.Builder
+		var text content
 		tok, err = d.next(&text)
 		if err != nil {
 			return unexpectedEnd(err)
 		}
 		if _, ok := tok.(xml.EndElement); !ok {
 			return malformed("an argument with elements in it")
+		}
+		if text.parts > 1 {
+			return malformed("an argument in several parts")
 		}
 		if text.Len() > MaxArg {
 			return ErrTooLong

@@ -51,6 +51,13 @@ func EncodeFault(code int, description string) []byte {
 	return b.Bytes()
 }
 
+// EncodeVersionMismatch gives the envelope that answers one of another version of
+// SOAP (SOAP 1.1 section 4.4.1).
+func EncodeVersionMismatch() []byte {
+	return []byte(head + `<s:Fault><faultcode>s:VersionMismatch</faultcode>` +
+		`<faultstring>UPnP speaks SOAP 1.1</faultstring></s:Fault>` + tail)
+}
+
 // fitsCDATA says whether a CDATA section gives s back as it is. Nothing can be
 // escaped in one, so it may hold neither its own end nor what XML cannot carry,
 // and no CR, which a parser reads as LF (XML 1.0 section 2.11).

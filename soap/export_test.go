@@ -1,10 +1,5 @@
 package soap
 
-import (
-	"bytes"
-	"encoding/xml"
-)
-
 // The bounds, for the tests that stand on both sides of them.
 const (
 	MaxDepth    = maxDepth
@@ -19,7 +14,7 @@ func Work(body []byte) (elements int, bytesRead int64) {
 	if scan(body) != nil {
 		return 0, 0
 	}
-	d := decoder{xml: xml.NewDecoder(bytes.NewReader(trimBOM(body)))}
+	d := newDecoder(body, "")
 	_, _ = d.envelope()
 	return d.elements, d.xml.InputOffset()
 }

@@ -39,6 +39,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add(strings.Trim(header, `"`), []byte(strings.ReplaceAll(plain, "u:", "m:")))
 	f.Add(header, []byte(`<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>`))
 	f.Add(service+"#X", []byte(in(nest(20))))
+	f.Add(header, []byte(with("<!-- <x> --><NewProtocol><![CDATA[a<b]]></NewProtocol>")))
+	f.Add(header, []byte(with("<NewProtocol>U<![CDATA[DP]]><!-- --></NewProtocol>")))
+	f.Add(header, []byte(strings.NewReplacer("<u:", "<m:", "</u:", "</m:").Replace(plain)))
+	f.Add(header, []byte("\n"+strings.Replace(plain, `"1.0"`, `"1.0" encoding="us-ascii"`, 1)))
 	f.Fuzz(func(t *testing.T, h string, body []byte) {
 		a, err := soap.Decode(h, body)
 		if err != nil {

@@ -29,8 +29,8 @@ var (
 	ErrNotSearch = errors.New("not a search")
 	// ErrTooLong: the datagram, a line or the number of lines is over its bound.
 	ErrTooLong = errors.New("too long")
-	// ErrGrammar: not lines of "name: value" with CRLF, closed by an empty line,
-	// or one of MAN, MX and ST stands there twice.
+	// ErrGrammar: not lines of "name: value" with CRLF, or one of MAN, MX and ST
+	// stands there twice.
 	ErrGrammar = errors.New("malformed")
 	// ErrMAN: MAN is missing or is not "ssdp:discover".
 	ErrMAN = errors.New("MAN is not ssdp:discover")
@@ -52,7 +52,10 @@ type Search struct {
 
 // Parse reads a datagram. Whether it was multicast is judged by the address it
 // was sent to, not by its HOST header (spec-digest section 1.7). What follows
-// the empty line is ignored (UDA 2.0 section 1.1.2: a body may be ignored).
+// the empty line is ignored (UDA 2.0 section 1.1.2: a body may be ignored). The
+// empty line itself is not missed, though UDA 1.1 section 1.3.2 demands it: libplum
+// until May 2025, ssdpy before 0.3.0, lighthouse and SwiftSSDP leave it out. A datagram
+// is whole or not there, so that its end says as much.
 func Parse(datagram []byte, multicast bool) (Search, error) {
 	if len(datagram) > MaxDatagram {
 		return Search{}, ErrTooLong
@@ -65,10 +68,10 @@ func Parse(datagram []byte, multicast bool) (Search, error) {
 	for n := 0; ; n++ {
 		line, after, found := bytes.Cut(rest, []byte("\r\n"))
 		switch {
+		case len(line) == 0: // or the datagram's end
+			return h.search(multicast)
 		case !found:
 			return Search{}, ErrGrammar
-		case len(line) == 0:
-			return h.search(multicast)
 		case n == maxHeaders || len(line) > maxLine:
 			return Search{}, ErrTooLong
 		}

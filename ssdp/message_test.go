@@ -76,9 +76,14 @@ func TestParse(t *testing.T) {
 		{name: "E2/ST of 1200", in: lines(man, "MX: 2", long("ST: uuid:", 1200)), err: ssdp.ErrTooLong},
 		{name: "E2/32 headers", in: lines(man, "MX: 2", "ST: "+root+strings.Repeat("\r\nX: 1", 29)), want: found(2)},
 		{name: "E2/33 headers", in: lines(man, "MX: 2", "ST: "+root+strings.Repeat("\r\nX: 1", 30)), err: ssdp.ErrTooLong},
-		{name: "E2/no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n"), err: ssdp.ErrGrammar},
+		// B10, B11: libplum, ssdpy, lighthouse, SwiftSSDP.
+		{name: "B11/no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n"), want: found(2)},
+		{name: "B10/no empty line, MAN without quotes, MX 10", in: strings.TrimSuffix(lines("HOST: 239.255.255.250:1900", "MAN: ssdp:discover", "MX: 10", "ST: "+root), "\r\n"), want: found(5)},
 		{name: "E2/no end of line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n\r\n"), err: ssdp.ErrGrammar},
-		{name: "E2/start line alone", in: "M-SEARCH * HTTP/1.1\r\n", err: ssdp.ErrGrammar},
+		{name: "E2/half a line break at the end", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\n\r\n"), err: ssdp.ErrGrammar},
+		{name: "E2/a line of 257 and no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root, long("HOST: ", 257)), "\r\n"), err: ssdp.ErrTooLong},
+		{name: "E2/33 headers and no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root+strings.Repeat("\r\nX: 1", 30)), "\r\n"), err: ssdp.ErrTooLong},
+		{name: "E2/start line alone", in: "M-SEARCH * HTTP/1.1\r\n", err: ssdp.ErrMAN},
 		{name: "E2/LF alone", in: strings.ReplaceAll(lines(man, "MX: 2", "ST: "+root), "\r\n", "\n"), err: ssdp.ErrNotSearch},
 		{name: "E2/LF between headers", in: lines(man+"\nMX: 2", "ST: "+root), err: ssdp.ErrGrammar},
 		{name: "E2/CR between headers", in: lines(man+"\rMX: 2", "ST: "+root), err: ssdp.ErrGrammar},
@@ -117,14 +122,17 @@ func TestParse(t *testing.T) {
 func pad(s string, octets int) string { return s + strings.Repeat("b", octets-len(s)) }
 
 // TestParseTruncated cuts a search at every octet: none of the pieces may count
-// as a search (abuse-cases section 4).
+// as a search (abuse-cases section 4), but the one that lacks the empty line alone.
 func TestParseTruncated(t *testing.T) {
 	t.Parallel()
-	whole := lines(man, "MX: 2", "ST: "+root)
+	whole := strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n")
 	for n := range len(whole) {
 		if got, err := ssdp.Parse([]byte(whole[:n]), true); err == nil {
 			t.Errorf("%d octets of %d pass: %+v", n, len(whole), got)
 		}
+	}
+	if _, err := ssdp.Parse([]byte(whole+"\r"), true); err == nil {
+		t.Error("half an empty line passes")
 	}
 }
 
