@@ -31,6 +31,9 @@ var fromBrowsers = []string{"Origin", "Referer", "Cookie", "Upgrade"}
 // does no harm, because bytes after the first request are never parsed.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			r.RequestURI = origin(r)
+		}
 		if status := verdict(r); status != 0 {
 			w.Header().Set("Connection", "close")
 			if status == http.StatusMethodNotAllowed {
@@ -53,7 +56,7 @@ func guard(next http.Handler) http.Handler {
 func verdict(r *http.Request) int {
 	switch {
 	case r.ProtoMajor != 1, !strings.HasPrefix(r.RequestURI, "/"):
-		return http.StatusBadRequest // "PRI *", CONNECT, absolute-form (D1)
+		return http.StatusBadRequest // "PRI *", CONNECT, other schemes
 	case len(r.TransferEncoding) > 0:
 		return http.StatusNotImplemented // abuse cases G6, G10; a deviation from UDA 1.1 section 3.1
 	case lines(r.Header) > maxLines:
@@ -75,6 +78,20 @@ func verdict(r *http.Request) int {
 		return http.StatusRequestEntityTooLarge
 	}
 	return 0
+}
+
+// origin gives the target of a request without "http://" and the authority before it,
+// which every server must accept (RFC 9112 section 3.2.2) and a client in a report to
+// go-ethereum sends (issue 21370). The authority stands in for Host then, as it does in
+// that section: net/http puts it there, and it must be ours like any other (D1). What a
+// browser cannot write in one it cannot write in the other; it sends this form to a
+// proxy alone, and then with the name of the page.
+func origin(r *http.Request) string {
+	rest, absolute := strings.CutPrefix(r.RequestURI, "http://"+r.Host)
+	if absolute && r.URL.Host == r.Host && r.URL.User == nil {
+		return rest
+	}
+	return r.RequestURI
 }
 
 // lines counts header lines. net/http keeps Host apart, and has joined folded

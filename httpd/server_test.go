@@ -145,8 +145,19 @@ func TestRequests(t *testing.T) {
 		{"D1/no host in HTTP 1.0", "GET /x HTTP/1.0\r\n\r\n", 400},
 		{"D1/empty host", "GET /x HTTP/1.1\r\nHost:\r\n\r\n", 400},
 		{"D1/two hosts", "GET /x HTTP/1.1\r\nHost: @\r\nHost: @\r\n\r\n", 400},
-		{"D1/absolute target", "GET http://@/x HTTP/1.1\r\nHost: evil.example\r\n\r\n", 400},
-		{"D1/absolute target with our host", "GET http://@/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"B9/absolute target", "POST http://@/x HTTP/1.1\r\nHost: @\r\n" + body, ok},
+		{"B9/absolute target without a port", "GET http://127.0.0.1/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", ok},
+		{"B9/the target's authority counts", "GET http://@/x HTTP/1.1\r\nHost: evil.example\r\n\r\n", ok},
+		{"D1/absolute target elsewhere", "GET http://evil.example/x HTTP/1.1\r\nHost: @\r\n\r\n", 403},
+		{"D1/absolute target at another port", "GET http://127.0.0.1:1/x HTTP/1.1\r\nHost: @\r\n\r\n", 403},
+		{"D1/absolute target with a user", "GET http://a@127.0.0.1/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target with a user that looks like us", "GET http://127.0.0.1@evil.example/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target without Host", "GET http://@/x HTTP/1.1\r\n\r\n", 400},
+		{"D1/absolute target in capitals", "GET HTTP://@/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target of TLS", "GET https://@/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target without a path", "GET http://@ HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target with a query alone", "GET http://@?x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target without authority", "GET http:///x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
 		{"connect", "CONNECT @ HTTP/1.1\r\nHost: @\r\n\r\n", 400},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400},
 
@@ -370,6 +381,8 @@ func FuzzHead(f *testing.F) {
 		"POST /x HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"SUBSCRIBE /x HTTP/1.0\r\nHost: 127.0.0.1\r\nCallback: <http://a/>\r\n\r\n",
 		"\r\n\r\nGET / HTTP/1.1\nHost:127.0.0.1\n\n",
+		"GET http://127.0.0.1/x HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+		"GET http://a@127.0.0.1:1/x HTTP/1.0\r\n\r\n",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -37,7 +37,7 @@ func (c *call) read(a *action, msg *soap.Action) error {
 	c.args = make(map[string]value, len(a.in))
 	for _, in := range a.in {
 		s, present := msg.Arg(in.name)
-		if !present {
+		if !present && !in.optional {
 			return &fault{code: codeInvalidArgs, detail: in.name + " is missing"}
 		}
 		v, ok := in.parse(c.service.variable(in.variable), s)

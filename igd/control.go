@@ -29,8 +29,12 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 		return
 	}
 	msg, err := soap.Decode(header, body)
-	if errors.Is(err, soap.ErrMalformed) {
+	switch {
+	case errors.Is(err, soap.ErrMalformed):
 		w.WriteHeader(http.StatusBadRequest)
+		return
+	case errors.Is(err, soap.ErrVersion):
+		httpd.WriteXML(w, http.StatusInternalServerError, soap.EncodeVersionMismatch())
 		return
 	}
 	c := &call{view: v, ctx: ctx, now: time.Now(), service: s}
@@ -49,17 +53,21 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 }
 
 // envelope gives the SOAPAction header and the body, or the HTTP status that
-// refuses the request. A page in a browser can send neither the header nor the
-// media type without asking first (abuse case D2).
+// refuses the request. A page in a browser cannot send the header without asking
+// first, and is told no (abuse cases D2, D3); so a media type need not be there, which
+// scripts with Python's requests leave out. One that is there must be XML's: forms and
+// plain text are what a page may send unasked.
 func envelope(r *http.Request) (header string, body []byte, status int) {
 	headers := r.Header.Values("SOAPAction")
 	if len(headers) != 1 {
 		return "", nil, http.StatusBadRequest
 	}
-	switch media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.ToLower(strings.TrimSpace(media)) {
-	case "text/xml", "application/soap+xml":
-	default:
-		return "", nil, http.StatusUnsupportedMediaType
+	if types := r.Header.Values("Content-Type"); len(types) > 0 {
+		switch media, _, _ := strings.Cut(types[0], ";"); strings.ToLower(strings.TrimSpace(media)) {
+		case "text/xml", "application/soap+xml":
+		default:
+			return "", nil, http.StatusUnsupportedMediaType
+		}
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, soap.MaxBody+1))
 	if err != nil {

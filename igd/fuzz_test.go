@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,8 @@ func checkAsked(t *testing.T, gate *witness, header string, body []byte) {
 			t.Errorf("request %+v", r)
 		}
 		said, _ := msg.Arg("NewRemoteHost")
-		if said = strings.TrimSpace(said); (said == "" || said == "*") != (len(r.Remotes) == 0) {
+		said = strings.TrimSpace(said)
+		if slices.Contains([]string{"", "*", "0.0.0.0", "undefined"}, said) != (len(r.Remotes) == 0) {
 			t.Errorf("B10: remote host %q became %v", said, r.Remotes)
 		}
 		for _, remote := range r.Remotes {
@@ -143,6 +145,9 @@ func checkReplied(t *testing.T, w *httptest.ResponseRecorder, asked int) {
 	}
 	if err := xml.Unmarshal(w.Body.Bytes(), &e); err != nil {
 		t.Fatalf("the reply is not well-formed: %v\n%s", err, w.Body)
+	}
+	if w.Code == 500 && strings.Contains(w.Body.String(), "<faultcode>s:VersionMismatch<") && asked == 0 {
+		return
 	}
 	if (w.Code == 500) != (e.Code != 0) || 724 <= e.Code && e.Code <= 727 || e.Code == 715 {
 		t.Errorf("HTTP %d with code %d", w.Code, e.Code)

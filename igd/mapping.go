@@ -117,13 +117,25 @@ func (c *call) internalClient() (netip.Addr, error) {
 	return a, nil
 }
 
-// remotes reads NewRemoteHost. Empty is anybody; so is "*", which clients send.
-// Names are not resolved: what they resolve to could change while the mapping
-// lives. Code 726, which would say "anybody only", is retired in version 2.
+// anyone are the ways in which a NewRemoteHost says that it restricts nobody, and who
+// writes them. None of them can be an address that somebody has, so that no
+// restriction is lost with them.
+var anyone = []struct{ text, client string }{
+	{"", "WANIPConnection:1 section 2.3.16"},
+	{"*", "control points that show it so"},
+	{"0.0.0.0", "async_upnp_client before 2023, whose argument must be an address; scripts with upnpclient"},
+	{"undefined", "nat-upnp-ts 2.0 and nat-upnp-rejetto 2.1: JavaScript's word for nothing"},
+}
+
+// remotes reads NewRemoteHost. Names are not resolved: what they resolve to could
+// change while the mapping lives. Code 726, which would say "anybody only", is retired
+// in version 2.
 func (c *call) remotes() ([]portmap.Remote, error) {
 	s := strings.TrimSpace(c.text("NewRemoteHost"))
-	if s == "" || s == "*" {
-		return nil, nil
+	for _, all := range anyone {
+		if s == all.text {
+			return nil, nil
+		}
 	}
 	a, err := netip.ParseAddr(s)
 	if err != nil || !a.Is4() {

@@ -215,6 +215,9 @@ func TestMissingArguments(t *testing.T) {
 	l := start(t)
 	args := mapping(hostA)
 	for i := 0; i < len(args); i += 2 {
+		if args[i] == "NewRemoteHost" || args[i] == "NewPortMappingDescription" {
+			continue // what may be empty may be missing
+		}
 		for _, service := range []string{ip1, ip2, ppp1} {
 			t.Run("G3/"+args[i]+" "+service, func(t *testing.T) {
 				wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, args[i], "-")...), 402)
@@ -222,7 +225,7 @@ func TestMissingArguments(t *testing.T) {
 		}
 	}
 	for _, action := range []string{"GetSpecificPortMappingEntry", "DeletePortMapping"} {
-		for i := 0; i < 6; i += 2 {
+		for i := 2; i < 6; i += 2 { // B16: not NewRemoteHost
 			args := key("6000", "UDP")
 			t.Run("G3/"+action+" "+args[i], func(t *testing.T) {
 				wantCode(t, l.call(hostA, ip1, action, with(args, args[i], "-")...), 402)
@@ -232,6 +235,56 @@ func TestMissingArguments(t *testing.T) {
 	wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry"), 402)
 	if got := l.table(); len(got) != 0 {
 		t.Errorf("NOMUT: the table has %q", got)
+	}
+}
+
+// TestLeftOut: B16. nat-puncher before 2020 and miniupnpc before 2014 send no
+// NewRemoteHost; what may be empty may be missing.
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	for _, service := range []string{ip1, ip2, ppp1} {
+		l := start(t)
+		wantCode(t, l.call(hostA, service, "AddPortMapping", mapping(hostA, "NewRemoteHost", "-", "NewPortMappingDescription", "-")...), 0)
+		if diff := cmp.Diff([]string{"udp 6000 -> 192.168.1.50:6000"}, l.table()); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", service, diff)
+		}
+		wantCode(t, l.call(hostA, service, "GetSpecificPortMappingEntry", key("6000", "UDP")[2:]...), 0)
+		wantCode(t, l.call(hostA, service, "DeletePortMapping", key("6000", "UDP")[2:]...), 0)
+		if got := l.table(); len(got) != 0 {
+			t.Errorf("%s: left %q", service, got)
+		}
+	}
+}
+
+// TestAnyone: B20. Each way of saying that everybody may come in means the same in
+// every action, and so does what is not among them: a name or an address.
+func TestAnyone(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", " ", "*", "0.0.0.0", "undefined"} {
+		for _, service := range []string{ip1, ip2, ppp1} {
+			l := start(t)
+			set := func(args []string) []string { return with(args, "NewRemoteHost", text) }
+			wantCode(t, l.call(hostA, service, "AddPortMapping", set(mapping(hostA))...), 0)
+			if diff := cmp.Diff([]string{"udp 6000 -> 192.168.1.50:6000"}, l.table()); diff != "" {
+				t.Errorf("%q: (-want +got)\n%s", text, diff)
+			}
+			wantCode(t, l.call(hostA, service, "GetSpecificPortMappingEntry", set(key("6000", "UDP"))...), 0)
+			wantCode(t, l.call(hostA, service, "DeletePortMapping", set(key("6000", "UDP"))...), 0)
+			if got := l.table(); len(got) != 0 {
+				t.Errorf("%q: left %q", text, got)
+			}
+			if service != ip2 {
+				continue
+			}
+			wantCode(t, l.call(hostA, service, "AddAnyPortMapping", set(mapping(hostA))...), 0)
+			if diff := cmp.Diff([]string{"udp 6000 -> 192.168.1.50:6000"}, l.table()); diff != "" {
+				t.Errorf("%q, any port: (-want +got)\n%s", text, diff)
+			}
+		}
+	}
+	l := start(t)
+	for _, text := range []string{"null", "any", "Undefined", "0.0.0.0/0", "0.0.0", "::"} {
+		wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, "NewRemoteHost", text)...), 402)
 	}
 }
 

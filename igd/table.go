@@ -38,11 +38,12 @@ type limits struct {
 	min, max uint32
 }
 
-// argument is one argument of an action. All in arguments must be present
-// (abuse case G3): an absent restriction is not the same as none.
+// argument is one argument of an action. In arguments must be present (abuse case
+// G3), but for those that are optional.
 type argument struct {
 	name     string
 	variable string // the related state variable, which gives the type
+	optional bool   // a client may leave it out, and means the empty text then
 	wildcard bool   // "*" stands for 0
 	protocol bool   // "TCP" and "UDP" stand for their numbers
 	cdata    bool   // an XML document, sent as a CDATA section; it never holds "]]>"

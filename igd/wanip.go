@@ -160,12 +160,14 @@ func mappingActions() []action {
 	}
 }
 
-// mappingIn are the eight arguments of a mapping.
+// mappingIn are the eight arguments of a mapping. The two that may be empty may be
+// missing: nat-puncher before 2020 sends no NewRemoteHost, nor does miniupnpc before
+// 2014 with GetSpecificPortMappingEntry. A number that is missing says nothing.
 func mappingIn() []argument { return append(mappingKey(), mappingRest()...) }
 
 func mappingKey() []argument {
 	return []argument{
-		{name: "NewRemoteHost", variable: "RemoteHost"},
+		{name: "NewRemoteHost", variable: "RemoteHost", optional: true},
 		{name: "NewExternalPort", variable: "ExternalPort", wildcard: true},
 		{name: "NewProtocol", variable: "PortMappingProtocol"},
 	}
@@ -176,7 +178,7 @@ func mappingRest() []argument {
 		{name: "NewInternalPort", variable: "InternalPort"},
 		{name: "NewInternalClient", variable: "InternalClient"},
 		{name: "NewEnabled", variable: "PortMappingEnabled"},
-		{name: "NewPortMappingDescription", variable: "PortMappingDescription"},
+		{name: "NewPortMappingDescription", variable: "PortMappingDescription", optional: true},
 		{name: "NewLeaseDuration", variable: "PortMappingLeaseDuration"},
 	}
 }
