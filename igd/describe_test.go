@@ -407,7 +407,7 @@ func TestConfigID(t *testing.T) {
 	for name, other := range map[string]uint32{
 		"name": id(func(c *igd.Config) { c.FriendlyName = "Other" }),
 		"uuid": id(func(c *igd.Config) { c.UUID = "6ba7b811-9dad-11d1-80b4-00c04fd430c8" }),
-		"path": id(func(c *igd.Config) { c.Path = "other" }),
+		"path": id(func(c *igd.Config) { c.Path = "00112233445566778899aabc" }),
 	} {
 		if other == base {
 			t.Errorf("another %s leaves the ConfigID", name)
@@ -421,18 +421,15 @@ func TestConfigID(t *testing.T) {
 	}
 }
 
-func TestRandomPath(t *testing.T) {
+// TestPath: D5. What could be guessed is refused, and what is no path segment.
+func TestPath(t *testing.T) {
 	t.Parallel()
-	seen := map[string]bool{}
-	for range 2 {
+	for _, path := range []string{"", "upnp", "00112233445566", "0011223344556677/", "../../../../../../", "001122334455667é"} {
 		cfg := config(newEngine(t), goodWAN())
-		cfg.Path = ""
-		loc, _ := url.Parse(newDevice(t, cfg).On("lan", netip.MustParseAddrPort("192.168.1.1:5000")).Location(1))
-		segment := strings.Split(loc.Path, "/")[1]
-		if len(segment) < 16 || seen[segment] {
-			t.Errorf("D5: path segment %q", segment)
+		cfg.Path = path
+		if _, err := igd.New(cfg); err == nil || !strings.Contains(err.Error(), "path") {
+			t.Errorf("path %q: %v", path, err)
 		}
-		seen[segment] = true
 	}
 }
 

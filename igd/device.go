@@ -2,7 +2,6 @@ package igd
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -65,11 +64,19 @@ type Config struct {
 	// devices follow from it.
 	UUID string
 
-	FriendlyName string   // shown to people; at most 63 characters of it
-	Path         string   // one unguessable path segment; "" makes one (abuse case D5)
-	Notifier     Notifier // nil: no eventing
-	Log          *slog.Logger
+	FriendlyName string // shown to people; at most 63 characters of it
+
+	// Path is the first segment of every URL, at least 16 letters, digits and dashes
+	// that a web page cannot guess (abuse case D5). It should stay as the UUID does:
+	// control points keep URLs.
+	Path string
+
+	Notifier Notifier // nil: no eventing
+	Log      *slog.Logger
 }
+
+// minPath is the least number of characters of a Path.
+const minPath = 16
 
 // Device is the gateway as UPnP sees it, on all LAN interfaces at once. It is
 // safe for concurrent use.
@@ -116,11 +123,8 @@ func build(cfg Config, root *device) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Path == "" {
-		cfg.Path = randomPath()
-	}
-	if strings.ContainsFunc(cfg.Path, notPathRune) {
-		return nil, fmt.Errorf("igd: path %q: letters, digits and dashes only", cfg.Path)
+	if len(cfg.Path) < minPath || strings.ContainsFunc(cfg.Path, notPathRune) {
+		return nil, fmt.Errorf("igd: path %q: at least %d letters, digits and dashes", cfg.Path, minPath)
 	}
 	d := &Device{
 		mapper: cfg.Mapper, wan: cfg.WAN, identify: cfg.Identify, notifier: cfg.Notifier,
@@ -135,12 +139,6 @@ func build(cfg Config, root *device) (*Device, error) {
 	}
 	d.resources, d.configID = d.layout()
 	return d, nil
-}
-
-func randomPath() string {
-	var b [12]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
-	return hex.EncodeToString(b[:])
 }
 
 func notPathRune(r rune) bool {

@@ -30,7 +30,7 @@ func buildDevice(t *testing.T, root *device) *Device {
 	t.Helper()
 	d, err := build(Config{
 		Mapper: noMapper{}, WAN: noWAN{}, Identify: noIdentify,
-		UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", Path: "p", Log: slog.New(slog.DiscardHandler),
+		UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", Path: "00112233445566778899aabb", Log: slog.New(slog.DiscardHandler),
 	}, root)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,31 +17,46 @@ type Identity struct {
 	// UUID is the gateway's own, in the 8-4-4-4-12 form. It is random: made from
 	// nothing that tells about the machine (abuse case K6).
 	UUID string `json:"uuid"`
+	// Path is the part of every URL that nobody can guess (abuse case D5), 24 hex
+	// digits. It stays, because control points keep URLs: with another one they can
+	// neither renew nor end what they have opened.
+	Path string `json:"path"`
 	// BootID is the last BOOTID.UPNP.ORG that was used, 0 for none.
 	BootID uint32 `json:"boot_id"`
 }
 
 const identityFile = "identity.json"
 
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+var (
+	uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	pathForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
+)
 
 // ErrDamaged says that the file was there and made no sense.
 var ErrDamaged = errors.New("damaged")
 
+// NewIdentity makes one that was never used.
+func NewIdentity() Identity { return Identity{UUID: newUUID(), Path: newPath()} }
+
 // LoadIdentity reads the identity in dir, or makes a new one where there is
-// none. With ErrDamaged, too, the identity is a new one, to be saved.
+// none. With ErrDamaged, too, the identity is a new one, to be saved. One that was
+// written before there was a Path gets one.
 func LoadIdentity(dir string) (Identity, error) {
 	path := filepath.Join(dir, identityFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Identity{UUID: newUUID()}, nil
+		return NewIdentity(), nil
 	}
 	if err != nil {
-		return Identity{UUID: newUUID()}, fmt.Errorf("read the identity: %w", err)
+		return NewIdentity(), fmt.Errorf("read the identity: %w", err)
 	}
 	var id Identity
-	if err := json.Unmarshal(data, &id); err != nil || !uuidForm.MatchString(id.UUID) || id.BootID >= 1<<31 {
-		return Identity{UUID: newUUID()}, fmt.Errorf("%s: %w", path, ErrDamaged)
+	err = json.Unmarshal(data, &id)
+	if id.Path == "" {
+		id.Path = newPath()
+	}
+	if err != nil || !uuidForm.MatchString(id.UUID) || !pathForm.MatchString(id.Path) || id.BootID >= 1<<31 {
+		return NewIdentity(), fmt.Errorf("%s: %w", path, ErrDamaged)
 	}
 	return id, nil
 }
@@ -81,6 +97,12 @@ func replaceFile(path string, data []byte) error {
 		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil
+}
+
+func newPath() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // as below
+	return hex.EncodeToString(b[:])
 }
 
 // newUUID gives a random UUID, version 4 (RFC 9562 section 5.4).

@@ -27,6 +27,7 @@ type state struct {
 	journal  *journal.Journal // nil: there is none
 	restored journal.Restored
 	behind   bool // said so
+	unsafe   bool // others can write to the directory
 
 	mu      sync.Mutex // guards what follows
 	id      journal.Identity
@@ -48,6 +49,10 @@ func openState(g *gate) (*state, error) {
 		return nil, fmt.Errorf("is another portcullis running? %w", err)
 	case err != nil:
 		g.log.Error("mappings will not survive a restart: state.dir cannot be used", "error", err)
+	}
+	if s.unsafe = errors.Is(err, journal.ErrUnsafe); s.unsafe {
+		s.id = journal.NewIdentity() // nothing that is there can be trusted
+		return s, nil
 	}
 	if s.id, err = journal.LoadIdentity(g.cfg.State.Dir); err != nil {
 		g.log.Warn("the gateway gets a new identity", "error", err)
@@ -202,6 +207,13 @@ func (s *state) uuid() string {
 	return s.id.UUID
 }
 
+// path is the part of its URLs that nobody can guess.
+func (s *state) path() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id.Path
+}
+
 // nextBootID takes a BOOTID greater than every one before, and keeps it.
 func (s *state) nextBootID(last uint32) uint32 {
 	s.mu.Lock()
@@ -243,6 +255,9 @@ func (s *state) keepIdentity() {
 
 // save writes the identity; mu is held.
 func (s *state) save() {
+	if s.unsafe {
+		return
+	}
 	if err := s.id.Save(s.g.cfg.State.Dir); err != nil {
 		s.g.log.Warn("the identity is not kept", "error", err)
 	}
