@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"portcullis/control"
@@ -106,39 +104,6 @@ func TestListIsHarmless(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("printed\n%q, want\n%q", out.String(), want)
 	}
-}
-
-// TestRefusalsAreLimited: K4. A flood of refusals is at most ten lines a second,
-// says how many are missing, and quotes what a client wrote.
-func TestRefusalsAreLimited(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		l := newEventLog(slog.New(slog.NewTextHandler(&out, nil)))
-		client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.9"), Via: portmap.ViaUPnP}
-		refuse := func() {
-			l.write(context.Background(), portmap.Event{Time: time.Now(), Type: portmap.Denied, Reason: portmap.ForbiddenPort,
-				Client: client, Detail: "no", Mapping: portmap.Mapping{Client: client, Description: "a\nlevel=ERROR msg=forged"}})
-		}
-		const seconds = 10
-		for range seconds * 1000 {
-			refuse()
-			time.Sleep(time.Millisecond)
-		}
-		lines := strings.Count(out.String(), "\n")
-		if limit := 10 * seconds; lines > limit || lines < seconds {
-			t.Errorf("%d lines in %d s", lines, seconds)
-		}
-		if strings.Contains(out.String(), "\nlevel=ERROR") {
-			t.Error("a client forged a line")
-		}
-		time.Sleep(time.Second)
-		out.Reset()
-		refuse()
-		if !strings.Contains(out.String(), "not_logged=") {
-			t.Errorf("the gap is not told: %s", &out)
-		}
-	})
 }
 
 func TestEventLog(t *testing.T) {

@@ -10,32 +10,62 @@ import (
 	"portcullis/portmap"
 )
 
-// The log tells of every change and every refusal, but a host that asks for
-// nonsense all day must not fill the disk (abuse case K4).
+// The log tells of every change and of who is refused what, but a program that asks
+// for the same all day must not fill the disk (abuse case K4): each device has a line
+// a minute for each reason, which tells how many it stands for.
 const (
-	refusalsPerSecond = 2
+	refusalEvery = time.Minute
+	refusalTick  = time.Second
+	maxRefusals  = 256 // of them are remembered; the rest share what lines there are
+
+	refusalsPerSecond = 2 // lines in all
 	refusalBurst      = 20
 )
 
+// refusalKey is what refusals are counted by.
+type refusalKey struct {
+	device portmap.Device
+	reason portmap.Reason
+}
+
+// refusals are those of one key since the last line about them.
+type refusals struct {
+	next time.Time // when there may be another line
+	last portmap.Event
+	n    int
+}
+
 // eventLog writes the engine's events to the owner's log.
 type eventLog struct {
-	log        *slog.Logger
-	refusals   *rate.Limiter
-	suppressed int
+	log     *slog.Logger
+	budget  *rate.Limiter
+	refused map[refusalKey]*refusals
+	others  refusals // of keys that there was no room for
 }
 
 func newEventLog(log *slog.Logger) *eventLog {
-	return &eventLog{log: log, refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst)}
+	return &eventLog{
+		log: log, budget: rate.NewLimiter(refusalsPerSecond, refusalBurst),
+		refused: make(map[refusalKey]*refusals),
+	}
 }
 
 // run logs until the engine or ctx ends.
 func (l *eventLog) run(ctx context.Context, w *portmap.Watcher) error {
 	defer w.Close()
+	return l.follow(ctx, w.C)
+}
+
+func (l *eventLog) follow(ctx context.Context, events <-chan portmap.Event) error {
+	tick := time.NewTicker(refusalTick)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case ev, open := <-w.C:
+		case now := <-tick.C:
+			l.tell(ctx, now)
+		case ev, open := <-events:
 			if !open {
 				return ctx.Err()
 			}
@@ -63,15 +93,52 @@ func (l *eventLog) write(ctx context.Context, ev portmap.Event) {
 	}
 }
 
+// refusal counts one, and tells it where its key has not been told for a minute.
 func (l *eventLog) refusal(ctx context.Context, ev portmap.Event) {
-	if !l.refusals.AllowN(ev.Time, 1) {
-		l.suppressed++
+	key := refusalKey{ev.Client.Owner().Device(), ev.Reason}
+	r := l.refused[key]
+	if r == nil {
+		if r = new(refusals); len(l.refused) < maxRefusals {
+			l.refused[key] = r
+		} else {
+			r = &l.others
+		}
+	}
+	r.last = ev
+	r.n++
+	l.tellOne(ctx, r, ev.Time)
+}
+
+// tell logs what is due, and forgets whom nothing was refused for a minute.
+func (l *eventLog) tell(ctx context.Context, now time.Time) {
+	for key, r := range l.refused {
+		if r.n == 0 && !now.Before(r.next) {
+			delete(l.refused, key)
+		} else if r.n > 0 {
+			l.tellOne(ctx, r, now)
+		}
+	}
+	if l.others.n > 0 {
+		l.tellOne(ctx, &l.others, now)
+	}
+}
+
+func (l *eventLog) tellOne(ctx context.Context, r *refusals, now time.Time) {
+	if now.Before(r.next) || !l.budget.AllowN(now, 1) {
 		return
 	}
+	l.line(ctx, r.last, r.n-1)
+	r.n = 0
+	if r != &l.others {
+		r.next = now.Add(refusalEvery)
+	}
+}
+
+// line tells one refusal, and how many others it stands for.
+func (l *eventLog) line(ctx context.Context, ev portmap.Event, others int) {
 	attrs := append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()), slog.String("detail", ev.Detail))
-	if l.suppressed > 0 {
-		attrs = append(attrs, slog.Int("not_logged", l.suppressed))
-		l.suppressed = 0
+	if others > 0 {
+		attrs = append(attrs, slog.Int("not_logged", others))
 	}
 	l.log.LogAttrs(ctx, slog.LevelWarn, "request refused", attrs...)
 }

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// refusal is an event of a request that was refused.
+func refusal(device byte, address string, reason portmap.Reason) portmap.Event {
+	client := portmap.Client{Addr: netip.MustParseAddr(address), MAC: portmap.MAC{2, 0, 0, 0, 0, device}, Via: portmap.ViaUPnP}
+	return portmap.Event{Time: time.Now(), Type: portmap.Denied, Reason: reason, Client: client, Detail: "no",
+		Mapping: portmap.Mapping{Client: client, Description: "a\nlevel=ERROR msg=forged"}}
+}
+
+// logged runs the log for a while, in a bubble, and gives its lines.
+func logged(t *testing.T, play func(refuse func(portmap.Event))) string {
+	t.Helper()
+	var out bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		l := newEventLog(slog.New(slog.NewTextHandler(&out, nil)))
+		events, ended := make(chan portmap.Event), make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = l.follow(context.Background(), events) // it ends with its events
+		}()
+		play(func(ev portmap.Event) { events <- ev })
+		time.Sleep(10 * refusalEvery)
+		close(events)
+		<-ended
+		if len(l.refused) != 0 {
+			t.Errorf("%d are remembered for ever", len(l.refused))
+		}
+	})
+	return out.String()
+}
+
+var notLogged = regexp.MustCompile(`not_logged=(\d+)`)
+
+// told counts the refusals that the lines stand for.
+func told(t *testing.T, log string) (n int) {
+	t.Helper()
+	for _, m := range notLogged.FindAllStringSubmatch(log, -1) {
+		more, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += more
+	}
+	return n + strings.Count(log, "\n")
+}
+
+// TestProgramWithoutEnd: go-libp2p asks for twelve ports every 20 s, whatever it is
+// answered. That is a line a minute, none of the refusals is left out of the count, and
+// another device's are seen at once.
+func TestProgramWithoutEnd(t *testing.T) {
+	t.Parallel()
+	const minutes = 10
+	log := logged(t, func(refuse func(portmap.Event)) {
+		for round := range minutes * 3 {
+			for range 12 {
+				refuse(refusal(1, "192.168.1.9", portmap.DefaultDenied))
+			}
+			if round == 7 {
+				refuse(refusal(2, "192.168.1.7", portmap.DefaultDenied))
+				refuse(refusal(1, "192.168.1.9", portmap.ForbiddenPort))
+			}
+			time.Sleep(20 * time.Second)
+		}
+	})
+	lines := strings.Count(log, "client=192.168.1.9")
+	if lines > minutes+2 || lines < minutes {
+		t.Errorf("%d lines in %d minutes:\n%s", lines, minutes, log)
+	}
+	if n := told(t, log); n != 12*3*minutes+2 {
+		t.Errorf("%d refusals are told of, want %d", n, 12*3*minutes+2)
+	}
+	if strings.Count(log, "client=192.168.1.7") != 1 || strings.Count(log, "reason=forbidden-port") != 1 {
+		t.Errorf("the other device's refusal, or the other reason, is not seen once:\n%s", log)
+	}
+}
+
+// TestRefusalsAreLimited: K4. A flood is a line a minute, however many addresses the
+// device has, and quotes what a client wrote.
+func TestRefusalsAreLimited(t *testing.T) {
+	t.Parallel()
+	log := logged(t, func(refuse func(portmap.Event)) {
+		for i := range 10_000 {
+			refuse(refusal(1, fmt.Sprintf("192.168.1.%d", 10+i%100), portmap.DefaultDenied))
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if lines := strings.Count(log, "\n"); lines > 2 {
+		t.Errorf("%d lines:\n%s", lines, log)
+	}
+	if n := told(t, log); n != 10_000 {
+		t.Errorf("%d refusals are told of, want 10000", n)
+	}
+	if strings.Contains(log, "\nlevel=ERROR") {
+		t.Error("a client forged a line")
+	}
+}
+
+// TestRefusalsOfMany: K1, K4. A machine with more MAC addresses than are remembered
+// costs two lines a second; nothing is lost from the count, and a device that comes
+// meanwhile is told of when there is room.
+func TestRefusalsOfMany(t *testing.T) {
+	t.Parallel()
+	const seconds = 300
+	n := 0
+	log := logged(t, func(refuse func(portmap.Event)) {
+		refuse(refusal(1, "192.168.1.7", portmap.DefaultDenied))
+		n++
+		for i := range 100 * seconds {
+			ev := refusal(0, "192.168.1.9", portmap.DefaultDenied)
+			ev.Client.MAC = portmap.MAC{6, 0, byte(i >> 8), byte(i), 0, 0}
+			refuse(ev)
+			n++
+			time.Sleep(10 * time.Millisecond)
+		}
+		refuse(refusal(1, "192.168.1.7", portmap.ForbiddenPort))
+		n++
+	})
+	if lines := strings.Count(log, "\n"); lines > refusalsPerSecond*(seconds+600)+refusalBurst {
+		t.Errorf("%d lines in %d s", lines, seconds)
+	}
+	if got := told(t, log); got != n {
+		t.Errorf("%d refusals are told of, want %d", got, n)
+	}
+	if strings.Count(log, "client=192.168.1.7") == 0 {
+		t.Error("the other device is not seen")
+	}
+}
