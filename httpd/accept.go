@@ -126,9 +126,9 @@ type counted struct {
 	arrived bool      // the whole request
 }
 
-// Close closes the connection.
+// Close closes the connection. Its place is free before the client can know.
 func (c *counted) Close() error {
-	defer c.leave()
+	c.leave()
 	return c.Conn.Close()
 }
 

@@ -12,10 +12,12 @@ import (
 	"portcullis/soap"
 )
 
-// patience is how long the gate may take over one action, from the end of the
-// request's head on, as the front's time for the answer runs (httpd.DefaultTimeout):
-// less than that, so that an answer is always written.
+// patience is how long the gate may take over one action, from the moment on at which
+// the request is whole, as the front's time for the answer runs: less than that, so
+// that an answer is always written.
 const patience = 4 * time.Second
+
+const _ = uint64(httpd.DefaultTimeout - patience - time.Second/2) // is not negative
 
 // control performs one action (UDA 1.1 section 3; order of checks: the digest's
 // section 3.4). A client that goes away while the gate works changes nothing:
