@@ -3,8 +3,8 @@
 // It is a room of its own, apart from igd, because it parses hostile input and
 // fuzzes alone.
 //
-// Owns: which connections are accepted and for how long, which requests reach a
-// handler, how a reply is written.
+// Owns: which connections are accepted and for how long, how many one device may have,
+// which requests reach a handler, how a reply is written.
 //
 // May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix.
 //

@@ -123,7 +123,7 @@ func (c *call) internalClient() (netip.Addr, error) {
 var anyone = []struct{ text, client string }{
 	{"", "WANIPConnection:1 section 2.3.16"},
 	{"*", "control points that show it so"},
-	{"0.0.0.0", "async_upnp_client before 2023, whose argument must be an address; scripts with upnpclient"},
+	{"0.0.0.0", "async_upnp_client, whose argument is an address; scripts with upnpclient"},
 	{"undefined", "nat-upnp-ts 2.0 and nat-upnp-rejetto 2.1: JavaScript's word for nothing"},
 }
 

@@ -238,7 +238,7 @@ func TestMissingArguments(t *testing.T) {
 	}
 }
 
-// TestLeftOut: B16. nat-puncher before 2020 and miniupnpc before 2014 send no
+// TestLeftOut: B16. nat-puncher until 2020 and miniupnpc until 2014 send no
 // NewRemoteHost; what may be empty may be missing.
 func TestLeftOut(t *testing.T) {
 	t.Parallel()

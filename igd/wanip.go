@@ -161,7 +161,7 @@ func mappingActions() []action {
 }
 
 // mappingIn are the eight arguments of a mapping. The two that may be empty may be
-// missing: nat-puncher before 2020 sends no NewRemoteHost, nor does miniupnpc before
+// missing: nat-puncher until 2020 sends no NewRemoteHost, nor does miniupnpc until
 // 2014 with GetSpecificPortMappingEntry. A number that is missing says nothing.
 func mappingIn() []argument { return append(mappingKey(), mappingRest()...) }
 
