@@ -10,7 +10,7 @@ INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 # Functions start at any octet: 0.2 MB less.
 LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
-.PHONY: build lab test bench unit system clients vet race fuzz arch size vuln man clean deps
+.PHONY: build lab test bench unit system clients vet halfcore race fuzz arch size vuln man clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) $(INLINE) -ldflags '$(LDFLAGS)' -o bin/portcullis ./cmd/portcullis
@@ -52,6 +52,15 @@ clients: build
 bench: build
 	test/install bench
 	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) run ./test/bench
+
+# Everything with half of one core, room by room: nothing may depend on time. Builds
+# have all cores. TESTS='./test/faults -run TestCrash' runs some.
+HALF = PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -p 1 -timeout 1800s -exec $(CURDIR)/test/halfcore
+halfcore: build
+	$(HALF) $(or $(TESTS),./...)
+ifndef TESTS
+	cd test/clients && $(HALF) ./...
+endif
 
 race:
 	CGO_ENABLED=1 $(GO) test -race -timeout 300s $$($(GO) list ./... | grep -v /test/)
