@@ -142,17 +142,27 @@ func (c *copied) load(ctx context.Context, s Setup) error {
 
 // run runs a program in the gateway's copy.
 func (c *copied) run(ctx context.Context, stdin string, argv ...string) error {
+	_, err := c.program(ctx, stdin, argv...)
+	return err
+}
+
+// output runs a program there and gives what it prints.
+func (c *copied) output(ctx context.Context, argv ...string) (string, error) {
+	return c.program(ctx, "", argv...)
+}
+
+func (c *copied) program(ctx context.Context, stdin string, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
-	var out strings.Builder
-	cmd.Stderr = &out
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := c.gateway.in(cmd.Start); err != nil {
-		return fmt.Errorf("run %s: %w", argv[0], err)
+		return "", fmt.Errorf("run %s: %w", argv[0], err)
 	}
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w: %.200s", argv[0], err, strings.TrimSpace(out.String()))
+		return "", fmt.Errorf("%s: %w: %.200s", argv[0], err, strings.TrimSpace(complaint.String()))
 	}
-	return nil
+	return out.String(), nil
 }
 
 func (s *space) listen(at netip.AddrPort) (conn *net.UDPConn, err error) {

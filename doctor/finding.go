@@ -33,6 +33,30 @@ type Listener struct {
 	Program string // "" where it cannot be told
 }
 
+// Stray is a network of a LAN whose answers to the Internet do not leave by the WAN.
+type Stray struct {
+	LAN, WAN string
+	Hosts    string // those that a rule picks out: "192.168.1.3/32"; "": all
+	IPv6     bool
+	By       string // the interface that they leave by; "": they do not leave at all
+	Way      string // the rule and the table, or the kernel's error
+}
+
+// String is the sentence about it.
+func (s Stray) String() string {
+	hosts, what := "hosts on "+s.LAN, "IPv4"
+	if s.Hosts != "" {
+		hosts = s.Hosts + " on " + s.LAN
+	}
+	if s.IPv6 {
+		what = "IPv6"
+	}
+	if s.By == "" {
+		return fmt.Sprintf("answers of %s to the Internet leave nowhere by %s: %s", hosts, what, s.Way)
+	}
+	return fmt.Sprintf("answers of %s to the Internet leave by %s and not by %s, where %s comes in (%s)", hosts, s.By, s.WAN, what, s.Way)
+}
+
 // Facts is what was found on the machine. The zero value of a field is the good one
 // unless it says otherwise.
 type Facts struct {
@@ -61,6 +85,8 @@ type Facts struct {
 	Legacy              bool     // iptables-legacy has rules, beside nftables
 	AcceptChain         string   // as configured
 	Trial               Trial
+	AnswersSeen         bool    // that is, by which way they leave; it cannot be in a VRF
+	Strays              []Stray // with the marks that Trial saw
 }
 
 // earliest is before this program was written: a clock that says less was never set.
@@ -165,6 +191,7 @@ func judgeFirewall(f *Facts, add adder) {
 	if f.Legacy {
 		add("iptables_legacy", Warning, `set backend = "iptables" in [firewall]`, "iptables-legacy has rules too, which nftables does not see and cannot pass")
 	}
+	judgeAnswers(f, add)
 	t := f.Trial
 	if t.Skipped != "" {
 		add("path", Warning, "", "no packet was sent through a copy of the rules: %s", t.Skipped)
@@ -172,6 +199,34 @@ func judgeFirewall(f *Facts, add adder) {
 	}
 	judgePath(add, f.Backend, f.AcceptChain, "IPv4 mapping", "path", "accept_chain", t.Mapping)
 	judgePath(add, f.Backend, f.AcceptChain, "IPv6 pinhole", "path6", "accept_chain6", t.Pinhole)
+}
+
+// judgeAnswers tells of answers that leave by another way. A connection to a mapping
+// then does not come about, whatever the rules let pass.
+func judgeAnswers(f *Facts, add adder) {
+	strayed := map[bool]bool{}
+	for _, s := range f.Strays {
+		id, level, remedy := "answers", Failure, "have the firewall mark connections that come in by "+s.WAN+
+			", and send packets with that mark back by it; docs/firewalls.md has the rules (Answers that leave by another way)"
+		if s.IPv6 {
+			id = "answers6"
+		}
+		v := f.Trial.Mapping
+		if s.IPv6 {
+			v = f.Trial.Pinhole
+		}
+		if s.Hosts != "" || !v.Marked { // the others' work, or a mark may send answers back
+			level = Warning
+		}
+		if s.By == "" {
+			remedy = "give the hosts a route: `ip route get` says by which rule there is none"
+		}
+		add(id, level, remedy, "%s", s)
+		strayed[s.IPv6] = true
+	}
+	if f.AnswersSeen && !strayed[false] {
+		add("answers", Fine, "", "answers leave by %s", f.WAN)
+	}
 }
 
 func judgePath(add adder, backend, configured, what, id, key string, v Verdict) {

@@ -14,7 +14,7 @@ func good() doctor.Facts {
 	return doctor.Facts{
 		LANs: []string{"br-lan"}, WAN: "wan0", WANUp: true, External: "203.0.113.5", WAN6Up: true,
 		Forwards: true, Forwards6: true, DefaultRoutes: 1, Synced: true, Now: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
-		Backend: "nftables", AcceptChain: "inet fw4 forward",
+		Backend: "nftables", AnswersSeen: true, AcceptChain: "inet fw4 forward",
 		Trial: doctor.Trial{Mapping: doctor.Verdict{Tried: true, Passed: true}, Pinhole: doctor.Verdict{Tried: true, Passed: true}},
 	}
 }
@@ -49,6 +49,17 @@ func TestJudge(t *testing.T) {
 		{"second DHCP server", func(f *doctor.Facts) { f.OtherDHCP = []string{"192.168.1.2"} }, "second_dhcp", doctor.Warning, false},
 		{"legacy", func(f *doctor.Facts) { f.Legacy = true }, "iptables_legacy", doctor.Warning, false},
 		{"kernel", func(f *doctor.Facts) { f.Firewall = broken }, "firewall", doctor.Failure, true}, // the error has it
+		{"answers stray", func(f *doctor.Facts) {
+			f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{LAN: "br-lan", WAN: "wan0", By: "wg0", Way: "table 7"}}, true
+		}, "answers", doctor.Failure, false},
+		{"of IPv6", func(f *doctor.Facts) {
+			f.Strays, f.Trial.Pinhole.Marked = []doctor.Stray{{IPv6: true, By: "wg0"}}, true
+		}, "answers6", doctor.Failure, false},
+		{"nowhere", func(f *doctor.Facts) { f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{}}, true }, "answers", doctor.Failure, false},
+		{"perhaps by a mark", func(f *doctor.Facts) { f.Strays = []doctor.Stray{{By: "wg0"}} }, "answers", doctor.Warning, false},
+		{"of some hosts", func(f *doctor.Facts) {
+			f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{Hosts: "192.168.1.3/32", By: "wg0"}}, true
+		}, "answers", doctor.Warning, false},
 		{"no trial", func(f *doctor.Facts) { f.Trial = doctor.Trial{Skipped: "no nft"} }, "path", doctor.Warning, true},
 		{"dropped", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: "inet x y"} }, "path", doctor.Failure, false},
 		{"dropped by nobody", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true} }, "path", doctor.Failure, false},
@@ -78,7 +89,7 @@ func TestJudge(t *testing.T) {
 		}
 	}
 	f.StrictRP = []string{"all"} // with one default route it does no harm
-	if doctor.Stops(doctor.Judge(&f)) || len(doctor.Judge(&f)) != 4 {
+	if doctor.Stops(doctor.Judge(&f)) || len(doctor.Judge(&f)) != 5 {
 		t.Errorf("found %+v", doctor.Judge(&f))
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,13 +56,19 @@ type Verdict struct {
 	Tried, Passed bool
 	Blame         string // "inet owner forward": the base chain without which it passes; "" where none is found
 	OfIPTables    bool   // that belongs to iptables
+	// Mark is what the rules of the host put on the answer, where Marked says that
+	// it could be seen: rules of routing may go by it.
+	Mark   uint32
+	Marked bool
 }
 
 const (
-	trialPort = 40321
 	patience  = 700 * time.Millisecond
 	mostLinks = 256
 )
+
+// TrialPort is where the host of a Trial is asked, and answers from.
+const TrialPort = 40321
 
 var (
 	outside  = netip.MustParseAddr("20.20.20.20") // a host of the Internet, in a namespace of ours
@@ -103,21 +111,25 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	if err := b.Replace(ctx, c.mappings(s)); err != nil && !errors.As(err, &chain) {
 		return Verdict{}, err // a chain that is wrong shows by the packet
 	}
-	to := netip.AddrPortFrom(s.External, trialPort)
+	to := netip.AddrPortFrom(s.External, TrialPort)
 	if six {
-		to = netip.AddrPortFrom(c.host6, trialPort)
+		to = netip.AddrPortFrom(c.host6, TrialPort)
 	}
-	return c.judge(ctx, s.Rules, to)
+	v, err := c.judge(ctx, s.Rules, to)
+	if err == nil && v.Passed {
+		v.Mark, v.Marked = c.answerMark(ctx, s.Gateway.LAN[0], to)
+	}
+	return v, err
 }
 
 func (c *copied) mappings(s Setup) []portmap.Mapping {
 	end := time.Now().Add(time.Hour)
-	inner := netip.AddrPortFrom(c.host, trialPort)
+	inner := netip.AddrPortFrom(c.host, TrialPort)
 	all := []portmap.Mapping{{
-		ID: 1, Transport: portmap.UDP, Internal: inner, External: netip.AddrPortFrom(s.External, trialPort), Expires: end,
+		ID: 1, Transport: portmap.UDP, Internal: inner, External: netip.AddrPortFrom(s.External, TrialPort), Expires: end,
 	}}
 	if c.host6.IsValid() {
-		inner6 := netip.AddrPortFrom(c.host6, trialPort)
+		inner6 := netip.AddrPortFrom(c.host6, TrialPort)
 		all = append(all, portmap.Mapping{
 			ID: 2, Kind: portmap.Pinhole6, Transport: portmap.UDP, Internal: inner6, External: inner6, Expires: end,
 		})
@@ -214,13 +226,52 @@ func nameOf(c *nftables.Chain) string {
 	return family + " " + c.Table.Name + " " + c.Name
 }
 
+// recorder notes the marks of answers when all other rules have seen them; %q is the
+// LAN, %d the port.
+const recorder = `table inet portcullis_doctor {
+	set answer_marks { type mark; size 16; flags dynamic; }
+	chain answers {
+		type filter hook prerouting priority 1000;
+		iifname %q udp sport %d update @answer_marks { meta mark }
+	}
+}`
+
+// answerMark has the host answer a datagram, and gives the mark that the rules have put
+// on the answer. Nobody can tell without the program nft.
+func (c *copied) answerMark(ctx context.Context, lan string, to netip.AddrPort) (mark uint32, known bool) {
+	if err := c.run(ctx, fmt.Sprintf(recorder, lan, TrialPort), "nft", "-f", "-"); err != nil {
+		return 0, false
+	}
+	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
+		if _, err := c.exchange(ctx, to, true); err != nil {
+			return 0, false
+		}
+		list, err := c.output(ctx, "nft", "list", "set", "inet", "portcullis_doctor", "answer_marks")
+		if err != nil {
+			return 0, false
+		}
+		if m := seenMark.FindStringSubmatch(list); m != nil {
+			n, err := strconv.ParseUint(m[1], 0, 32)
+			return uint32(n), err == nil
+		}
+	}
+	return 0, false
+}
+
+var seenMark = regexp.MustCompile(`elements = \{ (0x[0-9a-f]+)`)
+
 // knock sends a datagram from the Internet, and says whether the host gets it.
 func (c *copied) knock(ctx context.Context, to netip.AddrPort) (bool, error) {
+	return c.exchange(ctx, to, false)
+}
+
+// exchange is knock, with an answer of the host's where it is wanted.
+func (c *copied) exchange(ctx context.Context, to netip.AddrPort, answer bool) (bool, error) {
 	host, sender := c.host, outside
 	if to.Addr().Is6() {
 		host, sender = c.host6, outside6
 	}
-	in, err := c.inside.listen(netip.AddrPortFrom(host, trialPort))
+	in, err := c.inside.listen(netip.AddrPortFrom(host, TrialPort))
 	if err != nil {
 		return false, err
 	}
@@ -239,9 +290,14 @@ func (c *copied) knock(ctx context.Context, to netip.AddrPort) (bool, error) {
 			return false, err
 		}
 		buf := make([]byte, 64)
-		if n, _, err := in.ReadFromUDPAddrPort(buf); err == nil && string(buf[:n]) == string(word) {
-			return true, nil
+		n, from, err := in.ReadFromUDPAddrPort(buf)
+		if err != nil || string(buf[:n]) != string(word) {
+			continue
 		}
+		if answer {
+			_, err = in.WriteToUDPAddrPort(word, from)
+		}
+		return true, err
 	}
 	return false, ctx.Err()
 }

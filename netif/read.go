@@ -22,7 +22,7 @@ const maxDumps = 5
 // bounded number of attempts to read it.
 var ErrInterrupted = errors.New("the network kept changing while it was read")
 
-// Read reads the whole State. Three dumps make it up, so a change between them
+// Read reads the whole State. Some dumps make it up, so a change between them
 // can show in one and not in another; Watch reads again after every change, so
 // that there the last word is a consistent one.
 func (k *Kernel) Read(ctx context.Context) (State, error) {
@@ -40,7 +40,13 @@ func (k *Kernel) Read(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("list routes: %w", err)
 	}
-	return assemble(links, addrs, routes), nil
+	rules, err := repeat(ctx, k.rules)
+	if err != nil {
+		return State{}, fmt.Errorf("list rules: %w", err)
+	}
+	s := assemble(links, addrs, routes)
+	s.Rules = rules
+	return s, nil
 }
 
 // repeat asks again while the kernel says that the answer is partial.
@@ -61,7 +67,7 @@ func repeat[T any](ctx context.Context, dump func() (T, error)) (T, error) {
 	return zero, ErrInterrupted
 }
 
-// assemble makes a State of the three dumps. What belongs to an interface that
+// assemble makes a State of the dumps. What belongs to an interface that
 // is not there (any more) is left out.
 func assemble(links []netlink.Link, addrs []netlink.Addr, routes routeDump) State {
 	var s State

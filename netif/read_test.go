@@ -359,6 +359,7 @@ func TestEqual(t *testing.T) {
 		"no link":       func(s *netif.State) { s.Links = nil },
 		"route metric":  func(s *netif.State) { s.Default4[0].Metric = 1 },
 		"route6":        func(s *netif.State) { s.Default6 = s.Default4 },
+		"rule":          func(s *netif.State) { s.Rules = []netif.Rule{{Priority: 100}} },
 		"route removed": func(s *netif.State) { s.Default4 = nil },
 	} {
 		other := base()

@@ -114,11 +114,19 @@ func parseRoute(m []byte) (route, bool) {
 	if len(m) < unix.SizeofRtMsg {
 		return route{}, false
 	}
-	family, bits, table, typ := m[0], int(m[1]), m[4], m[7]
 	flags := binary.NativeEndian.Uint32(m[8:])
-	if typ != unix.RTN_UNICAST || flags&(unix.RTM_F_CLONED|unix.RTNH_F_DEAD) != 0 {
+	if m[7] != unix.RTN_UNICAST || flags&(unix.RTM_F_CLONED|unix.RTNH_F_DEAD) != 0 {
 		return route{}, false
 	}
+	return decodeRoute(m)
+}
+
+// decodeRoute decodes a route of whatever kind.
+func decodeRoute(m []byte) (route, bool) {
+	if len(m) < unix.SizeofRtMsg {
+		return route{}, false
+	}
+	family, bits, table := m[0], int(m[1]), m[4]
 	dst := netip.IPv4Unspecified() // a route without destination is a default route
 	if family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()

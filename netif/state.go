@@ -13,6 +13,7 @@ type State struct {
 	Links    []Link         // ascending index
 	Default4 []DefaultRoute // IPv4, main table only, the one the kernel prefers first
 	Default6 []DefaultRoute // IPv6, likewise
+	Rules    []Rule         // of both families, each in the order in which the kernel asks them
 }
 
 // Link is one interface.
@@ -95,7 +96,8 @@ func (s State) Outside() []string {
 func (s State) Equal(o State) bool {
 	return slices.EqualFunc(s.Links, o.Links, Link.equal) &&
 		slices.Equal(s.Default4, o.Default4) &&
-		slices.Equal(s.Default6, o.Default6)
+		slices.Equal(s.Default6, o.Default6) &&
+		slices.Equal(s.Rules, o.Rules)
 }
 
 func (l Link) equal(o Link) bool {

@@ -39,11 +39,10 @@ func (a *announcer) act(now time.Time, from []netip.Addr) error {
 	}
 	a.due = a.due.Add(announceGap << a.sent)
 	a.sent++
-	var failed error
-	for _, local := range from {
-		failed = errors.Join(failed, a.tell(now, local))
+	for _, other := range from[1:] {
+		_ = a.tell(now, other) // it comes and goes, and may just have gone
 	}
-	return failed
+	return a.tell(now, from[0])
 }
 
 // tell announces in each language from an address.

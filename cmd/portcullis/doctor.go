@@ -112,6 +112,13 @@ func examine(ctx context.Context, c config.Config, f *doctor.Facts) error {
 		f.OtherDHCP = append(f.OtherDHCP, otherDHCP(ctx, l)...)
 	}
 	examineFirewall(ctx, c, state, roles, f)
+	seen := f.Trial
+	f.AnswersSeen = roles.WAN.Up && roles.WAN.Master == 0 && len(roles.LAN) > 0 && f.Forwards
+	for _, x := range strays(kernel, state, roles, marks{seen.Mapping.Mark, seen.Pinhole.Mark, doctor.TrialPort}) {
+		if forwards := !x.IPv6 && f.Forwards || x.IPv6 && f.Forwards6; forwards { // or there is no route for anything
+			f.Strays = append(f.Strays, x)
+		}
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portcullis/doctor"
 	"portcullis/firewall"
 	"portcullis/netif"
 	"portcullis/portmap"
@@ -21,7 +22,8 @@ const remindEvery = time.Minute
 
 // follower is what the gate remembers of the network while it follows it.
 type follower struct {
-	turn sync.Mutex // one at a time follows
+	turn   sync.Mutex     // one at a time follows
+	strays []doctor.Stray // guarded by turn; that were warned of
 
 	mu      sync.Mutex          // guards what is below
 	outside map[string]struct{} // the interfaces that have led outside in this run
@@ -79,9 +81,22 @@ func (g *gate) follow(ctx context.Context, s netif.State) {
 		return
 	}
 	g.tell(s, unfit, g.doors.follow(ctx, roles.LAN))
+	g.warnStrays(s, roles)
 	if g.doors.upnp != nil {
 		g.doors.upnp.wan.refresh()
 	}
+}
+
+// warnStrays tells of hosts whose answers leave by another way, once for as long as it
+// is so.
+func (g *gate) warnStrays(s netif.State, r netif.Roles) {
+	found := strays(g.kernel, s, r, marks{})
+	for _, x := range found {
+		if x.By != "" && !slices.Contains(g.follower.strays, x) { // a route may come yet
+			g.log.Warn("mappings may not work", "warning", x.String()+"; `portcullis doctor` tries it with a packet")
+		}
+	}
+	g.follower.strays = found
 }
 
 // tell says what keeps a LAN from being served, once for as long as it is the same.

@@ -49,9 +49,9 @@ func TestPrefixComes(t *testing.T) {
 		t.Errorf("the host's own address gets %q", s)
 	}
 	log := r.Daemon.Log()
-	for _, family := range []string{"family=4", "family=6"} {
-		if n := strings.Count(log, `msg="serving a LAN" interface=br-lan `+family); n != 1 {
-			t.Errorf("the LAN was opened %d times for %s\n%s", n, family, log)
+	for _, at := range []string{"family=4 address=192.168.77.1 ", "family=6 "} {
+		if n := strings.Count(log, `msg="serving a LAN" interface=br-lan `+at); n != 1 {
+			t.Errorf("the LAN was opened %d times for %s\n%s", n, at, log)
 		}
 	}
 	if strings.Contains(log, "discovery withdrawn") || strings.Count(log, "discovery announced") != 3 { // IPv4, the link and the site
