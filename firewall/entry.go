@@ -27,7 +27,24 @@ const (
 	// Pin lets in what comes from outside to an internal IPv6 endpoint, which is
 	// not translated, and its answers out.
 	Pin
+	// Mapped keeps an external port for its owners: nobody but a mapped endpoint
+	// that keeps the port (Kept) leaves from it. It lets nothing in. A port that is
+	// shared by restricted mappings is one entry.
+	Mapped
 )
+
+// SpareFirst and SpareLast bound the ports that are never mapped. Whoever sends from
+// a port that is another's external one leaves from one of these instead: they must
+// be many enough for all such flows to one remote endpoint, and as few as can be,
+// for no client gets one. No game and no program is known to ask for one of them by
+// name, and the kernel's own choice of source ports begins above.
+const (
+	SpareFirst = 29184
+	SpareLast  = 29695
+)
+
+// Spare reports whether an external port is never mapped.
+func Spare(port uint16) bool { return SpareFirst <= port && port <= SpareLast }
 
 // Entry is one thing the kernel shall hold. It is comparable by its fields;
 // Expires carries the lease, not the kernel's timeout.
@@ -36,7 +53,7 @@ type Entry struct {
 	Transport portmap.Transport
 	External  uint16         // the port on the WAN address; Pin: 0
 	Source    Source         // Hole and Pin: who may use it
-	Internal  netip.AddrPort // IPv6 for a Pin, IPv4 for the others
+	Internal  netip.AddrPort // IPv6 for a Pin, none for Mapped, IPv4 for the others
 	Expires   time.Time      // end of the lease; zero: never
 }
 
@@ -51,13 +68,15 @@ type Key struct {
 }
 
 // Key gives the entry's key: for a Hole and a Pin what the packet shows on the
-// outside, for a Kept port the internal endpoint.
+// outside, for a Kept port the internal endpoint, for a Mapped one the port.
 func (e Entry) Key() Key {
 	switch e.Kind {
 	case Kept:
 		return Key{Kind: Kept, Transport: e.Transport, Internal: e.Internal}
 	case Pin:
 		return Key{Kind: Pin, Transport: e.Transport, Source: e.Source, Internal: e.Internal}
+	case Mapped:
+		return Key{Kind: Mapped, Transport: e.Transport, External: e.External}
 	}
 	return Key{Kind: Hole, Transport: e.Transport, External: e.External, Source: e.Source}
 }
@@ -69,11 +88,14 @@ func (e Entry) same(o Entry) bool {
 
 // String is the text form that tests compare: "udp 5000 -> 10.0.0.2:5000",
 // "udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000" (see Source),
-// "udp 10.0.0.2:5000 keeps 5000", "udp [2001:db8::2]:5000 lets in anyone".
+// "udp 10.0.0.2:5000 keeps 5000", "udp [2001:db8::2]:5000 lets in anyone",
+// "udp 5000 is mapped".
 func (e Entry) String() string {
 	switch {
 	case e.Kind == Pin:
 		return fmt.Sprintf("%s %s lets in %s", e.Transport, e.Internal, e.Source)
+	case e.Kind == Mapped:
+		return fmt.Sprintf("%s %d is mapped", e.Transport, e.External)
 	case e.Kind == Kept:
 		return fmt.Sprintf("%s %s keeps %d", e.Transport, e.Internal, e.External)
 	case !e.Source.Anyone():
@@ -82,8 +104,8 @@ func (e Entry) String() string {
 	return fmt.Sprintf("%s %d -> %s", e.Transport, e.External, e.Internal)
 }
 
-// SortEntries puts holes before kept ports before pins, each by transport, port and host,
-// so that two lists of the same entries read the same.
+// SortEntries puts holes before kept ports before pins before mapped ports, each by
+// transport, port and host, so that two lists of the same entries read the same.
 func SortEntries(es []Entry) {
 	sort.Slice(es, func(i, j int) bool {
 		a, b := &es[i], &es[j]

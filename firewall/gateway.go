@@ -58,6 +58,30 @@ func (g Gateway) WANAddrs() []netip.Addr {
 	return all
 }
 
+// private are the networks that no router of the Internet has a way to (RFC 6890),
+// the one between a host and its own translator (RFC 7335) among them.
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+}
+
+// Inside gives the sources that leave by a WAN under its address: what is
+// translated, because it could have no answer else, and the gateway itself. A
+// public subnet that is routed behind the gateway is not among them.
+func (g Gateway) Inside() []netip.Prefix {
+	all := slices.Clone(private)
+	for _, a := range g.WANAddrs() {
+		if p := netip.PrefixFrom(a, a.BitLen()); !slices.ContainsFunc(private, p.Overlaps) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 // MaxInterfaceName is the longest interface name the kernel allows, in bytes.
 const MaxInterfaceName = 15
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"portcullis/portmap"
 )
@@ -19,6 +20,7 @@ type State struct {
 	holes    map[holeKey]*opened
 	filtered map[portKey][]*opened  // who has filtered sources on a port
 	ends     map[endpoint][]*opened // who translates to an internal endpoint, by age
+	ports    map[portKey][]*opened  // who has an external port
 }
 
 // opened is a mapping with the sources of its holes or pins, which are never
@@ -54,6 +56,7 @@ func NewState() *State {
 		holes:    make(map[holeKey]*opened),
 		filtered: make(map[portKey][]*opened),
 		ends:     make(map[endpoint][]*opened),
+		ports:    make(map[portKey][]*opened),
 	}
 }
 
@@ -131,6 +134,7 @@ func (s *State) hold(o *opened) {
 	if o.pinhole() {
 		return
 	}
+	s.ports[o.port()] = append(s.ports[o.port()], o)
 	end := o.endpoint()
 	i, _ := slices.BinarySearchFunc(s.ends[end], o, byAge)
 	s.ends[end] = slices.Insert(s.ends[end], i, o)
@@ -147,6 +151,7 @@ func (s *State) drop(o *opened) {
 	if o.pinhole() {
 		return
 	}
+	without(s.ports, o.port(), slices.Index(s.ports[o.port()], o))
 	i, _ := slices.BinarySearchFunc(s.ends[o.endpoint()], o, byAge)
 	without(s.ends, o.endpoint(), i)
 }
@@ -164,7 +169,7 @@ func without[K comparable](lists map[K][]*opened, key K, i int) {
 func (s *State) Clone() *State {
 	c := &State{
 		open: maps.Clone(s.open), holes: maps.Clone(s.holes),
-		filtered: maps.Clone(s.filtered), ends: maps.Clone(s.ends),
+		filtered: maps.Clone(s.filtered), ends: maps.Clone(s.ends), ports: maps.Clone(s.ports),
 	}
 	for port, held := range c.filtered {
 		c.filtered[port] = slices.Clone(held)
@@ -172,17 +177,23 @@ func (s *State) Clone() *State {
 	for end, held := range c.ends {
 		c.ends[end] = slices.Clone(held)
 	}
+	for port, held := range c.ports {
+		c.ports[port] = slices.Clone(held)
+	}
 	return c
 }
 
 // Entries gives all that the kernel must hold, in no order.
 func (s *State) Entries() []Entry {
-	all := make([]Entry, 0, len(s.holes)+len(s.ends))
+	all := make([]Entry, 0, len(s.holes)+len(s.ends)+len(s.ports))
 	for k, o := range s.holes {
 		all = append(all, o.hole(k.source))
 	}
 	for _, held := range s.ends {
 		all = append(all, held[0].kept())
+	}
+	for port, held := range s.ports {
+		all = append(all, *port.mapped(held))
 	}
 	return all
 }
@@ -213,8 +224,11 @@ func (s *State) Holes(id uint64) []Entry {
 // Holder gives the mapping that has the hole or the pin with this key.
 func (s *State) Holder(k Key) (portmap.Mapping, bool) {
 	port := portKey{transport: k.Transport, external: k.External}
-	if k.Kind == Pin {
+	switch k.Kind {
+	case Pin:
 		port = pinnedAt(k.Transport, k.Internal)
+	case Kept, Mapped:
+		return portmap.Mapping{}, false
 	}
 	return s.holes[holeKey{port, k.Source}].mapping()
 }
@@ -254,6 +268,11 @@ func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrP
 		return true
 	}
 	return slices.ContainsFunc(s.filtered[port], func(o *opened) bool { return o.Internal == internal })
+}
+
+// Mapped says whether an external port is mapped.
+func (s *State) Mapped(t portmap.Transport, external uint16) bool {
+	return len(s.ports[portKey{transport: t, external: external}]) > 0
 }
 
 // KeptPort gives the external port that flows from an internal endpoint keep.
@@ -337,6 +356,23 @@ func (o *opened) kept() Entry {
 		Kind: Kept, Transport: o.Transport, External: o.External.Port(),
 		Internal: o.Internal, Expires: o.Expires,
 	}
+}
+
+// mapped gives the entry that keeps a port for its mappings until the last of them
+// ends, or nil where there is none.
+func (k portKey) mapped(held []*opened) *Entry {
+	if len(held) == 0 {
+		return nil
+	}
+	e := &Entry{Kind: Mapped, Transport: k.transport, External: k.external, Expires: held[0].Expires}
+	for _, o := range held[1:] {
+		if e.Expires.IsZero() || o.Expires.IsZero() {
+			e.Expires = time.Time{}
+		} else if o.Expires.After(e.Expires) {
+			e.Expires = o.Expires
+		}
+	}
+	return e
 }
 
 // byAge puts first the mapping whose port an endpoint keeps: the one that was

@@ -108,24 +108,17 @@ func (p *plan) inTheWay(port portKey, src Source) (*opened, Source) {
 	return nil, Source{}
 }
 
-// change compares before and after for every hole and endpoint that was touched.
+// change compares before and after for every hole, endpoint and port that was touched.
 func (p *plan) change() *Change {
 	c := &Change{after: p.after}
-	var ends []endpoint
-	seen := make(map[endpoint]bool)
-	touch := func(o *opened) {
-		if end := o.endpoint(); !seen[end] && !o.pinhole() {
-			seen[end] = true
-			ends = append(ends, end)
-		}
-	}
+	var touched touched
 	gone, renewed := make(map[uint64]bool), make(map[uint64]bool)
 	for _, k := range p.order {
 		before, after := p.state.holes[k], p.holes[k]
 		var old, now *Entry
 		rewrite := false
 		if before != nil {
-			touch(before)
+			touched.add(before)
 			old = ptr(before.hole(k.source))
 			if next := p.open(before.ID); before.goesOnAs(next) {
 				// All elements of a mapping are written at once, so that they
@@ -138,7 +131,7 @@ func (p *plan) change() *Change {
 			}
 		}
 		if after != nil {
-			touch(after)
+			touched.add(after)
 			now = ptr(after.hole(k.source))
 		}
 		c.differ(old, now, rewrite)
@@ -150,16 +143,44 @@ func (p *plan) change() *Change {
 			c.Gone = append(c.Gone, before.Mapping)
 		}
 	}
-	arrived := make(map[endpoint][]*opened)
+	ends, ports := make(map[endpoint][]*opened), make(map[portKey][]*opened) // who arrived
 	for _, o := range p.after {
 		if o != nil && !o.pinhole() {
-			arrived[o.endpoint()] = append(arrived[o.endpoint()], o)
+			ends[o.endpoint()] = append(ends[o.endpoint()], o)
+			ports[o.port()] = append(ports[o.port()], o)
 		}
 	}
-	for _, end := range ends {
-		c.differ(p.keptBefore(end), p.keptAfter(end, arrived[end]), false)
+	for _, end := range touched.ends {
+		c.differ(p.keptBefore(end), p.keptAfter(end, ends[end]), false)
+	}
+	for _, port := range touched.ports {
+		c.differ(p.state.mapped(port), p.mappedAfter(port, ports[port]), false)
 	}
 	return c
+}
+
+// touched collects, each once, the endpoints and the external ports of mappings.
+type touched struct {
+	ends  []endpoint
+	ports []portKey
+	seen  map[any]bool
+}
+
+func (t *touched) add(o *opened) {
+	if o.pinhole() {
+		return
+	}
+	if t.seen == nil {
+		t.seen = make(map[any]bool)
+	}
+	if end := o.endpoint(); !t.seen[end] {
+		t.seen[end] = true
+		t.ends = append(t.ends, end)
+	}
+	if port := o.port(); !t.seen[port] {
+		t.seen[port] = true
+		t.ports = append(t.ports, port)
+	}
 }
 
 // goesOnAs says whether a mapping is still the same but for its lease and its
@@ -206,6 +227,20 @@ func (p *plan) keptAfter(end endpoint, arrived []*opened) *Entry {
 		return nil
 	}
 	return ptr(slices.MinFunc(first, byAge).kept())
+}
+
+// mapped gives the entry that keeps a port, or nil where it is nobody's.
+func (s *State) mapped(port portKey) *Entry { return port.mapped(s.ports[port]) }
+
+// mappedAfter puts who arrived beside those that stay. A port has few mappings.
+func (p *plan) mappedAfter(port portKey, arrived []*opened) *Entry {
+	all := arrived
+	for _, o := range p.state.ports[port] {
+		if _, touched := p.after[o.ID]; !touched {
+			all = append(all, o)
+		}
+	}
+	return port.mapped(all)
 }
 
 func ptr[T any](v T) *T { return &v }

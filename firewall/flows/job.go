@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"portcullis/firewall"
 	"portcullis/portmap"
 )
@@ -21,6 +23,7 @@ type Flow struct {
 type job struct {
 	ports map[port]bool           // external ports of which a mapping changed
 	ended map[led]bool            // who those ports led to
+	taken map[port]bool           // external ports that nobody but their owner may leave from
 	lost  map[netip.Addr]bool     // WAN addresses we no longer have
 	force map[port][]ending       // mappings whose flows end whatever the table says
 	pins  map[endpoint][]pinEnded // pinholes, of both sorts
@@ -65,13 +68,13 @@ func (e ending) admits(src netip.AddrPort) bool {
 
 func newJob() *job {
 	return &job{
-		ports: make(map[port]bool), ended: make(map[led]bool), lost: make(map[netip.Addr]bool),
+		ports: make(map[port]bool), ended: make(map[led]bool), taken: make(map[port]bool), lost: make(map[netip.Addr]bool),
 		force: make(map[port][]ending), pins: make(map[endpoint][]pinEnded),
 	}
 }
 
 // four and six say which family's flows the job is about.
-func (j *job) four() bool { return len(j.ports)+len(j.lost)+len(j.force) > 0 }
+func (j *job) four() bool { return len(j.ports)+len(j.taken)+len(j.lost)+len(j.force) > 0 }
 
 func (j *job) six() bool { return len(j.pins) > 0 }
 
@@ -93,8 +96,13 @@ func (j *job) change(c *firewall.Change) {
 		// A pinhole translates nothing. A TCP connection that was refused before is
 		// gone from conntrack by itself; only a UDP flow can have lived on beside
 		// the mapping.
-		if e.Kind != firewall.Pin && (e.Transport == portmap.UDP || !e.Source.Anyone()) {
-			j.ports[port{e.Transport, e.External}] = true
+		if e.Kind == firewall.Pin {
+			continue
+		}
+		p := port{e.Transport, e.External}
+		j.taken[p] = true
+		if e.Transport == portmap.UDP || !e.Source.Anyone() {
+			j.ports[p] = true
 		}
 	}
 }
@@ -128,10 +136,40 @@ func (j *job) endPin(m *portmap.Mapping, force bool) {
 	j.pins[at] = append(j.pins[at], pinEnded{ending{m.Internal, m.Remotes}, force})
 }
 
+// fewQueries is how many listings are cheaper than one of everything: the kernel
+// looks through its whole table for each of them.
+const fewQueries = 4
+
+// queries gives what to list of one family.
+func (j *job) queries(family byte) []query {
+	var list []query
+	if family == unix.AF_INET6 {
+		for at := range j.pins {
+			list = append(list, query{family: family, transport: at.transport, port: at.internal.Port()})
+		}
+	} else {
+		inbound := maps.Clone(j.ports)
+		for p := range j.force {
+			inbound[p] = true
+		}
+		for p := range inbound {
+			list = append(list, query{family: family, transport: p.transport, port: p.number})
+		}
+		for p := range j.taken {
+			list = append(list, query{family: family, transport: p.transport, answersTo: p.number})
+		}
+	}
+	if family == unix.AF_INET && len(j.lost) > 0 || len(list) > fewQueries {
+		return []query{{family: family}}
+	}
+	return list
+}
+
 // join adds another job.
 func (j *job) join(o *job) {
 	maps.Copy(j.ports, o.ports)
 	maps.Copy(j.ended, o.ended)
+	maps.Copy(j.taken, o.taken)
 	maps.Copy(j.lost, o.lost)
 	for p, list := range o.force {
 		j.force[p] = append(j.force[p], list...)

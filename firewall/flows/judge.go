@@ -27,13 +27,16 @@ func (k *Keeper) over(j *job, f Flow) bool {
 		}
 	}
 	lost := j.lost[f.Dst.Addr()] || j.lost[f.AnswersTo.Addr()]
-	if !lost && !j.ports[at] {
+	taken := j.taken[port{f.Transport, f.AnswersTo.Port()}]
+	if !lost && !taken && !j.ports[at] {
 		return false
 	}
 	over := false
 	k.look(func(t table) {
-		if lost {
-			over = t.ours(f)
+		if lost && t.ours(f) || taken && t.trespasses(f) {
+			over = true
+		}
+		if over || lost || !j.ports[at] {
 			return
 		}
 		over = slices.Contains(t.gateway.WANAddrs(), f.Dst.Addr()) && t.misled(f, j.ended[led{at, f.AnswersFrom}])
@@ -86,6 +89,18 @@ func (t table) ours(f Flow) bool {
 	}
 	kept, ok := t.state.KeptPort(f.Transport, f.Src)
 	return ok && kept == f.AnswersTo.Port()
+}
+
+// trespasses says whether a flow leaves from an external port that is mapped to
+// somebody else. The gateway's own flows are let be: they were there first, their
+// answers lead where they should, and none of them could be moved.
+func (t table) trespasses(f Flow) bool {
+	wan := t.gateway.WANAddrs()
+	if !slices.Contains(wan, f.AnswersTo.Addr()) || slices.Contains(wan, f.Src.Addr()) {
+		return false
+	}
+	kept, ok := t.state.KeptPort(f.Transport, f.Src)
+	return t.state.Mapped(f.Transport, f.AnswersTo.Port()) && !(ok && kept == f.AnswersTo.Port())
 }
 
 // inside says whether an address is of a LAN.

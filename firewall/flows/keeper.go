@@ -2,12 +2,10 @@ package flows
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
@@ -22,9 +20,7 @@ const (
 	maxRest  = time.Second     // so that flows end within two of their mapping
 	failRest = 5 * time.Second // after a pass that failed
 	patience = 5 * time.Second // bounds each wait for the kernel
-	// tries is how often a listing that changed meanwhile is taken again, and how
-	// often a pass that failed is.
-	tries = 3
+	tries    = 3               // how often a pass that failed is made again
 )
 
 // Config says whose flows a Keeper keeps.
@@ -57,12 +53,14 @@ type Keeper struct {
 	passing sync.Mutex // guards the socket; held while it is used
 	kernel  conntrack
 	failing bool // for logging a change only; the goroutine's own
+
+	quick quick
 }
 
 // New starts a keeper.
 func New(cfg Config) *Keeper {
 	k := &Keeper{
-		log: cfg.Log, refuse: cfg.Refuse, kernel: conntrack{netns: cfg.NetNS}, waiting: newJob(),
+		log: cfg.Log, refuse: cfg.Refuse, kernel: conntrack{netns: cfg.NetNS}, quick: quick{kernel: conntrack{netns: cfg.NetNS}}, waiting: newJob(),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 		look: func(f func(table)) {
 			cfg.Look(func(s *firewall.State, g firewall.Gateway) { f(table{s, g}) })
@@ -91,6 +89,7 @@ func (k *Keeper) AddressesGone(before, after firewall.Gateway) {
 func (k *Keeper) Close(ctx context.Context, ms []portmap.Mapping) error {
 	close(k.quit)
 	<-k.done
+	k.quick.close()
 	j := k.take()
 	j.endAll(ms)
 	result := make(chan error, 1)
@@ -188,36 +187,20 @@ func (k *Keeper) pass(j *job) (ended uint, err error) {
 	if err := k.kernel.open(); err != nil {
 		return 0, err
 	}
+	var families []byte
 	if j.four() {
-		if ended, err = k.passFamily(unix.AF_INET, j); err != nil {
-			return ended, err
-		}
+		families = append(families, unix.AF_INET)
 	}
 	if j.six() {
-		n, err := k.passFamily(unix.AF_INET6, j)
-		return ended + n, err
+		families = append(families, unix.AF_INET6)
 	}
-	return ended, nil
-}
-
-// passFamily lists first, so that hosts are refused before their flows are gone.
-// Most changes end nothing, and then the one listing is all.
-func (k *Keeper) passFamily(family netlink.InetFamily, j *job) (ended uint, err error) {
-	find := filter(func(f Flow) bool { return k.over(j, f) })
-	flows, err := k.kernel.list(family, find)
-	if err != nil || len(flows) == 0 {
-		return 0, err
-	}
-	var refused error
-	var hosts []Flow
-	for _, f := range flows {
-		if f.carriedOn() {
-			hosts = append(hosts, f)
+	for _, family := range families {
+		for _, q := range j.queries(family) {
+			n, err := k.kernel.endAll(q, func(f Flow) (bool, error) { return k.over(j, f), nil }, k.refuse)
+			if ended += n; err != nil {
+				return ended, err
+			}
 		}
 	}
-	if len(hosts) > 0 {
-		refused = k.refuse(hosts)
-	}
-	ended, err = k.kernel.end(family, find)
-	return ended, errors.Join(refused, err)
+	return ended, nil
 }

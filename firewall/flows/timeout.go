@@ -3,12 +3,9 @@ package flows
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"portcullis/portmap"
 )
@@ -42,23 +39,10 @@ func OutboundTimeout(netns int, t portmap.Transport) (time.Duration, error) {
 }
 
 // readIn reads a file as it is in a network namespace (0: the current one).
-func readIn(netns int, path string) ([]byte, error) {
-	if netns == 0 {
-		return os.ReadFile(path)
-	}
-	type result struct {
-		text []byte
-		err  error
-	}
-	read := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		r := result{err: unix.Setns(netns, unix.CLONE_NEWNET)}
-		if r.err == nil {
-			r.text, r.err = os.ReadFile(path)
-		}
-		read <- r
-	}()
-	r := <-read
-	return r.text, r.err
+func readIn(netns int, path string) (text []byte, err error) {
+	err = within(netns, func() (err error) {
+		text, err = os.ReadFile(path)
+		return err
+	})
+	return text, err
 }

@@ -19,6 +19,8 @@ func TestPackets(t *testing.T) { shared(t, homenet.Packets) }
 
 func TestKeptPorts(t *testing.T) { shared(t, homenet.KeptPorts) }
 
+func TestPortShadow(t *testing.T) { shared(t, homenet.PortShadow) }
+
 func TestDeleteEndsFlows(t *testing.T) { shared(t, homenet.DeleteEndsFlows) }
 
 func TestKernelEndsLease(t *testing.T) { shared(t, homenet.KernelEndsLease) }

@@ -164,7 +164,7 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 		t.Fatalf("Replace: %v", err)
 	}
 	held, err := b.Entries(ctx(t))
-	if err != nil || len(held) != 2 {
+	if err != nil || len(held) != 3 {
 		t.Errorf("the rest is not in force: %v, %v", held, err)
 	}
 	if err := b.Apply(ctx(t), []portmap.Mapping{homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")}, nil); err != nil {

@@ -15,7 +15,7 @@ import (
 
 // chainNames are all chains of the skeleton.
 var chainNames = []string{
-	"dnat_inbound", "dnat_mapped", "snat_outbound", "snat_hairpin", "forward_mapped", "allow_mapped", "allow_pinholes",
+	"dnat_inbound", "dnat_mapped", "snat_outbound", "snat_hairpin", "own_ports", "own_ports_check", "forward_mapped", "allow_mapped", "allow_pinholes",
 	"refuse_ended", "guard_services",
 }
 

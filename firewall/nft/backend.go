@@ -101,28 +101,38 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 //
 // When the kernel does not hold what it should (its ruleset was flushed, an
 // element is gone), the whole table is written anew with the change in it.
+//
+// Flows of others that leave from a port that is mapped now are ended.
 func (b *Backend) Apply(ctx context.Context, add, del []portmap.Mapping) error {
+	c, err := b.apply(ctx, add, del)
+	if err == nil {
+		b.flows.Free(c)
+	}
+	return err
+}
+
+func (b *Backend) apply(ctx context.Context, add, del []portmap.Mapping) (*firewall.Change, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return firewall.ErrClosed
+		return nil, firewall.ErrClosed
 	}
 	c, err := b.state.Plan(add, del)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if b.installed && c.Empty() {
 		b.state.Commit(c)
-		return nil
+		return c, nil
 	}
 	if err := b.bring(ctx, c); err != nil {
-		return fmt.Errorf("nft apply: %w", explain(err))
+		return nil, fmt.Errorf("nft apply: %w", explain(err))
 	}
 	b.committed(c)
 	// Without it the mapping is there all the same, and the audit tries again; the
 	// owner is told in the log.
 	_ = b.restoreAccept(ctx)
-	return nil
+	return c, nil
 }
 
 // Replace makes the kernel hold exactly these mappings, whatever it held before,

@@ -76,7 +76,7 @@ func TestKeptTableIsReplaced(t *testing.T) {
 	if err := second.Replace(ctx(t), []portmap.Mapping{one}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff("udp 5000 -> 192.168.1.10:6000\nudp 192.168.1.10:6000 keeps 5000\n", world(t, second)); diff != "" {
+	if diff := cmp.Diff("udp 5000 -> 192.168.1.10:6000\nudp 192.168.1.10:6000 keeps 5000\nudp 5000 is mapped\n", world(t, second)); diff != "" {
 		t.Errorf("replaced (-want +got):\n%s", diff)
 	}
 	if err := second.Close(ctx(t), false); err != nil {

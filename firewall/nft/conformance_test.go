@@ -124,7 +124,7 @@ func sameInOwnersTable(t *testing.T, n *netns.Space, held []firewall.Entry) {
 	t.Helper()
 	want := make(map[string]bool)
 	for _, e := range held {
-		if e.Kind != firewall.Kept {
+		if e.Kind == firewall.Hole || e.Kind == firewall.Pin {
 			set, key, end := nft.AcceptFlow(e)
 			want[fmt.Sprintf("%s %x-%x", set, key, end)] = true
 		}

@@ -140,40 +140,42 @@ type target struct {
 }
 
 // each gives the elements of one entry. All of them end at the same moment. The
-// first is in our table, if that is there.
+// first is in a map or a set of our table, if that is there.
 func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
 	after := timeout(e.Expires)
+	timed := func(set *nftables.Set, el nftables.SetElement) {
+		el.Timeout = after
+		do(set, el)
+	}
 	if t.own != nil {
-		t.own.marks.each(e, do)
+		t.own.each(e, timed)
 	}
-	if e.Kind == firewall.Kept {
-		if t.own != nil {
-			do(t.own.kept, nftables.SetElement{Key: keptKey(e), Val: portValue(e.External), Timeout: after})
+	switch e.Kind {
+	case firewall.Hole:
+		if there := t.accept[family4]; there != nil {
+			timed(there.flows.of(e), flowElement(e))
 		}
-		return
-	}
-	if e.Kind == firewall.Pin {
-		pin := pinElement(e)
-		pin.Timeout = after
-		if t.own != nil {
-			do(t.own.pins.of(e), pin)
-		}
+	case firewall.Pin:
 		if there := t.accept[family6]; there != nil {
-			do(there.pins.of(e), pin)
+			timed(there.pins.of(e), pinElement(e))
 		}
-		return
 	}
-	flow := flowElement(e)
-	flow.Timeout = after
-	if t.own != nil {
-		hole := holeElement(e)
-		hole.Timeout = after
-		do(t.own.mapOf(e.Source), hole)
-		do(t.own.flows.of(e), flow)
+}
+
+// each gives the elements of one entry in our table.
+func (s *skeleton) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
+	switch e.Kind {
+	case firewall.Hole:
+		do(s.mapOf(e.Source), holeElement(e))
+		do(s.flows.of(e), flowElement(e))
+	case firewall.Kept:
+		do(s.kept, nftables.SetElement{Key: keptKey(e), Val: portValue(e.External)})
+	case firewall.Pin:
+		do(s.pins.of(e), pinElement(e))
+	case firewall.Mapped:
+		do(s.mappedPorts, nftables.SetElement{Key: appendPort(appendProto(nil, e.Transport), e.External)})
 	}
-	if there := t.accept[family4]; there != nil {
-		do(there.flows.of(e), flow)
-	}
+	s.marks.each(e, do)
 }
 
 // Keys and values. Each part of a concatenation starts at a multiple of four

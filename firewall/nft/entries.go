@@ -42,19 +42,48 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 		}
 		all = append(all, pins...)
 	}
+	for _, read := range []func(context.Context) ([]firewall.Entry, error){b.readKept, b.readMapped} {
+		more, err := read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, more...)
+	}
+	return all, nil
+}
+
+func (b *Backend) readKept(ctx context.Context) ([]firewall.Entry, error) {
 	kept, err := b.reader.dumpSettled(ctx, "kept_ports")
 	if err != nil {
 		return nil, err
 	}
+	var all []firewall.Entry
 	for _, el := range kept {
 		if len(el.key) != 12 || len(el.val) < 2 {
 			return nil, fmt.Errorf("%w: kept_ports holds %x", errInconsistent, el.key)
 		}
-		addr := netip.AddrFrom4([4]byte(el.key))
 		all = append(all, firewall.Entry{
 			Kind: firewall.Kept, Transport: portmap.Transport(el.key[4]),
-			Internal: netip.AddrPortFrom(addr, binary.BigEndian.Uint16(el.key[8:])),
+			Internal: netip.AddrPortFrom(netip.AddrFrom4([4]byte(el.key)), binary.BigEndian.Uint16(el.key[8:])),
 			External: binary.BigEndian.Uint16(el.val), Expires: el.lease(),
+		})
+	}
+	return all, nil
+}
+
+func (b *Backend) readMapped(ctx context.Context) ([]firewall.Entry, error) {
+	elements, err := b.reader.dumpSettled(ctx, "mapped_ports")
+	if err != nil {
+		return nil, err
+	}
+	var all []firewall.Entry
+	for _, el := range elements {
+		if len(el.key) != 8 {
+			return nil, fmt.Errorf("%w: mapped_ports holds %x", errInconsistent, el.key)
+		}
+		all = append(all, firewall.Entry{
+			Kind: firewall.Mapped, Transport: portmap.Transport(el.key[0]),
+			External: binary.BigEndian.Uint16(el.key[4:]), Expires: el.lease(),
 		})
 	}
 	return all, nil

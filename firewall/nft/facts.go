@@ -32,6 +32,9 @@ func (s *skeleton) facts(g firewall.Gateway) *elements {
 	for _, el := range intervals(g.LANPrefixes) {
 		e.add(s.lanPrefixes, el)
 	}
+	for _, el := range intervals(g.Inside()) {
+		e.add(s.inside, el)
+	}
 	for _, p := range unique(g.ServiceTCP) {
 		e.add(s.serviceTCP, nftables.SetElement{Key: portValue(p)})
 	}

@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/google/nftables"
@@ -43,6 +44,12 @@ func (b *Backend) refuse(list []flows.Flow) error {
 		}
 	}
 	return nil
+}
+
+// Held says whether another host's flow, or one of the gateway itself, leaves from an
+// external port, as far as that can be told at once.
+func (b *Backend) Held(t portmap.Transport, external uint16, host netip.Addr) bool {
+	return b.flows.Held(t, external, host)
 }
 
 // OutboundTimeout gives how long the kernel lets answers in, at least, after the

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 
 	"portcullis/firewall"
@@ -67,17 +66,15 @@ func (m *marks) sets() []*nftables.Set {
 	return append(m.flows.all(), m.pins.all()...)
 }
 
-// each gives the element of one entry; m may be nil.
+// each gives the element of one entry, without its timeout; m may be nil.
 func (m *marks) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
-	if m == nil || e.Kind == firewall.Kept {
-		return
+	switch {
+	case m == nil:
+	case e.Kind == firewall.Hole:
+		do(m.flows.of(e), flowElement(e))
+	case e.Kind == firewall.Pin:
+		do(m.pins.of(e), pinElement(e))
 	}
-	set, el := m.flows.of(e), flowElement(e)
-	if e.Kind == firewall.Pin {
-		set, el = m.pins.of(e), pinElement(e)
-	}
-	el.Timeout = timeout(e.Expires)
-	do(set, el)
 }
 
 // markRules mark what is forwarded.
@@ -85,7 +82,7 @@ func (s *skeleton) markRules(b *chainBuilder) {
 	if s.marks == nil {
 		return
 	}
-	set, clear := setMark(s.marks.bits, s.marks.bits), setMark(s.marks.bits, 0)
+	set, clear := setBits(expr.MetaKeyMARK, s.marks.bits, s.marks.bits), setBits(expr.MetaKeyMARK, s.marks.bits, 0)
 	before := b.base(chainMark, nftables.ChainTypeFilter, nftables.ChainHookForward, priorityMark)
 	flows, pins := b.plain(chainMarkFlows), b.plain(chainMarkPins)
 	b.rule(before, "the mark is ours alone", clear)
@@ -96,18 +93,6 @@ func (s *skeleton) markRules(b *chainBuilder) {
 	b.allowPins(pins, s.marks.pins, s.wan6Ifaces, s.lanIfaces, pass)
 	after := b.base(chainUnmark, nftables.ChainTypeFilter, nftables.ChainHookForward, priorityUnmark)
 	b.rule(after, "nothing of the mark is left", clear)
-}
-
-// setMark sets some bits of the packet's mark, and leaves the others.
-func setMark(bits, to uint32) match {
-	return match{
-		meta(expr.MetaKeyMARK, reg1),
-		&expr.Bitwise{
-			SourceRegister: reg1, DestRegister: reg1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(^bits), Xor: binaryutil.NativeEndian.PutUint32(to),
-		},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg1},
-	}
 }
 
 // marksIntact says whether the sets of the marks hold what they should. The lock is

@@ -18,6 +18,22 @@ func TestPackets(t *testing.T) { each(t, homenet.Packets) }
 
 func TestKeptPorts(t *testing.T) { each(t, homenet.KeptPorts) }
 
+func TestPortShadow(t *testing.T) {
+	each(t, homenet.PortShadow)
+	homenet.Masquerade(t, owned(""), `table ip owner {
+		chain postrouting {
+			type nat hook postrouting priority srcnat; policy accept;
+			oifname "wan0" meta l4proto udp masquerade to :5000-5003
+		}
+	}`)
+	homenet.Untranslated(t, owned(""), `table ip owner {
+		chain postrouting {
+			type nat hook postrouting priority srcnat; policy accept;
+			ip saddr 192.168.0.0/16 oifname "wan0" masquerade
+		}
+	}`)
+}
+
 func TestDeleteEndsFlows(t *testing.T) { each(t, homenet.DeleteEndsFlows) }
 
 func TestCounters(t *testing.T) { each(t, homenet.Counters) }

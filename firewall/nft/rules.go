@@ -13,6 +13,7 @@ import (
 const (
 	reg1 = unix.NFT_REG_1    // small registers 8 to 11
 	reg2 = unix.NFT_REG_2    // small registers 12 to 15
+	reg3 = unix.NFT_REG_3    // small registers 16 to 19
 	r0   = unix.NFT_REG32_00 // the first four bytes of reg1
 	r1   = r0 + 1
 	r2   = r0 + 2
@@ -112,12 +113,17 @@ func l4proto(proto byte) match { return match{meta(expr.MetaKeyL4PROTO, reg1), e
 // proto-dst" or a translated port back without it.
 func tcpOrUDP(set *nftables.Set) match { return match{meta(expr.MetaKeyL4PROTO, reg1), in(set, reg1)} }
 
-func ctStatusDNAT() match {
+func ctStatusDNAT() match { return ctBit(expr.CtKeySTATUS, ctDNAT) }
+
+// ctNew matches a flow that has had no answer.
+func ctNew() match { return ctBit(expr.CtKeySTATE, expr.CtStateBitNEW) }
+
+func ctBit(key expr.CtKey, bit uint32) match {
 	return match{
-		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg1},
+		&expr.Ct{Key: key, Register: reg1},
 		&expr.Bitwise{
 			SourceRegister: reg1, DestRegister: reg1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(ctDNAT), Xor: make([]byte, 4),
+			Mask: binaryutil.NativeEndian.PutUint32(bit), Xor: make([]byte, 4),
 		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
 	}
@@ -127,6 +133,18 @@ func ctStatusDNAT() match {
 // the answers.
 func ctDirection(dir byte) match {
 	return match{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, equal(reg1, dir)}
+}
+
+// setBits sets some bits of the packet's mark or priority, and leaves the others.
+func setBits(key expr.MetaKey, bits, to uint32) match {
+	return match{
+		meta(key, reg1),
+		&expr.Bitwise{
+			SourceRegister: reg1, DestRegister: reg1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(^bits), Xor: binaryutil.NativeEndian.PutUint32(to),
+		},
+		&expr.Meta{Key: key, SourceRegister: true, Register: reg1},
+	}
 }
 
 func verdict(kind expr.VerdictKind, chain string) match {

@@ -19,6 +19,8 @@ const (
 	priorityDNAT = nftables.ChainPriority(-100 + 10)
 	// Before the owner's masquerade, which would pick another source port.
 	prioritySNAT = nftables.ChainPriority(100 - 10)
+	// After every translation of the source.
+	priorityOwn = nftables.ChainPriority(100 + 10)
 	// After the owner's forward filter, so that only what really passes is
 	// counted. Accepting here never undoes a drop there (accept.go).
 	priorityForward = nftables.ChainPriority(0 + 10)
@@ -38,6 +40,7 @@ type skeleton struct {
 	wanAddrs               *nftables.Set
 	wanSource              *nftables.Set // WAN interface -> the address its kept flows leave from
 	lanPrefixes            *nftables.Set
+	inside                 *nftables.Set // sources that leave under the WAN's address
 	serviceTCP, serviceUDP *nftables.Set
 
 	// Mappings. A hole is one element in a map and one in the set of the flows
@@ -46,6 +49,8 @@ type skeleton struct {
 
 	flows flowSets
 	kept  *nftables.Set // internal endpoint -> its external port
+
+	mappedPorts *nftables.Set // what nobody but its owner leaves from (ownports.go)
 
 	pins pinSets // IPv6 pinholes (pins.go)
 
@@ -82,6 +87,8 @@ func newSkeleton(size uint32) *skeleton {
 	s.wanSource.IsMap, s.wanSource.DataType = true, nftables.TypeIPAddr
 	s.lanPrefixes = s.fact("lan_prefixes", nftables.TypeIPAddr)
 	s.lanPrefixes.Interval = true
+	s.inside = s.fact("inside", nftables.TypeIPAddr)
+	s.inside.Interval = true
 	s.serviceTCP = s.fact("service_tcp", nftables.TypeInetService)
 	s.serviceUDP = s.fact("service_udp", nftables.TypeInetService)
 
@@ -95,6 +102,7 @@ func newSkeleton(size uint32) *skeleton {
 	}
 	s.kept = s.leases("kept_ports", size, endpointKey, nil)
 	s.kept.IsMap, s.kept.DataType = true, nftables.TypeInetService
+	s.mappedPorts = s.leases("mapped_ports", size, portKey, nil)
 	s.ended = s.leases("ended_flows", size, connection, nil)
 	s.ended6 = s.leases("ended_flows6", size, connection6, nil)
 	return s
@@ -146,14 +154,14 @@ func (s *skeleton) ranges(name string, size uint32, key, data []nftables.SetData
 // sets gives every set, in the order in which they are listed.
 func (s *skeleton) sets() []*nftables.Set {
 	all := append(s.factSets(), s.mapped, s.mappedFrom, s.mappedFiltered)
-	all = append(append(all, s.flows.all()...), s.kept)
+	all = append(append(all, s.flows.all()...), s.kept, s.mappedPorts)
 	return append(append(append(all, s.pins.all()...), s.ended, s.ended6), s.marks.sets()...)
 }
 
 // factSets gives the sets that describe the gateway.
 func (s *skeleton) factSets() []*nftables.Set {
 	return []*nftables.Set{
-		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.serviceTCP, s.serviceUDP,
+		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.inside, s.serviceTCP, s.serviceUDP,
 	}
 }
 
@@ -178,6 +186,7 @@ func (s *skeleton) createRules(q *nftables.Conn) error {
 	b := &chainBuilder{queue: q, table: s.table, nextID: s.nextID}
 	s.dnatRules(b)
 	s.snatRules(b)
+	s.ownRules(b)
 	s.forwardRules(b)
 	s.guardRules(b)
 	s.markRules(b)
@@ -261,10 +270,9 @@ func (s *skeleton) snatRules(b *chainBuilder) {
 		match{
 			meta(expr.MetaKeyOIFNAME, reg1), lookup(s.wanSource, reg1, reg1),
 			addr(offSaddr, reg2), meta(expr.MetaKeyL4PROTO, r4+1), port(offSport, r4+2), lookup(s.kept, reg2, reg2),
-			&expr.NAT{
-				Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true,
-			},
-		})
+		},
+		snatToKept())
+	s.spareRules(b, out)
 	hairpin := rule(oifname(s.lanIfaces), ctStatusDNAT(), ipv4(s.table),
 		match{addr(offSaddr, reg1), in(s.lanPrefixes, reg1)})
 	back := b.plain("snat_hairpin")
@@ -288,12 +296,12 @@ func (s *skeleton) hairpinRules(b *chainBuilder, back *nftables.Chain) {
 		match{
 			addr(offSaddr, reg2), meta(expr.MetaKeyL4PROTO, r4+1), port(offSport, r4+2), lookup(s.kept, reg2, reg2),
 			originalAddr(reg1),
-			&expr.NAT{
-				Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true,
-			},
-		})
+		},
+		snatToKept())
+	b.rule(back, "from another's external port: from a spare one",
+		b.tcpOrUDP(), ipv4(s.table), fromMapped(s.mappedPorts), match{originalAddr(reg1)}, snatToSpare())
 	b.rule(back, "from any other",
-		ipv4(s.table),
+		ipv4(s.table), sign(),
 		match{
 			originalAddr(reg1),
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1},

@@ -1,0 +1,106 @@
+package flows
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+	"portcullis/portmap"
+)
+
+// quick is a look at flows that somebody waits for, over sockets of its own: a pass
+// may take long. What it may cost is bounded, because clients cause it: a burst, and
+// a tenth of a core from then on. What is not looked at now is found by the pass that
+// every change leads to.
+type quick struct {
+	mu     sync.Mutex // guards what follows; held while the kernel is asked
+	kernel conntrack
+	credit time.Duration
+	last   time.Time
+}
+
+const (
+	quickBurst = 200 * time.Millisecond // of looking
+	quickShare = 10                     // and one part in so many of all time
+	quickPorts = fewQueries             // whose flows are looked for at once
+	quickFlows = 4096                   // that are read: a kernel without a filter tells all
+)
+
+// try looks, if it may, and says whether it has.
+func (q *quick) try(look func(*conntrack) error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	start := time.Now()
+	q.credit = min(q.credit+start.Sub(q.last)/quickShare, quickBurst)
+	q.last = start
+	if q.credit <= 0 {
+		return false
+	}
+	err := look(&q.kernel)
+	q.credit -= time.Since(start)
+	return err == nil
+}
+
+func (q *quick) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.kernel.close()
+	q.kernel.closed = true
+}
+
+// errMany ends a look at more flows than there is time for.
+var errMany = errors.New("too many flows")
+
+// Free ends the flows of others that leave from external ports that a committed
+// change has mapped, before it returns where that costs little, and else with the
+// next pass. From then on the rules keep them from these ports. It must not be called
+// under the backend's lock.
+func (k *Keeper) Free(c *firewall.Change) {
+	j := newJob()
+	for _, e := range c.New {
+		if e.Kind == firewall.Hole {
+			j.taken[port{e.Transport, e.External}] = true
+		}
+	}
+	if len(j.taken) == 0 || len(j.taken) > quickPorts {
+		return
+	}
+	k.quick.try(func(kernel *conntrack) error {
+		for _, q := range j.queries(unix.AF_INET) {
+			seen := 0
+			_, err := kernel.endAll(q, func(f Flow) (bool, error) {
+				if seen++; seen > quickFlows {
+					return false, errMany
+				}
+				return k.over(j, f), nil
+			}, k.refuse)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Held says whether a flow leaves from an external port that is not of this host, as
+// far as that can be told at once.
+func (k *Keeper) Held(t portmap.Transport, external uint16, host netip.Addr) (held bool) {
+	var wan []netip.Addr
+	k.look(func(t table) { wan = t.gateway.WANAddrs() })
+	k.quick.try(func(kernel *conntrack) error {
+		seen := 0
+		return kernel.walk(query{family: unix.AF_INET, transport: t, answersTo: external}, func(f found) error {
+			held = f.Transport == t && f.AnswersTo.Port() == external && slices.Contains(wan, f.AnswersTo.Addr()) && f.Src.Addr() != host
+			if seen++; held || seen > quickFlows {
+				return errStop
+			}
+			return nil
+		})
+	})
+	return held
+}
