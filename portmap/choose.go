@@ -11,6 +11,7 @@ import (
 
 const (
 	portTries = 256  // candidates for one request
+	heldTries = 8    // of which so many are passed over because others' flows hold them
 	firstPort = 1024 // ports below are never chosen (abuse-cases section 2.2)
 )
 
@@ -65,7 +66,19 @@ func (e *Engine) planOne(ctx context.Context, now time.Time, t *Table, r Request
 	if err != nil && !r.Exact && r.Kind == NAT4 && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
 		return e.tryOthers(ctx, now, t, r, view, d, err, n)
 	}
+	if err == nil && !r.Exact && e.held(c) {
+		held := &Error{Reason: PortInUse, Detail: "a flow of another host leaves from it"}
+		if other, d, err := e.tryOthers(ctx, now, t, r, view, d, held, n); err == nil && !e.held(other) {
+			return other, d, nil
+		}
+	}
 	return c, d, err
+}
+
+// held says whether a grant would take a port from flows of another host.
+func (e *Engine) held(c Change) bool {
+	return e.cfg.Held != nil && c.Event == Granted && c.New.Kind == NAT4 &&
+		e.cfg.Held(c.New.Transport, c.New.External.Port(), c.New.Internal.Addr())
 }
 
 // renewing fills in what a NAT-PMP or PCP request means when its internal port
@@ -139,14 +152,23 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 // at random, so that ports cannot be foreseen.
 func (e *Engine) tryOthers(ctx context.Context, now time.Time, t *Table, r Request, view *View, d Decision, first error, n int) (Change, Decision, error) {
 	last := first
+	var held []Change // held by flows of other hosts, but better than nothing
+	var why Decision
 	for port := range e.candidates(t, r, d.Elsewhere, n) {
 		var c Change
 		if c, d, last = e.try(ctx, now, t, withPort(r, port), view); last == nil {
-			return c, d, nil
+			if len(held) >= heldTries || !e.held(c) {
+				return c, d, nil
+			}
+			held, why = append(held, c), d
+			continue
 		}
 		if !d.OverExternalPort && !anotherPortHelps(ReasonOf(last)) {
 			return Change{}, d, last
 		}
+	}
+	if len(held) > 0 {
+		return held[len(held)-1], why, nil
 	}
 	return Change{}, d, &Error{Reason: NoPorts, Detail: "no external port is left for this host", Err: last}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -32,6 +33,10 @@ type EngineConfig struct {
 	Policy   Policy
 	Firewall Firewall
 	Gateway  Gateway
+	// Held says whether a flow that is not of this host leaves from an external port
+	// now. Who asks for any port then gets another one, if there is one soon. nil: none
+	// ever does.
+	Held     func(tr Transport, port uint16, host netip.Addr) bool
 	Store    Store         // nil: nothing outlives the process
 	LeaseMax time.Duration // leases are cut to it; 0 asks for it
 	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)

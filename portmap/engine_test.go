@@ -568,3 +568,55 @@ func TestReasonsHaveWords(t *testing.T) {
 		}
 	}
 }
+
+// Who leaves the choice of a port gets one that no other host's flows leave from, if
+// there is one soon; who does not gets what it asks for.
+func TestHeldPorts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := func(tr portmap.Transport, port uint16, host netip.Addr) bool {
+			return tr == portmap.UDP && host == hostA.Addr && port != 40007
+		}
+		r := start(t, portmap.EngineConfig{Held: held, Policy: policyFunc(func(portmap.Request, portmap.Facts) portmap.Decision {
+			return portmap.Decision{Action: portmap.Allow, Elsewhere: []portmap.PortRange{{First: 40000, Last: 40007}}}
+		})})
+		exact := r.mustMap(t, ask(hostA, portmap.UDP, 40001))
+		if got := exact.External.Port(); got != 40001 {
+			t.Errorf("asked for 40001 and got %d", got)
+		}
+		if renewed := r.mustMap(t, ask(hostA, portmap.UDP, 40001)); renewed.ID != exact.ID {
+			t.Errorf("renewed as another mapping")
+		}
+		got := map[uint16]int{}
+		for i := range 7 { // seven of eight ports are left
+			req := ask(hostA, portmap.UDP, 0)
+			req.Exact, req.Internal = false, netip.AddrPortFrom(hostA.Addr, uint16(6000+i))
+			got[r.mustMap(t, req).External.Port()]++
+		}
+		if len(got) != 7 || got[40001] != 0 {
+			t.Errorf("seven mappings have %v", got)
+		}
+		req := ask(hostB, portmap.UDP, 40001)
+		req.Exact = false
+		r.refuses(t, req, portmap.NoPorts)
+		req = ask(hostA, portmap.TCP, 40001)
+		req.Exact, req.Internal = false, netip.AddrPortFrom(hostA.Addr, 7000)
+		if got := r.mustMap(t, req).External.Port(); got != 40001 && got < 40000 {
+			t.Errorf("of TCP nothing is held, and it got %d", got)
+		}
+	})
+}
+
+// A preferred port that is held gives way to another.
+func TestHeldPortIsAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := func(_ portmap.Transport, port uint16, host netip.Addr) bool { return port == 40001 && host == hostA.Addr }
+		r := start(t, portmap.EngineConfig{Held: held})
+		for client, avoided := range map[portmap.Client]bool{hostA: true, hostB: false} {
+			req := ask(client, portmap.UDP, 40001)
+			req.Exact = false
+			if got := r.mustMap(t, req).External.Port(); (got != 40001) != avoided {
+				t.Errorf("%s got %d", client.Addr, got)
+			}
+		}
+	})
+}

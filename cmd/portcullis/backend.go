@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"portcullis/config"
@@ -26,6 +27,7 @@ type backend interface {
 	Audit(ctx context.Context, full bool) (drift string, err error)
 	Watch(context.Context, func(firewall.Intrusion)) error
 	Repaired() uint64
+	Held(tr portmap.Transport, port uint16, host netip.Addr) bool
 	OutboundTimeout(portmap.Transport) (time.Duration, error)
 }
 

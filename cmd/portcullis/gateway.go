@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"portcullis/firewall"
 	"portcullis/netif"
 	"portcullis/portmap"
 )
@@ -24,8 +25,11 @@ type gateway struct {
 func (g *gateway) View() *portmap.View { return g.view.Load() }
 
 // InUse says whether a service of the gateway, or a rule of its owner, has the
-// external port already (abuse case B8).
+// external port already (abuse case B8), or nobody ever gets it.
 func (g *gateway) InUse(ctx context.Context, tr portmap.Transport, port uint16) (string, error) {
+	if firewall.Spare(port) {
+		return fmt.Sprintf("ports %d to %d are kept for hosts whose own port is mapped to another", firewall.SpareFirst, firewall.SpareLast), nil
+	}
 	ports, err := g.listening.Get(ctx)
 	if err != nil {
 		return "", fmt.Errorf("list the gateway's own services: %w", err)

@@ -213,7 +213,7 @@ func (g *gate) build() error {
 	}
 	g.names = dhcp.New(dhcp.Config{Files: g.cfg.LAN.Leases, Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
-		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Store: g.state,
+		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held, Store: g.state,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
 	})
 	if err != nil {
