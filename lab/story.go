@@ -40,7 +40,7 @@ type story struct {
 // the lab itself; a step that went wrong is in its Step.
 func Play(ctx context.Context, n *Network, d *Daemon, tell func(Step)) error {
 	s := &story{net: n, tell: tell}
-	for _, play := range []func(context.Context){s.console, s.torrent, s.plex, s.phone, s.backup, s.six, s.malware, s.liar, s.attacker, s.goodbye} {
+	for _, play := range []func(context.Context){s.console, s.rival, s.torrent, s.plex, s.phone, s.backup, s.six, s.malware, s.liar, s.attacker, s.goodbye} {
 		if play(ctx); s.err != nil || ctx.Err() != nil {
 			return errors.Join(s.err, ctx.Err())
 		}
@@ -108,6 +108,48 @@ func (s *story) knock(ctx context.Context, protocol string, to netip.AddrPort, t
 func (s *story) console(ctx context.Context) {
 	c := s.point(ctx, "console", IGD1, WANIP1)
 	s.grant(ctx, "console", "a game", c, Mapping{External: 3074, Internal: 3074, Protocol: "UDP", Description: "Game", Lease: time.Hour})
+}
+
+// rival is a second console with the same game and no mapping: it sends from the port
+// that the first one's game is mapped to, to the server that both play on. Each must
+// hear its own answers.
+func (s *story) rival(ctx context.Context) {
+	if s.err != nil {
+		return
+	}
+	const game, server = 3074, 3544
+	first, second := s.net.Host("console"), s.net.Host("phone")
+	there := netip.AddrPortFrom(InternetOne, server)
+	mapped := netip.AddrPortFrom(GatewayWAN, game)
+	play := func(h *Host) Outcome {
+		return s.send(ctx, Knock{
+			Protocol: "UDP", From: h, Source: netip.AddrPortFrom(h.Addr, game), To: there,
+			Receiver: s.net.Internet, At: there, Patience: patience, Answer: true,
+		})
+	}
+	moved := play(second)
+	back := s.send(ctx, Knock{
+		Protocol: "UDP", From: s.net.Internet, Source: there, To: mapped,
+		Receiver: first, At: netip.AddrPortFrom(first.Addr, game), Patience: patience,
+	})
+	owner := play(first)
+	step := Step{
+		Who: "second console", Asks: "to play from 3074/udp, unmapped", Answer: "from another port", Packet: packetWord(moved.Answered),
+		OK: moved.Answered && moved.Source != mapped && back.Arrived && owner.Answered && owner.Source == mapped,
+	}
+	if !step.OK {
+		step.Answer = fmt.Sprintf("from %s; the first hears the server: %v, and leaves from %s", moved.Source, back.Arrived, owner.Source)
+	}
+	s.tell(step)
+}
+
+// send sends a packet, and keeps the first failure of the lab itself.
+func (s *story) send(ctx context.Context, k Knock) Outcome {
+	got, err := k.Send(ctx)
+	if err != nil && s.err == nil {
+		s.err = fmt.Errorf("lab: %w", err)
+	}
+	return got
 }
 
 func (s *story) torrent(ctx context.Context) {

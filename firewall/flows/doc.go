@@ -6,7 +6,14 @@
 // when one begins, flows that were there before it must be looked up again: a peer
 // that kept sending to a closed UDP port would otherwise never be translated. Both
 // are done by listing the kernel's flows once for all changes that are waiting, in
-// a goroutine of its own: the table may be large.
+// a goroutine of its own: the table may be large. It is read as a stream, and where
+// few ports are asked about the kernel tells theirs alone.
+//
+// When one begins, flows of other hosts that leave from its external port are ended
+// too: they would take what is sent to the mapping, and keep its owner's own flows
+// out. That is done before the client is answered, as far as that costs little, and
+// what the host sends next leaves from another port, by the backend's rules. The
+// gateway's own flows are let be.
 //
 // A mapping whose restrictions change is no exception. The flows of those whom it
 // no longer admits end, because a restriction blocks the traffic of others (RFC
@@ -31,8 +38,7 @@
 // Owns: the socket to conntrack and its settings, what is waiting to be ended, the
 // judgement which flow must end.
 //
-// May import: portmap, firewall, vishvananda/netlink and netns, x/sys/unix, the
-// standard library.
+// May import: portmap, firewall, x/sys/unix, the standard library.
 //
 // Never: knows a backend, ends a flow that no mapping of ours made, or takes more of
 // a core than a tenth, unless a flow would live for two seconds after its mapping.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -119,6 +120,88 @@ func TestTwoConsoles(t *testing.T) {
 			t.Errorf("console %s answers from %s, want %s", to.name, seen, to.outside)
 		}
 	}
+}
+
+// TestConsoleWithoutMapping: two consoles with one game, of which one has a mapping and
+// the other sends from the same port, to the same server. Whoever came first, what the
+// server sends to the mapping reaches its owner, what the owner sends leaves from it,
+// and the other plays on from another port (faults 2).
+func TestConsoleWithoutMapping(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		mappedFirst bool
+		grant       func(t *testing.T, r *testrig.Rig) uint16
+	}{
+		"mapping first":                    {true, grantGame},
+		"mapping second":                   {false, grantGame},
+		"mapping second, any port will do": {false, suggestGame},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testrig.Start(t, testrig.Network(t, "one", "two"), "")
+			one, two := plug(t, r, "one"), plug(t, r, "two")
+			server := listen(t, r, lab.InternetOne, gamePort)
+			var port uint16
+			play := func(c *console) netip.AddrPort {
+				t.Helper()
+				c.say(c.name, addrOf(server))
+				seen := hear(t, server, c.name)
+				say(t, server, "welcome "+c.name, seen)
+				c.hear("welcome " + c.name)
+				return seen
+			}
+			if tc.mappedFirst {
+				port = tc.grant(t, r)
+			}
+			early := play(two)
+			if !tc.mappedFirst {
+				port = tc.grant(t, r)
+			}
+			mapped := netip.AddrPortFrom(lab.GatewayWAN, port)
+			if tc.mappedFirst && early == mapped {
+				t.Errorf("the other console leaves from the mapped port")
+			}
+			if seen := play(one); seen != mapped {
+				t.Errorf("the console with the mapping is seen at %s, want %s", seen, mapped)
+			}
+			say(t, server, "to the mapping", mapped)
+			one.hear("to the mapping")
+			late := play(two)
+			if late == mapped {
+				t.Error("the other console leaves from the mapped port")
+			}
+			if port != gamePort && late != early {
+				t.Errorf("the other console was moved from %s to %s for nothing", early, late)
+			}
+		})
+	}
+}
+
+// grantGame maps the game's port to console one, as consoles do: this port or none.
+func grantGame(t *testing.T, r *testrig.Rig) uint16 {
+	t.Helper()
+	err := r.Point(t, "one", lab.IGD1, lab.WANIP1).Add(t.Context(),
+		lab.Mapping{Protocol: "UDP", External: gamePort, Internal: gamePort, Lease: time.Hour, Description: "Game"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gamePort
+}
+
+// suggestGame asks for the same port by NAT-PMP, which takes another one as well, and
+// is given one that no console leaves from.
+func suggestGame(t *testing.T, r *testrig.Rig) uint16 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	port, err := r.Host("one").MapNATPMP(ctx, "UDP", gamePort, gamePort, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port == gamePort {
+		t.Errorf("the port that another console's flow leaves from was given away")
+	}
+	return port
 }
 
 // plug opens a console's game socket.
