@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,10 +19,11 @@ import (
 // batch of the flows that were looked for. The sockets are opened when they are
 // first needed.
 type conntrack struct {
-	netns  int // file descriptor of a network namespace; 0: the current one
-	list   *socket
-	change *socket
-	closed bool
+	netns    int           // file descriptor of a network namespace; 0: the current one
+	patience time.Duration // bounds each wait for the kernel
+	list     *socket
+	change   *socket
+	closed   bool
 }
 
 // query says which flows to list, by ports: of IPv6 addresses the kernel's filter tells
@@ -67,7 +69,7 @@ func (c *conntrack) open() error {
 		if *s != nil {
 			continue
 		}
-		opened, err := openSocket(c.netns)
+		opened, err := openSocket(c.netns, c.patience)
 		if err != nil {
 			return fmt.Errorf("opening conntrack: %w", err)
 		}

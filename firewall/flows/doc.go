@@ -40,6 +40,7 @@
 //
 // May import: portmap, firewall, x/sys/unix, the standard library.
 //
-// Never: knows a backend, ends a flow that no mapping of ours made, or takes more of
+// Never: knows a backend, ends a flow that no mapping of ours made or that keeps no
+// owner from its mapped port, or takes more of
 // a core than a tenth, unless a flow would live for two seconds after its mapping.
 package flows

@@ -60,8 +60,10 @@ type Keeper struct {
 // New starts a keeper.
 func New(cfg Config) *Keeper {
 	k := &Keeper{
-		log: cfg.Log, refuse: cfg.Refuse, kernel: conntrack{netns: cfg.NetNS}, quick: quick{kernel: conntrack{netns: cfg.NetNS}}, waiting: newJob(),
+		log: cfg.Log, refuse: cfg.Refuse, waiting: newJob(),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		kernel: conntrack{netns: cfg.NetNS, patience: patience},
+		quick:  quick{kernel: conntrack{netns: cfg.NetNS, patience: quickPatience}},
 		look: func(f func(table)) {
 			cfg.Look(func(s *firewall.State, g firewall.Gateway) { f(table{s, g}) })
 		},

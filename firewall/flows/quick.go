@@ -29,6 +29,8 @@ const (
 	quickShare = 10                     // and one part in so many of all time
 	quickPorts = fewQueries             // whose flows are looked for at once
 	quickFlows = 4096                   // that are read: a kernel without a filter tells all
+
+	quickPatience = 500 * time.Millisecond // bounds each wait for the kernel
 )
 
 // try looks, if it may, and says whether it has.

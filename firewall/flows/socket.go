@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,9 +18,9 @@ type socket struct {
 	buf []byte
 }
 
-// openSocket opens one in a network namespace (0: the current one). Each wait for
-// the kernel is bounded by patience.
-func openSocket(netns int) (*socket, error) {
+// openSocket opens one in a network namespace (0: the current one), with a bound on
+// each wait for the kernel.
+func openSocket(netns int, patience time.Duration) (*socket, error) {
 	fd := -1
 	open := func() (err error) {
 		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
