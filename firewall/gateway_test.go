@@ -159,7 +159,7 @@ func TestErrors(t *testing.T) {
 		want string
 	}{
 		{firewall.ErrPermission, "CAP_NET_ADMIN"},
-		{firewall.ErrUnsupported, "iptables"},
+		{firewall.ErrUnsupported, "nft_chain_nat"},
 		{missing, "load or install the module nft_masq"},
 		{other, `firewall.accept_chain6 "ip6 filter forward": no`},
 		{chain, `firewall.accept_chain "inet fw4 forward": there is no such table`},
