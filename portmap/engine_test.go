@@ -609,7 +609,9 @@ func TestHeldPorts(t *testing.T) {
 // A preferred port that is held gives way to another.
 func TestHeldPortIsAvoided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		held := func(_ portmap.Transport, port uint16, host netip.Addr) bool { return port == 40001 && host == hostA.Addr }
+		held := func(_ portmap.Transport, port uint16, host netip.Addr) bool {
+			return port == 40001 && host == hostA.Addr
+		}
 		r := start(t, portmap.EngineConfig{Held: held})
 		for client, avoided := range map[portmap.Client]bool{hostA: true, hostB: false} {
 			req := ask(client, portmap.UDP, 40001)
