@@ -32,7 +32,8 @@ func (a *announcer) restart(now time.Time) { a.sent, a.due = 0, now }
 func (a *announcer) next() (time.Time, bool) { return a.due, a.sent < announceCopies }
 
 // act sends the copy that is due. The times of the others follow from the first,
-// so that a late copy does not delay the rest.
+// so that a late copy does not delay the rest. It leaves from all of these addresses,
+// at least one; the first is there to stay.
 func (a *announcer) act(now time.Time, from []netip.Addr) error {
 	if due, more := a.next(); !more || due.After(now) {
 		return nil
@@ -40,7 +41,7 @@ func (a *announcer) act(now time.Time, from []netip.Addr) error {
 	a.due = a.due.Add(announceGap << a.sent)
 	a.sent++
 	for _, other := range from[1:] {
-		_ = a.tell(now, other) // it comes and goes, and may just have gone
+		_ = a.tell(now, other) // that comes and goes, and may just have gone
 	}
 	return a.tell(now, from[0])
 }
@@ -61,11 +62,12 @@ func (a *announcer) tell(now time.Time, local netip.Addr) (failed error) {
 }
 
 // speakers gives the addresses that announcements leave from. A host heeds only what
-// its own router says (RFC 6886 section 3.2.1), and over IPv4 that may be any address
-// of ours; over IPv6 it is the link-local one, which stands first.
+// its own router says (RFC 6886 section 3.2.1): over IPv4 that may be any address of
+// ours, over IPv6 any link-local one, and those stand first.
 func speakers(v datagram.View) []netip.Addr {
-	if v.Local().Is4() {
-		return v.Locals
+	n := 0
+	for n < len(v.Locals) && (v.Locals[n].Is4() || v.Locals[n].IsLinkLocalUnicast()) {
+		n++
 	}
-	return v.Locals[:min(len(v.Locals), 1)]
+	return v.Locals[:max(n, min(len(v.Locals), 1))]
 }

@@ -81,7 +81,7 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 }
 
 // SetAddresses says which addresses of the socket's family the interface has now,
-// first the one that announcements of IPv6 leave from, and which networks are on its
+// first one that is there to stay, of IPv6 the link-local ones, and which networks are on its
 // link; only hosts in these are answered, and only where they asked one of these
 // addresses. It never waits.
 func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {

@@ -30,14 +30,15 @@ type driftKeeper struct {
 	g       *gate
 	signal  chan struct{} // holds one: there is something in seen
 	repairs *rate.Limiter
-	losing  bool // said that another program undoes our repairs
+	losing  bool      // said that another program undoes our repairs
+	waited  time.Time // when it was last said that an accept chain is missing
 
 	mu   sync.Mutex
 	seen firewall.Intrusion // guarded by mu; since the last audit
 }
 
 func newDriftKeeper(g *gate) *driftKeeper {
-	return &driftKeeper{g: g, signal: make(chan struct{}, 1), repairs: rate.NewLimiter(rate.Every(repairGap), repairBurst)}
+	return &driftKeeper{g: g, signal: make(chan struct{}, 1), repairs: rate.NewLimiter(rate.Every(repairGap), repairBurst), waited: time.Now()}
 }
 
 // run keeps the rules until ctx ends.
@@ -137,6 +138,15 @@ func (k *driftKeeper) program() string {
 	return k.seen.Program
 }
 
+// waits tells of an accept chain that is not there. The backend has said so once, and
+// says when it has come; all else is in force.
+func (k *driftKeeper) waits(err error) {
+	if time.Since(k.waited) >= remindEvery-settleMost {
+		k.waited = time.Now()
+		k.g.log.Warn("waiting for the accept chain, mapped traffic may not pass", "error", err)
+	}
+}
+
 // audit puts right what is wrong, and says so in one line and one event.
 func (k *driftKeeper) audit(ctx context.Context) {
 	k.mu.Lock()
@@ -144,6 +154,11 @@ func (k *driftKeeper) audit(ctx context.Context) {
 	k.seen = firewall.Intrusion{}
 	k.mu.Unlock()
 	drift, err := k.g.firewall.Audit(ctx, seen.Ours)
+	var chain *firewall.ChainError
+	if errors.As(err, &chain) && ctx.Err() == nil {
+		k.waits(err)
+		drift, err = "", nil
+	}
 	if k.g.witness != nil {
 		frames, failed := k.g.witness.Audit(ctx)
 		drift, err = strings.Trim(drift+"; "+frames, "; "), errors.Join(err, failed)

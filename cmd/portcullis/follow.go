@@ -96,6 +96,9 @@ func (g *gate) warnStrays(s netif.State, r netif.Roles) {
 			g.log.Warn("mappings may not work", "warning", x.String()+"; `portcullis doctor` tries it with a packet")
 		}
 	}
+	if len(found) == 0 && len(g.follower.strays) > 0 {
+		g.log.Info("answers leave by the WAN again")
+	}
 	g.follower.strays = found
 }
 

@@ -93,6 +93,13 @@ func (g *gate) run(ctx context.Context) (err error) {
 			err = errors.Join(err, g.witness.Close(closing))
 		}
 	}()
+	only, err := g.claim()
+	if err != nil {
+		return err
+	}
+	if only != nil {
+		defer only.Close()
+	}
 	if err := g.build(); err != nil {
 		return err
 	}

@@ -1,10 +1,15 @@
 package faults
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"portcullis/control"
@@ -49,25 +54,31 @@ func TestChainComesLater(t *testing.T) {
 	}
 }
 
-// TestSecondDaemon: faults F5. A second gate with other paths ends because our ports
-// are taken, and has touched nothing of the first one's by then.
+// TestSecondDaemon: faults F5. A second gate with other paths ends before it touches
+// anything of the first one's, even where it would serve another LAN, or none yet.
 func TestSecondDaemon(t *testing.T) {
 	t.Parallel()
-	for name, extra := range map[string]string{
-		"everything": "", "UPnP alone": "[pcp]\nnatpmp = false\npcp = false\n", "PCP alone": "[upnp]\nenabled = false\n",
+	lan := func(name string) string { return strings.Replace(lab.Settings, "br-lan", name, 1) }
+	for name, config := range map[string]string{
+		"the same LAN": lab.Settings, "another LAN": lan("guest0"), "none yet": lan("br-none"),
+		"no port": lab.Settings + "[upnp]\nenabled = false\n[pcp]\nnatpmp = false\npcp = false\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := testrig.Start(t, testrig.Network(t, "a"), "")
+			n := testrig.Network(t, "a")
+			if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.88.0/24")); err != nil {
+				t.Fatal(err)
+			}
+			r := testrig.Start(t, n, "")
 			opened(t, r, 6000)
 			before := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset")
-			d, err := r.Network.StartDaemonWith(t.Context(), testrig.Exe, lab.Settings+extra)
+			d, err := r.Network.StartDaemonWith(t.Context(), testrig.Exe, config)
 			if err == nil {
 				_ = d.Halt()
 				t.Fatal("a second one started")
 			}
-			if !strings.Contains(err.Error(), "taken") && !strings.Contains(err.Error(), "held by another program") {
-				t.Errorf("it says %v", err)
+			if want := fmt.Sprintf("another portcullis is running on this machine, as process %d", r.Daemon.Pid()); !strings.Contains(err.Error(), want) {
+				t.Errorf("it says %v, want %s", err, want)
 			}
 			if after := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset"); after != before {
 				t.Errorf("before\n%s\nafter\n%s", before, after)
@@ -78,6 +89,73 @@ func TestSecondDaemon(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPortTakenAtRestart: the ports come before the kernel. A gate that finds one taken
+// ends, and what its predecessor left open stays open for the next try.
+func TestPortTakenAtRestart(t *testing.T) {
+	t.Parallel()
+	for name, hold := range map[string]func(h *lab.Host) (io.Closer, error){
+		"control":      func(h *lab.Host) (io.Closer, error) { return h.Listen("192.168.77.1:5000") },
+		"PCP":          func(h *lab.Host) (io.Closer, error) { return h.ListenPacket("0.0.0.0:5351") },
+		"PCP, of IPv6": func(h *lab.Host) (io.Closer, error) { return h.ListenPacket("[::]:5351") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testrig.Start(t, testrig.Network(t, "a"), "")
+			opened(t, r, 6000)
+			if err := r.Daemon.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			before := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset")
+			other, err := hold(r.Gateway)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Network.Restart(t.Context(), testrig.Exe, r.Daemon); err == nil {
+				t.Fatal("it started")
+			}
+			if after := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset"); after != before {
+				t.Errorf("before\n%s\nafter\n%s", before, after)
+			}
+			working(t, r, 6000)
+			if err := other.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r.Restart(t)
+			working(t, r, 6000)
+		})
+	}
+}
+
+// TestClaimSquatted: what another user does cannot keep the gate from starting.
+func TestClaimSquatted(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	squat := exec.Command("/usr/bin/python3", "-c", "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.bind('\\0portcullis')\n"+
+		"s.listen()\nprint('bound', flush=True)\nsys.stdin.read()")
+	squat.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	in, err := squat.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := squat.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Gateway.Start(squat); err != nil {
+		t.Skipf("cannot become another user here: %v", err)
+	}
+	defer func() {
+		in.Close()
+		_ = squat.Wait()
+	}()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "bound\n" {
+		t.Fatalf("the other user says %q, %v", line, err)
+	}
+	r := testrig.Start(t, n, "")
+	r.Logged(t, "taken by a program that is none")
+	opened(t, r, 6000)
 }
 
 // TestStateRemoved: faults F4 (cases/faults/vanish.sh). The state directory, or a file
