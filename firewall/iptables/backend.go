@@ -39,6 +39,7 @@ type Backend struct {
 	wanted   [2]bool
 	gateway  firewall.Gateway
 	closed   bool
+	failing  bool // for logging a change only
 	repaired uint64
 }
 
@@ -196,7 +197,20 @@ func (b *Backend) keep(ctx context.Context) (lost string, err error) {
 			})
 		}
 	}
+	b.note(err)
 	return strings.Join(wrong, "; "), err
+}
+
+// note logs when the rules cannot be had, and when they can again.
+func (b *Backend) note(err error) {
+	switch {
+	case b.failing == (err != nil):
+	case err != nil:
+		b.cfg.Log.Warn("the rule in FORWARD cannot be written, mapped traffic may not pass", "err", err)
+	default:
+		b.cfg.Log.Info("the rule in FORWARD lets mapped traffic pass again")
+	}
+	b.failing = err != nil
 }
 
 // setting says what of the configuration wants the rule.
