@@ -47,7 +47,7 @@ system: build
 
 # Real control points from Debian, Go modules and npm.
 clients: build
-	cd test/clients && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -timeout 900s ./...
+	cd test/clients && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -parallel 8 -timeout 900s ./...
 
 bench: build
 	test/install bench

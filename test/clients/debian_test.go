@@ -130,6 +130,27 @@ func TestGupnpIGD(t *testing.T) {
 	r.gone(m)
 }
 
+// TestAsyncUPnPClient: what Home Assistant has. Its polls must lose no value: they
+// are seven requests at once, each by a connection of its own.
+func TestAsyncUPnPClient(t *testing.T) {
+	needPython(t, "import sys; sys.path[:0] = ['"+unpacked+"']; import async_upnp_client.aiohttp", "python3-async-upnp-client")
+	r := start(t, "async_upnp_client")
+	cmd := exec.Command("/usr/bin/python3", "testdata/async_upnp.py", r.host.Addr.String())
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+unpacked)
+	c := r.spawn(cmd)
+	m := r.maps(1, 30*time.Second, upnp)[0]
+	c.learns(lab.GatewayWAN)
+	c.says("mapped")
+	r.arrives(m, false)
+	r.restart()
+	c.finish()
+	r.gone(m)
+}
+
+// unpacked is where test/install leaves a package that this Debian does not have
+// and a later one has.
+const unpacked = "debian/usr/lib/python3/dist-packages"
+
 // TestTransmission maps its peer port by itself: for TCP and UDP by UPnP, for TCP
 // alone by NAT-PMP. It tries both and stops at the first that works. 3.00 waits for
 // UPnP before it reads the answer to its first NAT-PMP request, so that UPnP wins;
@@ -162,6 +183,7 @@ func TestTransmission(t *testing.T) {
 				// does not wait.
 				<-time.After(9 * time.Second)
 			}
+			r.restart()
 			child.interrupt()
 			r.gone(list[0])
 		})

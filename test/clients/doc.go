@@ -5,7 +5,12 @@
 // Each learns the external address where it can, maps, is listed under the language
 // that it spoke, receives from the Internet, and unmaps. Some speak several
 // languages: then each is driven by itself. Settings of the daemon, or of the
-// client, take the others away.
+// client, take the others away. Where a client remembers what it found, the daemon
+// is restarted before the client takes its ports back.
+//
+// Programs of Debian are told to look for nobody: no chain is fetched, no seed is
+// asked. async_upnp_client is from Debian 13, where the machine's own does not have
+// it: test/install unpacks it here.
 //
 // Tailscale's library is here twice, each version in a program of its own; the
 // newer one is built with the Go that it asks for, which the go command fetches.

@@ -13,12 +13,15 @@ import (
 	"testing"
 	"time"
 
+	ethnat "github.com/ethereum/go-ethereum/p2p/nat"
 	"github.com/huin/goupnp/dcps/internetgateway1"
 	"github.com/huin/goupnp/dcps/internetgateway2"
 	gonatpmp "github.com/jackpal/go-nat-pmp"
+	p2pnat "github.com/libp2p/go-libp2p/p2p/net/nat"
 	gonat "github.com/libp2p/go-nat"
 	stnat "github.com/syncthing/syncthing/lib/nat"
 	stupnp "github.com/syncthing/syncthing/lib/upnp"
+	tmupnp "github.com/tendermint/tendermint/p2p/upnp"
 
 	"portcullis/lab"
 )
@@ -38,20 +41,26 @@ var libraries = map[string]struct {
 	"libp2p go-nat":      {upnp, 1, libp2p},
 	"syncthing lib/upnp": {upnp, 1, syncthing},
 	"jackpal/go-nat-pmp": {natpmp, 2, jackpal},
-	// It prefers NAT-PMP where it hears all three.
+	// It takes the language that it hears first, mostly NAT-PMP.
+	"go-ethereum p2p/nat":          {natpmp + " " + upnp, 1, ethereum(ethnat.Any)},
+	"go-ethereum p2p/nat, UPnP":    {upnp, 1, ethereum(ethnat.UPnP)},
+	"go-ethereum p2p/nat, NAT-PMP": {natpmp, 1, ethereum(func() ethnat.Interface { return ethnat.PMP(lab.GatewayLAN.AsSlice()) })},
+	"tendermint p2p/upnp":          {upnp, 1, tendermint},
+	"go-libp2p NATPortMap":         {upnp, 1, natPortMap},
 }
 
+// TestLibraries: each maps, and takes it back although the daemon was restarted in
+// between: many libraries find the gateway once, and keep its URL for good.
 func TestLibraries(t *testing.T) {
 	for name, library := range libraries {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, name)
-			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = append(os.Environ(), "CLIENT="+name, "ADDRESS="+r.host.Addr.String())
-			c := r.spawn(cmd)
+			c := r.library(name)
 			// Some map and unmap before they come to what stays.
 			r.eventually(30*time.Second, "it is done", func() bool { return strings.Contains(c.out.String(), "waiting\n") })
-			list := r.maps(library.maps, time.Second, library.via)
+			list := r.maps(library.maps, time.Second, strings.Fields(library.via)...)
 			c.learns(lab.GatewayWAN)
+			r.restart()
 			for _, m := range list {
 				r.arrives(m, false)
 			}
@@ -59,6 +68,42 @@ func TestLibraries(t *testing.T) {
 			r.gone(list[0])
 		})
 	}
+}
+
+// TestLibp2pKeepsPort: go-libp2p asks for 60 s every 20 s, at the URL that it found
+// when it began. What it asks after a restart must be granted as before.
+func TestLibp2pKeepsPort(t *testing.T) {
+	const name = "go-libp2p NATPortMap"
+	r := start(t, name)
+	c := r.library(name)
+	before := r.maps(1, 30*time.Second, upnp)[0]
+	c.says("external")
+	r.restart()
+	least := before.ExpiresIn
+	r.eventually(45*time.Second, "it renews", func() bool {
+		list := r.list()
+		if len(list) != 1 {
+			return false
+		}
+		left := list[0].ExpiresIn
+		least = min(least, left)
+		return left > least
+	})
+	if after := r.list()[0]; after.ID != before.ID || after.ExternalPort != before.ExternalPort {
+		t.Errorf("was %+v, is %+v", before, after)
+	}
+	r.arrives(before, false)
+	matrix.saw(name, "renews after a restart")
+	c.finish()
+	r.gone(before)
+}
+
+// library is one of the clients above in a process of its own.
+func (r *rig) library(name string) *child {
+	r.t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "CLIENT="+name, "ADDRESS="+r.host.Addr.String())
+	return r.spawn(cmd)
 }
 
 // runLibrary is the client's process.
@@ -227,4 +272,59 @@ func jackpal(_ context.Context, _ string, wait func()) error {
 		}
 	}
 	return nil
+}
+
+// ethereum maps as geth does for its listener: Map asks at once, again after ten
+// minutes, and deletes when its channel is closed.
+func ethereum(how func() ethnat.Interface) func(ctx context.Context, address string, wait func()) error {
+	return func(_ context.Context, _ string, wait func()) error {
+		found := how()
+		ip, err := found.ExternalIP()
+		if err != nil {
+			return err
+		}
+		fmt.Println("external", ip)
+		if port, err := found.AddMapping("tcp", 30303, 30303, "ethereum p2p", ethnat.DefaultMapTimeout); err != nil || port != 30303 {
+			return fmt.Errorf("mapped %d, %w", port, err)
+		}
+		wait()
+		return found.DeleteMapping("tcp", 30303, 30303)
+	}
+}
+
+// tendermint reads the service of version 1 out of one description and asks for an
+// endless lease.
+func tendermint(_ context.Context, _ string, wait func()) error {
+	found, err := tmupnp.Discover()
+	if err != nil {
+		return err
+	}
+	ip, err := found.GetExternalAddress()
+	if err != nil {
+		return err
+	}
+	fmt.Println("external", ip)
+	if port, err := found.AddPortMapping("tcp", 26656, 26656, "tendermint", 0); err != nil || port != 26656 {
+		return fmt.Errorf("mapped %d, %w", port, err)
+	}
+	wait()
+	return found.DeletePortMapping("tcp", 26656, 26656)
+}
+
+// natPortMap is what a libp2p host does with the option of that name.
+func natPortMap(ctx context.Context, _ string, wait func()) error {
+	found, err := p2pnat.DiscoverNAT(ctx)
+	if err != nil {
+		return err
+	}
+	if err := found.AddMapping(ctx, "tcp", 4001); err != nil {
+		return err
+	}
+	external, ok := found.GetMapping("tcp", 4001)
+	if !ok {
+		return p2pnat.ErrNoMapping
+	}
+	fmt.Println("external", external.Addr().Unmap())
+	wait()
+	return found.Close() // unmaps
 }

@@ -17,19 +17,24 @@ func TestNPM(t *testing.T) {
 	for _, c := range []struct {
 		name, script, via string
 		unmaps            bool
+		more              []string // arguments
 	}{
-		{"npm @achingbrain/nat-port-mapper", "npm/port-mapper.mjs", upnp, false},
-		{"npm @achingbrain/nat-port-mapper, NAT-PMP", "npm/port-mapper.mjs", natpmp, true},
-		{"npm @silentbot1/nat-api", "npm/nat-api.mjs", upnp, true},
-		{"npm @silentbot1/nat-api, NAT-PMP", "npm/nat-api.mjs", natpmp, true},
-		{"npm nat-upnp", "npm/nat-upnp.cjs", upnp, true},
-		{"npm nat-pmp", "npm/nat-pmp.cjs", natpmp, true},
-		{"npm nat-puncher, NAT-PMP", "npm/nat-puncher.cjs", natpmp, true},
-		{"npm nat-puncher, PCP", "npm/nat-puncher.cjs", pcp, true},
+		{"npm @achingbrain/nat-port-mapper", "npm/port-mapper.mjs", upnp, false, nil},
+		{"npm @achingbrain/nat-port-mapper, NAT-PMP", "npm/port-mapper.mjs", natpmp, true, nil},
+		{"npm @silentbot1/nat-api", "npm/nat-api.mjs", upnp, true, nil},
+		{"npm @silentbot1/nat-api, NAT-PMP", "npm/nat-api.mjs", natpmp, true, nil},
+		{"npm nat-upnp", "npm/nat-upnp.cjs", upnp, true, nil},
+		{"npm nat-upnp-ts", "npm/nat-upnp-ts.cjs", upnp, true, []string{"nat-upnp-ts"}},
+		{"npm nat-upnp-rejetto", "npm/nat-upnp-ts.cjs", upnp, true, []string{"nat-upnp-rejetto"}},
+		{"npm @runonflux/nat-upnp", "npm/nat-upnp-ts.cjs", upnp, true, []string{"@runonflux/nat-upnp"}},
+		{"npm nat-pmp", "npm/nat-pmp.cjs", natpmp, true, nil},
+		{"npm nat-puncher, NAT-PMP", "npm/nat-puncher.cjs", natpmp, true, nil},
+		{"npm nat-puncher, PCP", "npm/nat-puncher.cjs", pcp, true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := start(t, c.name)
-			child := r.spawn(exec.Command("node", c.script, r.host.Addr.String(), c.via, lab.GatewayLAN.String()))
+			args := append([]string{c.script, r.host.Addr.String(), c.via, lab.GatewayLAN.String()}, c.more...)
+			child := r.spawn(exec.Command("node", args...))
 			m := r.maps(1, 30*time.Second, c.via)[0]
 			r.arrives(m, false)
 			if c.name != "npm nat-puncher, NAT-PMP" { // which does not ask for it

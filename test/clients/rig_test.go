@@ -145,15 +145,39 @@ func startSpeaking(t *testing.T, client, external, more string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := &rig{Network: n, t: t, client: client, daemon: d, owner: control.NewClient(d.Socket), host: n.Host("laptop")}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", d.Log())
+			t.Logf("the daemon's log:\n%s", r.daemon.Log())
 		}
-		if err := d.Stop(); err != nil {
+		if err := r.daemon.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	return &rig{Network: n, t: t, client: client, daemon: d, owner: control.NewClient(d.Socket), host: n.Host("laptop")}
+	return r
+}
+
+// restart ends the daemon as a supervisor does, and starts it again.
+func (r *rig) restart() {
+	r.t.Helper()
+	r.halt()
+	r.resume()
+}
+
+func (r *rig) halt() {
+	r.t.Helper()
+	if err := r.daemon.HandOver(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) resume() {
+	r.t.Helper()
+	d, err := r.Restart(r.t.Context(), exe, r.daemon)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.daemon = d
 }
 
 // need skips the test when a program is not installed; under CI it fails.
@@ -220,7 +244,7 @@ func (r *rig) maps(n int, within time.Duration, via ...string) []control.Mapping
 	r.t.Helper()
 	var list []control.Mapping
 	r.eventually(within, fmt.Sprintf("%d mappings", n), func() bool {
-		list = r.list()
+		list = slices.DeleteFunc(r.list(), func(m control.Mapping) bool { return m.Family != 4 })
 		return len(list) >= n
 	})
 	var spoken []string
@@ -243,14 +267,16 @@ func (r *rig) arrives(m control.Mapping, owned bool) {
 	r.t.Helper()
 	to := netip.AddrPortFrom(lab.GatewayWAN, m.ExternalPort)
 	if owned {
-		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
-		defer cancel()
-		conn, err := r.Internet.Dial(ctx, "tcp4", to.String())
-		if err != nil {
-			r.t.Errorf("%s: nobody answers from outside: %v", r.client, err)
-			return
-		}
-		_ = conn.Close()
+		r.eventually(20*time.Second, "it answers from outside", func() bool {
+			ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+			defer cancel()
+			conn, err := r.Internet.Dial(ctx, "tcp4", to.String())
+			if err != nil {
+				return false // some map before they listen
+			}
+			_ = conn.Close()
+			return true
+		})
 	} else {
 		arrived, _, err := lab.Probe(r.t.Context(), strings.ToUpper(m.Protocol), r.Internet, to, r.host, m.InternalPort, 5*time.Second)
 		if err != nil || !arrived {
@@ -329,6 +355,11 @@ func (o *output) String() string {
 
 func (r *rig) spawn(cmd *exec.Cmd) *child {
 	r.t.Helper()
+	return r.spawnOn(r.host, cmd)
+}
+
+func (r *rig) spawnOn(h *lab.Host, cmd *exec.Cmd) *child {
+	r.t.Helper()
 	c := &child{r: r, cmd: cmd, out: &output{}}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -336,7 +367,7 @@ func (r *rig) spawn(cmd *exec.Cmd) *child {
 	}
 	c.stdin = stdin
 	cmd.Stdout, cmd.Stderr = c.out, c.out
-	if err := r.host.Start(cmd); err != nil {
+	if err := h.Start(cmd); err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() {
@@ -372,12 +403,18 @@ func (c *child) learns(address netip.Addr) {
 // says waits until the client has said a text.
 func (c *child) says(text string) {
 	c.r.t.Helper()
-	c.r.eventually(10*time.Second, "it says "+text, func() bool { return strings.Contains(c.out.String(), text) })
+	c.r.eventually(30*time.Second, "it says "+text, func() bool { return strings.Contains(c.out.String(), text) })
 }
 
 func (c *child) interrupt() {
 	c.r.t.Helper()
-	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
+	c.end(os.Interrupt)
+}
+
+// end asks the child to end, and waits.
+func (c *child) end(by os.Signal) {
+	c.r.t.Helper()
+	if err := c.cmd.Process.Signal(by); err != nil {
 		c.r.t.Fatal(err)
 	}
 	kill := time.AfterFunc(30*time.Second, func() { _ = c.cmd.Process.Kill() })
