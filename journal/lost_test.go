@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,7 +44,7 @@ func TestLosesItsPlace(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "state")
 			synctest.Test(t, func(t *testing.T) {
-				var log bytes.Buffer
+				var log lockedLog
 				w := &world{t: t, clock: newFakeClock(), log: slog.New(slog.NewTextHandler(&log, nil))}
 				cfg := journal.Config{Dir: dir, Log: w.log, MaxMappings: 100, Clock: bubbleClock{}}
 				j, _, err := journal.Open(cfg)
@@ -62,7 +63,7 @@ func TestLosesItsPlace(t *testing.T) {
 					synctest.Wait()
 				}
 				pass(time.Minute)
-				if log.Reset(); c.take(dir) != nil {
+				if log.take(); c.take(dir) != nil {
 					t.Fatal("it cannot be taken away")
 				}
 				pass(time.Minute)
@@ -70,8 +71,8 @@ func TestLosesItsPlace(t *testing.T) {
 				if c.back != nil {
 					failures = 1
 				}
-				if strings.Count(log.String(), "level=WARN") != 1 || strings.Count(log.String(), "level=ERROR") != failures {
-					t.Errorf("the log says\n%s", &log)
+				if said := log.take(); strings.Count(said, "level=WARN") != 1 || strings.Count(said, "level=ERROR") != failures {
+					t.Errorf("the log says\n%s", said)
 				}
 				if c.back != nil {
 					if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
@@ -106,4 +107,25 @@ func TestLosesItsPlace(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lockedLog is written by the journal's own goroutine.
+type lockedLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// take gives what was written since the last time.
+func (l *lockedLog) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	said := l.buf.String()
+	l.buf.Reset()
+	return said
 }
