@@ -60,6 +60,8 @@ type Mapping struct {
 	Enabled      bool   `json:"enabled"`
 	Created      string `json:"created"`    // RFC 3339
 	ExpiresIn    int64  `json:"expires_in"` // seconds; 0: never
+	Endless      bool   `json:"endless"`    // goes on by itself while its device is seen; ExpiresIn is from when it was seen last
+	Suspended    bool   `json:"suspended"`  // closed, because another device has its host's address
 	Packets      uint64 `json:"packets"`
 	Bytes        uint64 `json:"bytes"`
 }
@@ -85,6 +87,8 @@ func NewMapping(m portmap.Mapping, t Traffic, now time.Time) Mapping {
 		Enabled:      !m.Disabled,
 		Created:      m.Created.UTC().Format(time.RFC3339),
 		ExpiresIn:    expiresIn(m.Left(now)),
+		Endless:      m.Endless,
+		Suspended:    !m.Suspended.IsZero(),
 		Packets:      t.Packets,
 		Bytes:        t.Bytes,
 	}

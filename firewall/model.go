@@ -98,7 +98,7 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
 	}
 	for _, o := range wanted {
 		p.remove(o.ID)
-		if o.Disabled {
+		if !o.Open() {
 			continue
 		}
 		if err := p.put(o); err != nil {

@@ -66,7 +66,7 @@ func TestLibraryClient(t *testing.T) {
 		t.Fatalf("%d clients, %v", len(v1), err)
 	}
 	remote, ext, proto, inner, client, enabled, text, lease, err := v1[0].GetGenericPortMappingEntry(0)
-	if err != nil || lease < 604790 || lease > 604800 {
+	if err != nil || lease != 0 { // C10: version 1 shows the 0 that was asked for
 		t.Errorf("lease %d, %v", lease, err)
 	}
 	got := []any{remote, ext, proto, inner, client, enabled, text}

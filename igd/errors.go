@@ -126,6 +126,7 @@ var mappingReasons = map[portmap.Reason]answer{
 	portmap.PrivateAddress: {codeActionFailed, codeActionFailed, true},
 	portmap.UniqueLocal:    {codeNotAuthorized, codeNotAuthorized, true}, // a pinhole's
 	portmap.NoSuchMapping:  {codeNoSuchEntry, codeNoSuchEntry, false},
+	portmap.AskedElsewhere: {codeNotAuthorized, codeNotAuthorized, true}, // NAT-PMP's and PCP's
 	portmap.FirewallFailed: {codeActionFailed, codeActionFailed, false},
 	portmap.Busy:           {codeActionFailed, codeActionFailed, true},
 
@@ -169,6 +170,7 @@ var pinholeReasons = map[portmap.Reason]answer{
 	portmap.PrivateAddress: always(codeNoInbound, true),
 	portmap.UniqueLocal:    always(codeNotAuthorized, true), // not 703, which speaks of all of the host's addresses
 	portmap.NoSuchMapping:  always(codeNoPinhole, false),
+	portmap.AskedElsewhere: always(codeNotAuthorized, true), // NAT-PMP's and PCP's
 	portmap.FirewallFailed: always(codeActionFailed, false),
 	portmap.Busy:           always(codeActionFailed, true),
 

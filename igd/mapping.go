@@ -224,15 +224,20 @@ func (c *call) entry(m *portmap.Mapping) []string {
 		m.Internal.Addr().String(),
 		soap.FormatBoolean(!m.Disabled),
 		m.Description,
-		lease(m, c.now),
+		lease(m, c.version, c.now),
 	}
 }
 
 // lease is the time left in seconds; 0 means for ever, so what is nearly over
-// shows 1.
-func lease(m *portmap.Mapping, now time.Time) string {
+// shows 1. Version 1 gets back the 0 that it asked for (WANIPConnection:1 section
+// 2.4.17: a static mapping); in version 2 only an administrator's has no end, and 0
+// asks for a week (the digest's section 3A.4).
+func lease(m *portmap.Mapping, version int, now time.Time) string {
 	left := m.Left(now)
-	if left < 0 {
+	if m.Claims.Has(portmap.ViaUPnP) {
+		left = m.LeaseLeft(portmap.ViaUPnP, now)
+	}
+	if left < 0 || m.Endless && version < 2 {
 		return "0"
 	}
 	return strconv.FormatInt(min(max(1, int64((left+time.Second-1)/time.Second)), math.MaxUint32), 10)

@@ -108,11 +108,14 @@ func TestNumbers(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for id, c := range map[string]struct{ got, want string }{
-		"lease/for ever":        {lease(&portmap.Mapping{}, now), "0"},
-		"lease/nearly over":     {lease(&portmap.Mapping{Expires: now.Add(time.Millisecond)}, now), "1"},
-		"lease/over":            {lease(&portmap.Mapping{Expires: now.Add(-time.Hour)}, now), "1"},
-		"lease/rounded up":      {lease(&portmap.Mapping{Expires: now.Add(1001 * time.Millisecond)}, now), "2"},
-		"lease/beyond ui4":      {lease(&portmap.Mapping{Expires: now.Add(1 << 62)}, now), "4294967295"},
+		"lease/for ever":        {lease(&portmap.Mapping{}, 2, now), "0"},
+		"lease/endless":         {lease(&portmap.Mapping{Endless: true, Expires: now.Add(time.Hour)}, 2, now), "3600"},
+		"lease/endless, old":    {lease(&portmap.Mapping{Endless: true, Expires: now.Add(time.Hour)}, 1, now), "0"},
+		"lease/UPnP's own":      {lease(shorter(time.Minute, now), 2, now), "60"},
+		"lease/nearly over":     {lease(&portmap.Mapping{Expires: now.Add(time.Millisecond)}, 2, now), "1"},
+		"lease/over":            {lease(&portmap.Mapping{Expires: now.Add(-time.Hour)}, 2, now), "1"},
+		"lease/rounded up":      {lease(&portmap.Mapping{Expires: now.Add(1001 * time.Millisecond)}, 2, now), "2"},
+		"lease/beyond ui4":      {lease(&portmap.Mapping{Expires: now.Add(1 << 62)}, 2, now), "4294967295"},
 		"uptime/not known":      {uptime(time.Time{}, now), "0"},
 		"uptime/in the future":  {uptime(now.Add(time.Hour), now), "0"},
 		"uptime/beyond ui4":     {uptime(now.Add(-1<<62), now), "4294967295"},
@@ -125,4 +128,11 @@ func TestNumbers(t *testing.T) {
 			t.Errorf("%s: %q, want %q", id, c.got, c.want)
 		}
 	}
+}
+
+// shorter gives a mapping whose UPnP lease ends before its PCP lease.
+func shorter(d time.Duration, now time.Time) *portmap.Mapping {
+	m := &portmap.Mapping{Expires: now.Add(time.Hour), Claims: portmap.Vias(0).With(portmap.ViaUPnP).With(portmap.ViaPCP)}
+	m.Leases[portmap.ViaUPnP] = portmap.Lease{Granted: d, Ends: now.Add(d)}
+	return m
 }

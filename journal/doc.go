@@ -28,6 +28,10 @@
 //     anew as soon as that is possible. What must not come back (an end, a
 //     change) and cannot be written takes the old file with it.
 //
+// The file begins with its version. A version reads those before it, and writes its
+// own from its start on; one that finds a later version restores nothing and says so,
+// since what it cannot read may be an end.
+//
 // Text from outside is quoted; the file has mode 0600, for it holds the nonces of
 // PCP. line.go says what a line is.
 //

@@ -219,6 +219,7 @@ func (j *Journal) adopt(p *replay, marked bool) Restored {
 		if e.lease.end != never {
 			m.Expires = now.ofNow(e.lease.end)
 		}
+		settleTimes(&m, now.Now)
 		got.Mappings = append(got.Mappings, m)
 	}
 	if got.Whole && p.epochs != (epochs{}) {

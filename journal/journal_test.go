@@ -79,7 +79,7 @@ func TestForm(t *testing.T) {
 	nat.Expires = w.clock.now().Add(time.Hour)
 	w.record([]portmap.Mapping{nat}, 2)
 	want := strings.TrimLeft(`
-X 0/2 360000.123 journal version=1 boot=00000000-0000-4000-8000-000000000000
+X 0/2 360000.123 journal version=2 boot=00000000-0000-4000-8000-000000000000
 X 1/2 360000.123 clock wall=2026-05-04T03:02:01.000Z sync=yes
 X 2/2 360000.123 put id=1 made=360000.123 end=363600.124 tr=udp in=192.168.1.2:5000 out=:5001 disabled=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" name="nas" claims=pcp nonce=0102030405060708090a0b01 rule="media" desc="Plex\nend id=1"
 X 3/2 360000.123 put id=2 made=360000.123 end=never tr=tcp in=[2001:db8::20]:443 pinhole=4711 from=2001:db8:1::/48,2001:db8:2::1/128@53 client=2001:db8::20 mac=02:00:00:00:00:02 via=upnp if="br-lan" claims=upnp
@@ -220,4 +220,35 @@ func TestCopiedDescriptor(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestTerms: issue 9 items 17, 19 and 20. That a lease has no end, that its mapping is
+// suspended, and which languages have a shorter one outlive the daemon; the shorter
+// ones begin anew, in full hours. The file says so, as a promise to the next version.
+func TestTerms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m, now := w.mapping(1), w.clock.now()
+	m.Endless, m.Suspended, m.Expires = true, now, now.Add(5*time.Hour)
+	m.Claims = m.Claims.With(portmap.ViaUPnP).With(portmap.ViaNATPMP)
+	m.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 90 * time.Minute, Ends: now.Add(90 * time.Minute)}
+	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Minute, Ends: now.Add(time.Minute)}
+	w.record([]portmap.Mapping{m})
+	const form = ` tr=udp in=192.168.1.2:5000 out=:5001 endless=yes suspended=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" claims=upnp,natpmp:2,pcp:1 nonce=`
+	if text := string(w.disk.names[journal.JournalFile].data); !strings.Contains(text, form) {
+		t.Errorf("the file is\n%s", text)
+	}
+	w.clock.pass(2 * time.Hour)
+	w.start()
+	now = w.clock.now()
+	m.Suspended = now
+	m.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 2 * time.Hour, Ends: now.Add(2 * time.Hour)}
+	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)}
+	w.expect(table{1: m}, 0)
+	w.clock.pass(90 * time.Minute)
+	w.start()
+	now = w.clock.now()
+	m.Suspended, m.Leases[portmap.ViaNATPMP] = now, portmap.Lease{} // it would end after its mapping
+	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)}
+	w.expect(table{1: m}, 0)
 }

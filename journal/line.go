@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // number of the line; how many lines were on the disk for certain when it was
 // written; and the run's clock in seconds. The verbs:
 //
-//	journal version=1 boot=ID          the first line, and only that
+//	journal version=2 boot=ID          the first line, and only that
 //	clock wall=TIME sync=yes|no        what the time of day was
 //	epochs v4=S v6=S                   when they began
 //	put id=N made=S end=S MAPPING      the mapping is, and is like this
@@ -27,8 +28,11 @@ import (
 // There is one way to write each line, and any other is refused.
 const (
 	maxLine = 8192 // with its newline; the longest that is written has about 2,800 bytes
-	version = "1"
+	version = "2"
 )
+
+// versions are what is read: a line of version 1 says less, and nothing otherwise.
+var versions = []string{"1", version}
 
 type verb uint8
 
@@ -64,8 +68,9 @@ type line struct {
 	at          int64
 	verb        verb
 
-	boot   string // journal
-	wall   int64  // clock
+	version, boot string // journal
+
+	wall   int64 // clock
 	inSync bool
 	epochs epochs
 
@@ -97,7 +102,9 @@ func appendLine(b []byte, seq, synced uint64, at int64, text string) []byte {
 	return append(b, '\n')
 }
 
-func headText(boot string) string { return "journal version=" + version + " boot=" + orDash(boot) }
+func headText(version, boot string) string {
+	return "journal version=" + version + " boot=" + orDash(boot)
+}
 
 func clockText(wall time.Time, inSync bool) string {
 	return "clock wall=" + wallText(wall.UnixMilli()) + " sync=" + map[bool]string{true: "yes", false: "no"}[inSync]
@@ -186,7 +193,7 @@ func decodeLine(b []byte) (line, error) {
 func (l *line) text() string {
 	switch l.verb {
 	case verbJournal:
-		return headText(l.boot)
+		return headText(l.version, l.boot)
 	case verbClock:
 		return clockText(time.UnixMilli(l.wall), l.inSync)
 	case verbEpochs:
@@ -205,7 +212,7 @@ func (l *line) decodeText(s *scanner) error {
 	switch s.word() {
 	case "journal":
 		l.verb = verbJournal
-		if s.field("version") != version && !s.bad {
+		if l.version = s.field("version"); !slices.Contains(versions, l.version) && !s.bad {
 			return errVersion
 		}
 		if l.boot = s.field("boot"); l.boot == "-" {

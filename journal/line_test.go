@@ -56,6 +56,8 @@ func TestNonsense(t *testing.T) {
 		"name with line feed":  func(m *portmap.Mapping) { m.Client.Name = "a\nb" },
 		"long rule":            func(m *portmap.Mapping) { m.Rule = strings.Repeat("x", 257) },
 		"long description":     func(m *portmap.Mapping) { m.Description = strings.Repeat("x", portmap.MaxDescription+1) },
+		"endless without UPnP": func(m *portmap.Mapping) { m.Endless = true },
+		"lease of nobody":      func(m *portmap.Mapping) { m.Leases[portmap.ViaUPnP].Ends = m.Expires },
 		"rule that is no text": func(m *portmap.Mapping) { m.Rule = "\xff" },
 	}
 	for name, spoil := range cases {
@@ -129,7 +131,7 @@ func TestForeignFiles(t *testing.T) {
 		"a line feed":               "\n",
 		"no beginning":              put(0),
 		"number 0 twice":            put(0) + head + put(0),
-		"another version":           journal.Line(0, 1, 1000, "journal version=2 boot=-") + put(1),
+		"another version":           journal.Line(0, 1, 1000, "journal version=3 boot=-") + put(1),
 		"no line feed":              strings.Repeat("x", 100_000),
 		"too large":                 strings.Repeat(strings.Repeat("x", 99)+"\n", 200_000),
 		"a checksum that is wrong":  head + "00000000" + put(1)[8:],
@@ -156,9 +158,11 @@ func TestForeignFiles(t *testing.T) {
 		})
 	}
 	w := newWorld(t)
-	w.put([]byte(head + put(1)))
-	if w.start(); len(w.got.Mappings) != 1 {
-		t.Error("the good one was not restored: the test shows nothing")
+	for _, h := range []string{head, journal.Line(0, 1, 1000, "journal version=2 boot=-")} {
+		w.put([]byte(h + put(1)))
+		if w.start(); len(w.got.Mappings) != 1 {
+			t.Error("the good one was not restored: the test shows nothing")
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -47,11 +48,20 @@ func appendFixed(b []byte, m *portmap.Mapping) []byte {
 	if m.Disabled {
 		b = append(b, " disabled=yes"...)
 	}
+	if m.Endless {
+		b = append(b, " endless=yes"...)
+	}
+	if !m.Suspended.IsZero() {
+		b = append(b, " suspended=yes"...)
+	}
 	b = appendClient(b, &m.Client)
 	claims := " claims="
 	for _, v := range vias {
 		if m.Claims.Has(v) {
 			b = append(append(b, claims...), v.String()...)
+			if l := m.Leases[v]; !l.Ends.IsZero() {
+				b = strconv.AppendInt(append(b, ':'), int64(hours(l.Granted)), 10)
+			}
 			claims = ","
 		}
 	}
@@ -61,6 +71,14 @@ func appendFixed(b []byte, m *portmap.Mapping) []byte {
 	b = appendQuoted(b, " rule=", m.Rule)
 	return appendQuoted(b, " desc=", m.Description)
 }
+
+// hours gives the lease of one language in full hours, at least one. Of a lease that
+// ends before its mapping nothing else is kept, so that its renewals need no line;
+// after a restart it begins anew.
+func hours(d time.Duration) int { return int(max(1, (d+time.Hour-1)/time.Hour)) }
+
+// maxHours is more than the longest lease there is.
+const maxHours = 1<<32/3600 + 1
 
 func appendClient(b []byte, c *portmap.Client) []byte {
 	b = c.Addr.AppendTo(append(b, " client="...))
@@ -79,6 +97,25 @@ func appendQuoted(b []byte, key, s string) []byte {
 		return b
 	}
 	return strconv.AppendQuote(append(b, key...), s)
+}
+
+// unknownTime stands for the times that are not kept, until adopt sets them.
+var unknownTime = time.Unix(0, 0)
+
+// settleTimes sets the times that are not kept.
+func settleTimes(m *portmap.Mapping, now time.Time) {
+	if !m.Suspended.IsZero() {
+		m.Suspended = now
+	}
+	for v := range m.Leases {
+		l := &m.Leases[v]
+		if l.Ends.IsZero() {
+			continue
+		}
+		if l.Ends = now.Add(l.Granted); !m.Expires.IsZero() && !l.Ends.Before(m.Expires) {
+			*l = portmap.Lease{} // it ends with the mapping
+		}
+	}
 }
 
 // mapping reads what appendFixed writes. It is not checked yet.
@@ -102,6 +139,12 @@ func (s *scanner) mapping() portmap.Mapping {
 	if s.has("disabled") {
 		m.Disabled = s.field("disabled") == "yes"
 	}
+	if s.has("endless") {
+		m.Endless = s.field("endless") == "yes"
+	}
+	if s.has("suspended") && s.field("suspended") == "yes" {
+		m.Suspended = unknownTime
+	}
 	m.Client.Addr = s.addr(s.field("client"))
 	if s.has("mac") {
 		mac, err := portmap.ParseMAC(s.field("mac"))
@@ -112,7 +155,12 @@ func (s *scanner) mapping() portmap.Mapping {
 	m.Client.Interface, m.Client.Name = s.quoted("if"), s.quoted("name")
 	if s.has("claims") {
 		for word := range strings.SplitSeq(s.field("claims"), ",") {
-			m.Claims = m.Claims.With(s.via(word))
+			word, term, shorter := strings.Cut(word, ":")
+			v := s.via(word)
+			m.Claims = m.Claims.With(v)
+			if shorter {
+				m.Leases[v] = portmap.Lease{Granted: time.Duration(s.bounded(term, maxHours)) * time.Hour, Ends: unknownTime}
+			}
 		}
 	}
 	if s.has("nonce") {
@@ -186,6 +234,8 @@ func check(m *portmap.Mapping) error {
 		return say("client")
 	case !slices.Contains(vias, m.Client.Via) || m.Claims&^allClaims != 0:
 		return say("language")
+	case m.Endless && !m.Claims.Has(portmap.ViaUPnP) || slices.ContainsFunc(vias, func(v portmap.Via) bool { return !m.Claims.Has(v) && m.Leases[v] != portmap.Lease{} }):
+		return say("lease of a language")
 	case len(m.Description) > portmap.MaxDescription || len(m.Rule) > maxRule:
 		return say("description or rule")
 	case !isText(m.Client.Interface) || !isText(m.Client.Name) || !isText(m.Rule):

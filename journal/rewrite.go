@@ -50,7 +50,7 @@ func (j *Journal) everything(now Moment) []note {
 		wall, inSync = time.UnixMilli(at+j.pair), true
 	}
 	notes := make([]note, 0, len(j.live)+2)
-	notes = append(notes, note{at, headText(j.boot)}, note{at, clockText(wall, inSync)})
+	notes = append(notes, note{at, headText(version, j.boot)}, note{at, clockText(wall, inSync)})
 	if j.epochs != (epochs{}) {
 		notes = append(notes, note{at, epochsText(j.epochs)})
 	}

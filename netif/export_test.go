@@ -31,7 +31,8 @@ func WithoutDiag(k *Kernel) {
 
 // SearchNeighbour is Neighbour as it works before Linux 5.0.
 func SearchNeighbour(k *Kernel, ifindex int, a netip.Addr) ([6]byte, bool, error) {
-	return k.searchNeighbour(ifindex, a)
+	s, known, err := k.searchNeighbour(ifindex, a)
+	return s.MAC, known, err
 }
 
 // Repeat is the bounded repetition of dumps.

@@ -22,24 +22,55 @@ const aliveStates = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELA
 // linux/neighbour.h: family, padding, interface index, state, flags, type.
 const sizeofNdmsg = 12
 
+// answeredStates say that the host has answered within the last half minute or so,
+// or that the owner vouches for the entry.
+const answeredStates = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+
+// justNow is how fresh a confirmation proves by itself that there was one: a new
+// entry says that it was confirmed a minute ago (twice base_reachable_time).
+const justNow = 5 * time.Second
+
+// Sighting is what the kernel knows of a neighbour.
+type Sighting struct {
+	MAC [6]byte
+
+	// Answered says that the host has answered a question of the kernel's lately, or
+	// has carried on a conversation with it. An entry of which this was never true is
+	// what somebody said of himself.
+	Answered bool
+
+	// Seen says that it is on the link: it has answered within the last minute. An
+	// entry that the owner made is no sighting.
+	Seen bool
+}
+
+// seenWithin is less than the minute that a new entry claims.
+const seenWithin = 55 * time.Second
+
 // Neighbour gives the MAC address that the kernel knows for addr on the
 // interface with this index, and false when it knows none (nobody answered, or
 // the link has no MAC addresses).
+func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
+	s, known, err := k.Sight(ifindex, addr)
+	return s.MAC, known, err
+}
+
+// Sight is Neighbour with all that is known.
 //
 // It asks for this one entry (RTM_GETNEIGH with NDA_DST, Linux 5.0), so the
 // cost does not grow with the number of neighbours; the library only lists them
 // all. Older kernels cannot be asked so, and there the interface's entries are
 // read and searched.
-func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
+func (k *Kernel) Sight(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 	addr = addr.WithZone("")
 	if ifindex <= 0 || !addr.IsValid() || addr.Is4In6() {
-		return [6]byte{}, false, fmt.Errorf("neighbour %s on interface %d: not an address on a link", addr, ifindex)
+		return Sighting{}, false, fmt.Errorf("neighbour %s on interface %d: not an address on a link", addr, ifindex)
 	}
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, 0)
 	req.AddData(&netlink.Ndmsg{Family: family(addr), Index: uint32(ifindex)})
 	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
-	var mac [6]byte
-	found := false
+	var found Sighting
+	known := false
 	// The one answer ends the conversation: no NLM_F_ACK, no NLMSG_DONE, so
 	// the loop of the library ends with the first message it hands out.
 	answer, err := req.Execute(unix.NETLINK_ROUTE, 0)
@@ -47,16 +78,16 @@ func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) 
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return k.searchNeighbour(ifindex, addr)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
-		return mac, false, nil
+		return found, false, nil
 	case err != nil:
-		return mac, false, fmt.Errorf("ask for neighbour %s: %w", addr, err)
+		return found, false, fmt.Errorf("ask for neighbour %s: %w", addr, err)
 	}
 	for _, m := range answer {
 		if n, ok := parseNeighbour(m); ok && n.index == ifindex && n.addr == addr {
-			mac, found = n.mac, true
+			found, known = n.sighting(), true
 		}
 	}
-	return mac, found, nil
+	return found, known, nil
 }
 
 // Resolve makes the kernel ask the link who has addr, without waiting for the
@@ -93,9 +124,9 @@ func (k *Kernel) Present(ifindex int, mac [6]byte, family uint8, within time.Dur
 	return found, nil
 }
 
-// searchNeighbour is Neighbour on kernels before 5.0.
-func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
-	var mac [6]byte
+// searchNeighbour is Sight on kernels before 5.0.
+func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) (Sighting, bool, error) {
+	var s Sighting
 	found := false
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
 	req.AddData(&netlink.Ndmsg{Family: family(addr)})
@@ -103,16 +134,16 @@ func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) ([6]byte, bool, e
 	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
 		n, ok := parseNeighbour(m)
 		if ok && n.index == ifindex && n.addr == addr {
-			mac, found = n.mac, true
+			s, found = n.sighting(), true
 		}
 		return !found
 	})
 	// An interrupted dump may have missed the entry; one that shows it is as
 	// good as any.
 	if err != nil && !(found && errors.Is(err, netlink.ErrDumpInterrupted)) {
-		return [6]byte{}, false, fmt.Errorf("search for neighbour %s: %w", addr, err)
+		return Sighting{}, false, fmt.Errorf("search for neighbour %s: %w", addr, err)
 	}
-	return mac, found, nil
+	return s, found, nil
 }
 
 func family(a netip.Addr) uint8 {
@@ -128,6 +159,14 @@ type neighbour struct {
 	addr      netip.Addr
 	mac       [6]byte
 	confirmed time.Duration // ago
+}
+
+func (n *neighbour) sighting() Sighting {
+	return Sighting{
+		MAC:      n.mac,
+		Answered: n.state&answeredStates != 0 || n.confirmed < justNow,
+		Seen:     n.state&netlink.NUD_REACHABLE != 0 || n.confirmed < seenWithin && n.state&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) == 0,
+	}
 }
 
 // userHz is the unit of the times that the kernel tells of neighbours, a second

@@ -163,6 +163,33 @@ func TestNeighbourResolved(t *testing.T) {
 	}
 }
 
+// TestSightings: what a host has said of itself is not what it has answered, and what
+// the owner has written down is no sighting.
+func TestSightings(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.veth("lan0", "host0", 1)
+	s.Up("lan0", "host0")
+	s.Address("lan0", "192.168.1.1/24")
+	index := s.Index("lan0")
+	for i, tc := range []struct {
+		state          int
+		answered, seen bool
+	}{
+		{netlink.NUD_STALE, false, false},
+		{netlink.NUD_REACHABLE, true, true},
+		{netlink.NUD_PERMANENT, true, false},
+		{netlink.NUD_NOARP, true, false},
+	} {
+		addr := netip.AddrFrom4([4]byte{192, 168, 1, byte(10 + i)})
+		s.must(s.h.NeighSet(&netlink.Neigh{LinkIndex: index, State: tc.state, IP: addr.AsSlice(), HardwareAddr: mac(77)}))
+		got, known, err := s.k.Sight(index, addr)
+		if want := (netif.Sighting{MAC: [6]byte(mac(77)), Answered: tc.answered, Seen: tc.seen}); !known || err != nil || got != want {
+			t.Errorf("state %#x: %+v, %v, %v, want %+v", tc.state, got, known, err, want)
+		}
+	}
+}
+
 // manyNeighbours makes lan0 with n neighbours from 10.1.0.0 on.
 func manyNeighbours(s *space, n int) (index int) {
 	s.veth("lan0", "host0", 1)

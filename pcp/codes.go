@@ -97,6 +97,7 @@ var refusals = map[portmap.Reason]refusal{
 	portmap.PrivateAddress: {resultNetworkFailure, networkFailure, shortError},
 	portmap.UniqueLocal:    {resultRefused, notAuthorized, longError}, // the owner's to change, no failure that passes
 	portmap.NoSuchMapping:  {resultRefused, notAuthorized, longError}, // deletions take it for success
+	portmap.AskedElsewhere: {resultRefused, notAuthorized, longError}, // as for what is configured (RFC 6886 section 3.4)
 	portmap.FirewallFailed: {resultNoResources, noResources, shortError},
 	portmap.Busy:           {resultNoResources, noResources, shortError},
 

@@ -42,6 +42,7 @@ var wantCodes = map[portmap.Reason]struct {
 	portmap.NoAddress:       {3, 7, 7, 30},
 	portmap.PrivateAddress:  {3, 7, 7, 30},
 	portmap.UniqueLocal:     {2, 2, 2, 1800},
+	portmap.AskedElsewhere:  {2, 2, 2, 1800},
 	portmap.NoSuchMapping:   {2, 2, 2, 1800},
 	portmap.FirewallFailed:  {4, 8, 8, 30},
 	portmap.Busy:            {4, 8, 8, 30},

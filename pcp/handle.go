@@ -125,8 +125,7 @@ func (h handler) mapNATPMP(ctx context.Context, c portmap.Client, m natpmpMap) (
 	if err != nil {
 		return 0, 0, err
 	}
-	// Another language may have been promised more than was asked for here.
-	return got[0].External.Port(), min(m.lifetime, left(got[0])), nil
+	return got[0].External.Port(), min(m.lifetime, left(got[0], c.Via)), nil
 }
 
 // pcp answers a request of version 2 that has a whole header.
@@ -187,7 +186,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	}
 	r.external, r.address = got[0].External.Port(), external
 	r.answerSet(len(got))
-	return left(got[0]), nil
+	return left(got[0], c.Via), nil
 }
 
 // possible says whether what is suggested is not ruled out from the start.
@@ -212,8 +211,10 @@ func (h handler) unmapPCP(ctx context.Context, c portmap.Client, r *request) err
 	return h.unmap(ctx, s)
 }
 
-// unmap deletes what one language asked for. That there is nothing to delete is
-// no error (RFC 6886 section 3.4, RFC 6887 section 15).
+// unmap deletes what one language asked for, in whatever other languages its client
+// asked for it too. That there is nothing to delete is no error (RFC 6886 section
+// 3.4, RFC 6887 section 15); that the port stays open, because another language
+// alone opened it, is one.
 func (h handler) unmap(ctx context.Context, s portmap.Selector) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -231,5 +232,6 @@ func (h handler) mapSet(ctx context.Context, r portmap.Request, n int) ([]portma
 	return h.cfg.Mapper.MapSet(ctx, r, n)
 }
 
-// left gives the seconds that a mapping still has.
-func left(m portmap.Mapping) uint32 { return seconds(m.Left(time.Now())) }
+// left gives the seconds that a mapping still has in a language: another one may
+// have been promised more.
+func left(m portmap.Mapping, via portmap.Via) uint32 { return seconds(m.LeaseLeft(via, time.Now())) }

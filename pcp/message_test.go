@@ -391,22 +391,43 @@ func TestDeleteAllPorts(t *testing.T) {
 	})
 }
 
-// TestOneTable: issue 3 item 4. Both languages mean the same mapping, and neither
-// deletes what the other was promised.
+// TestOneTable: issue 3 item 4 and issue 9 item 19. Both languages mean the same
+// mapping, each has the lease that it asked for, and what is answered with success
+// closes it.
 func TestOneTable(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
-		const open = "udp 6000 -> 192.168.1.50:6000"
+		const (
+			open      = "udp 6000 -> 192.168.1.50:6000"
+			natpmp    = "00810000 00000e10 17701770 00001c20"
+			unmap     = "00010000 17700000 00000000"
+			unmapAll  = "00010000 00000000 00000000"
+			unmapped  = "00810000 00000e10 17700000 00000000"
+			stillOpen = "00810002 00000e10 17700000 00000000"
+		)
 		gone := edits{lifetime: -1}
-		r.asks(hostA, mapUDP6000, "00810000 00000e10 17701770 00001c20")
-		r.asks(hostA, mapRequest(edits{external: "1234"}), mapReply(edits{lifetime: 7200}))
-		r.holds(open)
-		r.asks(hostA, "00010000 00000000 00000000", "00810000 00000e10 00000000 00000000")
-		r.holds(open)
-		r.asks(hostA, mapUDP6000, "00810000 00000e10 17701770 00001c20")
-		r.asks(hostA, mapRequest(gone), mapReply(gone))
-		r.holds(open)
-		r.asks(hostA, "00010000 17700000 00000000", "00810000 00000e10 17700000 00000000")
+		both := func() {
+			r.asks(hostA, mapUDP6000, natpmp)
+			r.asks(hostA, mapRequest(edits{external: "1234"}), mapReply(edits{}))
+			r.holds(open)
+		}
+		both()
+		r.asks(hostA, unmapAll, "00810000 00000e10 00000000 00000000")
 		r.holds()
+		both()
+		r.asks(hostA, mapRequest(gone), mapReply(gone))
+		r.holds()
+		both()
+		r.asks(hostA, unmap, unmapped)
+		r.holds()
+
+		r.asks(hostA, mapRequest(edits{}), mapReply(edits{}))
+		r.asks(hostA, unmap, stillOpen) // RFC 6886 section 3.4: as for what is configured
+		r.asks(hostA, unmapAll, "00810000 00000e10 00000000 00000000")
+		r.holds(open)
+		r.asks(hostA, mapRequest(gone), mapReply(gone))
+		r.asks(hostA, mapUDP6000, natpmp)
+		r.asks(hostA, mapRequest(gone), mapReply(edits{lifetime: 7200, code: 2}))
+		r.holds(open)
 	})
 }

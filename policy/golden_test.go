@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the golden file")
 
 // elsewhereDecided are the reasons that are not this room's to give.
 var elsewhereDecided = map[portmap.Reason]bool{
-	portmap.IdentityChanged: true, portmap.NotOwner: true, portmap.WrongNonce: true, portmap.TooManyRemotes: true, portmap.PortTaken: true, portmap.PortReserved: true,
+	portmap.IdentityChanged: true, portmap.AskedElsewhere: true, portmap.NotOwner: true, portmap.WrongNonce: true, portmap.TooManyRemotes: true, portmap.PortTaken: true, portmap.PortReserved: true,
 	portmap.PortInUse: true, portmap.NoPorts: true, portmap.NoSuchMapping: true, portmap.FirewallFailed: true,
 	portmap.Busy: true, portmap.Ended: true, portmap.Removed: true, portmap.Revoked: true,
 }
@@ -99,6 +99,12 @@ func speak(t *testing.T) []struct {
 			f.RuleMappings = func(string) int { return 4 }
 		}))},
 		{"total quota", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.Mappings = 1024 }))},
+		{"total quota nearly used, many already", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.Mappings, f.ClientMappings = 1000, 2 }))},
+		{"total quota nearly used, never heard", func() portmap.Decision {
+			r := nat(tcp, 6000, 6000)
+			r.Client.Unheard = true
+			return std.Decide(r, with(func(f *portmap.Facts) { f.Mappings = 800 }))
+		}()},
 		{"grant rate", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.GrantReadyAt = now.Add(15*time.Second + 1) }))},
 	}
 }

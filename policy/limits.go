@@ -48,11 +48,39 @@ func (p *Policy) limits(d portmap.Decision, r *portmap.Request, f *portmap.Facts
 		return refuse(d, portmap.ClientQuota, "the device of %s has %d mappings, and %d is the most one may have (limits.mappings_per_client)",
 			r.Client.Addr, f.ClientMappings, p.perClient)
 	}
-	if p.total > 0 && f.Mappings >= p.total {
-		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings, and %d is the most it may hold (limits.mappings)",
-			f.Mappings, p.total)
+	if p.total > 0 {
+		if d := p.room(d, r, f); d.Action != portmap.Allow {
+			return d
+		}
 	}
 	return p.meter(d, r, f)
+}
+
+// reserve is which part of limits.mappings is kept for devices that have few: one in
+// so many. A device that makes up others (abuse case K1) fills the rest at most.
+const (
+	reserve = 4
+	share   = 64 // of what is left, a device may have one mapping for every 1/share of the limit
+)
+
+// room is the common quota. Near its end, who has never answered the gateway waits,
+// and the less is left the fewer a device may have already; so that with a limit of
+// 1024, where 70 devices want 32 each, a new one still gets a dozen.
+func (p *Policy) room(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
+	left := p.total - f.Mappings
+	switch {
+	case left <= 0:
+		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings, and %d is the most it may hold (limits.mappings)",
+			f.Mappings, p.total)
+	case p.total < share || left > p.total/reserve:
+	case r.Client.Unheard:
+		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings of the %d it may hold (limits.mappings), and %s has not answered it yet; try again in a moment",
+			f.Mappings, p.total, r.Client.Addr)
+	case f.ClientMappings*p.total >= left*share:
+		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings of the %d it may hold (limits.mappings), and what is left is for devices that have fewer than the %d of %s",
+			f.Mappings, p.total, f.ClientMappings, r.Client.Addr)
+	}
+	return d
 }
 
 // meter is the generic cell rate algorithm: the state is the time at which the

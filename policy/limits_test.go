@@ -196,3 +196,60 @@ func TestGrantRateOfRenewals(t *testing.T) {
 		t.Errorf("no limit: %+v", d)
 	}
 }
+
+// TestRoomIsKept: issue 9 item 5, abuse case K1. One machine that makes up 70 others
+// does not empty the common quota: a new device still gets a dozen mappings, and while
+// room is scarce who has never answered the gateway gets none. Far from the limit, and
+// where it is small, all are treated as ever.
+func TestRoomIsKept(t *testing.T) {
+	t.Parallel()
+	p := build(t, policy.Config{Default: portmap.Allow, MappingsPerClient: 32, Mappings: 1024})
+	total := 0
+	allowed := func(held int, unheard bool) bool {
+		r, f := nat(tcp, 6000, 6000), facts()
+		r.Client.Unheard = unheard
+		f.Mappings, f.ClientMappings = total, held
+		d := p.Decide(r, f)
+		if d.Action != portmap.Allow && d.Reason != portmap.TotalQuota && d.Reason != portmap.ClientQuota {
+			t.Fatalf("%+v", d)
+		}
+		return d.Action == portmap.Allow
+	}
+	take := func(held *int) bool {
+		ok := allowed(*held, false)
+		if ok {
+			*held++
+			total++
+		}
+		return ok
+	}
+	forged := make([]int, 70)
+	for more := true; more; {
+		more = false
+		for i := range forged {
+			more = take(&forged[i]) || more
+		}
+	}
+	if allowed(0, true) {
+		t.Error("who has never answered has room")
+	}
+	honest := 0
+	for take(&honest) {
+	}
+	if honest < 8 || honest > 16 {
+		t.Errorf("a new device gets %d mappings beside 70 with %d", honest, forged[0])
+	}
+	newest := 0
+	if take(&newest); newest != 1 {
+		t.Error("and the next one nothing")
+	}
+
+	total = 700
+	if !allowed(31, false) || !allowed(0, true) {
+		t.Error("there is room enough")
+	}
+	p, total = build(t, policy.Config{Default: portmap.Allow, Mappings: 40}), 39
+	if !allowed(39, false) {
+		t.Error("of a small quota somebody is refused the last mapping")
+	}
+}

@@ -17,6 +17,8 @@ func TestChangesAreMetered(t *testing.T) {
 	base.Description = "a game"
 	byPCP := base
 	byPCP.Client = by(hostA, portmap.ViaPCP)
+	byNATPMP := base
+	byNATPMP.Client = by(hostA, portmap.ViaNATPMP)
 	for name, c := range map[string]struct {
 		first  portmap.Request
 		change func(*portmap.Request)
@@ -29,7 +31,8 @@ func TestChangesAreMetered(t *testing.T) {
 		"another internal port":  {base, func(r *portmap.Request) { r.Internal = netip.AddrPortFrom(hostA.Addr, 7000) }, true},
 		"another description":    {base, func(r *portmap.Request) { r.Description = "another" }, true},
 		"switched off":           {base, func(r *portmap.Request) { r.Disabled = true }, true},
-		"by NAT-PMP, no text":    {base, func(r *portmap.Request) { r.Client, r.Description = by(hostA, portmap.ViaNATPMP), "" }, false},
+		"by NAT-PMP as well":     {base, func(r *portmap.Request) { r.Client = by(hostA, portmap.ViaNATPMP) }, true},
+		"by NAT-PMP, no text":    {byNATPMP, func(r *portmap.Request) { r.Description = "" }, false},
 		"by PCP, no text option": {byPCP, func(r *portmap.Request) { r.Description, r.KeepDescription = "", true }, false},
 		"by PCP, another nonce":  {byPCP, func(r *portmap.Request) { r.Nonce[0]++ }, true},
 		"by PCP, a restriction": {byPCP, func(r *portmap.Request) {

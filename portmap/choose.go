@@ -23,14 +23,24 @@ func (e *Engine) planMap(ctx context.Context, t *Table, r Request, n int) (outco
 		r.Description = r.Description[:MaxDescription]
 	}
 	now, view := time.Now(), e.cfg.Gateway.View()
-	first, d, err := e.planOne(ctx, now, t, r, view, n)
+	yield := t.yielding(now.Add(-e.cfg.Hold), r)
+	without := t
+	for _, c := range yield {
+		without = without.Commit(c)
+	}
+	first, d, err := e.planOne(ctx, now, without, r, view, n)
+	if len(yield) > 0 && (err != nil || r.Kind == NAT4 && first.New.External.Port() != r.External.Port()) {
+		without, yield = t, nil // it is not their port that r gets
+		first, d, err = e.planOne(ctx, now, t, r, view, n)
+	}
 	if err != nil {
 		e.refused(now, r, d, err)
 		return outcome{}, err
 	}
-	out := outcome{[]Change{first}, []Mapping{*first.New}}
+	t = without
+	out := outcome{append(yield, first), []Mapping{*first.New}}
 	for i := 1; i < n; i++ {
-		t = t.Commit(out.changes[i-1])
+		t = t.Commit(out.changes[len(out.changes)-1])
 		next, ok := following(r, first.New, i)
 		if !ok {
 			break
@@ -63,6 +73,9 @@ func (e *Engine) planOne(ctx context.Context, now time.Time, t *Table, r Request
 		return Change{}, Decision{}, err
 	}
 	c, d, err := e.try(ctx, now, t, r, view)
+	if ReasonOf(err) == PortInUse && t.existing(r) != nil {
+		return c, d, err // it will end; a new one may have another port then
+	}
 	if err != nil && !r.Exact && r.Kind == NAT4 && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
 		return e.tryOthers(ctx, now, t, r, view, d, err, n)
 	}
@@ -135,9 +148,10 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 		return Change{}, d, &Error{Reason: BadPort, Detail: "external port 0 cannot be mapped"}
 	}
 	c, err := t.Plan(now, r, d, e.lifetime(r, d), uint16(rand.Uint32()))
-	if err != nil || c.Event == Renewed || r.Kind == Pinhole6 {
+	if err != nil || r.Kind == Pinhole6 {
 		return c, d, err
 	}
+	port = c.New.External.Port()
 	where, err := e.cfg.Gateway.InUse(ctx, r.Transport, port)
 	if err != nil {
 		return Change{}, d, &Error{Reason: FirewallFailed, Detail: "cannot tell whether the port is in use", Err: err}

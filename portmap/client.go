@@ -3,6 +3,7 @@ package portmap
 import (
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 )
@@ -52,6 +53,8 @@ const (
 	ViaNATPMP
 	ViaPCP
 	ViaOwner // the control socket
+
+	viaCount = iota + 1 // keep last: of an array that a Via indexes
 )
 
 // String gives the word the configuration and the JSON use.
@@ -81,6 +84,26 @@ func (s Vias) With(v Via) Vias { return s | 1<<v }
 // Without gives the set without v.
 func (s Vias) Without(v Via) Vias { return s &^ (1 << v) }
 
+// String gives the words of the languages.
+func (s Vias) String() string {
+	var words []string
+	for v := range s.All() {
+		words = append(words, v.String())
+	}
+	return strings.Join(words, " and ")
+}
+
+// All walks the set.
+func (s Vias) All() iter.Seq[Via] {
+	return func(yield func(Via) bool) {
+		for v := ViaUPnP; v < viaCount; v++ {
+			if s.Has(v) && !yield(v) {
+				return
+			}
+		}
+	}
+}
+
 // Client is who asks. Every field comes from the socket and the neighbour
 // table, never from what the client wrote; but for the name, which it has told a
 // DHCP server.
@@ -90,6 +113,10 @@ type Client struct {
 	Interface string // the LAN interface the request came in by
 	Name      string // a host name for people, or ""; never decides anything but a "host:" rule
 	Via       Via
+
+	// Unheard says that the client has a MAC and has never answered a question of the
+	// gateway's for its address, so that it may be made up.
+	Unheard bool
 }
 
 // Owner is what must be equal for two requests to be from the same client:

@@ -40,8 +40,8 @@ func (t *Table) put(m *Mapping) {
 	}
 	t.clients = t.clients.with(owner, own.with(m.ID, m))
 	t.inside = t.inside.with(keyInside(m), m)
-	if !m.Expires.IsZero() {
-		t.leases = t.leases.with(deadline{m.Expires, m.ID}, m)
+	if end := m.nextEnd(); !end.IsZero() {
+		t.leases = t.leases.with(deadline{end, m.ID}, m)
 	}
 	t.count++
 	t.countDevice(m, +1)
@@ -79,8 +79,8 @@ func (t *Table) drop(m *Mapping) {
 	} else {
 		t.clients = t.clients.without(owner)
 	}
-	if !m.Expires.IsZero() {
-		t.leases = t.leases.without(deadline{m.Expires, m.ID})
+	if end := m.nextEnd(); !end.IsZero() {
+		t.leases = t.leases.without(deadline{end, m.ID})
 	}
 	t.count--
 	t.countDevice(m, -1)

@@ -155,11 +155,7 @@ func (e *Engine) Revoke(ctx context.Context, m Mapping, reason Reason) error {
 	_, err := e.do(&op{
 		ctx: ctx,
 		plan: func(t *Table) (outcome, error) {
-			var holdUntil time.Time
-			if reason == IdentityChanged {
-				holdUntil = time.Now().Add(e.cfg.Hold)
-			}
-			c, err := t.planRevocation(&m, reason, holdUntil)
+			c, err := t.planRevocation(&m, reason, e.holdUntil(time.Now(), reason))
 			return outcome{changes: []Change{c}}, err
 		},
 		failed: func(err error) { e.drifted(time.Now(), err) },
@@ -322,7 +318,9 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 	now := time.Now()
 	e.snapshot.Store(next.tidy(now))
 	for _, c := range changes {
-		e.watchers.send(eventOf(now, c))
+		if c.Event != 0 {
+			e.watchers.send(eventOf(now, c))
+		}
 	}
 	return nil
 }
@@ -356,10 +354,10 @@ func steps(changes []Change) []*step {
 // kernelChanges gives what the kernel must do.
 func kernelChanges(changes []*step) (add, del []Mapping) {
 	for _, s := range changes {
-		if s.before != nil && !s.before.Disabled {
+		if s.before != nil && s.before.Open() {
 			del = append(del, *s.before)
 		}
-		if s.after != nil && !s.after.Disabled {
+		if s.after != nil && s.after.Open() {
 			add = append(add, *s.after)
 		}
 	}

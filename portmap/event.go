@@ -15,7 +15,9 @@ const (
 	RevokedEvent
 	Pending
 	Drift
-	Resync // the watcher was too slow and lost events: read the snapshot again
+	Suspended // closed while another device has its host's address
+	Resumed   // open again
+	Resync    // the watcher was too slow and lost events: read the snapshot again
 )
 
 // String gives the contract's word.
@@ -37,6 +39,10 @@ func (t EventType) String() string {
 		return "pending"
 	case Drift:
 		return "drift"
+	case Suspended:
+		return "suspended"
+	case Resumed:
+		return "resumed"
 	case Resync:
 		return "resync"
 	}

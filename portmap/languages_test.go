@@ -32,8 +32,8 @@ var (
 	network    = portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}
 )
 
-// TestSameThingInThreeLanguages: issue 3 item 4. One mapping serves all three,
-// and ends when the last language has let go of it.
+// TestSameThingInThreeLanguages: issue 3 item 4. One mapping serves all three, and
+// each has the lease that it asked for.
 func TestSameThingInThreeLanguages(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -45,24 +45,115 @@ func TestSameThingInThreeLanguages(t *testing.T) {
 			req := inward(c, 6000, 7777)
 			req.Lifetime = time.Minute
 			m := r.mustMap(t, req)
-			if m.ID != first.ID || m.External.Port() != 6000 || m.Left(time.Now()) != time.Hour {
-				t.Errorf("%v: %v for %v, want the first mapping with its hour", c.Via, &m, m.Left(time.Now()))
+			if m.ID != first.ID || m.External.Port() != 6000 || m.Left(time.Now()) != time.Hour || m.LeaseLeft(c.Via, time.Now()) != time.Minute {
+				t.Errorf("%v: %v for %v, of it %v, want the first mapping with its hour", c.Via, &m, m.Left(time.Now()), m.LeaseLeft(c.Via, time.Now()))
 			}
 		}
-		for _, c := range []portmap.Client{natA, pcpA} {
-			if _, err := r.Unmap(t.Context(), portmap.Selector{Client: c, Transport: portmap.UDP, Only: c.Via}); err != nil {
-				t.Errorf("%v deletes all: %v", c.Via, err)
-			}
-			r.kernelHas(t, "udp 6000 -> 192.168.1.10:6000")
-			if _, err := r.Unmap(t.Context(), portmap.Selector{Client: c, Transport: portmap.UDP, Only: c.Via}); portmap.ReasonOf(err) != portmap.NoSuchMapping {
-				t.Errorf("%v deletes all again: %v", c.Via, err)
-			}
-		}
-		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: hostA, FirstPort: 1, LastPort: 65535, Only: portmap.ViaUPnP}); err != nil {
-			t.Error(err)
-		}
-		r.kernelHas(t)
+		r.kernelHas(t, "udp 6000 -> 192.168.1.10:6000")
+		r.is(t, 6000, "upnp and natpmp and pcp", time.Hour)
+		time.Sleep(time.Minute)
+		r.is(t, 6000, "upnp", time.Hour-time.Minute)
+		r.kernelHas(t, "udp 6000 -> 192.168.1.10:6000")
 	})
+}
+
+// is checks which languages have a mapping of A's UDP port, and how long it lasts.
+func (r rig) is(t *testing.T, port uint16, languages string, left time.Duration) {
+	t.Helper()
+	synctest.Wait()
+	m, _ := r.Snapshot().Find(portmap.UDP, port, nil)
+	if m.Claims.String() != languages || m.Left(time.Now()) != left {
+		t.Errorf("port %d is mapped by %q for %v, want %q for %v", port, m.Claims, m.Left(time.Now()), languages, left)
+	}
+}
+
+// wishes ask for A's UDP port 6000, and to close it, in each language.
+var wishes = []struct {
+	open  portmap.Request
+	close portmap.Selector
+}{
+	{
+		portmap.Request{Client: hostA, Exact: true},
+		portmap.Selector{Client: hostA, Transport: portmap.UDP, FirstPort: 6000, LastPort: 6000, ExactRemotes: true},
+	},
+	{portmap.Request{Client: natA}, portmap.Selector{Client: natA, Transport: portmap.UDP, Internal: 6000, Only: portmap.ViaNATPMP}},
+	{portmap.Request{Client: pcpA}, portmap.Selector{Client: pcpA, Transport: portmap.UDP, Internal: 6000, Only: portmap.ViaPCP}},
+}
+
+// TestCloseCloses: issue 9 item 19, in every pair of languages. Who opened a port and
+// is told that it is closed finds it closed; who did not is told that it is open.
+func TestCloseCloses(t *testing.T) {
+	t.Parallel()
+	for i, first := range wishes {
+		for j, second := range wishes {
+			t.Run(first.open.Client.Via.String()+","+second.open.Client.Via.String(), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					r := start(t, portmap.EngineConfig{})
+					open := func(w portmap.Request) {
+						w.Transport, w.Lifetime = portmap.UDP, time.Hour
+						w.Internal, w.External = netip.AddrPortFrom(hostA.Addr, 6000), netip.AddrPortFrom(netip.Addr{}, 6000)
+						r.mustMap(t, w)
+					}
+					for _, closing := range []portmap.Selector{first.close, second.close} {
+						open(first.open)
+						open(second.open)
+						if gone, err := r.Unmap(t.Context(), closing); err != nil || len(gone) != 1 {
+							t.Errorf("%v closes: %v, %v", closing.Client.Via, gone, err)
+						}
+						r.kernelHas(t)
+					}
+					open(first.open)
+					_, err := r.Unmap(t.Context(), second.close)
+					if i == j || second.close.Only == 0 { // UPnP shows it to its client as its own
+						if err != nil {
+							t.Error(err)
+						}
+						r.kernelHas(t)
+						return
+					}
+					if portmap.ReasonOf(err) != portmap.AskedElsewhere {
+						t.Errorf("%v closes what it did not open: %v", second.open.Client.Via, err)
+					}
+					r.kernelHas(t, "udp 6000 -> 192.168.1.10:6000")
+				})
+			})
+		}
+	}
+}
+
+// TestLeasesOfLanguages: issue 9 item 19. A second language makes the first one's
+// lease no longer, and no shorter, whichever comes first.
+func TestLeasesOfLanguages(t *testing.T) {
+	t.Parallel()
+	week := 7 * 24 * time.Hour
+	for name, order := range map[string][2]int{"NAT-PMP first": {0, 1}, "UPnP first": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, portmap.EngineConfig{LeaseMax: week})
+				both := []portmap.Request{inward(natA, 5000, 6000), ask(hostA, portmap.UDP, 6000)}
+				both[1].Lifetime = 0
+				for _, i := range order {
+					r.mustMap(t, both[i])
+				}
+				r.is(t, 6000, "upnp and natpmp", week)
+				companion := ask(hostB, portmap.TCP, 6000)
+				r.refuses(t, companion, portmap.PortReserved) // RFC 6886 section 3.3
+				time.Sleep(time.Hour - time.Second)
+				m := r.mustMap(t, both[0]) // a renewal
+				if m.LeaseLeft(portmap.ViaNATPMP, time.Now()) != time.Hour {
+					t.Errorf("NAT-PMP has %v", m.LeaseLeft(portmap.ViaNATPMP, time.Now()))
+				}
+				time.Sleep(time.Hour)
+				r.is(t, 6000, "upnp", week-2*time.Hour+time.Second)
+				r.mustMap(t, companion)
+				time.Sleep(week)
+				synctest.Wait()
+				r.kernelHas(t)
+			})
+		})
+	}
 }
 
 // TestInward: RFC 6886 section 3.3. The internal port decides which mapping is

@@ -96,10 +96,24 @@ type Mapping struct {
 	Description string
 	Rule        string    // the name of the owner's rule that allowed it, or ""
 	Nonce       Nonce     // of the last PCP request
-	Claims      Vias      // the languages in which its client asked for it and has not deleted it
-	Created     time.Time // carries a monotonic reading, as does Expires
+	Claims      Vias      // the languages in which its client asked for it and whose lease is not over
+	Created     time.Time // carries a monotonic reading, as do the others
 	Expires     time.Time // zero: never (only the owner can make such a one)
+
+	// Leases has the languages of Claims whose lease ends before the mapping does.
+	Leases [viaCount]Lease
+
+	// Endless says that UPnP asked for no end. Its lease is EngineConfig.LeaseMax
+	// from when its device was last seen (Engine.Seen).
+	Endless bool
+
+	// Suspended is since when another device has the address of the mapping's host,
+	// so that it is closed and kept; zero: none has.
+	Suspended time.Time
 }
+
+// Open reports whether the kernel lets packets through.
+func (m *Mapping) Open() bool { return !m.Disabled && m.Suspended.IsZero() }
 
 // Left gives the time until the mapping ends, 0 when it is over, and -1 when it
 // never ends.
@@ -127,6 +141,9 @@ func (m *Mapping) String() string {
 	}
 	if m.Disabled {
 		b.WriteString(" (disabled)")
+	}
+	if !m.Suspended.IsZero() {
+		b.WriteString(" (suspended)")
 	}
 	return b.String()
 }

@@ -94,10 +94,11 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		Description: r.Description,
 		Rule:        d.Rule,
 		Nonce:       r.Nonce,
-		Claims:      Vias(0).With(r.Client.Via),
 		Created:     now,
-		Expires:     now.Add(lifetime),
+		Endless:     endless(r, d),
 	}
+	m.Client.Unheard = false
+	m.promise(r.Client.Via, now.Add(lifetime), now)
 	if taken := t.at(m); old == nil && taken != nil {
 		return Change{}, inTheWay(taken, r)
 	}
@@ -112,7 +113,7 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	}
 	m.ID, m.Number, m.Created, m.Client.Via = old.ID, old.Number, old.Created, old.Client.Via
 	if m.Internal == old.Internal {
-		m.share(old, r)
+		m.share(old, r, now)
 	}
 	c := Change{Event: Renewed, Old: old, New: m}
 	if old.changedBy(r, now) {
@@ -126,7 +127,10 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 // metered as grants are.
 func (m *Mapping) changedBy(r Request, now time.Time) bool {
 	via := r.Client.Via
-	sooner := r.Lifetime > 0 && m.Claims.Without(via) == 0 && now.Add(r.Lifetime).Before(m.Expires.Add(-time.Second))
+	if !m.Claims.Has(via) || !m.Suspended.IsZero() {
+		return true
+	}
+	sooner := r.Lifetime > 0 && (m.Endless && via == ViaUPnP || now.Add(r.Lifetime).Before(m.end(via).Add(-time.Second)))
 	described := via != ViaNATPMP && !r.KeepDescription && r.Description != m.Description
 	return sooner || described || r.Internal != m.Internal || r.Disabled != m.Disabled ||
 		via == ViaPCP && r.Nonce != m.Nonce || !slices.Equal(r.Remotes, m.Remotes)
@@ -177,11 +181,12 @@ func (t *Table) at(m *Mapping) *Mapping {
 
 // share keeps what other languages were promised of the same mapping: it is no
 // conflict when one client asks for one thing twice (RFC 6970 section 5).
-func (m *Mapping) share(old *Mapping, r Request) {
-	via := r.Client.Via
-	m.Claims |= old.Claims
-	if old.Claims.Without(via) != 0 && old.Expires.After(m.Expires) {
-		m.Expires = old.Expires
+func (m *Mapping) share(old *Mapping, r Request, now time.Time) {
+	via, end := r.Client.Via, m.Expires
+	m.Claims, m.Leases, m.Expires = old.Claims, old.Leases, old.Expires
+	m.promise(via, end, now)
+	if via != ViaUPnP {
+		m.Endless = old.Endless
 	}
 	if via != ViaPCP {
 		m.Nonce = old.Nonce
@@ -189,6 +194,13 @@ func (m *Mapping) share(old *Mapping, r Request) {
 	if via == ViaNATPMP || r.KeepDescription {
 		m.Description = old.Description
 	}
+}
+
+// endless reports whether r asks for a lease without an end and gets one: for as
+// long as its device is seen, which takes a MAC, and where no rule has set a term.
+// PCP and NAT-PMP have no such lease.
+func endless(r Request, d Decision) bool {
+	return r.Client.Via == ViaUPnP && r.Lifetime == 0 && d.MaxLifetime == 0 && r.Client.MAC != (MAC{})
 }
 
 // conflict says who stands in the way of owner's wish for an external port. A
@@ -258,8 +270,8 @@ func (t *Table) ownHalf(tr Transport, owner Owner) (int, bool) {
 	return 0, false
 }
 
-// expired plans the end of every lease that has run out by now, at most limit
-// of them. The port is kept for its client for a while, because some renew
+// expired plans the end of leases that have run out by now, of at most limit
+// mappings. The port is kept for its client for a while, because some renew
 // exactly at expiry.
 func (t *Table) expired(now time.Time, hold time.Duration, limit int) []Change {
 	var changes []Change
@@ -267,7 +279,7 @@ func (t *Table) expired(now time.Time, hold time.Duration, limit int) []Change {
 		if d.at.After(now) || len(changes) == limit {
 			break
 		}
-		changes = append(changes, Change{Event: Expired, Reason: Ended, Old: m, holdUntil: now.Add(hold)})
+		changes = append(changes, m.lapse(now, now.Add(hold)))
 	}
 	return changes
 }

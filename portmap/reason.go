@@ -46,6 +46,7 @@ const (
 	PrivateAddress // the WAN address is private, so nobody could reach the port
 	UniqueLocal    // a pinhole for a unique local address, which nobody on the Internet could reach
 	NoSuchMapping
+	AskedElsewhere // what is to be closed was opened in another language, and stays open
 	FirewallFailed // the kernel refused; nothing was changed
 	Busy           // the engine's queue is full, or the gate is stopping
 
@@ -95,6 +96,7 @@ var reasonNames = [reasonCount]string{
 	PrivateAddress:  "private-address",
 	UniqueLocal:     "unique-local",
 	NoSuchMapping:   "no-such-mapping",
+	AskedElsewhere:  "asked-elsewhere",
 	FirewallFailed:  "firewall-failed",
 	Busy:            "busy",
 	Ended:           "ended",

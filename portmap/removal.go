@@ -17,7 +17,7 @@ type Selector struct {
 	LastInternal        uint16    // 0: Internal alone; else the last of a range that begins with Internal
 	Remotes             []Remote  // compared only when ExactRemotes
 	ExactRemotes        bool
-	Only                Via    // not 0: only what was asked for in this language, and only that language's claim
+	Only                Via    // not 0: only what was asked for in this language
 	Nonce               *Nonce // PCP: must be the mapping's own where the engine is strict
 	strict              bool
 }
@@ -32,6 +32,11 @@ func (s Selector) matches(m *Mapping) bool {
 		(s.Only == 0 || m.Claims.Has(s.Only))
 }
 
+func (s Selector) inAnyLanguage() Selector {
+	s.Only = 0
+	return s
+}
+
 func (s Selector) anyPort() bool { return s.FirstPort == 0 && s.LastPort == 0 }
 
 func (s Selector) inside(port uint16) bool {
@@ -40,13 +45,18 @@ func (s Selector) inside(port uint16) bool {
 
 // PlanRemoval says what removing the selected mappings would change. Those of
 // others are passed over; when nothing is left the error is NotOwner if there
-// were such, else NoSuchMapping. What another language asked for as well stays.
+// were such, AskedElsewhere where a port is named that only other languages have
+// opened, else NoSuchMapping.
 func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	var changes []Change
+	var elsewhere *Mapping
 	foreign := false
 	for m := range t.selectable(s) {
 		switch {
 		case !s.matches(m):
+			if s.Internal != 0 && m.Client.Owner() == s.Client.Owner() && s.inAnyLanguage().matches(m) {
+				elsewhere = m
+			}
 		case s.Client.Via != ViaOwner && m.Client.Owner() != s.Client.Owner():
 			foreign = true
 		case s.strict && s.Nonce != nil && *s.Nonce != m.Nonce:
@@ -57,6 +67,11 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	}
 	if len(changes) > 0 {
 		return changes, nil
+	}
+	if elsewhere != nil {
+		return nil, &Error{Reason: AskedElsewhere, Left: max(0, elsewhere.Left(now)), Detail: fmt.Sprintf(
+			"%s port %d stays open: it was opened by %s, not by %s",
+			elsewhere.Transport, elsewhere.Internal.Port(), elsewhere.Claims, s.Only)}
 	}
 	if foreign {
 		return nil, &Error{Reason: NotOwner, Detail: "the mapping is another host's"}
@@ -117,14 +132,11 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 	}
 }
 
+// removal ends m, in whatever other languages its client has asked for it: who is
+// told that a port is closed must not find it open.
 func (s Selector) removal(m *Mapping) Change {
-	switch {
-	case s.Client.Via == ViaOwner:
+	if s.Client.Via == ViaOwner {
 		return Change{Event: RevokedEvent, Reason: Revoked, Old: m}
-	case s.Only != 0 && m.Claims.Without(s.Only) != 0:
-		less := *m
-		less.Claims = m.Claims.Without(s.Only)
-		return Change{Event: Renewed, Old: m, New: &less}
 	}
 	return Change{Event: Deleted, Reason: Removed, Old: m}
 }

@@ -49,12 +49,12 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 			dropped = append(dropped, Dropped{m, err})
 			continue
 		}
-		if again.Rule != m.Rule || !again.Expires.Equal(m.Expires) {
+		if again.Rule != m.Rule || again.Endless != m.Endless || !again.Expires.Equal(m.Expires) {
 			changed = append(changed, again)
 		}
 		table = table.Commit(Change{Event: Granted, New: &again})
 	}
-	if err := e.cfg.Firewall.Replace(ctx, enabled(table)); err != nil {
+	if err := e.cfg.Firewall.Replace(ctx, open(table)); err != nil {
 		var one *Error
 		if !errors.As(err, &one) {
 			return nil, err
@@ -173,8 +173,9 @@ func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping
 		limit = min(limit, d.MaxLifetime)
 	}
 	if left < 0 || left > limit {
-		m.Expires = now.Add(limit)
+		m.cut(now.Add(limit))
 	}
+	m.Endless = m.Endless && d.MaxLifetime == 0
 	return m, nil
 }
 
@@ -210,7 +211,7 @@ func (e *Engine) oneByOne(ctx context.Context, all *Table) (*Table, []Dropped, e
 	table := NewTable()
 	var dropped []Dropped
 	for m := range all.All() {
-		if !m.Disabled {
+		if m.Open() {
 			err := e.cfg.Firewall.Apply(ctx, []Mapping{m}, nil)
 			var refusal *Error
 			if errors.As(err, &refusal) {
@@ -226,10 +227,10 @@ func (e *Engine) oneByOne(ctx context.Context, all *Table) (*Table, []Dropped, e
 	return table, dropped, nil
 }
 
-func enabled(t *Table) []Mapping {
+func open(t *Table) []Mapping {
 	var all []Mapping
 	for m := range t.All() {
-		if !m.Disabled {
+		if m.Open() {
 			all = append(all, m)
 		}
 	}

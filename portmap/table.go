@@ -215,6 +215,9 @@ func (t *Table) Owners() iter.Seq[Owner] {
 	}
 }
 
+// Hosts gives how many have a mapping.
+func (t *Table) Hosts() int { return t.clients.len() }
+
 // OwnersAt walks the devices with mappings of one address on one interface. There
 // is more than one where the address went from hand to hand.
 func (t *Table) OwnersAt(iface string, addr netip.Addr) iter.Seq[Owner] {

@@ -32,11 +32,14 @@ func (g *gate) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, known boo
 	if !l.OnLink(addr) {
 		return c, false, fmt.Errorf("%s is not on %s", addr, l.Name)
 	}
-	mac, known, err := g.kernel.Neighbour(l.Index, addr)
+	seen, known, err := g.kernel.Sight(l.Index, addr)
 	if err != nil {
 		return c, false, fmt.Errorf("neighbour %s: %w", addr, err)
 	}
-	return portmap.Client{Addr: addr, MAC: mac, Interface: l.Name, Name: g.names.Name(mac, addr, time.Now())}, known, nil
+	return portmap.Client{
+		Addr: addr, MAC: seen.MAC, Interface: l.Name, Name: g.names.Name(seen.MAC, addr, time.Now()),
+		Unheard: known && !seen.Answered,
+	}, known, nil
 }
 
 // device gives the key by which caps on requests count who is behind an address on a

@@ -80,6 +80,10 @@ func (l *eventLog) write(ctx context.Context, ev portmap.Event) {
 		l.log.LogAttrs(ctx, slog.LevelInfo, "mapping added", mappingAttrs(ev)...)
 	case portmap.Renewed:
 		l.log.LogAttrs(ctx, slog.LevelDebug, "mapping renewed", mappingAttrs(ev)...)
+	case portmap.Suspended:
+		l.log.LogAttrs(ctx, slog.LevelInfo, "mapping suspended", append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()))...)
+	case portmap.Resumed:
+		l.log.LogAttrs(ctx, slog.LevelInfo, "mapping resumed", mappingAttrs(ev)...)
 	case portmap.Deleted, portmap.Expired, portmap.RevokedEvent:
 		l.log.LogAttrs(ctx, slog.LevelInfo, "mapping ended", append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()))...)
 	case portmap.Denied, portmap.Pending:
@@ -158,6 +162,9 @@ func mappingAttrs(ev portmap.Event) []slog.Attr {
 	}
 	if !m.Expires.IsZero() {
 		attrs = append(attrs, slog.Duration("lease", m.Left(ev.Time).Round(time.Second)))
+	}
+	if m.Endless {
+		attrs = append(attrs, slog.Bool("endless", true))
 	}
 	if ev.Client.Name != "" {
 		attrs = append(attrs, slog.String("host", ev.Client.Name))

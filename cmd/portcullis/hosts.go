@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -11,24 +12,36 @@ import (
 	"portcullis/portmap"
 )
 
-// A mapping is for a device, which the neighbour table knows by its MAC address.
-// It ends when another device has the address, when the device is there but has
-// given the address up, as it does with privacy addresses of IPv6, and when
-// nobody has answered for very long. A device that sleeps keeps its mappings.
+// A mapping is for a device, which the neighbour table knows by its MAC address. It
+// is suspended while another device has the address, for proxies of ARP and bonded
+// links change hands now and then, and ends when that one stays; it ends when the
+// device is there but has given the address up, as it does with privacy addresses of
+// IPv6, and when it has not been seen for very long. A device that sleeps keeps its
+// mappings.
 const (
 	sweepEvery = 20 * time.Second
 	askEvery   = time.Second      // a host that does not answer
 	maxAsked   = 3                // times; then it matters whether the device is there
 	goneAfter  = 30 * time.Minute // without an answer: DHCP may give the address to another one
 	presence   = time.Minute      // how long ago a device that is there has answered
+
+	// An address that changes hands again within forgotten is believed to be back
+	// only when it has stayed for settled: each change is a transaction of the
+	// kernel, and lines of the log and the journal.
+	forgotten = 10 * time.Minute
+	settled   = time.Minute
 )
 
-// hostKeeper looks after the hosts that mappings lead to.
+// hostKeeper looks after the hosts that mappings lead to. Its maps are run's alone.
 type hostKeeper struct {
 	g        *gate
+	started  time.Time
 	absent   map[portmap.Owner]absence
-	suspects chan portmap.Owner // nobody has answered for them
-	lost     chan struct{}      // holds one: changes of neighbours were not seen
+	shared   map[portmap.Owner]handover
+	answered map[portmap.Owner]bool // has answered the kernel in this run
+	suspects chan portmap.Owner     // another device has their address, or nobody, or they are back
+	lost     chan struct{}          // holds one: changes of neighbours were not seen
+	crowded  bool                   // the owner was told that room is running out
 }
 
 // absence is of a host that does not answer.
@@ -37,11 +50,25 @@ type absence struct {
 	asked int
 }
 
+// handover is of an address that another device has had.
+type handover struct {
+	times int       // that it changed hands
+	last  time.Time // when it did
+	back  time.Time // since when its own device has it again; zero: it has not
+}
+
 func newHostKeeper(g *gate) *hostKeeper {
 	return &hostKeeper{
-		g: g, absent: make(map[portmap.Owner]absence),
+		g: g, started: time.Now(), absent: make(map[portmap.Owner]absence),
+		shared: make(map[portmap.Owner]handover), answered: make(map[portmap.Owner]bool),
 		suspects: make(chan portmap.Owner, 64), lost: make(chan struct{}, 1),
 	}
+}
+
+// every is how often all hosts are looked at: also often enough that an endless lease
+// does not end under a host that is there.
+func (k *hostKeeper) every() time.Duration {
+	return max(time.Second, min(sweepEvery, k.g.cfg.Lease.Max/4))
 }
 
 // run looks after them until ctx ends.
@@ -52,7 +79,7 @@ func (k *hostKeeper) run(ctx context.Context) error {
 		k.watch(ctx)
 	}()
 	defer func() { <-watching }()
-	sweep, ask := time.NewTicker(sweepEvery), time.NewTicker(askEvery)
+	sweep, ask := time.NewTicker(k.every()), time.NewTicker(askEvery)
 	defer sweep.Stop()
 	defer ask.Stop()
 	for {
@@ -66,6 +93,7 @@ func (k *hostKeeper) run(ctx context.Context) error {
 		case <-sweep.C:
 			k.sweep(ctx)
 		case <-ask.C:
+			k.warn(k.g.engine.Snapshot())
 			for o, a := range k.absent {
 				if a.asked <= maxAsked {
 					k.check(ctx, o)
@@ -75,13 +103,14 @@ func (k *hostKeeper) run(ctx context.Context) error {
 	}
 }
 
-// watch ends mappings as soon as the kernel sees another device.
+// watch looks at a host as soon as the kernel sees another device in its place, or
+// nobody, or itself again.
 func (k *hostKeeper) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := k.g.kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, mac [6]byte) {
 			for name, l := range k.g.lans() {
 				if l.Index == ifindex {
-					k.heard(ctx, portmap.Owner{Interface: name, Addr: addr, MAC: mac})
+					k.heard(portmap.Owner{Interface: name, Addr: addr, MAC: mac})
 				}
 			}
 		}, k.look)
@@ -98,12 +127,12 @@ func (k *hostKeeper) watch(ctx context.Context) {
 }
 
 // heard takes in what the kernel knows of an address now.
-func (k *hostKeeper) heard(ctx context.Context, now portmap.Owner) {
-	if now.MAC != (portmap.MAC{}) {
-		k.g.arrived(ctx, now)
-		return
-	}
-	for o := range k.g.engine.Snapshot().OwnersAt(now.Interface, now.Addr) {
+func (k *hostKeeper) heard(now portmap.Owner) {
+	table := k.g.engine.Snapshot()
+	for o := range table.OwnersAt(now.Interface, now.Addr) {
+		if o.MAC == now.MAC && suspendedSince(table, o).IsZero() {
+			continue // as it should be
+		}
 		select {
 		case k.suspects <- o:
 		default:
@@ -121,29 +150,53 @@ func (k *hostKeeper) look() {
 
 func (k *hostKeeper) sweep(ctx context.Context) {
 	table := k.g.engine.Snapshot()
-	for o := range k.absent {
-		if table.Of(o).Len() == 0 {
-			delete(k.absent, o)
-		}
-	}
+	gone := func(o portmap.Owner) bool { return table.Of(o).Len() == 0 }
+	maps.DeleteFunc(k.absent, func(o portmap.Owner, _ absence) bool { return gone(o) })
+	maps.DeleteFunc(k.answered, func(o portmap.Owner, _ bool) bool { return gone(o) })
+	maps.DeleteFunc(k.shared, func(o portmap.Owner, h handover) bool { return gone(o) || time.Since(h.last) > forgotten })
 	for o := range table.Owners() {
 		k.check(ctx, o)
 	}
 }
 
-// check looks for a host, and ends its mappings when they must.
+// warn tells the owner when room for mappings runs out: policy keeps what is left
+// for devices that have few.
+func (k *hostKeeper) warn(table *portmap.Table) {
+	most := k.g.cfg.Limits.Mappings
+	switch n := table.Len(); {
+	case n <= most/2:
+		k.crowded = false
+	case n >= most*3/4 && !k.crowded:
+		k.crowded = true
+		k.g.log.Warn("mappings are running out", "mappings", n, "limit", most, "hosts", table.Hosts())
+	}
+}
+
+// check looks for a host, and does to its mappings what must be done.
 func (k *hostKeeper) check(ctx context.Context, o portmap.Owner) {
 	l, served := k.g.lans()[o.Interface]
 	if !served || o.MAC == (portmap.MAC{}) || !l.HasMAC(o.Addr) {
 		return
 	}
-	e, err := k.ended(l, o)
+	seen, known, err := k.g.kernel.Sight(l.Index, o.Addr)
+	var over *end
+	switch {
+	case err != nil:
+	case !known:
+		over, err = k.missing(l, o)
+	case seen.MAC != o.MAC:
+		over, err = k.displaced(ctx, o, seen.MAC)
+	default:
+		err = k.here(ctx, o, seen)
+	}
+	if over != nil {
+		delete(k.absent, o)
+		k.g.revokeAll(ctx, o, *over)
+	} else if err == nil {
+		err = k.g.kernel.Resolve(l.Index, o.Addr) // so that the next look finds a fresh answer
+	}
 	if err != nil && ctx.Err() == nil {
 		k.g.log.Warn("cannot look after a host", "address", o.Addr, "error", err)
-	}
-	if e != nil {
-		delete(k.absent, o)
-		k.g.revokeAll(ctx, o, *e)
 	}
 }
 
@@ -154,25 +207,16 @@ type end struct {
 }
 
 var (
-	replaced   = end{portmap.IdentityChanged, "another device has the address"}
+	replaced   = end{portmap.IdentityChanged, "another device has kept the address"}
 	movedOn    = end{portmap.Revoked, "its address has left the device"}
 	longGone   = end{portmap.Revoked, "the host has not been seen for long"}
+	unheard    = end{portmap.Revoked, "nobody has ever answered for the host"}
 	renumbered = end{portmap.Revoked, "its network is not on the LAN any more"}
 )
 
-// ended says why the mappings of a host must end, nil when they go on, and asks
-// for it, so that the next look finds a fresh answer.
-func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner) (*end, error) {
-	mac, known, err := k.g.kernel.Neighbour(l.Index, o.Addr)
-	switch {
-	case err != nil:
-		return nil, err
-	case known && mac != o.MAC:
-		return &replaced, nil
-	case known:
-		delete(k.absent, o)
-		return nil, k.g.kernel.Resolve(l.Index, o.Addr)
-	}
+// missing says why the mappings of a host must end for which nobody answers, nil when
+// they go on.
+func (k *hostKeeper) missing(l netif.LAN, o portmap.Owner) (*end, error) {
 	a, already := k.absent[o]
 	if !already {
 		a.since = time.Now()
@@ -182,27 +226,104 @@ func (k *hostKeeper) ended(l netif.LAN, o portmap.Owner) (*end, error) {
 	if time.Since(a.since) > goneAfter {
 		return &longGone, nil
 	}
-	if a.asked > maxAsked {
-		for _, family := range []uint8{unix.AF_INET6, unix.AF_INET} {
-			here, err := k.g.kernel.Present(l.Index, o.MAC, family, presence)
-			switch {
-			case err != nil:
-				return nil, err
-			case here:
-				return &movedOn, nil
-			}
+	if a.asked <= maxAsked {
+		return nil, nil
+	}
+	if k.invented(o) {
+		return &unheard, nil
+	}
+	for _, family := range []uint8{unix.AF_INET6, unix.AF_INET} {
+		here, err := k.g.kernel.Present(l.Index, o.MAC, family, presence)
+		switch {
+		case err != nil:
+			return nil, err
+		case here:
+			return &movedOn, nil
 		}
 	}
-	return nil, k.g.kernel.Resolve(l.Index, o.Addr)
+	return nil, nil
 }
 
-// arrived ends the mappings of other devices that had the address of o.
-func (g *gate) arrived(ctx context.Context, o portmap.Owner) {
-	for before := range g.engine.Snapshot().OwnersAt(o.Interface, o.Addr) {
-		if before.MAC != o.MAC {
-			g.revokeAll(ctx, before, replaced)
+// invented reports whether a host came in this run and has never answered: it takes
+// one frame to make up an address and its MAC, and what is made up must not keep
+// others from their share for half an hour.
+func (k *hostKeeper) invented(o portmap.Owner) bool {
+	own := k.g.engine.Snapshot().Of(o)
+	return !k.answered[o] && own.Len() > 0 && own.At(0).Created.After(k.started)
+}
+
+// displaced suspends the mappings of a host whose address another device has, and
+// says why they must end when that one stays.
+func (k *hostKeeper) displaced(ctx context.Context, o portmap.Owner, by portmap.MAC) (*end, error) {
+	h := k.shared[o]
+	h.back = time.Time{}
+	table := k.g.engine.Snapshot()
+	since := suspendedSince(table, o)
+	if !since.IsZero() && time.Since(since) > goneAfter {
+		return &replaced, nil
+	}
+	for m := range table.Of(o).All() {
+		if m.Suspended.IsZero() {
+			h.times, h.last = h.times+1, time.Now()
+			k.g.log.Info("mappings suspended", "address", o.Addr, "mac", o.MAC, "other_mac", by, "why", "another device has the address")
+			k.shared[o] = h
+			return nil, k.g.engine.Suspend(ctx, o)
 		}
 	}
+	k.shared[o] = h
+	return nil, nil
+}
+
+// here opens the mappings of a host again that were suspended, and lets its endless
+// leases go on.
+func (k *hostKeeper) here(ctx context.Context, o portmap.Owner, seen netif.Sighting) error {
+	delete(k.absent, o)
+	if seen.Answered {
+		k.answered[o] = true
+	}
+	table := k.g.engine.Snapshot()
+	if !suspendedSince(table, o).IsZero() {
+		h := k.shared[o]
+		if h.back.IsZero() {
+			h.back = time.Now()
+			k.shared[o] = h
+		}
+		if h.times > 1 && time.Since(h.back) < settled {
+			return nil
+		}
+		k.g.log.Info("mappings resumed", "address", o.Addr, "mac", o.MAC, "why", "its own device has the address again")
+		if err := k.g.engine.Resume(ctx, o); err != nil {
+			return err
+		}
+	}
+	if seen.Seen && k.due(table, o) {
+		return k.g.engine.Seen(ctx, o)
+	}
+	return nil
+}
+
+// due reports whether an endless lease of o has less than half of its time left. Until
+// then it is not made longer, for that is a transaction and a line of the journal.
+func (k *hostKeeper) due(table *portmap.Table, o portmap.Owner) bool {
+	now := time.Now()
+	for m := range table.Of(o).All() {
+		if m.Endless && m.LeaseLeft(portmap.ViaUPnP, now) < k.g.cfg.Lease.Max/2 {
+			return true
+		}
+	}
+	return false
+}
+
+// suspendedSince gives when the first mapping of o was suspended, the zero time when
+// none is.
+func suspendedSince(table *portmap.Table, o portmap.Owner) time.Time {
+	var since time.Time
+	for m := range table.Of(o).All() {
+		if !m.Suspended.IsZero() && (since.IsZero() || m.Suspended.Before(since)) {
+			since = m.Suspended
+		}
+	}
+	return since
 }
 
 // dropForeign ends the pinholes of addresses that are not on their LAN any more.
@@ -217,8 +338,13 @@ func (g *gate) dropForeign(ctx context.Context) {
 
 // revokeAll ends all mappings of a host.
 func (g *gate) revokeAll(ctx context.Context, o portmap.Owner, e end) {
-	for m := range g.engine.Snapshot().Of(o).All() {
-		g.revoke(ctx, m, e)
+	err := g.engine.RevokeAll(ctx, o, e.reason)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		g.log.Error("cannot revoke mappings", "address", o.Addr, "error", err)
+	default:
+		g.log.Info("mappings revoked", "address", o.Addr, "mac", o.MAC, "why", e.why)
 	}
 }
 

@@ -124,20 +124,27 @@ func printMappings(out io.Writer, list []control.Mapping) error {
 		if from == "" {
 			from = "anyone"
 		}
-		if !m.Enabled {
+		switch {
+		case !m.Enabled:
 			from = "nobody (disabled)"
+		case m.Suspended:
+			from = "nobody (another device has the address)"
 		}
 		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%s\t%d\t%s\n", m.ID, m.ExternalPort, m.Protocol,
-			m.InternalIP, m.InternalPort, printable(m.ClientHost), from, m.Via, endsIn(m.ExpiresIn), m.Packets, printable(m.Description))
+			m.InternalIP, m.InternalPort, printable(m.ClientHost), from, m.Via, endsIn(m), m.Packets, printable(m.Description))
 	}
 	return w.Flush()
 }
 
-func endsIn(seconds int64) string {
-	if seconds == 0 {
+func endsIn(m control.Mapping) string {
+	left := (time.Duration(m.ExpiresIn) * time.Second).String()
+	switch {
+	case m.ExpiresIn == 0:
 		return "never"
+	case m.Endless:
+		return left + " unless seen"
 	}
-	return (time.Duration(seconds) * time.Second).String()
+	return left
 }
 
 // printable keeps a client's text from playing with the owner's terminal.

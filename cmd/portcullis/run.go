@@ -129,6 +129,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
 	front.Go(func() error { return g.hosts.run(frontCtx) })
+	front.Go(func() error { return (&portKeeper{g: g}).run(frontCtx) })
 	front.Go(func() error { return g.drift.run(frontCtx) })
 	g.doors.serve(frontCtx)
 	front.Go(func() error {
@@ -193,22 +194,11 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 	return state, roles, nil
 }
 
-// What the kernel lets pass of one machine in a second, more than is answered: a router
-// may be many hosts, and a media server has much to announce.
-const (
-	leastOfMachine = 200
-	hostsOfMachine = 4
-)
-
 // openWitness finds a way to see who sends datagrams. Without one NAT-PMP and PCP are
 // not served: a source address alone would open any host's ports for its neighbours.
 func (g *gate) openWitness(ctx context.Context) {
 	var err error
-	most := 0
-	if own := g.cfg.Limits.RequestsPerSecond; own > 0 {
-		most = max(leastOfMachine, hostsOfMachine*own)
-	}
-	if g.witness, err = witness.Open(ctx, most, ssdp.Group.Port(), pcp.Port); err == nil {
+	if g.witness, err = witness.Open(ctx, ssdp.Group.Port(), pcp.Port); err == nil {
 		if way, why := g.witness.Way(); why == nil {
 			g.log.Info("senders of datagrams are seen", "by", way)
 		} else {

@@ -3,8 +3,7 @@
 //
 // A backend's own tests hand in how it is opened and how the owner of such a
 // gateway writes rules (Firewall), and run the groups of this package: Packets,
-// KeptPorts, PortShadow, DeleteEndsFlows, KernelEndsLease, Pinholes, Counters,
-// GatewayServices, Drift.
+// KeptPorts, DeleteEndsFlows, KernelEndsLease, Pinholes, Counters, Guard, Drift.
 // What is about one backend only is tested beside it, on the same Home.
 //
 // Owns: the home network of the backends' tests, what both promise of packets.

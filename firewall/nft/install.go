@@ -183,5 +183,6 @@ var features = []feature{
 	}},
 	{"address translation", "nft_nat", func(s *skeleton, b *chainBuilder) { s.dnatRules(b) }},
 	{"translation of sources", "nft_nat", func(s *skeleton, b *chainBuilder) { s.snatRules(b) }},
-	{"rejecting packets", "nft_reject_inet", func(s *skeleton, b *chainBuilder) { s.forwardRules(b) }},
+	{"forwarding filters", "nf_tables_inet", func(s *skeleton, b *chainBuilder) { s.forwardRules(b) }},
+	{"rejecting packets", "nft_reject_inet", func(s *skeleton, b *chainBuilder) { s.guardRules(b) }},
 }

@@ -137,57 +137,131 @@ func TestHeldInAnotherLanguage(t *testing.T) {
 	}
 }
 
-// TestOneMapping: digest 6A. The same wish in several languages is one mapping
-// and one element in the kernel, which ends with the last of them; who deletes
-// everything in one language ends nothing of another.
+// TestOneMapping: digest 6A and issue 9 item 19. The same wish in two languages is one
+// mapping and one element in the kernel. Each of them closes it, by its port and by
+// its way to name all that it has opened, and then it is closed; who deletes
+// everything in a language ends nothing that only another one opened.
 func TestOneMapping(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
-	for i, order := range [][3]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
-		port := uint16(6000 + i)
-		first, second, third := languages[order[0]], languages[order[1]], languages[order[2]]
-		t.Run(first.name+","+second.name+","+third.name, func(t *testing.T) {
-			one := []string{fmt.Sprintf("udp %d -> 192.168.77.10:%d", port, port)}
-			must := func(step string) {
-				t.Helper()
-				if got := r.ports(t); !slices.Equal(got, one) {
-					t.Errorf("%s: mapped: %q, want %q", step, got, one)
+	port := uint16(6000)
+	for i, first := range languages {
+		for j, second := range languages {
+			t.Run(first.name+","+second.name, func(t *testing.T) {
+				port++
+				one := []string{fmt.Sprintf("udp %d -> 192.168.77.10:%d", port, port)}
+				must := func(step string, want []string) {
+					t.Helper()
+					if got := r.ports(t); !slices.Equal(got, want) {
+						t.Errorf("%s: mapped: %q, want %q", step, got, want)
+					}
+					if n := r.elements(t, "udp", port); n != len(want) {
+						t.Errorf("%s: %d elements in the kernel", step, n)
+					}
 				}
-				if n := r.elements(t, "udp", port); n != len(one) {
-					t.Errorf("%s: %d elements in the kernel", step, n)
+				open := func() {
+					t.Helper()
+					for _, l := range []int{i, j, i} {
+						if wrong := languages[l].ask(t, r, "a", port); wrong != "" {
+							t.Fatalf("%s: %s", languages[l].name, wrong)
+						}
+						must(languages[l].name, one)
+					}
 				}
-			}
-			for _, l := range []int{order[0], order[1], order[2], order[0]} {
-				if wrong := languages[l].ask(t, r, "a", port); wrong != "" {
-					t.Fatalf("%s: %s", languages[l].name, wrong)
+				for _, closing := range []int{i, j} {
+					open()
+					before := r.world(t)
+					languages[closing].deleteAll(t, r, "b")
+					r.unchanged(t, before)
+					languages[closing].delete(t, r, "a", port)
+					must("closed by "+languages[closing].name, []string{})
+					if !r.Blocked(t, "UDP", port, r.Host("a"), port) {
+						t.Error("a packet came through what is closed")
+					}
 				}
-				must(languages[l].name)
-			}
-			before := r.world(t)
-			first.deleteAll(t, r, "b")
-			r.unchanged(t, before)
-			if first.name != "PCP" { // has no delete-all (digest 6.5)
-				first.deleteAll(t, r, "a")
-			} else {
+				open()
+				if second.name == "PCP" { // names all ports, and closes none (digest 6.5)
+					second.deleteAll(t, r, "a")
+					must("PCP deletes all", one)
+					second.delete(t, r, "a", port)
+				} else {
+					second.deleteAll(t, r, "a")
+				}
+				must("all closed by "+second.name, []string{})
+				if i == j {
+					return
+				}
+				if wrong := first.ask(t, r, "a", port); wrong != "" {
+					t.Fatal(wrong)
+				}
+				second.deleteAll(t, r, "a")
+				must(first.name+" alone has opened it", one)
+				if !r.Passes(t, "UDP", port, r.Host("a"), port) {
+					t.Error("it does not work any more")
+				}
 				first.delete(t, r, "a", port)
-			}
-			must("without the first")
-			second.deleteAll(t, r, "a")
-			if second.name == "PCP" {
-				second.delete(t, r, "a", port)
-			}
-			must("without the second")
-			if !r.Passes(t, "UDP", port, r.Host("a"), port) {
-				t.Error("the third has no mapping left")
-			}
-			third.deleteAll(t, r, "a")
-			if third.name == "PCP" {
-				must("PCP deletes all")
-				third.delete(t, r, "a", port)
-			}
-			one = []string{}
-			must("without the third")
-		})
+			})
+		}
+	}
+}
+
+// TestCloseOrSayOpen: issue 9 item 19. NAT-PMP and PCP do not close what they did not
+// open (abuse case C4) and say so; UPnP, which shows it to its client, does.
+func TestCloseOrSayOpen(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	a := r.talker(t, "a")
+	for i, first := range languages {
+		port := uint16(6000 + i)
+		if wrong := first.ask(t, r, "a", port); wrong != "" {
+			t.Fatalf("%s: %s", first.name, wrong)
+		}
+		before := r.world(t)
+		if result, _ := a.mapping(t, 1, port, 0, 0); first.name != "NAT-PMP" && result != 2 {
+			t.Errorf("%s, NAT-PMP deletes: result %d, want 2", first.name, result)
+		}
+		if first.name == "NAT-PMP" {
+			continue // which has closed it
+		}
+		if m := a.mapPCP(t, pcpMap{internal: port, delete: true}); first.name != "PCP" && m.code != 2 {
+			t.Errorf("%s, PCP deletes: %+v, want NOT_AUTHORIZED", first.name, m)
+		}
+		if first.name == "PCP" {
+			continue
+		}
+		r.unchanged(t, before)
+	}
+	if got, want := r.ports(t), []string{"udp 6000 -> 192.168.77.10:6000"}; !slices.Equal(got, want) {
+		t.Errorf("open: %q, want %q", got, want)
+	}
+	languages[2].ask(t, r, "a", 6010)
+	languages[0].delete(t, r, "a", 6010)
+	languages[0].delete(t, r, "a", 6000)
+	if got := r.ports(t); len(got) != 0 {
+		t.Errorf("UPnP has closed all, and %q is open", got)
+	}
+}
+
+// TestLeaseOfEachLanguage: issue 9 item 19. An hour in NAT-PMP or PCP is an hour, also
+// when UPnP has asked for ever before or asks after it.
+func TestLeaseOfEachLanguage(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	a := r.talker(t, "a")
+	endless := udp(6000, 6000)
+	endless.Lease = 0
+	if err := r.v1(t, "a").Add(t.Context(), endless); err != nil {
+		t.Fatal(err)
+	}
+	reply := a.ask(t, pmp(1, 6000, 6000, 3600))
+	if !like(reply, "00810000 ........ 17701770 00000e10") {
+		t.Errorf("NAT-PMP is answered % x", reply)
+	}
+	if m := a.mapPCP(t, pcpMap{suggested: 6000}); m.code != 0 || m.lifetime > 3600 {
+		t.Errorf("PCP is answered %+v", m)
+	}
+	if list := r.List(t); len(list) != 1 || !list[0].Endless || list[0].ExpiresIn < 604_000 {
+		t.Errorf("the owner sees %+v", list)
 	}
 }
 
@@ -206,8 +280,13 @@ func TestDescriptionsOwnNothing(t *testing.T) {
 	before := r.world(t)
 	for _, l := range languages[1:] {
 		l.deleteAll(t, r, "a")
-		for port := uint16(6000); port < 6003; port++ {
-			l.delete(t, r, "a", port)
+	}
+	for port := uint16(6000); port < 6003; port++ {
+		if result, _ := r.talker(t, "a").mapping(t, 1, port, 0, 0); result != 2 {
+			t.Errorf("NAT-PMP deletes: result %d", result)
+		}
+		if m := r.talker(t, "a").mapPCP(t, pcpMap{internal: port, delete: true}); m.code != 2 {
+			t.Errorf("PCP deletes: %+v", m)
 		}
 	}
 	r.unchanged(t, before)
@@ -300,7 +379,7 @@ func TestNonceOwners(t *testing.T) {
 			ask(mine, 0)
 			r.changeMAC(t, "a")
 			ask(pcpMap{delete: true, nonce: nonceTwo}, 0) // the newcomer is heard of
-			testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 0 })
+			testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return r.List(t)[0].Suspended })
 			before = r.world(t)
 			for _, m := range []pcpMap{{delete: true}, deletion} {
 				ask(m, 0) // there is nothing of its own

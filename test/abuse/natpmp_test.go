@@ -234,7 +234,7 @@ func TestSpoofedOnLAN(t *testing.T) {
 	if result, _ := a.mapping(t, 1, 4000, 0, 0); result != 0 { // the newcomer is heard of
 		t.Errorf("delete nothing: result %d", result)
 	}
-	testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 1 })
+	testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return r.List(t)[0].Suspended })
 	before := r.world(t)
 	if result, _ := a.mapping(t, 1, 6000, 0, 0); result != 0 {
 		t.Errorf("delete: result %d", result)

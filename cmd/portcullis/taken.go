@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// portsEvery is how often the gateway's own services, and what its owner forwards, are
+// looked for on mapped ports (abuse case B8: at a grant and periodically).
+const portsEvery = 10 * time.Second
+
+// portKeeper ends mappings whose external port the gateway or its owner uses now. A
+// pinhole is on the host's own address, where the gateway has no ports.
+type portKeeper struct {
+	g *gate
+	// doubtful are UDP ports that were in use at the last look. A resolver's questions
+	// leave from random ports for a moment; what is there twice is a service.
+	doubtful map[uint16]bool
+	failing  bool
+}
+
+// run looks until ctx ends.
+func (k *portKeeper) run(ctx context.Context) error {
+	tick := time.NewTicker(portsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			k.look(ctx)
+		}
+	}
+}
+
+func (k *portKeeper) look(ctx context.Context) {
+	before := k.doubtful
+	k.doubtful = make(map[uint16]bool)
+	for m := range k.g.engine.Snapshot().All() {
+		if m.Kind != portmap.NAT4 {
+			return // pinholes come last
+		}
+		port := m.External.Port()
+		where, err := k.g.network.InUse(ctx, m.Transport, port)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !k.failing {
+				k.g.log.Warn("cannot tell whether mapped ports are in use", "error", err)
+			}
+			k.failing = true
+			return
+		case where == "":
+		case m.Transport == portmap.UDP && !before[port]:
+			k.doubtful[port] = true
+		default:
+			k.g.log.Warn("a mapped port is in use, its mapping ends", "protocol", m.Transport, "external_port", port,
+				"internal", m.Internal, "mac", m.Client.MAC, "why", where)
+			k.g.revoke(ctx, m, end{portmap.PortInUse, where})
+		}
+	}
+	k.failing = false
+}

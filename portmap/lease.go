@@ -1,0 +1,86 @@
+package portmap
+
+import "time"
+
+// Lease is what one language was promised of a mapping.
+type Lease struct {
+	Granted time.Duration
+	Ends    time.Time
+}
+
+// end gives when a language's lease ends.
+func (m *Mapping) end(v Via) time.Time {
+	if l := m.Leases[v]; !l.Ends.IsZero() {
+		return l.Ends
+	}
+	return m.Expires
+}
+
+// LeaseLeft gives the time until the lease of a language ends: at the latest with
+// the mapping. It is 0 when it is over, and -1 when it never ends.
+func (m *Mapping) LeaseLeft(v Via, now time.Time) time.Duration {
+	if end := m.end(v); !end.IsZero() {
+		return max(0, end.Sub(now))
+	}
+	return -1
+}
+
+// promise gives a language another lease. Each language has its own: the mapping
+// lasts as long as the longest, and none is made longer by another one, whose
+// client knows nothing of it. A zero end is never.
+func (m *Mapping) promise(v Via, end, now time.Time) {
+	ends := map[Via]time.Time{v: end}
+	latest := end
+	for other := range m.Claims.All() {
+		if other == v {
+			continue
+		}
+		ends[other] = m.end(other)
+		if e := ends[other]; e.IsZero() || !latest.IsZero() && e.After(latest) {
+			latest = e
+		}
+	}
+	m.Claims, m.Expires, m.Leases = m.Claims.With(v), latest, [viaCount]Lease{}
+	for v, end := range ends {
+		if !end.Equal(latest) {
+			m.Leases[v] = Lease{Granted: max(0, end.Sub(now)), Ends: end}
+		}
+	}
+}
+
+// cut ends m and every lease of it at the latest then.
+func (m *Mapping) cut(end time.Time) {
+	m.Expires = end
+	for v, l := range m.Leases {
+		if !l.Ends.Before(end) {
+			m.Leases[v] = Lease{}
+		}
+	}
+}
+
+// nextEnd gives when the first of a mapping's leases ends, the zero time for never.
+func (m *Mapping) nextEnd() time.Time {
+	first := m.Expires
+	for _, l := range m.Leases {
+		if !l.Ends.IsZero() && (first.IsZero() || l.Ends.Before(first)) {
+			first = l.Ends
+		}
+	}
+	return first
+}
+
+// lapse plans what the time does to m: it ends, and its port is kept for its client
+// until then, or the leases of some languages do.
+func (m *Mapping) lapse(now, holdUntil time.Time) Change {
+	if !m.Expires.IsZero() && !m.Expires.After(now) {
+		return Change{Event: Expired, Reason: Ended, Old: m, holdUntil: holdUntil}
+	}
+	less := *m
+	for v, l := range m.Leases {
+		if !l.Ends.IsZero() && !l.Ends.After(now) {
+			less.Claims, less.Leases[v] = less.Claims.Without(Via(v)), Lease{}
+			less.Endless = less.Endless && Via(v) != ViaUPnP
+		}
+	}
+	return Change{Old: m, New: &less} // which nobody is told: it is as open as before
+}

@@ -1,0 +1,110 @@
+package portmap
+
+import (
+	"context"
+	"time"
+)
+
+// Suspend closes the mappings of o and keeps them, because another device answers
+// for its address. Their ports stay with them: for EngineConfig.Hold against
+// everybody, and then until somebody asks for one.
+func (e *Engine) Suspend(ctx context.Context, o Owner) error {
+	return e.each(ctx, o, func(now time.Time, m *Mapping) EventType {
+		if !m.Suspended.IsZero() {
+			return 0
+		}
+		m.Suspended = now
+		return Suspended
+	}, IdentityChanged)
+}
+
+// Resume opens them again, because o is back.
+func (e *Engine) Resume(ctx context.Context, o Owner) error {
+	return e.each(ctx, o, func(_ time.Time, m *Mapping) EventType {
+		if m.Suspended.IsZero() {
+			return 0
+		}
+		m.Suspended = time.Time{}
+		return Resumed
+	}, NoReason)
+}
+
+// Seen says that the device of o is on the LAN: endless leases go on from now.
+func (e *Engine) Seen(ctx context.Context, o Owner) error {
+	return e.each(ctx, o, func(now time.Time, m *Mapping) EventType {
+		if !m.Endless {
+			return 0
+		}
+		m.promise(ViaUPnP, now.Add(e.cfg.LeaseMax), now)
+		return Renewed
+	}, NoReason)
+}
+
+// RevokeAll ends the mappings of o, as Revoke does one.
+func (e *Engine) RevokeAll(ctx context.Context, o Owner, reason Reason) error {
+	return e.changeAll(ctx, o, func(now time.Time, m *Mapping) (c Change) {
+		c.Event, c.Reason, c.Old, c.holdUntil = RevokedEvent, reason, m, e.holdUntil(now, reason)
+		return c
+	})
+}
+
+// holdUntil says until when the port of a mapping stays with its owner that is
+// revoked for the reason; the zero time is not at all.
+func (e *Engine) holdUntil(now time.Time, reason Reason) time.Time {
+	if reason == IdentityChanged {
+		return now.Add(e.cfg.Hold)
+	}
+	return time.Time{}
+}
+
+// each changes the mappings of o, of which change gives the event, or 0 where there is
+// nothing to do.
+func (e *Engine) each(ctx context.Context, o Owner, change func(time.Time, *Mapping) EventType, reason Reason) error {
+	return e.changeAll(ctx, o, func(now time.Time, old *Mapping) Change {
+		m := *old
+		return Change{Event: change(now, &m), Reason: reason, Old: old, New: &m}
+	})
+}
+
+// changeAll makes the changes that have an event in one transaction.
+func (e *Engine) changeAll(ctx context.Context, o Owner, change func(time.Time, *Mapping) Change) error {
+	_, err := e.do(&op{
+		ctx: ctx,
+		plan: func(t *Table) (outcome, error) {
+			var out outcome
+			now := time.Now()
+			for _, m := range t.Of(o).own.all() {
+				if c := change(now, m); c.Event != 0 {
+					out.changes = append(out.changes, c)
+				}
+			}
+			return out, nil
+		},
+		failed: func(err error) { e.drifted(time.Now(), err) },
+	})
+	return err
+}
+
+// yielding plans the end of what others had in the place that r asks for, and what
+// has been suspended since before: the device that stays may have the port, and
+// still nothing of its predecessor.
+func (t *Table) yielding(before time.Time, r Request) []Change {
+	var over []Change
+	late := func(m *Mapping) bool {
+		return m != nil && !m.Suspended.IsZero() && m.Suspended.Before(before) && m.Client.Owner() != r.Client.Owner()
+	}
+	end := func(m *Mapping) { over = append(over, Change{Event: RevokedEvent, Reason: IdentityChanged, Old: m}) }
+	if r.Kind == Pinhole6 {
+		if m := t.at(&Mapping{Kind: r.Kind, Transport: r.Transport, Internal: r.Internal, Remotes: r.Remotes}); late(m) {
+			end(m)
+		}
+		return over
+	}
+	s, _ := t.ports.get(int(r.External.Port()))
+	for k, m := range s.mappings.all() {
+		if late(m) && (k.transport == r.Transport || m.Claims.Has(ViaNATPMP)) {
+			end(m)
+		}
+	}
+	return over
+}
