@@ -52,6 +52,9 @@ func ParseRouteMessage(family uint8, m []byte) (v4, v6 []DefaultRoute, uplinks m
 	return d.default4, d.default6, d.uplinks
 }
 
+// ParseRule decodes a rule message.
+var ParseRule = parseRule
+
 // ParseNeighbour decodes a neighbour message.
 func ParseNeighbour(m []byte) (index int, addr netip.Addr, mac [6]byte, ok bool) {
 	n, ok := parseNeighbour(m)

@@ -45,7 +45,7 @@ func (k *Kernel) Read(ctx context.Context) (State, error) {
 		return State{}, fmt.Errorf("list rules: %w", err)
 	}
 	s := assemble(links, addrs, routes)
-	s.Rules = rules
+	s.Rules, s.Wide = rules, routes.wide
 	return s, nil
 }
 

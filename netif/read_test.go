@@ -284,8 +284,20 @@ func TestReadUplinkIsStable(t *testing.T) {
 			s.must(err)
 		}
 	}
-	if l, _ := s.read().Link("eth1"); l.Uplink.String() != "the default route through 192.168.7.1 in table 100" {
+	before := s.read()
+	if l, _ := before.Link("eth1"); l.Uplink.String() != "the default route through 192.168.7.1 in table 100" {
 		t.Errorf("told is %s", l.Uplink)
+	}
+	if !before.Equal(s.read()) {
+		t.Error("two readings of one network differ")
+	}
+	s.addRoute("0.0.0.0/1", "eth1", "192.168.7.1", 0)
+	if before.Equal(s.read()) {
+		t.Error("another way outside by the same link is not seen")
+	}
+	s.delRoute("0.0.0.0/1", "eth1", "192.168.7.1", 0)
+	if !before.Equal(s.read()) {
+		t.Error("it is gone, and all is not as it was")
 	}
 }
 
@@ -359,6 +371,7 @@ func TestEqual(t *testing.T) {
 		"no link":       func(s *netif.State) { s.Links = nil },
 		"route metric":  func(s *netif.State) { s.Default4[0].Metric = 1 },
 		"route6":        func(s *netif.State) { s.Default6 = s.Default4 },
+		"wide routes":   func(s *netif.State) { s.Wide = 1 },
 		"rule":          func(s *netif.State) { s.Rules = []netif.Rule{{Priority: 100}} },
 		"route removed": func(s *netif.State) { s.Default4 = nil },
 	} {

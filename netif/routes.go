@@ -2,6 +2,7 @@ package netif
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 	"sort"
 
@@ -17,7 +18,11 @@ const mainTable = unix.RT_TABLE_MAIN
 type routeDump struct {
 	default4, default6 []DefaultRoute
 	uplinks            map[int]Way
+	wide               uint64 // see State.Wide
 }
+
+// seed makes digests differ from process to process, which nobody minds.
+var seed = maphash.MakeSeed()
 
 // routes dumps the routes of both families. The library could list them, but it
 // decodes every attribute of every route, and one route of an exotic kind
@@ -69,7 +74,7 @@ func (d *routeDump) add(family uint8, m []byte) {
 	}
 	for _, h := range r.hops {
 		if r.leadsOutside(h) {
-			d.note(h.index, Way{To: r.dst, Gateway: h.gateway, Table: r.table})
+			d.note(h.index, Way{To: r.dst, Gateway: h.gateway, Table: r.table}, r.wide())
 		}
 		if r.table != mainTable || r.dst.Bits() != 0 {
 			continue
@@ -84,7 +89,14 @@ func (d *routeDump) add(family uint8, m []byte) {
 }
 
 // note keeps the route that says most plainly that a link leads outside.
-func (d *routeDump) note(index int, w Way) {
+func (d *routeDump) note(index int, w Way, wide bool) {
+	type there struct {
+		index int
+		way   Way
+	}
+	if wide {
+		d.wide += maphash.Comparable(seed, there{index, w}) // in whatever order they come
+	}
 	if was, known := d.uplinks[index]; !known || w.before(was) {
 		d.uplinks[index] = w
 	}
@@ -101,9 +113,15 @@ func (d *routeDump) note(index int, w Way) {
 // inner router's network. Nor does one to a public IPv6 network: a LAN behind an inner
 // router has such as a matter of course.
 func (r route) leadsOutside(h hop) bool {
+	a := r.dst.Addr()
+	return r.wide() || a.Is4() && h.via && Public(a)
+}
+
+// wide reports whether a route is a default route, or a part of one.
+func (r route) wide() bool {
 	a, bits := r.dst.Addr(), r.dst.Bits()
 	if a.Is4() {
-		return bits < 8 && a.As4()[0] < 224 || h.via && Public(a)
+		return bits < 8 && a.As4()[0] < 224 // and no multicast
 	}
 	return bits < 7 && a.As16()[0] < 0xfc // fc00::/7 and what lies above are of the site
 }

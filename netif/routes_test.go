@@ -85,6 +85,9 @@ func FuzzRoute(f *testing.F) {
 			if len(v4)+len(v6) > len(m)/unix.SizeofRtNexthop {
 				t.Errorf("%d routes out of %d bytes", len(v4)+len(v6), len(m))
 			}
+			if r, ok := netif.ParseRule(family, m); ok && (r.Text == "" || !r.From.IsValid()) {
+				t.Errorf("a rule %+v", r)
+			}
 		}
 	})
 }

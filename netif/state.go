@@ -14,6 +14,9 @@ type State struct {
 	Default4 []DefaultRoute // IPv4, main table only, the one the kernel prefers first
 	Default6 []DefaultRoute // IPv6, likewise
 	Rules    []Rule         // of both families, each in the order in which the kernel asks them
+	// Wide stands for all default routes, and parts of such, of all tables: while it
+	// is the same, so are they.
+	Wide uint64
 }
 
 // Link is one interface.
@@ -94,7 +97,7 @@ func (s State) Outside() []string {
 
 // Equal says whether two states tell the same.
 func (s State) Equal(o State) bool {
-	return slices.EqualFunc(s.Links, o.Links, Link.equal) &&
+	return s.Wide == o.Wide && slices.EqualFunc(s.Links, o.Links, Link.equal) &&
 		slices.Equal(s.Default4, o.Default4) &&
 		slices.Equal(s.Default6, o.Default6) &&
 		slices.Equal(s.Rules, o.Rules)

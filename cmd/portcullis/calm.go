@@ -31,6 +31,8 @@ var repeated = map[string]bool{
 	"the external address has changed":             true,
 	"the network no longer fits the configuration": true,
 	"the firewall cannot follow the network":       true,
+	"mappings may not work":                        true,
+	"answers leave by the WAN again":               true,
 	"network":                                      true, // the choices, and the warnings about them
 }
 

@@ -22,8 +22,9 @@ const remindEvery = time.Minute
 
 // follower is what the gate remembers of the network while it follows it.
 type follower struct {
-	turn   sync.Mutex     // one at a time follows
-	strays []doctor.Stray // guarded by turn; that were warned of
+	turn      sync.Mutex     // one at a time follows
+	strays    []doctor.Stray // guarded by turn; that were warned of
+	reminding bool           // guarded by turn; what is the same is said again
 
 	mu      sync.Mutex          // guards what is below
 	outside map[string]struct{} // the interfaces that have led outside in this run
@@ -113,8 +114,10 @@ func (g *gate) tell(s netif.State, unfit, closed error) {
 	said := f.problem
 	f.state, f.problem = s, problem
 	f.mu.Unlock()
+	if problem == said && (problem == "" || !f.reminding) {
+		return
+	}
 	switch {
-	case problem == said:
 	case problem == "":
 		g.log.Info("every LAN is served")
 	case errors.Is(unfit, netif.ErrNoLAN):
@@ -122,7 +125,7 @@ func (g *gate) tell(s netif.State, unfit, closed error) {
 	case unfit != nil:
 		g.log.Error("the network no longer fits the configuration", "error", unfit)
 	}
-	if closed != nil && problem != said {
+	if closed != nil {
 		g.log.Error("cannot serve a LAN interface", "error", closed)
 	}
 }
@@ -155,10 +158,11 @@ func (g *gate) again(ctx context.Context) {
 	defer f.turn.Unlock()
 	f.mu.Lock()
 	s, problem := f.state, f.problem
-	f.problem = ""
 	f.mu.Unlock()
 	if problem != "" {
+		f.reminding = true
 		g.follow(ctx, s)
+		f.reminding = false
 	}
 }
 

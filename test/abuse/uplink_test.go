@@ -133,6 +133,12 @@ func TestNamedUplink(t *testing.T) {
 		line := fmt.Sprintf("level=WARN msg=network warning=%q", warning)
 		r.Logged(t, strings.TrimSuffix(line, `"`))
 	}
+	found := testrig.On(t, r.Gateway, testrig.Exe, "doctor", "--config", r.Daemon.Config)
+	for _, warning := range []string{"warning  lte0 is served because lan.interfaces names it", "warning  br-lan (192.168.77.0/24) and the WAN"} {
+		if !strings.Contains(found, warning) {
+			t.Errorf("doctor does not say %q:\n%s", warning, found)
+		}
+	}
 	ip(t, n.Gateway, "addr add 10.88.0.1/24 dev br-lan")
 	testrig.Eventually(t, soon, "another reading", func() bool {
 		s, err := r.Owner.Status(t.Context())

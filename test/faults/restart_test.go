@@ -403,7 +403,7 @@ func TestSecondGate(t *testing.T) {
 	if err == nil {
 		_ = d.Stop()
 	}
-	if err == nil || !strings.Contains(err.Error(), "control.sock") {
+	if err == nil || !strings.Contains(err.Error(), "another portcullis is running") {
 		t.Errorf("the second one: %v", err)
 	}
 	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
