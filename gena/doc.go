@@ -16,7 +16,7 @@
 // SUBSCRIBE alone; a NOTIFY is written by hand on its connection (notify.go says
 // why).
 //
-// Never: knows a gateway, a mapping or a device; resolves a name; follows a
+// Never: knows a gateway, a mapping or a service; resolves a name; follows a
 // redirect; uses a proxy; connects to an address other than a subscriber's own;
 // blocks the caller that publishes a change; logs a byte a client wrote.
 //

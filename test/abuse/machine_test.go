@@ -17,12 +17,15 @@ import (
 )
 
 // aliases gives a host n addresses more.
-func aliases(t *testing.T, h *lab.Host, n int) []netip.Addr {
+func aliases(t *testing.T, h *lab.Host, n int, first string) []netip.Addr {
 	t.Helper()
 	all := make([]netip.Addr, n)
-	for i := range all {
-		all[i] = netip.AddrFrom4([4]byte{192, 168, 77, byte(100 + i)})
-		testrig.On(t, h, "ip", "addr", "add", all[i].String()+"/24", "dev", "eth0")
+	for i, a := 0, netip.MustParseAddr(first); i < n; i, a = i+1, a.Next() {
+		if all[i] = a; a.Is6() {
+			testrig.On(t, h, "ip", "addr", "add", a.String()+"/64", "dev", "eth0", "nodad")
+		} else {
+			testrig.On(t, h, "ip", "addr", "add", a.String()+"/24", "dev", "eth0")
+		}
 	}
 	return all
 }
@@ -30,10 +33,10 @@ func aliases(t *testing.T, h *lab.Host, n int) []netip.Addr {
 // hang keeps one slow connection to a server open until ctx ends: when it is closed,
 // another one is made.
 func hang(ctx context.Context, h *lab.Host, from netip.Addr, to string, opened func()) {
-	again := time.NewTicker(50 * time.Millisecond)
+	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
 	for ctx.Err() == nil {
-		if conn, err := h.DialFrom(ctx, netip.AddrPortFrom(from, 0), "tcp4", to); err == nil {
+		if conn, err := h.DialFrom(ctx, netip.AddrPortFrom(from, 0), "tcp", to); err == nil {
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			_, _ = conn.Write([]byte("POST /"))
 			opened()
@@ -52,30 +55,43 @@ func hang(ctx context.Context, h *lab.Host, from netip.Addr, to string, opened f
 // one machine, four each and made anew when they end, leave another host served.
 func TestOneMachineSixteenAddresses(t *testing.T) {
 	t.Parallel()
-	r := start(t, noRates)
-	c := r.v1(t, "a")
-	at := hostPort(lab.GatewayLAN, 5000)
-	ctx, cancel := context.WithCancel(t.Context())
-	var hanging, opened sync.WaitGroup
-	for _, from := range aliases(t, r.Host("b"), 16) {
-		for range 4 {
-			opened.Add(1)
-			hanging.Go(func() { hang(ctx, r.Host("b"), from, at, sync.OnceFunc(opened.Done)) })
-		}
-	}
-	opened.Wait()
-	served := 0
-	for i := range 20 {
-		if out, err := c.Call(t.Context(), "GetExternalIPAddress"); err != nil || out["NewExternalIPAddress"] == "" {
-			t.Logf("request %d: %v", i, err)
-		} else {
-			served++
-		}
-	}
-	cancel()
-	hanging.Wait()
-	if served < 19 {
-		t.Errorf("%d of 20 requests of another host were served", served)
+	for name, x := range map[string]struct {
+		first   string
+		gateway netip.Addr
+		point   func(*testing.T, *rig) *lab.ControlPoint
+	}{
+		"IPv4": {"192.168.77.100", lab.GatewayLAN, func(t *testing.T, r *rig) *lab.ControlPoint { return r.v1(t, "a") }},
+		"IPv6": {"2001:db8:77::100", lab.GatewayLAN6, func(t *testing.T, r *rig) *lab.ControlPoint {
+			return r.six(t, "a", r.Host("a").Addr6, lab.GatewayLAN6, lab.WANIP2)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, noRates)
+			c := x.point(t, r)
+			ctx, cancel := context.WithCancel(t.Context())
+			var hanging, opened sync.WaitGroup
+			for _, from := range aliases(t, r.Host("b"), 16, x.first) {
+				for range 4 {
+					opened.Add(1)
+					hanging.Go(func() { hang(ctx, r.Host("b"), from, hostPort(x.gateway, 5000), sync.OnceFunc(opened.Done)) })
+				}
+			}
+			opened.Wait()
+			served := 0
+			for i := range 20 {
+				if out, err := c.Call(t.Context(), "GetExternalIPAddress"); err != nil || out["NewExternalIPAddress"] == "" {
+					t.Logf("request %d: %v", i, err)
+				} else {
+					served++
+				}
+			}
+			cancel()
+			hanging.Wait()
+			if served < 19 {
+				t.Errorf("%d of 20 requests of another host were served", served)
+			}
+		})
 	}
 }
 
@@ -103,7 +119,7 @@ func TestEightAddressesSubscribe(t *testing.T) {
 		return status(answer.String())
 	}
 	count := map[string]int{}
-	for i, from := range aliases(t, r.Host("b"), 8) {
+	for i, from := range aliases(t, r.Host("b"), 8, "192.168.77.100") {
 		for range 8 {
 			count[subscribe(r.Host("b"), from)]++
 		}
