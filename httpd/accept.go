@@ -12,10 +12,11 @@ import (
 
 // Bounds of the connections that are told that there is no room.
 const (
-	maxTurned      = 32                 // at once; beyond, a connection is closed without a word
-	maxTurnedOfOne = 8                  // of one device
-	turnTime       = time.Second        // for one
-	turnRead       = maxHeader + 64<<10 // octets that are read and thrown away
+	maxTurned      = 32                    // at once; nobody waits for what the others send
+	maxTurnedOfOne = 8                     // of one device
+	turnTime       = time.Second           // for one
+	turnRead       = maxHeader + 64<<10    // octets that are read and thrown away
+	turnWrite      = 10 * time.Millisecond // for an answer that finds the socket's buffer empty
 )
 
 // unavailable is what a connection is told for which there is no room (RFC 9110
@@ -75,6 +76,10 @@ func (g *gatekeeper) turnAway(c *counted) {
 	}
 	g.mu.Unlock()
 	if !patient {
+		// It hears of it if what it sends has not come yet.
+		if c.SetWriteDeadline(time.Now().Add(turnWrite)) == nil {
+			_, _ = io.WriteString(c.Conn, unavailable)
+		}
 		_ = c.Close()
 		return
 	}

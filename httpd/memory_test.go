@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"portcullis/httpd"
 )
@@ -35,8 +36,14 @@ func newWire(client, server netip.AddrPort) (clientEnd, serverEnd *wire) {
 func (w *wire) Write(b []byte) (int, error) { return w.out.Write(b) }
 func (w *wire) CloseWrite() error           { return w.out.Close() }
 func (w *wire) Close() error                { return errors.Join(w.Conn.Close(), w.out.Close()) }
-func (w *wire) LocalAddr() net.Addr         { return net.TCPAddrFromAddrPort(w.local) }
-func (w *wire) RemoteAddr() net.Addr        { return net.TCPAddrFromAddrPort(w.remote) }
+
+func (w *wire) SetDeadline(t time.Time) error {
+	return errors.Join(w.Conn.SetReadDeadline(t), w.out.SetWriteDeadline(t))
+}
+func (w *wire) SetWriteDeadline(t time.Time) error { return w.out.SetWriteDeadline(t) }
+
+func (w *wire) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(w.local) }
+func (w *wire) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(w.remote) }
 
 // memory is a listener whose connections are made by dial.
 type memory struct {
