@@ -42,18 +42,14 @@ func (g *gate) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, known boo
 	}, known, nil
 }
 
-// device gives the key by which caps on requests count who is behind an address on a
-// LAN interface: one machine, whatever addresses it has taken, as the policy counts
-// its mappings (abuse case K2). It is not known where the kernel has no MAC address
-// for it: of hosts behind a router of the owner's, on a link without such, and while
-// nobody has answered. The key is the address then, which costs its sender nothing to
-// invent in a datagram.
+// device gives the key by which caps on connections and requests count who is behind
+// an address on a LAN interface: one machine, whatever addresses it has taken, as the
+// policy counts its mappings (abuse case K2). It is not known where the kernel has no
+// MAC address for it: of hosts behind a router of the owner's, and on a link without
+// such. The key is the address then.
 func (g *gate) device(iface string, addr netip.Addr) (key string, known bool) {
 	addr = addr.Unmap().WithZone("")
-	for _, l := range g.network.roles.Load().LAN {
-		if l.Name != iface {
-			continue
-		}
+	if l, served := g.lans()[iface]; served {
 		if mac, known, err := g.kernel.Neighbour(l.Index, addr); err == nil && known {
 			return iface + " " + portmap.MAC(mac).String(), true
 		}
