@@ -105,6 +105,7 @@ func TestNATPMPGrants(t *testing.T) {
 	})
 	grant(t, a, 1, 6000)
 	before := r.world(t)
+	// The lifetime that is left when it is answered, which takes a slow machine a moment.
 	for id, request := range map[string]string{
 		"N5/repeated":           "00010000 17701770 00000e10",
 		"N5/another suggestion": "00010000 1770270f 00000e10",
@@ -112,7 +113,7 @@ func TestNATPMPGrants(t *testing.T) {
 		"H1/a kilobyte behind":  "00010000 17701770 00000e10" + strings.Repeat("00", 1024),
 	} {
 		t.Run(id, func(t *testing.T) {
-			if reply := a.ask(t, octets(t, request)); !like(reply, "00810000 ........ 17701770 00000e10") {
+			if reply := a.ask(t, octets(t, request)); !like(reply, "00810000 ........ 17701770 00000e..") {
 				t.Errorf("answered % x", reply)
 			}
 			r.renewed(t, before)
@@ -123,7 +124,7 @@ func TestNATPMPGrants(t *testing.T) {
 			a.send(t, server, pmp(1, 6002, 6000, 3600))
 		}
 		first, second := a.receive(t, soon), a.receive(t, soon)
-		if first == nil || second == nil || string(first[8:]) != string(second[8:]) {
+		if first == nil || second == nil || string(first[8:14]) != string(second[8:14]) {
 			t.Errorf("% x and % x", first, second)
 		}
 		if list := r.ports(t); len(list) != 3 {

@@ -236,12 +236,14 @@ func TestPCPGrants(t *testing.T) {
 		"P36/C10/a day": {86400, 86400},
 	} {
 		t.Run(id, func(t *testing.T) {
-			if m := a.mapPCP(t, pcpMap{internal: 6109, suggested: 6109, lifetime: x[0]}); m.code != 0 || m.lifetime != x[1] {
+			// What is left when it is answered, which takes a slow machine a moment.
+			left := func(s int64) bool { return s <= int64(x[1]) && s >= int64(x[1])-20 }
+			if m := a.mapPCP(t, pcpMap{internal: 6109, suggested: 6109, lifetime: x[0]}); m.code != 0 || !left(int64(m.lifetime)) {
 				t.Errorf("answered %+v", m)
 			}
 			list := r.List(t)
 			i := slices.IndexFunc(list, func(m control.Mapping) bool { return m.ExternalPort == 6109 })
-			if i < 0 || list[i].ExpiresIn > int64(x[1]) || list[i].ExpiresIn < int64(x[1])-5 {
+			if i < 0 || !left(list[i].ExpiresIn) {
 				t.Errorf("listed: %+v", list)
 			}
 		})

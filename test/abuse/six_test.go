@@ -329,7 +329,7 @@ func TestPCPPinholes(t *testing.T) {
 	}
 	for _, gateway := range []netip.Addr{lab.GatewayLinkLocal, lab.GatewayLAN6} {
 		got, err := mapBy(t, a, lab.MapRequest{Gateway: gateway, Source: a.Addr6, Protocol: "TCP", Internal: 18333, Suggested: 18333, Lease: hour, Nonce: nonce})
-		if err != nil || got.External != netip.AddrPortFrom(a.Addr6, 18333) || got.Lease != hour {
+		if err != nil || got.External != netip.AddrPortFrom(a.Addr6, 18333) || got.Lease > hour || got.Lease < hour-10*time.Second {
 			t.Errorf("asked %s: %+v, %v", gateway, got, err)
 		}
 	}
