@@ -1,6 +1,7 @@
 package igd
 
 import (
+	"context"
 	"math"
 	"net/netip"
 	"strconv"
@@ -206,7 +207,8 @@ func updatePinhole(c *call) ([]string, error) {
 	}
 	if got.ID != m.ID {
 		// It ended in between. What was made instead has a number that nobody knows.
-		if _, err := c.device.mapper.Unmap(c.ctx, portmap.Selector{Client: owner, ID: got.ID}); err != nil {
+		// Nor may it stay where the client's time is over.
+		if _, err := c.device.mapper.Unmap(context.WithoutCancel(c.ctx), portmap.Selector{Client: owner, ID: got.ID}); err != nil {
 			return nil, err
 		}
 		return nil, fail(codeNoPinhole)

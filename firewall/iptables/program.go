@@ -108,8 +108,8 @@ func (p *programs) restore(ctx context.Context, script string) error {
 	return err
 }
 
-// run runs a program in the namespace. What it is given is made of numbers,
-// addresses and checked names only; there is no shell.
+// run runs a program in the namespace. What it is given is our rule, and what the
+// program told of it; there is no shell.
 func (p *programs) run(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

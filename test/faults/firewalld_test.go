@@ -36,11 +36,27 @@ type firewalld struct {
 	stop func() // ends the program
 }
 
-// startFirewalld gives the LAN and the Internet a zone each, and lets the one into
-// the other, and the LAN to our ports.
+// startFirewalld is firewalld as it is installed, on nftables.
 func startFirewalld(t *testing.T, r *testrig.Rig) []reload {
 	t.Helper()
+	return startFirewalldOn(t, r, "nftables")
+}
+
+// startFirewalldOnIPTables is the same on iptables, all of whose chains it flushes and
+// deletes at a reload.
+func startFirewalldOnIPTables(t *testing.T, r *testrig.Rig) []reload {
+	t.Helper()
+	return startFirewalldOn(t, r, "iptables")
+}
+
+// startFirewalldOn gives the LAN and the Internet a zone each, and lets the one into
+// the other, and the LAN to our ports.
+func startFirewalldOn(t *testing.T, r *testrig.Rig, backend string) []reload {
+	t.Helper()
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "firewalld.conf"), []byte("FirewallBackend="+backend+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	f := &firewalld{r: r, dir: dir, bus: filepath.Join(dir, "bus")}
 	config := filepath.Join(dir, "bus.conf")
 	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, f.bus), 0o600); err != nil {

@@ -90,6 +90,7 @@ func TestHostFirewalls(t *testing.T) {
 		},
 		"Docker beside iptables":                 {`backend = "iptables"`, startDocker},
 		"firewalld":                              {`accept_chain = "inet firewalld filter_FORWARD"`, startFirewalld},
+		"firewalld on iptables":                  {`backend = "iptables"`, startFirewalldOnIPTables},
 		"ufw":                                    {`backend = "iptables"`, startUFW("nft", "")},
 		"ufw on iptables-legacy":                 {"", startUFW("legacy", "")},
 		"ufw, which manages the built-in chains": {`backend = "iptables"`, startUFW("nft", "MANAGE_BUILTINS=yes\n")},
