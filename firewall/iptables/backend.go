@@ -102,11 +102,13 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 // Replace makes the kernel hold exactly these mappings. A *firewall.ChainError says
 // that all is in force but the rules in FORWARD.
 func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
-	if err := b.Backend.Replace(ctx, want); err != nil {
+	err := b.Backend.Replace(ctx, want)
+	var chain *firewall.ChainError
+	if err != nil && !errors.As(err, &chain) {
 		return err
 	}
-	_, err := b.keep(ctx)
-	return err
+	_, failed := b.keep(ctx)
+	return errors.Join(err, failed)
 }
 
 // Audit compares the kernel with what it should hold, writes it anew where it

@@ -12,17 +12,17 @@
 //
 // There is no chain of ours: `iptables -X` fails as long as any chain has a rule in
 // it or leads to one, whoever made it, and with it the reload of a firewall that
-// empties the built-in chains first. A rule with a built-in target is in nobody's way. The programs of
-// iptables write it, so that its tables hold nothing that they do not know.
+// empties the built-in chains first. A rule with a built-in target is in nobody's way.
+// The programs of iptables write it, so that its tables hold nothing that they do not
+// know.
 //
 //   - A mapping costs the kernel and the daemon the same in any number, and no
 //     program is run for it.
 //   - iptables-nft tells of its changes as nftables does. iptables-legacy tells
 //     nobody, so Watch looks every second (two short programs, without the lock of
 //     its tables).
-//   - A command of iptables-legacy without -w fails while another holds that lock.
-//     The rule is written when others have stopped changing rules, in a
-//     millisecond.
+//   - Some versions of iptables-legacy fail without -w while another holds that lock.
+//     So the rule is written when others have stopped changing rules, in a millisecond.
 //
 // Owns: these two rules, by their comment.
 //
