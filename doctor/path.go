@@ -196,7 +196,7 @@ func (c *copied) judgeLegacy(ctx context.Context, rules []Rules, to netip.AddrPo
 
 // inTheWay says whether a chain of somebody else's filters what is forwarded.
 func inTheWay(c *nftables.Chain, to netip.Addr) bool {
-	if c.Table.Name == nft.Table || c.Type != nftables.ChainTypeFilter || c.Hooknum == nil {
+	if nft.Ours(c.Table.Name) || c.Type != nftables.ChainTypeFilter || c.Hooknum == nil {
 		return false
 	}
 	if *c.Hooknum != *nftables.ChainHookForward && *c.Hooknum != *nftables.ChainHookPrerouting {

@@ -53,7 +53,7 @@ func listTables(ctx context.Context) (text string, ofIPTables bool, err error) {
 	var all strings.Builder
 	for name := range strings.Lines(names) {
 		words := strings.Fields(name) // table inet filter
-		if len(words) != 3 || words[1] == "inet" && words[2] == nft.Table {
+		if len(words) != 3 || words[1] == "inet" && nft.Ours(words[2]) {
 			continue
 		}
 		table, warning, err := output(ctx, append([]string{"nft", "list"}, words...)...)

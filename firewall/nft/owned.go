@@ -10,6 +10,9 @@ import (
 	"portcullis/firewall"
 )
 
+// Ours says whether a table of family inet is one of those that this program makes.
+func Ours(table string) bool { return table == Table || table == FramesTable }
+
 // Owned says whether anybody else has a rule in nf_tables, or a chain that drops;
 // iptables-nft and its like among them.
 func (b *Backend) Owned(ctx context.Context) (owned bool, err error) {
@@ -22,7 +25,7 @@ func (b *Backend) Owned(ctx context.Context) (owned bool, err error) {
 	err = b.quick.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
 		chains, err := q.ListChains()
 		for _, c := range chains {
-			if c.Table.Name == Table && c.Table.Family == nftables.TableFamilyINet {
+			if c.Table.Family == nftables.TableFamilyINet && Ours(c.Table.Name) {
 				continue
 			}
 			if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
