@@ -16,8 +16,6 @@ type Gateway struct {
 	WAN6        []string       // the interfaces where pinholes are open, by name; empty while there is none
 	LAN         []string       // the served interfaces, by name
 	LANPrefixes []netip.Prefix // the networks behind them, of both families
-	ServiceTCP  []uint16       // our own listening ports, guarded against everybody but the LAN
-	ServiceUDP  []uint16
 
 	// AcceptChain is the owner's chain that must let mapped traffic and pinholes
 	// pass, "inet fw4 forward"; "" for none. One of family ip sees no IPv6.
@@ -86,7 +84,7 @@ func (g Gateway) Inside() []netip.Prefix {
 const MaxInterfaceName = 15
 
 // Validate finds what a backend could not write: a name that is no interface
-// name, port 0, an accept chain that is no chain.
+// name, an accept chain that is no chain.
 func (g Gateway) Validate() error {
 	for _, u := range g.WAN {
 		if err := checkInterface(u.Interface); err != nil {
@@ -101,13 +99,6 @@ func (g Gateway) Validate() error {
 	for _, p := range g.LANPrefixes {
 		if !p.IsValid() {
 			return fmt.Errorf("not a LAN prefix: %v", p)
-		}
-	}
-	for _, ports := range [][]uint16{g.ServiceTCP, g.ServiceUDP} {
-		for _, p := range ports {
-			if p == 0 {
-				return fmt.Errorf("port 0 cannot be a service port")
-			}
 		}
 	}
 	if g.AcceptChain != "" {

@@ -86,8 +86,7 @@ func TestGatewayValidate(t *testing.T) {
 		return firewall.Gateway{
 			WAN: []firewall.Uplink{{Interface: "pppoe-wan"}}, WAN6: []string{"6in4-wan6"}, LAN: []string{"br-lan", "eth0.3"},
 			LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")},
-			ServiceTCP:  []uint16{5000}, ServiceUDP: []uint16{1900}, AcceptChain: "inet fw4 forward",
-			AcceptChain6: "ip6 filter forward",
+			AcceptChain: "inet fw4 forward", AcceptChain6: "ip6 filter forward",
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -102,7 +101,6 @@ func TestGatewayValidate(t *testing.T) {
 		"a slash":        {func(g *firewall.Gateway) { g.WAN[0].Interface = "a/b" }, "not an interface name"},
 		"K4/a line feed": {func(g *firewall.Gateway) { g.LAN[0] = "lan\n0" }, `"lan\n0"`},
 		"no prefix":      {func(g *firewall.Gateway) { g.LANPrefixes = []netip.Prefix{{}} }, "not a LAN prefix"},
-		"port 0":         {func(g *firewall.Gateway) { g.ServiceUDP = []uint16{0} }, "port 0"},
 		"no WAN6":        {func(g *firewall.Gateway) { g.WAN6, g.AcceptChain6 = nil, "" }, ""},
 		"a WAN6 unnamed": {func(g *firewall.Gateway) { g.WAN6 = []string{""} }, "not an interface name"},
 		"chain of IPv4":  {func(g *firewall.Gateway) { g.AcceptChain6 = "ip filter forward" }, "not a chain that forwards IPv6"},

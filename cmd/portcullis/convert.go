@@ -58,15 +58,9 @@ func settings(c config.Config) netif.Settings {
 	}
 }
 
-// servicePorts are those that must never be reached from outside: discovery, and
-// that of NAT-PMP and PCP.
-var servicePorts = []uint16{1900, 5351}
-
 // firewallGateway gives the rules what they must know of the network.
 func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 	g := firewall.Gateway{
-		ServiceTCP:   []uint16{c.UPnP.HTTPPort},
-		ServiceUDP:   servicePorts,
 		AcceptChain:  c.Firewall.AcceptChain.String(),
 		AcceptChain6: c.Firewall.AcceptChain6.String(),
 	}

@@ -3,7 +3,8 @@
 //
 // A backend's own tests hand in how it is opened and how the owner of such a
 // gateway writes rules (Firewall), and run the groups of this package: Packets,
-// KeptPorts, DeleteEndsFlows, KernelEndsLease, Pinholes, Counters, Guard, Drift.
+// KeptPorts, PortShadow, DeleteEndsFlows, KernelEndsLease, Pinholes, Counters,
+// GatewayServices, Drift.
 // What is about one backend only is tested beside it, on the same Home.
 //
 // Owns: the home network of the backends' tests, what both promise of packets.

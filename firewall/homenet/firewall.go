@@ -65,8 +65,6 @@ func Facts() firewall.Gateway {
 		WAN6:        []string{"wan0"},
 		LAN:         []string{"lan0"},
 		LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8:77::/64")},
-		ServiceTCP:  []uint16{5000},
-		ServiceUDP:  []uint16{1900, 5351},
 	}
 }
 

@@ -29,7 +29,7 @@ func TestPinholes(t *testing.T) { shared(t, homenet.Pinholes) }
 
 func TestCounters(t *testing.T) { shared(t, homenet.Counters) }
 
-func TestGuard(t *testing.T) { shared(t, homenet.Guard) }
+func TestGatewayServices(t *testing.T) { shared(t, homenet.GatewayServices) }
 
 func TestOutboundTimeout(t *testing.T) { shared(t, homenet.OutboundTimeout) }
 
@@ -130,9 +130,8 @@ func TestRefusedGateways(t *testing.T) {
 	each(t, func(t *testing.T, flavour string) {
 		b := open(t, netns.New(t, "gw"), flavour)
 		for want, change := range map[string]func(*firewall.Gateway){
-			"accept_chain":          func(g *firewall.Gateway) { g.AcceptChain = "inet fw4 forward" },
-			"not an interface":      func(g *firewall.Gateway) { g.WAN6 = []string{"a b"} },
-			"cannot be a service p": func(g *firewall.Gateway) { g.ServiceTCP = []uint16{0} },
+			"accept_chain":     func(g *firewall.Gateway) { g.AcceptChain = "inet fw4 forward" },
+			"not an interface": func(g *firewall.Gateway) { g.WAN6 = []string{"a b"} },
 		} {
 			g := homenet.Facts()
 			change(&g)

@@ -16,7 +16,7 @@ import (
 // chainNames are all chains of the skeleton.
 var chainNames = []string{
 	"dnat_inbound", "dnat_mapped", "snat_outbound", "snat_hairpin", "own_ports", "own_ports_check", "forward_mapped", "allow_mapped", "allow_pinholes",
-	"refuse_ended", "guard_services",
+	"refuse_ended",
 }
 
 const acceptLost = "our part of the accept chain was missing"

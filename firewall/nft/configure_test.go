@@ -48,8 +48,6 @@ func TestConfigure(t *testing.T) {
 		"LANs apart":             {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("192.168.4.0/24", "10.0.0.1/24", "2001:db8::/32") }, "lan_prefixes", "10.0.0.0/24, 192.168.4.0/24"},
 		"the end of the numbers": {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("240.0.0.0/4") }, "lan_prefixes", "240.0.0.0/4"},
 		"all numbers":            {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("0.0.0.0/0") }, "lan_prefixes", "0.0.0.0/0"},
-		"another service port":   {func(g *firewall.Gateway) { g.ServiceTCP = []uint16{49152, 5000} }, "service_tcp", "49152, 5000"},
-		"no service":             {func(g *firewall.Gateway) { g.ServiceUDP = nil }, "service_udp", ""},
 		"more than one message of it": {func(g *firewall.Gateway) {
 			g.LANPrefixes = nil
 			for i := range 200 {
@@ -73,7 +71,6 @@ func TestConfigure(t *testing.T) {
 	for name, change := range map[string]func(*firewall.Gateway){
 		"a name too long": func(g *firewall.Gateway) { g.LAN = []string{"an-interface-name"} },
 		"no name":         func(g *firewall.Gateway) { g.WAN = []firewall.Uplink{{}} },
-		"port 0":          func(g *firewall.Gateway) { g.ServiceTCP = []uint16{0} },
 	} {
 		g := homenet.Facts()
 		change(&g)

@@ -35,12 +35,6 @@ func (s *skeleton) facts(g firewall.Gateway) *elements {
 	for _, el := range intervals(g.Inside()) {
 		e.add(s.inside, el)
 	}
-	for _, p := range unique(g.ServiceTCP) {
-		e.add(s.serviceTCP, nftables.SetElement{Key: portValue(p)})
-	}
-	for _, p := range unique(g.ServiceUDP) {
-		e.add(s.serviceUDP, nftables.SetElement{Key: portValue(p)})
-	}
 	return e
 }
 

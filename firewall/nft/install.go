@@ -183,6 +183,5 @@ var features = []feature{
 	}},
 	{"address translation", "nft_nat", func(s *skeleton, b *chainBuilder) { s.dnatRules(b) }},
 	{"translation of sources", "nft_nat", func(s *skeleton, b *chainBuilder) { s.snatRules(b) }},
-	{"forwarding filters", "nf_tables_inet", func(s *skeleton, b *chainBuilder) { s.forwardRules(b) }},
-	{"rejecting packets", "nft_reject_inet", func(s *skeleton, b *chainBuilder) { s.guardRules(b) }},
+	{"rejecting packets", "nft_reject_inet", func(s *skeleton, b *chainBuilder) { s.forwardRules(b) }},
 }

@@ -38,7 +38,7 @@ func TestDeleteEndsFlows(t *testing.T) { each(t, homenet.DeleteEndsFlows) }
 
 func TestCounters(t *testing.T) { each(t, homenet.Counters) }
 
-func TestGuard(t *testing.T) { each(t, homenet.Guard) }
+func TestGatewayServices(t *testing.T) { each(t, homenet.GatewayServices) }
 
 func TestPinholes(t *testing.T) {
 	t.Parallel()

@@ -24,8 +24,6 @@ const (
 	// After the owner's forward filter, so that only what really passes is
 	// counted. Accepting here never undoes a drop there (accept.go).
 	priorityForward = nftables.ChainPriority(0 + 10)
-	// After the owner's input filter: what the owner drops stays dropped.
-	priorityGuard = nftables.ChainPriority(0 + 10)
 )
 
 // skeleton is the table's fixed part: sets to be filled, chains, and rules that
@@ -35,13 +33,12 @@ type skeleton struct {
 	table *nftables.Table
 
 	// Facts of the gateway, written by Configure.
-	wanIfaces, lanIfaces   *nftables.Set
-	wan6Ifaces             *nftables.Set
-	wanAddrs               *nftables.Set
-	wanSource              *nftables.Set // WAN interface -> the address its kept flows leave from
-	lanPrefixes            *nftables.Set
-	inside                 *nftables.Set // sources that leave under the WAN's address
-	serviceTCP, serviceUDP *nftables.Set
+	wanIfaces, lanIfaces *nftables.Set
+	wan6Ifaces           *nftables.Set
+	wanAddrs             *nftables.Set
+	wanSource            *nftables.Set // WAN interface -> the address its kept flows leave from
+	lanPrefixes          *nftables.Set
+	inside               *nftables.Set // sources that leave under the WAN's address
 
 	// Mappings. A hole is one element in a map and one in the set of the flows
 	// it lets through (sources.go), a pin one element (pins.go).
@@ -89,8 +86,6 @@ func newSkeleton(size uint32) *skeleton {
 	s.lanPrefixes.Interval = true
 	s.inside = s.fact("inside", nftables.TypeIPAddr)
 	s.inside.Interval = true
-	s.serviceTCP = s.fact("service_tcp", nftables.TypeInetService)
-	s.serviceUDP = s.fact("service_udp", nftables.TypeInetService)
 
 	s.mapped = s.leases("mapped", size, portKey, hostPort)
 	s.mappedFrom = s.leases("mapped_from", size, fromKey(portKey), hostPort)
@@ -161,7 +156,7 @@ func (s *skeleton) sets() []*nftables.Set {
 // factSets gives the sets that describe the gateway.
 func (s *skeleton) factSets() []*nftables.Set {
 	return []*nftables.Set{
-		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.inside, s.serviceTCP, s.serviceUDP,
+		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.inside,
 	}
 }
 
@@ -188,7 +183,6 @@ func (s *skeleton) createRules(q *nftables.Conn) error {
 	s.snatRules(b)
 	s.ownRules(b)
 	s.forwardRules(b)
-	s.guardRules(b)
 	s.markRules(b)
 	return b.err
 }
@@ -385,22 +379,4 @@ func (s *skeleton) forwardRules(b *chainBuilder) {
 	b.rule(fwd, "IPv6 is not translated", ipv6(s.table), jump(pins))
 	b.allowMapped(allow, s.flows, accept())
 	b.allowPins(pins, s.pins, s.wan6Ifaces, s.lanIfaces, accept())
-}
-
-// guardRules keeps everybody but the LAN away from our sockets, and does it with
-// the very answers of a closed port: a scan from the WAN finds what it would
-// find if we did not run (abuse cases A1 to A3, A5, A7). The sockets are bound to
-// their LAN interface as well; this is the second lock.
-func (s *skeleton) guardRules(b *chainBuilder) {
-	guard := b.base("guard_services", nftables.ChainTypeFilter, nftables.ChainHookInput, priorityGuard)
-	lo := match{meta(expr.MetaKeyIIFNAME, reg1), equal(reg1, ifnameKey("lo")...)}
-	b.rule(guard, "the gateway itself", lo, accept())
-	b.rule(guard, "the served networks", iifname(s.lanIfaces), accept())
-	b.rule(guard, "answers to what the gateway asked from such a port", ctDirection(1), accept())
-	b.rule(guard, "to anybody else the port is closed",
-		l4proto(unix.IPPROTO_TCP), match{port(offDport, reg1), in(s.serviceTCP, reg1)},
-		match{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
-	b.rule(guard, "to anybody else the port is closed",
-		l4proto(unix.IPPROTO_UDP), match{port(offDport, reg1), in(s.serviceUDP, reg1)},
-		match{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}})
 }

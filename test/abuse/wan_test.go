@@ -2,11 +2,14 @@ package abuse
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,6 +156,149 @@ func TestGuest(t *testing.T) {
 	}
 	r.refused(t, r.v1(t, "a"), lab.Mapping{External: 6000, Internal: 6000, Protocol: "UDP", Client: "192.168.50.10"}, 606)
 	r.unchanged(t, before)
+}
+
+// TestOwnersServices: faults 6. What the owner serves on an interface that is not ours,
+// on the ports that are ours on the LAN, is reached; by IPv6 too, and on the WAN.
+func TestOwnersServices(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.50.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	r := startOn(t, n, "")
+	for _, at := range []struct {
+		who   *lab.Host
+		iface string
+		addrs []string
+	}{
+		{n.Host("guest"), "guest0", []string{"192.168.50.1", "2001:db8:50::1"}},
+		{n.Internet, "wan0", []string{lab.GatewayWAN.String(), lab.GatewayWAN6.String()}},
+	} {
+		for _, addr := range at.addrs {
+			to := netip.MustParseAddr(addr)
+			if to.Is6() && !n.HasIPv6() {
+				continue
+			}
+			serve(t, n.Gateway, at.iface, to)
+			for network, port := range map[string]uint16{"tcp": 5000, "udp": 1900} {
+				if err := echoes(t, at.who, network, hostPort(to, port)); err != nil {
+					t.Errorf("the owner's service at %s %s port %d: %v", network, to, port, err)
+				}
+			}
+		}
+	}
+	r.v1(t, "a") // the LAN is served as ever
+}
+
+// serve sends back what comes to TCP port 5000 and UDP port 1900 by one interface.
+func serve(t *testing.T, h *lab.Host, iface string, at netip.Addr) {
+	t.Helper()
+	listen := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), iface) }), err)
+	}}
+	var l net.Listener
+	var c net.PacketConn
+	err := h.Do(func() (err error) {
+		if l, err = listen.Listen(t.Context(), "tcp", hostPort(at, 5000)); err != nil {
+			return err
+		}
+		c, err = listen.ListenPacket(t.Context(), "udp", hostPort(at, 1900))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close(); c.Close() })
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_, _ = io.CopyN(conn, conn, 5)
+			conn.Close()
+		}
+	}()
+	go func() {
+		buf := make([]byte, 512)
+		for size, from, err := c.ReadFrom(buf); err == nil; size, from, err = c.ReadFrom(buf) {
+			_, _ = c.WriteTo(buf[:size], from)
+		}
+	}()
+}
+
+// echoes sends a word and waits for it to come back.
+func echoes(t *testing.T, h *lab.Host, network, to string) error {
+	ctx, cancel := contextFor(t, 5*time.Second)
+	defer cancel()
+	conn, err := h.Dial(ctx, network, to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	buf := make([]byte, 5)
+	if err = conn.SetDeadline(deadline); err == nil {
+		if _, err = conn.Write([]byte("hello")); err == nil {
+			_, err = io.ReadFull(conn, buf)
+		}
+	}
+	return err
+}
+
+// TestClosedPortsAreTheKernels: faults 8. To the WAN a port of ours is closed as any
+// other is, by IPv6 to the last bit of the answer that a scan could look at.
+func TestClosedPortsAreTheKernels(t *testing.T) {
+	t.Parallel()
+	r := start(t, "")
+	if !r.HasIPv6() {
+		t.Skip("this kernel has no IPv6")
+	}
+	for _, to := range []netip.Addr{lab.GatewayWAN6, lab.GatewayLAN6} {
+		ours, other := resetBy(t, r.Internet, to, 5000), resetBy(t, r.Internet, to, 5001)
+		if ours != other {
+			t.Errorf("%s resets port 5000 with %s, and 5001 with %s", to, ours, other)
+		}
+	}
+}
+
+// resetBy connects to a closed port and gives what a scan sees of the answer: whether
+// it has a flow label, its hop limit and the TCP header's flags and window.
+func resetBy(t *testing.T, h *lab.Host, to netip.Addr, port uint16) string {
+	t.Helper()
+	fd, seen := -1, ""
+	err := h.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_IPV6))))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	wait := unix.NsecToTimeval(int64(5 * time.Second))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if conn, err := h.Dial(ctx, "tcp", netip.AddrPortFrom(to, port).String()); err == nil {
+		conn.Close()
+		t.Fatalf("%s port %d is open", to, port)
+	}
+	for buf := make([]byte, 2048); seen == ""; {
+		size, _, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("no answer of %s port %d was seen: %v", to, port, err)
+		}
+		const header, tcp = 40, 6
+		p := buf[:size]
+		if size < header+20 || p[6] != tcp || netip.AddrFrom16([16]byte(p[8:])) != to || binary.BigEndian.Uint16(p[header:]) != port {
+			continue
+		}
+		label := binary.BigEndian.Uint32(p) & 0xfffff
+		seen = fmt.Sprintf("label=%v hops=%d flags=%#x window=%d", label != 0, p[7], p[header+13], binary.BigEndian.Uint16(p[header+14:]))
+	}
+	return seen
 }
 
 // TestOffLink: A6. A source outside the interface's networks is not answered,
