@@ -155,7 +155,7 @@ func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, erro
 	err := backend.Configure(ctx, firewall.Gateway{
 		WAN: []firewall.Uplink{{Interface: lab.WANInterface, Addrs: []netip.Addr{lab.GatewayWAN}}},
 		LAN: []string{lab.Bridge}, LANPrefixes: []netip.Prefix{lab.LANPrefix},
-		ServiceTCP: []uint16{5000}, ServiceUDP: []uint16{1900}, AcceptChain: lab.OwnerChain,
+		AcceptChain: lab.OwnerChain,
 	})
 	if err != nil {
 		return nil, err
