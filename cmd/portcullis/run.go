@@ -194,11 +194,22 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 	return state, roles, nil
 }
 
+// What the kernel lets pass of one machine in a second, more than is answered: a router
+// may be many hosts, and a media server has much to announce.
+const (
+	leastOfMachine = 200
+	hostsOfMachine = 4
+)
+
 // openWitness finds a way to see who sends datagrams. Without one NAT-PMP and PCP are
 // not served: a source address alone would open any host's ports for its neighbours.
 func (g *gate) openWitness(ctx context.Context) {
 	var err error
-	if g.witness, err = witness.Open(ctx, ssdp.Group.Port(), pcp.Port); err == nil {
+	most := 0
+	if own := g.cfg.Limits.RequestsPerSecond; own > 0 {
+		most = max(leastOfMachine, hostsOfMachine*own)
+	}
+	if g.witness, err = witness.Open(ctx, most, ssdp.Group.Port(), pcp.Port); err == nil {
 		if way, why := g.witness.Way(); why == nil {
 			g.log.Info("senders of datagrams are seen", "by", way)
 		} else {

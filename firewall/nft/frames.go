@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -24,11 +25,21 @@ const FramesTable = "portcullis_frames"
 // so that nobody takes our mark for his own.
 const priorityFrames = nftables.ChainPriority(250)
 
-// Where a frame has the last four octets of its source address, and the type of
-// interfaces that have such frames (ARPHRD_ETHER).
+// Where a frame has its source address and the last four octets of it, and the type
+// of interfaces that have such frames (ARPHRD_ETHER).
 const (
-	offSourceMAC = 8
+	offSourceMAC = 6
+	offMACEnding = 8
 	typeEther    = 1
+)
+
+// FloodMark is the mark of a datagram of a machine that sends more than it may; the
+// socket need not take it. It is no drop, because others may listen at the port.
+const FloodMark = 1
+
+const (
+	maxMachines   = 4096             // remembered for what they send
+	machineMemory = 10 * time.Minute // and how long
 )
 
 // Frames keeps a table of its own, whatever the backend, with rules that mark each
@@ -40,6 +51,7 @@ const (
 // Its methods are safe for concurrent use.
 type Frames struct {
 	ports  []uint16
+	most   uint64 // datagrams a second of one machine, twice as many at once; 0: no limit
 	reader reader
 
 	mu     sync.Mutex // guards what follows, and all writing to the kernel
@@ -51,15 +63,23 @@ type Frames struct {
 }
 
 // OpenFrames returns Frames for these UDP ports, or why this kernel or this process
-// cannot have them. netns is the file descriptor of a network namespace, open until
-// Close; 0 is the current one. Nothing stays in the kernel before Follow.
-func OpenFrames(ctx context.Context, netns int, ports ...uint16) (*Frames, error) {
-	f := &Frames{ports: ports, reader: reader{netns: netns}, writer: writer{netns: netns}}
-	err := f.writer.commit(ctx, func(q *nftables.Conn) error {
+// cannot have them. Beyond most datagrams a second (0: no limit) what a machine sends
+// has the FloodMark; and so has what all machines send together that have not been
+// seen before, so that one that invents addresses is only in the way of such. netns is
+// the file descriptor of a network namespace, open until Close; 0 is the current one.
+// Nothing stays in the kernel before Follow.
+func OpenFrames(ctx context.Context, netns int, most uint64, ports ...uint16) (*Frames, error) {
+	f := &Frames{ports: ports, most: most, reader: reader{netns: netns}, writer: writer{netns: netns}}
+	probe := func(q *nftables.Conn) error {
 		err := f.queue(q, FramesTable+"_probe")
 		q.DelTable(f.set.Table)
 		return err
-	})
+	}
+	err := f.writer.commit(ctx, probe)
+	if errors.Is(err, unix.ENOENT) && f.most > 0 {
+		f.most = 0 // a kernel without nft_limit
+		err = f.writer.commit(ctx, probe)
+	}
 	if err != nil {
 		f.writer.drop()
 		return nil, fmt.Errorf("nft: %w", explain(err))
@@ -155,22 +175,63 @@ func (f *Frames) queue(q *nftables.Conn, name string) error {
 	}
 	b := &chainBuilder{queue: q, table: table}
 	chain := b.base("mark_frames", nftables.ChainTypeFilter, nftables.ChainHookInput, priorityFrames)
+	each := b.plain("mark_frame")
 	for _, p := range f.ports {
-		b.rule(chain, "who sent this frame",
-			iifname(f.set),
-			match{meta(expr.MetaKeyIIFTYPE, reg1), equal(reg1, binaryutil.NativeEndian.PutUint16(typeEther)...)},
-			l4proto(unix.IPPROTO_UDP),
+		b.rule(chain, "what a LAN sends to us",
+			iifname(f.set), fromEther(), l4proto(unix.IPPROTO_UDP),
 			match{port(offDport, reg1), equal(reg1, binaryutil.BigEndian.PutUint16(p)...)},
-			match{
-				&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 4},
-				&expr.Bitwise{
-					SourceRegister: reg1, DestRegister: reg1, Len: 4,
-					Mask: []byte{255, 255, 255, 255}, Xor: []byte{255, 255, 255, 255},
-				},
-				&expr.Meta{Key: expr.MetaKeyMARK, Register: reg1, SourceRegister: true},
-			})
+			jump(each))
 	}
+	if err := f.limit(b, each); err != nil {
+		return err
+	}
+	b.rule(each, "who sent this frame", fromEther(), match{
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offMACEnding, Len: 4},
+		&expr.Bitwise{
+			SourceRegister: reg1, DestRegister: reg1, Len: 4,
+			Mask: []byte{255, 255, 255, 255}, Xor: []byte{255, 255, 255, 255},
+		},
+		frameMark(),
+	})
 	return b.err
+}
+
+// limit queues the rules for what is too much.
+func (f *Frames) limit(b *chainBuilder, each *nftables.Chain) error {
+	if f.most == 0 {
+		return nil
+	}
+	machines := &nftables.Set{
+		Table: b.table, ID: 2, Name: "machines", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
+		Dynamic: true, HasTimeout: true, Timeout: machineMemory, Size: maxMachines,
+	}
+	if err := b.queue.AddSet(machines, nil); err != nil {
+		return err
+	}
+	source := match{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 6}}
+	over := &expr.Limit{
+		Type: expr.LimitTypePkts, Rate: f.most, Over: true, Unit: expr.LimitTimeSecond, Burst: uint32(2 * f.most),
+	}
+	flood := match{
+		&expr.Immediate{Register: reg1, Data: binaryutil.NativeEndian.PutUint32(FloodMark)}, frameMark(),
+		&expr.Verdict{Kind: expr.VerdictReturn},
+	}
+	b.rule(each, "too much of machines that are new", fromEther(), source,
+		match{&expr.Lookup{SourceRegister: reg1, SetName: machines.Name, SetID: machines.ID, Invert: true}, over}, flood)
+	b.rule(each, "too much of one machine", fromEther(), source,
+		match{&expr.Dynset{
+			SrcRegKey: reg1, SetName: machines.Name, SetID: machines.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
+			Timeout: machineMemory, Exprs: []expr.Any{over},
+		}}, flood)
+	return nil
+}
+
+func fromEther() match {
+	return match{meta(expr.MetaKeyIIFTYPE, reg1), equal(reg1, binaryutil.NativeEndian.PutUint16(typeEther)...)}
+}
+
+func frameMark() expr.Any {
+	return &expr.Meta{Key: expr.MetaKeyMARK, Register: reg1, SourceRegister: true}
 }
 
 func (f *Frames) elements() []nftables.SetElement {
@@ -218,9 +279,14 @@ func (f *Frames) fingerprint(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	rules, err := f.reader.rules(ctx, table, "mark_frames")
-	for _, r := range rules {
-		text += r.text() + "\n"
+	for _, chain := range []string{"mark_frames", "mark_frame"} {
+		rules, err := f.reader.rules(ctx, table, chain)
+		if err != nil {
+			return "", err
+		}
+		for _, r := range rules {
+			text += r.text() + "\n"
+		}
 	}
-	return text, err
+	return text, nil
 }

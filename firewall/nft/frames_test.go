@@ -1,6 +1,7 @@
 package nft_test
 
 import (
+	"regexp"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,7 +12,7 @@ import (
 
 func frames(t *testing.T, n *netns.Space) *nft.Frames {
 	t.Helper()
-	f, err := nft.OpenFrames(ctx(t), n.FD(), 1900, 5351)
+	f, err := nft.OpenFrames(ctx(t), n.FD(), 200, 1900, 5351)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,10 +31,12 @@ func TestFramesList(t *testing.T) {
 	if err := f.Follow(ctx(t), []string{"br-lan", "lan1"}); err != nil {
 		t.Fatal(err)
 	}
-	ruleset := list(t, n, "ruleset")
+	do(t, n, "add element inet portcullis_frames machines { 02:00:00:00:00:01 limit rate over 200/second burst 400 packets }")
+	loaded := regexp.MustCompile(` expires [0-9dhms]+`)
+	ruleset := loaded.ReplaceAllString(list(t, n, "ruleset"), "")
 	golden(t, "frames.nft", ruleset)
 	do(t, n, "flush ruleset\n"+ruleset)
-	if diff := cmp.Diff(ruleset, list(t, n, "ruleset")); diff != "" {
+	if diff := cmp.Diff(ruleset, loaded.ReplaceAllString(list(t, n, "ruleset"), "")); diff != "" {
 		t.Errorf("nft loads another ruleset than it listed (-want +got):\n%s", diff)
 	}
 	if drift, err := f.Audit(ctx(t)); drift != "" || err != nil {
@@ -63,6 +66,7 @@ func TestFramesAudit(t *testing.T) {
 		"flush set inet portcullis_frames lan_ifaces",
 		"add element inet portcullis_frames lan_ifaces { wan0 }",
 		"insert rule inet portcullis_frames mark_frames meta mark set 7",
+		"flush chain inet portcullis_frames mark_frame",
 		"add rule inet portcullis_frames mark_frames accept",
 		"add table inet portcullis_frames { flags dormant; }",
 		"flush ruleset\nadd table inet portcullis_frames",

@@ -10,6 +10,10 @@
 // CAP_NET_ADMIN alone. Four octets and not six, because a mark has four; who can
 // choose the last four can choose all six.
 //
+// The same rules tell what one machine sends too much of, whatever source addresses it
+// writes, and the socket refuses that before it takes room from what others send. It
+// is not dropped: other programs may listen at port 1900.
+//
 // Without nf_tables, and on older kernels, a packet socket beside the UDP one sees
 // the frames of its port, through a filter in the kernel, and each datagram is
 // found among them by its octets. It needs CAP_NET_RAW, and costs every packet of

@@ -57,7 +57,7 @@ func newPacketConn(conn datagram.Conn, at Place) (*packetConn, error) {
 	// A larger buffer is a wish.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, frameBuffer)
 	// Until it is bound to a protocol it sees nothing, so the filter comes in time.
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	err = attach(fd, filter)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(protocol), Ifindex: at.Ifindex})
 	}

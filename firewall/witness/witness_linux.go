@@ -29,13 +29,14 @@ type Witness struct {
 	frames *nft.Frames
 }
 
-// Open chooses the way, for datagrams to these ports. The error says why there is
-// none, and what helps.
-func Open(ctx context.Context, ports ...uint16) (*Witness, error) {
+// Open chooses the way, for datagrams to these ports. Of one machine the kernel lets
+// pass most a second, where it can see to that; 0 is no limit. The error says why
+// there is no way, and what helps.
+func Open(ctx context.Context, most int, ports ...uint16) (*Witness, error) {
 	noMarks := marksTold()
 	if noMarks == nil {
 		var frames *nft.Frames
-		if frames, noMarks = nft.OpenFrames(ctx, 0, ports...); noMarks == nil {
+		if frames, noMarks = nft.OpenFrames(ctx, 0, uint64(most), ports...); noMarks == nil {
 			return &Witness{way: Mark, frames: frames}, nil
 		}
 	}
@@ -96,7 +97,7 @@ func (w *Witness) Marked(udp *net.UDPConn, conn datagram.Conn) (datagram.Conn, e
 	if w.way != Mark {
 		return conn, nil
 	}
-	if err := askForMarks(udp); err != nil {
+	if err := errors.Join(askForMarks(udp), refuseFloods(udp)); err != nil {
 		return nil, err
 	}
 	return markConn{conn}, nil
@@ -124,14 +125,41 @@ func marksTold() error {
 }
 
 func askForMarks(conn syscall.Conn) error {
+	err := control(conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVMARK, 1) })
+	if err != nil {
+		return fmt.Errorf("ask for the marks of packets (Linux 5.19): %w", err)
+	}
+	return nil
+}
+
+// refuseFloods keeps what a machine sends too much of out of the socket's buffer,
+// where it would leave no room for what others send.
+func refuseFloods(conn syscall.Conn) error {
+	const mark = 0xfffff000 + 20 // SKF_AD_OFF + SKF_AD_MARK of linux/filter.h
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: mark},
+		{Code: ifEqual, K: nft.FloodMark, Jt: 1},
+		{Code: pass, K: 1 << 16},
+		{Code: pass, K: 0},
+	}
+	err := control(conn, func(fd int) error { return attach(fd, filter) })
+	if err != nil {
+		return fmt.Errorf("filter of a socket: %w", err)
+	}
+	return nil
+}
+
+func attach(fd int, filter []unix.SockFilter) error {
+	program := &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, program)
+}
+
+func control(conn syscall.Conn, f func(fd int) error) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVMARK, 1) })
-	if err = errors.Join(err, failed); err != nil {
-		return fmt.Errorf("ask for the marks of packets (Linux 5.19): %w", err)
-	}
-	return nil
+	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
+	return errors.Join(err, failed)
 }

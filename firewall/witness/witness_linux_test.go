@@ -21,6 +21,7 @@ import (
 
 const (
 	port     = 5351
+	most     = 100 // datagrams a second of one machine
 	largest  = 1100
 	patience = 10 * time.Second
 )
@@ -96,7 +97,7 @@ func build(t *testing.T, wire string, way witness.Way) *home {
 	if h.witness = witness.Packets(); way == witness.Mark {
 		h.known = 4
 		h.gateway.Must(func() (err error) {
-			h.witness, err = witness.Open(t.Context(), port)
+			h.witness, err = witness.Open(t.Context(), most, port)
 			return err
 		})
 	}
@@ -279,6 +280,48 @@ func TestPacketSocketForgets(t *testing.T) {
 	}
 	if n := witness.Remembered(conn); n > 1024 {
 		t.Errorf("%d frames remembered", n)
+	}
+}
+
+// TestFloods: fault 3. Of what one machine sends too much of the socket takes none, so
+// that its buffer has room for the others.
+func TestFloods(t *testing.T) {
+	t.Parallel()
+	h := build(t, "bridge", witness.Mark)
+	udp := h.gateway.UDP("0.0.0.0:5351")
+	index := h.gateway.Index(h.lan)
+	var conn datagram.Conn
+	h.gateway.Must(func() error {
+		plain, err := datagram.NewConn(udp, index)
+		if err == nil {
+			conn, err = h.witness.Conn(udp, plain, witness.Place{Ifindex: index, Port: port})
+		}
+		return err
+	})
+	from := h.host.UDP("192.168.1.10:40000")
+	began := time.Now()
+	for i := range 1000 {
+		if _, err := from.WriteToUDPAddrPort([]byte{byte(i), byte(i >> 8)}, gateway4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit := 2*most + int(time.Since(began).Seconds()*most) + 1
+	if err := udp.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil { // all have come
+		t.Fatal(err)
+	}
+	taken := 0
+	for {
+		p, err := conn.Receive(make([]byte, largest+1))
+		if err != nil {
+			break
+		}
+		if !p.Sender.Is(h.mac(t)) {
+			t.Errorf("a datagram comes from %v", p.Sender)
+		}
+		taken++
+	}
+	if taken == 0 || taken > limit {
+		t.Errorf("%d of 1000 datagrams were taken, want at most %d", taken, limit)
 	}
 }
 

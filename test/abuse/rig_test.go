@@ -69,8 +69,9 @@ type world struct {
 }
 
 // ended are the flows whose hosts are told that they are over. The gate notes them in
-// its own time after the end of a mapping, for a minute: they let nobody in.
-var ended = regexp.MustCompile(`(set ended_flows6? \{[^}]*?)\n\s*elements = \{[^}]*\}`)
+// its own time after the end of a mapping, for a minute: they let nobody in. Nor do
+// the machines that have sent something.
+var ended = regexp.MustCompile(`(set (?:ended_flows6?|machines) \{[^}]*?)\n\s*elements = \{[^}]*\}`)
 
 func (r *rig) world(t *testing.T) world {
 	return world{ended.ReplaceAllString(r.ruleset(t), "$1"), r.List(t)}
