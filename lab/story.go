@@ -40,7 +40,7 @@ type story struct {
 // the lab itself; a step that went wrong is in its Step.
 func Play(ctx context.Context, n *Network, d *Daemon, tell func(Step)) error {
 	s := &story{net: n, tell: tell}
-	for _, play := range []func(context.Context){s.console, s.rival, s.torrent, s.plex, s.phone, s.backup, s.six, s.malware, s.liar, s.attacker, s.goodbye} {
+	for _, play := range []func(context.Context){s.console, s.rival, s.torrent, s.plex, s.phone, s.backup, s.six, s.malware, s.liar, s.impostor, s.attacker, s.goodbye} {
 		if play(ctx); s.err != nil || ctx.Err() != nil {
 			return errors.Join(s.err, ctx.Err())
 		}
