@@ -63,8 +63,9 @@ type Verdict struct {
 }
 
 const (
-	patience  = 700 * time.Millisecond
-	mostLinks = 256
+	patience      = 700 * time.Millisecond
+	patientKnocks = 3
+	mostLinks     = 256
 )
 
 // TrialPort is where the host of a Trial is asked, and answers from.
@@ -139,9 +140,10 @@ func (c *copied) mappings(s Setup) []portmap.Mapping {
 
 // judge sends a packet, and finds what is in its way.
 func (c *copied) judge(ctx context.Context, rules []Rules, to netip.AddrPort) (Verdict, error) {
-	passed, err := c.knock(ctx, to)
-	if passed || err != nil {
-		return Verdict{Tried: err == nil, Passed: passed}, err
+	for range patientKnocks { // before anybody is blamed: the machine may be busy
+		if passed, err := c.knock(ctx, to); passed || err != nil {
+			return Verdict{Tried: err == nil, Passed: passed}, err
+		}
 	}
 	q, err := nftables.New(nftables.WithNetNSFd(int(c.gateway.ns)))
 	if err != nil {
@@ -162,7 +164,7 @@ func (c *copied) judge(ctx context.Context, rules []Rules, to netip.AddrPort) (V
 		if err := q.Flush(); err != nil {
 			return Verdict{}, fmt.Errorf("try without %s: %w", nameOf(chain), err)
 		}
-		if passed, err = c.knock(ctx, to); err != nil || passed {
+		if passed, err := c.knock(ctx, to); err != nil || passed {
 			return Verdict{Tried: true, Blame: nameOf(chain), OfIPTables: ofIPTables(chain)}, err
 		}
 	}
