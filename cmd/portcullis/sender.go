@@ -56,6 +56,7 @@ func (g *gate) sender(iface string, p datagram.Packet) (portmap.Client, datagram
 		return client, datagram.Account{Device: datagram.Device{Sender: p.Sender}, Class: datagram.Stranger}, pcp.ErrUnknownHost
 	case !p.Sender.Is(mac):
 		g.forged(l, p, mac)
+		g.seek(iface, p) // who really has the address by now is known soon
 		return client, account, errForged
 	}
 	return client, account, nil

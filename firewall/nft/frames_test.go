@@ -91,6 +91,21 @@ func TestFramesAudit(t *testing.T) {
 	}
 }
 
+// TestFramesAreOurs: what a run that was killed has left does not pass for the owner's
+// rules.
+func TestFramesAreOurs(t *testing.T) {
+	t.Parallel()
+	n := netns.New(t, "gateway")
+	if err := frames(t, n).Follow(ctx(t), []string{"br-lan"}); err != nil {
+		t.Fatal(err)
+	}
+	b := unconfigured(t, n)
+	t.Cleanup(func() { _ = b.Close(ctx(t), true) })
+	if owned, err := b.Owned(ctx(t)); owned || err != nil {
+		t.Errorf("the ruleset is owned: %v, %v", owned, err)
+	}
+}
+
 // TestSenderOf: a packet that no rule has seen is no machine's.
 func TestSenderOf(t *testing.T) {
 	t.Parallel()

@@ -122,6 +122,10 @@ func TestForgedSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, noRates, "a", "b")
+			want := map[string]string{"packet socket": "packet socket"}[name]
+			if s, err := r.Owner.Status(t.Context()); err != nil || s.Firewall.Senders != or(want, "mark") {
+				t.Errorf("the status is %+v, %v", s, err)
+			}
 			a, b, hostA := r.talker(t, "a"), r.talker(t, "b"), r.Host("a")
 			grant(t, a, 1, 6000)
 			if m := a.mapPCP(t, pcpMap{internal: 6001, suggested: 6001}); m.code != 0 {
