@@ -51,7 +51,7 @@ const (
 // Its methods are safe for concurrent use.
 type Frames struct {
 	ports  []uint16
-	most   uint64 // datagrams a second of one machine, twice as many at once; 0: no limit
+	most   uint64 // datagrams a second of one machine, and at once; 0: no limit
 	reader reader
 
 	mu     sync.Mutex // guards what follows, and all writing to the kernel
@@ -210,7 +210,7 @@ func (f *Frames) limit(b *chainBuilder, each *nftables.Chain) error {
 	}
 	source := match{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 6}}
 	over := &expr.Limit{
-		Type: expr.LimitTypePkts, Rate: f.most, Over: true, Unit: expr.LimitTimeSecond, Burst: uint32(2 * f.most),
+		Type: expr.LimitTypePkts, Rate: f.most, Over: true, Unit: expr.LimitTimeSecond, Burst: uint32(f.most),
 	}
 	flood := match{
 		&expr.Immediate{Register: reg1, Data: binaryutil.NativeEndian.PutUint32(FloodMark)}, frameMark(),

@@ -31,7 +31,7 @@ func TestFramesList(t *testing.T) {
 	if err := f.Follow(ctx(t), []string{"br-lan", "lan1"}); err != nil {
 		t.Fatal(err)
 	}
-	do(t, n, "add element inet portcullis_frames machines { 02:00:00:00:00:01 limit rate over 200/second burst 400 packets }")
+	do(t, n, "add element inet portcullis_frames machines { 02:00:00:00:00:01 limit rate over 200/second burst 200 packets }")
 	loaded := regexp.MustCompile(` expires [0-9dhms]+`)
 	ruleset := loaded.ReplaceAllString(list(t, n, "ruleset"), "")
 	golden(t, "frames.nft", ruleset)

@@ -16,12 +16,11 @@ import (
 )
 
 const (
-	maxFrames   = 1024            // remembered
-	frameAge    = 5 * time.Second // and how long: a socket is read sooner
-	frameBuffer = 1 << 20         // octets that wait in the kernel; a wish
-	udpHeader   = 8
-	ip4Header   = 20
-	ip6Header   = 40
+	maxFrames = 1024            // remembered
+	frameAge  = 5 * time.Second // and how long: a socket is read sooner
+	udpHeader = 8
+	ip4Header = 20
+	ip6Header = 40
 )
 
 // packetConn is a Conn with a packet socket beside it. The kernel shows a frame
@@ -54,8 +53,7 @@ func newPacketConn(conn datagram.Conn, at Place) (*packetConn, error) {
 	if at.IPv6 {
 		protocol, filter = unix.ETH_P_IPV6, filter6(at.Port)
 	}
-	// A larger buffer is a wish.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, frameBuffer)
+	enlarge(file)
 	// Until it is bound to a protocol it sees nothing, so the filter comes in time.
 	err = attach(fd, filter)
 	if err == nil {

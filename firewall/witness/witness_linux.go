@@ -87,6 +87,7 @@ type Place struct {
 // socket.
 func (w *Witness) Conn(udp *net.UDPConn, conn datagram.Conn, at Place) (datagram.Conn, error) {
 	if w.way == PacketSocket {
+		enlarge(udp)
 		return newPacketConn(conn, at)
 	}
 	return w.Marked(udp, conn)
@@ -100,6 +101,7 @@ func (w *Witness) Marked(udp *net.UDPConn, conn datagram.Conn) (datagram.Conn, e
 	if err := errors.Join(askForMarks(udp), refuseFloods(udp)); err != nil {
 		return nil, err
 	}
+	enlarge(udp)
 	return markConn{conn}, nil
 }
 
@@ -132,6 +134,10 @@ func askForMarks(conn syscall.Conn) error {
 	return nil
 }
 
+// socketBuffer is how many octets may wait in a socket while the daemon has no time: a
+// small datagram takes some 800, and of many machines some 200 each may come at once.
+const socketBuffer = 1 << 20
+
 // refuseFloods keeps what a machine sends too much of out of the socket's buffer,
 // where it would leave no room for what others send.
 func refuseFloods(conn syscall.Conn) error {
@@ -147,6 +153,13 @@ func refuseFloods(conn syscall.Conn) error {
 		return fmt.Errorf("filter of a socket: %w", err)
 	}
 	return nil
+}
+
+// enlarge gives a socket its buffer. Without CAP_NET_ADMIN it stays as it is.
+func enlarge(conn syscall.Conn) {
+	_ = control(conn, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer)
+	})
 }
 
 func attach(fd int, filter []unix.SockFilter) error {
