@@ -238,14 +238,17 @@ func TestAddressMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	testrig.Eventually(t, soon, "the gateway learns the new MAC", func() bool {
-		return code(c.Add(t.Context(), udp(6000, 6000))) == 606
+		return code(c.Add(t.Context(), udp(6000, 6000))) == 718
 	})
-	testrig.Eventually(t, soon, "what the predecessor mapped is closed", func() bool { return len(r.List(t)) == 0 })
-	if err := c.Add(t.Context(), udp(6000, 6000)); code(err) != 606 {
+	testrig.Eventually(t, soon, "what the predecessor mapped is closed", func() bool { return r.List(t)[0].Suspended && r.elements(t, "udp", 6000) == 0 })
+	if err := c.Add(t.Context(), udp(6000, 6000)); code(err) != 718 {
 		t.Errorf("the predecessor's port: %v", err)
 	}
-	if err := c.Delete(t.Context(), 6000, "UDP"); code(err) != 714 {
+	if err := c.Delete(t.Context(), 6000, "UDP"); code(err) != 606 {
 		t.Errorf("delete: %v", err)
+	}
+	if list, err := c.Call(t.Context(), "GetListOfPortMappings", "NewStartPort", "1", "NewEndPort", "65535", "NewProtocol", "UDP", "NewManage", "1", "NewNumberOfPorts", "0"); code(err) != 730 {
+		t.Errorf("the newcomer is shown %v, %v", list, err)
 	}
 }
 
