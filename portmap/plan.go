@@ -97,7 +97,6 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		Created:     now,
 		Endless:     endless(r, d),
 	}
-	m.Client.Unheard = false
 	m.promise(r.Client.Via, now.Add(lifetime), now)
 	if taken := t.at(m); old == nil && taken != nil {
 		return Change{}, inTheWay(taken, r)

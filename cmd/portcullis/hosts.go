@@ -25,6 +25,9 @@ const (
 	goneAfter  = 30 * time.Minute // without an answer: DHCP may give the address to another one
 	presence   = time.Minute      // how long ago a device that is there has answered
 
+	// unheardAfter is how long a host may be silent that has never been heard.
+	unheardAfter = 5 * time.Second
+
 	// An address that changes hands again within forgotten is believed to be back
 	// only when it has stayed for settled: each change is a transaction of the
 	// kernel, and lines of the log and the journal.
@@ -35,7 +38,6 @@ const (
 // hostKeeper looks after the hosts that mappings lead to. Its maps are run's alone.
 type hostKeeper struct {
 	g        *gate
-	started  time.Time
 	absent   map[portmap.Owner]absence
 	shared   map[portmap.Owner]handover
 	answered map[portmap.Owner]bool // has answered the kernel in this run
@@ -59,7 +61,7 @@ type handover struct {
 
 func newHostKeeper(g *gate) *hostKeeper {
 	return &hostKeeper{
-		g: g, started: time.Now(), absent: make(map[portmap.Owner]absence),
+		g: g, absent: make(map[portmap.Owner]absence),
 		shared: make(map[portmap.Owner]handover), answered: make(map[portmap.Owner]bool),
 		suspects: make(chan portmap.Owner, 64), lost: make(chan struct{}, 1),
 	}
@@ -95,7 +97,7 @@ func (k *hostKeeper) run(ctx context.Context) error {
 		case <-ask.C:
 			k.warn(k.g.engine.Snapshot())
 			for o, a := range k.absent {
-				if a.asked <= maxAsked {
+				if a.asked <= maxAsked || k.invented(o) {
 					k.check(ctx, o)
 				}
 			}
@@ -230,7 +232,10 @@ func (k *hostKeeper) missing(l netif.LAN, o portmap.Owner) (*end, error) {
 		return nil, nil
 	}
 	if k.invented(o) {
-		return &unheard, nil
+		if time.Since(a.since) > unheardAfter {
+			return &unheard, nil
+		}
+		return nil, nil
 	}
 	for _, family := range []uint8{unix.AF_INET6, unix.AF_INET} {
 		here, err := k.g.kernel.Present(l.Index, o.MAC, family, presence)
@@ -244,12 +249,16 @@ func (k *hostKeeper) missing(l netif.LAN, o portmap.Owner) (*end, error) {
 	return nil, nil
 }
 
-// invented reports whether a host came in this run and has never answered: it takes
-// one frame to make up an address and its MAC, and what is made up must not keep
-// others from their share for half an hour.
+// invented reports whether a host has never answered, neither when it asked nor since:
+// it takes one frame to make up an address and its MAC, and what is made up must not
+// keep others from their share for half an hour. What the last run held is not.
 func (k *hostKeeper) invented(o portmap.Owner) bool {
-	own := k.g.engine.Snapshot().Of(o)
-	return !k.answered[o] && own.Len() > 0 && own.At(0).Created.After(k.started)
+	for m := range k.g.engine.Snapshot().Of(o).All() {
+		if !m.Client.Unheard {
+			return false
+		}
+	}
+	return !k.answered[o]
 }
 
 // displaced suspends the mappings of a host whose address another device has, and
