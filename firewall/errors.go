@@ -15,6 +15,9 @@ var (
 	// ErrUnsupported is given when the kernel lacks what the backend is made of.
 	ErrUnsupported = errors.New("this kernel has no nf_tables with NAT; " +
 		"load or install the modules nf_tables, nft_chain_nat, nft_nat, nft_masq, nft_ct and nft_reject_inet")
+	// ErrChanging is given when what was to be compared changed each time it was read.
+	// Nothing is known to be wrong.
+	ErrChanging = errors.New("it keeps changing while it is listed")
 	// ErrFull is given when the kernel's tables hold as many mappings as they may.
 	ErrFull = errors.New("the firewall's tables are full")
 	// ErrClosed is given by a backend that has been closed.

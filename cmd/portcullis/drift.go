@@ -22,6 +22,11 @@ const (
 	// repairGap. Neither fills a log or a processor.
 	repairBurst = 5
 	repairGap   = 10 * time.Second
+	// lookAgain is how soon a look is taken again that came to nothing; it doubles up
+	// to repairGap. The owner hears of it after toldAfter of those in a row: a firewall
+	// that reloads is whole again after one or two.
+	lookAgain = time.Second
+	toldAfter = 3
 )
 
 // driftKeeper looks at the kernel's rules whenever another program has changed
@@ -31,6 +36,7 @@ type driftKeeper struct {
 	signal  chan struct{} // holds one: there is something in seen
 	repairs *rate.Limiter
 	losing  bool      // said that another program undoes our repairs
+	failed  int       // looks in a row that came to nothing
 	waited  time.Time // when it was last said that an accept chain is missing
 
 	mu   sync.Mutex
@@ -59,7 +65,9 @@ func (k *driftKeeper) run(ctx context.Context) error {
 		if err := k.patience(ctx); err != nil {
 			return err
 		}
-		k.audit(ctx)
+		if seen, whole := k.audit(ctx); !whole {
+			time.AfterFunc(min(lookAgain<<min(k.failed-1, toldAfter+1), repairGap), func() { k.note(seen) })
+		}
 	}
 }
 
@@ -147,10 +155,11 @@ func (k *driftKeeper) waits(err error) {
 	}
 }
 
-// audit puts right what is wrong, and says so in one line and one event.
-func (k *driftKeeper) audit(ctx context.Context) {
+// audit puts right what is wrong, and says so in one line and one event. It reports
+// whether it could, and on what occasion.
+func (k *driftKeeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool) {
 	k.mu.Lock()
-	seen := k.seen
+	seen = k.seen
 	k.seen = firewall.Intrusion{}
 	k.mu.Unlock()
 	drift, err := k.g.firewall.Audit(ctx, seen.Ours)
@@ -166,11 +175,30 @@ func (k *driftKeeper) audit(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		k.g.log.Error("the kernel's rules cannot be put right", "drift", drift, "error", err)
-		k.repairs.Allow()
+		k.fails(drift, err)
+		return seen, false
 	case drift != "":
 		k.repairs.Allow()
 		k.g.log.Warn("the kernel's rules were put right", "drift", drift, "program", seen.Program)
 		k.g.engine.Drifted(drift)
+	}
+	if k.failed >= toldAfter && ctx.Err() == nil {
+		k.g.log.Info("the kernel's rules are as they should be again")
+	}
+	k.failed = 0
+	return seen, true
+}
+
+// fails tells of a look that came to nothing. What is not known to be wrong, because
+// it changed while it was read, is no alarm, however long it goes on.
+func (k *driftKeeper) fails(drift string, err error) {
+	k.failed++
+	switch {
+	case k.failed != toldAfter:
+		k.g.log.Debug("the kernel's rules are looked at again", "drift", drift, "error", err)
+	case errors.Is(err, firewall.ErrChanging):
+		k.g.log.Warn("the kernel's rules change too fast to be looked at", "error", err)
+	default:
+		k.g.log.Error("the kernel's rules cannot be put right", "drift", drift, "error", err)
 	}
 }

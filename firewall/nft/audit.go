@@ -102,7 +102,7 @@ func (b *Backend) auditEntries(ctx context.Context) (string, error) {
 			return drift, err
 		}
 	}
-	return "", errChanging
+	return "", firewall.ErrChanging
 }
 
 func (b *Backend) compareEntries(ctx context.Context) (drift string, compared bool, err error) {

@@ -82,9 +82,6 @@ type element struct {
 // dumpTries is how often a listing that changed meanwhile is taken again.
 const dumpTries = 5
 
-// errChanging is given when something changed each time it was listed.
-var errChanging = errors.New("it keeps changing while it is listed")
-
 // dump lists a set. The library's own listing does not notice that the set
 // changed meanwhile, which can lose elements or show them twice.
 func (r *reader) dump(ctx context.Context, family nftables.TableFamily, table, set string) ([]element, error) {
@@ -115,7 +112,7 @@ func (r *reader) dumpSettled(ctx context.Context, set string) ([]element, error)
 		}
 		last = now
 	}
-	return nil, fmt.Errorf("listing set %s: %w", set, errChanging)
+	return nil, fmt.Errorf("listing set %s: %w", set, firewall.ErrChanging)
 }
 
 // distinct drops elements that a listing shows twice.
@@ -157,7 +154,7 @@ func (r *reader) listing(ctx context.Context, request netlink.Message, use func(
 				return use(answers)
 			}
 		}
-		return errChanging
+		return firewall.ErrChanging
 	})
 }
 
