@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -39,6 +40,11 @@ type Config struct {
 const (
 	maxBody        = 4 << 10
 	requestTimeout = 10 * time.Second
+	// A list may be long, and its counters are a long answer of the kernel: a list that
+	// waited for them in vain comes without, and for a part of it that is written there
+	// is as much time as for any other answer.
+	countTimeout = 15 * time.Second
+	listPart     = 1000 // mappings
 )
 
 // Server answers the owner.
@@ -155,18 +161,40 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) mappings(w http.ResponseWriter, r *http.Request) {
-	traffic, err := s.cfg.Traffic(r.Context())
-	if err != nil {
-		fail(w, http.StatusInternalServerError, portmap.FirewallFailed.String(), err.Error())
-		return
-	}
-	table, now := s.cfg.Mapper.Snapshot(), time.Now()
-	list := make([]Mapping, 0, table.Len())
-	for m := range table.All() {
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Time{}) // the request has been read; its end would end the context
+	traffic := s.traffic(r.Context())
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriter(w)
+	list := json.NewEncoder(out)
+	now, n := time.Now(), 0
+	_ = out.WriteByte('[')
+	for m := range s.cfg.Mapper.Snapshot().All() {
+		if n%listPart == 0 {
+			_ = conn.SetWriteDeadline(time.Now().Add(requestTimeout))
+		}
+		if n++; n > 1 {
+			_ = out.WriteByte(',')
+		}
 		m.Client.Name = cmp.Or(s.cfg.Host(&m.Client), m.Client.Name)
-		list = append(list, NewMapping(m, traffic(m), now))
+		if list.Encode(NewMapping(m, traffic(m), now)) != nil {
+			return // the peer has gone
+		}
 	}
-	reply(w, list)
+	_, _ = out.WriteString("]\n")
+	_ = out.Flush()
+}
+
+// traffic gives what went through each mapping, as far as it can be known.
+func (s *Server) traffic(ctx context.Context) func(portmap.Mapping) *Traffic {
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	counted, err := s.cfg.Traffic(ctx)
+	if err != nil {
+		s.cfg.Logger.Warn("mappings are listed without their counters", "error", err)
+		return func(portmap.Mapping) *Traffic { return nil }
+	}
+	return func(m portmap.Mapping) *Traffic { t := counted(m); return &t }
 }
 
 func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
@@ -197,7 +225,7 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 	}
 	list, now := make([]Mapping, len(gone)), time.Now()
 	for i, m := range gone {
-		list[i] = NewMapping(m, Traffic{}, now)
+		list[i] = NewMapping(m, nil, now)
 	}
 	reply(w, list)
 }

@@ -41,6 +41,7 @@ type table struct {
 	*portmap.Table
 	asked portmap.Selector
 	name  atomic.Value // a string: what the host is called now
+	blind atomic.Bool  // the packets cannot be counted
 }
 
 func (t *table) Snapshot() *portmap.Table { return t.Table }
@@ -93,6 +94,9 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 		Host:   func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
 		Status: func() control.Status { return status },
 		Traffic: func(context.Context) (func(portmap.Mapping) control.Traffic, error) {
+			if m.blind.Load() {
+				return nil, errors.New("the kernel takes too long")
+			}
 			return func(portmap.Mapping) control.Traffic { return control.Traffic{Packets: 3, Bytes: 120} }, nil
 		},
 	})
@@ -140,6 +144,22 @@ func raw(t *testing.T, socket, method, path, body string) (int, string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(text)
+}
+
+// TestListWithoutCounters: faults F3. A list whose packets cannot be counted is a list,
+// and says so.
+func TestListWithoutCounters(t *testing.T) {
+	t.Parallel()
+	socket, m := serve(t, "")
+	list, err := control.NewClient(socket).Mappings(t.Context())
+	if err != nil || len(list) != 1 || list[0].Uncounted || list[0].Packets != 3 {
+		t.Errorf("with counters: %+v, %v", list, err)
+	}
+	m.blind.Store(true)
+	list, err = control.NewClient(socket).Mappings(t.Context())
+	if err != nil || len(list) != 1 || !list[0].Uncounted || list[0].ExternalPort != 3075 {
+		t.Errorf("without: %+v, %v", list, err)
+	}
 }
 
 // TestShapes: the JSON that outside tools rely on (design: section 4), key by key.

@@ -64,13 +64,18 @@ type Mapping struct {
 	Suspended    bool   `json:"suspended"`  // closed, because another device has its host's address
 	Packets      uint64 `json:"packets"`
 	Bytes        uint64 `json:"bytes"`
+	Uncounted    bool   `json:"uncounted,omitempty"` // packets and bytes are not known, and 0
 }
 
 // Traffic is what went through a mapping.
 type Traffic struct{ Packets, Bytes uint64 }
 
-// NewMapping gives the JSON form of a mapping.
-func NewMapping(m portmap.Mapping, t Traffic, now time.Time) Mapping {
+// NewMapping gives the JSON form of a mapping; t is nil where it is not known.
+func NewMapping(m portmap.Mapping, t *Traffic, now time.Time) Mapping {
+	uncounted := t == nil
+	if uncounted {
+		t = new(Traffic)
+	}
 	return Mapping{
 		ID:           m.ID,
 		Protocol:     m.Transport.String(),
@@ -91,6 +96,7 @@ func NewMapping(m portmap.Mapping, t Traffic, now time.Time) Mapping {
 		Suspended:    !m.Suspended.IsZero(),
 		Packets:      t.Packets,
 		Bytes:        t.Bytes,
+		Uncounted:    uncounted,
 	}
 }
 

@@ -106,6 +106,9 @@ func runList(ctx context.Context, e env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(list) > 0 && list[0].Uncounted {
+		fmt.Fprintln(e.err, "portcullis: the kernel did not tell the packets in time; the log says why")
+	}
 	return t.print(e.out, list)
 }
 
@@ -130,8 +133,12 @@ func printMappings(out io.Writer, list []control.Mapping) error {
 		case m.Suspended:
 			from = "nobody (another device has the address)"
 		}
-		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%s\t%d\t%s\n", m.ID, m.ExternalPort, m.Protocol,
-			m.InternalIP, m.InternalPort, printable(m.ClientHost), from, m.Via, endsIn(m), m.Packets, printable(m.Description))
+		packets := strconv.FormatUint(m.Packets, 10)
+		if m.Uncounted {
+			packets = "-"
+		}
+		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.ExternalPort, m.Protocol,
+			m.InternalIP, m.InternalPort, printable(m.ClientHost), from, m.Via, endsIn(m), packets, printable(m.Description))
 	}
 	return w.Flush()
 }

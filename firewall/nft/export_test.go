@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"time"
+
 	"context"
 	"fmt"
 	"strings"
@@ -178,3 +180,6 @@ func ReadForeign(rule, elements []byte) (claims []string) {
 	}
 	return claims
 }
+
+// ListPatience bounds each wait for a message of a list.
+func (b *Backend) ListPatience(d time.Duration) { b.reader.patience = d }

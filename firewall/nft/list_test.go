@@ -1,7 +1,9 @@
 package nft_test
 
 import (
+	"context"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
@@ -34,6 +36,25 @@ func golden(t *testing.T, file, got string) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+// TestLongLists: faults F3. A list may take longer than any one message of it may.
+func TestLongLists(t *testing.T) {
+	t.Parallel()
+	const mappings = 15000
+	b := open(t, netns.New(t, "gw"))
+	all := make([]portmap.Mapping, mappings)
+	for i := range all {
+		all[i] = homenet.Mapping(uint64(i+1), fmt.Sprintf("udp %d", 30000+i), fmt.Sprintf("%s:%d", homenet.Alice, 30000+i))
+	}
+	if err := b.Replace(ctx(t), all); err != nil {
+		t.Fatal(err)
+	}
+	b.ListPatience(30 * time.Millisecond)
+	counters, err := b.Counters(context.Background())
+	if err != nil || len(counters) != mappings {
+		t.Errorf("counted %d mappings, %v", len(counters), err)
 	}
 }
 

@@ -1,12 +1,15 @@
 package nft
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/nftables"
@@ -19,7 +22,8 @@ import (
 // reader owns the socket for what only looks. It is safe for concurrent use; it
 // never waits for the writer, nor the writer for it.
 type reader struct {
-	netns int
+	netns    int
+	patience time.Duration // for each message of a list; 0: patience
 
 	mu     sync.Mutex // guards what follows; held while a request is under way
 	conn   *nftables.Conn
@@ -146,7 +150,7 @@ func sameKeys(a, b []element) bool {
 func (r *reader) listing(ctx context.Context, request netlink.Message, use func([]netlink.Message) error) error {
 	return r.do(ctx, func(_ *nftables.Conn, c *netlink.Conn) error {
 		for range dumpTries {
-			answers, err := c.Execute(request)
+			answers, err := execute(ctx, c, request, cmp.Or(r.patience, patience))
 			if err != nil {
 				return err
 			}
@@ -156,6 +160,78 @@ func (r *reader) listing(ctx context.Context, request netlink.Message, use func(
 		}
 		return firewall.ErrChanging
 	})
+}
+
+// execute sends a request for a list and gives the answer. Each message of it may take
+// its time, for a long list has many; the library has one deadline for all.
+func execute(ctx context.Context, c *netlink.Conn, request netlink.Message, patience time.Duration) ([]netlink.Message, error) {
+	sent, err := c.Send(request)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 64<<10)
+	var all []netlink.Message
+	for {
+		deadline := time.Now().Add(patience)
+		if last, ok := ctx.Deadline(); ok && last.Before(deadline) {
+			deadline = last
+		}
+		if err := errors.Join(c.SetReadDeadline(deadline), ctx.Err()); err != nil { // in this order, see bound
+			return nil, err
+		}
+		datagram, err := receive(raw, buf)
+		if err != nil {
+			return nil, err
+		}
+		for len(datagram) >= unix.NLMSG_HDRLEN {
+			size := int(binary.NativeEndian.Uint32(datagram))
+			if size < unix.NLMSG_HDRLEN || size > len(datagram) {
+				return nil, fmt.Errorf("a message of %d octets in %d", size, len(datagram))
+			}
+			m := netlink.Message{
+				Header: netlink.Header{
+					Type:     netlink.HeaderType(binary.NativeEndian.Uint16(datagram[4:])),
+					Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(datagram[6:])),
+					Sequence: binary.NativeEndian.Uint32(datagram[8:]),
+				},
+				Data: datagram[unix.NLMSG_HDRLEN:size],
+			}
+			datagram = datagram[min((size+3)&^3, len(datagram)):]
+			if m.Header.Sequence != sent.Header.Sequence {
+				continue
+			}
+			if t := m.Header.Type; t != netlink.Done && t != netlink.Error {
+				all = append(all, m)
+				continue
+			}
+			if len(m.Data) >= 4 {
+				if errno := -int32(binary.NativeEndian.Uint32(m.Data)); errno > 0 {
+					return nil, unix.Errno(errno)
+				}
+			}
+			return all, nil
+		}
+	}
+}
+
+// receive waits for one datagram. The buffer is for any; the kernel's are half as large
+// at most.
+func receive(raw syscall.RawConn, buf []byte) ([]byte, error) {
+	n, err := 0, error(nil)
+	waited := raw.Read(func(fd uintptr) bool {
+		for n, _, err = unix.Recvfrom(int(fd), buf, 0); errors.Is(err, unix.EINTR); {
+			n, _, err = unix.Recvfrom(int(fd), buf, 0)
+		}
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if err = errors.Join(waited, err); err != nil {
+		return nil, fmt.Errorf("netlink receive: %w", err)
+	}
+	return bytes.Clone(buf[:n]), nil
 }
 
 // setNames lists the sets and maps of a table by name. The library's own
