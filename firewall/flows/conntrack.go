@@ -45,7 +45,7 @@ type found struct {
 // name gives the attributes by which the kernel knows exactly this flow.
 func (f found) name() []byte {
 	var name []byte
-	for kind, value := range each(f.attrs) {
+	for kind, value, rest, ok := next(f.attrs); ok; kind, value, rest, ok = next(rest) {
 		switch kind {
 		case ctaTupleOrig:
 			name = nested(name, kind, value)
@@ -222,7 +222,7 @@ func decode(payload []byte) (f found, ok bool) {
 	}
 	f.attrs = payload[sizeofNFGen:]
 	var orig, reply tuple
-	for kind, value := range each(f.attrs) {
+	for kind, value, rest, ok := next(f.attrs); ok; kind, value, rest, ok = next(rest) {
 		switch kind {
 		case ctaTupleOrig:
 			orig = tupleIn(value)
@@ -248,8 +248,8 @@ func (t tuple) src() netip.AddrPort { return netip.AddrPortFrom(t.from, t.sport)
 func (t tuple) dst() netip.AddrPort { return netip.AddrPortFrom(t.to, t.dport) }
 
 func tupleIn(b []byte) (t tuple) {
-	for kind, part := range each(b) {
-		for inner, value := range each(part) {
+	for kind, part, rest, ok := next(b); ok; kind, part, rest, ok = next(rest) {
+		for inner, value, rest, ok := next(part); ok; inner, value, rest, ok = next(rest) {
 			switch {
 			case kind == ctaTupleIP && (inner == ctaV4Src || inner == ctaV6Src):
 				t.from, _ = netip.AddrFromSlice(value)

@@ -31,15 +31,22 @@ func (k *Keeper) over(j *job, f Flow) bool {
 	if !lost && !taken && !j.ports[at] {
 		return false
 	}
-	over := false
+	return k.asked(j, f, lost, taken)
+}
+
+// asked asks the backend about a flow that the job is about. (Apart, so that a flow
+// which it is not about costs no memory.)
+func (k *Keeper) asked(j *job, f Flow, lost, taken bool) (over bool) {
+	at := port{f.Transport, f.Dst.Port()}
 	k.look(func(t table) {
-		if lost && t.ours(f) || taken && t.trespasses(f) {
+		switch {
+		case taken && t.trespasses(f):
 			over = true
+		case lost:
+			over = t.ours(f)
+		case j.ports[at]:
+			over = slices.Contains(t.gateway.WANAddrs(), f.Dst.Addr()) && t.misled(f, j.ended[led{at, f.AnswersFrom}])
 		}
-		if over || lost || !j.ports[at] {
-			return
-		}
-		over = slices.Contains(t.gateway.WANAddrs(), f.Dst.Addr()) && t.misled(f, j.ended[led{at, f.AnswersFrom}])
 	})
 	return over
 }

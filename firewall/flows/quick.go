@@ -25,7 +25,7 @@ type quick struct {
 }
 
 const (
-	quickBurst = 200 * time.Millisecond // of looking
+	quickBurst = 500 * time.Millisecond // of looking
 	quickShare = 10                     // and one part in so many of all time
 	quickPorts = fewQueries             // whose flows are looked for at once
 	quickFlows = 4096                   // that are read: a kernel without a filter tells all

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"runtime"
 	"time"
 
@@ -113,21 +112,18 @@ func aligned(n int) int { return (n + 3) &^ 3 }
 
 const attrHeader = 4
 
-// each walks through attributes. One that is cut short ends them.
-func each(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= attrHeader {
-			size := int(binary.NativeEndian.Uint16(b))
-			if size < attrHeader || size > len(b) {
-				return
-			}
-			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if !yield(kind, b[attrHeader:size]) {
-				return
-			}
-			b = b[min(aligned(size), len(b)):]
-		}
+// next gives the first attribute, and what is behind it. One that is cut short ends
+// them. (An iterator would allocate for each flow.)
+func next(b []byte) (kind uint16, value, rest []byte, ok bool) {
+	if len(b) < attrHeader {
+		return 0, nil, nil, false
 	}
+	size := int(binary.NativeEndian.Uint16(b))
+	if size < attrHeader || size > len(b) {
+		return 0, nil, nil, false
+	}
+	kind = binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+	return kind, b[attrHeader:size], b[min(aligned(size), len(b)):], true
 }
 
 // attribute appends one.
