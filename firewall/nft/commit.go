@@ -26,6 +26,7 @@ const (
 	bufferSize   = 2 << 20  // what we ask for; needs CAP_NET_ADMIN beyond the system's limit
 	leastBudget  = 64 << 10 // bytes of a batch where the buffer's size cannot be known
 	skeletonSize = 32 << 10 // bytes kept free for the skeleton
+	marksSize    = 16 << 10 // and so many more for one that marks
 	patience     = 5 * time.Second
 )
 

@@ -31,7 +31,7 @@ func TestConformanceInParts(t *testing.T) {
 func TestConformanceMarked(t *testing.T) {
 	t.Parallel()
 	fwtest.Conformance(t, func(t *testing.T, capacity int) fwtest.Subject {
-		s := subject(t, capacity, 24<<10, "", func(c *nft.Config) { c.Mark = 0x100 })
+		s := subject(t, capacity, 40<<10, "", func(c *nft.Config) { c.Mark = 0x100 })
 		b, held := s.Firewall.(*nft.Backend), s.Held
 		s.Held = func(t *testing.T) []firewall.Entry {
 			t.Helper()

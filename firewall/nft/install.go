@@ -23,7 +23,11 @@ func (b *Backend) install(ctx context.Context, st *firewall.State) error {
 	facts := sk.facts(b.gateway).ops()
 	ops := append(facts, (&target{own: sk}).all(st.Entries()).ops()...)
 	var err error
-	if b.writer.fits(ops, skeletonSize) {
+	size := skeletonSize
+	if sk.marks != nil {
+		size += marksSize
+	}
+	if b.writer.fits(ops, size) {
 		err = b.installWhole(ctx, sk, ops)
 	} else {
 		err = b.installInParts(ctx, sk, ops)
