@@ -301,7 +301,7 @@ func TestThousandKills(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			r := testrig.StartWith(t, testrig.Network(t, "a"), lab.Settings+"[limits]\ngrants_per_second = 0\nrequests_per_second = 0\nmappings_per_client = 60000\n")
-			k := &killer{r: r, held: make(map[uint16]bool)}
+			k := &killer{r: r, held: make(map[uint16]bool), within: leastWithin}
 			began, round := time.Now(), 0
 			for round < leastKills || round < kills && time.Since(began) < killing {
 				k.round(t)
@@ -322,7 +322,11 @@ type killer struct {
 	held         map[uint16]bool // acknowledged and not deleted
 	open         uint16          // the port of the request that was not answered; 0: none
 	acknowledged int
+	within       time.Duration // the daemon is killed at a random instant of it
 }
+
+// leastWithin is time for some requests; where a grant takes longer, it is made longer.
+const leastWithin = 20 * time.Millisecond
 
 func (k *killer) round(t *testing.T) {
 	t.Helper()
@@ -330,11 +334,18 @@ func (k *killer) round(t *testing.T) {
 	defer cancel()
 	var asking sync.WaitGroup
 	k.open = 0
+	before := k.acknowledged
 	asking.Go(func() { k.ask(ctx) })
-	time.AfterFunc(rand.N(20*time.Millisecond), func() { _ = k.r.Daemon.Kill() })
+	time.AfterFunc(rand.N(k.within), func() { _ = k.r.Daemon.Kill() })
 	<-k.r.Daemon.Ended()
 	cancel()
 	asking.Wait()
+	switch done := k.acknowledged - before; {
+	case done == 0:
+		k.within = min(2*k.within, 5*time.Second)
+	case done > 4:
+		k.within = max(k.within/2, leastWithin)
+	}
 	k.r.Restart(t)
 	k.compare(t)
 }
