@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
 
 // soon is how long a test waits for what the gate does in a fraction of a second: how
 // long it takes is measured by the benchmark, not here.
-const soon = 10 * time.Second
+const soon = 30 * time.Second
 
 // nft runs the nft program on the gateway with a ruleset on its input.
 func nft(t *testing.T, r *testrig.Rig, ruleset string) {
