@@ -118,7 +118,7 @@ func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error
 	if errors.Is(err, firewall.ErrClosed) {
 		return drift, err
 	}
-	lost, failed := b.keep(ctx)
+	lost, failed := b.keepStill(ctx)
 	switch {
 	case lost == "":
 	case drift != "":
@@ -127,6 +127,16 @@ func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error
 		b.repair()
 	}
 	return drift + lost, errors.Join(err, failed)
+}
+
+// keepStill is keep, but that what others may still be changing is left alone first.
+func (b *Backend) keepStill(ctx context.Context) (lost string, err error) {
+	if wrong, err := b.wrong(ctx); err == nil && wrong {
+		if err := b.still(ctx); err != nil {
+			return "", err
+		}
+	}
+	return b.keep(ctx)
 }
 
 func (b *Backend) repair() {

@@ -38,9 +38,6 @@ func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error
 		case <-tick.C:
 		}
 		wrong, err := b.wrong(ctx)
-		if wrong && err == nil {
-			err = b.still(ctx)
-		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -54,16 +51,18 @@ func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error
 
 // Until when rules that others change are left alone.
 const (
-	lookAgain = 150 * time.Millisecond
-	mostLooks = 20
+	lookAgain  = 150 * time.Millisecond
+	quietLooks = 6
+	mostLooks  = 20
 )
 
-// still waits until two looks in a row find the same in FORWARD, or for three
-// seconds: who changes rules without -w must not meet our lock.
+// still waits until FORWARD has been the same for three quarters of a second, or for
+// three seconds. Who changes rules without -w must not meet our lock, and firewalld,
+// which inserts rules by number at the end of a reload, must not count ours.
 func (b *Backend) still(ctx context.Context) error {
-	before, looked := "", false
+	before, same := "", 0
 	for range mostLooks {
-		now := ""
+		now := "rules\n"
 		for _, r := range b.rules {
 			if r == nil {
 				continue
@@ -76,10 +75,12 @@ func (b *Backend) still(ctx context.Context) error {
 				now += r.programs.main + " " + l.text() + "\n"
 			}
 		}
-		if looked && now == before {
+		if same++; now != before {
+			before, same = now, 1
+		}
+		if same == quietLooks {
 			return nil
 		}
-		before, looked = now, true
 		select {
 		case <-ctx.Done():
 			return nil
