@@ -63,9 +63,9 @@ type Verdict struct {
 }
 
 const (
-	patience      = 700 * time.Millisecond
-	patientKnocks = 3
-	mostLinks     = 256
+	patience     = 700 * time.Millisecond
+	patientTries = 3
+	mostLinks    = 256
 )
 
 // TrialPort is where the host of a Trial is asked, and answers from.
@@ -108,9 +108,8 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	if err := b.Prepare(s.Gateway); err != nil {
 		return Verdict{}, err
 	}
-	var chain *firewall.ChainError
-	if err := b.Replace(ctx, c.mappings(s)); err != nil && !errors.As(err, &chain) {
-		return Verdict{}, err // a chain that is wrong shows by the packet
+	if err := replace(ctx, b, c.mappings(s)); err != nil {
+		return Verdict{}, err
 	}
 	to := netip.AddrPortFrom(s.External, TrialPort)
 	if six {
@@ -121,6 +120,19 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 		v.Mark, v.Marked = c.answerMark(ctx, s.Gateway.LAN[0], to)
 	}
 	return v, err
+}
+
+// replace opens mappings. A chain that is wrong shows by the packet; but a rule may be
+// missing only because somebody else holds the lock of iptables' tables, which all
+// namespaces have in common.
+func replace(ctx context.Context, b Backend, want []portmap.Mapping) error {
+	for range patientTries {
+		var chain *firewall.ChainError
+		if err := b.Replace(ctx, want); !errors.As(err, &chain) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *copied) mappings(s Setup) []portmap.Mapping {
@@ -140,7 +152,7 @@ func (c *copied) mappings(s Setup) []portmap.Mapping {
 
 // judge sends a packet, and finds what is in its way.
 func (c *copied) judge(ctx context.Context, rules []Rules, to netip.AddrPort) (Verdict, error) {
-	for range patientKnocks { // before anybody is blamed: the machine may be busy
+	for range patientTries { // before anybody is blamed: the machine may be busy
 		if passed, err := c.knock(ctx, to); passed || err != nil {
 			return Verdict{Tried: err == nil, Passed: passed}, err
 		}

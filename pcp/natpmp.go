@@ -22,10 +22,11 @@ type natpmpMap struct {
 	lifetime            uint32 // seconds
 }
 
-// parseNATPMPMap reads a mapping request. Reserved octets and what follows the
-// request are ignored; what is shorter is not ok.
+// parseNATPMPMap reads a mapping request. Reserved octets are ignored; what is shorter
+// or longer is not ok. A web page can have a browser send a STUN request here (RFC 8489
+// section 5: 20 octets or more), which begins as a request for a UDP port does.
 func parseNATPMPMap(b []byte) (natpmpMap, bool) {
-	if len(b) < mapRequestSize {
+	if len(b) != mapRequestSize {
 		return natpmpMap{}, false
 	}
 	return natpmpMap{

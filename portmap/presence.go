@@ -18,6 +18,23 @@ func (e *Engine) Suspend(ctx context.Context, o Owner) error {
 	}, IdentityChanged)
 }
 
+// keptAnew is how old a suspension is at least that Keep makes new: each is a line of
+// the journal.
+const keptAnew = 10 * time.Second
+
+// Keep lets the time begin anew for which the ports of suspended mappings stay with o:
+// its device is back, and not believed to stay yet. Otherwise who makes an address change
+// hands could have its ports while their owner is there.
+func (e *Engine) Keep(ctx context.Context, o Owner) error {
+	return e.each(ctx, o, func(now time.Time, m *Mapping) EventType {
+		if m.Suspended.IsZero() || now.Sub(m.Suspended) < keptAnew {
+			return 0
+		}
+		m.Suspended = now
+		return Renewed
+	}, NoReason)
+}
+
 // Resume opens them again, because o is back.
 func (e *Engine) Resume(ctx context.Context, o Owner) error {
 	return e.each(ctx, o, func(_ time.Time, m *Mapping) EventType {

@@ -124,6 +124,33 @@ func TestSuspendedPortIsKept(t *testing.T) {
 	}
 }
 
+// TestSuspendedPortOfWhoIsBack: whose device is back, though it is not believed to stay,
+// loses no port to others meanwhile; and a stream of such news is no stream of changes.
+func TestSuspendedPortOfWhoIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, portmap.EngineConfig{})
+		r.mustMap(t, ask(hostA, portmap.UDP, 6000))
+		r.suspend(t, hostA.Owner())
+		for range 4 {
+			time.Sleep(40 * time.Second)
+			before := r.Snapshot().Revision()
+			for range 3 {
+				if err := r.Keep(t.Context(), hostA.Owner()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := r.Snapshot().Revision() - before; n != 1 {
+				t.Errorf("%d changes at once", n)
+			}
+		}
+		time.Sleep(time.Minute)
+		r.refuses(t, ask(hostB, portmap.UDP, 6000), portmap.PortTaken)
+		time.Sleep(time.Nanosecond)
+		r.mustMap(t, ask(hostB, portmap.UDP, 6000))
+	})
+}
+
 // TestSuspendedYieldsNothingInVain: who asks for a suspended mapping's port and is
 // refused, or gets another one, ends nothing.
 func TestSuspendedYieldsNothingInVain(t *testing.T) {

@@ -101,6 +101,11 @@ func (k *hostKeeper) run(ctx context.Context) error {
 					k.check(ctx, o)
 				}
 			}
+			for o, h := range k.shared {
+				if !h.back.IsZero() {
+					k.check(ctx, o)
+				}
+			}
 		}
 	}
 }
@@ -264,6 +269,9 @@ func (k *hostKeeper) invented(o portmap.Owner) bool {
 // displaced suspends the mappings of a host whose address another device has, and
 // says why they must end when that one stays.
 func (k *hostKeeper) displaced(ctx context.Context, o portmap.Owner, by portmap.MAC) (*end, error) {
+	if k.invented(o) {
+		return &unheard, nil
+	}
 	h := k.shared[o]
 	h.back = time.Time{}
 	table := k.g.engine.Snapshot()
@@ -295,11 +303,13 @@ func (k *hostKeeper) here(ctx context.Context, o portmap.Owner, seen netif.Sight
 		h := k.shared[o]
 		if h.back.IsZero() {
 			h.back = time.Now()
-			k.shared[o] = h
 		}
+		k.shared[o] = h
 		if h.times > 1 && time.Since(h.back) < settled {
-			return nil
+			return k.g.engine.Keep(ctx, o)
 		}
+		h.back = time.Time{}
+		k.shared[o] = h
 		k.g.log.Info("mappings resumed", "address", o.Addr, "mac", o.MAC, "why", "its own device has the address again")
 		if err := k.g.engine.Resume(ctx, o); err != nil {
 			return err

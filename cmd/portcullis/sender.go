@@ -142,18 +142,21 @@ func (g *gate) unseen(l netif.LAN, p datagram.Packet) {
 			"interface", l.Name, "address", p.Source.Addr(), "left_out", leftOut)
 	}
 	if way, _ := g.witness.Way(); way == witness.Mark {
-		g.drift.suspect()
+		if _, now := g.reports.looks.allow(); now { // a client must not have us look without end
+			g.drift.suspect()
+		}
 	}
 }
 
-// How often such a thing is reported: so many at once, then one in a minute.
+// How often such a thing is reported, or looked after: so many at once, then one in a
+// minute.
 const (
 	reportBurst = 3
 	reportEvery = time.Minute
 )
 
 // reports bound what is said of hosts that others speak for.
-type reports struct{ forged, unseen reporter }
+type reports struct{ forged, unseen, looks reporter }
 
 // reporter bounds one kind of line.
 type reporter struct {

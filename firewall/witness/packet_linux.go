@@ -85,7 +85,7 @@ func (c *packetConn) Receive(b []byte) (datagram.Packet, error) {
 	p, err := c.Conn.Receive(b)
 	if err == nil {
 		c.drain(time.Now(), len(b))
-		p.Sender = c.take(c.carried(p.Source, b[:p.Size]))
+		p.Sender = c.take(c.carried(p.Source, p.Destination, b[:p.Size]))
 	}
 	return p, err
 }
@@ -130,9 +130,9 @@ func (c *packetConn) remember(now time.Time, link *unix.SockaddrLinklayer, packe
 		return
 	}
 	copy(f.mac[:], link.Addr[:])
-	source, payload, ok := parse(packet, c.six)
+	source, destination, payload, ok := parse(packet, c.six)
 	if ok {
-		f.carried = c.carried(source, payload[:min(len(payload), size)])
+		f.carried = c.carried(source, destination, payload[:min(len(payload), size)])
 		c.seen = append(c.seen, f)
 	}
 }
@@ -149,39 +149,43 @@ func (c *packetConn) take(carried uint64) datagram.Sender {
 	return datagram.Sender{MAC: mac, Known: len(mac)}
 }
 
-// carried tells datagrams apart: by who they say they are from, and their octets.
-func (c *packetConn) carried(source netip.AddrPort, payload []byte) uint64 {
+// carried tells datagrams apart: by who they say they are from, where they go, which
+// may be through the gateway, and their octets.
+func (c *packetConn) carried(source netip.AddrPort, destination netip.Addr, payload []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(c.seed)
-	addr := source.Addr().As16()
-	_, _ = h.Write(addr[:]) // never fails
+	for _, a := range [...]netip.Addr{source.Addr(), destination} {
+		octets := a.As16()
+		_, _ = h.Write(octets[:]) // never fails
+	}
 	_, _ = h.Write([]byte{byte(source.Port() >> 8), byte(source.Port())})
 	_, _ = h.Write(payload)
 	return h.Sum64()
 }
 
 // parse reads a packet that the filter has passed; what is cut short is not ok.
-func parse(b []byte, six bool) (source netip.AddrPort, payload []byte, ok bool) {
+func parse(b []byte, six bool) (source netip.AddrPort, destination netip.Addr, payload []byte, ok bool) {
 	header := ip6Header
 	if !six {
 		if len(b) < ip4Header {
-			return source, nil, false
+			return source, destination, nil, false
 		}
 		header = int(b[0]&0xf) * 4
 	}
 	if len(b) < header+udpHeader {
-		return source, nil, false
+		return source, destination, nil, false
 	}
-	addr, udp := b[12:16], b[header:]
+	from, to, udp := b[12:16], b[16:20], b[header:]
 	if six {
-		addr = b[8:24]
+		from, to = b[8:24], b[24:40]
 	}
-	a, _ := netip.AddrFromSlice(addr)
+	a, _ := netip.AddrFromSlice(from)
+	destination, _ = netip.AddrFromSlice(to)
 	size := int(binary.BigEndian.Uint16(udp[4:]))
 	if size < udpHeader {
-		return source, nil, false
+		return source, destination, nil, false
 	}
-	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(udp)), udp[udpHeader:min(size, len(udp))], true
+	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(udp)), destination, udp[udpHeader:min(size, len(udp))], true
 }
 
 // The filters pass whole UDP datagrams to a port. The packet begins at its network

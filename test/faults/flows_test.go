@@ -80,7 +80,11 @@ func TestFlowsEnd(t *testing.T) {
 				}
 			}
 		}},
-		"expired": {3 * time.Second, func(*testing.T, *testrig.Rig, *lab.ControlPoint) {}},
+		"expired": {time.Hour, func(t *testing.T, _ *testrig.Rig, c *lab.ControlPoint) {
+			if err := c.Add(t.Context(), tcp(6001, 2*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

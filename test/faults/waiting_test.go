@@ -218,9 +218,7 @@ func TestStateRemoved(t *testing.T) {
 				}
 				return true
 			})
-			if !strings.Contains(r.Daemon.Log(), "level=WARN") {
-				t.Error("nobody is told")
-			}
+			r.Logged(t, "level=WARN")
 			if err := c.Add(t.Context(), udp(6001)); err != nil {
 				t.Fatal(err)
 			}
