@@ -42,7 +42,7 @@ func taken(c config.Config) []doctor.Listener {
 	}
 	var all []doctor.Listener
 	for _, w := range wants {
-		inodes := slices.Concat(holders("/proc/net/"+w.table, w.table, w.port), holders("/proc/net/"+w.table+"6", w.table, w.port))
+		inodes := slices.Concat(holders("/proc/thread-self/net/"+w.table, w.table, w.port), holders("/proc/thread-self/net/"+w.table+"6", w.table, w.port))
 		if len(inodes) > 0 {
 			all = append(all, doctor.Listener{Port: w.name, Program: programOf(inodes)})
 		}

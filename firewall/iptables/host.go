@@ -22,9 +22,10 @@ func Usable(program string) error {
 
 // LegacyRules says whether somebody else has rules in the legacy tables, and which
 // program keeps them. A kernel that has loaded no such table is not asked further:
-// asking would load it.
+// asking would load it. It is the thread's network that counts: the first thread of the
+// process, whose /proc/net is, may be in the copy that doctor has made of the machine.
 func LegacyRules(ctx context.Context) (program string, there bool) {
-	names, err := os.ReadFile("/proc/net/ip_tables_names")
+	names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
 	if err != nil || len(bytes.TrimSpace(names)) == 0 {
 		return "", false
 	}

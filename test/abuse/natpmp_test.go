@@ -32,6 +32,8 @@ func TestNATPMPRefusals(t *testing.T) {
 		{"H1/one octet", a, "00", ""},
 		{"H1/two octets of a mapping", a, "0001", ""},
 		{"H1/eleven octets", a, "00010000 17711771 00000e", ""},
+		{"H1/a kilobyte behind", a, "00010000 17711771 00000e10" + strings.Repeat("00", 1024), ""},
+		{"D2/a web page's STUN request", a, "00010000 2112a442 00000e10 00000e10 00000e10", ""},
 		{"H2/reply to an address request", a, "0080 0000 00000000 cb007105", ""},
 		{"H2/reply to a mapping", a, "00810000 00000000 17711771 00000e10", ""},
 		{"H2/opcode 255", a, "00ff", ""},
@@ -110,7 +112,6 @@ func TestNATPMPGrants(t *testing.T) {
 		"N5/repeated":           "00010000 17701770 00000e10",
 		"N5/another suggestion": "00010000 1770270f 00000e10",
 		"N19/reserved octets":   "0001ffff 17701770 00000e10",
-		"H1/a kilobyte behind":  "00010000 17701770 00000e10" + strings.Repeat("00", 1024),
 	} {
 		t.Run(id, func(t *testing.T) {
 			if reply := a.ask(t, octets(t, request)); !like(reply, "00810000 ........ 17701770 00000e..") {
