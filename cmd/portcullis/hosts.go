@@ -269,14 +269,15 @@ func (k *hostKeeper) invented(o portmap.Owner) bool {
 // displaced suspends the mappings of a host whose address another device has, and
 // says why they must end when that one stays.
 func (k *hostKeeper) displaced(ctx context.Context, o portmap.Owner, by portmap.MAC) (*end, error) {
-	if k.invented(o) {
-		return &unheard, nil
-	}
 	h := k.shared[o]
 	h.back = time.Time{}
 	table := k.g.engine.Snapshot()
 	since := suspendedSince(table, o)
-	if !since.IsZero() && time.Since(since) > goneAfter {
+	most := goneAfter
+	if k.invented(o) { // or many such, by turns at a few addresses, would keep others from their share
+		most = settled
+	}
+	if !since.IsZero() && time.Since(since) > most {
 		return &replaced, nil
 	}
 	for m := range table.Of(o).All() {
