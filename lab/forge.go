@@ -54,6 +54,18 @@ func (f *Forger) Send(from, to netip.AddrPort, payload []byte) error {
 	return err
 }
 
+// Claim asks by ARP who has an address of the link, and says to have another one
+// (RFC 826). Who has the address learns from it.
+func (f *Forger) Claim(own, asked netip.Addr) error {
+	broadcast := net.HardwareAddr{255, 255, 255, 255, 255, 255}
+	nobody := make(net.HardwareAddr, len(f.MAC))
+	frame := binary.BigEndian.AppendUint16(slices.Concat(broadcast, f.MAC), unix.ETH_P_ARP)
+	frame = append(frame, 0, unix.ARPHRD_ETHER, 8, 0, 6, 4, 0, 1) // IPv4 by Ethernet, a request
+	frame = slices.Concat(frame, f.MAC, own.AsSlice(), nobody, asked.AsSlice())
+	_, err := f.file.Write(frame)
+	return err
+}
+
 // Packet4 returns an IPv4 packet with a UDP datagram.
 func Packet4(from, to netip.AddrPort, payload []byte) []byte {
 	const header = 20

@@ -31,6 +31,7 @@ type state struct {
 
 	mu      sync.Mutex // guards what follows
 	id      journal.Identity
+	kept    bool              // id is in state.dir, as far as we know
 	waiting []portmap.Mapping // of the last run, whose LAN or prefix is not there yet
 }
 
@@ -57,6 +58,7 @@ func openState(g *gate) (*state, error) {
 	if s.id, err = journal.LoadIdentity(g.cfg.State.Dir); err != nil {
 		g.log.Warn("the gateway gets a new identity", "error", err)
 	}
+	s.kept = journal.IdentityKept(g.cfg.State.Dir)
 	return s, nil
 }
 
@@ -242,14 +244,15 @@ func (s *state) keepEpochs(four, six *pcp.Epoch) {
 }
 
 // keepIdentity writes the identity anew that was removed: at the next start clients
-// would take the gateway for another one.
+// would take the gateway for another one. One that was never written, or cannot be, is
+// not missed.
 func (s *state) keepIdentity() {
-	if journal.IdentityKept(s.g.cfg.State.Dir) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.kept || journal.IdentityKept(s.g.cfg.State.Dir) {
 		return
 	}
 	s.g.log.Warn("the gateway's identity was removed from state.dir, and is written anew")
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.save()
 }
 
@@ -258,7 +261,8 @@ func (s *state) save() {
 	if s.unsafe {
 		return
 	}
-	if err := s.id.Save(s.g.cfg.State.Dir); err != nil {
+	err := s.id.Save(s.g.cfg.State.Dir)
+	if s.kept = err == nil; err != nil {
 		s.g.log.Warn("the identity is not kept", "error", err)
 	}
 }

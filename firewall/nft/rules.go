@@ -115,9 +115,6 @@ func tcpOrUDP(set *nftables.Set) match { return match{meta(expr.MetaKeyL4PROTO, 
 
 func ctStatusDNAT() match { return ctBit(expr.CtKeySTATUS, ctDNAT) }
 
-// ctNew matches a flow that has had no answer.
-func ctNew() match { return ctBit(expr.CtKeySTATE, expr.CtStateBitNEW) }
-
 func ctBit(key expr.CtKey, bit uint32) match {
 	return match{
 		&expr.Ct{Key: key, Register: reg1},
