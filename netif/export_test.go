@@ -52,6 +52,24 @@ func ParseRouteMessage(family uint8, m []byte) (v4, v6 []DefaultRoute, uplinks m
 	return d.default4, d.default6, d.uplinks
 }
 
+// RoutesWithoutObjects reads the routes with no next-hop objects, or with an error in
+// place of them.
+func RoutesWithoutObjects(k *Kernel, refused error) error {
+	_, err := resolved(k.dumpRoutes, func() (nexthops, error) { return nexthops{}, refused })
+	return err
+}
+
+// ParseNexthop decodes a next-hop object, and returns its parts.
+func ParseNexthop(m []byte) int {
+	n := nexthops{}
+	n.add(m)
+	parts := 0
+	for _, o := range n {
+		parts += len(o.hops) + len(o.group)
+	}
+	return parts
+}
+
 // ParseRule decodes a rule message.
 var ParseRule = parseRule
 

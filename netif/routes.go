@@ -2,10 +2,12 @@ package netif
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/maphash"
 	"net/netip"
 	"sort"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -19,18 +21,40 @@ type routeDump struct {
 	default4, default6 []DefaultRoute
 	uplinks            map[int]Way
 	wide               uint64 // see State.Wide
+	objects            nexthops
+	missing            bool // a route that matters names an object that is not among them
 }
 
 // seed makes digests differ from process to process, which nobody minds.
 var seed = maphash.MakeSeed()
 
-// routes dumps the routes of both families. The library could list them, but it
+// routes dumps the routes of both families, and next-hop objects if a route names one.
+func (k *Kernel) routes() (routeDump, error) { return resolved(k.dumpRoutes, k.nexthops) }
+
+// resolved makes a dump in which no way is missing. Where the kernel does not tell of an
+// object that a route names, it fails: that route may lead outside.
+func resolved(dump func(nexthops) (routeDump, error), ask func() (nexthops, error)) (routeDump, error) {
+	d, err := dump(nil)
+	if err != nil || !d.missing {
+		return d, err
+	}
+	objects, err := ask()
+	if err != nil {
+		return routeDump{}, fmt.Errorf("list next-hop objects: %w", err)
+	}
+	if d, err = dump(objects); err == nil && d.missing {
+		err = netlink.ErrDumpInterrupted // it came between the two dumps
+	}
+	return d, err
+}
+
+// dumpRoutes dumps the routes of both families. The library could list them, but it
 // decodes every attribute of every route, and one route of an exotic kind
 // (segment routing, a rewritten destination) makes the whole list fail; a
 // gateway with a full Internet table has a million of them. Here a route costs
 // a look at its header unless it matters.
-func (k *Kernel) routes() (routeDump, error) {
-	d := routeDump{uplinks: map[int]Way{}}
+func (k *Kernel) dumpRoutes(objects nexthops) (routeDump, error) {
+	d := routeDump{uplinks: map[int]Way{}, objects: objects}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		req := request(k.raw, unix.NETLINK_ROUTE, unix.RTM_GETROUTE, unix.NLM_F_DUMP)
 		req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
@@ -54,6 +78,7 @@ type route struct {
 	dst    netip.Prefix
 	source netip.Addr
 	metric uint32
+	object uint32 // id of the next-hop object that it names, or 0
 	hops   []hop
 }
 
@@ -71,6 +96,12 @@ func (d *routeDump) add(family uint8, m []byte) {
 	r, ok := parseRoute(m)
 	if !ok {
 		return
+	}
+	if len(r.hops) == 0 && r.object != 0 && r.leadsOutside(hop{via: true}) {
+		known := false
+		if r.hops, known = d.objects.find(r.object); !known {
+			d.missing = true
+		}
 	}
 	for _, h := range r.hops {
 		if r.leadsOutside(h) {
@@ -169,6 +200,8 @@ func decodeRoute(m []byte) (route, bool) {
 			one.gateway, one.via = viaAddr(v), true
 		case unix.RTA_MULTIPATH:
 			r.hops = parseHops(v)
+		case rtaNHID:
+			r.object = attrUint32(v)
 		}
 	}
 	if len(r.hops) == 0 && one.index != 0 {

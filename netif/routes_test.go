@@ -76,7 +76,10 @@ func TestParseRoute(t *testing.T) {
 }
 
 func FuzzRoute(f *testing.F) {
-	for _, m := range [][]byte{routeDefault, routeMultipath, routeOnLink, routeDefault[:20]} {
+	// id 1 dev 3 via 203.0.113.1; id 10 group 1/3
+	object := unhex("02 fd 00 00 00000000" + "08000100 01000000" + "08000500 03000000" + "08000600 cb007101")
+	group := unhex("00 00 00 00 00000000" + "08000100 0a000000" + "14000200 01000000 00000000 03000000 00000000")
+	for _, m := range [][]byte{routeDefault, routeMultipath, routeOnLink, routeDefault[:20], object, group} {
 		f.Add(m)
 	}
 	f.Fuzz(func(t *testing.T, m []byte) {
@@ -84,6 +87,9 @@ func FuzzRoute(f *testing.F) {
 			v4, v6, _ := netif.ParseRouteMessage(family, m)
 			if len(v4)+len(v6) > len(m)/unix.SizeofRtNexthop {
 				t.Errorf("%d routes out of %d bytes", len(v4)+len(v6), len(m))
+			}
+			if n := netif.ParseNexthop(m); n > len(m)/4 {
+				t.Errorf("%d next hops out of %d bytes", n, len(m))
 			}
 			if r, ok := netif.ParseRule(family, m); ok && (r.Text == "" || !r.From.IsValid()) {
 				t.Errorf("a rule %+v", r)
