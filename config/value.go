@@ -81,9 +81,8 @@ var special4 = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/3"), // multicast, reserved, broadcast
 }
 
-// What is an address of a host, but not on the Internet. The ranges for
-// documentation are missing on purpose: they count as public (design.md
-// section 4), so that labs may use them.
+// What is an address of a host, but not on the Internet. The ranges for documentation
+// are missing on purpose: they count as public, so that labs may use them.
 var private4 = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"),
 	netip.MustParsePrefix("100.64.0.0/10"),

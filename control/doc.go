@@ -1,9 +1,9 @@
 // Package control is the owner's door: a unix socket that speaks JSON over
 // HTTP, its server in the daemon and its client in the subcommands.
 //
-// Owns: the JSON types that outside tools rely on (design: section 4), who may
-// talk (root, the daemon's own user, members of the configured group, by peer
-// credentials), and the bounds of the conversation.
+// Owns: the JSON types that outside tools rely on, who may talk (root, the daemon's own
+// user, members of the configured group, by peer credentials), and the bounds of the
+// conversation.
 //
 // May import: portmap, net/http, golang.org/x/sys/unix for the credentials.
 //

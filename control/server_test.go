@@ -146,8 +146,8 @@ func raw(t *testing.T, socket, method, path, body string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-// TestListWithoutCounters: faults F3. A list whose packets cannot be counted is a list,
-// and says so.
+// TestListWithoutCounters: a list whose packets cannot be counted is a list, and says
+// so.
 func TestListWithoutCounters(t *testing.T) {
 	t.Parallel()
 	socket, m := serve(t, "")
@@ -162,7 +162,7 @@ func TestListWithoutCounters(t *testing.T) {
 	}
 }
 
-// TestShapes: the JSON that outside tools rely on (design: section 4), key by key.
+// TestShapes: the JSON that outside tools rely on, key by key.
 func TestShapes(t *testing.T) {
 	t.Parallel()
 	socket, m := serve(t, "")

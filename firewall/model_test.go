@@ -415,7 +415,7 @@ func TestRefused(t *testing.T) {
 		"B10/IPv6 remote":      {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("2001:db8::1/128", 0)} }, portmap.BadRemote},
 		"B10/v4-mapped remote": {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{remote("::ffff:198.51.100.7/128", 0)} }, portmap.BadRemote},
 		"B10/zero remote":      {func(m *portmap.Mapping) { m.Remotes = []portmap.Remote{{}} }, portmap.BadRemote},
-		"P54/nine remotes": {func(m *portmap.Mapping) {
+		"PCP-54/nine remotes": {func(m *portmap.Mapping) {
 			for i := range 9 {
 				m.Remotes = append(m.Remotes, remote(fmt.Sprintf("198.51.100.%d/32", i), 0))
 			}

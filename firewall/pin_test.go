@@ -7,7 +7,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Issue 4 item 2: pinholes beside translated ports.
+// TestPinholes: pinholes beside translated ports.
 func TestPinholes(t *testing.T) {
 	playSteps(t, map[string]story{
 		"pinhole": {

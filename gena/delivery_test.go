@@ -28,7 +28,7 @@ func bubble(t *testing.T, name string, f func(t *testing.T)) {
 }
 
 func TestEvents(t *testing.T) {
-	bubble(t, "E2/a change", func(t *testing.T) {
+	bubble(t, "GENA-2/a change", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		h.subscribe(alice, "conn", values(prop("Entries", 0), prop("Update", 0)))
 		time.Sleep(time.Second)
@@ -43,7 +43,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	})
-	bubble(t, "E2/what happens before the first event is in it", func(t *testing.T) {
+	bubble(t, "GENA-2/what happens before the first event is in it", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		var entries atomic.Int32
 		h.subscribe(alice, "conn", func() []gena.Property { return []gena.Property{prop("Entries", int(entries.Load()))} })
@@ -171,11 +171,11 @@ func TestModeration(t *testing.T) {
 func TestFailures(t *testing.T) {
 	const refused = "HTTP/1.1 500 Internal Server Error\r\n\r\n"
 	for name, answer := range map[string]string{
-		"E11/500":          refused,
-		"E11/no answer":    "",
-		"F6/redirect":      "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://192.168.1.10:49201/\r\n\r\n",
-		"F6/not HTTP":      "SSH-2.0-OpenSSH\r\n",
-		"F6/no line break": strings.Repeat("x", 5000),
+		"GENA-11/500":       refused,
+		"GENA-11/no answer": "",
+		"F6/redirect":       "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://192.168.1.10:49201/\r\n\r\n",
+		"F6/not HTTP":       "SSH-2.0-OpenSSH\r\n",
+		"F6/no line break":  strings.Repeat("x", 5000),
 	} {
 		bubble(t, name+" once", func(t *testing.T) {
 			h := newHome(t, gena.Config{}, func(n notify) string {
@@ -230,7 +230,7 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
-	bubble(t, "E11/the first event fails", func(t *testing.T) {
+	bubble(t, "GENA-11/the first event fails", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, func(n notify) string {
 			if n.seq() == "0" {
 				return refused
@@ -248,7 +248,7 @@ func TestFailures(t *testing.T) {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	})
-	bubble(t, "E11/what changes meanwhile is newer than what fails", func(t *testing.T) {
+	bubble(t, "GENA-11/what changes meanwhile is newer than what fails", func(t *testing.T) {
 		answered := make(chan string)
 		h := newHome(t, gena.Config{}, func(notify) string { return <-answered })
 		h.subscribe(alice, "conn", values(prop("A", 0), prop("B", 0)))
@@ -274,7 +274,7 @@ func TestFailures(t *testing.T) {
 }
 
 func TestSeveralURLs(t *testing.T) {
-	bubble(t, "E10/the first is closed", func(t *testing.T) {
+	bubble(t, "GENA-10/the first is closed", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		h.subscribe(alice, "conn", values(), closedPort, otherPort)
 		time.Sleep(time.Second)
@@ -290,7 +290,7 @@ func TestSeveralURLs(t *testing.T) {
 			}
 		}
 	})
-	bubble(t, "E10/the first hangs", func(t *testing.T) {
+	bubble(t, "GENA-10/the first hangs", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, func(n notify) string {
 			if n.to.Port() == openPort {
 				return ""
@@ -308,7 +308,7 @@ func TestSeveralURLs(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
-	bubble(t, "E10/the first works", func(t *testing.T) {
+	bubble(t, "GENA-10/the first works", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		h.subscribe(alice, "conn", values(), openPort, otherPort)
 		time.Sleep(time.Second)

@@ -22,14 +22,14 @@
 //
 // What is decided here, where the documents differ:
 //   - A failed message is given up, and its number is used up (UDA 1.1 section
-//     4.3.2). One failure is survived (digest vector E11); two in a row end the
+//     4.3.2). One failure is survived (GENA-11); two in a row end the
 //     subscription (abuse case F6). What a failed message said is told again
 //     with the next change, so that a subscriber that was asleep catches up.
 //   - A CALLBACK list that does not parse is refused whole: behind the first
 //     mistake nobody knows where a URL begins. A URL that parses, but is not of
 //     the subscriber's own address, is passed over, because hosts with several
 //     addresses list one URL for each; when none is left the answer is 412.
-//   - All usable URLs are kept, up to four, and tried in their order (E10).
+//   - All usable URLs are kept, up to four, and tried in their order (GENA-10).
 //     Abuse case F2 wants one used: each message does end at one.
 //   - A URL is at most 256 bytes (F2), longer ones are refused rather than cut.
 //     So the 512-byte path of F7 gets 412, and shorter ones arrive unchanged.

@@ -14,7 +14,7 @@ import (
 )
 
 func TestEnds(t *testing.T) {
-	bubble(t, "E13/expired", func(t *testing.T) {
+	bubble(t, "GENA-13/expired", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		sid := h.subscribe(alice, "conn", values())
 		time.Sleep(gena.DefaultTimeout - time.Millisecond)
@@ -39,7 +39,7 @@ func TestEnds(t *testing.T) {
 			t.Errorf("UNSUBSCRIBE: %d", w.Code)
 		}
 	})
-	bubble(t, "E13/expired to the instant", func(t *testing.T) {
+	bubble(t, "GENA-13/expired to the instant", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		sid := h.subscribe(alice, "conn", values())
 		time.Sleep(gena.DefaultTimeout)
@@ -47,7 +47,7 @@ func TestEnds(t *testing.T) {
 			t.Errorf("renewal: %d", w.Code)
 		}
 	})
-	bubble(t, "E4/UNSUBSCRIBE drops what was not delivered", func(t *testing.T) {
+	bubble(t, "GENA-4/UNSUBSCRIBE drops what was not delivered", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, stall)
 		began := time.Now()
 		sid := h.subscribe(alice, "conn", values())
@@ -106,7 +106,7 @@ func TestEnds(t *testing.T) {
 			t.Error("Run twice gave no error")
 		}
 	})
-	bubble(t, "E8/gone off the link", func(t *testing.T) {
+	bubble(t, "GENA-8/gone off the link", func(t *testing.T) {
 		var away atomic.Bool
 		h := newHome(t, gena.Config{OnLink: func(iface string, addr netip.Addr) bool {
 			if iface != alice.Interface || addr != alice.Addr {

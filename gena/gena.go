@@ -187,7 +187,7 @@ func (n *Notifier) PublishEach(service string, changed func(Subscriber) []Proper
 	defer n.mu.Unlock()
 	for _, s := range n.subs {
 		if s.service != service || s.initialDue {
-			continue // the first event folds it in (digest section 4.4)
+			continue // the first event has every variable
 		}
 		if p := changed(s.sub); len(p) > 0 {
 			s.pending = merge(s.pending, p)

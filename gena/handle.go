@@ -95,9 +95,10 @@ func (n *Notifier) wanted(h http.Header, sub Subscriber) ([]callback, error) {
 	return parseCallbacks(h[headerCallback][0], sub.Addr.WithZone(""))
 }
 
-// neighbour reports whether events may be sent to sub at all (digest section
-// 4.5): it is one other host, on the link. Loopback, where both ends are the
-// same host, serves nobody but tests, for the sockets of a gateway are on its LAN.
+// neighbour reports whether events may be sent to sub at all (UDA 2.0 section 4.1.2 as
+// revised in 2020; F1): it is one other host, on the link. Loopback, where both ends
+// are the same host, serves nobody but tests, for the sockets of a gateway are on its
+// LAN.
 func (n *Notifier) neighbour(sub Subscriber) bool {
 	a := sub.Addr
 	switch {

@@ -34,7 +34,7 @@ var sidForm = regexp.MustCompile(`^uuid:[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89
 
 func TestGranted(t *testing.T) {
 	for _, tc := range []struct{ name, ask, want string }{
-		{"E1/300", "Second-300", "Second-1800"},
+		{"GENA-1/300", "Second-300", "Second-1800"},
 		{"1800", "Second-1800", "Second-1800"},
 		{"1801", "Second-1801", "Second-1801"},
 		{"7200", "Second-7200", "Second-7200"},
@@ -104,16 +104,16 @@ func TestRefused(t *testing.T) {
 		want         int
 	}
 	tests := []test{
-		{"E7/CALLBACK missing", "SUBSCRIBE", []string{nt}, 412},
-		{"E7/NT missing", "SUBSCRIBE", []string{good}, 412},
-		{"E7/NT wrong", "SUBSCRIBE", []string{good, "NT: upnp:propchange"}, 412},
-		{"E7/NT in other case", "SUBSCRIBE", []string{good, "NT: UPNP:EVENT"}, 412},
-		{"E7/NT empty", "SUBSCRIBE", []string{good, "NT: "}, 412},
-		{"E7/nothing", "SUBSCRIBE", nil, 412},
+		{"GENA-7/CALLBACK missing", "SUBSCRIBE", []string{nt}, 412},
+		{"GENA-7/NT missing", "SUBSCRIBE", []string{good}, 412},
+		{"GENA-7/NT wrong", "SUBSCRIBE", []string{good, "NT: upnp:propchange"}, 412},
+		{"GENA-7/NT in other case", "SUBSCRIBE", []string{good, "NT: UPNP:EVENT"}, 412},
+		{"GENA-7/NT empty", "SUBSCRIBE", []string{good, "NT: "}, 412},
+		{"GENA-7/nothing", "SUBSCRIBE", nil, 412},
 		{"F2/two CALLBACK lines", "SUBSCRIBE", []string{good, good, nt}, 412},
 		{"F2/good and foreign CALLBACK line", "SUBSCRIBE", []string{good, "CALLBACK: <http://198.51.100.9:80/>", nt}, 412},
 		{"two NT lines", "SUBSCRIBE", []string{good, nt, nt}, 412},
-		{"E5/renewal of unknown SID", "SUBSCRIBE", []string{sid}, 412},
+		{"GENA-5/renewal of unknown SID", "SUBSCRIBE", []string{sid}, 412},
 		{"renewal with empty SID", "SUBSCRIBE", []string{"SID: "}, 412},
 		{"renewal with two SIDs", "SUBSCRIBE", []string{sid, sid}, 412},
 		{"F5/SID with CALLBACK", "SUBSCRIBE", []string{sid, good}, 400},
@@ -161,12 +161,12 @@ func TestRefused(t *testing.T) {
 func TestSubscriberItself(t *testing.T) {
 	local := netip.MustParseAddr("192.168.1.1")
 	for name, addr := range map[string]netip.Addr{
-		"F1/the gateway":  local,
-		"A8/mapped":       netip.MustParseAddr("::ffff:192.168.1.10"),
-		"unspecified":     netip.IPv4Unspecified(),
-		"multicast":       netip.MustParseAddr("239.255.255.250"),
-		"none":            {},
-		"E8/off the link": netip.MustParseAddr("10.9.9.9"),
+		"F1/the gateway":      local,
+		"A8/mapped":           netip.MustParseAddr("::ffff:192.168.1.10"),
+		"unspecified":         netip.IPv4Unspecified(),
+		"multicast":           netip.MustParseAddr("239.255.255.250"),
+		"none":                {},
+		"GENA-8/off the link": netip.MustParseAddr("10.9.9.9"),
 	} {
 		bubble(t, name, func(t *testing.T) {
 			h := newHome(t, gena.Config{Dial: noDial(t), OnLink: func(_ string, a netip.Addr) bool {
@@ -236,7 +236,7 @@ func TestCaps(t *testing.T) {
 	full := func(h *home, sub gena.Subscriber) int {
 		return ask(h.Notifier, "SUBSCRIBE", sub, "conn", values(), "CALLBACK: "+callbackTo(sub, openPort), "NT: upnp:event").Code
 	}
-	bubble(t, "E14/per host", func(t *testing.T) {
+	bubble(t, "GENA-14/per host", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
 		var sids []string
 		for range gena.DefaultMaxPerDevice {
@@ -264,7 +264,7 @@ func TestCaps(t *testing.T) {
 			t.Errorf("room was made, got %d", got)
 		}
 	})
-	bubble(t, "E14/what has ended takes no room, though Run does not run", func(t *testing.T) {
+	bubble(t, "GENA-14/what has ended takes no room, though Run does not run", func(t *testing.T) {
 		h := &home{Notifier: gena.New(gena.Config{Logger: slog.New(slog.DiscardHandler), Dial: noDial(t)}), t: t}
 		for range 3 {
 			for range gena.DefaultMaxPerDevice {

@@ -194,7 +194,7 @@ func prop(name string, value int) gena.Property {
 	return gena.Property{Name: name, Value: strconv.Itoa(value)}
 }
 
-// body gives the message body for these properties, as digest section 4.4 has it.
+// body gives the message body for these properties, as UDA 1.1 section 4.3.2 shows it.
 func body(props ...gena.Property) string {
 	var b strings.Builder
 	b.WriteString("<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n")

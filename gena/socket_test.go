@@ -174,7 +174,7 @@ func sayOK(conn net.Conn) { _, _ = io.WriteString(conn, ok200) }
 
 func TestOverSockets(t *testing.T) {
 	t.Parallel()
-	t.Run("E1/subscription and first event", func(t *testing.T) {
+	t.Run("GENA-1/subscription and first event", func(t *testing.T) {
 		t.Parallel()
 		n, gate := serve(t, gena.Config{Server: "Linux UPnP/1.1 Portcullis"}, values(
 			gena.Property{Name: "ConnectionStatus", Value: "Connected"}, gena.Property{Name: "ExternalIPAddress", Value: "203.0.113.7"}))
@@ -232,16 +232,16 @@ func TestOverSockets(t *testing.T) {
 		}
 		n.Publish("conn", []gena.Property{prop("PortMappingNumberOfEntries", 1)})
 		if got := hear(t, heard); got.seq() != "1" || got.body != body(prop("PortMappingNumberOfEntries", 1)) {
-			t.Errorf("E2: got %q", got.raw)
+			t.Errorf("GENA-2: got %q", got.raw)
 		}
 		for _, want := range []string{"HTTP/1.1 200 OK\r\n", "HTTP/1.1 412 Precondition Failed\r\n"} {
 			reply := exchange(t, gate, "UNSUBSCRIBE /evt/conn HTTP/1.1\r\nHOST: "+gate+"\r\nSID: "+sid+"\r\n\r\n")
 			if !strings.HasPrefix(reply, want) {
-				t.Errorf("E4: got %q, want %q", reply, want)
+				t.Errorf("GENA-4: got %q, want %q", reply, want)
 			}
 		}
 	})
-	t.Run("E8/refused before any connection", func(t *testing.T) {
+	t.Run("GENA-8/refused before any connection", func(t *testing.T) {
 		t.Parallel()
 		_, gate := serve(t, gena.Config{Dial: noDial(t)}, values())
 		for _, url := range []string{"<http://198.51.100.9:49200/cb>", "<http://127.0.0.1:49200/>", "<http://127.0.0.3:49200/>"} {
@@ -250,7 +250,7 @@ func TestOverSockets(t *testing.T) {
 			}
 		}
 	})
-	t.Run("E10/the first is closed", func(t *testing.T) {
+	t.Run("GENA-10/the first is closed", func(t *testing.T) {
 		t.Parallel()
 		_, gate := serve(t, gena.Config{}, values())
 		closed := silentPort(t)

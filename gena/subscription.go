@@ -24,7 +24,7 @@ type subscription struct {
 	urls    []callback // tried in this order
 	initial func() []Property
 
-	expires    time.Time // with its monotonic reading: a set clock changes nothing (E13)
+	expires    time.Time // with its monotonic reading: a set clock changes nothing (GENA-13)
 	started    bool      // the answer to SUBSCRIBE is out
 	initialDue bool      // the first event is not under way yet
 	due        bool      // pending holds something the subscriber has to be told
@@ -73,7 +73,7 @@ func newSID() string {
 
 // subscribe takes a subscription in. Nothing is delivered before start. It
 // fails with errFull when a cap is reached or the Notifier has ended; others'
-// subscriptions are not touched (E14).
+// subscriptions are not touched (GENA-14).
 func (n *Notifier) subscribe(sub Subscriber, service string, urls []callback, lasts time.Duration, initial func() []Property) (*subscription, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

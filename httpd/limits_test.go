@@ -69,7 +69,7 @@ const (
 	noRoom = "HTTP/1.1 503 Service Unavailable, Retry-After: 1"
 )
 
-// TestParallel: B1, home-assistant/core#47914. Twelve connections of one host, opened
+// TestParallel: ODD-14, home-assistant/core#47914. Twelve connections of one host, opened
 // before a byte is sent on any of them and used in the opposite order, are all answered.
 func TestParallel(t *testing.T) {
 	t.Parallel()
@@ -92,7 +92,7 @@ func TestParallel(t *testing.T) {
 	})
 }
 
-// TestConnectionCaps: G8 and B1. Beyond its share a device is told when to come
+// TestConnectionCaps: G8 and ODD-14. Beyond its share a device is told when to come
 // again, not hung up on, and a place is free again when a connection ends.
 func TestConnectionCaps(t *testing.T) {
 	t.Parallel()
@@ -293,7 +293,7 @@ func TestRateByDevice(t *testing.T) {
 }
 
 // TestAnswerTime: a request that took its time to arrive has the whole time for its
-// answer, so that nobody who was granted something hears nothing (E9 of a slow
+// answer, so that nobody who was granted something hears nothing (of a slow
 // gateway: EOF for a mapping that was made).
 func TestAnswerTime(t *testing.T) {
 	t.Parallel()

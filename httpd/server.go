@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Defaults of a Config (abuse-cases section 3.7).
+// Defaults of a Config (docs/abuse-cases.md has the bounds).
 const (
 	DefaultMaxConns          = 64
 	DefaultMaxConnsPerDevice = 16 // control points that poll send a dozen at once
@@ -187,7 +187,7 @@ func (s *Server) arrived(next http.Handler) http.Handler {
 		body, err := io.ReadAll(r.Body)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			panic(http.ErrAbortHandler) // there is no time left to answer in (case C40)
+			panic(http.ErrAbortHandler) // there is no time left to answer in (case SOAP-40)
 		case err != nil:
 			w.Header().Set("Connection", "close")
 			empty(w, http.StatusBadRequest)

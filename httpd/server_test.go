@@ -128,11 +128,11 @@ func TestRequests(t *testing.T) {
 		{"post", "POST /x HTTP/1.1\r\nHost: @\r\n" + body, ok},
 		{"subscribe", "SUBSCRIBE /x HTTP/1.1\r\nHost: @\r\n\r\n", ok},
 		{"host without port", "GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", ok},
-		{"X4/HTTP 1.0", "GET /x HTTP/1.0\r\nHost: @\r\n\r\n", ok},
+		{"DESC-4/HTTP 1.0", "GET /x HTTP/1.0\r\nHost: @\r\n\r\n", ok},
 		{"lower case", "get /x HTTP/1.1\r\nHost: @\r\n\r\n", 405},
 		{"expect continue", "POST /x HTTP/1.1\r\nHost: @\r\nExpect: 100-continue\r\n" + body, ok},
 
-		{"X5/evil host", "GET /x HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403},
+		{"DESC-5/evil host", "GET /x HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403},
 		{"D1/evil host with our port", "GET /x HTTP/1.1\r\nHost: evil.example:5000\r\n\r\n", 403},
 		{"D1/localhost", "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n", 403},
 		{"D1/other address", "GET /x HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n", 403},
@@ -145,9 +145,9 @@ func TestRequests(t *testing.T) {
 		{"D1/no host in HTTP 1.0", "GET /x HTTP/1.0\r\n\r\n", 400},
 		{"D1/empty host", "GET /x HTTP/1.1\r\nHost:\r\n\r\n", 400},
 		{"D1/two hosts", "GET /x HTTP/1.1\r\nHost: @\r\nHost: @\r\n\r\n", 400},
-		{"B9/absolute target", "POST http://@/x HTTP/1.1\r\nHost: @\r\n" + body, ok},
-		{"B9/absolute target without a port", "GET http://127.0.0.1/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", ok},
-		{"B9/the target's authority counts", "GET http://@/x HTTP/1.1\r\nHost: evil.example\r\n\r\n", ok},
+		{"ODD-12/absolute target", "POST http://@/x HTTP/1.1\r\nHost: @\r\n" + body, ok},
+		{"ODD-12/absolute target without a port", "GET http://127.0.0.1/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", ok},
+		{"ODD-12/the target's authority counts", "GET http://@/x HTTP/1.1\r\nHost: evil.example\r\n\r\n", ok},
 		{"D1/absolute target elsewhere", "GET http://evil.example/x HTTP/1.1\r\nHost: @\r\n\r\n", 403},
 		{"D1/absolute target at another port", "GET http://127.0.0.1:1/x HTTP/1.1\r\nHost: @\r\n\r\n", 403},
 		{"D1/absolute target with a user", "GET http://a@127.0.0.1/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
@@ -172,7 +172,7 @@ func TestRequests(t *testing.T) {
 
 		{"G6/no length", "POST /x HTTP/1.1\r\nHost: @\r\n\r\n", 411},
 		{"G6/length and chunked", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501},
-		{"C41/G10/chunked", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", 501},
+		{"SOAP-41/G10/chunked", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", 501},
 		{"G10/negative chunk", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", 501},
 		{"G6/other encoding", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: gzip\r\n\r\nx", 501},
 		{"G6/two lengths", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody", 400},
@@ -182,7 +182,7 @@ func TestRequests(t *testing.T) {
 		{"G6/length with text", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4, 4\r\n\r\nbody", 400},
 		{"G6/space before colon", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length : 4\r\n\r\nbody", 400},
 		{"G6/two soapactions", "POST /x HTTP/1.1\r\nHost: @\r\nSOAPAction: a\r\nSoapaction: b\r\n" + body, 400},
-		{"C40/short body", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 400\r\n\r\nbody", 400},
+		{"SOAP-40/short body", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 400\r\n\r\nbody", 400},
 
 		{"G7/huge length", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 2147483647\r\n\r\nbody", 413},
 		{"G7/length beyond int64", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 99999999999999999999\r\n\r\nbody", 400},
@@ -291,7 +291,7 @@ func TestSlowRequest(t *testing.T) {
 			t.Errorf("closed after %v, want %v", took, timeout)
 		}
 		if h.effects.Load() != 0 {
-			t.Error("C40: half a body had an effect")
+			t.Error("SOAP-40: half a body had an effect")
 		}
 		_ = conn.Close()
 	})

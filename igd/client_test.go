@@ -66,7 +66,7 @@ func TestLibraryClient(t *testing.T) {
 		t.Fatalf("%d clients, %v", len(v1), err)
 	}
 	remote, ext, proto, inner, client, enabled, text, lease, err := v1[0].GetGenericPortMappingEntry(0)
-	if err != nil || lease != 0 { // C10: version 1 shows the 0 that was asked for
+	if err != nil || lease != 0 { // SOAP-10: version 1 shows the 0 that was asked for
 		t.Errorf("lease %d, %v", lease, err)
 	}
 	got := []any{remote, ext, proto, inner, client, enabled, text}
@@ -75,7 +75,7 @@ func TestLibraryClient(t *testing.T) {
 		t.Errorf("entry (-want +got):\n%s", diff)
 	}
 	if err := v1[0].AddPortMapping("", 6001, "TCP", 22000, "192.168.1.60", true, "", 3600); faultCode(err) != 606 {
-		t.Errorf("C17: %v", err)
+		t.Errorf("SOAP-17: %v", err)
 	}
 	if err := v1[0].DeletePortMapping("", 6000, "TCP"); err != nil {
 		t.Error(err)
@@ -130,13 +130,13 @@ func libraryPinholes(t *testing.T, l *lan) {
 		t.Error(err)
 	}
 	if again, err := six[0].AddPinhole("", 0, "2001:db8::50", 8443, 6, 60); err != nil || again != number {
-		t.Errorf("C50: %d, then %d, %v", number, again, err)
+		t.Errorf("SOAP-50: %d, then %d, %v", number, again, err)
 	}
 	if packets, err := six[0].GetPinholePackets(number); err != nil || packets != 0 {
 		t.Errorf("GetPinholePackets: %d, %v", packets, err)
 	}
 	if _, err := six[0].CheckPinholeWorking(number); faultCode(err) != 709 {
-		t.Errorf("C53: %v", err)
+		t.Errorf("SOAP-53: %v", err)
 	}
 	if _, err := six[0].AddPinhole("", 0, "2001:db8::60", 8443, 6, 3600); faultCode(err) != 606 {
 		t.Errorf("J1: %v", err)
@@ -145,7 +145,7 @@ func libraryPinholes(t *testing.T, l *lan) {
 		t.Error(err)
 	}
 	if err := six[0].DeletePinhole(number); faultCode(err) != 704 {
-		t.Errorf("C52: %v", err)
+		t.Errorf("SOAP-52: %v", err)
 	}
 }
 
@@ -189,7 +189,7 @@ func TestSubscription(t *testing.T) {
 	resp := l.do(h, "SUBSCRIBE", path, "", "CALLBACK", "<http://"+listener.Addr().String()+"/cb>", "NT", "upnp:event", "TIMEOUT", "Second-300")
 	sid := resp.Header.Get("SID")
 	if resp.StatusCode != 200 || sid == "" {
-		t.Fatalf("E1/SUBSCRIBE: %s, SID %q", resp.Status, sid)
+		t.Fatalf("GENA-1/SUBSCRIBE: %s, SID %q", resp.Status, sid)
 	}
 	next := func(id, seq string, want ...string) {
 		t.Helper()
@@ -208,7 +208,7 @@ func TestSubscription(t *testing.T) {
 			t.Fatalf("%s: no event", id)
 		}
 	}
-	next("E1", "0", "<PortMappingNumberOfEntries>0<", "<SystemUpdateID>0<", "<ConnectionStatus>Connected<",
+	next("GENA-1", "0", "<PortMappingNumberOfEntries>0<", "<SystemUpdateID>0<", "<ConnectionStatus>Connected<",
 		"<ExternalIPAddress>203.0.113.7<", "<PossibleConnectionTypes>IP_Routed<")
 	c := h.client
 	c.Via = portmap.ViaUPnP
@@ -219,15 +219,15 @@ func TestSubscription(t *testing.T) {
 	if _, err := l.engine.Map(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	next("E2", "1", "<PortMappingNumberOfEntries>1<", "<SystemUpdateID>1<")
+	next("GENA-2", "1", "<PortMappingNumberOfEntries>1<", "<SystemUpdateID>1<")
 	wantCode(t, l.call(h, ip2, "DeletePortMapping", key("6000", "UDP")...), 0)
-	next("C22", "2", "<PortMappingNumberOfEntries>0<", "<SystemUpdateID>2<")
+	next("SOAP-22", "2", "<PortMappingNumberOfEntries>0<", "<SystemUpdateID>2<")
 	for i, want := range []int{200, 412} {
 		if resp := l.do(h, "UNSUBSCRIBE", path, "", "SID", sid); resp.StatusCode != want {
-			t.Errorf("E4/UNSUBSCRIBE %d: %s", i, resp.Status)
+			t.Errorf("GENA-4/UNSUBSCRIBE %d: %s", i, resp.Status)
 		}
 	}
 	if resp := l.do(h, "SUBSCRIBE", l.url(1, "WANIPConnection", "event"), "", "CALLBACK", "<http://198.51.100.9/>", "NT", "upnp:event"); resp.StatusCode != 412 {
-		t.Errorf("E8 F1/foreign CALLBACK: %s", resp.Status)
+		t.Errorf("GENA-8 F1/foreign CALLBACK: %s", resp.Status)
 	}
 }

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// getStatusInfo: clients give up unless it says Connected (gateway-ecosystem
-// section 4). Uptime is that of the connection, never of the machine (abuse
-// case K6).
+// getStatusInfo: clients give up unless it says Connected. Uptime is that of the
+// connection, never of the machine (abuse case K6).
 func getStatusInfo(c *call) ([]string, error) {
 	s := c.device.wan.Status()
 	switch {
@@ -28,7 +27,7 @@ func uptime(since, now time.Time) string {
 	return strconv.FormatInt(min(max(0, int64(now.Sub(since)/time.Second)), math.MaxUint32), 10)
 }
 
-// requestConnection succeeds where there is nothing to do (test vector C46).
+// requestConnection succeeds where there is nothing to do (test vector SOAP-46).
 // The connection is not the LAN's to make.
 func requestConnection(c *call) ([]string, error) {
 	if c.connectionStatus() != connected {

@@ -19,9 +19,10 @@ const patience = 4 * time.Second
 
 const _ = uint64(httpd.DefaultTimeout - patience - time.Second/2) // is not negative
 
-// control performs one action (UDA 1.1 section 3; order of checks: the digest's
-// section 3.4). A client that goes away while the gate works changes nothing:
-// some close their half of the connection as soon as they have sent the request.
+// control performs one action (UDA 1.1 section 3; in the order of checks that
+// docs/protocol-notes.md has). A client that goes away while the gate works changes
+// nothing: some close their half of the connection as soon as they have sent the
+// request.
 func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v view) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
 	defer cancel()

@@ -18,7 +18,7 @@ func TestGetters(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	for _, service := range []string{ip1, ip2, ppp1} {
-		t.Run("C1/"+service, func(t *testing.T) {
+		t.Run("SOAP-1/"+service, func(t *testing.T) {
 			r := l.call(hostA, service, "GetExternalIPAddress")
 			wantCode(t, r, 0)
 			if want := "{" + typePrefix + service + "}GetExternalIPAddressResponse"; r.Name != want {
@@ -28,7 +28,7 @@ func TestGetters(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
-		t.Run("C2/"+service, func(t *testing.T) {
+		t.Run("SOAP-2/"+service, func(t *testing.T) {
 			r := l.call(hostA, service, "GetStatusInfo")
 			up, _ := strconv.Atoi(r.Out["NewUptime"])
 			if up < 90 || up > 120 {
@@ -52,7 +52,7 @@ func TestGetters(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
-		t.Run("C46/"+service, func(t *testing.T) {
+		t.Run("SOAP-46/"+service, func(t *testing.T) {
 			r := l.call(hostA, service, "RequestConnection")
 			wantCode(t, r, 0)
 			if len(r.Names) != 0 {
@@ -75,7 +75,7 @@ func TestWANDown(t *testing.T) {
 	r := l.call(hostA, ip1, "GetExternalIPAddress")
 	wantCode(t, r, 0)
 	if diff := cmp.Diff(map[string]string{"NewExternalIPAddress": ""}, r.Out); diff != "" {
-		t.Errorf("C1 K10/down (-want +got):\n%s", diff)
+		t.Errorf("SOAP-1 K10/down (-want +got):\n%s", diff)
 	}
 	status := func(why string) map[string]string {
 		return map[string]string{"NewConnectionStatus": "Disconnected", "NewLastConnectionError": why, "NewUptime": "0"}
@@ -104,7 +104,7 @@ func TestCommonInterface(t *testing.T) {
 		"NewLayer1DownstreamMaxBitRate": "100000000", "NewPhysicalLinkStatus": "Up",
 	}
 	if diff := cmp.Diff(want, l.call(hostA, common1, "GetCommonLinkProperties").Out); diff != "" {
-		t.Errorf("C47 (-want +got):\n%s", diff)
+		t.Errorf("SOAP-47 (-want +got):\n%s", diff)
 	}
 	for name, want := range map[string]string{
 		"TotalBytesSent": "1", "TotalBytesReceived": "5", "TotalPacketsSent": "4294967295", "TotalPacketsReceived": "0",
@@ -119,7 +119,7 @@ func TestCommonInterface(t *testing.T) {
 		"NewLayer1DownstreamMaxBitRate": "4294967295", "NewPhysicalLinkStatus": "Down",
 	}
 	if diff := cmp.Diff(want, l.call(hostA, common1, "GetCommonLinkProperties").Out); diff != "" {
-		t.Errorf("C47/unknown rate (-want +got):\n%s", diff)
+		t.Errorf("SOAP-47/unknown rate (-want +got):\n%s", diff)
 	}
 }
 
@@ -186,7 +186,7 @@ func TestDangerousActions(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(before, l.table()); diff != "" || l.wan.Status() != status {
-		t.Errorf("NOMUT: something changed:\n%s", diff)
+		t.Errorf("something changed:\n%s", diff)
 	}
 }
 
@@ -202,23 +202,23 @@ func TestDispatch(t *testing.T) {
 		serviceType, action string
 		code                int
 	}{
-		"either version":                {typePrefix + ip1, action, 0},
-		"C31/unknown":                   {typePrefix + ip2, "Foo", 401},
-		"C31/of another service":        {typePrefix + ip2, "GetCommonLinkProperties", 401},
-		"C31/another service's type":    {typePrefix + common1, "GetCommonLinkProperties", 401},
-		"other case":                    {typePrefix + ip2, "getexternalipaddress", 401},
-		"version 3":                     {typePrefix + "WANIPConnection:3", action, 401},
-		"version 0":                     {typePrefix + "WANIPConnection:0", action, 401},
-		"version 01":                    {typePrefix + "WANIPConnection:01", action, 401},
-		"no version":                    {typePrefix + "WANIPConnection", action, 401},
-		"foreign namespace":             {"urn:example-com:service:WANIPConnection:1", action, 401},
-		"query of another service type": {"urn:schemas-upnp-org:control-1-0", action, 401},
+		"either version":                 {typePrefix + ip1, action, 0},
+		"SOAP-31/unknown":                {typePrefix + ip2, "Foo", 401},
+		"SOAP-31/of another service":     {typePrefix + ip2, "GetCommonLinkProperties", 401},
+		"SOAP-31/another service's type": {typePrefix + common1, "GetCommonLinkProperties", 401},
+		"other case":                     {typePrefix + ip2, "getexternalipaddress", 401},
+		"version 3":                      {typePrefix + "WANIPConnection:3", action, 401},
+		"version 0":                      {typePrefix + "WANIPConnection:0", action, 401},
+		"version 01":                     {typePrefix + "WANIPConnection:01", action, 401},
+		"no version":                     {typePrefix + "WANIPConnection", action, 401},
+		"foreign namespace":              {"urn:example-com:service:WANIPConnection:1", action, 401},
+		"query of another service type":  {"urn:schemas-upnp-org:control-1-0", action, 401},
 	} {
 		t.Run(id, func(t *testing.T) { wantCode(t, get(c.serviceType, c.action), c.code) })
 	}
 	for _, a := range []string{"AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings"} {
 		for _, service := range []string{ip1, ppp1} {
-			t.Run("C32/"+service+" "+a, func(t *testing.T) {
+			t.Run("SOAP-32/"+service+" "+a, func(t *testing.T) {
 				args := map[string][]string{
 					"AddAnyPortMapping": mapping(hostA), "DeletePortMappingRange": spanOnly("1", "2"), "GetListOfPortMappings": span("1", "2"),
 				}[a]
@@ -226,14 +226,14 @@ func TestDispatch(t *testing.T) {
 			})
 		}
 	}
-	t.Run("C37/header and body differ", func(t *testing.T) {
+	t.Run("SOAP-37/header and body differ", func(t *testing.T) {
 		body := envelope(typePrefix+ip2, "AddPortMapping", argsXML(mapping(hostA)...))
 		wantCode(t, l.post(hostA, path, `"`+typePrefix+ip2+`#DeletePortMapping"`, body), 401)
 		if got := l.table(); len(got) != 0 {
-			t.Errorf("NOMUT: %q", got)
+			t.Errorf("something changed: %q", got)
 		}
 	})
-	t.Run("C34/prefixes", func(t *testing.T) {
+	t.Run("SOAP-34/prefixes", func(t *testing.T) {
 		args := argsXML(mapping(hostA)...)
 		open := `<SOAP:Envelope xmlns:SOAP="http://schemas.xmlsoap.org/soap/envelope/"><SOAP:Body>`
 		for _, body := range []string{
@@ -243,7 +243,7 @@ func TestDispatch(t *testing.T) {
 			wantCode(t, l.post(hostA, path, `"`+typePrefix+ip2+`#AddPortMapping"`, body), 0)
 		}
 	})
-	t.Run("C35/no quotes", func(t *testing.T) {
+	t.Run("SOAP-35/no quotes", func(t *testing.T) {
 		wantCode(t, l.post(hostA, path, typePrefix+ip2+"#"+action, envelope(typePrefix+ip2, action, "")), 0)
 	})
 	t.Run("G5/duplicate argument", func(t *testing.T) {
@@ -292,7 +292,7 @@ func TestHTTPRules(t *testing.T) {
 		status                 int
 		allow                  string
 	}{
-		{"X1/HEAD", "HEAD", root, "", nil, 200, ""},
+		{"DESC-1/HEAD", "HEAD", root, "", nil, 200, ""},
 		{"HEAD of a service", "HEAD", scpd, "", nil, 200, ""},
 		{"D5/usual path", "GET", "/rootDesc.xml", "", nil, 404, ""},
 		{"D5/the top", "GET", "/", "", nil, 404, ""},
@@ -310,11 +310,11 @@ func TestHTTPRules(t *testing.T) {
 		{"lower case method", "post", control, "", nil, 405, "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE"},
 		{"POST to events", "POST", event, "x", nil, 405, "SUBSCRIBE, UNSUBSCRIBE"},
 		{"SUBSCRIBE to control", "SUBSCRIBE", control, "", nil, 405, "POST"},
-		{"X5 D1/foreign Host", "GET", root, "", []string{"Host", "evil.example"}, 403, ""},
+		{"DESC-5 D1/foreign Host", "GET", root, "", []string{"Host", "evil.example"}, 403, ""},
 		{"D2/no SOAPAction", "POST", control, good, xml, 400, ""},
 		{"D2/no SOAPAction, text/plain", "POST", control, good, []string{"CONTENT-TYPE", "text/plain"}, 400, ""},
 		{"G6/two SOAPActions", "POST", control, good, slices.Concat(action, action, xml), 400, ""},
-		{"C38/JSON", "POST", control, good, slices.Concat(action, []string{"CONTENT-TYPE", "application/json"}), 415, ""},
+		{"SOAP-38/JSON", "POST", control, good, slices.Concat(action, []string{"CONTENT-TYPE", "application/json"}), 415, ""},
 		{"D2/text/plain", "POST", control, good, slices.Concat(action, []string{"CONTENT-TYPE", "text/plain"}), 415, ""},
 		{"D2/no type and no SOAPAction, as a page may send it", "POST", control, good, nil, 400, ""},
 		{"D2/empty type", "POST", control, good, slices.Concat(action, []string{"CONTENT-TYPE", ""}), 415, ""},
@@ -357,14 +357,14 @@ func TestHTTPRules(t *testing.T) {
 			t.Errorf("D2/%s: %s", media, resp.Status)
 		}
 	}
-	// B8, offbynull/portmapper#26: SOAP 1.1 section 4.4.1.
+	// ODD-13, offbynull/portmapper#26: SOAP 1.1 section 4.4.1.
 	resp = l.do(hostA, "POST", control, strings.ReplaceAll(good, "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope/"),
 		slices.Concat(action, xml)...)
 	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 500 || !strings.Contains(string(body), "<faultcode>s:VersionMismatch</faultcode>") {
-		t.Errorf("B8: %s\n%s", resp.Status, body)
+		t.Errorf("ODD-13: %s\n%s", resp.Status, body)
 	}
 	if got := l.table(); len(got) != 0 {
-		t.Errorf("NOMUT: %q", got)
+		t.Errorf("something changed: %q", got)
 	}
 }
 
@@ -386,7 +386,7 @@ func TestHugeArguments(t *testing.T) {
 		})
 	}
 	if got := l.table(); len(got) != 0 {
-		t.Errorf("NOMUT: %q", got)
+		t.Errorf("something changed: %q", got)
 	}
 }
 
@@ -404,6 +404,6 @@ func TestInjection(t *testing.T) {
 		}
 	}
 	if got := l.table(); len(got) != 0 {
-		t.Errorf("NOMUT: %q", got)
+		t.Errorf("something changed: %q", got)
 	}
 }

@@ -51,8 +51,8 @@ func (d *Device) documents() (docs map[string][]byte, configID uint32) {
 // wrote cannot contain it, because quotes are escaped.
 const configMark = `"configId"`
 
-// specVersion: gateways of version 1 speak UDA 1.0, because clients of that
-// time pass over a device that claims more (gateway-ecosystem section 4).
+// specVersion: gateways of version 1 speak UDA 1.0, because clients of that time pass
+// over a device that claims more.
 func specVersion(igd int) string {
 	return "<specVersion><major>1</major><minor>" + digit(igd-1) + "</minor></specVersion>\n"
 }

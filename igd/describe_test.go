@@ -113,7 +113,7 @@ func TestRootDocument(t *testing.T) {
 			"service:WANIPv6FirewallControl:1 WANIPv6Firewall1",
 		},
 	} {
-		t.Run("X1/version "+strconv.Itoa(version), func(t *testing.T) {
+		t.Run("DESC-1/version "+strconv.Itoa(version), func(t *testing.T) {
 			root := l.rootDocument(version)
 			if got := root.XMLName; got != (xml.Name{Space: goupnp.DeviceXMLNamespace, Local: "root"}) {
 				t.Errorf("root element %v", got)
@@ -150,7 +150,7 @@ func TestRootDocument(t *testing.T) {
 	}
 }
 
-// eventedWant is the digest's section 4.6.
+// eventedWant are the evented variables of the service documents.
 var eventedWant = map[string][]string{
 	ip1:     {"ConnectionStatus", "ExternalIPAddress", "PortMappingNumberOfEntries", "PossibleConnectionTypes"},
 	ip2:     {"ConnectionStatus", "ExternalIPAddress", "PortMappingNumberOfEntries", "PossibleConnectionTypes", "SystemUpdateID"},
@@ -166,7 +166,7 @@ func TestServiceDocuments(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		l.walk(version, func(s goupnp.Service, doc *scpd.SCPD) {
 			service := strings.TrimPrefix(s.ServiceType, typePrefix)
-			t.Run("X2/version "+strconv.Itoa(version)+" "+service, func(t *testing.T) {
+			t.Run("DESC-2/version "+strconv.Itoa(version)+" "+service, func(t *testing.T) {
 				checkServiceDocument(t, doc)
 				var evented []string
 				for _, v := range doc.StateVariables {

@@ -175,8 +175,8 @@ func formatUUID(b []byte) string {
 // (CONFIGID.UPNP.ORG, UDA 1.1 section 1.2.2).
 func (d *Device) ConfigID() uint32 { return d.configID }
 
-// Target is one row of discovery (the digest's section 1.2): what can be searched
-// for and is announced.
+// Target is one row of discovery (UDA 1.1 section 1.2.2): what can be searched for and
+// is announced.
 type Target struct {
 	Type       string // a urn without its version, "upnp:rootdevice", or "" for the bare uuid
 	MaxVersion int    // of a urn: versions 1 to MaxVersion are spoken

@@ -38,9 +38,8 @@ var (
 	codeInconsistent    = code{733, "InconsistentParameters"}
 )
 
-// Those of WANIPv6FirewallControl:1, whose numbers mean other things elsewhere
-// (the digest's section 3E). 702, FirewallDisabled, is never sent: what the LAN
-// did not ask for does not come in.
+// Those of WANIPv6FirewallControl:1, whose numbers mean other things elsewhere. 702,
+// FirewallDisabled, is never sent: what the LAN did not ask for does not come in.
 var (
 	codeNoPinholes       = code{701, "PinholeSpaceExhausted"}
 	codeNoInbound        = code{703, "InboundPinholeNotAllowed"}
@@ -90,11 +89,10 @@ type answer struct {
 	tell   bool // the reason's sentence may be shown to the client
 }
 
-// mappingReasons turns the gate's Reasons into UPnP errors. A denial is 606 and
-// never 718, because clients answer 718 by trying the next port (design section 5);
-// full is 728 where that exists and 501 where it does not (RFC 6970 section
-// 5.3). Sentences that speak of the gateway's own listeners or of the kernel
-// stay inside.
+// mappingReasons turns the gate's Reasons into UPnP errors. A denial is 606 and never
+// 718, because clients answer 718 by trying the next port; full is 728 where that
+// exists and 501 where it does not (RFC 6970 section 5.3). Sentences that speak of the
+// gateway's own listeners or of the kernel stay inside.
 var mappingReasons = map[portmap.Reason]answer{
 	portmap.NotRequester:    {codeNotAuthorized, codeNotAuthorized, true},
 	portmap.NotAHost:        {codeInvalidArgs, codeInvalidArgs, true},

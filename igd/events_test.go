@@ -227,7 +227,7 @@ func TestInitialEvents(t *testing.T) {
 			b.url("2", "WANCommonInterfaceConfig"): props("PhysicalLinkStatus", "Up"),
 		} {
 			if diff := cmp.Diff(want, b.subscribe(hostA, path)); diff != "" {
-				t.Errorf("E1/%s (-want +got):\n%s", path, diff)
+				t.Errorf("GENA-1/%s (-want +got):\n%s", path, diff)
 			}
 		}
 		if diff := cmp.Diff(append(connection("2"), id...), b.subscribe(hostB, b.url("2", "WANIPConnection"))); diff != "" {
@@ -236,7 +236,7 @@ func TestInitialEvents(t *testing.T) {
 		for _, version := range []string{"1", "2"} {
 			got := b.subscribe(hostA, b.url(version, "Layer3Forwarding"))
 			if len(got) != 1 || got[0].Name != "DefaultConnectionService" {
-				t.Errorf("E1/Layer3Forwarding: %v", got)
+				t.Errorf("GENA-1/Layer3Forwarding: %v", got)
 			}
 		}
 	})
@@ -250,7 +250,7 @@ func TestMappingEvents(t *testing.T) {
 		b.want("nothing yet")
 
 		b.add(hostA, 6000)
-		b.want("E2/granted", told{eventIP1, addrA, entries("1")}, told{eventIP2, addrA, both("1", "1")})
+		b.want("GENA-2/granted", told{eventIP1, addrA, entries("1")}, told{eventIP2, addrA, both("1", "1")})
 		b.add(hostB, 6001)
 		b.want("K7/B's", told{eventIP1, addrB, entries("1")}, told{eventIP2, addrB, both("1", "2")})
 		b.add(hostA, 6000)
@@ -267,7 +267,7 @@ func TestMappingEvents(t *testing.T) {
 		b.want("a range is one event", told{eventIP1, addrA, entries("1")}, told{eventIP2, addrA, both("1", "11")})
 
 		time.Sleep(time.Hour)
-		b.want("C23/expired", told{eventIP1, addrA, entries("0")}, told{eventIP2, addrA, both("0", "13")},
+		b.want("SOAP-23/expired", told{eventIP1, addrA, entries("0")}, told{eventIP2, addrA, both("0", "13")},
 			told{eventIP1, addrB, entries("0")}, told{eventIP2, addrB, both("0", "12")}) // B's ended first
 
 		r := portmap.Request{Client: c, Transport: portmap.UDP, Exact: true, Internal: addrPort(hostB, 1), External: external(7000)}
@@ -309,8 +309,7 @@ func TestWANEvents(t *testing.T) {
 	})
 }
 
-// TestFirewallEvents: the digest's section 4.6. A pinhole changes nothing that
-// is evented, of either family.
+// TestFirewallEvents: a pinhole changes nothing that is evented, of either family.
 func TestFirewallEvents(t *testing.T) {
 	t.Parallel()
 	inBed(t, false, func(t *testing.T, b *bed) {

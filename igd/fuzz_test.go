@@ -254,7 +254,7 @@ func (b *broken) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestShortBody: C40. What arrived is a whole envelope, but more was promised.
+// TestShortBody: SOAP-40. What arrived is a whole envelope, but more was promised.
 func TestShortBody(t *testing.T) {
 	t.Parallel()
 	gate := &witness{}
@@ -269,7 +269,7 @@ func TestShortBody(t *testing.T) {
 		w := httptest.NewRecorder()
 		front.ServeHTTP(w, r)
 		if w.Code != 400 || len(gate.maps) != 0 {
-			t.Errorf("C40: HTTP %d, the gate was asked %d times", w.Code, len(gate.maps))
+			t.Errorf("SOAP-40: HTTP %d, the gate was asked %d times", w.Code, len(gate.maps))
 		}
 	}
 }

@@ -47,8 +47,8 @@ func getListOfPortMappings(c *call) ([]string, error) {
 	return []string{c.list(found)}, nil
 }
 
-// list writes the document of WANIPConnection:2 section 2.3.27, with the child
-// elements of its sample (the digest's section 3A.6).
+// list writes the document of WANIPConnection:2 section 2.3.27, with the child elements
+// of its sample (CHOICE-5).
 func (c *call) list(mappings []portmap.Mapping) string {
 	var b strings.Builder
 	b.WriteString(listHead)

@@ -23,7 +23,7 @@ func TestListing(t *testing.T) {
 		wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, "NewExternalPort", p, "NewPortMappingDescription", "p"+p)...), 0)
 		wantCode(t, l.call(hostB, ip1, "AddPortMapping", mapping(hostB, "NewExternalPort", "7"+p[1:])...), 0)
 	}
-	t.Run("C20/index 0 to N", func(t *testing.T) {
+	t.Run("SOAP-20/index 0 to N", func(t *testing.T) {
 		for i, p := range append(ports, "") {
 			r := l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", strconv.Itoa(i))
 			if p == "" {
@@ -49,7 +49,7 @@ func TestListing(t *testing.T) {
 		wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", "3"), 713)
 		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("7000", "7002")...), 730)
 	})
-	t.Run("C26/list", func(t *testing.T) {
+	t.Run("SOAP-26/list", func(t *testing.T) {
 		got := ported(list(t, l.call(hostA, ip2, "GetListOfPortMappings", span("1024", "65535")...)))
 		if diff := cmp.Diff([]string{"6000", "6001", "6002"}, got); diff != "" {
 			t.Errorf("ports (-want +got):\n%s", diff)
@@ -60,11 +60,11 @@ func TestListing(t *testing.T) {
 		}
 		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("1024", "65535", "NewProtocol", "TCP")...), 730)
 	})
-	t.Run("C28/start above end", func(t *testing.T) {
+	t.Run("SOAP-28/start above end", func(t *testing.T) {
 		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("7000", "6000")...), 733)
 		wantCode(t, l.call(hostA, ip2, "DeletePortMappingRange", spanOnly("7000", "6000")...), 733)
 	})
-	t.Run("C29/nothing in range", func(t *testing.T) {
+	t.Run("SOAP-29/nothing in range", func(t *testing.T) {
 		for _, r := range [][2]string{{"20000", "30000"}, {"0", "0"}} {
 			wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span(r[0], r[1])...), 730)
 			wantCode(t, l.call(hostA, ip2, "DeletePortMappingRange", spanOnly(r[0], r[1])...), 730)
@@ -160,7 +160,7 @@ func TestListOnTheWire(t *testing.T) {
 		"<p:NewDescription>]]&gt;&lt;/NewPortListing&gt;&lt;x/&gt;</p:NewDescription>",
 	} {
 		if !bytes.Contains(body, []byte(part)) {
-			t.Errorf("C26/no %s in\n%s", part, body)
+			t.Errorf("SOAP-26/no %s in\n%s", part, body)
 		}
 	}
 	if n := bytes.Count(body, []byte("]]>")); n != 1 {

@@ -12,8 +12,8 @@ import (
 	"portcullis/soap"
 )
 
-// addPortMapping wants this external port or nothing. No port is a wildcard
-// here, so 0 is 716 (the digest's section 0.4, A6).
+// addPortMapping wants this external port or nothing. No port is a wildcard here, so 0
+// is 716 (CHOICE-6).
 func addPortMapping(c *call) ([]string, error) {
 	r, err := c.request()
 	if err != nil {
@@ -161,9 +161,9 @@ func deletePortMapping(c *call) ([]string, error) {
 	return nil, err
 }
 
-// deletePortMappingRange removes the client's own mappings in the range, in one
-// step. NewManage is ignored: nobody here is more than a client (the digest's
-// section 3A.4; abuse case C3).
+// deletePortMappingRange removes the client's own mappings in the range, in one step.
+// NewManage is ignored: nobody here is more than a client (WANIPConnection:2 section
+// 2.5; abuse case C3).
 func deletePortMappingRange(c *call) ([]string, error) {
 	first, last, err := c.portRange()
 	if err != nil {
@@ -228,10 +228,10 @@ func (c *call) entry(m *portmap.Mapping) []string {
 	}
 }
 
-// lease is the time left in seconds; 0 means for ever, so what is nearly over
-// shows 1. Version 1 gets back the 0 that it asked for (WANIPConnection:1 section
-// 2.4.17: a static mapping); in version 2 only an administrator's has no end, and 0
-// asks for a week (the digest's section 3A.4).
+// lease is the time left in seconds; 0 means for ever, so what is nearly over shows 1.
+// Version 1 gets back the 0 that it asked for (WANIPConnection:1 section 2.4.17: a
+// static mapping); in version 2 only an administrator's has no end, and 0 asks for a
+// week (CHOICE-7).
 func lease(m *portmap.Mapping, version int, now time.Time) string {
 	left := m.Left(now)
 	if m.Claims.Has(portmap.ViaUPnP) {

@@ -23,7 +23,7 @@ func leaseBetween(t testing.TB, r reply, low, high int) {
 func TestAddAndGet(t *testing.T) {
 	t.Parallel()
 	for _, service := range []string{ip1, ip2, ppp1} {
-		t.Run("C3 C4/"+service, func(t *testing.T) {
+		t.Run("SOAP-3 SOAP-4/"+service, func(t *testing.T) {
 			l := start(t)
 			r := l.call(hostA, service, "AddPortMapping", mapping(hostA)...)
 			wantCode(t, r, 0)
@@ -50,7 +50,7 @@ func TestRenewalAndConflict(t *testing.T) {
 	wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA)...), 0)
 	wantCode(t, l.call(hostB, ip2, "AddAnyPortMapping", mapping(hostB, "NewInternalPort", "445")...), 606)
 	wantCode(t, l.call(hostB, ip2, "AddAnyPortMapping", mapping(hostB, "NewInternalPort", "0")...), 732)
-	t.Run("C5/renewed with another lease and port", func(t *testing.T) {
+	t.Run("SOAP-5/renewed with another lease and port", func(t *testing.T) {
 		wantCode(t, l.call(hostA, ip2, "AddPortMapping", mapping(hostA, "NewInternalPort", "6001", "NewLeaseDuration", "7200")...), 0)
 		r := l.call(hostA, ip1, "GetSpecificPortMappingEntry", key("6000", "UDP")...)
 		leaseBetween(t, r, 7195, 7200)
@@ -67,10 +67,10 @@ func TestRenewalAndConflict(t *testing.T) {
 			}
 		}
 	})
-	t.Run("C7/other protocol", func(t *testing.T) {
+	t.Run("SOAP-7/other protocol", func(t *testing.T) {
 		wantCode(t, l.call(hostB, ip1, "AddPortMapping", mapping(hostB, "NewProtocol", "TCP")...), 0)
 	})
-	t.Run("C8/any port", func(t *testing.T) {
+	t.Run("SOAP-8/any port", func(t *testing.T) {
 		r := l.call(hostB, ip2, "AddAnyPortMapping", mapping(hostB)...)
 		wantCode(t, r, 0)
 		port, _ := strconv.Atoi(r.Out["NewReservedPort"])
@@ -100,7 +100,7 @@ func TestRenewalAndConflict(t *testing.T) {
 			t.Error("AddAnyPortMapping gave the gateway's port")
 		}
 	})
-	t.Run("C44/held by NAT-PMP", func(t *testing.T) {
+	t.Run("SOAP-44/held by NAT-PMP", func(t *testing.T) {
 		m := portmap.Request{Client: hostB.client, Transport: portmap.UDP}
 		m.Client.Via = portmap.ViaNATPMP
 		m.Internal = addrPort(hostB, 6100)
@@ -122,10 +122,10 @@ func TestLease(t *testing.T) {
 			id, ask   string
 			low, high int
 		}{
-			{"C10/no end", "0", map[string]int{ip1: 0, ip2: 604795}[service], map[string]int{ip1: 0, ip2: 604800}[service]},
+			{"SOAP-10 C10/no end", "0", map[string]int{ip1: 0, ip2: 604795}[service], map[string]int{ip1: 0, ip2: 604800}[service]},
 			{"C10/1", "1", 1, 1},
 			{"C10/604800", "604800", 604795, 604800},
-			{"C11 C10/604801", "604801", 604795, 604800},
+			{"SOAP-11 C10/604801", "604801", 604795, 604800},
 			{"C10/2^31", "2147483648", 604795, 604800},
 			{"C10/2^32-1", "4294967295", 604795, 604800},
 		} {
@@ -156,16 +156,16 @@ func TestRefusals(t *testing.T) {
 	}
 	cases := []refusal{
 		{"B1/an Internet host", []string{"NewInternalClient", "172.217.165.142", "NewInternalPort", "443"}, 606, 606},
-		{"B2 C17/another host", []string{"NewInternalClient", "192.168.1.60"}, 606, 606},
+		{"B2 SOAP-17/another host", []string{"NewInternalClient", "192.168.1.60"}, 606, 606},
 		{"B2/another host's 445", []string{"NewInternalClient", "192.168.1.20", "NewInternalPort", "445"}, 606, 606},
 		{"B2/own 445", []string{"NewInternalPort", "445"}, 606, 606},
 		{"B3/the gateway", []string{"NewInternalClient", "192.168.1.1"}, 606, 606},
-		{"C13/external port 70000", []string{"NewExternalPort", "70000"}, 402, 402},
-		{"C13/external port abc", []string{"NewExternalPort", "abc"}, 402, 402},
-		{"C13/external port -1", []string{"NewExternalPort", "-1"}, 402, 402},
-		{"C13/external port empty", []string{"NewExternalPort", ""}, 402, 402},
-		{"C14 B6/internal port 0", []string{"NewInternalPort", "0"}, 402, 732},
-		{"C16 B6/external port 0", []string{"NewExternalPort", "0"}, 716, 716},
+		{"SOAP-13/external port 70000", []string{"NewExternalPort", "70000"}, 402, 402},
+		{"SOAP-13/external port abc", []string{"NewExternalPort", "abc"}, 402, 402},
+		{"SOAP-13/external port -1", []string{"NewExternalPort", "-1"}, 402, 402},
+		{"SOAP-13/external port empty", []string{"NewExternalPort", ""}, 402, 402},
+		{"SOAP-14 B6/internal port 0", []string{"NewInternalPort", "0"}, 402, 732},
+		{"SOAP-16 B6/external port 0", []string{"NewExternalPort", "0"}, 716, 716},
 		{"B6/external port *", []string{"NewExternalPort", "*"}, 716, 716},
 		{"B6/internal port *", []string{"NewInternalPort", "*"}, 402, 402},
 		{"K9/port below 1024", []string{"NewExternalPort", "443"}, 606, 606},
@@ -203,10 +203,10 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	if got := l.table(); len(got) != 0 {
-		t.Errorf("NOMUT: the table has %q", got)
+		t.Errorf("the table has %q", got)
 	}
 	if got := l.engine.Snapshot().Revision(); got != 0 {
-		t.Errorf("NOMUT: revision %d", got)
+		t.Errorf("something changed: revision %d", got)
 	}
 }
 
@@ -225,7 +225,7 @@ func TestMissingArguments(t *testing.T) {
 		}
 	}
 	for _, action := range []string{"GetSpecificPortMappingEntry", "DeletePortMapping"} {
-		for i := 2; i < 6; i += 2 { // B16: not NewRemoteHost
+		for i := 2; i < 6; i += 2 { // ODD-3: not NewRemoteHost
 			args := key("6000", "UDP")
 			t.Run("G3/"+action+" "+args[i], func(t *testing.T) {
 				wantCode(t, l.call(hostA, ip1, action, with(args, args[i], "-")...), 402)
@@ -234,11 +234,11 @@ func TestMissingArguments(t *testing.T) {
 	}
 	wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry"), 402)
 	if got := l.table(); len(got) != 0 {
-		t.Errorf("NOMUT: the table has %q", got)
+		t.Errorf("the table has %q", got)
 	}
 }
 
-// TestLeftOut: B16. nat-puncher until 2020 and miniupnpc until 2014 send no
+// TestLeftOut: ODD-3. nat-puncher until 2020 and miniupnpc until 2014 send no
 // NewRemoteHost; what may be empty may be missing.
 func TestLeftOut(t *testing.T) {
 	t.Parallel()
@@ -256,8 +256,9 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
-// TestAnyone: B20. Each way of saying that everybody may come in means the same in
-// every action, and so does what is not among them: a name or an address.
+// TestAnyone: ODD-4, ODD-5, ODD-6. Each way of saying that everybody may come in
+// means the same in every action, and so does what is not among them: a name or an
+// address.
 func TestAnyone(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", " ", "*", "0.0.0.0", "undefined"} {
@@ -298,9 +299,9 @@ func TestTolerance(t *testing.T) {
 		{"B5/empty InternalClient", []string{"NewInternalClient", ""}, "udp 6000 -> 192.168.1.50:6000"},
 		{"B5/blank InternalClient", []string{"NewInternalClient", "  "}, "udp 6000 -> 192.168.1.50:6000"},
 		{"B7/protocol in lower case", []string{"NewProtocol", "tcp"}, "tcp 6000 -> 192.168.1.50:6000"},
-		{"C34/blanks around numbers", []string{"NewExternalPort", " 6000\n", "NewInternalPort", "\t6001 "}, "udp 6000 -> 192.168.1.50:6001"},
+		{"SOAP-34/blanks around numbers", []string{"NewExternalPort", " 6000\n", "NewInternalPort", "\t6001 "}, "udp 6000 -> 192.168.1.50:6001"},
 		{"NewRemoteHost/*", []string{"NewRemoteHost", "*"}, "udp 6000 -> 192.168.1.50:6000"},
-		{"C19 B10/remote host", []string{"NewRemoteHost", "198.51.100.9"}, "udp 6000 -> 192.168.1.50:6000 from 198.51.100.9/32"},
+		{"SOAP-19 B10/remote host", []string{"NewRemoteHost", "198.51.100.9"}, "udp 6000 -> 192.168.1.50:6000 from 198.51.100.9/32"},
 		{"B11/disabled", []string{"NewEnabled", "0"}, "udp 6000 -> 192.168.1.50:6000 (disabled)"},
 		{"NewEnabled/true", []string{"NewEnabled", "true"}, "udp 6000 -> 192.168.1.50:6000"},
 		{"NewEnabled/no", []string{"NewEnabled", "no"}, "udp 6000 -> 192.168.1.50:6000 (disabled)"},
@@ -360,7 +361,7 @@ func TestDelete(t *testing.T) {
 				t.Errorf("%d mappings", n)
 			}
 		})
-		t.Run("C22/own "+service, func(t *testing.T) {
+		t.Run("SOAP-22/own "+service, func(t *testing.T) {
 			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("6000", "TCP")...), 714)
 			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("0", "UDP")...), 714)
 			wantCode(t, l.call(hostA, service, "DeletePortMapping", key("*", "UDP")...), 714)
@@ -397,7 +398,7 @@ func TestDescriptions(t *testing.T) {
 	l := start(t)
 	long := strings.Repeat("ä", 128)
 	for id, want := range map[string]string{
-		"C25":                `a<b>&"c'`,
+		"SOAP-25":            `a<b>&"c'`,
 		"C4/NAT-PMP":         "NAT-PMP 7 tcp",
 		"C12/line break":     "x\nTCP:22:192.168.1.20:22:0:y",
 		"C12/CR":             "x\r\ny\tz",

@@ -12,8 +12,8 @@ import (
 	"portcullis/soap"
 )
 
-// The lease of a pinhole, in seconds. Outside of it is 601, which is what a
-// stated range means; the incumbent sends 402 (the digest's section 3E).
+// The lease of a pinhole, in seconds. Outside of it is 601, which is what a stated
+// range means; others send 402 (CHOICE-13).
 const (
 	minPinholeLease = 1
 	maxPinholeLease = 86400
@@ -22,8 +22,8 @@ const (
 // anyProtocol is the wildcard among the protocol numbers.
 const anyProtocol = 65535
 
-// whenAllowed refuses all that names or makes a pinhole while none can be open
-// (the digest's section 3E).
+// whenAllowed refuses all that names or makes a pinhole while none can be open: 703,
+// InboundPinholeNotAllowed.
 func whenAllowed(do func(*call) ([]string, error)) func(*call) ([]string, error) {
 	return func(c *call) ([]string, error) {
 		if !c.device.allowed() {

@@ -16,7 +16,7 @@ import (
 func TestPinholeByNumber(t *testing.T) {
 	t.Parallel()
 	l := start(t)
-	t.Run("C52/unknown", func(t *testing.T) {
+	t.Run("SOAP-52/unknown", func(t *testing.T) {
 		for action, args := range byNumber("4711") {
 			r := l.call(sixA, six1, action, args...)
 			wantCode(t, r, 704)
@@ -190,7 +190,7 @@ func TestPinholePackets(t *testing.T) {
 		if packets == 0 {
 			wantCode(t, r, 709)
 		} else if r.Out["IsWorking"] != "1" {
-			t.Errorf("C53/%d packets: IsWorking %q, code %d", packets, r.Out["IsWorking"], r.Code)
+			t.Errorf("SOAP-53/%d packets: IsWorking %q, code %d", packets, r.Out["IsWorking"], r.Code)
 		}
 	}
 	broken := l.open(t, sixA, "InternalPort", "9999")

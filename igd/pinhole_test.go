@@ -81,18 +81,18 @@ func TestPinholeAddAndExtend(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	number := l.open(t, sixA)
-	t.Run("C49/opened", func(t *testing.T) {
+	t.Run("SOAP-49/opened", func(t *testing.T) {
 		wantLeft(t, l.numbered(t, number), time.Hour)
 		l.wantTable(t, "tcp [2001:db8::50]:8443")
 	})
-	t.Run("C50/extended", func(t *testing.T) {
+	t.Run("SOAP-50/extended", func(t *testing.T) {
 		if again := l.open(t, sixA, "LeaseTime", "7200"); again != number {
 			t.Errorf("UniqueID %s, then %s", number, again)
 		}
 		wantLeft(t, l.numbered(t, number), 2*time.Hour)
 		l.wantTable(t, "tcp [2001:db8::50]:8443")
 	})
-	t.Run("C50/by the same device's other address", func(t *testing.T) {
+	t.Run("SOAP-50/by the same device's other address", func(t *testing.T) {
 		for _, from := range []host{hostA, linkA, privacyA} {
 			if r := l.call(from, six1, "AddPinhole", pinhole(sixA)...); r.Out["UniqueID"] != number {
 				t.Errorf("%s: code %d, UniqueID %q, want %s", from.client.Addr, r.Code, r.Out["UniqueID"], number)
@@ -100,7 +100,7 @@ func TestPinholeAddAndExtend(t *testing.T) {
 		}
 		l.wantTable(t, "tcp [2001:db8::50]:8443")
 	})
-	t.Run("C50/each of the five arguments tells them apart", func(t *testing.T) {
+	t.Run("SOAP-50/each of the five arguments tells them apart", func(t *testing.T) {
 		seen := map[string]bool{number: true}
 		for _, change := range [][]string{
 			{"RemoteHost", "2001:db8:9::1"}, {"RemotePort", "5000"}, {"InternalPort", "8444"}, {"Protocol", "17"},
@@ -266,7 +266,7 @@ func TestPinholeRequest(t *testing.T) {
 		change       []string
 		want         func(*portmap.Request)
 	}{
-		"C49/as it is":           {sixA, sixA, nil, func(*portmap.Request) {}},
+		"SOAP-49/as it is":       {sixA, sixA, nil, func(*portmap.Request) {}},
 		"UDP":                    {sixA, sixA, []string{"Protocol", "17"}, func(r *portmap.Request) { r.Transport = portmap.UDP }},
 		"protocol as a word":     {sixA, sixA, []string{"Protocol", "udp"}, func(r *portmap.Request) { r.Transport = portmap.UDP }},
 		"protocol as a word TCP": {sixA, sixA, []string{"Protocol", "TCP"}, func(*portmap.Request) {}},

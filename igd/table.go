@@ -79,9 +79,8 @@ type device struct {
 	embedded *device
 }
 
-// tree gives the gateway: three levels, each with its own UDN (UDA 1.1 section
-// 2.3; the digest's section 1.2). Without pinholes it has no
-// WANIPv6FirewallControl.
+// tree gives the gateway: three levels, each with its own UDN (UDA 1.1 section 2.3).
+// Without pinholes it has no WANIPv6FirewallControl.
 func tree(pinholes bool) *device {
 	connection := []*service{wanIPConnection(), wanPPPConnection()}
 	if pinholes {

@@ -78,8 +78,8 @@ func (v view) systemUpdateID() string {
 	return strconv.FormatUint(v.device.mapper.Snapshot().Revision()&math.MaxUint32, 10)
 }
 
-// defaultConnection names the one connection in the terms of the description
-// that the client was shown (the digest's section 3D).
+// defaultConnection names the one connection in the terms of the description that the
+// client was shown: the UDN and the type of its device, a comma, the service's id.
 func (v view) defaultConnection() string {
 	return v.device.udns[2] + ":WANConnectionDevice:" + digit(v.igd) + "," + serviceIDPrefix + "WANIPConn1"
 }

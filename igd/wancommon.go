@@ -45,8 +45,8 @@ const (
 	linkDown = "Down"
 )
 
-// total is one counter and its action. The counters are ui4 and start again at
-// 0 after 2^32-1 (the digest's section 3C).
+// total is one counter and its action. The counters are ui4 and start again at 0 after
+// 2^32-1.
 func total(name string, read func(WANStatus) uint64) action {
 	return action{
 		name: "Get" + name,

@@ -75,8 +75,7 @@ const (
 	routed       = "IP_Routed"
 )
 
-// connectionVariables are what WANIPConnection and WANPPPConnection share (the
-// digest's section 3A.1).
+// connectionVariables are what WANIPConnection and WANPPPConnection share.
 func connectionVariables(types ...string) []variable {
 	return []variable{
 		{name: "ConnectionType", kind: text, allowed: types},

@@ -1,8 +1,8 @@
 package igd
 
-// wanIPv6FirewallControl is WANIPv6FirewallControl:1, which gateways of version 2
-// have: it opens pinholes for hosts that need no translation (the digest's
-// section 3E). But for one, its arguments have no "New" in front.
+// wanIPv6FirewallControl is WANIPv6FirewallControl:1, which gateways of version 2 have:
+// it opens pinholes for hosts that need no translation. But for one, its arguments have
+// no "New" in front.
 func wanIPv6FirewallControl() *service {
 	return &service{
 		name: "WANIPv6FirewallControl", id: "WANIPv6Firewall1", latest: 1, igd: 2,

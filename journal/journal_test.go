@@ -222,9 +222,9 @@ func TestCopiedDescriptor(t *testing.T) {
 	}
 }
 
-// TestTerms: issue 9 items 17, 19 and 20. That a lease has no end, that its mapping is
-// suspended, and which languages have a shorter one outlive the daemon; the shorter
-// ones begin anew, in full hours. The file says so, as a promise to the next version.
+// TestTerms: that a lease has no end, that its mapping is suspended, and which
+// languages have a shorter one outlive the daemon; the shorter ones begin anew, in full
+// hours. The file says so, as a promise to the next version.
 func TestTerms(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -17,9 +17,9 @@ import (
 	"portcullis/portmap"
 )
 
-// TestLosesItsPlace: faults F4. A directory or a file that is taken away from under the
-// journal is noticed within seconds, though nothing is written; what can be written
-// anew is, and what is not safe is not written to, and said once.
+// TestLosesItsPlace: a directory or a file that is taken away from under the journal is
+// noticed within seconds, though nothing is written; what can be written anew is, and
+// what is not safe is not written to, and said once.
 func TestLosesItsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -250,8 +250,8 @@ func (g *gateway) portControl(t *testing.T, at netip.Addr, answer func(request [
 	}()
 }
 
-// TestPCP6: P34 of the digest, to each address of the gateway from each of the
-// host, and what is made of answers.
+// TestPCP6: PCP-34, to each address of the gateway from each of the host, and what is
+// made of answers.
 func TestPCP6(t *testing.T) {
 	t.Parallel()
 	n := network(t, "laptop")
@@ -346,7 +346,7 @@ func bytesOf(t *testing.T, text string) []byte {
 	return b
 }
 
-// TestAnnouncements6: P32 of the digest. What is sent to the host alone is none.
+// TestAnnouncements6: PCP-32. What is sent to the host alone is none.
 func TestAnnouncements6(t *testing.T) {
 	t.Parallel()
 	n := network(t, "laptop")

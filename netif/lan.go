@@ -100,10 +100,10 @@ func (c *chooser) warnUplink(l Link) {
 	}
 }
 
-// detectLAN takes every interface that is up, has an RFC 1918 address and holds
-// no default route (design section 4), but for those that by their kind are no
-// network of the owner's devices. Passing over is the safe side: the owner can
-// name the interface, whereas nobody expects the gate to open there unasked.
+// detectLAN takes every interface that is up, has an RFC 1918 address and holds no
+// default route, but for those that by their kind are no network of the owner's
+// devices. Passing over is the safe side: the owner can name the interface, whereas
+// nobody expects the gate to open there unasked.
 func (c *chooser) detectLAN() {
 	extra := c.extraPrefixes()
 	for _, l := range c.state.Links {
@@ -142,7 +142,7 @@ func (c *chooser) passOver(l Link) string {
 	case engineNetwork(l):
 		return "by its name it is a network of containers or virtual machines on this host"
 	case l.PointToPoint || l.MAC == [6]byte{}:
-		// Identity is address and MAC and interface (design section 5).
+		// A client is known by its address, MAC and interface.
 		return "it is a tunnel, where clients have no MAC address to tell them apart"
 	case dynamicOnly(l):
 		return "its address was learned from another gateway, so it may lead to the Internet"

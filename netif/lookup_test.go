@@ -38,8 +38,8 @@ func routed(t *testing.T) *space {
 	return s
 }
 
-// TestLookup: issue 9 item 4. The kernel says by which way answers leave, with rules by
-// source, mark and port, and tables, as they are.
+// TestLookup: the kernel says by which way answers leave, with rules by source, mark
+// and port, and tables, as they are.
 func TestLookup(t *testing.T) {
 	t.Parallel()
 	const host, host6, peer, peer6 = "192.168.1.10", "2001:db8:1::10", "20.20.20.20", "2a00:1450::77"

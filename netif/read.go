@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDumps is how often a dump is asked for that the kernel reports as
-// interrupted by a change (style 3.4: its result is partial).
+// maxDumps is how often a dump is asked for that the kernel reports as interrupted by a
+// change (its result is partial).
 const maxDumps = 5
 
 // ErrInterrupted is returned when the network changed under every one of a

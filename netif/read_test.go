@@ -212,8 +212,8 @@ func TestReadOtherShapesOfDefaultRoute(t *testing.T) {
 	}
 }
 
-// TestReadUplink: issue 9 item 3. What leads outside is found in every table and
-// both families, with or without a rule that leads to the table.
+// TestReadUplink: what leads outside is found in every table and both families, with or
+// without a rule that leads to the table.
 func TestReadUplink(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -102,7 +102,7 @@ func TestPublic(t *testing.T) {
 	t.Parallel()
 	for _, a := range addrs("8.8.8.8", "1.0.0.1", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
 		"192.0.1.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "::ffff:8.8.8.8",
-		"192.0.2.1", "198.51.100.1", "203.0.113.255", // documentation: public by design section 4
+		"192.0.2.1", "198.51.100.1", "203.0.113.255", // documentation: taken for public, so that labs may use them
 		"2001:db8::1", "2a00::1", "3fff::1") {
 		if !netif.Public(a) {
 			t.Errorf("%s is not public", a)

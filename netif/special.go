@@ -2,10 +2,10 @@ package netif
 
 import "net/netip"
 
-// notInternet4 are the IPv4 ranges whose addresses nobody reaches from the
-// Internet (IANA special-purpose registry, RFC 6890). The three documentation
-// ranges are left out on purpose: design section 4 counts them as ordinary
-// public addresses, so that labs and tests may use them.
+// notInternet4 are the IPv4 ranges whose addresses nobody reaches from the Internet
+// (IANA special-purpose registry, RFC 6890). The three documentation ranges are left
+// out on purpose: they count as ordinary public addresses, so that labs and tests may
+// use them.
 var notInternet4 = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("10.0.0.0/8"),
@@ -37,10 +37,9 @@ var alsoLAN = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
 }
 
-// Public says whether a host with this address can be reached from the
-// Internet as far as the address tells. Documentation addresses count as public
-// (design section 4). An IPv4-mapped address is judged as IPv4; the zero Addr
-// is not public.
+// Public says whether a host with this address can be reached from the Internet as far
+// as the address tells. Documentation addresses count as public. An IPv4-mapped address
+// is judged as IPv4; the zero Addr is not public.
 func Public(a netip.Addr) bool {
 	a = a.Unmap()
 	switch {

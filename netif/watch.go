@@ -40,9 +40,9 @@ const hintGroups = 1<<(unix.RTNLGRP_LINK-1) |
 	1<<(unix.RTNLGRP_IPV4_RULE-1) | 1<<(unix.RTNLGRP_IPV6_RULE-1) |
 	1<<(unix.RTNLGRP_NEXTHOP-1) // no route says so when the object that it names changes
 
-// hintSocket reads one byte of each notification: what happened is read from
-// the kernel's tables, never from the message (style 3.4). The library's
-// subscriptions decode every message, and end at the first that is odd or late.
+// hintSocket reads one byte of each notification: what happened is read from the
+// kernel's tables, never from the message. The library's subscriptions decode every
+// message, and end at the first that is odd or late.
 type hintSocket struct {
 	file *os.File
 	conn syscall.RawConn

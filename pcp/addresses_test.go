@@ -19,9 +19,9 @@ func from(r *rig) (all []netip.Addr) {
 	return slices.Compact(all)
 }
 
-// TestEveryAddress: issue 9 item 15. Each IPv4 address is asked and answers; one that
-// comes, as a virtual router's does, is announced, and so are the others, for a host
-// heeds its own router alone. One that goes is nothing to tell.
+// TestEveryAddress: each IPv4 address is asked and answers; one that comes, as a
+// virtual router's does, is announced, and so are the others, for a host heeds its own
+// router alone. One that goes is nothing to tell.
 func TestEveryAddress(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {

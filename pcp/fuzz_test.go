@@ -56,7 +56,7 @@ func seeds() [][]byte {
 	return all
 }
 
-// proper says what is wrong with a reply to a datagram, "" for nothing (P60).
+// proper says what is wrong with a reply to a datagram, "" for nothing (PCP-60).
 func proper(request, reply []byte) string {
 	if reply == nil {
 		return ""
@@ -86,7 +86,7 @@ func proper(request, reply []byte) string {
 	return ""
 }
 
-// FuzzAnswer: P60 and issue 3 item 5, in every combination of the languages.
+// FuzzAnswer: PCP-60, in every combination of the languages.
 func FuzzAnswer(f *testing.F) {
 	for _, s := range seeds() {
 		f.Add(s, true, true)
@@ -111,7 +111,7 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// TestAnyDatagram: P60, a hundred thousand datagrams of which most begin well.
+// TestAnyDatagram: PCP-60, a hundred thousand datagrams of which most begin well.
 func TestAnyDatagram(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -222,7 +222,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestAllocations: issue 3 item 5. What a datagram claims of itself costs nothing.
+// TestAllocations: what a datagram claims of itself costs nothing.
 func TestAllocations(t *testing.T) {
 	long := octets(mapRequest(edits{options: "ff00ffff"}))
 	full := octets(mapRequest(edits{options: filters(43)}))

@@ -194,9 +194,8 @@ func (r *request) possible(external netip.Addr, kind portmap.Kind) bool {
 	return (r.address.IsUnspecified() || r.address == external) && (kind == portmap.NAT4 || r.external == r.internal)
 }
 
-// unmapPCP deletes what PCP asked for, one mapping or a set. All ports or all
-// protocols name what was never granted (digest 6.5, P50). What the client
-// suggested goes back to it.
+// unmapPCP deletes what PCP asked for, one mapping or a set. All ports or all protocols
+// name what was never granted (PCP-50). What the client suggested goes back to it.
 func (h handler) unmapPCP(ctx context.Context, c portmap.Client, r *request) error {
 	s := portmap.Selector{Client: c, Transport: portmap.Transport(r.protocol), Internal: r.internal, Nonce: &r.nonce}
 	size := 1

@@ -14,8 +14,8 @@ const (
 	mapTCP8080 = "00020000 1f901f90 00001c20"
 )
 
-// TestNATPMP: digest 7.5 and abuse cases H, one datagram to a gate that holds a
-// mapping of host B.
+// TestNATPMP: the vectors of docs/protocol-notes.md and abuse cases H, one datagram to
+// a gate that holds a mapping of host B.
 func TestNATPMP(t *testing.T) {
 	t.Parallel()
 	long := "00010000 17701770 00001c20"
@@ -23,26 +23,26 @@ func TestNATPMP(t *testing.T) {
 		long += " 01020304"
 	}
 	for _, x := range []struct{ id, request, want string }{
-		{"N1/external address", "0000", "00800000 00000e10 cb007107"},
-		{"N1/with a tail", "000001020304", "00800000 00000e10 cb007107"},
-		{"N3/UDP 6000", mapUDP6000, "00810000 00000e10 17701770 00001c20"},
-		{"N4/TCP 8080, any port", "00020000 1f900000 00000e10", "00820000 00000e10 1f90.... 00000e10"},
-		{"N6/held by another", "00010000 17709999 00001c20", "00810000 00000e10 1770.... 00001c20"},
-		{"N10/nothing to delete", "00010000 17700000 00000000", "00810000 00000e10 17700000 00000000"},
-		{"N11/nothing to delete at all", "00020000 00000000 00000000", "00820000 00000e10 00000000 00000000"},
-		{"N13/H4/opcode 3", "0003", "00830005 00000e10"},
+		{"PMP-1/external address", "0000", "00800000 00000e10 cb007107"},
+		{"PMP-1/with a tail", "000001020304", "00800000 00000e10 cb007107"},
+		{"PMP-3/UDP 6000", mapUDP6000, "00810000 00000e10 17701770 00001c20"},
+		{"PMP-4/TCP 8080, any port", "00020000 1f900000 00000e10", "00820000 00000e10 1f90.... 00000e10"},
+		{"PMP-6/held by another", "00010000 17709999 00001c20", "00810000 00000e10 1770.... 00001c20"},
+		{"PMP-10/nothing to delete", "00010000 17700000 00000000", "00810000 00000e10 17700000 00000000"},
+		{"PMP-11/nothing to delete at all", "00020000 00000000 00000000", "00820000 00000e10 00000000 00000000"},
+		{"PMP-13/H4/opcode 3", "0003", "00830005 00000e10"},
 		{"H4/opcode 127", "007f0000 00000000", "00ff0005 00000e10"},
-		{"N14/H2/opcode 128", "0080", ""},
-		{"N14/H2/opcode 129", "00810000 00000e10 17701770 00001c20", ""},
-		{"N16/H1/empty", "", ""},
-		{"N16/H1/one octet", "00", ""},
+		{"PMP-14/H2/opcode 128", "0080", ""},
+		{"PMP-14/H2/opcode 129", "00810000 00000e10 17701770 00001c20", ""},
+		{"PMP-16/H1/empty", "", ""},
+		{"PMP-16/H1/one octet", "00", ""},
 		{"H1/two octets of a mapping", "0001", ""},
 		{"H1/eleven octets", "00010000 17701770 00001c", ""},
 		{"H1/a kilobyte behind", long, ""},
 		{"D2/a web page's STUN request", "00010000 2112a442 000102030405060708090a0b", ""},
 		{"D2/a web page's STUN request with an attribute", "00010008 2112a442 00000e10 00000e10 00000e10 80220004 74657374", ""},
-		{"N19/reserved octets", "0001ffff 17701770 00001c20", "00810000 00000e10 17701770 00001c20"},
-		{"N20/lifetime 2^32-1", "00010000 17701770 ffffffff", "00810000 00000e10 17701770 00093a80"},
+		{"PMP-19/reserved octets", "0001ffff 17701770 00001c20", "00810000 00000e10 17701770 00001c20"},
+		{"PMP-20/lifetime 2^32-1", "00010000 17701770 ffffffff", "00810000 00000e10 17701770 00093a80"},
 		{"H5/internal port 0", "00010000 00001770 00001c20", "00810002 00000e10 00000000 00000000"},
 		{"H6/internal port 445", "00020000 01bd1770 00001c20", "00820002 00000e10 01bd0000 00000000"},
 		{"H6/external port 445", "00020000 177001bd 00001c20", "00820000 00000e10 1770.... 00001c20"},
@@ -60,44 +60,44 @@ func TestNATPMP(t *testing.T) {
 	}
 }
 
-// TestNATPMPStory: N3, N5, N9 to N12, H7, H8, one client from its first mapping
+// TestNATPMPStory: PMP-3, PMP-5, PMP-9 to PMP-12, H7, H8, one client from its first mapping
 // to its last.
 func TestNATPMPStory(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
 		const udp, tcp = "udp 6000 -> 192.168.1.50:6000", "tcp 8080 -> 192.168.1.50:8080"
 		r.asks(hostA, mapUDP6000, "00810000 00000e10 17701770 00001c20")
-		r.asks(hostA, mapUDP6000, "00810000 00000e10 17701770 00001c20") // N5
+		r.asks(hostA, mapUDP6000, "00810000 00000e10 17701770 00001c20") // PMP-5
 		r.asks(hostA, "00010000 17707777 00000e10", "00810000 00000e10 17701770 00000e10")
 		r.asks(hostA, mapTCP8080, "00820000 00000e10 1f901f90 00001c20")
 		r.holds(tcp, udp)
 		r.asks(hostB, "00010000 00000000 00000000", "00810000 00000e10 00000000 00000000")
 		r.holds(tcp, udp) // another's
 		r.asks(hostA, "00020000 00000000 00000000", "00820000 00000e10 00000000 00000000")
-		r.holds(udp)                                                                       // N11
-		r.asks(hostA, "00010000 17701770 00000000", "00810000 00000e10 17700000 00000000") // N9
+		r.holds(udp)                                                                       // PMP-11
+		r.asks(hostA, "00010000 17701770 00000000", "00810000 00000e10 17700000 00000000") // PMP-9
 		r.holds()
-		r.asks(hostA, "00010000 17701770 00000000", "00810000 00000e10 17700000 00000000") // N10, H8
+		r.asks(hostA, "00010000 17701770 00000000", "00810000 00000e10 17700000 00000000") // PMP-10, H8
 		r.asks(hostA, mapUDP6000, "00810000 00000e10 17701770 00001c20")
-		time.Sleep(2*time.Hour + time.Second) // N25
+		time.Sleep(2*time.Hour + time.Second) // PMP-25
 		r.holds()
 	})
 }
 
-// TestCompanion: N7, N8. The other transport of a port is the same client's.
+// TestCompanion: PMP-7, PMP-8. The other transport of a port is the same client's.
 func TestCompanion(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
 		r.asks(hostA, "00020000 1ae11ae1 00001c20", "00820000 00000e10 1ae11ae1 00001c20")
 		reply := r.ask(hostB, octets("00010000 1ae11ae1 00001c20"))
 		if !like(reply, "00810000 00000e10 1ae1.... 00001c20") || binary.BigEndian.Uint16(reply[10:]) == 6881 {
-			t.Errorf("N7: %s", words(reply))
+			t.Errorf("PMP-7: %s", words(reply))
 		}
 		r.asks(hostA, "00010000 1ae11ae1 00001c20", "00810000 00000e10 1ae11ae1 00001c20")
 	})
 }
 
-// TestNoAddress: N2, P45, I17. Nothing is recorded while the WAN has no address.
+// TestNoAddress: PMP-2, PCP-45, I17. Nothing is recorded while the WAN has no address.
 func TestNoAddress(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
@@ -113,7 +113,7 @@ func TestNoAddress(t *testing.T) {
 	})
 }
 
-// TestNoPorts: N17, H10.
+// TestNoPorts: PMP-17, H10.
 func TestNoPorts(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
@@ -124,8 +124,8 @@ func TestNoPorts(t *testing.T) {
 	})
 }
 
-// TestOnlyOneLanguage: H3, A2, A3 and section 9 of RFC 6887. What a gate that
-// speaks one language says to the other.
+// TestOnlyOneLanguage: H3, CHOICE-2, CHOICE-3 and section 9 of RFC 6887. What a gate
+// that speaks one language says to the other.
 func TestOnlyOneLanguage(t *testing.T) {
 	t.Parallel()
 	t.Run("NAT-PMP", func(t *testing.T) {

@@ -45,8 +45,8 @@ func (r *rig) known(n int) {
 	}
 }
 
-// TestSlowFirewall: fault F2. Requests of different hosts share a transaction behind
-// a firewall that is slow, and what needs none of it does not wait.
+// TestSlowFirewall: requests of different hosts share a transaction behind a firewall
+// that is slow, and what needs none of it does not wait.
 func TestSlowFirewall(t *testing.T) {
 	t.Parallel()
 	const hosts = 60
@@ -127,7 +127,7 @@ func TestSlowFirewallIsBounded(t *testing.T) {
 	})
 }
 
-// TestSlowFirewallAskedAgain: P40. What a client asks again while it waits is done
+// TestSlowFirewallAskedAgain: PCP-40. What a client asks again while it waits is done
 // once and answered as often.
 func TestSlowFirewallAskedAgain(t *testing.T) {
 	t.Parallel()

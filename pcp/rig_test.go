@@ -21,7 +21,7 @@ import (
 	"portcullis/portmap"
 )
 
-// The network of the digest's vectors (section 7).
+// The network of the vectors in docs/protocol-notes.md.
 var (
 	gatewayAddr = netip.MustParseAddr("192.168.1.1")
 	externalIP  = netip.MustParseAddr("203.0.113.7")
@@ -317,7 +317,7 @@ func octets(s string) []byte {
 	return b
 }
 
-// words shows octets as the digest does.
+// words shows octets as the vectors have them, four to a word.
 func words(b []byte) string {
 	if b == nil {
 		return "silence"

@@ -29,7 +29,7 @@ func announcements(r *rig) []sent {
 	return out
 }
 
-// TestAnnouncements: N26, P32, P59. Ten copies in each language at their times,
+// TestAnnouncements: PMP-26, PCP-32, PCP-59. Ten copies in each language at their times,
 // with the epoch of that moment.
 func TestAnnouncements(t *testing.T) {
 	t.Parallel()
@@ -53,7 +53,7 @@ func TestAnnouncements(t *testing.T) {
 	})
 }
 
-// TestAddressChanges: P53. A new address restarts the epoch and the series, and
+// TestAddressChanges: PCP-53. A new address restarts the epoch and the series, and
 // mappings are shown with it. While there is none, NAT-PMP announces nothing.
 func TestAddressChanges(t *testing.T) {
 	t.Parallel()
@@ -82,7 +82,7 @@ func TestAddressChanges(t *testing.T) {
 	})
 }
 
-// TestSilence: A2, A4, A6, E5, P46, N22. Who is not a host of the LAN that asks
+// TestSilence: A2, A4, A6, E5, PCP-46, PMP-22. Who is not a host of the LAN that asks
 // the gateway's LAN address gets no answer, and opens nothing.
 func TestSilence(t *testing.T) {
 	t.Parallel()
@@ -94,9 +94,9 @@ func TestSilence(t *testing.T) {
 	}
 	inBubble(t, nil, func(r *rig) {
 		for name, edit := range map[string]func(*datagram.Packet){
-			"P46/another interface":    func(p *datagram.Packet) { p.Ifindex = lanIndex + 1 },
+			"PCP-46/another interface": func(p *datagram.Packet) { p.Ifindex = lanIndex + 1 },
 			"A2/interface unknown":     func(p *datagram.Packet) { p.Ifindex = 0 },
-			"N22/to the external":      to("203.0.113.7"),
+			"PMP-22/to the external":   to("203.0.113.7"),
 			"A4/to a group":            to("224.0.0.1"),
 			"A4/to the broadcast":      to("192.168.1.255"),
 			"A4/destination unknown":   func(p *datagram.Packet) { p.Destination = netip.Addr{} },
@@ -172,7 +172,7 @@ func TestUnknownHost(t *testing.T) {
 	})
 }
 
-// TestRate: A3. One host's flood costs the others nothing, and each its own
+// TestRate: H9. One host's flood costs the others nothing, and each its own
 // allowance only.
 func TestRate(t *testing.T) {
 	t.Parallel()

@@ -10,7 +10,7 @@ import (
 	"portcullis/portmap"
 )
 
-// The network of digest P34: one device with three addresses, and its neighbour.
+// The network of PCP-34: one device with three addresses, and its neighbour.
 var (
 	gateway6    = netip.MustParseAddr("2001:db8::1")
 	gatewayLink = netip.MustParseAddr("fe80::1")
@@ -62,12 +62,12 @@ func opened6(client netip.AddrPort, nonce string) string {
 	return "02810000 00000e10 00000e10 00000000 00000000 00000000" + nonce + "06000000 23282328" + v4(client.Addr())
 }
 
-// TestPCP6: digest P34 and its neighbours. A firewall translates nothing: outside
-// is what is inside, whatever was suggested.
+// TestPCP6: PCP-34 and its neighbours. A firewall translates nothing: outside is what
+// is inside, whatever was suggested.
 func TestPCP6(t *testing.T) {
 	t.Parallel()
 	const whatever = "0000" + zero6
-	t.Run("P34", func(t *testing.T) {
+	t.Run("PCP-34", func(t *testing.T) {
 		inBubble6(t, nil, func(r *rig) {
 			r.asksAt(gatewayLink, sixA,
 				"02010000 00000e10 20010db8 00000000 00000000 00000050"+nonceA+"06000000 01bb0000"+zero6,
@@ -89,7 +89,7 @@ func TestPCP6(t *testing.T) {
 		"J1/the link-local one's": {sixALink, gatewayLink, open6(sixA, nonceA, whatever), error6("0c", open6(sixA, nonceA, whatever))},
 		"link-local":              {sixALink, gatewayLink, open6(sixALink, nonceA, whatever), error6("02", open6(sixALink, nonceA, whatever))},
 		"A8/mapped":               {sixA, gatewayLink, open6(hostA, nonceA, whatever), error6("0c", open6(hostA, nonceA, whatever))},
-		"C11/SMB":                 {sixA, gatewayLink, "02010000 00000e10" + v4(sixA.Addr()) + nonceA + "06000000 01bd" + whatever, error6("02", "02010000 00000e10"+v4(sixA.Addr())+nonceA+"06000000 01bd"+whatever)},
+		"H6/SMB":                  {sixA, gatewayLink, "02010000 00000e10" + v4(sixA.Addr()) + nonceA + "06000000 01bd" + whatever, error6("02", "02010000 00000e10"+v4(sixA.Addr())+nonceA+"06000000 01bd"+whatever)},
 		"J7/all ports":            {sixA, gatewayLink, "02010000 00000e10" + v4(sixA.Addr()) + nonceA + "06000000 0000" + whatever, error6("09", "02010000 00000e10"+v4(sixA.Addr())+nonceA+"06000000 0000"+whatever)},
 		"NAT-PMP":                 {sixA, gatewayLink, "0000", "02800001 00000708 00000e10 00000000 00000000 00000000"},
 	} {
@@ -168,7 +168,7 @@ func TestAnnounce6(t *testing.T) {
 		got := r.take()
 		if len(got) != 1 || got[0].to != announced6 || got[0].from != gatewayLink ||
 			!like(got[0].bytes, "02800000 00000000 00000000 00000000 00000000 00000000") {
-			t.Errorf("P32: announced %v", got)
+			t.Errorf("PCP-32: announced %v", got)
 		}
 	})
 }

@@ -10,9 +10,9 @@ import (
 	"portcullis/portmap"
 )
 
-// TestUniqueLocal: issue 9 item 4. Nobody on the Internet can reach a unique local
-// address (RFC 4193 section 4.3), so a pinhole for one is the owner's to allow; what
-// he does not allow is refused as such, whatever the WAN is at the moment.
+// TestUniqueLocal: nobody on the Internet can reach a unique local address (RFC 4193
+// section 4.3), so a pinhole for one is the owner's to allow; what he does not allow is
+// refused as such, whatever the WAN is at the moment.
 func TestUniqueLocal(t *testing.T) {
 	t.Parallel()
 	private := self(pinhole(tcp, 6000), "fd00:1::9", "br-lan")
@@ -197,10 +197,10 @@ func TestGrantRateOfRenewals(t *testing.T) {
 	}
 }
 
-// TestRoomIsKept: issue 9 item 5, abuse case K1. One machine that makes up 70 others
-// does not empty the common quota: a new device still gets a dozen mappings, and while
-// room is scarce who has never answered the gateway gets none. Far from the limit, and
-// where it is small, all are treated as ever.
+// TestRoomIsKept: abuse case K1. One machine that makes up 70 others does not empty the
+// common quota: a new device still gets a dozen mappings, and while room is scarce who
+// has never answered the gateway gets none. Far from the limit, and where it is small,
+// all are treated as ever.
 func TestRoomIsKept(t *testing.T) {
 	t.Parallel()
 	p := build(t, policy.Config{Default: portmap.Allow, MappingsPerClient: 32, Mappings: 1024})

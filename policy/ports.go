@@ -26,7 +26,7 @@ func (s Side) String() string {
 // Tier says how much it takes to open a port.
 type Tier uint8
 
-// The tiers of abuse-cases.md section 2.
+// The tiers of docs/abuse-cases.md.
 const (
 	Forbidden  Tier = iota // Tier 0: never, whatever a rule says
 	Privileged             // Tier 1: only by a rule that names the port
@@ -51,10 +51,10 @@ type service struct {
 	why    string
 }
 
-// forbidden is Tier 0 (abuse-cases.md section 2.1), sorted by port. It holds
-// for the internal and for the external port. An entry covers the transports that
-// the service is known on; Windows registers its services for both, and LLMNR (RFC
-// 4795 section 2.5) and WS-Discovery answer over TCP too.
+// forbidden is Tier 0, sorted by port. It holds for the internal and for the external
+// port. An entry covers the transports that the service is known on; Windows registers
+// its services for both, and LLMNR (RFC 4795 section 2.5) and WS-Discovery answer over
+// TCP too.
 var forbidden = []service{
 	{7, 7, onUDP, "the echo service, a reflector"},
 	{17, 17, onUDP, "the quote service, a reflector"},
@@ -95,12 +95,11 @@ var forbidden = []service{
 	{52869, 52869, onTCP, "UPnP control of Realtek devices"},
 }
 
-// privileged is the named part of Tier 1 (abuse-cases.md section 2.2), sorted
-// by port. Below systemPorts it only gives names: every port there is Tier 1,
-// on both sides. Above, an entry holds for the internal port alone: what is
-// exposed is the service, whatever number the outside sees (design section 5).
-// The document names no transports here, so an entry covers both, but for
-// MongoDB, which is TCP: games use 27015-27050 over UDP (section 2.3).
+// privileged is the named part of Tier 1, sorted by port. Below systemPorts it only
+// gives names: every port there is Tier 1, on both sides. Above, an entry holds for the
+// internal port alone: what is exposed is the service, whatever number the outside
+// sees. An entry covers both transports, but for MongoDB, which is TCP: games use
+// 27015-27050 over UDP.
 var privileged = []service{
 	{20, 21, onBoth, "file transfer (FTP)"},
 	{22, 22, onBoth, "remote login (SSH)"},

@@ -22,9 +22,9 @@ type row struct {
 
 func both() []portmap.Transport { return []portmap.Transport{tcp, udp} }
 
-// tier0 is abuse-cases.md section 2.1.
+// tier0 is the first list of ports in docs/abuse-cases.md.
 var tier0 = []row{
-	{both(), ports(one(135), span(137, 139), one(445))}, // SMB and NetBIOS over both: issue 9 item 7
+	{both(), ports(one(135), span(137, 139), one(445))}, // SMB and NetBIOS over both
 	{[]portmap.Transport{tcp}, ports(one(593))},
 	{[]portmap.Transport{udp}, ports(span(67, 69), one(546), one(547))},
 	{both(), ports(one(111))},
@@ -42,7 +42,7 @@ var tier0 = []row{
 	{[]portmap.Transport{udp}, ports(one(32410), span(32412, 32414))},
 }
 
-// tier1 is the named ports >= 1024 of abuse-cases.md section 2.2.
+// tier1 is the second list of ports in docs/abuse-cases.md.
 var tier1 = []row{
 	{both(), ports(one(3389), span(5900, 5909), one(5800), span(5985, 5986), one(4899), one(47001))},
 	{both(), ports(one(1433), one(1434), one(1521), one(3306), one(5432), one(5984), one(6379), one(8086), one(9042),

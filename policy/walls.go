@@ -8,10 +8,10 @@ import (
 	"portcullis/portmap"
 )
 
-// Walls says whether a request breaks what no rule can allow; the decision is
-// the refusal then, and means nothing otherwise. It needs no configuration, so
-// that the process that touches the kernel can ask it again without trusting
-// the process that read the wire (abuse-cases.md section 3.1).
+// Walls says whether a request breaks what no rule can allow; the decision is the
+// refusal then, and means nothing otherwise. It needs no configuration, so that the
+// process that touches the kernel can ask it again without trusting the process that
+// read the wire.
 //
 // A NAT4 mapping and an IPv6 pinhole meet the same walls; a pinhole has no
 // external port of its own, and Request.External is not looked at for it.
@@ -175,8 +175,8 @@ func plain6(t netip.Addr) bool {
 	return [4]byte(b[:4]) != [4]byte{0x20, 0x01, 0, 0}
 }
 
-// internalWall: port 0 and Tier 0. The internal port comes before the external
-// one, since it is what the service is (abuse-cases.md section 2).
+// internalWall: port 0 and Tier 0. The internal port comes before the external one,
+// since it is what the service is.
 func internalWall(r *portmap.Request) (portmap.Decision, bool) {
 	port := r.Internal.Port()
 	if port == 0 { // B6, I12: a whole host at once

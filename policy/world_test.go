@@ -9,7 +9,7 @@ import (
 	"portcullis/portmap"
 )
 
-// The fixture of abuse-cases.md: LAN 192.168.1.0/24 with the gateway .1, host A
+// The network of docs/abuse-cases.md: LAN 192.168.1.0/24 with the gateway .1, host A
 // .10 and host B .20, a guest network, the WAN address 203.0.113.5.
 var (
 	hostA  = netip.MustParseAddr("192.168.1.10")
@@ -112,7 +112,7 @@ func build(t testing.TB, c policy.Config) *policy.Policy {
 	return p
 }
 
-// shipped is what an owner who wrote nothing has: design section 4.
+// shipped is what an owner who wrote nothing has.
 func shipped(t testing.TB, rules ...policy.Rule) *policy.Policy {
 	t.Helper()
 	return build(t, policy.Config{

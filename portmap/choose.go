@@ -12,7 +12,7 @@ import (
 const (
 	portTries = 256  // candidates for one request
 	heldTries = 8    // of which so many are passed over because others' flows hold them
-	firstPort = 1024 // ports below are never chosen (abuse-cases section 2.2)
+	firstPort = 1024 // ports below are never chosen: they are system services
 )
 
 var anywhere = []PortRange{{firstPort, 1<<16 - 1}}

@@ -119,8 +119,8 @@ type Client struct {
 	Unheard bool
 }
 
-// Owner is what must be equal for two requests to be from the same client:
-// address and MAC and arrival interface (design: section 5). It is comparable.
+// Owner is what must be equal for two requests to be from the same client: address and
+// MAC and arrival interface. It is comparable.
 type Owner struct {
 	Interface string
 	Addr      netip.Addr

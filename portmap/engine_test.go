@@ -204,7 +204,7 @@ func TestConflicts(t *testing.T) {
 		{"C1/take-over", ask(hostA, portmap.UDP, 6000), ask(hostB, portmap.UDP, 6000), portmap.PortTaken},
 		{"C11/other MAC", ask(hostA, portmap.UDP, 6000), ask(moved, portmap.UDP, 6000), portmap.IdentityChanged},
 		{"C2/NAT-PMP companion", ask(byNATPMP, portmap.TCP, 6000), ask(hostB, portmap.UDP, 6000), portmap.PortReserved},
-		{"C7/other transport", ask(hostA, portmap.UDP, 6000), ask(hostB, portmap.TCP, 6000), portmap.NoReason},
+		{"SOAP-7/other transport", ask(hostA, portmap.UDP, 6000), ask(hostB, portmap.TCP, 6000), portmap.NoReason},
 		{"own companion", ask(byNATPMP, portmap.TCP, 6000), ask(hostA, portmap.UDP, 6000), portmap.NoReason},
 		{"B8/gateway listens", ask(hostA, portmap.UDP, 6000), ask(hostB, portmap.TCP, 22022), portmap.PortInUse},
 	} {
@@ -276,9 +276,9 @@ func TestLifetimes(t *testing.T) {
 	}{
 		{"C10/0 is the longest", hostA, 0, 0, 168 * time.Hour},
 		{"C10/too long is shortened", hostA, 604801 * time.Second, 0, 168 * time.Hour},
-		{"B1/1 s", hostA, time.Second, 0, time.Second},
+		{"one second", hostA, time.Second, 0, time.Second},
 		{"rule shortens", hostA, time.Hour, time.Minute, time.Minute},
-		{"P35/PCP floor", byPCP, 10 * time.Second, 0, 2 * time.Minute},
+		{"PCP-35/PCP floor", byPCP, 10 * time.Second, 0, 2 * time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

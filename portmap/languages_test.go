@@ -32,8 +32,8 @@ var (
 	network    = portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}
 )
 
-// TestSameThingInThreeLanguages: issue 3 item 4. One mapping serves all three, and
-// each has the lease that it asked for.
+// TestSameThingInThreeLanguages: one mapping serves all three, and each has the lease
+// that it asked for.
 func TestSameThingInThreeLanguages(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -80,8 +80,8 @@ var wishes = []struct {
 	{portmap.Request{Client: pcpA}, portmap.Selector{Client: pcpA, Transport: portmap.UDP, Internal: 6000, Only: portmap.ViaPCP}},
 }
 
-// TestCloseCloses: issue 9 item 19, in every pair of languages. Who opened a port and
-// is told that it is closed finds it closed; who did not is told that it is open.
+// TestCloseCloses: in every pair of languages, who opened a port and is told that it is
+// closed finds it closed; who did not is told that it is open.
 func TestCloseCloses(t *testing.T) {
 	t.Parallel()
 	for i, first := range wishes {
@@ -122,8 +122,8 @@ func TestCloseCloses(t *testing.T) {
 	}
 }
 
-// TestLeasesOfLanguages: issue 9 item 19. A second language makes the first one's
-// lease no longer, and no shorter, whichever comes first.
+// TestLeasesOfLanguages: a second language makes the first one's lease no longer, and
+// no shorter, whichever comes first.
 func TestLeasesOfLanguages(t *testing.T) {
 	t.Parallel()
 	week := 7 * 24 * time.Hour
@@ -163,7 +163,7 @@ func TestInward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, portmap.EngineConfig{})
 		first := r.mustMap(t, inward(natA, 6000, 6000))
-		again := r.mustMap(t, inward(natA, 6000, 9999)) // N5, P39
+		again := r.mustMap(t, inward(natA, 6000, 9999)) // PMP-5, PCP-39
 		if again.ID != first.ID || again.External.Port() != 6000 {
 			t.Errorf("the renewal is %v", &again)
 		}
@@ -202,7 +202,7 @@ func TestNonce(t *testing.T) {
 					}
 					return
 				}
-				for _, err := range []error{err, delErr} { // P4
+				for _, err := range []error{err, delErr} { // PCP-4
 					e, ok := err.(*portmap.Error)
 					if !ok || e.Reason != portmap.WrongNonce || e.Left != 3000*time.Second {
 						t.Errorf("another nonce: %#v", err)
@@ -239,9 +239,9 @@ func TestFilters(t *testing.T) {
 		for i := range req.Remotes {
 			req.Remotes[i] = portmap.Remote{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 32)}
 		}
-		r.refuses(t, req, portmap.TooManyRemotes) // P54
+		r.refuses(t, req, portmap.TooManyRemotes) // PCP-54
 		req.ResetRemotes = true
-		if m := r.mustMap(t, req); len(m.Remotes) != portmap.MaxRemotes { // P55
+		if m := r.mustMap(t, req); len(m.Remotes) != portmap.MaxRemotes { // PCP-55
 			t.Errorf("after a reset: %v", m.Remotes)
 		}
 		req.Remotes = nil

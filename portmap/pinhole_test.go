@@ -23,8 +23,8 @@ func open(c portmap.Client, port uint16) portmap.Request {
 	}
 }
 
-// TestPinholes: C50 and issue 4 item 2. A pinhole is granted, renewed under its
-// number in either language, and ends; ports in use on the gateway do not matter.
+// TestPinholes: SOAP-50. A pinhole is granted, renewed under its number in either
+// language, and ends; ports in use on the gateway do not matter.
 func TestPinholes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -102,8 +102,7 @@ func TestPinholeOwners(t *testing.T) {
 	})
 }
 
-// TestOneDeviceTwoFamilies: issue 4 item 4. A quota counts what a device has in
-// both families.
+// TestOneDeviceTwoFamilies: a quota counts what a device has in both families.
 func TestOneDeviceTwoFamilies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -30,9 +30,9 @@ func (r rig) resume(t *testing.T, o portmap.Owner) {
 	}
 }
 
-// TestSuspend: issue 9 item 17. While another device has a host's address, nothing is
-// open that leads there, and nothing of it is the newcomer's; when the host is back,
-// all is as it was. The host's other mappings and other hosts notice nothing.
+// TestSuspend: while another device has a host's address, nothing is open that leads
+// there, and nothing of it is the newcomer's; when the host is back, all is as it was.
+// The host's other mappings and other hosts notice nothing.
 func TestSuspend(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -228,8 +228,8 @@ func TestSuspendedPinhole(t *testing.T) {
 	})
 }
 
-// TestEndless: issue 9 item 20. Who asks UPnP for a lease of 0 never renews; such a
-// lease goes on while its device is seen, and ends when it has not been for LeaseMax.
+// TestEndless: who asks UPnP for a lease of 0 never renews; such a lease goes on while
+// its device is seen, and ends when it has not been for LeaseMax.
 func TestEndless(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -355,9 +355,9 @@ func TestTermsAreRestored(t *testing.T) {
 	})
 }
 
-// TestRenewalOfAPortInUse: issue 9 item 6. A renewal asks about the gateway's own
-// services as a grant does, and is refused in every language; it gets no second port
-// beside the one that will end.
+// TestRenewalOfAPortInUse: B8. A renewal asks about the gateway's own services as a
+// grant does, and is refused in every language; it gets no second port beside the one
+// that will end.
 func TestRenewalOfAPortInUse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -67,7 +67,7 @@ func (c claims) plus(m *Mapping, n int) claims {
 	return c
 }
 
-// hold keeps the port of an expired mapping for its owner (design: section 5).
+// hold keeps the port of an expired mapping for its owner for a while.
 type hold struct {
 	port      int
 	transport Transport

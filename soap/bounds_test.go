@@ -122,12 +122,12 @@ func TestInert(t *testing.T) {
 	}
 }
 
-// TestUnknownAction: names are not this room's business (C31): an action that
+// TestUnknownAction: names are not this room's business (SOAP-31): an action that
 // nobody has is decoded like any other.
 func TestUnknownAction(t *testing.T) {
 	t.Parallel()
 	a, err := soap.Decode(service+"#X", []byte(action("")))
 	if err != nil || a.Name != "X" || len(a.Args()) != 0 {
-		t.Errorf("C31: %+v, %v", a, err)
+		t.Errorf("SOAP-31: %+v, %v", a, err)
 	}
 }

@@ -180,8 +180,8 @@ func trimDeclaration(b []byte) []byte {
 	return rest
 }
 
-// decoder walks the tokens with bounds of its own: Unmarshal would accept any
-// depth, a second root, and the last of two equal arguments (style: section 3.5).
+// decoder walks the tokens with bounds of its own: Unmarshal would accept any depth, a
+// second root, and the last of two equal arguments.
 type decoder struct {
 	xml         *xml.Decoder
 	serviceType string // what SOAPACTION says

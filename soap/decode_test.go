@@ -16,7 +16,7 @@ const (
 	header  = `"` + service + `#GetSpecificPortMappingEntry"`
 )
 
-// plain is a request as digest section 3.1 draws it.
+// plain is a request as UDA 1.1 section 3.2.1 draws it.
 const plain = `<?xml version="1.0"?>
 <s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/">
  <s:Body>
@@ -43,16 +43,16 @@ func TestAccepts(t *testing.T) {
 	t.Parallel()
 	envelope := func(open, inner, closing string) string { return open + inner + closing }
 	for name, c := range map[string]struct{ header, body string }{
-		"digest":               {header, plain},
-		"C35/unquoted":         {strings.Trim(header, `"`), plain},
+		"plain":                {header, plain},
+		"SOAP-35/unquoted":     {strings.Trim(header, `"`), plain},
 		"single quotes":        {"'" + strings.Trim(header, `"`) + "'", plain},
 		"blanks around header": {" " + header + "\t", plain},
 		"no declaration":       {header, strings.TrimPrefix(plain, `<?xml version="1.0"?>`)},
 		"byte order mark":      {header, "\xef\xbb\xbf" + plain},
 		"encoding utf8":        {header, strings.Replace(plain, `version="1.0"`, `version="1.0" encoding="utf8"`, 1)},
 		"encoding UTF-8":       {header, strings.Replace(plain, `version="1.0"`, `version="1.0" encoding="UTF-8"`, 1)},
-		"C34/prefix m":         {header, strings.NewReplacer("u:", "m:", "xmlns:u", "xmlns:m").Replace(plain)},
-		"C34/default namespace": {header, strings.NewReplacer("<u:", "<", "</u:", "</", "xmlns:u", "xmlns").Replace(
+		"SOAP-34/prefix m":     {header, strings.NewReplacer("u:", "m:", "xmlns:u", "xmlns:m").Replace(plain)},
+		"SOAP-34/default namespace": {header, strings.NewReplacer("<u:", "<", "</u:", "</", "xmlns:u", "xmlns").Replace(
 			plain)},
 		"SOAP-ENV and dt:dt, as Windows writes it": {header, envelope(
 			`<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://schemas.xmlsoap.org/soap/envelope/" SOAP-ENV:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><SOAP-ENV:Body>`+
@@ -66,12 +66,12 @@ func TestAccepts(t *testing.T) {
 		"empty element":       {header, strings.Replace(plain, "<NewRemoteHost></NewRemoteHost>", "<NewRemoteHost/>", 1)},
 		"no newline":          {header, strings.ReplaceAll(plain, "\n", "")},
 		"CRLF":                {header, strings.ReplaceAll(plain, "\n", "\r\n")},
-		"B10/undeclared prefix, as libplum writes it": {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:").Replace(plain)},
-		"encoding us-ascii, as ElementTree writes it": {header, strings.Replace(plain, `<?xml version="1.0"?>`, `<?xml version='1.0' encoding='us-ascii'?>`, 1)},
-		"blank lines in front, as scripts have them":  {header, "\n  " + plain},
-		"B8/comments between elements": {header, "<!-- a -->" + strings.NewReplacer("<s:Body>", "<!-- b --><s:Body><!-- c -->",
+		"ODD-2/undeclared prefix, as libplum writes it": {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:").Replace(plain)},
+		"encoding us-ascii, as ElementTree writes it":   {header, strings.Replace(plain, `<?xml version="1.0"?>`, `<?xml version='1.0' encoding='us-ascii'?>`, 1)},
+		"blank lines in front, as scripts have them":    {header, "\n  " + plain},
+		"ODD-11/comments between elements": {header, "<!-- a -->" + strings.NewReplacer("<s:Body>", "<!-- b --><s:Body><!-- c -->",
 			"<NewProtocol>", "<!-- <NewProtocol>TCP</NewProtocol> --><NewProtocol>").Replace(strings.TrimPrefix(plain, `<?xml version="1.0"?>`)) + "<!-- d -->"},
-		"B8/CDATA": {header, with("<NewProtocol><![CDATA[UDP]]></NewProtocol>")},
+		"ODD-10/CDATA": {header, with("<NewProtocol><![CDATA[UDP]]></NewProtocol>")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -111,7 +111,7 @@ func TestPresence(t *testing.T) {
 	if escaped, err := soap.Decode(header, []byte(strings.Replace(plain, ">UDP<", ">a&lt;b&gt;&amp;&quot;&#39;c<", 1))); err != nil {
 		t.Error(err)
 	} else if v, _ := escaped.Arg("NewProtocol"); v != `a<b>&"'c` {
-		t.Errorf("C25: %q", v)
+		t.Errorf("SOAP-25: %q", v)
 	}
 }
 
@@ -146,10 +146,10 @@ func TestRefuses(t *testing.T) {
 		"G1/long type":                      {`"` + strings.Repeat("A", 1<<13) + `#b"`, plain, soap.ErrMalformed},
 		"G1/markup":                         {`"` + service + `#<script>"`, plain, soap.ErrMalformed},
 		"G1/NUL":                            {`"` + service + "#Get\x00\"", plain, soap.ErrMalformed},
-		"C37/other action":                  {`"` + service + `#DeletePortMapping"`, plain, soap.ErrMismatch},
-		"C37/other service":                 {`"urn:schemas-upnp-org:service:WANPPPConnection:1#GetSpecificPortMappingEntry"`, plain, soap.ErrMismatch},
-		"C37/other version":                 {`"urn:schemas-upnp-org:service:WANIPConnection:2#GetSpecificPortMappingEntry"`, plain, soap.ErrMismatch},
-		"C37/no namespace":                  {header, strings.Replace(plain, ` xmlns:u="`+service+`"`, "", 1), soap.ErrMismatch},
+		"SOAP-37/other action":              {`"` + service + `#DeletePortMapping"`, plain, soap.ErrMismatch},
+		"SOAP-37/other service":             {`"urn:schemas-upnp-org:service:WANPPPConnection:1#GetSpecificPortMappingEntry"`, plain, soap.ErrMismatch},
+		"SOAP-37/other version":             {`"urn:schemas-upnp-org:service:WANIPConnection:2#GetSpecificPortMappingEntry"`, plain, soap.ErrMismatch},
+		"SOAP-37/no namespace":              {header, strings.Replace(plain, ` xmlns:u="`+service+`"`, "", 1), soap.ErrMismatch},
 		"G2/argument of 2 kB":               {header, with("<NewProtocol>" + strings.Repeat("U", 2048) + "</NewProtocol>"), soap.ErrTooLong},
 		"G2/body of 20 kB":                  {header, with("<NewProtocol>" + strings.Repeat("U", 20<<10) + "</NewProtocol>"), soap.ErrMalformed},
 		"G3/empty body":                     {header, "", soap.ErrMalformed},
@@ -196,12 +196,12 @@ func TestRefuses(t *testing.T) {
 		"G4/a conditional section":          {header, with("<![INCLUDE[x]]>"), soap.ErrMalformed},
 		"G4/us-ascii with more than that":   {header, strings.Replace(with("<NewProtocol>\u00e9</NewProtocol>"), `"1.0"`, `"1.0" encoding="us-ascii"`, 1), soap.ErrMalformed},
 		"G4/UTF-16 declared":                {header, strings.Replace(plain, `"1.0"`, `"1.0" encoding="utf-16"`, 1), soap.ErrMalformed},
-		"B10/undeclared, another type":      {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", ":WANIPConnection:", ":WANPPPConnection:").Replace(plain), soap.ErrMismatch},
-		"B10/undeclared, no type":           {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", ` xmlns:u="`+service+`"`, "").Replace(plain), soap.ErrMismatch},
-		"B10/undeclared, type twice":        {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", `xmlns:v="`+service+`" xmlns:u`).Replace(plain), soap.ErrMismatch},
-		"B10/declared, another one":         {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", `xmlns:m="urn:x" xmlns:u`).Replace(plain), soap.ErrMismatch},
-		"B10/declared as itself":            {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", `xmlns:m="m" xmlns:u`).Replace(plain), soap.ErrMismatch},
-		"B10/type in no declaration":        {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", "type").Replace(plain), soap.ErrMismatch},
+		"ODD-2/undeclared, another type":    {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", ":WANIPConnection:", ":WANPPPConnection:").Replace(plain), soap.ErrMismatch},
+		"ODD-2/undeclared, no type":         {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", ` xmlns:u="`+service+`"`, "").Replace(plain), soap.ErrMismatch},
+		"ODD-2/undeclared, type twice":      {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", `xmlns:v="`+service+`" xmlns:u`).Replace(plain), soap.ErrMismatch},
+		"ODD-2/declared, another one":       {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", `xmlns:m="urn:x" xmlns:u`).Replace(plain), soap.ErrMismatch},
+		"ODD-2/declared as itself":          {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", `xmlns:m="m" xmlns:u`).Replace(plain), soap.ErrMismatch},
+		"ODD-2/type in no declaration":      {header, strings.NewReplacer("<u:", "<m:", "</u:", "</m:", "xmlns:u", "type").Replace(plain), soap.ErrMismatch},
 		"G5/child splits":                   {header, with("<NewProtocol>U<b/>DP</NewProtocol>"), soap.ErrMalformed},
 		"G5/two actions":                    {header, strings.Replace(plain, "</s:Body>", `<u:X xmlns:u="`+service+`"/></s:Body>`, 1), soap.ErrMalformed},
 		"G5/two bodies":                     {header, strings.Replace(plain, "</s:Envelope>", "<s:Body/></s:Envelope>", 1), soap.ErrMalformed},
@@ -209,9 +209,9 @@ func TestRefuses(t *testing.T) {
 		"G5/text after the root":            {header, plain + "x", soap.ErrMalformed},
 		"G5/text before the root":           {header, "x" + plain, soap.ErrMalformed},
 		"G5/text between arguments":         {header, with("x"), soap.ErrMalformed},
-		"B8/SOAP 1.2":                       {header, strings.ReplaceAll(plain, "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"), soap.ErrVersion},
-		"B8/SOAP 1.2 with a slash":          {header, strings.ReplaceAll(plain, "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope/"), soap.ErrVersion},
-		"B8/no slash":                       {header, strings.ReplaceAll(plain, "soap/envelope/", "soap/envelope"), soap.ErrVersion},
+		"ODD-13/SOAP 1.2":                   {header, strings.ReplaceAll(plain, "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"), soap.ErrVersion},
+		"ODD-13/SOAP 1.2 with a slash":      {header, strings.ReplaceAll(plain, "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope/"), soap.ErrVersion},
+		"ODD-13/no slash":                   {header, strings.ReplaceAll(plain, "soap/envelope/", "soap/envelope"), soap.ErrVersion},
 		"no envelope":                       {header, `<a/>`, soap.ErrMalformed},
 		"envelope without namespace":        {header, strings.Replace(plain, ` xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"`, "", 1), soap.ErrVersion},
 	} {

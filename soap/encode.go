@@ -15,11 +15,11 @@ const (
 	tail = `</s:Body></s:Envelope>` + "\n"
 )
 
-// EncodeResponse gives the envelope of a success. serviceType and action are
-// those of the decoded request; they and the arguments' names are written as
-// they are, values are escaped. The arguments stand in the order of the service
-// description. It is written as text because encoding/xml cannot write the
-// prefixes that control points expect (style: section 3.5).
+// EncodeResponse gives the envelope of a success. serviceType and action are those of
+// the decoded request; they and the arguments' names are written as they are, values
+// are escaped. The arguments stand in the order of the service description. It is
+// written as text because encoding/xml cannot write the prefixes that control points
+// expect.
 func EncodeResponse(serviceType, action string, out []Arg) []byte {
 	var b bytes.Buffer
 	b.WriteString(head)

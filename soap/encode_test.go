@@ -94,7 +94,7 @@ func TestFaultReadsInGoupnp(t *testing.T) {
 	}
 }
 
-// TestFault: the shape of digest section 3.3, to the byte.
+// TestFault: the shape of UDA 1.1 section 3.2.2, to the byte.
 func TestFault(t *testing.T) {
 	t.Parallel()
 	want := `<?xml version="1.0"?>

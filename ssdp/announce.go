@@ -7,7 +7,7 @@ import (
 	"portcullis/datagram"
 )
 
-// The announcement schedule (spec-digest section 1.6).
+// The announcement schedule (UDA 2.0 sections 1.2.2 and 1.2.3).
 const (
 	aliveCopies  = 3                      // of the first set; never more (UDA 2.0 section 1.2.2)
 	aliveGap     = 200 * time.Millisecond // between copies, and up to as much again

@@ -58,7 +58,7 @@ func shape(t *testing.T, all []set) []string {
 	return out
 }
 
-// TestStart: D19, byebye for all rows, then the alive set three times within
+// TestStart: SSDP-19, byebye for all rows, then the alive set three times within
 // about a second, under one BOOTID.
 func TestStart(t *testing.T) {
 	for range 20 { // chance decides the times
@@ -125,11 +125,11 @@ func TestNotificationText(t *testing.T) {
 	})
 }
 
-// TestRefresh: D20, the whole set again before half of the max-age has passed,
+// TestRefresh: SSDP-20, the whole set again before half of the max-age has passed,
 // under the same BOOTID, for as long as it runs.
 func TestRefresh(t *testing.T) {
 	for _, maxAge := range []time.Duration{60 * time.Second, 0} {
-		t.Run(fmt.Sprint("D20/max-age ", maxAge), func(t *testing.T) {
+		t.Run(fmt.Sprint("SSDP-20/max-age ", maxAge), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := config()
 				cfg.MaxAge = maxAge
@@ -168,7 +168,7 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// TestStop: D21, byebye for every row, twice; then Run returns.
+// TestStop: SSDP-21, byebye for every row, twice; then Run returns.
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := settled(t, config())
@@ -184,7 +184,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// TestRestart: D22, a greater BOOTID, the same uuids.
+// TestRestart: SSDP-22, a greater BOOTID, the same uuids.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
@@ -203,7 +203,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestAddressChange: D23, byebye, then alive with the new location and a greater
+// TestAddressChange: SSDP-23, byebye, then alive with the new location and a greater
 // BOOTID; from then on the new address is the one that answers.
 func TestAddressChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -126,9 +126,9 @@ type change struct {
 	want      [][]heard
 }
 
-// TestNetworkAnnouncements: digest 1.9, D19, D21 and D23 as a host on the LAN hears
-// them: each group from its own address, so many hops far, and the change of one
-// scope unheard in the other. An address that is gone is taken back too.
+// TestNetworkAnnouncements: SSDP-19, SSDP-21 and SSDP-23 as a host on the LAN hears
+// them: each group from its own address, so many hops far, and the change of one scope
+// unheard in the other. An address that is gone is taken back too.
 func TestNetworkAnnouncements(t *testing.T) {
 	t.Parallel()
 	const four, link, site = "239.255.255.250:1900", "[FF02::C]:1900", "[FF05::C]:1900"

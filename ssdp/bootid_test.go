@@ -17,9 +17,9 @@ func TestNextBootID(t *testing.T) {
 		want     uint32
 	}{
 		{"first start", 0, 1_700_000_000, 1_700_000_000},
-		{"D22/later start", 1_700_000_000, 1_700_000_100, 1_700_000_100},
-		{"D22/within the second", 1_700_000_000, 1_700_000_000, 1_700_000_001},
-		{"D22/clock gone back", 1_700_000_000, 12, 1_700_000_001},
+		{"SSDP-22/later start", 1_700_000_000, 1_700_000_100, 1_700_000_100},
+		{"SSDP-22/within the second", 1_700_000_000, 1_700_000_000, 1_700_000_001},
+		{"SSDP-22/clock gone back", 1_700_000_000, 12, 1_700_000_001},
 		{"clock at 0", 0, 0, 1},
 		{"clock before 1970", 0, -5, 1},
 		{"2038, state kept", last - 1, last + 1, last},

@@ -15,7 +15,7 @@ import (
 	"portcullis/ssdp"
 )
 
-// The devices of spec-digest section 7: R is the root, W in it, C in W.
+// The devices of docs/protocol-notes.md: R is the root, W in it, C in W.
 const (
 	uuidR = "1b8e2d6a-0c4f-4a57-9e13-5d7c2ab0f101"
 	uuidW = "2c9f3e7b-1d50-4b68-8f24-6e8d3bc10202"

@@ -50,12 +50,12 @@ type Search struct {
 	Window time.Duration
 }
 
-// Parse reads a datagram. Whether it was multicast is judged by the address it
-// was sent to, not by its HOST header (spec-digest section 1.7). What follows
-// the empty line is ignored (UDA 2.0 section 1.1.2: a body may be ignored). The
-// empty line itself is not missed, though UDA 1.1 section 1.3.2 demands it: libplum
-// until May 2025, ssdpy before 0.3.0, lighthouse and SwiftSSDP leave it out. A datagram
-// is whole or not there, so that its end says as much.
+// Parse reads a datagram. Whether it was multicast is judged by the address it was sent
+// to, not by its HOST header. What follows the empty line is ignored (UDA 2.0 section
+// 1.1.2: a body may be ignored). The empty line itself is not missed, though UDA 1.1
+// section 1.3.2 demands it: libplum until May 2025, ssdpy before 0.3.0, lighthouse and
+// SwiftSSDP leave it out. A datagram is whole or not there, so that its end says as
+// much.
 func Parse(datagram []byte, multicast bool) (Search, error) {
 	if len(datagram) > MaxDatagram {
 		return Search{}, ErrTooLong
@@ -128,7 +128,7 @@ func (h *searchHeaders) take(name, value []byte) bool {
 	return true
 }
 
-// search applies the rules of spec-digest section 1.7 to the headers.
+// search applies the rules of UDA 1.1 section 1.3.2 to the headers.
 func (h *searchHeaders) search(multicast bool) (Search, error) {
 	// The quotes are part of the value; some clients forget them.
 	if m := string(h.man.value); m != `"ssdp:discover"` && m != "ssdp:discover" {

@@ -35,36 +35,36 @@ func TestParse(t *testing.T) {
 		want    ssdp.Search
 		err     error
 	}{
-		{name: "D1/as in the book", in: lines("HOST: 239.255.255.250:1900", man, "MX: 2", "ST: "+root), want: found(2)},
-		{name: "D10/multicast without MX", in: lines(man, "ST: "+root), err: ssdp.ErrMX},
-		{name: "D11/MX 120", in: lines(man, "MX: 120", "ST: "+root), want: found(5)},
-		{name: "D12/MX empty", in: lines(man, "MX:", "ST: "+root), err: ssdp.ErrMX},
-		{name: "D12/MX not a number", in: lines(man, "MX: two", "ST: "+root), err: ssdp.ErrMX},
-		{name: "D12/MX with a fraction", in: lines(man, "MX: 2.5", "ST: "+root), err: ssdp.ErrMX},
-		{name: "D12/MX 0", in: lines(man, "MX: 0", "ST: "+root), want: found(0)},
-		{name: "D13/unicast without MX", in: lines("HOST: 192.168.1.1:1900", man, "ST: "+root), unicast: true, want: found(1)},
-		{name: "D13/unicast MX 4", in: lines(man, "MX: 4", "ST: "+root), unicast: true, want: found(1)},
-		{name: "D13/unicast MX not a number", in: lines(man, "MX: x", "ST: "+root), unicast: true, err: ssdp.ErrMX},
-		{name: "D14/MAN missing", in: lines("MX: 2", "ST: "+root), err: ssdp.ErrMAN},
-		{name: "D14/MAN other", in: lines(`MAN: "ssdp:other"`, "MX: 2", "ST: "+root), err: ssdp.ErrMAN},
-		{name: "D14/MAN without quotes", in: lines("MAN: ssdp:discover", "MX: 2", "ST: "+root), want: found(2)},
-		{name: "D14/MAN with one quote", in: lines(`MAN: "ssdp:discover`, "MX: 2", "ST: "+root), err: ssdp.ErrMAN},
-		{name: "D14/MAN in capitals", in: lines(`MAN: "SSDP:DISCOVER"`, "MX: 2", "ST: "+root), err: ssdp.ErrMAN},
-		{name: "D14/ST missing", in: lines(man, "MX: 2"), err: ssdp.ErrST},
-		{name: "D14/ST empty", in: lines(man, "MX: 2", "ST:"), err: ssdp.ErrST},
-		{name: "D14/ST blank", in: lines(man, "MX: 2", "ST: \t "), err: ssdp.ErrST},
-		{name: "D16/lower case, unknown headers", in: lines("host: x", `man: "ssdp:discover"`, "mx: 2", "st: "+root,
+		{name: "SSDP-1/as in the book", in: lines("HOST: 239.255.255.250:1900", man, "MX: 2", "ST: "+root), want: found(2)},
+		{name: "SSDP-10/multicast without MX", in: lines(man, "ST: "+root), err: ssdp.ErrMX},
+		{name: "SSDP-11/MX 120", in: lines(man, "MX: 120", "ST: "+root), want: found(5)},
+		{name: "SSDP-12/MX empty", in: lines(man, "MX:", "ST: "+root), err: ssdp.ErrMX},
+		{name: "SSDP-12/MX not a number", in: lines(man, "MX: two", "ST: "+root), err: ssdp.ErrMX},
+		{name: "SSDP-12/MX with a fraction", in: lines(man, "MX: 2.5", "ST: "+root), err: ssdp.ErrMX},
+		{name: "SSDP-12/MX 0", in: lines(man, "MX: 0", "ST: "+root), want: found(0)},
+		{name: "SSDP-13/unicast without MX", in: lines("HOST: 192.168.1.1:1900", man, "ST: "+root), unicast: true, want: found(1)},
+		{name: "SSDP-13/unicast MX 4", in: lines(man, "MX: 4", "ST: "+root), unicast: true, want: found(1)},
+		{name: "SSDP-13/unicast MX not a number", in: lines(man, "MX: x", "ST: "+root), unicast: true, err: ssdp.ErrMX},
+		{name: "SSDP-14/MAN missing", in: lines("MX: 2", "ST: "+root), err: ssdp.ErrMAN},
+		{name: "SSDP-14/MAN other", in: lines(`MAN: "ssdp:other"`, "MX: 2", "ST: "+root), err: ssdp.ErrMAN},
+		{name: "SSDP-14/MAN without quotes", in: lines("MAN: ssdp:discover", "MX: 2", "ST: "+root), want: found(2)},
+		{name: "SSDP-14/MAN with one quote", in: lines(`MAN: "ssdp:discover`, "MX: 2", "ST: "+root), err: ssdp.ErrMAN},
+		{name: "SSDP-14/MAN in capitals", in: lines(`MAN: "SSDP:DISCOVER"`, "MX: 2", "ST: "+root), err: ssdp.ErrMAN},
+		{name: "SSDP-14/ST missing", in: lines(man, "MX: 2"), err: ssdp.ErrST},
+		{name: "SSDP-14/ST empty", in: lines(man, "MX: 2", "ST:"), err: ssdp.ErrST},
+		{name: "SSDP-14/ST blank", in: lines(man, "MX: 2", "ST: \t "), err: ssdp.ErrST},
+		{name: "SSDP-16/lower case, unknown headers", in: lines("host: x", `man: "ssdp:discover"`, "mx: 2", "st: "+root,
 			"X-Unknown: 1", "CPFN.UPNP.ORG: A control point", "X-Empty:"), want: found(2)},
-		{name: "D16/libtorrent writes no blanks", in: lines("HOST: 239.255.255.250:1900", "ST:"+root, `MAN:"ssdp:discover"`, "MX:3"), want: found(3)},
-		{name: "D16/blanks around", in: lines("ST \t:  "+root+" \t", man, "MX : 2 "), want: found(2)},
-		{name: "D16/body is ignored", in: lines(man, "MX: 2", "ST: "+root) + "ST: other\r\n\x00", want: found(2)},
+		{name: "SSDP-16/libtorrent writes no blanks", in: lines("HOST: 239.255.255.250:1900", "ST:"+root, `MAN:"ssdp:discover"`, "MX:3"), want: found(3)},
+		{name: "SSDP-16/blanks around", in: lines("ST \t:  "+root+" \t", man, "MX : 2 "), want: found(2)},
+		{name: "SSDP-16/body is ignored", in: lines(man, "MX: 2", "ST: "+root) + "ST: other\r\n\x00", want: found(2)},
 
-		{name: "D15/start line HTTP/1.0", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), "1.1", "1.0", 1), err: ssdp.ErrNotSearch},
-		{name: "D15/start line in lower case", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), "M-S", "m-s", 1), err: ssdp.ErrNotSearch},
-		{name: "D15/start line with a path", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), "*", "/x", 1), err: ssdp.ErrNotSearch},
-		{name: "D15/start line with two blanks", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), " *", "  *", 1), err: ssdp.ErrNotSearch},
-		{name: "D15/empty line before", in: "\r\n" + lines(man, "MX: 2", "ST: "+root), err: ssdp.ErrNotSearch},
-		{name: "D15/empty datagram", in: "", err: ssdp.ErrNotSearch},
+		{name: "SSDP-15/start line HTTP/1.0", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), "1.1", "1.0", 1), err: ssdp.ErrNotSearch},
+		{name: "SSDP-15/start line in lower case", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), "M-S", "m-s", 1), err: ssdp.ErrNotSearch},
+		{name: "SSDP-15/start line with a path", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), "*", "/x", 1), err: ssdp.ErrNotSearch},
+		{name: "SSDP-15/start line with two blanks", in: strings.Replace(lines(man, "MX: 2", "ST: "+root), " *", "  *", 1), err: ssdp.ErrNotSearch},
+		{name: "SSDP-15/empty line before", in: "\r\n" + lines(man, "MX: 2", "ST: "+root), err: ssdp.ErrNotSearch},
+		{name: "SSDP-15/empty datagram", in: "", err: ssdp.ErrNotSearch},
 		{name: "E6/notify", in: "NOTIFY * HTTP/1.1\r\nNT: a\r\nUSN: " + strings.Repeat("u", 1200), err: ssdp.ErrNotSearch},
 		{name: "E6/response", in: "HTTP/1.1 200 OK\r\nST: a\r\n\r\n", err: ssdp.ErrNotSearch},
 		{name: "E6/notify of 64 kB", in: "NOTIFY * HTTP/1.1\r\nUSN: " + strings.Repeat("u", 64<<10), err: ssdp.ErrTooLong},
@@ -76,9 +76,9 @@ func TestParse(t *testing.T) {
 		{name: "E2/ST of 1200", in: lines(man, "MX: 2", long("ST: uuid:", 1200)), err: ssdp.ErrTooLong},
 		{name: "E2/32 headers", in: lines(man, "MX: 2", "ST: "+root+strings.Repeat("\r\nX: 1", 29)), want: found(2)},
 		{name: "E2/33 headers", in: lines(man, "MX: 2", "ST: "+root+strings.Repeat("\r\nX: 1", 30)), err: ssdp.ErrTooLong},
-		// B10, B11: libplum, ssdpy, lighthouse, SwiftSSDP.
-		{name: "B11/no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n"), want: found(2)},
-		{name: "B10/no empty line, MAN without quotes, MX 10", in: strings.TrimSuffix(lines("HOST: 239.255.255.250:1900", "MAN: ssdp:discover", "MX: 10", "ST: "+root), "\r\n"), want: found(5)},
+		// ODD-1: libplum, ssdpy, lighthouse, SwiftSSDP.
+		{name: "ODD-1/no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n"), want: found(2)},
+		{name: "ODD-1/no empty line, MAN without quotes, MX 10", in: strings.TrimSuffix(lines("HOST: 239.255.255.250:1900", "MAN: ssdp:discover", "MX: 10", "ST: "+root), "\r\n"), want: found(5)},
 		{name: "E2/no end of line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n\r\n"), err: ssdp.ErrGrammar},
 		{name: "E2/half a line break at the end", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\n\r\n"), err: ssdp.ErrGrammar},
 		{name: "E2/a line of 257 and no empty line", in: strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root, long("HOST: ", 257)), "\r\n"), err: ssdp.ErrTooLong},
@@ -121,8 +121,8 @@ func TestParse(t *testing.T) {
 // pad appends a body until the datagram is that long.
 func pad(s string, octets int) string { return s + strings.Repeat("b", octets-len(s)) }
 
-// TestParseTruncated cuts a search at every octet: none of the pieces may count
-// as a search (abuse-cases section 4), but the one that lacks the empty line alone.
+// TestParseTruncated cuts a search at every octet: none of the pieces may count as a
+// search, but the one that lacks the empty line alone.
 func TestParseTruncated(t *testing.T) {
 	t.Parallel()
 	whole := strings.TrimSuffix(lines(man, "MX: 2", "ST: "+root), "\r\n")
@@ -136,8 +136,8 @@ func TestParseTruncated(t *testing.T) {
 	}
 }
 
-// TestParseAllocatesNothing: what is refused must cost nothing, however often it
-// comes (abuse-cases section 3.7).
+// TestParseAllocatesNothing: what is refused must cost nothing, however often it comes
+// (E2).
 func TestParseAllocatesNothing(t *testing.T) {
 	for _, in := range []string{
 		"NOTIFY * HTTP/1.1\r\n\r\n",

@@ -19,9 +19,9 @@ func located(m message) string {
 	return host
 }
 
-// TestNetworkSearch: digest 1.9, D1, D2, D8 and D13 with real datagrams, one hop.
-// Specific searches are answered within 50 ms whatever MX says, from the address
-// and port asked or announced.
+// TestNetworkSearch: SSDP-1, SSDP-2, SSDP-8 and SSDP-13 with real datagrams, one hop.
+// Specific searches are answered within 50 ms whatever MX says, from the address and
+// port asked or announced.
 func TestNetworkSearch(t *testing.T) {
 	t.Parallel()
 	const (
@@ -37,21 +37,21 @@ func TestNetworkSearch(t *testing.T) {
 	}
 	first, all := announced()[0], search("ssdp:all", "MX: 1")
 	everything := map[string]question{
-		"IPv4": {"D2/all", all, fourClient, fourGroup, four, "192.168.1.1", ""},
-		"IPv6": {"D2/all", all, linkClient, linkGroup, link, "[fe80::1]", ""},
+		"IPv4": {"SSDP-2/all", all, fourClient, fourGroup, four, "192.168.1.1", ""},
+		"IPv6": {"SSDP-2/all", all, linkClient, linkGroup, link, "[fe80::1]", ""},
 	}
 	specific := map[string][]question{"IPv4": {
-		{"D1/multicast", search(root, "MX: 2"), fourClient, fourGroup, four, "192.168.1.1", first},
-		{"D13/unicast", search(root), fourClient, four, four, "192.168.1.1", first},
-		{"D8/MX 5", search("uuid:"+uuidW, "MX: 5"), fourClient, fourGroup, four, "192.168.1.1", announced()[4]},
+		{"SSDP-1/multicast", search(root, "MX: 2"), fourClient, fourGroup, four, "192.168.1.1", first},
+		{"SSDP-13/unicast", search(root), fourClient, four, four, "192.168.1.1", first},
+		{"SSDP-8/MX 5", search("uuid:"+uuidW, "MX: 5"), fourClient, fourGroup, four, "192.168.1.1", announced()[4]},
 	}, "IPv6": {
-		{"D1/link's group, link-local", search(root, "MX: 2"), linkClient, linkGroup, link, "[fe80::1]", first},
-		{"D1/site's group, global", search(root, "MX: 5"), siteClient, siteGroup, site, "[2001:db8:77::1]", first},
-		{"D1/link's group, global", search(root, "MX: 2"), siteClient, linkGroup, site, "[2001:db8:77::1]", first},
-		{"D1/site's group, link-local", search(root, "MX: 2"), linkClient, siteGroup, link, "[fe80::1]", first},
-		{"D13/link-local", search(root), linkClient, link, link, "[fe80::1]", first},
-		{"D13/global", search(root), siteClient, site, site, "[2001:db8:77::1]", first},
-		{"D13/link-local asks global", search(root), linkClient, site, site, "[fe80::1]", first},
+		{"SSDP-1/link's group, link-local", search(root, "MX: 2"), linkClient, linkGroup, link, "[fe80::1]", first},
+		{"SSDP-1/site's group, global", search(root, "MX: 5"), siteClient, siteGroup, site, "[2001:db8:77::1]", first},
+		{"SSDP-1/link's group, global", search(root, "MX: 2"), siteClient, linkGroup, site, "[2001:db8:77::1]", first},
+		{"SSDP-1/site's group, link-local", search(root, "MX: 2"), linkClient, siteGroup, link, "[fe80::1]", first},
+		{"SSDP-13/link-local", search(root), linkClient, link, link, "[fe80::1]", first},
+		{"SSDP-13/global", search(root), siteClient, site, site, "[2001:db8:77::1]", first},
+		{"SSDP-13/link-local asks global", search(root), linkClient, site, site, "[fe80::1]", first},
 	}}
 	inBoth(t, func(t *testing.T, h *home) {
 		h.serveOn(t, passed(t, h.open(t, 0)), 0, h.config(0, newWatcher()))
@@ -120,17 +120,17 @@ type stranger struct {
 }
 
 var strangers = map[string][]stranger{"IPv4": {
-	{"D17/off link", 0, "10.9.9.9:0", "239.255.255.250:1900", 0, "off link"},
-	{"D17/off link, unicast", 0, "10.9.9.9:0", "192.168.1.1:1900", 0, "off link"},
+	{"SSDP-17/off link", 0, "10.9.9.9:0", "239.255.255.250:1900", 0, "off link"},
+	{"SSDP-17/off link, unicast", 0, "10.9.9.9:0", "192.168.1.1:1900", 0, "off link"},
 	{"A4/external address", 0, "192.168.1.50:0", "203.0.113.5:1900", 0, "sent to another address"},
 	{"A4/address of the other LAN", 0, "192.168.1.50:0", "192.168.2.1:1900", 0, "sent to another address"},
 	{"E5/port 19", 0, "192.168.1.50:19", "239.255.255.250:1900", 0, "loop port"},
 	{"E7/source of the first LAN on the second", 1, "192.168.1.77:0", "239.255.255.250:1900", 1, "off link"},
 	{"A4/LAN 1's address from LAN 2", 1, "192.168.2.50:0", "192.168.1.1:1900", 1, "sent to another address"},
 }, "IPv6": {
-	{"D17/A6/off link, link's group", 0, "[2001:db8:9::9]:0", "[ff02::c]:1900", 0, "off link"},
-	{"D17/A6/off link, site's group", 0, "[2001:db8:9::9]:0", "[ff05::c]:1900", 0, "off link"},
-	{"D17/A6/off link, unicast", 0, "[2001:db8:9::9]:0", "[2001:db8:77::1]:1900", 0, "off link"},
+	{"SSDP-17/A6/off link, link's group", 0, "[2001:db8:9::9]:0", "[ff02::c]:1900", 0, "off link"},
+	{"SSDP-17/A6/off link, site's group", 0, "[2001:db8:9::9]:0", "[ff05::c]:1900", 0, "off link"},
+	{"SSDP-17/A6/off link, unicast", 0, "[2001:db8:9::9]:0", "[2001:db8:77::1]:1900", 0, "off link"},
 	{"A4/external address", 0, "[2001:db8:77::50]:0", "[2001:db8:5::5]:1900", 0, "sent to another address"},
 	{"A4/address of the other LAN", 0, "[2001:db8:77::50]:0", "[2001:db8:78::1]:1900", 0, "sent to another address"},
 	{"E5/port 19", 0, "[fe80::50]:19", "[ff02::c]:1900", 0, "loop port"},

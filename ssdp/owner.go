@@ -7,8 +7,8 @@ import (
 	"portcullis/datagram"
 )
 
-// How many answers go out (abuse case E1, abuse-cases section 3.7). The bursts are
-// what one second yields, so that one whole ssdp:all passes at once.
+// How many answers go out (abuse case E1). The bursts are what one second yields, so
+// that one whole ssdp:all passes at once.
 const (
 	hostRate   = 20  // answers a second to one device
 	totalRate  = 100 // answers a second to all

@@ -10,9 +10,9 @@ import (
 	"portcullis/datagram"
 )
 
-// TestSecondNetwork: issue 9 item 15. Who searches from the network of another address
-// is answered from there, and told of it; what is asked at one address is answered at
-// that one; only the first is announced.
+// TestSecondNetwork: who searches from the network of another address is answered from
+// there, and told of it; what is asked at one address is answered at that one; only the
+// first is announced.
 func TestSecondNetwork(t *testing.T) {
 	second, shared := netip.MustParseAddr("10.10.0.1"), netip.MustParseAddr("192.168.1.254")
 	locals := []netip.Addr{gateway, second, shared}

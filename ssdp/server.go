@@ -23,8 +23,8 @@ type Config struct {
 	Ifindex int
 	// IPv6 says of which family the socket is: that of Listen6, or of Listen.
 	IPv6 bool
-	// Targets are the rows in the order of spec-digest section 1.2, 1 to 64. A
-	// row that is given twice is announced once.
+	// Targets are the rows in the order of UDA 1.1 section 1.2.2, 1 to 64. A row that
+	// is given twice is announced once.
 	Targets []Target
 	// Describe gives the description for a local address of the interface and a
 	// version of the device tree: 1 or 2 for who searched for that version of a
@@ -99,15 +99,14 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	}, nil
 }
 
-// SetAddresses says which addresses the interface has now and which networks are
-// on its link (the owner's routed prefixes included); only hosts in these are
-// answered. Addresses of the other family count for nothing. Over IPv4 the first
-// is announced, and a host that searches from the network of another one is told of
-// that; over IPv6 a link-local one on the link and another one, a global
-// one where there is, on the site. A new one is a new appearance there:
-// byebye, then alive with the new location and a greater BOOTID (spec-digest
-// section 1.6). None silences the server. It never waits; of several calls the
-// last one counts.
+// SetAddresses says which addresses the interface has now and which networks are on its
+// link (the owner's routed prefixes included); only hosts in these are answered.
+// Addresses of the other family count for nothing. Over IPv4 the first is announced,
+// and a host that searches from the network of another one is told of that; over IPv6 a
+// link-local one on the link and another one, a global one where there is, on the site.
+// A new one is a new appearance there: byebye, then alive with the new location and a
+// greater BOOTID (UDA 2.0 section 1.2.2). None silences the server. It never waits; of
+// several calls the last one counts.
 func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
 	v := datagram.View{Prefixes: slices.Clone(prefixes)}
 	for _, a := range locals {

@@ -27,13 +27,13 @@ func TestSpecificAtOnce(t *testing.T) {
 		packet    []byte
 		edit      func(*datagram.Packet)
 	}{
-		{"D1/rootdevice", announced()[0], search(root, "MX: 2"), nil},
-		{"D4/version 2", urnDevice + "InternetGatewayDevice:2 uuid:" + uuidR + "::" + urnDevice + "InternetGatewayDevice:2",
+		{"SSDP-1/rootdevice", announced()[0], search(root, "MX: 2"), nil},
+		{"SSDP-4/version 2", urnDevice + "InternetGatewayDevice:2 uuid:" + uuidR + "::" + urnDevice + "InternetGatewayDevice:2",
 			search(urnDevice+"InternetGatewayDevice:2", "MX: 5"), nil},
-		{"D8/uuid", announced()[4], search("uuid:"+uuidW, "MX: 1"), nil},
-		{"D11/MX 120", announced()[0], search(root, "MX: 120"), nil},
-		{"D12/MX 0", announced()[0], search(root, "MX: 0"), nil},
-		{"D13/unicast without MX", announced()[0], search(root), unicast},
+		{"SSDP-8/uuid", announced()[4], search("uuid:"+uuidW, "MX: 1"), nil},
+		{"SSDP-11/MX 120", announced()[0], search(root, "MX: 120"), nil},
+		{"SSDP-12/MX 0", announced()[0], search(root, "MX: 0"), nil},
+		{"SSDP-13/unicast without MX", announced()[0], search(root), unicast},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestSpecificAtOnce(t *testing.T) {
 	}
 }
 
-// TestAllIsSpread: D2, one answer a row, spread over the time MX allows.
+// TestAllIsSpread: SSDP-2, one answer a row, spread over the time MX allows.
 func TestAllIsSpread(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -70,10 +70,10 @@ func TestAllIsSpread(t *testing.T) {
 		edit   func(*datagram.Packet)
 		window time.Duration
 	}{
-		{"D2/MX 2", search("ssdp:all", "MX: 2"), func(*datagram.Packet) {}, 2 * time.Second},
-		{"D11/MX 120", search("ssdp:all", "MX: 120"), func(*datagram.Packet) {}, 5 * time.Second},
-		{"D13/unicast", search("ssdp:all"), unicast, time.Second},
-		{"D12/MX 0", search("ssdp:all", "MX: 0"), func(*datagram.Packet) {}, 0},
+		{"SSDP-2/MX 2", search("ssdp:all", "MX: 2"), func(*datagram.Packet) {}, 2 * time.Second},
+		{"SSDP-11/MX 120", search("ssdp:all", "MX: 120"), func(*datagram.Packet) {}, 5 * time.Second},
+		{"SSDP-13/unicast", search("ssdp:all"), unicast, time.Second},
+		{"SSDP-12/MX 0", search("ssdp:all", "MX: 0"), func(*datagram.Packet) {}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -121,14 +121,14 @@ func TestSilence(t *testing.T) {
 		packet []byte
 		edit   func(*datagram.Packet)
 	}{
-		{"D7/version 3", search(urnService+"WANIPConnection:3", "MX: 1"), nil},
-		{"D10/multicast without MX", search(root), nil},
-		{"D14/MAN missing", []byte(lines("MX: 1", "ST: "+root)), nil},
-		{"D14/MAN other", []byte(lines(`MAN: "ssdp:other"`, "MX: 1", "ST: "+root)), nil},
-		{"D14/ST missing", []byte(lines(man, "MX: 1")), nil},
-		{"D14/ST empty", search("", "MX: 1"), nil},
-		{"D17/off link", good, from("10.9.9.9:40000")},
-		{"D17/off link, unicast", good, func(p *datagram.Packet) { from("10.9.9.9:40000")(p); unicast(p) }},
+		{"SSDP-7/version 3", search(urnService+"WANIPConnection:3", "MX: 1"), nil},
+		{"SSDP-10/multicast without MX", search(root), nil},
+		{"SSDP-14/MAN missing", []byte(lines("MX: 1", "ST: "+root)), nil},
+		{"SSDP-14/MAN other", []byte(lines(`MAN: "ssdp:other"`, "MX: 1", "ST: "+root)), nil},
+		{"SSDP-14/ST missing", []byte(lines(man, "MX: 1")), nil},
+		{"SSDP-14/ST empty", search("", "MX: 1"), nil},
+		{"SSDP-17/off link", good, from("10.9.9.9:40000")},
+		{"SSDP-17/off link, unicast", good, func(p *datagram.Packet) { from("10.9.9.9:40000")(p); unicast(p) }},
 		{"E7/another interface", good, func(p *datagram.Packet) { p.Ifindex = lanIndex + 1 }},
 		{"A2/interface unknown", good, func(p *datagram.Packet) { p.Ifindex = 0 }},
 		{"A4/external address", good, to("203.0.113.5")},
@@ -349,8 +349,7 @@ func TestReadErrors(t *testing.T) {
 	})
 }
 
-// TestPanicIsOneDatagram: abuse-cases section 3.5, a panic costs a datagram, the
-// third ends the server in order.
+// TestPanicIsOneDatagram: a panic costs a datagram, the third ends the server in order.
 func TestPanicIsOneDatagram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()

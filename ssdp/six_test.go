@@ -78,8 +78,8 @@ func wantKinds(t *testing.T, got, want map[said]int) {
 	}
 }
 
-// TestScopes: spec-digest 1.9. Each group hears of the address that fits it, by
-// its own name; the site's is the global one, in which pinholes are asked for.
+// TestScopes: UDA 2.0 section A.3. Each group hears of the address that fits it, by its
+// own name; the site's is the global one, in which pinholes are asked for.
 func TestScopes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestScopesApart(t *testing.T) {
 	})
 }
 
-// TestSchedule6: D20 and D21 in both scopes: the whole set again and again, each at
+// TestSchedule6: SSDP-20 and SSDP-21 in both scopes: the whole set again and again, each at
 // times of its own, and at the end byebye twice.
 func TestSchedule6(t *testing.T) {
 	t.Parallel()

@@ -21,8 +21,8 @@ const (
 // rootDevice is the type every root device has.
 const rootDevice = "upnp:rootdevice"
 
-// Target is one thing that can be searched for and is announced: a row of
-// spec-digest section 1.2.
+// Target is one thing that can be searched for and is announced: a row of the tables in
+// UDA 1.1 section 1.2.2.
 type Target struct {
 	// Type is a device or service type without its version, for example
 	// "urn:schemas-upnp-org:service:WANIPConnection"; or "upnp:rootdevice"; or
@@ -73,9 +73,9 @@ type catalogue struct {
 	byText map[string][]row // every other search target, exactly as it must be written
 }
 
-// match gives the rows that answer a search target, nil for one that is not
-// ours. Types are compared exactly; the hex digits of a uuid in either case
-// (spec-digest section 1.7).
+// match gives the rows that answer a search target, nil for one that is not ours. Types
+// are compared exactly; the hex digits of a uuid in either case (UDA 1.1 section
+// 1.3.2).
 func (c *catalogue) match(target string) []row {
 	if target == searchAll {
 		return c.all

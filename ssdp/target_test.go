@@ -14,8 +14,8 @@ import (
 	"portcullis/ssdp"
 )
 
-// TestAnswers is the table of spec-digest section 1.7: what each search target
-// is answered, as "ST USN version shown".
+// TestAnswers is the table of UDA 1.1 section 1.3.2: what each search target is
+// answered, as "ST USN version shown".
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	urn := func(uuid, target string, shown int) string {
@@ -33,27 +33,27 @@ func TestAnswers(t *testing.T) {
 		name, target string
 		want         []string
 	}{
-		{"D1/rootdevice", root, []string{urn(uuidR, root, 0)}},
-		{"D2/all", "ssdp:all", everything},
-		{"D3/gateway 1", urnDevice + "InternetGatewayDevice:1", []string{urn(uuidR, urnDevice+"InternetGatewayDevice:1", 1)}},
-		{"D4/gateway 2", urnDevice + "InternetGatewayDevice:2", []string{urn(uuidR, urnDevice+"InternetGatewayDevice:2", 2)}},
-		{"D6/connection 1", urnService + "WANIPConnection:1", []string{urn(uuidC, urnService+"WANIPConnection:1", 1)}},
-		{"D6/connection 2", urnService + "WANIPConnection:2", []string{urn(uuidC, urnService+"WANIPConnection:2", 2)}},
-		{"D6/ppp", urnService + "WANPPPConnection:1", []string{urn(uuidC, urnService+"WANPPPConnection:1", 1)}},
-		{"D6/only in tree 2", urnService + "WANIPv6FirewallControl:1", []string{urn(uuidC, urnService+"WANIPv6FirewallControl:1", 2)}},
-		{"D7/connection 3", urnService + "WANIPConnection:3", nil},
-		{"D7/ppp 2", urnService + "WANPPPConnection:2", nil},
-		{"D7/version 0", urnService + "WANIPConnection:0", nil},
-		{"D7/version 01", urnService + "WANIPConnection:01", nil},
-		{"D7/version missing", urnService + "WANIPConnection", nil},
-		{"D7/version empty", urnService + "WANIPConnection:", nil},
-		{"D7/version not a number", urnService + "WANIPConnection:x", nil},
-		{"D7/longer", urnService + "WANIPConnection:1:1", nil},
-		{"D7/other case", strings.ToUpper(urnService) + "WANIPConnection:1", nil},
-		{"D8/uuid", "uuid:" + uuidW, []string{fmt.Sprintf("uuid:%s uuid:%s v0", uuidW, uuidW)}},
-		{"D8/uuid in capitals", "uuid:" + strings.ToUpper(uuidW), []string{fmt.Sprintf("uuid:%s uuid:%s v0", uuidW, uuidW)}},
-		{"D9/unknown uuid", "uuid:" + strings.Replace(uuidW, "2c", "00", 1), nil},
-		{"D9/uuid with more", "uuid:" + uuidR + "::" + root, nil},
+		{"SSDP-1/rootdevice", root, []string{urn(uuidR, root, 0)}},
+		{"SSDP-2/all", "ssdp:all", everything},
+		{"SSDP-3/gateway 1", urnDevice + "InternetGatewayDevice:1", []string{urn(uuidR, urnDevice+"InternetGatewayDevice:1", 1)}},
+		{"SSDP-4/gateway 2", urnDevice + "InternetGatewayDevice:2", []string{urn(uuidR, urnDevice+"InternetGatewayDevice:2", 2)}},
+		{"SSDP-6/connection 1", urnService + "WANIPConnection:1", []string{urn(uuidC, urnService+"WANIPConnection:1", 1)}},
+		{"SSDP-6/connection 2", urnService + "WANIPConnection:2", []string{urn(uuidC, urnService+"WANIPConnection:2", 2)}},
+		{"SSDP-6/ppp", urnService + "WANPPPConnection:1", []string{urn(uuidC, urnService+"WANPPPConnection:1", 1)}},
+		{"SSDP-6/only in tree 2", urnService + "WANIPv6FirewallControl:1", []string{urn(uuidC, urnService+"WANIPv6FirewallControl:1", 2)}},
+		{"SSDP-7/connection 3", urnService + "WANIPConnection:3", nil},
+		{"SSDP-7/ppp 2", urnService + "WANPPPConnection:2", nil},
+		{"SSDP-7/version 0", urnService + "WANIPConnection:0", nil},
+		{"SSDP-7/version 01", urnService + "WANIPConnection:01", nil},
+		{"SSDP-7/version missing", urnService + "WANIPConnection", nil},
+		{"SSDP-7/version empty", urnService + "WANIPConnection:", nil},
+		{"SSDP-7/version not a number", urnService + "WANIPConnection:x", nil},
+		{"SSDP-7/longer", urnService + "WANIPConnection:1:1", nil},
+		{"SSDP-7/other case", strings.ToUpper(urnService) + "WANIPConnection:1", nil},
+		{"SSDP-8/uuid", "uuid:" + uuidW, []string{fmt.Sprintf("uuid:%s uuid:%s v0", uuidW, uuidW)}},
+		{"SSDP-8/uuid in capitals", "uuid:" + strings.ToUpper(uuidW), []string{fmt.Sprintf("uuid:%s uuid:%s v0", uuidW, uuidW)}},
+		{"SSDP-9/unknown uuid", "uuid:" + strings.Replace(uuidW, "2c", "00", 1), nil},
+		{"SSDP-9/uuid with more", "uuid:" + uuidR + "::" + root, nil},
 		{"E3/backquotes", "uuid:`touch canary`", nil},
 		{"E3/dollar", "uuid:$(touch canary)", nil},
 		{"E3/semicolon", root + ";touch canary", nil},
@@ -116,8 +116,8 @@ func TestResponseWithoutClock(t *testing.T) {
 	}
 }
 
-// TestResponsesFit: some stacks take no more than 512 octets (spec-digest
-// section 1.1), with the longest address and numbers there are.
+// TestResponsesFit: some stacks take no more than 512 octets (UDA 2.0 section 1.1),
+// with the longest address and numbers there are.
 func TestResponsesFit(t *testing.T) {
 	t.Parallel()
 	cfg := config()

@@ -13,9 +13,9 @@ import (
 	"portcullis/config"
 )
 
-// TestCalm: faults F7. What a flapping network says is bounded, to a line a minute in
-// the long run; other lines are never left out; the end of it is told, and after a
-// quiet minute everything is said again.
+// TestCalm: what a flapping network says is bounded, to a line a minute in the long
+// run; other lines are never left out; the end of it is told, and after a quiet minute
+// everything is said again.
 func TestCalm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer

@@ -35,9 +35,9 @@ func (l *looked) Watch(ctx context.Context, _ func(firewall.Intrusion)) error {
 	return ctx.Err()
 }
 
-// TestLooksAgain: faults F8 and field note S15. A look at the rules that came to
-// nothing is taken again, in full where it was, and the owner hears of it when the
-// third in a row did; of rules that only change too fast it is no alarm.
+// TestLooksAgain: a look at the rules that came to nothing is taken again, in full
+// where it was, and the owner hears of it when the third in a row did; of rules that
+// only change too fast it is no alarm.
 func TestLooksAgain(t *testing.T) {
 	changing := fmt.Errorf("nft audit: %w", firewall.ErrChanging)
 	broken := errors.New("broken")

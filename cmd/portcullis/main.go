@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// Exit codes (design: section 4).
+// Exit codes, as portcullis(8) has them.
 const (
 	exitDone    = 0
 	exitRefused = 1

@@ -23,7 +23,7 @@ func Pinholes(t *testing.T, fw Firewall) {
 	)
 }
 
-// Issue 4 item 2: what a pinhole opens, and nothing else.
+// pinhole: what a pinhole opens, and nothing else.
 func pinhole(t *testing.T, h *Home) {
 	game, other, bob := h.Alice.UDP(Alice6+":6000"), h.Alice.UDP(Alice6+":6001"), h.Bob.UDP(Bob6+":6000")
 	h.Alice.Echo(Alice6 + ":6000")

@@ -17,10 +17,9 @@ import (
 	"portcullis/firewall"
 )
 
-// Limits of one transaction (style: section 3.1). The kernel copies the whole
-// batch at once, so it must fit the send buffer, and answers every message
-// before the library reads the first answer, so they must fit the receive
-// buffer.
+// Limits of one transaction. The kernel copies the whole batch at once, so it must fit
+// the send buffer, and answers every message before the library reads the first answer,
+// so they must fit the receive buffer.
 const (
 	maxMessages  = 64       // of elements; the skeleton's own come on top
 	bufferSize   = 2 << 20  // what we ask for; needs CAP_NET_ADMIN beyond the system's limit

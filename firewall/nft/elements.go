@@ -12,9 +12,8 @@ import (
 	"portcullis/portmap"
 )
 
-// grace is how much longer than the lease the kernel keeps an element: the
-// daemon removes it first and tells the client, the kernel only when the daemon
-// is dead (design: section 5).
+// grace is how much longer than the lease the kernel keeps an element: the daemon
+// removes it first and tells the client, the kernel only when the daemon is dead.
 const grace = 60 * time.Second
 
 // timeout gives an element's timeout: none for a lease that never ends, and
@@ -50,8 +49,8 @@ func (op elementOp) size() int {
 }
 
 const (
-	// elementsPerMessage keeps the element list, whose length is a 16-bit
-	// attribute that wraps in silence, far from wrapping (style: section 3.1).
+	// elementsPerMessage keeps the element list, whose length is a 16-bit attribute
+	// that wraps in silence, far from wrapping.
 	elementsPerMessage = 128
 	// elementSize is what an element takes beside its key, the end of that and its
 	// value: a timeout, and the headers.

@@ -39,7 +39,7 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
-// TestLongLists: faults F3. A list may take longer than any one message of it may.
+// TestLongLists: a list may take longer than any one message of it may.
 func TestLongLists(t *testing.T) {
 	t.Parallel()
 	const mappings = 15000

@@ -105,7 +105,7 @@ func (c *talker) aged(t *testing.T, seconds uint32) {
 	})
 }
 
-// TestAnnounced: H11, N26, P32, P53, I19. Another external address is told to
+// TestAnnounced: H11, PMP-26, PCP-32, PCP-53, I19. Another external address is told to
 // the whole LAN, and to nobody else, and begins a new epoch; mappings follow it.
 func TestAnnounced(t *testing.T) {
 	t.Parallel()
@@ -135,7 +135,7 @@ func TestAnnounced(t *testing.T) {
 		t.Errorf("answered % x", reply)
 	}
 	if m := a.mapPCP(t, pcpMap{internal: 6001, suggested: 6001}); m.external != netip.AddrPortFrom(moved, 6001) {
-		t.Errorf("P53: %+v", m)
+		t.Errorf("PCP-53: %+v", m)
 	}
 	grant(t, a, 1, 6000)
 	for port := uint16(6000); port < 6002; port++ {
@@ -187,7 +187,7 @@ func (e ear) nothing(t *testing.T, h *lab.Host) {
 	}
 }
 
-// TestWithoutExternalAddress: N2, P45, I17. Without an external address nothing
+// TestWithoutExternalAddress: PMP-2, PCP-45, I17. Without an external address nothing
 // is granted, nor announced in NAT-PMP; the same address coming back is
 // announced and ends no epoch, and what was mapped works again.
 func TestWithoutExternalAddress(t *testing.T) {
@@ -198,19 +198,19 @@ func TestWithoutExternalAddress(t *testing.T) {
 	grant(t, a, 1, 6000)
 	a.aged(t, 1)
 	move(t, n.Gateway)
-	testrig.Eventually(t, soon, "N2: there is no address", func() bool {
+	testrig.Eventually(t, soon, "PMP-2: there is no address", func() bool {
 		return like(a.ask(t, natpmpAddress), "00800003 ........ 00000000")
 	})
 	leaves := watch(t, n)
 	before := r.world(t)
 	for op := byte(1); op <= 2; op++ {
 		if result, port := a.mapping(t, op, 6001, 6001, 3600); result != 3 || port != 0 {
-			t.Errorf("N3: result %d, port %d", result, port)
+			t.Errorf("PMP-3: result %d, port %d", result, port)
 		}
 	}
 	for _, options := range []string{"", preferFailure} {
 		if m := a.mapPCP(t, pcpMap{internal: 6001, suggested: 6001, options: options}); m.code != 7 || m.lifetime != 30 {
-			t.Errorf("P45: %+v", m)
+			t.Errorf("PCP-45: %+v", m)
 		}
 	}
 	r.refused(t, r.v1(t, "a"), udp(6001, 6001), 501)
@@ -235,7 +235,7 @@ func TestWithoutExternalAddress(t *testing.T) {
 	}
 }
 
-// TestPortControlRestart: P59. A daemon that starts again has a new epoch, says
+// TestPortControlRestart: PCP-59. A daemon that starts again has a new epoch, says
 // so, and gives clients that renew the ports that they had.
 func TestPortControlRestart(t *testing.T) {
 	t.Parallel()

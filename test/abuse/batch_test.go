@@ -46,8 +46,8 @@ func generation(t *testing.T, h *lab.Host) uint32 {
 	return 0
 }
 
-// TestRequestsShareTransactions: fault F2. NAT-PMP requests of 30 hosts that come while
-// the engine is held up, here by 20,000 rules of the owner's that have to be looked
+// TestRequestsShareTransactions: NAT-PMP requests of 30 hosts that come while the
+// engine is held up, here by 20,000 rules of the owner's that have to be looked
 // through, share a kernel transaction or two, as UPnP's do.
 func TestRequestsShareTransactions(t *testing.T) {
 	t.Parallel()

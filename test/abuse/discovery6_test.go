@@ -14,9 +14,9 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestDiscovery6: digest 1.9, D1 and D13. A gateway is found by each group and by
-// its addresses, and LOCATION is one that fits who searched; what it leads to is
-// the whole device, at those addresses.
+// TestDiscovery6: SSDP-1 and SSDP-13. A gateway is found by each group and by its
+// addresses, and LOCATION is one that fits who searched; what it leads to is the whole
+// device, at those addresses.
 func TestDiscovery6(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -26,12 +26,12 @@ func TestDiscovery6(t *testing.T) {
 		source   netip.Addr
 		location netip.Addr
 	}{
-		"link's group, link-local": {lab.Group6LinkLocal, a.LinkLocal, lab.GatewayLinkLocal},
-		"link's group, global":     {lab.Group6LinkLocal, a.Addr6, lab.GatewayLAN6},
-		"site's group, global":     {lab.Group6SiteLocal, a.Addr6, lab.GatewayLAN6},
-		"site's group, link-local": {lab.Group6SiteLocal, a.LinkLocal, lab.GatewayLinkLocal},
-		"D13/link-local address":   {netip.AddrPortFrom(lab.GatewayLinkLocal, 1900), a.LinkLocal, lab.GatewayLinkLocal},
-		"D13/global address":       {netip.AddrPortFrom(lab.GatewayLAN6, 1900), a.Addr6, lab.GatewayLAN6},
+		"link's group, link-local":   {lab.Group6LinkLocal, a.LinkLocal, lab.GatewayLinkLocal},
+		"link's group, global":       {lab.Group6LinkLocal, a.Addr6, lab.GatewayLAN6},
+		"site's group, global":       {lab.Group6SiteLocal, a.Addr6, lab.GatewayLAN6},
+		"site's group, link-local":   {lab.Group6SiteLocal, a.LinkLocal, lab.GatewayLinkLocal},
+		"SSDP-13/link-local address": {netip.AddrPortFrom(lab.GatewayLinkLocal, 1900), a.LinkLocal, lab.GatewayLinkLocal},
+		"SSDP-13/global address":     {netip.AddrPortFrom(lab.GatewayLAN6, 1900), a.Addr6, lab.GatewayLAN6},
 	} {
 		for _, target := range []string{lab.IGD1, lab.IGD2, "upnp:rootdevice"} {
 			c := lab.NewControlPoint(a)
@@ -49,7 +49,7 @@ func TestDiscovery6(t *testing.T) {
 	}
 }
 
-// TestSilence6: D10, D14, D17, A2 and A7. What is malformed, and who is outside,
+// TestSilence6: SSDP-10, SSDP-14, SSDP-17, A2 and A7. What is malformed, and who is outside,
 // gets no answer by IPv6 either.
 func TestSilence6(t *testing.T) {
 	t.Parallel()
@@ -61,15 +61,15 @@ func TestSilence6(t *testing.T) {
 		message string
 		heard   bool
 	}{
-		"good":                     {r.Host("a"), lab.Group6LinkLocal, good, true},
-		"D10/no MX":                {r.Host("a"), lab.Group6LinkLocal, strings.Replace(good, "MX: 1\r\n", "", 1), false},
-		"D14/another MAN":          {r.Host("a"), lab.Group6LinkLocal, strings.Replace(good, "discover", "other", 1), false},
-		"D14/no ST":                {r.Host("a"), lab.Group6LinkLocal, strings.Replace(good, "ST: upnp:rootdevice\r\n", "", 1), false},
-		"global scope (UDA 1.1)":   {r.Host("a"), netip.MustParseAddrPort("[ff0e::c]:1900"), good, false},
-		"D17/A7/WAN, link's group": {r.Internet, lab.Group6LinkLocal, good, false},
-		"D17/A7/WAN, site's group": {r.Internet, lab.Group6SiteLocal, good, false},
-		"D17/A7/WAN, its address":  {r.Internet, netip.AddrPortFrom(lab.GatewayWAN6, 1900), good, false},
-		"D17/A7/WAN, LAN address":  {r.Internet, netip.AddrPortFrom(lab.GatewayLAN6, 1900), good, false},
+		"good":                         {r.Host("a"), lab.Group6LinkLocal, good, true},
+		"SSDP-10/no MX":                {r.Host("a"), lab.Group6LinkLocal, strings.Replace(good, "MX: 1\r\n", "", 1), false},
+		"SSDP-14/another MAN":          {r.Host("a"), lab.Group6LinkLocal, strings.Replace(good, "discover", "other", 1), false},
+		"SSDP-14/no ST":                {r.Host("a"), lab.Group6LinkLocal, strings.Replace(good, "ST: upnp:rootdevice\r\n", "", 1), false},
+		"global scope (UDA 1.1)":       {r.Host("a"), netip.MustParseAddrPort("[ff0e::c]:1900"), good, false},
+		"SSDP-17/A7/WAN, link's group": {r.Internet, lab.Group6LinkLocal, good, false},
+		"SSDP-17/A7/WAN, site's group": {r.Internet, lab.Group6SiteLocal, good, false},
+		"SSDP-17/A7/WAN, its address":  {r.Internet, netip.AddrPortFrom(lab.GatewayWAN6, 1900), good, false},
+		"SSDP-17/A7/WAN, LAN address":  {r.Internet, netip.AddrPortFrom(lab.GatewayLAN6, 1900), good, false},
 	} {
 		if got := hears6(t, x.h, x.to, x.message, good); got != x.heard {
 			t.Errorf("%s: answered %v, want %v", name, got, x.heard)
@@ -124,7 +124,7 @@ func port(t *testing.T, h *lab.Host) *net.Interface {
 	return &net.Interface{Index: l.Attrs().Index, Name: lab.HostPort}
 }
 
-// TestAdvertisement6: D19 and D23. At the start both groups hear of the gateway,
+// TestAdvertisement6: SSDP-19 and SSDP-23. At the start both groups hear of the gateway,
 // each of its address there, with one hop on the link and ten on the site; a new
 // prefix is a new appearance on the site, and nothing on the link.
 func TestAdvertisement6(t *testing.T) {
@@ -176,6 +176,6 @@ func TestAdvertisement6(t *testing.T) {
 		t.Fatal(err)
 	}
 	if second := alive(lab.Group6SiteLocal, "2001:db8:78::1", 10); second <= first {
-		t.Errorf("D23: BOOTID %s after %s", second, first)
+		t.Errorf("SSDP-23: BOOTID %s after %s", second, first)
 	}
 }

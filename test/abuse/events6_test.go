@@ -12,8 +12,8 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestEvents6: digest 4 over IPv6. A subscriber at a link-local or a global address
-// is told at first and when pinholes come to be allowed, at its own address only.
+// TestEvents6: events over IPv6. A subscriber at a link-local or a global address is
+// told at first and when pinholes come to be allowed, at its own address only.
 func TestEvents6(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a", "b")

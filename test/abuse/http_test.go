@@ -51,7 +51,7 @@ func post(path, host, body string, head ...string) string {
 	return text + "\r\n" + body
 }
 
-// TestBrowserBorne: D1 to D5, G1, G3 to G6, G9, C37 to C41, in the whole program:
+// TestBrowserBorne: D1 to D5, G1, G3 to G6, G9, SOAP-37 to SOAP-41, in the whole program:
 // what a web page or a broken client can send opens nothing.
 func TestBrowserBorne(t *testing.T) {
 	t.Parallel()
@@ -67,7 +67,7 @@ func TestBrowserBorne(t *testing.T) {
 		{"D2/no SOAPAction", post(path, at, soapCall, "SOAPAction: -"), "400"},
 		{"D2/text/plain", post(path, at, soapCall, "Content-Type: text/plain"), "415"},
 		{"D2/form", post(path, at, soapCall, "Content-Type: application/x-www-form-urlencoded"), "415"},
-		{"C38/json", post(path, at, soapCall, "Content-Type: application/json"), "415"},
+		{"SOAP-38/json", post(path, at, soapCall, "Content-Type: application/json"), "415"},
 		{"D3/preflight", "OPTIONS " + path + " HTTP/1.1\r\nHost: " + at + "\r\nAccess-Control-Request-Private-Network: true\r\n\r\n", "405"},
 		{"D4/origin", post(path, at, soapCall, "Origin: http://evil.example"), "403"},
 		{"D4/sec-fetch", post(path, at, soapCall, "Sec-Fetch-Site: cross-site"), "403"},
@@ -86,9 +86,9 @@ func TestBrowserBorne(t *testing.T) {
 		{"G6/chunked", post(path, at, "0\r\n\r\n", "Content-Length: -", "Transfer-Encoding: chunked"), "501"},
 		{"G6/no length", post(path, at, "", "Content-Length: -"), "411"},
 		{"G7/too long", post(path, at, soapCall, "Content-Length: 2147483647"), "413"},
-		{"C40/short body", post(path, at, soapCall[:100], fmt.Sprintf("Content-Length: %d", len(soapCall))), ""},
-		{"C31/unknown action", post(path, at, strings.ReplaceAll(soapCall, "AddPortMapping", "Foo"), `SOAPAction: "`+lab.WANIP1+`#Foo"`), "500"},
-		{"C32/action of version 2", post(path, at, strings.ReplaceAll(soapCall, "AddPortMapping", "AddAnyPortMapping"), `SOAPAction: "`+lab.WANIP1+`#AddAnyPortMapping"`), "500"},
+		{"SOAP-40/short body", post(path, at, soapCall[:100], fmt.Sprintf("Content-Length: %d", len(soapCall))), ""},
+		{"SOAP-31/unknown action", post(path, at, strings.ReplaceAll(soapCall, "AddPortMapping", "Foo"), `SOAPAction: "`+lab.WANIP1+`#Foo"`), "500"},
+		{"SOAP-32/action of version 2", post(path, at, strings.ReplaceAll(soapCall, "AddPortMapping", "AddAnyPortMapping"), `SOAPAction: "`+lab.WANIP1+`#AddAnyPortMapping"`), "500"},
 	} {
 		t.Run(x.id, func(t *testing.T) {
 			before := r.world(t)
@@ -151,17 +151,17 @@ func TestCallStranger(t *testing.T) {
 	go serveOne(l, got)
 	answer := raw(t, r.Host("a"), at, "SUBSCRIBE "+event+" HTTP/1.1\r\nHost: "+at+"\r\nCALLBACK: <http://192.168.77.10:9080/cb>\r\nNT: upnp:event\r\nTIMEOUT: Second-300\r\n\r\n")
 	if status(answer) != "200" {
-		t.Fatalf("E1: answered %.200q", answer)
+		t.Fatalf("GENA-1: answered %.200q", answer)
 	}
 	select {
 	case body := <-got:
 		for _, name := range []string{"ConnectionStatus", "ExternalIPAddress", "PortMappingNumberOfEntries", "PossibleConnectionTypes"} {
 			if !strings.Contains(body, "<"+name+">") {
-				t.Errorf("E1: the first event lacks %s: %s", name, body)
+				t.Errorf("GENA-1: the first event lacks %s: %s", name, body)
 			}
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("E1: no event came")
+		t.Error("GENA-1: no event came")
 	}
 	select {
 	case who := <-reached:
@@ -282,7 +282,7 @@ func TestSearchFlood(t *testing.T) {
 			break
 		}
 	}
-	// 20 a second after a burst of 20 (abuse-cases section 3.7).
+	// 20 a second after a burst of 20 (docs/abuse-cases.md has the bounds).
 	if limit := 20 + int(20*(time.Since(began).Seconds()+1)); answers == 0 || answers > limit {
 		t.Errorf("%d answers to 2000 searches, at most %d are allowed", answers, limit)
 	}

@@ -95,7 +95,7 @@ var languages = []struct {
 	},
 }
 
-// TestHeldInAnotherLanguage: digest 6A, C44. A port that one host has in one language is a
+// TestHeldInAnotherLanguage: SOAP-44. A port that one host has in one language is a
 // conflict for another host in every language.
 func TestHeldInAnotherLanguage(t *testing.T) {
 	t.Parallel()
@@ -137,10 +137,10 @@ func TestHeldInAnotherLanguage(t *testing.T) {
 	}
 }
 
-// TestOneMapping: digest 6A and issue 9 item 19. The same wish in two languages is one
-// mapping and one element in the kernel. Each of them closes it, by its port and by
-// its way to name all that it has opened, and then it is closed; who deletes
-// everything in a language ends nothing that only another one opened.
+// TestOneMapping: the same wish in two languages is one mapping and one element in the
+// kernel. Each of them closes it, by its port and by its way to name all that it has
+// opened, and then it is closed; who deletes everything in a language ends nothing that
+// only another one opened.
 func TestOneMapping(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -180,7 +180,7 @@ func TestOneMapping(t *testing.T) {
 					}
 				}
 				open()
-				if second.name == "PCP" { // names all ports, and closes none (digest 6.5)
+				if second.name == "PCP" { // names all ports, and closes none (PCP-50)
 					second.deleteAll(t, r, "a")
 					must("PCP deletes all", one)
 					second.delete(t, r, "a", port)
@@ -205,8 +205,8 @@ func TestOneMapping(t *testing.T) {
 	}
 }
 
-// TestCloseOrSayOpen: issue 9 item 19. NAT-PMP and PCP do not close what they did not
-// open (abuse case C4) and say so; UPnP, which shows it to its client, does.
+// TestCloseOrSayOpen: NAT-PMP and PCP do not close what they did not open (abuse case
+// C4) and say so; UPnP, which shows it to its client, does.
 func TestCloseOrSayOpen(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -242,8 +242,8 @@ func TestCloseOrSayOpen(t *testing.T) {
 	}
 }
 
-// TestLeaseOfEachLanguage: issue 9 item 19. An hour in NAT-PMP or PCP is an hour, also
-// when UPnP has asked for ever before or asks after it.
+// TestLeaseOfEachLanguage: an hour in NAT-PMP or PCP is an hour, also when UPnP has
+// asked for ever before or asks after it.
 func TestLeaseOfEachLanguage(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -292,7 +292,7 @@ func TestDescriptionsOwnNothing(t *testing.T) {
 	r.unchanged(t, before)
 }
 
-// TestCompanion: C2, N7, N8. A number that a host has through NAT-PMP for one
+// TestCompanion: C2, PMP-7, PMP-8. A number that a host has through NAT-PMP for one
 // transport is kept for it for the other, in every language.
 func TestCompanion(t *testing.T) {
 	t.Parallel()
@@ -309,13 +309,13 @@ func TestCompanion(t *testing.T) {
 		t.Errorf("PCP, this port or nothing: %+v", m)
 	}
 	r.unchanged(t, before)
-	if result, port := b.mapping(t, 1, 9001, 50001, 3600); result != 0 || port == 50001 { // N7
+	if result, port := b.mapping(t, 1, 9001, 50001, 3600); result != 0 || port == 50001 { // PMP-7
 		t.Errorf("NAT-PMP: result %d, port %d", result, port)
 	}
 	if m := b.mapPCP(t, pcpMap{internal: 9002, suggested: 50001}); m.code != 0 || m.external.Port() == 50001 {
 		t.Errorf("PCP: %+v", m)
 	}
-	for i, l := range languages { // N8
+	for i, l := range languages { // PMP-8
 		if wrong := l.ask(t, r, "a", 50001+uint16(i)); wrong != "" {
 			t.Errorf("its own, %s: %s", l.name, wrong)
 		}
@@ -335,7 +335,7 @@ func TestCompanion(t *testing.T) {
 	}
 }
 
-// TestNonceOwners: P4, I9. Strict: only who knows the nonce renews or deletes; as we
+// TestNonceOwners: PCP-4, I9. Strict: only who knows the nonce renews or deletes; as we
 // are by default, who has the same address and the same MAC does. Another
 // machine never does.
 func TestNonceOwners(t *testing.T) {

@@ -62,8 +62,8 @@ internal_ports = ["443"]
 // web is what only the rule allows.
 var web = lab.Mapping{Protocol: "TCP", External: 443, Internal: 443, Lease: time.Hour}
 
-// TestRulesByName: issue 5 item 4. DHCP gives names, rules go by them, and a name
-// is only for the host that has the lease's MAC and address.
+// TestRulesByName: DHCP gives names, rules go by them, and a name is only for the host
+// that has the lease's MAC and address.
 func TestRulesByName(t *testing.T) {
 	t.Parallel()
 	r, server := startNamed(t)

@@ -109,9 +109,9 @@ func TestNATPMPGrants(t *testing.T) {
 	before := r.world(t)
 	// The lifetime that is left when it is answered, which takes a slow machine a moment.
 	for id, request := range map[string]string{
-		"N5/repeated":           "00010000 17701770 00000e10",
-		"N5/another suggestion": "00010000 1770270f 00000e10",
-		"N19/reserved octets":   "0001ffff 17701770 00000e10",
+		"PMP-5/repeated":           "00010000 17701770 00000e10",
+		"PMP-5/another suggestion": "00010000 1770270f 00000e10",
+		"PMP-19/reserved octets":   "0001ffff 17701770 00000e10",
 	} {
 		t.Run(id, func(t *testing.T) {
 			if reply := a.ask(t, octets(t, request)); !like(reply, "00810000 ........ 17701770 00000e..") {
@@ -120,7 +120,7 @@ func TestNATPMPGrants(t *testing.T) {
 			r.renewed(t, before)
 		})
 	}
-	t.Run("P40/two at once", func(t *testing.T) {
+	t.Run("PCP-40/two at once", func(t *testing.T) {
 		for range 2 {
 			a.send(t, server, pmp(1, 6002, 6000, 3600))
 		}
@@ -132,7 +132,7 @@ func TestNATPMPGrants(t *testing.T) {
 			t.Errorf("mapped: %q", list)
 		}
 	})
-	t.Run("N20/longest lease", func(t *testing.T) {
+	t.Run("PMP-20/longest lease", func(t *testing.T) {
 		if result, port := a.mapping(t, 1, 6003, 6003, 1<<32-1); result != 0 || port != 6003 {
 			t.Fatalf("result %d, port %d", result, port)
 		}
@@ -141,7 +141,7 @@ func TestNATPMPGrants(t *testing.T) {
 			t.Errorf("listed: %+v", r.List(t))
 		}
 	})
-	t.Run("N25/lease ends", func(t *testing.T) {
+	t.Run("PMP-25/lease ends", func(t *testing.T) {
 		if result, port := a.mapping(t, 1, 6004, 6004, 5); result != 0 || port != 6004 {
 			t.Fatalf("result %d, port %d", result, port)
 		}

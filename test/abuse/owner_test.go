@@ -43,7 +43,7 @@ func TestOwnership(t *testing.T) {
 	call("C5", b, 714, "GetSpecificPortMappingEntry", key...)
 	call("C5", b, 713, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0")
 	call("C5", b, 730, "GetListOfPortMappings", append(everything, "NewNumberOfPorts", "0")...)
-	call("C28", b, 733, "DeletePortMappingRange", "NewStartPort", "7000", "NewEndPort", "6000", "NewProtocol", "UDP", "NewManage", "0")
+	call("SOAP-28", b, 733, "DeletePortMappingRange", "NewStartPort", "7000", "NewEndPort", "6000", "NewProtocol", "UDP", "NewManage", "0")
 	r.unchanged(t, before)
 	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("a's mapping no longer works")
@@ -94,7 +94,7 @@ func TestDaemonDeath(t *testing.T) {
 	}
 }
 
-// TestLeaseEnds: C23. A short lease ends by itself, on time.
+// TestLeaseEnds: SOAP-23. A short lease ends by itself, on time.
 func TestLeaseEnds(t *testing.T) {
 	t.Parallel()
 	r := start(t, "")

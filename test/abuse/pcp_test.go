@@ -73,15 +73,15 @@ func TestPCPRefusals(t *testing.T) {
 		{"I5/twice", a, pcpMap{internal: 6001, options: thirdParty(hostB, 16) + thirdParty(hostB, 16)}, 6},
 		{"I6/past the end", a, pcpMap{internal: 6001, options: "03000190"}, 6},
 		{"I6/unknown mandatory", a, pcpMap{internal: 6001, options: "50000004 00000001"}, 5},
-		{"P43/I6/unknown after a good one", a, pcpMap{options: filterOption("203.0.113.66/32", 0) + "50000000"}, 5},
+		{"PCP-43/I6/unknown after a good one", a, pcpMap{options: filterOption("203.0.113.66/32", 0) + "50000000"}, 5},
 		{"I6/65 options", a, pcpMap{internal: 6001, options: strings.Repeat("c8000000", 65)}, 6},
 		{"I7/filter of length 95", a, pcpMap{internal: 6001, options: "03000014 005f0000 00000000 00000000 0000ffff cb007142"}, 6},
-		{"P25/filter in a deletion", a, pcpMap{delete: true, options: filterOption("203.0.113.66/32", 0)}, 6},
+		{"PCP-25/filter in a deletion", a, pcpMap{delete: true, options: filterOption("203.0.113.66/32", 0)}, 6},
 		{"I8/taken", a, exactly(7000), 11},
 		{"I8/its own, for something else", a, exactly(6000), 11},
 		{"I8/denied", a, exactly(445), 11},
 		{"I8/B8/the gateway listens", a, exactly(51820), 11},
-		{"P37/I8/5351", a, exactly(5351), 11},
+		{"PCP-37/I8/5351", a, exactly(5351), 11},
 		{"I8/has another", a, pcpMap{suggested: 6002, options: preferFailure}, 11},
 		{"I8/port 0", a, exactly(0), 6},
 		{"I8/length 4", a, pcpMap{internal: 6001, suggested: 6001, options: "02000004 00000000"}, 6},
@@ -199,7 +199,7 @@ func TestPCPGrants(t *testing.T) {
 		{"I8/taken", pcpMap{suggested: 7000}, 0},
 		{"I8/denied", pcpMap{suggested: 445}, 0},
 		{"I8/B8/the gateway listens", pcpMap{suggested: 51820}, 0},
-		{"P37/5351", pcpMap{suggested: 5351}, 0},
+		{"PCP-37/5351", pcpMap{suggested: 5351}, 0},
 		{"I14/another address", pcpMap{suggested: 6105, address: lab.InternetOne}, 6105},
 		{"I14/multicast", pcpMap{suggested: 6106, address: netip.MustParseAddr("224.0.0.1")}, 6106},
 		{"I16/all-zero IPv6", pcpMap{suggested: 6107, address: zero6}, 6107},
@@ -222,7 +222,7 @@ func TestPCPGrants(t *testing.T) {
 			}
 		})
 	}
-	t.Run("P39/I14/renewal", func(t *testing.T) {
+	t.Run("PCP-39/I14/renewal", func(t *testing.T) {
 		before := r.world(t)
 		if m := a.mapPCP(t, pcpMap{internal: 6100, suggested: 6999}); m.code != 0 || m.external.Port() != 6100 {
 			t.Errorf("answered %+v", m)
@@ -230,10 +230,10 @@ func TestPCPGrants(t *testing.T) {
 		r.renewed(t, before)
 	})
 	for id, x := range map[string][2]uint32{ // asked for and granted, in seconds
-		"P35/C10/1 s":   {1, 120},
-		"P36/C10/2^31":  {1 << 31, 86400},
-		"C10/2^32-1":    {1<<32 - 1, 86400},
-		"P36/C10/a day": {86400, 86400},
+		"PCP-35/C10/1 s":   {1, 120},
+		"PCP-36/C10/2^31":  {1 << 31, 86400},
+		"C10/2^32-1":       {1<<32 - 1, 86400},
+		"PCP-36/C10/a day": {86400, 86400},
 	} {
 		t.Run(id, func(t *testing.T) {
 			// What is left when it is answered, which takes a slow machine a moment.
@@ -258,7 +258,7 @@ func TestPCPGrants(t *testing.T) {
 	})
 }
 
-// TestPCPFilters: I7, B10, P23, P54, P55. Restrictions hold for real packets.
+// TestPCPFilters: I7, B10, PCP-23, PCP-54, PCP-55. Restrictions hold for real packets.
 func TestPCPFilters(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -275,7 +275,7 @@ func TestPCPFilters(t *testing.T) {
 			t.Fatalf("answered % x", b)
 		}
 	}
-	t.Run("P23/one host", func(t *testing.T) {
+	t.Run("PCP-23/one host", func(t *testing.T) {
 		ask(6000, filterOption("203.0.113.67/32", 0))
 		r.filtered(t, 6000, "a", 6000, source{one, false}, source{other, false}, source{two, true})
 	})
@@ -291,7 +291,7 @@ func TestPCPFilters(t *testing.T) {
 		ask(6002, filterOption("203.0.113.66/32", 9000))
 		r.filtered(t, 6002, "a", 6002, source{from("203.0.113.66:9001"), false}, source{two, false}, source{one, true})
 	})
-	t.Run("P54/too many", func(t *testing.T) {
+	t.Run("PCP-54/too many", func(t *testing.T) {
 		before := r.world(t)
 		options := ""
 		for i := range 9 {
@@ -307,14 +307,14 @@ func TestPCPFilters(t *testing.T) {
 	t.Run("added and reset", func(t *testing.T) {
 		ask(6001, filterOption("203.0.113.70/32", 0))
 		r.filtered(t, 6001, "a", 6001, source{from("203.0.113.70:9001"), true}, source{from("203.0.113.66:9001"), true})
-		ask(6001, "03000014"+strings.Repeat("00", 20)+filterOption("203.0.113.70/32", 0)) // P55
+		ask(6001, "03000014"+strings.Repeat("00", 20)+filterOption("203.0.113.70/32", 0)) // PCP-55
 		r.filtered(t, 6001, "a", 6001, source{from("203.0.113.66:9002"), false}, source{from("203.0.113.70:9002"), true})
 		ask(6001, "03000014"+strings.Repeat("00", 20))
 		r.filtered(t, 6001, "a", 6001, source{from("203.0.113.66:9003"), true}, source{from("203.0.113.67:9003"), true})
 	})
 }
 
-// TestPortControlQuotas: K1, N17, P44, C10. Who has enough is refused in its own
+// TestPortControlQuotas: K1, PMP-17, PCP-44, C10. Who has enough is refused in its own
 // language, and others are still served.
 func TestPortControlQuotas(t *testing.T) {
 	t.Parallel()

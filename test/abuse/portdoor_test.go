@@ -25,7 +25,7 @@ func wishes(t *testing.T, client netip.Addr) [][]byte {
 	}
 }
 
-// TestPortControlOnlyLAN: A1 to A6, N22, P46. Who is not a host of the LAN, or
+// TestPortControlOnlyLAN: A1 to A6, PMP-22, PCP-46. Who is not a host of the LAN, or
 // asks another address than the LAN's, meets silence, and changes nothing; no
 // reply leaves by another interface than the one the request came in by.
 func TestPortControlOnlyLAN(t *testing.T) {
@@ -99,7 +99,7 @@ func TestPortControlOnlyLAN(t *testing.T) {
 	}
 }
 
-// TestPortControlUnseen: A1, N23. From the WAN, ports 5350 and 5351 look as they
+// TestPortControlUnseen: A1, PMP-23. From the WAN, ports 5350 and 5351 look as they
 // do without the daemon, whatever is sent, and so they do from the LAN when both
 // languages are off.
 func TestPortControlUnseen(t *testing.T) {
@@ -127,7 +127,7 @@ func TestPortControlUnseen(t *testing.T) {
 	}
 	for to, want := range map[netip.Addr]string{lab.GatewayLAN: "answer", lab.GatewayWAN: "silence"} {
 		if got := knock(t, n.Host("a"), netip.AddrPortFrom(to, 5351), natpmpAddress); got != want {
-			t.Errorf("N22: %s from the LAN: %s, want %s", to, got, want)
+			t.Errorf("PMP-22: %s from the LAN: %s, want %s", to, got, want)
 		}
 	}
 	if err := r.Daemon.Stop(); err != nil {
@@ -135,15 +135,15 @@ func TestPortControlUnseen(t *testing.T) {
 	}
 	r = startOn(t, n, noRates+"[pcp]\nnatpmp = false\npcp = false\n")
 	if diff := cmp.Diff(inside, look(n.Host("a"))); diff != "" {
-		t.Errorf("N23: the LAN sees a difference (-without +with):\n%s", diff)
+		t.Errorf("PMP-23: the LAN sees a difference (-without +with):\n%s", diff)
 	}
 	if err := r.v1(t, "a").Add(t.Context(), udp(6000, 6000)); err != nil {
 		t.Errorf("UPnP: %v", err)
 	}
 }
 
-// TestPortControlOneLanguage: H3, I3, A2 and A3 of the digest. With one language
-// off, its requests are told of the version that there is.
+// TestPortControlOneLanguage: H3, I3, CHOICE-2 and CHOICE-3. With one language off, its
+// requests are told of the version that there is.
 func TestPortControlOneLanguage(t *testing.T) {
 	t.Parallel()
 	pcp := pcpMap{client: hostA}.octets(t)

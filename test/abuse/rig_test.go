@@ -77,7 +77,7 @@ func (r *rig) world(t *testing.T) world {
 	return world{ended.ReplaceAllString(r.ruleset(t), "$1"), r.List(t)}
 }
 
-// unchanged fails the test when the world is not what it was (NOMUT).
+// unchanged fails the test when the world is not what it was (unchanged).
 func (r *rig) unchanged(t *testing.T, before world) {
 	t.Helper()
 	before.compare(t, r.world(t))
@@ -99,7 +99,7 @@ func (before world) compare(t *testing.T, after world) {
 	t.Helper()
 	opts := cmp.Options{cmp.AllowUnexported(world{}), cmpopts.IgnoreFields(control.Mapping{}, "ExpiresIn", "Packets", "Bytes")}
 	if diff := cmp.Diff(before, after, opts); diff != "" {
-		t.Errorf("NOMUT: something changed (-before +after):\n%s", diff)
+		t.Errorf("something changed (-before +after):\n%s", diff)
 	}
 }
 
@@ -115,7 +115,7 @@ func code(err error) int {
 	return -1
 }
 
-// refused asks for what must be refused with the code, and proves NOMUT.
+// refused asks for what must be refused with the code, and proves unchanged.
 func (r *rig) refused(t *testing.T, c *lab.ControlPoint, m lab.Mapping, want int) {
 	t.Helper()
 	before := r.world(t)

@@ -59,8 +59,8 @@ func (r *rig) out(t *testing.T, protocol, host string, port uint16) {
 	}
 }
 
-// TestPinholeTraffic: digest 3E and abuse case J7, with packets from the WAN. A
-// pinhole lets in one protocol to one port of one host, counts, and ends.
+// TestPinholeTraffic: abuse case J7, with packets from the WAN. A pinhole lets in one
+// protocol to one port of one host, counts, and ends.
 func TestPinholeTraffic(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -266,8 +266,8 @@ func TestSameDevice(t *testing.T) {
 	}
 }
 
-// TestOneClientBothFamilies: issue 4 item 4, K2. A device's quota and the rules for
-// its MAC hold for all its addresses, of both families.
+// TestOneClientBothFamilies: K2. A device's quota and the rules for its MAC hold for
+// all its addresses, of both families.
 func TestOneClientBothFamilies(t *testing.T) {
 	t.Parallel()
 	r := start(t, "[limits]\nmappings_per_client = 2\ngrants_per_second = 0\nrequests_per_second = 0\n[[rule]]\nname = \"b never\"\naction = \"deny\"\nclients = [\"02:00:00:4d:00:14\"]\n")
@@ -516,9 +516,8 @@ func TestTemporaryAddress(t *testing.T) {
 	r.in(t, "UDP", "a", 9000)
 }
 
-// TestIPv6Late: issue 4 item 6. Without IPv6 outside pinholes are refused by the
-// codes for it, and when it comes they work, without a restart; it may go and come
-// back.
+// TestIPv6Late: without IPv6 outside pinholes are refused by the codes for it, and when
+// it comes they work, without a restart; it may go and come back.
 func TestIPv6Late(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a", "b")
@@ -592,9 +591,9 @@ func TestLAN6Late(t *testing.T) {
 	r.in(t, "UDP", "a", 9000)
 }
 
-// TestUniqueLocalPinhole: issue 9 item 4 (miniupnp#794). Nobody on the Internet can
-// reach a unique local address (RFC 4193 section 4.3), so that a pinhole for one is
-// refused in both languages, unless the owner has such addresses routed.
+// TestUniqueLocalPinhole: miniupnp#794. Nobody on the Internet can reach a unique local
+// address (RFC 4193 section 4.3), so that a pinhole for one is refused in both
+// languages, unless the owner has such addresses routed.
 func TestUniqueLocalPinhole(t *testing.T) {
 	t.Parallel()
 	for allowed, extra := range map[bool]string{false: "", true: "[policy]\nunique_local = true\n"} {

@@ -119,7 +119,7 @@ func TestStartsWithoutWAN(t *testing.T) {
 		return out["NewExternalIPAddress"]
 	}
 	if ip := external(); ip != "" {
-		t.Errorf("C1: external address %q while the WAN is down", ip)
+		t.Errorf("SOAP-1: external address %q while the WAN is down", ip)
 	}
 	r.refused(t, c, udp(6000, 6000), 501)
 	testrig.On(t, n.Gateway, "ip", "link", "set", "wan0", "up")

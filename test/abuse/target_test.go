@@ -171,7 +171,7 @@ func TestOtherTrafficIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestRemoteHost: B10, C19. Only the named source gets through, and deleting
+// TestRemoteHost: B10, SOAP-19. Only the named source gets through, and deleting
 // needs the same key.
 func TestRemoteHost(t *testing.T) {
 	t.Parallel()

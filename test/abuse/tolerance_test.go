@@ -24,23 +24,23 @@ func TestOddClients(t *testing.T) {
 	}
 	const remote, soap11, soap12 = "<NewRemoteHost></NewRemoteHost>", "http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope/"
 	for _, x := range []struct{ id, request, want string }{
-		{"B8/SOAP 1.2 is told so", post(path, at, envelope(soap11, soap12)), "500"},
-		{"B8/CDATA", post(path, at, envelope(">x<", "><![CDATA[My app]]><")), "200"},
-		{"B8/comment", post(path, at, envelope(remote, remote+"<!-- x -->")), "200"},
-		{"B9/absolute form", absolute(at, at), "200"},
-		{"B9/absolute form without the port", absolute(lab.GatewayLAN.String(), lab.GatewayLAN.String()), "200"},
-		{"B9 D1/absolute form elsewhere", absolute("evil.example", at), "403"},
-		{"B9 D1/absolute form to the WAN", absolute(lab.GatewayWAN.String()+":5000", at), "403"},
-		{"B10/undeclared prefix", post(path, at, envelope("<u:", "<m:", "</u:", "</m:")), "200"},
-		{"B16/no NewRemoteHost", post(path, at, envelope(remote, "")), "200"},
-		{"B16/no description", post(path, at, envelope("<NewPortMappingDescription>x</NewPortMappingDescription>", "")), "200"},
-		{"B20/0.0.0.0", post(path, at, envelope(remote, "<NewRemoteHost>0.0.0.0</NewRemoteHost>")), "200"},
-		{"B20/undefined", post(path, at, envelope(remote, "<NewRemoteHost>undefined</NewRemoteHost>")), "200"},
-		{"no Content-Type", post(path, at, soapCall, "Content-Type: -"), "200"},
+		{"ODD-13/SOAP 1.2 is told so", post(path, at, envelope(soap11, soap12)), "500"},
+		{"ODD-10/CDATA", post(path, at, envelope(">x<", "><![CDATA[My app]]><")), "200"},
+		{"ODD-11/comment", post(path, at, envelope(remote, remote+"<!-- x -->")), "200"},
+		{"ODD-12/absolute form", absolute(at, at), "200"},
+		{"ODD-12/absolute form without the port", absolute(lab.GatewayLAN.String(), lab.GatewayLAN.String()), "200"},
+		{"ODD-12 D1/absolute form elsewhere", absolute("evil.example", at), "403"},
+		{"ODD-12 D1/absolute form to the WAN", absolute(lab.GatewayWAN.String()+":5000", at), "403"},
+		{"ODD-2/undeclared prefix", post(path, at, envelope("<u:", "<m:", "</u:", "</m:")), "200"},
+		{"ODD-3/no NewRemoteHost", post(path, at, envelope(remote, "")), "200"},
+		{"ODD-3/no description", post(path, at, envelope("<NewPortMappingDescription>x</NewPortMappingDescription>", "")), "200"},
+		{"ODD-5/0.0.0.0", post(path, at, envelope(remote, "<NewRemoteHost>0.0.0.0</NewRemoteHost>")), "200"},
+		{"ODD-6/undefined", post(path, at, envelope(remote, "<NewRemoteHost>undefined</NewRemoteHost>")), "200"},
+		{"ODD-7/no Content-Type", post(path, at, soapCall, "Content-Type: -"), "200"},
 		{"D2/no Content-Type, no SOAPAction", post(path, at, soapCall, "Content-Type: -", "SOAPAction: -"), "400"},
 		{"D4/no Content-Type, but a page's Origin", post(path, at, soapCall, "Content-Type: -", "Origin: null"), "403"},
-		{"us-ascii", post(path, at, envelope(`"1.0"?>`, `"1.0" encoding="us-ascii"?>`)), "200"},
-		{"a line break in front", post(path, at, "\n"+soapCall), "200"},
+		{"ODD-8/us-ascii", post(path, at, envelope(`"1.0"?>`, `"1.0" encoding="us-ascii"?>`)), "200"},
+		{"ODD-9/a line break in front", post(path, at, "\n"+soapCall), "200"},
 	} {
 		t.Run(x.id, func(t *testing.T) {
 			before := r.world(t)
@@ -65,11 +65,11 @@ func TestOddClients(t *testing.T) {
 		})
 	}
 	if answer := raw(t, r.Host("a"), at, post(path, at, envelope(soap11, soap12))); !strings.Contains(answer, "<faultcode>s:VersionMismatch</faultcode>") {
-		t.Errorf("B8: %s", answer)
+		t.Errorf("ODD-13: %s", answer)
 	}
 }
 
-// TestSearchWithoutEmptyLine: B10, B11. libplum, ssdpy, lighthouse and SwiftSSDP leave
+// TestSearchWithoutEmptyLine: ODD-1. libplum, ssdpy, lighthouse and SwiftSSDP leave
 // out the empty line at the end of a search.
 func TestSearchWithoutEmptyLine(t *testing.T) {
 	t.Parallel()

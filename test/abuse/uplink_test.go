@@ -52,9 +52,9 @@ func unserved(t *testing.T, r *rig) {
 	r.unchanged(t, before)
 }
 
-// TestSecondUplink: issue 9 item 3, public report B2 (c02). By detection, an interface
-// with a way to the Internet in any table is no LAN: for mwan, pbr, systemd's
-// RouteTable=, wg-quick, in both families, with and without a rule at the moment.
+// TestSecondUplink: by detection, an interface with a way to the Internet in any table
+// is no LAN: for mwan, pbr, systemd's RouteTable=, wg-quick, in both families, with and
+// without a rule at the moment.
 func TestSecondUplink(t *testing.T) {
 	t.Parallel()
 	for name, routes := range map[string][]string{

@@ -49,14 +49,14 @@ func TestOutsideMeetsSilence(t *testing.T) {
 			}
 			at := hostPort(to, 5000)
 			if answer := raw(t, r.Internet, at, fmt.Sprintf(post, at)); status(answer) != "" {
-				t.Errorf("C43: a POST was answered: %.80q", answer)
+				t.Errorf("SOAP-43: a POST was answered: %.80q", answer)
 			}
 		})
 	}
 	r.unchanged(t, before)
 }
 
-// TestMulticastFromWAN: D17. The group's packets on the WAN are nobody's
+// TestMulticastFromWAN: SSDP-17. The group's packets on the WAN are nobody's
 // business.
 func TestMulticastFromWAN(t *testing.T) {
 	t.Parallel()

@@ -37,9 +37,9 @@ func asked(t *testing.T, h *lab.Host, at netip.Addr) {
 	}
 }
 
-// TestSecondSubnet: issue 9 item 15, public report B3 (c03). Two networks on one
-// bridge: a client of the second is answered at its own router's address, in every
-// language, and told of that address; and at the first one as well.
+// TestSecondSubnet: two networks on one bridge: a client of the second is answered at
+// its own router's address, in every language, and told of that address; and at the
+// first one as well.
 func TestSecondSubnet(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a", "b")
@@ -121,8 +121,8 @@ func TestVirtualAddress(t *testing.T) {
 	}
 }
 
-// TestIPv6OnlyLAN: public report B4. A named LAN without IPv4 is served by IPv6:
-// discovery, pinholes by UPnP and PCP; and by IPv4 as soon as it has that.
+// TestIPv6OnlyLAN: a named LAN without IPv4 is served by IPv6: discovery, pinholes by
+// UPnP and PCP; and by IPv4 as soon as it has that.
 func TestIPv6OnlyLAN(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")

@@ -43,9 +43,9 @@ func connects(t *testing.T, r *testrig.Rig, from netip.Addr, to netip.AddrPort, 
 	return r.Reaches(t, "TCP", from, to, r.Host("a"), wait)
 }
 
-// TestAnswersStray: issue 9 item 4, public report B5 (c05). Where answers to the
-// Internet leave by another interface than the WAN, doctor names it, the rule and the
-// table, and the log warns when it comes to be so; connections do not come about then.
+// TestAnswersStray: where answers to the Internet leave by another interface than the
+// WAN, doctor names it, the rule and the table, and the log warns when it comes to be
+// so; connections do not come about then.
 func TestAnswersStray(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

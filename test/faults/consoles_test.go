@@ -61,9 +61,9 @@ func hear(t *testing.T, conn *net.UDPConn, word string) netip.AddrPort {
 	}
 }
 
-// TestTwoConsoles: issue 5 item 6. Two consoles that use one port inside both get an
-// open NAT: what each sends leaves from its mapped port, to whomever; what anybody
-// sends there arrives; and they reach each other by their addresses outside.
+// TestTwoConsoles: two consoles that use one port inside both get an open NAT: what
+// each sends leaves from its mapped port, to whomever; what anybody sends there
+// arrives; and they reach each other by their addresses outside.
 func TestTwoConsoles(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "one", "two"), "")

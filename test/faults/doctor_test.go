@@ -60,8 +60,8 @@ func (s seen) has(id, level string, words ...string) bool {
 	return false
 }
 
-// TestDoctor: issue 5 item 9. Each thing that keeps a mapping from working is found,
-// with its remedy; where nothing does, a packet through a copy of the rules proves it.
+// TestDoctor: each thing that keeps a mapping from working is found, with its remedy;
+// where nothing does, a packet through a copy of the rules proves it.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	noChain := strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, "", 1)

@@ -53,9 +53,8 @@ func outbound(t *testing.T, r *testrig.Rig) *flow {
 	return f
 }
 
-// TestFlowsEnd: issue 5 item 5. What flows through a mapping ends with it, whoever
-// ends it and why; what flows through others, and what the host began itself, goes
-// on.
+// TestFlowsEnd: what flows through a mapping ends with it, whoever ends it and why;
+// what flows through others, and what the host began itself, goes on.
 func TestFlowsEnd(t *testing.T) {
 	t.Parallel()
 	tcp := func(port uint16, lease time.Duration) lab.Mapping {

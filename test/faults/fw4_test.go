@@ -54,8 +54,8 @@ table inet fw4 {
 `
 }
 
-// TestFW4Glue: issue 5 item 2. With the files of etc/nftables.d a reload of fw4 loses
-// nothing in the first place: no packet of a new flow, and nothing for us to repair.
+// TestFW4Glue: with the files of etc/nftables.d a reload of fw4 loses nothing in the
+// first place: no packet of a new flow, and nothing for us to repair.
 func TestFW4Glue(t *testing.T) {
 	t.Parallel()
 	n, err := lab.New("a")

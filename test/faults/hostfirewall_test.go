@@ -77,10 +77,9 @@ table ip nat {
 `
 )
 
-// TestHostFirewalls: issue 5 item 8. With what docs/firewalls.md says, a mapping and a
-// pinhole pass the host's own firewall, nothing else does, and after its reload they
-// pass again without anybody doing anything. A clean stop leaves the owner's rules as
-// they were.
+// TestHostFirewalls: with what docs/firewalls.md says, a mapping and a pinhole pass the
+// host's own firewall, nothing else does, and after its reload they pass again without
+// anybody doing anything. A clean stop leaves the owner's rules as they were.
 func TestHostFirewalls(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]hostFirewall{

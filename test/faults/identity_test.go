@@ -12,9 +12,9 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestAddressToAnotherDevice: issue 5 item 4. When the address of a mapping is
-// another device's, the mapping is closed before a packet reaches the newcomer, and
-// nothing of it is the newcomer's; the mappings of others stay.
+// TestAddressToAnotherDevice: when the address of a mapping is another device's, the
+// mapping is closed before a packet reaches the newcomer, and nothing of it is the
+// newcomer's; the mappings of others stay.
 func TestAddressToAnotherDevice(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a", "b"), "")
@@ -75,10 +75,10 @@ func suspended(t *testing.T, r *testrig.Rig, want bool) {
 	})
 }
 
-// TestMACFlips: issue 9 item 17 (pucherot/Pi.Alert#32). A proxy for ARP makes the MAC
-// of an address change and change back: meanwhile nothing comes in, old flows end, and
-// then all is as it was, over a restart too. What changes hands again and again is
-// believed only when it has settled, so that it costs a transaction a minute.
+// TestMACFlips: pucherot/Pi.Alert#32. A proxy for ARP makes the MAC of an address
+// change and change back: meanwhile nothing comes in, old flows end, and then all is as
+// it was, over a restart too. What changes hands again and again is believed only when
+// it has settled, so that it costs a transaction a minute.
 func TestMACFlips(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")
@@ -120,9 +120,8 @@ func TestMACFlips(t *testing.T) {
 	working(t, r, 6000)
 }
 
-// TestNewcomerStays: C6 and issue 9 item 17. The device that stays at the address is
-// told of a conflict (718), on which it tries another port; it is a host like others
-// otherwise.
+// TestNewcomerStays: C6. The device that stays at the address is told of a conflict
+// (718), on which it tries another port; it is a host like others otherwise.
 func TestNewcomerStays(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")
@@ -151,9 +150,9 @@ func TestNewcomerStays(t *testing.T) {
 	}
 }
 
-// TestEndlessLease: issue 9 item 20. A lease of 0 goes on by itself while its device is
-// there, also over a restart, and in the kernel; it ends lease.max after its device was
-// last seen. One with an end ends.
+// TestEndlessLease: a lease of 0 goes on by itself while its device is there, also over
+// a restart, and in the kernel; it ends lease.max after its device was last seen. One
+// with an end ends.
 func TestEndlessLease(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a", "b"), "[lease]\nmax = \"20s\"\nmin = \"20s\"\n")
@@ -166,7 +165,7 @@ func TestEndlessLease(t *testing.T) {
 		}
 	}
 	if out, err := c.Call(t.Context(), "GetSpecificPortMappingEntry", "NewRemoteHost", "", "NewExternalPort", "6000", "NewProtocol", "UDP"); err != nil || out["NewLeaseDuration"] != "0" {
-		t.Errorf("version 1 shows %v, %v", out, err) // C10
+		t.Errorf("version 1 shows %v, %v", out, err) // SOAP-10
 	}
 	alone := func() bool {
 		list := r.List(t)

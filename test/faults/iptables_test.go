@@ -86,8 +86,8 @@ func pinholes(t *testing.T, r *testrig.Rig) *lab.ControlPoint {
 	return c
 }
 
-// TestIPTables: issue 5 item 7. The whole program with iptables: a mapping and a
-// pinhole that packets prove, the owner's reload, and a clean stop.
+// TestIPTables: the whole program with iptables: a mapping and a pinhole that packets
+// prove, the owner's reload, and a clean stop.
 func TestIPTables(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, flavour, backend, why string }{

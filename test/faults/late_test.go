@@ -10,9 +10,9 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestLateNetwork: issue 5 item 3. What the last run held for a LAN, or for a prefix
-// of IPv6, that is not there yet when the gate starts is closed, and open again when
-// it has come: at the start of a machine the provider's prefix comes last.
+// TestLateNetwork: what the last run held for a LAN, or for a prefix of IPv6, that is
+// not there yet when the gate starts is closed, and open again when it has come: at the
+// start of a machine the provider's prefix comes last.
 func TestLateNetwork(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")

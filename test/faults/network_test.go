@@ -32,8 +32,8 @@ func reached(t *testing.T, r *testrig.Rig, at netip.Addr, port uint16, wait time
 	return arrived
 }
 
-// TestWANAddress: issue 5 item 3. Another external address: the mapping works
-// there and no more at the old one, and every language tells the new one.
+// TestWANAddress: another external address: the mapping works there and no more at the
+// old one, and every language tells the new one.
 func TestWANAddress(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")
@@ -160,8 +160,8 @@ func udp(port uint16) lab.Mapping {
 	return lab.Mapping{Protocol: "UDP", External: port, Internal: port, Lease: time.Hour}
 }
 
-// TestStartWithoutWAN: incumbent.md section 5, links. It starts before the WAN is
-// there, says no for the right reason, and works when the WAN has come.
+// TestStartWithoutWAN: it starts before the WAN is there, says no for the right reason,
+// and works when the WAN has come.
 func TestStartWithoutWAN(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")
@@ -176,8 +176,7 @@ func TestStartWithoutWAN(t *testing.T) {
 	working(t, r, 6000)
 }
 
-// TestLANWithoutIPv6: the conformance list of gateway-ecosystem.md section 3.2. An
-// interface that has no IPv6 turns it off for no other one.
+// TestLANWithoutIPv6: an interface that has no IPv6 turns it off for no other one.
 func TestLANWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")
@@ -241,8 +240,8 @@ func TestRemoteHostSurvives(t *testing.T) {
 	}
 }
 
-// TestFlappingBridge: faults F7. A LAN bridge that is made anew again and again costs a
-// bounded number of log lines, and is served when it stays.
+// TestFlappingBridge: a LAN bridge that is made anew again and again costs a bounded
+// number of log lines, and is served when it stays.
 func TestFlappingBridge(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")

@@ -71,8 +71,8 @@ func (f *flow) alive(when string) {
 	}
 }
 
-// TestCrash: issue 5 item 1. After kill -9 and a start the owner's list, what the
-// clients were promised and what packets do are the same; flows go on meanwhile.
+// TestCrash: after kill -9 and a start the owner's list, what the clients were promised
+// and what packets do are the same; flows go on meanwhile.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]struct {
@@ -292,9 +292,9 @@ const (
 	killing    = 90 * time.Second
 )
 
-// TestThousandKills: issue 5 item 1. Clients ask without a pause while the daemon is
-// killed at a random instant, again and again. Every mapping that was acknowledged
-// is there afterwards, and none that was not but for the one under way.
+// TestThousandKills: clients ask without a pause while the daemon is killed at a random
+// instant, again and again. Every mapping that was acknowledged is there afterwards,
+// and none that was not but for the one under way.
 func TestThousandKills(t *testing.T) {
 	t.Parallel()
 	for n := range crowd {

@@ -25,9 +25,8 @@ const ownerRules = `table inet owner {
 }
 `
 
-// TestRulesetChanges: issue 5 item 2. Whatever another program does to the
-// ruleset, the mapping that the owner sees works again at once; one repair is one
-// line in the log.
+// TestRulesetChanges: whatever another program does to the ruleset, the mapping that
+// the owner sees works again at once; one repair is one line in the log.
 func TestRulesetChanges(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{

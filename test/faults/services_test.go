@@ -11,11 +11,10 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestLateService: issue 9 item 6, abuse case B8. A service of the gateway, or a
-// forward of its owner, that comes to a mapped port is noticed within a sweep: the
-// mapping ends, its renewal is refused, the log names both, and the service gets what
-// is sent to it. What asks for an answer from that port for a moment, as a resolver
-// does, ends nothing.
+// TestLateService: abuse case B8. A service of the gateway, or a forward of its owner,
+// that comes to a mapped port is noticed within a sweep: the mapping ends, its renewal
+// is refused, the log names both, and the service gets what is sent to it. What asks
+// for an answer from that port for a moment, as a resolver does, ends nothing.
 func TestLateService(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")

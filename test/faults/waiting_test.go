@@ -17,9 +17,9 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestChainComesLater: issue 9 item 10, field note S9. An accept chain that is named
-// and not there yet, as when units start in another order, is waited for: the gate is
-// ready and says so, and mapped traffic passes as soon as the chain is there.
+// TestChainComesLater: an accept chain that is named and not there yet, as when units
+// start in another order, is waited for: the gate is ready and says so, and mapped
+// traffic passes as soon as the chain is there.
 func TestChainComesLater(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]string{
@@ -54,8 +54,8 @@ func TestChainComesLater(t *testing.T) {
 	}
 }
 
-// TestSecondDaemon: faults F5. A second gate with other paths ends before it touches
-// anything of the first one's, even where it would serve another LAN, or none yet.
+// TestSecondDaemon: a second gate with other paths ends before it touches anything of
+// the first one's, even where it would serve another LAN, or none yet.
 func TestSecondDaemon(t *testing.T) {
 	t.Parallel()
 	lan := func(name string) string { return strings.Replace(lab.Settings, "br-lan", name, 1) }
@@ -158,9 +158,8 @@ func TestClaimSquatted(t *testing.T) {
 	opened(t, r, 6000)
 }
 
-// TestStateRemoved: faults F4 (cases/faults/vanish.sh). The state directory, or a file
-// in it, that is taken away while the gate runs is noticed, said, and written anew, so
-// that a crash loses nothing.
+// TestStateRemoved: the state directory, or a file in it, that is taken away while the
+// gate runs is noticed, said, and written anew, so that a crash loses nothing.
 func TestStateRemoved(t *testing.T) {
 	t.Parallel()
 	replace := func(t *testing.T, dir string) {
