@@ -74,6 +74,7 @@ func oneMapping(t *testing.T) *portmap.Table {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.New.WAN = "wan0"
 	return tab.Commit(c)
 }
 
@@ -185,7 +186,7 @@ func TestShapes(t *testing.T) {
 	wantList := map[string]any{
 		"id": 1.0, "protocol": "udp", "family": 4.0, "external_port": 3075.0, "internal_ip": "192.168.1.50", "internal_port": 3074.0,
 		"remote": "198.51.100.9", "client_mac": "02:00:00:00:00:05", "client_host": "as-asked", "via": "upnp", "description": "game",
-		"rule": "consoles", "enabled": true, "expires_in": 600.0, "endless": true, "suspended": false, "packets": 3.0, "bytes": 120.0,
+		"rule": "consoles", "wan": "wan0", "enabled": true, "expires_in": 600.0, "endless": true, "suspended": false, "packets": 3.0, "bytes": 120.0,
 	}
 	if diff := cmp.Diff(wantList, list[0]); diff != "" {
 		t.Errorf("mapping (-want +got):\n%s", diff)

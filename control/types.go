@@ -57,6 +57,7 @@ type Mapping struct {
 	Via          string `json:"via"`
 	Description  string `json:"description"`
 	Rule         string `json:"rule"`
+	WAN          string `json:"wan"` // the interface that it was granted on
 	Enabled      bool   `json:"enabled"`
 	Created      string `json:"created"`    // RFC 3339
 	ExpiresIn    int64  `json:"expires_in"` // seconds; 0: never
@@ -89,6 +90,7 @@ func NewMapping(m portmap.Mapping, t *Traffic, now time.Time) Mapping {
 		Via:          m.Client.Via.String(),
 		Description:  m.Description,
 		Rule:         m.Rule,
+		WAN:          m.WAN,
 		Enabled:      !m.Disabled,
 		Created:      m.Created.UTC().Format(time.RFC3339),
 		ExpiresIn:    expiresIn(m.Left(now)),

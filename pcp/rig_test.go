@@ -99,7 +99,7 @@ type lateHost struct {
 func newWorld() *world {
 	return &world{
 		view: portmap.View{
-			WAN: "wan0", WANUp: true, External: externalIP,
+			WANs:     []portmap.WAN{{Name: "wan0", Up: true, External: externalIP}},
 			LAN:      map[string]portmap.LAN{"lan0": {Prefixes: []netip.Prefix{lanPrefix}, Addrs: []netip.Addr{gatewayAddr}}},
 			Local:    map[netip.Addr]struct{}{gatewayAddr: {}, externalIP: {}},
 			WANAddrs: []netip.Addr{externalIP},
@@ -121,7 +121,7 @@ func (w *world) View() *portmap.View {
 func (w *world) setExternal(a netip.Addr) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.view.External, w.view.WANUp = a, a.IsValid()
+	w.view.WANs = []portmap.WAN{{Name: "wan0", Up: a.IsValid(), External: a}}
 }
 
 func (w *world) InUse(_ context.Context, _ portmap.Transport, port uint16) (string, error) {

@@ -89,10 +89,10 @@ func speak(t *testing.T) []struct {
 		{"default ask", strict(portmap.Ask).Decide(nat(tcp, 6000, 6000), quiet)},
 		{"ask rule", shipped(t, ask).Decide(nat(tcp, 6000, 6000), quiet)},
 
-		{"no WAN", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.View.WANUp = false }))},
+		{"no WAN", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.View.WANs[0].Up = false }))},
 		{"unique local pinhole", std.Decide(self(pinhole(tcp, 6000), "fd00:1::9", "br-lan"), quiet)},
 		{"private WAN", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) {
-			f.View.External, f.View.Private = netip.MustParseAddr("100.64.1.2"), true
+			f.View.WANs[0].External, f.View.WANs[0].Private = netip.MustParseAddr("100.64.1.2"), true
 		}))},
 		{"client quota", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.ClientMappings = 32 }))},
 		{"rule quota", shipped(t, few).Decide(nat(tcp, 6000, 7777), with(func(f *portmap.Facts) {

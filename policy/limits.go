@@ -15,20 +15,20 @@ const Burst = 16
 // its owner must say that there is such a site; PCP would promise it as the address
 // that peers use (RFC 6887 section 11.3).
 func (p *Policy) wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) portmap.Decision {
-	v := f.View
+	w := f.View.WAN()
 	switch {
 	case r.Kind == portmap.Pinhole6 && r.Internal.Addr().IsPrivate() && !p.uniqueLocal:
 		return refuse(d, portmap.UniqueLocal, "%s is a unique local address, which nobody on the Internet can reach; "+
 			"policy.unique_local = true opens ports for it all the same", r.Internal.Addr())
-	case r.Kind == portmap.Pinhole6 && !v.WAN6Up:
+	case r.Kind == portmap.Pinhole6 && !f.View.WAN6Up:
 		return refuse(d, portmap.NoAddress, "the gateway is not connected to the Internet by IPv6 at the moment")
 	case r.Kind == portmap.Pinhole6:
 		return d
-	case !v.WANUp || !v.External.Is4() || v.External.IsUnspecified(): // I17
+	case !w.Up || !w.External.Is4() || w.External.IsUnspecified(): // I17
 		return refuse(d, portmap.NoAddress, "the gateway has no Internet address at the moment")
-	case v.Private: // K10
+	case w.Private: // K10
 		return refuse(d, portmap.PrivateAddress, "the gateway's address %s cannot be reached from the Internet, "+
-			`another router or the provider translates it; wan.private_address = "allow" maps ports all the same`, v.External)
+			`another router or the provider translates it; wan.private_address = "allow" maps ports all the same`, w.External)
 	}
 	return d
 }

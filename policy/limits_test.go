@@ -40,12 +40,12 @@ func TestWAN(t *testing.T) {
 		change func(*portmap.View)
 		want   portmap.Reason
 	}{
-		{"I17/link down", func(v *portmap.View) { v.WANUp = false }, portmap.NoAddress},
-		{"I17/no address", func(v *portmap.View) { v.External = netip.Addr{} }, portmap.NoAddress},
-		{"I17/0.0.0.0", func(v *portmap.View) { v.External = netip.IPv4Unspecified() }, portmap.NoAddress},
-		{"I17/IPv6 only", func(v *portmap.View) { v.External = netip.MustParseAddr("2001:db8:ffff::5") }, portmap.NoAddress},
-		{"K10/private", func(v *portmap.View) { v.External, v.Private = netip.MustParseAddr("100.64.1.2"), true }, portmap.PrivateAddress},
-		{"K10/private but allowed", func(v *portmap.View) { v.External = netip.MustParseAddr("100.64.1.2") }, portmap.NoReason},
+		{"I17/link down", func(v *portmap.View) { v.WANs[0].Up = false }, portmap.NoAddress},
+		{"I17/no address", func(v *portmap.View) { v.WANs[0].External = netip.Addr{} }, portmap.NoAddress},
+		{"I17/0.0.0.0", func(v *portmap.View) { v.WANs[0].External = netip.IPv4Unspecified() }, portmap.NoAddress},
+		{"I17/IPv6 only", func(v *portmap.View) { v.WANs[0].External = netip.MustParseAddr("2001:db8:ffff::5") }, portmap.NoAddress},
+		{"K10/private", func(v *portmap.View) { v.WANs[0].External, v.WANs[0].Private = netip.MustParseAddr("100.64.1.2"), true }, portmap.PrivateAddress},
+		{"K10/private but allowed", func(v *portmap.View) { v.WANs[0].External = netip.MustParseAddr("100.64.1.2") }, portmap.NoReason},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := facts()
@@ -65,7 +65,7 @@ func TestWAN(t *testing.T) {
 func TestOrderOfReasons(t *testing.T) {
 	t.Parallel()
 	f := facts()
-	f.View.WANUp = false
+	f.View.WANs[0].Up = false
 	f.Mappings, f.ClientMappings = 5000, 5000
 	f.GrantReadyAt = now.Add(time.Hour)
 	p := shipped(t, policy.Rule{Name: "no", Action: portmap.Deny, Internal: ports(one(6001), one(445))})
@@ -73,7 +73,7 @@ func TestOrderOfReasons(t *testing.T) {
 	check(t, p.Decide(nat(tcp, 6000, 6001), f), portmap.RuleDenied)
 	check(t, p.Decide(nat(tcp, 6000, 8080), f), portmap.PrivilegedPort)
 	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.NoAddress)
-	f.View.WANUp = true
+	f.View.WANs[0].Up = true
 	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.ClientQuota)
 	f.ClientMappings = 0
 	check(t, p.Decide(nat(tcp, 6000, 6000), f), portmap.TotalQuota)

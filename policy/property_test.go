@@ -122,9 +122,9 @@ func genPolicy(t *rapid.T) *policy.Policy {
 func genFacts(t *rapid.T) portmap.Facts {
 	f := facts()
 	rare := func(label string) bool { return one4(t, label) && one4(t, "very "+label) }
-	f.View.WANUp = !rare("WAN down")
+	f.View.WANs[0].Up = !rare("WAN down")
 	f.View.WAN6Up = !rare("IPv6 WAN down")
-	f.View.Private = rare("private")
+	f.View.WANs[0].Private = rare("private")
 	f.Renewal = rare("renewal")
 	if rare("busy client") {
 		f.ClientMappings = 32
@@ -150,7 +150,7 @@ func invariants(t *rapid.T) {
 
 func invariant(t *rapid.T, p *policy.Policy, f portmap.Facts, r portmap.Request) {
 	untouched := *network()
-	untouched.WANUp, untouched.WAN6Up, untouched.Private = f.View.WANUp, f.View.WAN6Up, f.View.Private
+	untouched.WANs[0].Up, untouched.WAN6Up, untouched.WANs[0].Private = f.View.WANs[0].Up, f.View.WAN6Up, f.View.WANs[0].Private
 	d := p.Decide(r, f)
 	if diff := cmp.Diff(d, p.Decide(r, f)); diff != "" {
 		t.Fatalf("the same request, twice:\n%s", diff)
@@ -186,7 +186,7 @@ func invariant(t *rapid.T, p *policy.Policy, f portmap.Facts, r portmap.Request)
 		t.Fatalf("allowed to point at %s", target)
 	case (r.Kind == portmap.NAT4) != target.Is4():
 		t.Fatalf("allowed %s for kind %d", target, r.Kind)
-	case r.Kind == portmap.NAT4 && (!f.View.WANUp || f.View.Private), r.Kind == portmap.Pinhole6 && !f.View.WAN6Up:
+	case r.Kind == portmap.NAT4 && (!f.View.WANs[0].Up || f.View.WANs[0].Private), r.Kind == portmap.Pinhole6 && !f.View.WAN6Up:
 		t.Fatal("allowed without a public address")
 	}
 	if tier, _ := policy.TierOf(policy.Internal, r.Transport, r.Internal.Port()); tier == policy.Forbidden {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"portcullis/portmap"
 )
@@ -104,7 +105,7 @@ func special(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
 		return portmap.NotAHost, "a link-local address"
 	case t.Is4() && t.As4()[0] == 0, t.Is4() && t.As4()[0] >= 240:
 		return portmap.NotAHost, "a reserved or broadcast address"
-	case t == v.External:
+	case slices.ContainsFunc(v.WANs, func(w portmap.WAN) bool { return t == w.External }):
 		return portmap.NotAHost, "the gateway's address on the Internet"
 	}
 	for _, a := range v.WANAddrs {

@@ -211,7 +211,7 @@ func TestOddPrefixesOnTheLAN(t *testing.T) {
 	f.View.LAN["br-odd"] = portmap.LAN{Prefixes: prefixes("::ffff:0:0/96", "2002:c0a8:114::/64", "2001::/64",
 		"64:ff9b::/96", "::/96", "fec0::/64", "2001:db8:61::/127", "100.64.0.0/16", "10.1.0.0/16", "10.0.0.0/8", "10.2.0.0/16"),
 		Addrs: addrs("10.1.0.1")} // not in View.Local: the two lists may be of different moments
-	f.View.External = netip.MustParseAddr("10.1.0.5") // as wan.external_ip may say, on no interface
+	f.View.WANs[0].External = netip.MustParseAddr("10.1.0.5") // as wan.external_ip may say, on no interface
 	p := shipped(t)
 	for _, tt := range []struct {
 		name, addr string

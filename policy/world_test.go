@@ -23,8 +23,8 @@ var (
 // network gives the gateway's view; each call a fresh one.
 func network() *portmap.View {
 	v := &portmap.View{
-		WAN: "wan0", WANUp: true, WAN6: "wan0", WAN6Up: true,
-		External: netip.MustParseAddr("203.0.113.5"),
+		WANs: []portmap.WAN{{Name: "wan0", Up: true, External: netip.MustParseAddr("203.0.113.5")}},
+		WAN6: "wan0", WAN6Up: true,
 		WANAddrs: []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8:ffff::5")},
 		Local:    map[netip.Addr]struct{}{},
 		LAN: map[string]portmap.LAN{

@@ -148,8 +148,11 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 		return Change{}, d, &Error{Reason: BadPort, Detail: "external port 0 cannot be mapped"}
 	}
 	c, err := t.Plan(now, r, d, e.lifetime(r, d), uint16(rand.Uint32()))
-	if err != nil || r.Kind == Pinhole6 {
+	if err != nil {
 		return c, d, err
+	}
+	if c.New.WAN = view.name(r.Kind); r.Kind == Pinhole6 {
+		return c, d, nil
 	}
 	port = c.New.External.Port()
 	where, err := e.cfg.Gateway.InUse(ctx, r.Transport, port)

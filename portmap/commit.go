@@ -14,7 +14,7 @@ func (t *Table) Commit(c Change) *Table {
 		next.put(c.New)
 	}
 	if c.Event == Granted && c.New != nil {
-		next.lastID = max(next.lastID, c.New.ID) // one of an earlier run is older
+		next.lastID = max(next.lastID, countOf(c.New.ID)) // one of an earlier run is older
 	}
 	if c.New != nil && !c.grantReadyAt.IsZero() {
 		next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)

@@ -36,8 +36,13 @@ type EngineConfig struct {
 	// Held says whether a flow that is not of this host leaves from an external port
 	// now. Who asks for any port then gets another one, if there is one soon. nil: none
 	// ever does.
-	Held     func(tr Transport, port uint16, host netip.Addr) bool
-	Store    Store         // nil: nothing outlives the process
+	Held func(tr Transport, port uint16, host netip.Addr) bool
+	// Store keeps mappings for the next start; nil: nothing outlives the process. What
+	// it cannot keep is granted all the same: a disk that is full must not close a
+	// game's port. Recorded, where set, is called with what each Record returned.
+	Store    Store
+	Recorded func(error)
+
 	LeaseMax time.Duration // leases are cut to it; 0 asks for it
 	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)
 	Strict   bool          // PCP: only the nonce that made a mapping may change it (RFC 6887 section 11.3)
@@ -314,7 +319,7 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 			return err
 		}
 	}
-	e.record(kept(done))
+	e.record(ctx, kept(done))
 	now := time.Now()
 	e.snapshot.Store(next.tidy(now))
 	for _, c := range changes {

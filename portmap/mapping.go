@@ -82,14 +82,31 @@ type Nonce [12]byte
 // String hides the nonce from logs.
 func (Nonce) String() string { return "(nonce)" }
 
+// A mapping's ID is a count, and above it the number of the gateway that made the
+// mapping: 0 for one that is alone. So gateways that share a table never give the
+// same ID twice. JSON readers keep integers of 53 bits.
+const (
+	MaxID    = 1<<53 - 1
+	maxCount = 1<<48 - 1 // at 1,000 grants a second, 8,900 years
+)
+
+// countOf returns what an ID says of this gateway's count: 0 when another gave it.
+func countOf(id uint64) uint64 {
+	if id > maxCount {
+		return 0
+	}
+	return id
+}
+
 // Mapping is one granted hole.
 type Mapping struct {
-	ID          uint64 // unique for the life of the table, never reused
+	ID          uint64 // 1 to MaxID; unique for the life of the table, never reused
 	Client      Client // who asked for it first; Via says in which language
 	Kind        Kind
 	Transport   Transport
 	Internal    netip.AddrPort
 	External    netip.AddrPort // the address may be zero while the WAN has none; of a pinhole the same as Internal
+	WAN         string         // the interface that it was last granted on
 	Number      uint16         // of a pinhole: random and its own, what UPnP calls UniqueID
 	Remotes     []Remote
 	Disabled    bool

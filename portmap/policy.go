@@ -76,15 +76,37 @@ func (r PortRange) Contains(p uint16) bool { return r.First <= p && p <= r.Last 
 // View is the gateway's own network at one moment. It is immutable once
 // published; a change makes a new one.
 type View struct {
-	WAN      string     // the WAN interface, "" while there is none
-	WANUp    bool       // the link is up and has an address
-	External netip.Addr // the address clients are told; zero while unknown
-	Private  bool       // External cannot be reached from the Internet, and the owner did not allow that
+	WANs     []WAN // in order of preference; one today, or none while there is none
 	LAN      map[string]LAN
 	Local    map[netip.Addr]struct{} // every address of the gateway itself, WAN included
 	WANAddrs []netip.Addr            // those of the WAN interfaces
 	WAN6     string                  // the IPv6 WAN interface, "" while there is none
 	WAN6Up   bool                    // the link is up and has an IPv6 address of the Internet
+}
+
+// WAN is one way to the Internet by IPv4.
+type WAN struct {
+	Name     string     // the interface
+	Up       bool       // the link is up and has an address
+	External netip.Addr // the address clients are told; zero while unknown
+	Private  bool       // External cannot be reached from the Internet, and the owner did not allow that
+}
+
+// WAN returns the one that mappings are made on, the zero WAN while there is none.
+func (v *View) WAN() WAN {
+	if len(v.WANs) == 0 {
+		return WAN{}
+	}
+	return v.WANs[0]
+}
+
+// name returns the interface by which packets come to a mapping of a kind, "" while
+// there is none.
+func (v *View) name(k Kind) string {
+	if k == Pinhole6 {
+		return v.WAN6
+	}
+	return v.WAN().Name
 }
 
 // LAN is one served interface.

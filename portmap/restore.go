@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,15 @@ import (
 
 // Store keeps mappings for the next start.
 type Store interface {
-	// Record says what one step has changed: the mappings as they are now, and
-	// the IDs of those that are no more. It is called when the kernel has the
-	// change and before anybody is told, and must be quick. What cannot be kept
-	// is the Store's business.
-	Record(put []Mapping, ended []uint64)
+	// Record keeps what one transaction has changed, of each mapping its last
+	// state; New is nil for one that is no more. It is called when the kernel has
+	// the change and before any client is told, in the order of the transactions.
+	// The changes are to be taken in their order, ends first, so that a part of
+	// them never shows two mappings in one place.
+	//
+	// With an error some of it is not kept, and may be later. Nothing is undone
+	// then: see EngineConfig.Store.
+	Record(ctx context.Context, changes []Change) error
 }
 
 // Dropped is a mapping that an earlier run held and this one does not take over.
@@ -40,17 +45,17 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 	now, view := time.Now(), e.cfg.Gateway.View()
 	table := NewTable()
 	var dropped []Dropped
-	var changed []Mapping
+	var changed []Change
 	last := uint64(0)
 	for _, m := range kept {
-		last = max(last, m.ID)
+		last = max(last, countOf(m.ID))
 		again, err := e.readmit(ctx, now, table, m, view)
 		if err != nil {
 			dropped = append(dropped, Dropped{m, err})
 			continue
 		}
-		if again.Rule != m.Rule || again.Endless != m.Endless || !again.Expires.Equal(m.Expires) {
-			changed = append(changed, again)
+		if again.Rule != m.Rule || again.WAN != m.WAN || again.Endless != m.Endless || !again.Expires.Equal(m.Expires) {
+			changed = append(changed, Change{Old: &m, New: &again})
 		}
 		table = table.Commit(Change{Event: Granted, New: &again})
 	}
@@ -67,13 +72,13 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 	}
 	table.lastID = max(table.lastID, last)
 	e.snapshot.Store(table)
-	var ended []uint64
-	for _, d := range dropped {
-		if !d.Waits() {
-			ended = append(ended, d.Mapping.ID)
+	var ended []Change
+	for i := range dropped {
+		if d := &dropped[i]; !d.Waits() {
+			ended = append(ended, Change{Old: &d.Mapping})
 		}
 	}
-	e.record(changed, ended)
+	e.record(ctx, append(ended, changed...))
 	return dropped, nil
 }
 
@@ -111,7 +116,7 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 	var dropped []Dropped
 	drop := func(m Mapping, err error) {
 		if dropped = append(dropped, Dropped{m, err}); !waits(err) {
-			e.record(nil, []uint64{m.ID})
+			e.record(ctx, []Change{{Old: &m}})
 		}
 	}
 	_, err := e.do(&op{
@@ -167,7 +172,7 @@ func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping
 	if d.Action != Allow && d.Reason != NoAddress && d.Reason != PrivateAddress {
 		return m, &Error{Reason: d.Reason, Detail: d.Detail}
 	}
-	m.Rule = d.Rule
+	m.Rule, m.WAN = d.Rule, cmp.Or(view.name(m.Kind), m.WAN)
 	limit := e.cfg.LeaseMax
 	if d.MaxLifetime > 0 {
 		limit = min(limit, d.MaxLifetime)
@@ -237,22 +242,30 @@ func open(t *Table) []Mapping {
 	return all
 }
 
-// record tells the store what the changes come to.
-func (e *Engine) record(put []Mapping, ended []uint64) {
-	if e.cfg.Store != nil && len(put)+len(ended) > 0 {
-		e.cfg.Store.Record(put, ended)
+// record has the store keep changes that the kernel holds already. A client that
+// stopped waiting does not change that.
+func (e *Engine) record(ctx context.Context, changes []Change) {
+	if e.cfg.Store == nil || len(changes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	defer cancel()
+	if err := e.cfg.Store.Record(ctx, changes); e.cfg.Recorded != nil {
+		e.cfg.Recorded(err)
 	}
 }
 
-// kept gives what the store must know.
-func kept(changes []*step) (put []Mapping, ended []uint64) {
-	for _, s := range changes {
+// kept returns what the store must know, ends first. What was made and removed
+// again within one batch it never hears of.
+func kept(done []*step) []Change {
+	var ended, put []Change
+	for _, s := range done {
 		switch {
 		case s.after != nil:
-			put = append(put, *s.after)
+			put = append(put, Change{Old: s.before, New: s.after})
 		case s.before != nil:
-			ended = append(ended, s.before.ID)
+			ended = append(ended, Change{Old: s.before})
 		}
 	}
-	return put, ended
+	return append(ended, put...)
 }

@@ -22,19 +22,22 @@ import (
 type memory struct {
 	held    map[uint64]portmap.Mapping
 	records int
+	err     error // what Record returns
 }
 
-func (s *memory) Record(put []portmap.Mapping, ended []uint64) {
+func (s *memory) Record(_ context.Context, changes []portmap.Change) error {
 	if s.held == nil {
 		s.held = make(map[uint64]portmap.Mapping)
 	}
-	for _, m := range put {
-		s.held[m.ID] = m
-	}
-	for _, id := range ended {
-		delete(s.held, id)
+	for _, c := range changes {
+		if c.New != nil {
+			s.held[c.New.ID] = *c.New
+		} else {
+			delete(s.held, c.Old.ID)
+		}
 	}
 	s.records++
+	return s.err
 }
 
 func (s *memory) all() []portmap.Mapping { return slices.Collect(maps.Values(s.held)) }
@@ -211,6 +214,113 @@ func TestRestoreFailures(t *testing.T) {
 		k.setDead(true)
 		if _, err := e.Restore(t.Context(), s.all()); !errors.Is(err, errKernel) {
 			t.Errorf("a dead kernel: %v", err)
+		}
+	})
+}
+
+// TestStoreFails: what the store cannot keep is granted all the same, and the owner's
+// side hears of it each time.
+func TestStoreFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("the disk is full")
+		s := &memory{err: full}
+		var heard []error
+		r := start(t, portmap.EngineConfig{Store: s, Recorded: func(err error) { heard = append(heard, err) }})
+		m := r.mustMap(t, ask(hostA, portmap.UDP, 5000))
+		s.err = nil
+		if _, err := r.Unmap(t.Context(), portmap.Selector{ID: m.ID, Client: hostA}); err != nil {
+			t.Fatal(err)
+		}
+		r.kernelHas(t)
+		if !slices.Equal(heard, []error{full, nil}) {
+			t.Errorf("heard %v", heard)
+		}
+	})
+}
+
+// TestRecordOrder: ends come first, so that no part of a record shows two mappings in
+// one place; what was made and removed within one transaction is not in it; and the
+// client's patience is no limit for it.
+func TestRecordOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &sequence{}
+		r := start(t, portmap.EngineConfig{Store: s})
+		old := r.mustMap(t, ask(hostA, portmap.UDP, 5000))
+		if err := r.Revoke(t.Context(), old, portmap.Ended); err != nil {
+			t.Fatal(err)
+		}
+		r.mustMap(t, ask(hostB, portmap.UDP, 5000))
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := r.Map(ctx, ask(hostA, portmap.UDP, 5001)); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"+1", "-1", "+2", "+3"}; !slices.Equal(s.said, want) || s.short != 0 {
+			t.Errorf("recorded %v, want %v; %d with a client's deadline", s.said, want, s.short)
+		}
+	})
+}
+
+// sequence is a Store that remembers what it was told, word by word.
+type sequence struct {
+	said  []string
+	short int // records that a client's patience would have ended
+}
+
+func (s *sequence) Record(ctx context.Context, changes []portmap.Change) error {
+	for _, c := range changes {
+		if c.New != nil {
+			s.said = append(s.said, fmt.Sprint("+", c.New.ID))
+		} else {
+			s.said = append(s.said, fmt.Sprint("-", c.Old.ID))
+		}
+	}
+	if at, limited := ctx.Deadline(); !limited || time.Until(at) < 4*time.Second {
+		s.short++
+	}
+	return nil
+}
+
+// uplink is a gateway on a WAN that has been renamed.
+type uplink struct {
+	gateway
+	name string
+}
+
+func (u uplink) View() *portmap.View {
+	return &portmap.View{WANs: []portmap.WAN{{Name: u.name}}, WAN6: u.name}
+}
+
+// TestNamesItsWAN: a mapping says which WAN it is on, after a restart that of today, or
+// that of before while there is none. An ID that another gateway gave is no count of
+// ours.
+func TestNamesItsWAN(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &memory{}
+		r := start(t, portmap.EngineConfig{Store: s, Gateway: uplink{name: "wan0"}})
+		r.mustMap(t, ask(hostA, portmap.UDP, 5000))
+		r.mustMap(t, open(sixA, 9000))
+		peer := s.held[1]
+		peer.ID, peer.External = 1<<48+77, netip.AddrPortFrom(netip.Addr{}, 5007)
+		s.held[peer.ID] = peer
+		for _, c := range []struct{ now, want string }{{"", "wan0"}, {"ppp0", "ppp0"}} {
+			next, dropped := restored(t, s, portmap.EngineConfig{Gateway: uplink{name: c.now}})
+			if len(dropped) > 0 {
+				t.Fatal(dropped)
+			}
+			for id, m := range s.held {
+				if m.WAN != c.want {
+					t.Errorf("on %q the store has %d on %q", c.now, id, m.WAN)
+				}
+			}
+			run(t, next.Engine)
+			if m := next.mustMap(t, ask(hostB, portmap.UDP, 5100)); m.ID != 3 {
+				t.Errorf("the next ID is %d", m.ID)
+			}
+			delete(s.held, 3)
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 // Table, so whoever holds one can read it for ever, a failed change needs no
 // undo, and a snapshot costs nothing. All operations cost O(log n) or less.
 type Table struct {
-	lastID   uint64
+	lastID   uint64 // the last count
 	revision uint64
 	count    int
 	ports    tree[int, slot] // by external port number, both transports

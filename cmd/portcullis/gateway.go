@@ -44,15 +44,14 @@ func (g *gateway) InUse(ctx context.Context, tr portmap.Transport, port uint16) 
 func (g *gateway) set(s netif.State, r netif.Roles) {
 	g.roles.Store(&r)
 	v := &portmap.View{
-		WAN:      r.WAN.Name,
-		WANUp:    r.WAN.Up,
-		External: r.WAN.External,
-		Private:  r.WAN.Refused,
 		LAN:      make(map[string]portmap.LAN, len(r.LAN)),
 		Local:    make(map[netip.Addr]struct{}),
 		WANAddrs: slices.Concat(r.WAN.Addrs, r.WAN6.Addrs),
 		WAN6:     r.WAN6.Name,
 		WAN6Up:   r.WAN6.Up,
+	}
+	if w := r.WAN; w.Name != "" {
+		v.WANs = []portmap.WAN{{Name: w.Name, Up: w.Up, External: w.External, Private: w.Refused}}
 	}
 	for _, l := range r.LAN {
 		v.LAN[l.Name] = portmap.LAN{Prefixes: l.Prefixes, Addrs: l.Addrs}

@@ -82,7 +82,7 @@ func (c *portControl) follow() (four, six bool) {
 // (RFC 6887 section 8.5); that and one that is back are announced (RFC 6886
 // section 3.2.1).
 func (c *portControl) follow4() (announce bool) {
-	external := c.g.network.View().External
+	external := c.g.network.View().WAN().External
 	if !external.IsValid() {
 		c.down = true
 		return false

@@ -232,7 +232,8 @@ func (g *gate) build() error {
 	}
 	g.names = dhcp.New(dhcp.Config{Files: g.cfg.LAN.Leases, Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
-		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held, Store: g.state,
+		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held,
+		Store: g.state, Recorded: g.state.recorded,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
 	})
 	if err != nil {
@@ -282,11 +283,11 @@ func (g *gate) seeSenders(ctx context.Context, r netif.Roles) error {
 }
 
 func (g *gate) status() control.Status {
-	v, table := g.network.View(), g.engine.Snapshot()
+	wan, table := g.network.View().WAN(), g.engine.Snapshot()
 	s := control.Status{
 		Version: version,
 		Uptime:  int64(time.Since(g.started) / time.Second),
-		WAN:     control.WAN{Interface: v.WAN, Private: v.Private, Up: v.WANUp},
+		WAN:     control.WAN{Interface: wan.Name, Private: wan.Private, Up: wan.Up},
 		LAN:     []control.LAN{},
 		Denied:  g.engine.Denied(),
 		Firewall: control.Firewall{
@@ -301,8 +302,8 @@ func (g *gate) status() control.Status {
 		s.Pinholes++
 	}
 	s.Mappings = table.Len() - s.Pinholes
-	if v.External.IsValid() {
-		s.WAN.ExternalIP = v.External.String()
+	if wan.External.IsValid() {
+		s.WAN.ExternalIP = wan.External.String()
 	}
 	for _, l := range g.network.roles.Load().LAN {
 		lan := control.LAN{Interface: l.Name, Prefixes: []string{}}

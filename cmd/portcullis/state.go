@@ -70,13 +70,26 @@ func (s *state) close() error {
 	return s.journal.Close()
 }
 
-// Record implements portmap.Store. The journal tells when it cannot, and mends
-// itself; that is logged once each time.
-func (s *state) Record(put []portmap.Mapping, ended []uint64) {
+// Record implements portmap.Store.
+func (s *state) Record(_ context.Context, changes []portmap.Change) error {
 	if s.journal == nil {
-		return
+		return nil
 	}
-	err := s.journal.Record(put, ended)
+	var put []portmap.Mapping
+	var ended []uint64
+	for _, c := range changes {
+		if c.New != nil {
+			put = append(put, *c.New)
+		} else {
+			ended = append(ended, c.Old.ID)
+		}
+	}
+	return s.journal.Record(put, ended)
+}
+
+// recorded logs once when mappings cannot be kept, and once when they can be again.
+// The journal mends itself.
+func (s *state) recorded(err error) {
 	if behind := err != nil; behind != s.behind {
 		s.behind = behind
 		if behind {

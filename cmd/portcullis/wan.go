@@ -29,10 +29,10 @@ func (w *wanStatus) refresh() {
 }
 
 func (w *wanStatus) connected() (up bool, since time.Time) {
-	v := w.g.network.View()
+	now := w.g.network.View().WAN().Up
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now := v.WANUp; now != w.up {
+	if now != w.up {
 		w.up, w.since = now, time.Now()
 	}
 	return w.up, w.since
@@ -41,21 +41,21 @@ func (w *wanStatus) connected() (up bool, since time.Time) {
 // Status reads the WAN's counters and rate from the kernel; what cannot be read
 // stays zero, as for an interface that is not there.
 func (w *wanStatus) Status() igd.WANStatus {
-	v := w.g.network.View()
+	v := w.g.network.View().WAN()
 	up, since := w.connected()
 	s := igd.WANStatus{Up: up, Since: since}
 	if !v.Private {
 		s.External = v.External
 	}
-	if v.WAN == "" {
+	if v.Name == "" {
 		return s
 	}
-	if stats, err := w.g.kernel.Stats(v.WAN); err == nil {
+	if stats, err := w.g.kernel.Stats(v.Name); err == nil {
 		s.LinkUp = stats.Up && stats.Carrier
 		s.BytesSent, s.BytesReceived = stats.TxBytes, stats.RxBytes
 		s.PacketsSent, s.PacketsReceived = stats.TxPackets, stats.RxPackets
 	}
-	if rate, known := w.g.kernel.Speed(v.WAN); known {
+	if rate, known := w.g.kernel.Speed(v.Name); known {
 		s.RateUp, s.RateDown = rate, rate
 	}
 	return s

@@ -165,7 +165,7 @@ func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, erro
 		return nil, err
 	}
 	view := &portmap.View{
-		WAN: lab.WANInterface, WANUp: true, External: lab.GatewayWAN, WANAddrs: []netip.Addr{lab.GatewayWAN},
+		WANs: []portmap.WAN{{Name: lab.WANInterface, Up: true, External: lab.GatewayWAN}}, WANAddrs: []netip.Addr{lab.GatewayWAN},
 		LAN:   map[string]portmap.LAN{lab.Bridge: {Prefixes: []netip.Prefix{lab.LANPrefix}, Addrs: []netip.Addr{lab.GatewayLAN}}},
 		Local: map[netip.Addr]struct{}{lab.GatewayLAN: {}, lab.GatewayWAN: {}},
 	}
