@@ -108,14 +108,8 @@ func (k *Kernel) Resolve(ifindex int, addr netip.Addr) error {
 // entries of the interface, and is for questions that are rare.
 func (k *Kernel) Present(ifindex int, mac [6]byte, family uint8, within time.Duration) (bool, error) {
 	found := false
-	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
-	req.AddData(&netlink.Ndmsg{Family: family})
-	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(ifindex))))
-	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
-		n, ok := parseNeighbour(m)
-		if ok && n.index == ifindex && n.mac == mac && n.confirmed <= within {
-			found = true
-		}
+	err := k.eachNeighbour(ifindex, family, func(n *neighbour) bool {
+		found = n.mac == mac && n.confirmed <= within
 		return !found
 	})
 	if err != nil && !(found && errors.Is(err, netlink.ErrDumpInterrupted)) {
@@ -124,17 +118,43 @@ func (k *Kernel) Present(ifindex int, mac [6]byte, family uint8, within time.Dur
 	return found, nil
 }
 
+// Neighbours calls f for each neighbour on an interface, of both families. It reads
+// all entries of the interface, and is for questions that are rare.
+func (k *Kernel) Neighbours(ifindex int, f func(netip.Addr, Sighting)) error {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		err := k.eachNeighbour(ifindex, family, func(n *neighbour) bool {
+			f(n.addr, n.sighting())
+			return true
+		})
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return fmt.Errorf("list the neighbours: %w", err)
+		}
+	}
+	return nil
+}
+
+// eachNeighbour calls f for each neighbour of a family on an interface that is alive
+// and has a MAC address, until f returns false.
+func (k *Kernel) eachNeighbour(ifindex int, family uint8, f func(*neighbour) bool) error {
+	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+	req.AddData(&netlink.Ndmsg{Family: family})
+	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(ifindex)))) // narrows it from 4.4 on
+	more := true
+	return req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
+		if n, ok := parseNeighbour(m); ok && n.index == ifindex && more {
+			more = f(&n)
+		}
+		return more
+	})
+}
+
 // searchNeighbour is Sight on kernels before 5.0.
 func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 	var s Sighting
 	found := false
-	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
-	req.AddData(&netlink.Ndmsg{Family: family(addr)})
-	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(ifindex)))) // narrows it from 4.4 on
-	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
-		n, ok := parseNeighbour(m)
-		if ok && n.index == ifindex && n.addr == addr {
-			s, found = n.sighting(), true
+	err := k.eachNeighbour(ifindex, family(addr), func(n *neighbour) bool {
+		if found = n.addr == addr; found {
+			s = n.sighting()
 		}
 		return !found
 	})

@@ -306,12 +306,15 @@ func TestWatchNeighbours(t *testing.T) {
 		ifindex int
 		addr    string
 		mac     [6]byte
+		answers bool
 	}
 	began, heard := make(chan struct{}, 8), make(chan told, 8)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- s.k.WatchNeighbours(ctx, func(i int, a netip.Addr, m [6]byte) { heard <- told{i, a.String(), m} },
+		ended <- s.k.WatchNeighbours(ctx, func(i int, a netip.Addr, s netif.Sighting) {
+			heard <- told{i, a.String(), s.MAC, s.Answered}
+		},
 			func() { began <- struct{}{} })
 	}()
 	<-began
@@ -325,8 +328,8 @@ func TestWatchNeighbours(t *testing.T) {
 		s.must(s.h.NeighSet(&n))
 	}
 	for _, want := range []told{
-		{index, "192.168.1.10", [6]byte(mac(77))}, {index, "192.168.1.10", [6]byte(mac(78))},
-		{index, "fe80::10", [6]byte(mac(79))}, {index, "192.168.1.10", [6]byte{}},
+		{index, "192.168.1.10", [6]byte(mac(77)), false}, {index, "192.168.1.10", [6]byte(mac(78)), true},
+		{index, "fe80::10", [6]byte(mac(79)), false}, {index, "192.168.1.10", [6]byte{}, false},
 	} {
 		select {
 		case got := <-heard:

@@ -13,12 +13,12 @@ import (
 )
 
 // WatchNeighbours tells whenever the kernel learns, or hears again, which MAC
-// address has an address on a link, or that nobody answers for it, which is a MAC
-// address of zeros, until ctx ends. Both functions are called from
+// address has an address on a link, or that nobody answers for it, which is a Sighting
+// of zeros, until ctx ends. Both functions are called from
 // one goroutine and must be quick: what finds no room meanwhile is lost, and lost
 // is called so that everything can be looked at; so it is once at the start. It
 // fails when the subscription does.
-func (k *Kernel) WatchNeighbours(ctx context.Context, tell func(ifindex int, addr netip.Addr, mac [6]byte), lost func()) error {
+func (k *Kernel) WatchNeighbours(ctx context.Context, tell func(ifindex int, addr netip.Addr, s Sighting), lost func()) error {
 	file, err := k.openNeighbours()
 	if err != nil {
 		return fmt.Errorf("subscribe to neighbours: %w", err)
@@ -56,9 +56,9 @@ func (k *Kernel) WatchNeighbours(ctx context.Context, tell func(ifindex int, add
 			switch {
 			case !ok:
 			case n.state&netlink.NUD_FAILED != 0:
-				tell(n.index, n.addr, [6]byte{})
+				tell(n.index, n.addr, Sighting{})
 			case n.state&aliveStates != 0 && n.mac != [6]byte{}:
-				tell(n.index, n.addr, n.mac)
+				tell(n.index, n.addr, n.sighting())
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"time"
@@ -41,6 +42,7 @@ type hostKeeper struct {
 	absent   map[portmap.Owner]absence
 	shared   map[portmap.Owner]handover
 	answered map[portmap.Owner]bool // has answered the kernel in this run
+	heard    heard                  // devices that have
 	suspects chan portmap.Owner     // another device has their address, or nobody, or they are back
 	lost     chan struct{}          // holds one: changes of neighbours were not seen
 	crowded  bool                   // the owner was told that room is running out
@@ -81,6 +83,7 @@ func (k *hostKeeper) run(ctx context.Context) error {
 		k.watch(ctx)
 	}()
 	defer func() { <-watching }()
+	k.meet(true)
 	sweep, ask := time.NewTicker(k.every()), time.NewTicker(askEvery)
 	defer sweep.Stop()
 	defer ask.Stop()
@@ -94,7 +97,9 @@ func (k *hostKeeper) run(ctx context.Context) error {
 			k.sweep(ctx)
 		case <-sweep.C:
 			k.sweep(ctx)
+			k.meet(false)
 		case <-ask.C:
+			k.introduce(ctx)
 			k.warn(k.g.engine.Snapshot())
 			for o, a := range k.absent {
 				if a.asked <= maxAsked || k.invented(o) {
@@ -114,10 +119,10 @@ func (k *hostKeeper) run(ctx context.Context) error {
 // nobody, or itself again.
 func (k *hostKeeper) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := k.g.kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, mac [6]byte) {
+		err := k.g.kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, s netif.Sighting) {
 			for name, l := range k.g.lans() {
 				if l.Index == ifindex {
-					k.heard(portmap.Owner{Interface: name, Addr: addr, MAC: mac})
+					k.saw(portmap.Owner{Interface: name, Addr: addr, MAC: s.MAC}, s.Answered)
 				}
 			}
 		}, k.look)
@@ -133,8 +138,11 @@ func (k *hostKeeper) watch(ctx context.Context) {
 	}
 }
 
-// heard takes in what the kernel knows of an address now.
-func (k *hostKeeper) heard(now portmap.Owner) {
+// saw takes in what the kernel knows of an address now.
+func (k *hostKeeper) saw(now portmap.Owner, answered bool) {
+	if answered {
+		k.heard.note(now.MAC, time.Now())
+	}
 	table := k.g.engine.Snapshot()
 	for o := range table.OwnersAt(now.Interface, now.Addr) {
 		if o.MAC == now.MAC && suspendedSince(table, o).IsZero() {
@@ -163,6 +171,41 @@ func (k *hostKeeper) sweep(ctx context.Context) {
 	maps.DeleteFunc(k.shared, func(o portmap.Owner, h handover) bool { return gone(o) || time.Since(h.last) > forgotten })
 	for o := range table.Owners() {
 		k.check(ctx, o)
+	}
+}
+
+// meet looks at all neighbours for those that have answered, and asks the others if
+// ask is set: they may have answered in the run before.
+func (k *hostKeeper) meet(ask bool) {
+	for name, l := range k.g.lans() {
+		var silent []netip.Addr
+		err := k.g.kernel.Neighbours(l.Index, func(addr netip.Addr, s netif.Sighting) {
+			if s.Answered {
+				k.heard.note(s.MAC, time.Now())
+			} else {
+				silent = append(silent, addr)
+			}
+		})
+		if ask {
+			for _, addr := range silent {
+				err = errors.Join(err, k.g.kernel.Resolve(l.Index, addr))
+			}
+		}
+		if err != nil {
+			k.g.log.Warn("cannot look at all neighbours", "interface", name, "error", err)
+		}
+	}
+}
+
+// introduce tells the rules that limit datagrams which devices have answered.
+func (k *hostKeeper) introduce(ctx context.Context) {
+	if k.g.witness == nil {
+		return
+	}
+	if macs, news := k.heard.all(); news {
+		if err := k.g.witness.Know(ctx, macs); err != nil && ctx.Err() == nil {
+			k.g.log.Warn("cannot tell the firewall which devices are known", "error", err)
+		}
 	}
 }
 

@@ -37,6 +37,9 @@ const (
 // socket need not take it. It is no drop, because others may listen at the port.
 const FloodMark = 1
 
+// MaxKnown is how many machines Know takes.
+const MaxKnown = 4096
+
 const (
 	maxMachines   = 4096             // remembered for what they send
 	machineMemory = 10 * time.Minute // and how long
@@ -57,15 +60,18 @@ type Frames struct {
 	mu     sync.Mutex // guards what follows, and all writing to the kernel
 	writer writer
 	lans   []string // interfaces
+	heard  [][6]byte
 	set    *nftables.Set
-	print  string // the rules as the kernel tells them; "": not known
-	ours   bool   // the table was written
+	known  *nftables.Set // nil where there is no limit
+	print  string        // the rules as the kernel tells them; "": not known
+	ours   bool          // the table was written
 }
 
 // OpenFrames returns Frames for these UDP ports, or why this kernel or this process
 // cannot have them. Beyond most datagrams a second (0: no limit) what a machine sends
-// has the FloodMark; and so has what all machines send together that have not been
-// seen before, so that one that invents addresses is only in the way of such. netns is
+// has the FloodMark; and so has what all machines send together that are not known by
+// Know and have not sent before, so that one that invents addresses is only in the way
+// of such. netns is
 // the file descriptor of a network namespace, open until Close; 0 is the current one.
 // Nothing stays in the kernel before Follow.
 func OpenFrames(ctx context.Context, netns int, most uint64, ports ...uint16) (*Frames, error) {
@@ -103,6 +109,26 @@ func (f *Frames) Follow(ctx context.Context, lans []string) error {
 	}
 	f.lans = slices.Clone(lans)
 	return f.write(ctx)
+}
+
+// Know makes these machines, and no other, have a limit of their own, whatever the
+// others send: those that have answered the gateway, which what is invented has not.
+// There are MaxKnown at most.
+func (f *Frames) Know(ctx context.Context, macs [][6]byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heard = macs
+	if f.known == nil || f.print == "" {
+		return nil
+	}
+	err := f.writer.commit(ctx, func(q *nftables.Conn) error {
+		q.FlushSet(f.known)
+		return f.addKnown(q)
+	})
+	if err != nil && !errors.Is(err, unix.ENOENT) { // what others took away, Audit writes anew
+		return fmt.Errorf("nft: write the machines of %s: %w", FramesTable, explain(err))
+	}
+	return nil
 }
 
 // Audit compares the kernel with what it should hold, writes it anew where it
@@ -199,13 +225,19 @@ func (f *Frames) queue(q *nftables.Conn, name string) error {
 // limit queues the rules for what is too much.
 func (f *Frames) limit(b *chainBuilder, each *nftables.Chain) error {
 	if f.most == 0 {
+		f.known = nil
 		return nil
 	}
+	f.known = &nftables.Set{
+		Table: b.table, ID: 2, Name: "known", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
+		Size: MaxKnown, // one that grows shows elements twice meanwhile
+	}
 	machines := &nftables.Set{
-		Table: b.table, ID: 2, Name: "machines", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
+		Table: b.table, ID: 3, Name: "machines", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
 		Dynamic: true, HasTimeout: true, Timeout: machineMemory, Size: maxMachines,
 	}
-	if err := b.queue.AddSet(machines, nil); err != nil {
+	err := errors.Join(b.queue.AddSet(f.known, nil), f.addKnown(b.queue), b.queue.AddSet(machines, nil))
+	if err != nil {
 		return err
 	}
 	source := match{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 6}}
@@ -216,14 +248,35 @@ func (f *Frames) limit(b *chainBuilder, each *nftables.Chain) error {
 		&expr.Immediate{Register: reg1, Data: binaryutil.NativeEndian.PutUint32(FloodMark)}, frameMark(),
 		&expr.Verdict{Kind: expr.VerdictReturn},
 	}
+	notIn := func(s *nftables.Set) expr.Any {
+		return &expr.Lookup{SourceRegister: reg1, SetName: s.Name, SetID: s.ID, Invert: true}
+	}
 	b.rule(each, "too much of machines that are new", fromEther(), source,
-		match{&expr.Lookup{SourceRegister: reg1, SetName: machines.Name, SetID: machines.ID, Invert: true}, over}, flood)
+		match{notIn(f.known)}, source, match{notIn(machines), over}, flood)
 	b.rule(each, "too much of one machine", fromEther(), source,
 		match{&expr.Dynset{
 			SrcRegKey: reg1, SetName: machines.Name, SetID: machines.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
 			Timeout: machineMemory, Exprs: []expr.Any{over},
 		}}, flood)
 	return nil
+}
+
+// addKnown queues the machines that are known, so many in a message as it has room for.
+func (f *Frames) addKnown(q *nftables.Conn) error {
+	for some := range slices.Chunk(f.knownElements(), 1000) {
+		if err := q.SetAddElements(f.known, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Frames) knownElements() []nftables.SetElement {
+	all := make([]nftables.SetElement, len(f.heard))
+	for i := range f.heard {
+		all[i].Key = f.heard[i][:]
+	}
+	return all
 }
 
 func fromEther() match {
@@ -249,9 +302,12 @@ func (f *Frames) held(ctx context.Context) (bool, error) {
 	}
 	print, err := f.fingerprint(ctx)
 	if err == nil && print == f.print {
-		names := &elements{added: map[*nftables.Set][]nftables.SetElement{f.set: f.elements()}}
+		want, sets := map[*nftables.Set][]nftables.SetElement{f.set: f.elements()}, []*nftables.Set{f.set}
+		if f.known != nil {
+			want[f.known], sets = f.knownElements(), append(sets, f.known)
+		}
 		var same bool
-		same, err = f.reader.holds(ctx, names, []*nftables.Set{f.set})
+		same, err = f.reader.holds(ctx, &elements{added: want}, sets)
 		if err == nil {
 			return same, nil
 		}

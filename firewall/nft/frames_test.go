@@ -31,6 +31,9 @@ func TestFramesList(t *testing.T) {
 	if err := f.Follow(ctx(t), []string{"br-lan", "lan1"}); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.Know(ctx(t), [][6]byte{{2, 0, 0, 0, 0, 2}, {2, 0, 0, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
 	do(t, n, "add element inet portcullis_frames machines { 02:00:00:00:00:01 limit rate over 200/second burst 200 packets }")
 	loaded := regexp.MustCompile(` expires [0-9dhms]+`)
 	ruleset := loaded.ReplaceAllString(list(t, n, "ruleset"), "")
@@ -58,6 +61,9 @@ func TestFramesAudit(t *testing.T) {
 	if err := f.Follow(ctx(t), []string{"br-lan"}); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.Know(ctx(t), [][6]byte{{2, 0, 0, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
 	whole := list(t, n, "ruleset")
 	for _, harm := range []string{
 		"flush ruleset",
@@ -65,6 +71,8 @@ func TestFramesAudit(t *testing.T) {
 		"flush chain inet portcullis_frames mark_frames",
 		"flush set inet portcullis_frames lan_ifaces",
 		"add element inet portcullis_frames lan_ifaces { wan0 }",
+		"flush set inet portcullis_frames known",
+		"add element inet portcullis_frames known { 02:00:00:00:00:03 }",
 		"insert rule inet portcullis_frames mark_frames meta mark set 7",
 		"flush chain inet portcullis_frames mark_frame",
 		"add rule inet portcullis_frames mark_frames accept",
@@ -88,6 +96,38 @@ func TestFramesAudit(t *testing.T) {
 	}
 	if list(t, n, "ruleset") == whole {
 		t.Error("another LAN is not followed")
+	}
+}
+
+// TestFramesKnow: as many machines as there may be are written in one go, also when the
+// table is written anew; those that are known no more are gone.
+func TestFramesKnow(t *testing.T) {
+	t.Parallel()
+	n := netns.New(t, "gateway")
+	f := frames(t, n)
+	many := make([][6]byte, 4096)
+	for i := range many {
+		many[i] = [6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}
+	}
+	if err := f.Know(ctx(t), many); err != nil {
+		t.Fatal(err)
+	}
+	for _, lans := range [][]string{{"br-lan"}, {"br-lan", "lan1"}} {
+		if err := f.Follow(ctx(t), lans); err != nil {
+			t.Fatal(err)
+		}
+		if drift, err := f.Audit(ctx(t)); drift != "" || err != nil {
+			t.Errorf("%q, %v", drift, err)
+		}
+	}
+	for _, some := range [][][6]byte{many[:4095], many[7:8]} {
+		if err := f.Know(ctx(t), some); err != nil {
+			t.Fatal(err)
+		}
+		known := regexp.MustCompile(`02:00:00:[0-9a-f:]{8}`).FindAllString(list(t, n, "set inet portcullis_frames known"), -1)
+		if len(known) != len(some) {
+			t.Errorf("%d are known, want %d", len(known), len(some))
+		}
 	}
 }
 

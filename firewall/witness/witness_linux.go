@@ -59,6 +59,15 @@ func (w *Witness) Follow(ctx context.Context, lans []string) error {
 	return w.frames.Follow(ctx, lans)
 }
 
+// Know makes these machines, and no other, have a limit of their own, whatever is sent
+// by what others invent. They are those that have answered the gateway.
+func (w *Witness) Know(ctx context.Context, macs [][6]byte) error {
+	if w.way != Mark {
+		return nil
+	}
+	return w.frames.Know(ctx, macs)
+}
+
 // Audit puts right what others have changed in the kernel, and returns what was
 // wrong; "" is nothing.
 func (w *Witness) Audit(ctx context.Context) (drift string, err error) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"portcullis/lab"
+	testrig "portcullis/test/rig"
 )
 
 // A flood is so many datagrams, so many a second.
@@ -118,6 +119,41 @@ func TestFloodOfOneMachine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFloodOfNewMachines: fault 3, K1. One machine invents another one for each of its
+// datagrams: a host that the gateway knows, though not from its asking for ports, is
+// answered.
+func TestFloodOfNewMachines(t *testing.T) {
+	t.Parallel()
+	r := start(t, "[limits]\ngrants_per_second = 0\n")
+	a := r.talker(t, "a")
+	r.known(t, "a")
+	turn := r.drown(t, "forged MAC addresses", server, func(i int) []byte { return pmp(1, 8000+uint16(i%20), 8000, 3600) })
+	for i := range uint16(20) {
+		<-turn
+		testrig.On(t, r.Gateway, "nft", "flush", "set", "inet", "portcullis_frames", "machines") // what it is after ten minutes of silence
+		a.send(t, server, pmp(1, 6000+i, 6000+i, 3600))
+	}
+	served := collect(t, a.conn, func(b []byte) bool { return len(b) == 16 && b[1] == 0x81 && b[3] == 0 })
+	if served < 19 {
+		t.Errorf("%d of 20 requests were answered", served)
+	}
+}
+
+// known has the gateway answer a host, and so hear the host's answer to its question.
+func (r *rig) known(t *testing.T, host string) {
+	t.Helper()
+	h := r.Host(host)
+	conn, err := h.Dial(t.Context(), "tcp", net.JoinHostPort(lab.GatewayLAN.String(), "5000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	testrig.Eventually(t, soon, "the gateway has heard it", func() bool {
+		held := testrig.On(t, r.Gateway, "nft", "list", "set", "inet", "portcullis_frames", "known")
+		return strings.Contains(held, h.MAC.String())
+	})
 }
 
 // TestSearchFloodOfOneMachine: the same for searches, which share the room.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,24 @@ func TestInventedHosts(t *testing.T) {
 	if !r.Passes(t, "UDP", 6000, r.Host("b"), 6000) || !r.Passes(t, "UDP", 5999, r.Host("a"), 5999) {
 		t.Error("a mapping of a real host does not work")
 	}
+}
+
+// TestQuietHost: abuse case K1. A host that the gateway has heard, and then forgotten, is
+// no invented one when room is running out.
+func TestQuietHost(t *testing.T) {
+	t.Parallel()
+	r := start(t, strings.NewReplacer("client = 32", "client = 128", "requests_per_second = 0", "requests_per_second = 1000").Replace(smallHouse))
+	r.known(t, "a")
+	b := r.talker(t, "b")
+	for port := range uint16(96) {
+		grant(t, b, 1, 11000+port)
+	}
+	a := r.Host("a")
+	testrig.On(t, r.Gateway, "ip", "neigh", "del", a.Addr.String(), "dev", lab.Bridge)
+	if err := r.forger(t, "a").Claim(a.Addr, lab.GatewayLAN); err != nil {
+		t.Fatal(err)
+	}
+	grant(t, r.talker(t, "a"), 1, 6000)
 }
 
 // TestInventedHostsByTurns: abuse case K1. What was made up at one address after the
