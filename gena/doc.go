@@ -30,7 +30,6 @@
 //     the subscriber's own address, is passed over, because hosts with several
 //     addresses list one URL for each; when none is left the answer is 412.
 //   - All usable URLs are kept, up to four, and tried in their order (GENA-10).
-//     Abuse case F2 wants one used: each message does end at one.
 //   - A URL is at most 256 bytes (F2), longer ones are refused rather than cut.
 //     So the 512-byte path of F7 gets 412, and shorter ones arrive unchanged.
 package gena

@@ -241,7 +241,7 @@ func TestOverSockets(t *testing.T) {
 			}
 		}
 	})
-	t.Run("GENA-8/refused before any connection", func(t *testing.T) {
+	t.Run("GENA-8 CHOICE-8/refused before any connection", func(t *testing.T) {
 		t.Parallel()
 		_, gate := serve(t, gena.Config{Dial: noDial(t)}, values())
 		for _, url := range []string{"<http://198.51.100.9:49200/cb>", "<http://127.0.0.1:49200/>", "<http://127.0.0.3:49200/>"} {

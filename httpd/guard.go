@@ -81,8 +81,8 @@ func verdict(r *http.Request) int {
 }
 
 // origin gives the target of a request without "http://" and the authority before it,
-// which every server must accept (RFC 9112 section 3.2.2) and a client in a report to
-// go-ethereum sends (issue 21370). The authority stands in for Host then, as it does in
+// which every server must accept (RFC 9112 section 3.2.2) and a client in
+// go-ethereum#21370 sends. The authority stands in for Host then, as it does in
 // that section: net/http puts it there, and it must be ours like any other (D1). What a
 // browser cannot write in one it cannot write in the other; it sends this form to a
 // proxy alone, and then with the name of the page.

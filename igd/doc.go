@@ -21,14 +21,13 @@
 //     discovery shows the one that fits the search. A control URL understands
 //     every version of its service, whichever description it stands in, and
 //     answers in the version of the request.
-//   - Every in argument must be there: 402 (abuse case G3). The incumbent lets
-//     some be missing, but a restriction that is lost on the way must not be
-//     taken for none (B10). Empty is fine where the type allows it.
+//   - Every in argument must be there: 402 (abuse case G3), but for the remote host
+//     and the description, which clients leave out (ODD-3).
 //   - Numbers may have blanks around them; words and addresses may not.
-//   - A lease that is left is told as it is, 0 only for one that never ends. A
-//     lease that was asked with 0 has an end here, and says so.
+//   - The lease that is left is told as it is; version 1 gets back the 0 that it asked
+//     for (CHOICE-7).
 //   - A client sees, counts, is told of and deletes its own mappings, in
-//     whatever language it made them, and nobody else's: indexes have no gaps,
+//     whatever protocol it made them, and nobody else's: indexes have no gaps,
 //     PortMappingNumberOfEntries is the subscriber's own number, NewManage is
 //     ignored. SystemUpdateID counts the changes of the whole table, but is sent
 //     only when the subscriber's own mappings change.

@@ -23,7 +23,7 @@ func TestListing(t *testing.T) {
 		wantCode(t, l.call(hostA, ip1, "AddPortMapping", mapping(hostA, "NewExternalPort", p, "NewPortMappingDescription", "p"+p)...), 0)
 		wantCode(t, l.call(hostB, ip1, "AddPortMapping", mapping(hostB, "NewExternalPort", "7"+p[1:])...), 0)
 	}
-	t.Run("SOAP-20/index 0 to N", func(t *testing.T) {
+	t.Run("SOAP-20 CHOICE-15/index 0 to N", func(t *testing.T) {
 		for i, p := range append(ports, "") {
 			r := l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", strconv.Itoa(i))
 			if p == "" {
@@ -49,7 +49,7 @@ func TestListing(t *testing.T) {
 		wantCode(t, l.call(hostA, ip1, "GetGenericPortMappingEntry", "NewPortMappingIndex", "3"), 713)
 		wantCode(t, l.call(hostA, ip2, "GetListOfPortMappings", span("7000", "7002")...), 730)
 	})
-	t.Run("SOAP-26/list", func(t *testing.T) {
+	t.Run("SOAP-26 CHOICE-5/list", func(t *testing.T) {
 		got := ported(list(t, l.call(hostA, ip2, "GetListOfPortMappings", span("1024", "65535")...)))
 		if diff := cmp.Diff([]string{"6000", "6001", "6002"}, got); diff != "" {
 			t.Errorf("ports (-want +got):\n%s", diff)

@@ -125,7 +125,7 @@ func TestLease(t *testing.T) {
 			{"SOAP-10 C10/no end", "0", map[string]int{ip1: 0, ip2: 604795}[service], map[string]int{ip1: 0, ip2: 604800}[service]},
 			{"C10/1", "1", 1, 1},
 			{"C10/604800", "604800", 604795, 604800},
-			{"SOAP-11 C10/604801", "604801", 604795, 604800},
+			{"SOAP-11 CHOICE-7 C10/604801", "604801", 604795, 604800},
 			{"C10/2^31", "2147483648", 604795, 604800},
 			{"C10/2^32-1", "4294967295", 604795, 604800},
 		} {
@@ -165,7 +165,7 @@ func TestRefusals(t *testing.T) {
 		{"SOAP-13/external port -1", []string{"NewExternalPort", "-1"}, 402, 402},
 		{"SOAP-13/external port empty", []string{"NewExternalPort", ""}, 402, 402},
 		{"SOAP-14 B6/internal port 0", []string{"NewInternalPort", "0"}, 402, 732},
-		{"SOAP-16 B6/external port 0", []string{"NewExternalPort", "0"}, 716, 716},
+		{"SOAP-16 CHOICE-6 B6/external port 0", []string{"NewExternalPort", "0"}, 716, 716},
 		{"B6/external port *", []string{"NewExternalPort", "*"}, 716, 716},
 		{"B6/internal port *", []string{"NewInternalPort", "*"}, 402, 402},
 		{"K9/port below 1024", []string{"NewExternalPort", "443"}, 606, 606},

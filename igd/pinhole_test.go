@@ -132,7 +132,7 @@ func TestPinholeArguments(t *testing.T) {
 		{"J3/blank InternalClient", []string{"InternalClient", " "}, 708},
 		{"J3/internal port 0", []string{"InternalPort", "0"}, 706},
 		{"J3/protocol 65535", []string{"Protocol", "65535"}, 707},
-		{"lease 0", []string{"LeaseTime", "0"}, 601},
+		{"CHOICE-13/lease 0", []string{"LeaseTime", "0"}, 601},
 		{"lease 86401", []string{"LeaseTime", "86401"}, 601},
 		{"lease 2^32-1", []string{"LeaseTime", "4294967295"}, 601},
 		{"lease 2^32", []string{"LeaseTime", "4294967296"}, 402},

@@ -54,7 +54,7 @@ func bothModes(t *testing.T, test func(t *testing.T, compat string)) {
 }
 
 // TestNexthopObjects: a route that names a next-hop object leads where the object
-// does, so an uplink is no LAN (issue 9 item 3), and the WAN is found.
+// does, so an uplink is no LAN, and the WAN is found.
 func TestNexthopObjects(t *testing.T) {
 	t.Parallel()
 	type def struct{ link, via string }

@@ -37,13 +37,13 @@ func TestNATPMP(t *testing.T) {
 		{"PMP-16/H1/empty", "", ""},
 		{"PMP-16/H1/one octet", "00", ""},
 		{"H1/two octets of a mapping", "0001", ""},
-		{"H1/eleven octets", "00010000 17701770 00001c", ""},
+		{"H1/CHOICE-10/eleven octets", "00010000 17701770 00001c", ""},
 		{"H1/a kilobyte behind", long, ""},
 		{"D2/a web page's STUN request", "00010000 2112a442 000102030405060708090a0b", ""},
 		{"D2/a web page's STUN request with an attribute", "00010008 2112a442 00000e10 00000e10 00000e10 80220004 74657374", ""},
 		{"PMP-19/reserved octets", "0001ffff 17701770 00001c20", "00810000 00000e10 17701770 00001c20"},
 		{"PMP-20/lifetime 2^32-1", "00010000 17701770 ffffffff", "00810000 00000e10 17701770 00093a80"},
-		{"H5/internal port 0", "00010000 00001770 00001c20", "00810002 00000e10 00000000 00000000"},
+		{"H5/CHOICE-9/internal port 0", "00010000 00001770 00001c20", "00810002 00000e10 00000000 00000000"},
 		{"H6/internal port 445", "00020000 01bd1770 00001c20", "00820002 00000e10 01bd0000 00000000"},
 		{"H6/external port 445", "00020000 177001bd 00001c20", "00820000 00000e10 1770.... 00001c20"},
 		{"delete all with an external port", "00010000 00001770 00000000", "00810002 00000e10 00000000 00000000"},
@@ -72,7 +72,7 @@ func TestNATPMPStory(t *testing.T) {
 		r.asks(hostA, mapTCP8080, "00820000 00000e10 1f901f90 00001c20")
 		r.holds(tcp, udp)
 		r.asks(hostB, "00010000 00000000 00000000", "00810000 00000e10 00000000 00000000")
-		r.holds(tcp, udp) // another's
+		r.holds(tcp, udp) // PMP-12
 		r.asks(hostA, "00020000 00000000 00000000", "00820000 00000e10 00000000 00000000")
 		r.holds(udp)                                                                       // PMP-11
 		r.asks(hostA, "00010000 17701770 00000000", "00810000 00000e10 17700000 00000000") // PMP-9

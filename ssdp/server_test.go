@@ -170,7 +170,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestSearchFromPort1900: a control point that shares the port searches from it
+// TestSearchFromPort1900: ODD-15, a control point that shares the port searches from it
 // (js-libp2p does), so there E5 is not followed.
 func TestSearchFromPort1900(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"portcullis/ssdp"
 )
 
-// TestAnswers is the table of UDA 1.1 section 1.3.2: what each search target is
+// TestAnswers is the table of UDA 1.1 section 1.3.2, and CHOICE-16: what each search target is
 // answered, as "ST USN version shown".
 func TestAnswers(t *testing.T) {
 	t.Parallel()

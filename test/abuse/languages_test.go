@@ -335,7 +335,7 @@ func TestCompanion(t *testing.T) {
 	}
 }
 
-// TestNonceOwners: PCP-4, I9. Strict: only who knows the nonce renews or deletes; as we
+// TestNonceOwners: PCP-4, I9, CHOICE-20. Strict: only who knows the nonce renews or deletes; as we
 // are by default, who has the same address and the same MAC does. Another
 // machine never does.
 func TestNonceOwners(t *testing.T) {
