@@ -52,7 +52,7 @@ type Entry struct {
 	Kind      Kind
 	Transport portmap.Transport
 	External  uint16         // the port on the WAN address; Pin: 0
-	Source    Source         // Hole and Pin: who may use it
+	Source    portmap.Source // Hole and Pin: who may use it
 	Internal  netip.AddrPort // IPv6 for a Pin, none for Mapped, IPv4 for the others
 	Expires   time.Time      // end of the lease; zero: never
 }
@@ -63,7 +63,7 @@ type Key struct {
 	Kind      Kind
 	Transport portmap.Transport
 	External  uint16
-	Source    Source
+	Source    portmap.Source
 	Internal  netip.AddrPort
 }
 
@@ -87,7 +87,7 @@ func (e Entry) same(o Entry) bool {
 }
 
 // String is the text form that tests compare: "udp 5000 -> 10.0.0.2:5000",
-// "udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000" (see Source),
+// "udp 5000 from 198.51.100.0/24 port 53 -> 10.0.0.2:5000" (see portmap.Source),
 // "udp 10.0.0.2:5000 keeps 5000", "udp [2001:db8::2]:5000 lets in anyone",
 // "udp 5000 is mapped".
 func (e Entry) String() string {
@@ -113,7 +113,7 @@ func SortEntries(es []Entry) {
 			cmp.Compare(a.Kind, b.Kind),
 			cmp.Compare(a.Transport, b.Transport),
 			cmp.Compare(a.External, b.External),
-			a.Source.compare(b.Source),
+			a.Source.Compare(b.Source),
 			a.Internal.Compare(b.Internal),
 		) < 0
 	})

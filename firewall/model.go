@@ -27,13 +27,13 @@ type State struct {
 // changed.
 type opened struct {
 	portmap.Mapping
-	sources []Source
+	sources []portmap.Source
 }
 
 // holeKey is what makes a hole or a pin unique in the kernel.
 type holeKey struct {
 	portKey
-	source Source
+	source portmap.Source
 }
 
 // portKey is where a packet from outside is addressed: an external port, or the
@@ -70,18 +70,10 @@ func (s *State) Len() int { return len(s.open) }
 // another takes that one's place; removing one that is not held is no error. A
 // disabled mapping has no entries.
 //
-// What cannot be enforced is refused whole, with a *portmap.Error.
-// portmap.BadRemote and portmap.TooManyRemotes are restrictions that no hole can
-// have. portmap.PortTaken is a mapping whose restrictions overlap those of
-// another on the same external port: which of the two a packet follows is only
-// plain where one is for a single host with any port and the other is not, or
-// one is for anyone (see Source). It does not matter in which order they come.
-//
-// Pinholes to one endpoint all lead to the same place, so a packet that two of
-// them admit would be no riddle. But the kernel can neither hold two overlapping
-// filtered sources nor tell whose packet it counted, and two mappings with the
-// same sources would end with the first of them. So the rule for pinholes is the
-// same, and a pinhole does not take the place of another one.
+// What cannot be enforced is refused whole, with a *portmap.Error: what fails
+// portmap.Mapping.Check, and restrictions that overlap those of another mapping
+// (portmap.Table.Plan). A Table plans neither. It does not matter in which order
+// mappings come. A pinhole does not take the place of another one.
 func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
 	p := newPlan(s)
 	for i := range del {
@@ -248,23 +240,23 @@ func (s *State) GoverningPin(t portmap.Transport, internal, src netip.AddrPort) 
 
 func (s *State) governing(port portKey, src netip.AddrPort) (portmap.Mapping, bool) {
 	if src.Addr().IsValid() {
-		if o := s.holes[holeKey{port, Host(src.Addr())}]; o != nil {
+		if o := s.holes[holeKey{port, portmap.Host(src.Addr())}]; o != nil {
 			return o.mapping()
 		}
 	}
 	for _, o := range s.filtered[port] {
-		if slices.ContainsFunc(o.sources, func(f Source) bool { return f.Filtered() && f.Admits(src) }) {
+		if slices.ContainsFunc(o.sources, func(f portmap.Source) bool { return f.Filtered() && f.Admits(src) }) {
 			return o.mapping()
 		}
 	}
-	return s.holes[holeKey{port, Source{}}].mapping()
+	return s.holes[holeKey{port, portmap.Source{}}].mapping()
 }
 
 // Leads says whether a mapping that may be for many hosts leads from an external
 // port to an internal endpoint.
 func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrPort) bool {
 	port := portKey{transport: t, external: external}
-	if o := s.holes[holeKey{port, Source{}}]; o != nil && o.Internal == internal {
+	if o := s.holes[holeKey{port, portmap.Source{}}]; o != nil && o.Internal == internal {
 		return true
 	}
 	return slices.ContainsFunc(s.filtered[port], func(o *opened) bool { return o.Internal == internal })
@@ -286,33 +278,13 @@ func (s *State) KeptPort(t portmap.Transport, internal netip.AddrPort) (uint16, 
 
 // check refuses what no entry can say.
 func check(m *portmap.Mapping) (*opened, error) {
-	switch {
-	case m.ID == 0:
+	if m.ID == 0 {
 		return nil, fmt.Errorf("firewall: mapping without an ID: %s", m)
-	case m.Kind != portmap.NAT4 && m.Kind != portmap.Pinhole6:
-		return nil, fmt.Errorf("firewall: neither a translated IPv4 port nor an IPv6 pinhole: %s", m)
-	case !m.Transport.Valid():
-		return nil, &portmap.Error{Reason: portmap.BadTransport, Detail: fmt.Sprintf("cannot map %s", m.Transport)}
-	case m.Internal.Port() == 0 || m.Kind == portmap.NAT4 && m.External.Port() == 0:
-		return nil, &portmap.Error{Reason: portmap.BadPort, Detail: fmt.Sprintf("port 0 cannot be mapped: %s", m)}
 	}
-	if host := m.Internal.Addr(); !canBeHost(m.Kind, host) {
-		return nil, &portmap.Error{Reason: portmap.NotAHost, Detail: fmt.Sprintf("no mapping of this kind can lead to %.64q", host)}
-	}
-	sources, err := sourcesOf(m)
-	if err != nil {
+	if err := m.Check(); err != nil {
 		return nil, err
 	}
-	return &opened{*m, sources}, nil
-}
-
-// canBeHost says whether an address may stand in an entry. A zone would, and an
-// address that is never routed (abuse cases A8, B4, J2).
-func canBeHost(k portmap.Kind, a netip.Addr) bool {
-	if k == portmap.Pinhole6 {
-		return a.Is6() && !a.Is4In6() && a.Zone() == "" && a.IsGlobalUnicast()
-	}
-	return a.Is4() && !a.IsUnspecified()
+	return &opened{*m, portmap.Sources(m.Remotes)}, nil
 }
 
 func (o *opened) pinhole() bool { return o.Kind == portmap.Pinhole6 }
@@ -330,7 +302,7 @@ func pinnedAt(t portmap.Transport, internal netip.AddrPort) portKey {
 
 func (o *opened) endpoint() endpoint { return endpoint{o.Transport, o.Internal} }
 
-func (o *opened) filtered() bool { return slices.ContainsFunc(o.sources, Source.Filtered) }
+func (o *opened) filtered() bool { return slices.ContainsFunc(o.sources, portmap.Source.Filtered) }
 
 // mapping copies it; o may be nil.
 func (o *opened) mapping() (portmap.Mapping, bool) {
@@ -341,7 +313,7 @@ func (o *opened) mapping() (portmap.Mapping, bool) {
 }
 
 // hole gives the hole, or the pin, for one of the sources.
-func (o *opened) hole(src Source) Entry {
+func (o *opened) hole(src portmap.Source) Entry {
 	if o.pinhole() {
 		return Entry{Kind: Pin, Transport: o.Transport, Source: src, Internal: o.Internal, Expires: o.Expires}
 	}

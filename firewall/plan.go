@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"fmt"
 	"slices"
 
 	"portcullis/portmap"
@@ -38,7 +37,7 @@ func (p *plan) hole(k holeKey) *opened {
 }
 
 // set makes o, or nobody, have the holes of a mapping.
-func (p *plan) set(port portKey, sources []Source, o *opened) {
+func (p *plan) set(port portKey, sources []portmap.Source, o *opened) {
 	for _, src := range sources {
 		k := holeKey{port, src}
 		if _, touched := p.holes[k]; !touched {
@@ -62,7 +61,7 @@ func (p *plan) put(o *opened) error {
 			continue
 		}
 		if o.pinhole() || !slices.Equal(o.sources, other.sources) {
-			return overlap(o, src, theirs)
+			return portmap.Overlap(&o.Mapping, src, theirs)
 		}
 		p.remove(other.ID)
 		break // they have all sources in common
@@ -75,21 +74,10 @@ func (p *plan) put(o *opened) error {
 	return nil
 }
 
-// overlap says why o cannot be put beside the one that is in its way.
-func overlap(o *opened, src, theirs Source) error {
-	port := fmt.Sprintf("%s port %d", o.Transport, o.External.Port())
-	if o.pinhole() {
-		port = fmt.Sprintf("%s %s", o.Transport, o.Internal)
-	}
-	return &portmap.Error{Reason: portmap.PortTaken, Detail: fmt.Sprintf(
-		"%s for %s overlaps another mapping of that port, which is for %s; "+
-			"a port can be shared only by restrictions that do not overlap", port, src, theirs)}
-}
-
 // inTheWay gives who has a source of the same class that overlaps src. It looks
 // at all mappings of the port that have filtered sources, if src is one; the
 // kernel's work for such an element grows with their number as well.
-func (p *plan) inTheWay(port portKey, src Source) (*opened, Source) {
+func (p *plan) inTheWay(port portKey, src portmap.Source) (*opened, portmap.Source) {
 	if !src.Filtered() {
 		return p.hole(holeKey{port, src}), src
 	}
@@ -105,7 +93,7 @@ func (p *plan) inTheWay(port portKey, src Source) (*opened, Source) {
 			}
 		}
 	}
-	return nil, Source{}
+	return nil, portmap.Source{}
 }
 
 // change compares before and after for every hole, endpoint and port that was touched.

@@ -104,7 +104,7 @@ func TestPinholeAddAndExtend(t *testing.T) {
 		seen := map[string]bool{number: true}
 		for _, change := range [][]string{
 			{"RemoteHost", "2001:db8:9::1"}, {"RemotePort", "5000"}, {"InternalPort", "8444"}, {"Protocol", "17"},
-			{"RemoteHost", "2001:db8:9::1", "RemotePort", "5000"},
+			{"RemoteHost", "2001:db8:9::1", "RemotePort", "5001"},
 		} {
 			n := l.open(t, sixA, change...)
 			if seen[n] {
@@ -115,6 +115,8 @@ func TestPinholeAddAndExtend(t *testing.T) {
 		if n := l.open(t, sixB); seen[n] {
 			t.Error("another host's has the same number")
 		}
+		overlapping := pinhole(sixA, "RemoteHost", "2001:db8:9::1", "RemotePort", "5000") // anyone from that port is let in
+		wantCode(t, l.call(sixA, six1, "AddPinhole", overlapping...), 501)
 	})
 }
 

@@ -124,28 +124,17 @@ func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
 	return r, tooMany(r.Remotes)
 }
 
-func tooMany(remotes []Remote) error {
-	if len(remotes) <= MaxRemotes {
-		return nil
-	}
-	return &Error{Reason: TooManyRemotes, Detail: fmt.Sprintf("%d restrictions; a mapping may have %d", len(remotes), MaxRemotes)}
-}
-
 // anotherPortHelps says whether who asked for any port should get another one.
 func anotherPortHelps(r Reason) bool {
 	return r == PortTaken || r == PortReserved || r == PortInUse || r == BadPort || r == IdentityChanged
 }
 
-// try plans r with the external port it names; port 0 is refused with BadPort,
-// after the policy had its say.
+// try plans r with the external port it names; port 0 is refused with BadPort, after
+// the policy had its say.
 func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, view *View) (Change, Decision, error) {
 	d := e.cfg.Policy.Decide(r, t.Facts(now, r, view))
 	if d.Action != Allow {
 		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail, External: d.OverExternalPort}
-	}
-	port := r.External.Port()
-	if port == 0 && r.Kind == NAT4 {
-		return Change{}, d, &Error{Reason: BadPort, Detail: "external port 0 cannot be mapped"}
 	}
 	c, err := t.Plan(now, r, d, e.lifetime(r, d), uint16(rand.Uint32()))
 	if err != nil {
@@ -154,7 +143,7 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 	if c.New.WAN = view.name(r.Kind); r.Kind == Pinhole6 {
 		return c, d, nil
 	}
-	port = c.New.External.Port()
+	port := c.New.External.Port()
 	where, err := e.cfg.Gateway.InUse(ctx, r.Transport, port)
 	if err != nil {
 		return Change{}, d, &Error{Reason: FirewallFailed, Detail: "cannot tell whether the port is in use", Err: err}

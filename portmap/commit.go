@@ -40,6 +40,9 @@ func (t *Table) put(m *Mapping) {
 	}
 	t.clients = t.clients.with(owner, own.with(m.ID, m))
 	t.inside = t.inside.with(keyInside(m), m)
+	for k := range m.sourceKeys() {
+		t.sources = t.sources.with(k, m)
+	}
 	if end := m.nextEnd(); !end.IsZero() {
 		t.leases = t.leases.with(deadline{end, m.ID}, m)
 	}
@@ -74,6 +77,9 @@ func (t *Table) drop(m *Mapping) {
 		t.setSlot(port, s)
 	}
 	t.inside = t.inside.without(keyInside(m))
+	for k := range m.sourceKeys() {
+		t.sources = t.sources.without(k)
+	}
 	if own := t.Of(owner).own.without(m.ID); own.len() > 0 {
 		t.clients = t.clients.with(owner, own)
 	} else {

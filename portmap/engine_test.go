@@ -72,6 +72,13 @@ func (k *kernel) setDead(dead bool) {
 	k.dead = dead
 }
 
+// count returns how many transactions it has made.
+func (k *kernel) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.transactions
+}
+
 func (k *kernel) list() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

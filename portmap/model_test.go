@@ -303,7 +303,7 @@ func TestFreeAtTheEnd(t *testing.T) {
 	table := NewTable()
 	for port := 65530; port <= 65535; port++ {
 		c, err := table.Plan(time.Now(), Request{Client: modelClients[0], Transport: TCP,
-			External: addrPort(netip.Addr{}, port)}, Decision{}, time.Hour, 0)
+			Internal: addrPort(modelClients[0].Addr, 5000), External: addrPort(netip.Addr{}, port)}, Decision{}, time.Hour, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

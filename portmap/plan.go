@@ -98,8 +98,11 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		Endless:     endless(r, d),
 	}
 	m.promise(r.Client.Via, now.Add(lifetime), now)
-	if taken := t.at(m); old == nil && taken != nil {
-		return Change{}, inTheWay(taken, r)
+	if err := m.Check(); err != nil {
+		return Change{}, err
+	}
+	if err := t.overlap(m, old); err != nil {
+		return Change{}, err
 	}
 	if old == nil && r.Kind == Pinhole6 {
 		var ok bool
@@ -133,17 +136,6 @@ func (m *Mapping) changedBy(r Request, now time.Time) bool {
 	described := via != ViaNATPMP && !r.KeepDescription && r.Description != m.Description
 	return sooner || described || r.Internal != m.Internal || r.Disabled != m.Disabled ||
 		via == ViaPCP && r.Nonce != m.Nonce || !slices.Equal(r.Remotes, m.Remotes)
-}
-
-// inTheWay says why a new mapping cannot be where another one is. What has the
-// same owner leads elsewhere, or it would be renewed.
-func inTheWay(m *Mapping, r Request) error {
-	if m.Client.Owner() != r.Client.Owner() {
-		return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
-			"%s port %d of %s was opened by another device that had this address", r.Transport, r.Internal.Port(), r.Internal.Addr())}
-	}
-	return &Error{Reason: PortTaken, Detail: fmt.Sprintf(
-		"%s port %d leads to another port of this host", r.Transport, r.External.Port())}
 }
 
 // number gives a pinhole number that is free: the first from start on, going

@@ -186,8 +186,11 @@ func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping
 
 // vacant says what stands where a mapping was.
 func (e *Engine) vacant(ctx context.Context, t *Table, m *Mapping) error {
-	if taken := t.at(m); taken != nil {
-		return &Error{Reason: PortTaken, Detail: fmt.Sprintf("the place of %s", taken)}
+	if err := m.Check(); err != nil {
+		return err
+	}
+	if err := t.overlap(m, nil); err != nil {
+		return &Error{Reason: PortTaken, Detail: err.Error()}
 	}
 	if m.Kind == Pinhole6 {
 		if _, taken := t.numbers.get(int(m.Number)); taken {

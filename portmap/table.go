@@ -20,6 +20,7 @@ type Table struct {
 	numbers  tree[int, *Mapping]     // pinholes by Number
 	clients  tree[Owner, ownMapping] // each client's own, by ID
 	inside   tree[internalKey, *Mapping]
+	sources  tree[sourceKey, *Mapping] // whom restricted mappings let in
 	devices  tree[Device, device]
 	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
 	leases   tree[deadline, *Mapping]
@@ -113,6 +114,7 @@ func NewTable() *Table {
 		numbers:  tree[int, *Mapping]{cmp: cmp.Compare[int]},
 		clients:  tree[Owner, ownMapping]{cmp: compareOwners},
 		inside:   tree[internalKey, *Mapping]{cmp: compareInternal},
+		sources:  tree[sourceKey, *Mapping]{cmp: compareSources},
 		devices:  tree[Device, device]{cmp: compareDevices},
 		rules:    tree[ruleKey, int]{cmp: compareRuleKeys},
 		leases:   tree[deadline, *Mapping]{cmp: compareDeadlines},

@@ -101,13 +101,13 @@ func TestList(t *testing.T) {
 // Every entry that the model can ask for is read back as what it was.
 func TestElements(t *testing.T) {
 	t.Parallel()
-	four := []firewall.Source{{}, firewall.Host(netip.MustParseAddr(homenet.PeerX))}
+	four := []portmap.Source{{}, portmap.Host(netip.MustParseAddr(homenet.PeerX))}
 	for _, p := range []string{"0.0.0.0/0", "198.51.100.0/24", "198.51.100.8/31", "198.51.100.8/32", "255.255.255.255/32", "128.0.0.0/1"} {
-		four = append(four, firewall.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
+		four = append(four, portmap.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
 	}
-	six := []firewall.Source{{}, firewall.Host(netip.MustParseAddr("2001:db8:5::66"))}
+	six := []portmap.Source{{}, portmap.Host(netip.MustParseAddr("2001:db8:5::66"))}
 	for _, p := range []string{"::/0", "2001:db8::/29", "2001:db8:5::/64", "2001:db8:5::66/127", "2001:db8:5::66/128", "8000::/1"} {
-		six = append(six, firewall.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
+		six = append(six, portmap.Source{Prefix: netip.MustParsePrefix(p), Low: 53, High: 65534})
 	}
 	var all []firewall.Entry
 	for _, proto := range []portmap.Transport{portmap.TCP, portmap.UDP} {

@@ -13,7 +13,7 @@ import (
 )
 
 // IPv6 pinholes. Nothing is translated, so a pinhole is one element of one set,
-// by whom it lets in (firewall.Source):
+// by whom it lets in (portmap.Source):
 //
 //	anyone     pinholes
 //	one host   pinholes_from
@@ -88,7 +88,7 @@ func pinIn(set string, el element) (firewall.Entry, bool) {
 		ok = len(key) == 24 && el.keyEnd == nil
 	case set == ownPinNames.host:
 		if ok = len(key) == 40 && el.keyEnd == nil; ok {
-			e.Source = firewall.Host(netip.AddrFrom16([16]byte(key)))
+			e.Source = portmap.Host(netip.AddrFrom16([16]byte(key)))
 			key = key[16:]
 		}
 	case set == ownPinNames.filtered:
@@ -132,7 +132,7 @@ func pinned(pins *nftables.Set, remote []expr.Any, offAddr, offPort uint32) matc
 // allowPins fills a chain that lets pass the packets of pinholes, both directions;
 // it is used in our table and in that of the accept chain. What a host began
 // itself has the other direction and is never touched. The sets come in the order
-// in which a packet follows them (firewall.Source), which tells who counts it.
+// in which a packet follows them (portmap.Source), which tells who counts it.
 func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nftables.Set, pass match) {
 	// In the order in which the nft program writes it: a rule of etc/nftables.d and
 	// ours are the same rule.

@@ -11,7 +11,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Where a hole stands depends on whom it lets in (firewall.Source):
+// Where a hole stands depends on whom it lets in (portmap.Source):
 //
 //	anyone     mapped           mapped_flows
 //	one host   mapped_from      mapped_flows_from
@@ -70,7 +70,7 @@ func (f flowSets) of(e firewall.Entry) *nftables.Set {
 }
 
 // mapOf gives the map that has the holes of a source.
-func (s *skeleton) mapOf(src firewall.Source) *nftables.Set {
+func (s *skeleton) mapOf(src portmap.Source) *nftables.Set {
 	switch {
 	case src.Anyone():
 		return s.mapped
@@ -108,7 +108,7 @@ func flowElement(e firewall.Entry) nftables.SetElement {
 }
 
 // appendHost begins a key with the one host, if there is one.
-func appendHost(src firewall.Source) []byte {
+func appendHost(src portmap.Source) []byte {
 	if src.Anyone() {
 		return nil
 	}
@@ -131,7 +131,7 @@ func holeIn(el element) (firewall.Entry, bool) {
 	switch {
 	case len(key) == 8 && el.keyEnd == nil:
 	case len(key) == 12 && el.keyEnd == nil:
-		e.Source = firewall.Host(netip.AddrFrom4([4]byte(key)))
+		e.Source = portmap.Host(netip.AddrFrom4([4]byte(key)))
 		key = key[4:]
 	case len(key) == 16 && len(el.keyEnd) == 16:
 		var ok bool
@@ -169,7 +169,7 @@ func flowIn(set string, el element) (firewall.Entry, bool) {
 		return e, ok
 	case len(key) == 16 && set == ownFlowNames.anyone:
 	case len(key) == 20 && set == ownFlowNames.host:
-		e.Source = firewall.Host(netip.AddrFrom4([4]byte(key)))
+		e.Source = portmap.Host(netip.AddrFrom4([4]byte(key)))
 		key = key[4:]
 	default:
 		return e, false
@@ -182,15 +182,15 @@ func flowIn(set string, el element) (firewall.Entry, bool) {
 // sourceIn reads a filtered source from the ends of a key, which begins with an
 // address of so many bytes and has the source ports at portAt. It is not ok where
 // the addresses are no prefix, or anything but the source is a range.
-func sourceIn(key, end []byte, size, portAt int) (firewall.Source, bool) {
+func sourceIn(key, end []byte, size, portAt int) (portmap.Source, bool) {
 	first, ok := netip.AddrFromSlice(key[:size])
 	prefix := netip.PrefixFrom(first, commonBits(key[:size], end[:size]))
 	_, high := ends(prefix)
 	if !ok || prefix != prefix.Masked() || string(high) != string(end[:size]) ||
 		string(key[size:portAt]) != string(end[size:portAt]) || string(key[portAt+4:]) != string(end[portAt+4:]) {
-		return firewall.Source{}, false
+		return portmap.Source{}, false
 	}
-	return firewall.Source{
+	return portmap.Source{
 		Prefix: prefix,
 		Low:    binary.BigEndian.Uint16(key[portAt:]), High: binary.BigEndian.Uint16(end[portAt:]),
 	}, true

@@ -1,4 +1,4 @@
-package firewall
+package portmap
 
 import (
 	"cmp"
@@ -6,19 +6,17 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
-
-	"portcullis/portmap"
 )
 
-// Source is whom a hole or a pin lets in: the hosts of a prefix, as far as they
-// send from a port of a range. The zero Source is anyone. It is comparable.
+// Source is whom a mapping lets in: the hosts of a prefix, as far as they send from a
+// port of a range. The zero Source is anyone. It is comparable.
 //
 // There are three classes, and a packet follows the first that has room for it:
 // one host with all of its ports, then what is limited otherwise, then anyone.
-// Within a class no two holes of one external port overlap, and no two pins of one
-// endpoint, so that it never matters which of them is looked at first.
+// Within a class no two sources of one external port overlap, and no two of one
+// pinhole's endpoint, so that it never matters which of them is looked at first.
 type Source struct {
-	Prefix    netip.Prefix // masked, of the family of the entry; invalid: anyone
+	Prefix    netip.Prefix // masked, of the family of the mapping; invalid: anyone
 	Low, High uint16       // the first and the last source port
 }
 
@@ -65,7 +63,8 @@ func (s Source) String() string {
 	return text
 }
 
-func (s Source) compare(o Source) int {
+// Compare orders sources by prefix and port.
+func (s Source) Compare(o Source) int {
 	return cmp.Or(
 		s.Prefix.Addr().Compare(o.Prefix.Addr()), cmp.Compare(s.Prefix.Bits(), o.Prefix.Bits()),
 		cmp.Compare(s.Low, o.Low), cmp.Compare(s.High, o.High),
@@ -77,35 +76,15 @@ func Host(a netip.Addr) Source {
 	return Source{Prefix: netip.PrefixFrom(a, a.BitLen()), High: lastPort}
 }
 
-// sourcesOf gives what a mapping's restrictions come to, sorted: sources that do
-// not overlap within a class and together let in exactly whom one of the
-// restrictions allows. A restriction that is accepted and not enforced would be
-// a hole (abuse case B10), so what no source can say is refused.
-func sourcesOf(m *portmap.Mapping) ([]Source, error) {
-	if len(m.Remotes) > portmap.MaxRemotes {
-		return nil, &portmap.Error{Reason: portmap.TooManyRemotes, Detail: fmt.Sprintf(
-			"a mapping can have %d restrictions, not %d", portmap.MaxRemotes, len(m.Remotes))}
-	}
-	family, right := "IPv4", netip.Addr.Is4
-	if m.Kind == portmap.Pinhole6 {
-		family, right = "IPv6", isIPv6
-	}
-	for _, r := range m.Remotes {
-		if !r.Prefix.IsValid() || !right(r.Prefix.Addr()) || r.Prefix != r.Prefix.Masked() {
-			return nil, &portmap.Error{Reason: portmap.BadRemote, Detail: fmt.Sprintf(
-				"this mapping can be limited to %s networks and source ports, not to %q", family, r.Prefix)}
-		}
-	}
-	return disjoint(widest(m.Remotes)), nil
-}
-
-// isIPv6 is not true of an IPv4 address that is written as one.
-func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
+// Sources returns what restrictions come to, sorted: sources that do not overlap
+// within a class and together let in exactly whom one of the restrictions allows. The
+// restrictions must have passed Check.
+func Sources(remotes []Remote) []Source { return disjoint(widest(remotes)) }
 
 // widest drops the restrictions that another one covers. A restriction to the
 // whole Internet and any port leaves none: anyone.
-func widest(remotes []portmap.Remote) []portmap.Remote {
-	var kept []portmap.Remote
+func widest(remotes []Remote) []Remote {
+	var kept []Remote
 	for i, r := range remotes {
 		covered := false
 		for j, o := range remotes {
@@ -124,7 +103,7 @@ func widest(remotes []portmap.Remote) []portmap.Remote {
 	return kept
 }
 
-func covers(wide, r portmap.Remote) bool {
+func covers(wide, r Remote) bool {
 	return wide.Prefix.Bits() <= r.Prefix.Bits() && wide.Prefix.Contains(r.Prefix.Addr()) &&
 		(wide.Port == 0 || wide.Port == r.Port)
 }
@@ -134,7 +113,7 @@ func covers(wide, r portmap.Remote) bool {
 // port 53. Then the narrow network leaves that port to the wide one. Eight
 // restrictions come to 24 sources at most: four networks, each cut at the ports
 // of four wider ones.
-func disjoint(remotes []portmap.Remote) []Source {
+func disjoint(remotes []Remote) []Source {
 	if len(remotes) == 0 {
 		return []Source{{}}
 	}
@@ -149,13 +128,13 @@ func disjoint(remotes []portmap.Remote) []Source {
 			all = append(all, between(r.Prefix, portsAround(r.Prefix, remotes))...)
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].compare(all[j]) < 0 })
+	sort.Slice(all, func(i, j int) bool { return all[i].Compare(all[j]) < 0 })
 	return all
 }
 
 // portsAround gives the ports for which a wider network than p is let in,
 // sorted, each once.
-func portsAround(p netip.Prefix, remotes []portmap.Remote) []uint16 {
+func portsAround(p netip.Prefix, remotes []Remote) []uint16 {
 	var ports []uint16
 	for _, r := range remotes {
 		if r.Port != 0 && r.Prefix.Overlaps(p) {
