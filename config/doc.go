@@ -5,8 +5,9 @@
 // errors as "file:line: what; what is allowed"; the effective configuration
 // that `portcullis check` prints.
 //
-// May import: the standard library, BurntSushi/toml, and portmap for the words
-// of the vocabulary (Transport, Via, Action, MAC, PortRange).
+// May import: the standard library, BurntSushi/toml, portmap for the words of the
+// vocabulary, policy for the Rule that a [[rule]] is, and netif/special for which
+// addresses are public.
 //
 // Never: looks at the system (interfaces, addresses, groups, other files), logs,
 // decides about a request, or lets a file pass in part: a file with one error

@@ -1,132 +1,93 @@
 package config
 
 import (
-	"bytes"
+	"encoding"
 	"fmt"
-	"log/slog"
-	"net/netip"
-
-	"github.com/BurntSushi/toml"
-
-	"portcullis/portmap"
+	"reflect"
+	"strconv"
+	"time"
 )
 
-// Effective gives c as a TOML file with every key; Parse makes an equal Config
+// Effective returns c as a TOML file with every key; Parse makes an equal Config
 // of it. A rule lacks the conditions that it does not have.
 func Effective(c Config) []byte {
-	var b bytes.Buffer
-	enc := toml.NewEncoder(&b)
-	enc.Indent = ""
-	// The types are plain and the buffer takes everything: there is no error,
-	// as the round trip of FuzzParse shows.
-	_ = enc.Encode(toRaw(c))
-	return b.Bytes()
-}
-
-// toRaw is the way back from values to the texts of the file.
-func toRaw(c Config) rawFile {
-	raw := rawFile{
-		LAN: rawLAN{
-			Interfaces:    append([]string{}, c.LAN.Interfaces...), // never nil: the encoder leaves that out
-			ExtraPrefixes: append([]string{}, texts(c.LAN.ExtraPrefixes, netip.Prefix.String)...),
-			Leases:        append([]string{}, c.LAN.Leases...),
-		},
-		WAN: rawWAN{
-			Interface:      c.WAN.Interface,
-			Interface6:     c.WAN.Interface6,
-			PrivateAddress: either(c.WAN.AllowPrivateAddress, "allow", "refuse"),
-		},
-		UPnP: rawUPnP{
-			Enabled:      c.UPnP.Enabled,
-			HTTPPort:     int64(c.UPnP.HTTPPort),
-			Events:       c.UPnP.Events,
-			FriendlyName: c.UPnP.FriendlyName,
-		},
-		PCP: rawPCP{
-			NATPMP: c.PCP.NATPMP,
-			PCP:    c.PCP.PCP,
-			Nonce:  either(c.PCP.StrictNonce, "strict", "same-client"),
-		},
-		Lease: rawLease{Max: formatDuration(c.Lease.Max), Min: formatDuration(c.Lease.Min)},
-		Limits: rawLimits{
-			MappingsPerClient: int64(c.Limits.MappingsPerClient),
-			Mappings:          int64(c.Limits.Mappings),
-			GrantsPerSecond:   int64(c.Limits.GrantsPerSecond),
-			RequestsPerSecond: int64(c.Limits.RequestsPerSecond),
-		},
-		Policy: rawPolicy{
-			Default: c.Policy.Default.String(), SameDevice: c.Policy.SameDevice, UniqueLocal: c.Policy.UniqueLocal,
-		},
-		Firewall: rawFirewall{
-			Backend:      string(c.Firewall.Backend),
-			AcceptChain:  c.Firewall.AcceptChain.String(),
-			AcceptChain6: c.Firewall.AcceptChain6.String(),
-			Mark:         fmt.Sprintf("%#x", c.Firewall.Mark),
-			KeepOnStop:   c.Firewall.KeepOnStop,
-		},
-		State:   rawState{Dir: c.State.Dir},
-		Control: rawControl{Socket: c.Control.Socket, Group: c.Control.Group},
-		Log:     rawLog{Level: levelText(c.Log.Level), Format: either(c.Log.JSON, "json", "text")},
-	}
-	if c.WAN.ExternalIP.IsValid() {
-		raw.WAN.ExternalIP = c.WAN.ExternalIP.String()
-	}
-	if c.Metrics.Listen.IsValid() {
-		raw.Metrics.Listen = c.Metrics.Listen.String()
-	}
-	for _, rule := range c.Rules {
-		raw.Rules = append(raw.Rules, ruleToRaw(rule))
-	}
-	return raw
-}
-
-func ruleToRaw(rule Rule) rawRule {
-	action := rule.Action.String()
-	raw := rawRule{
-		Name:          &rule.Name,
-		Action:        &action,
-		Clients:       texts(rule.Clients, ClientMatch.String),
-		ExternalPorts: texts(rule.ExternalPorts, formatPorts),
-		InternalPorts: texts(rule.InternalPorts, formatPorts),
-		Protocols:     texts(rule.Protocols, portmap.Transport.String),
-		Via:           texts(rule.Via, portmap.Via.String),
-	}
-	if rule.Description != nil {
-		pattern := rule.Description.String()
-		raw.Description = &pattern
-	}
-	if rule.MaxLifetime != 0 {
-		lifetime := formatDuration(rule.MaxLifetime)
-		raw.MaxLifetime = &lifetime
-	}
-	if rule.MaxMappings != 0 {
-		n := int64(rule.MaxMappings)
-		raw.MaxMappings = &n
-	}
-	return raw
-}
-
-// texts gives each value's form of the file; nil stays nil.
-func texts[T any](values []T, text func(T) string) []string {
-	var all []string
-	for _, v := range values {
-		all = append(all, text(v))
-	}
-	return all
-}
-
-func either(yes bool, a, b string) string {
-	if yes {
-		return a
+	var b []byte
+	v := reflect.ValueOf(c)
+	for i, tag := range keysOf(v.Type()) {
+		if tag != ruleTag {
+			b = appendTable(b, "["+tag+"]", v.Field(i))
+			continue
+		}
+		for j := range v.Field(i).Len() {
+			b = appendTable(b, "[["+tag+"]]", v.Field(i).Index(j))
+		}
 	}
 	return b
 }
 
-func levelText(l slog.Level) string {
-	for word, level := range levels {
-		if level == l {
-			return word
+func appendTable(b []byte, header string, v reflect.Value) []byte {
+	if len(b) > 0 {
+		b = append(b, '\n')
+	}
+	b = append(b, header+"\n"...)
+	for i := range v.NumField() {
+		key, omit := keyOf(v.Type().Field(i))
+		if omit && v.Field(i).IsZero() {
+			continue
+		}
+		b = append(b, key+" = "...)
+		b = append(appendValue(b, v.Field(i)), '\n')
+	}
+	return b
+}
+
+func appendValue(b []byte, v reflect.Value) []byte {
+	switch v.Kind() {
+	case reflect.Bool:
+		return strconv.AppendBool(b, v.Bool())
+	case reflect.Int:
+		return strconv.AppendInt(b, v.Int(), 10)
+	case reflect.Uint16:
+		return strconv.AppendUint(b, v.Uint(), 10)
+	case reflect.Slice:
+		b = append(b, '[')
+		for i := range v.Len() {
+			if i > 0 {
+				b = append(b, ", "...)
+			}
+			b = appendString(b, text(v.Index(i)))
+		}
+		return append(b, ']')
+	}
+	return appendString(b, text(v))
+}
+
+// text returns the text that stands for a value in the file, without its quotes.
+func text(v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case time.Duration:
+		return formatDuration(x)
+	case encoding.TextMarshaler:
+		t, _ := x.MarshalText() // of netip and regexp, which give no error
+		return string(t)
+	case fmt.Stringer:
+		return x.String()
+	}
+	return v.String()
+}
+
+// appendString appends a basic string of TOML.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', byte(c))
+		case c < ' ' || c == 0x7f:
+			b = fmt.Appendf(b, `\u%04x`, c)
+		default:
+			b = append(b, string(c)...)
 		}
 	}
-	return l.String()
+	return append(b, '"')
 }

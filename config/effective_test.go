@@ -1,11 +1,11 @@
 package config_test
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 
 	"portcullis/config"
+	"portcullis/policy"
 )
 
 // TestEffectiveAll: the effective configuration has every key, as far as a
@@ -14,9 +14,8 @@ func TestEffectiveAll(t *testing.T) {
 	t.Parallel()
 	c := config.Default()
 	c.WAN.Interface6 = "wan6"
-	c.Metrics.Listen = netip.MustParseAddrPort("127.0.0.1:9180")
 	c.Firewall.Backend = config.BackendIPTables
-	c.Rules = []config.Rule{{Name: "r"}}
+	c.Rules = []policy.Rule{{Name: "r"}}
 	text := string(config.Effective(c))
 	have := make(map[string]string)
 	for _, s := range settings(text) {
@@ -24,7 +23,6 @@ func TestEffectiveAll(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"wan.interface6":   `"wan6"`,
-		"metrics.listen":   `"127.0.0.1:9180"`,
 		"firewall.backend": `"iptables"`,
 		"rule.name":        `"r"`,
 		"rule.action":      `"deny"`, // the zero value of an action shuts

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
@@ -85,12 +84,10 @@ func plain(s string) string {
 }
 
 // oneOf lists what is allowed.
-func oneOf(words []string) string {
+func oneOf[T ~string](words []T) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = strconv.Quote(w)
+		quoted[i] = strconv.Quote(string(w))
 	}
 	return strings.Join(quoted, ", ")
 }
-
-func utoa(n uint16) string { return fmt.Sprint(n) }

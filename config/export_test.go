@@ -9,7 +9,7 @@ import (
 // Keys lists every key of the file as "table.key", in the order of the structs.
 func Keys() []string {
 	var all []string
-	t := reflect.TypeFor[rawFile]()
+	t := reflect.TypeFor[Config]()
 	for i, tag := range keysOf(t) {
 		table := t.Field(i).Type
 		if tag == ruleTag {

@@ -15,15 +15,11 @@ import (
 // MaxFileSize is how many bytes a file may have.
 const MaxFileSize = 1 << 20
 
-// RuleCheck is a check of one rule that needs more than this package knows,
-// such as the port tiers. Its error is reported with the line of the rule.
-type RuleCheck func(Rule) error
-
 // Load reads and checks the file at path. A missing file is an error that
 // satisfies errors.Is(err, fs.ErrNotExist): the caller knows whether it was
 // named explicitly or may be replaced by Default. A file that was read but is
 // not valid gives Errors, and never a Config.
-func Load(path string, checks ...RuleCheck) (Config, error) {
+func Load(path string) (Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("config: %w", err)
@@ -42,40 +38,25 @@ func Load(path string, checks ...RuleCheck) (Config, error) {
 	if info.Mode().IsRegular() && len(bytes.TrimSpace(data)) == 0 {
 		return Config{}, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
 	}
-	return Parse(path, data, checks...)
+	return Parse(path, data)
 }
 
 // Parse checks the text of a file; name stands in the errors. What the text
 // leaves out has the value of Default. Every error is one of Errors, all of
 // them together, by line.
-func Parse(name string, data []byte, checks ...RuleCheck) (Config, error) {
+func Parse(name string, data []byte) (Config, error) {
 	r := &reader{name: name, home: homes(), bad: make(map[string]bool)}
 	doc := r.decode(data)
 	if len(r.errs) > 0 {
 		return Config{}, r.errs
 	}
-	raw := toRaw(Default())
-	r.file(doc, &raw)
-	c := r.convert(&raw)
-	for i, rule := range c.Rules {
-		r.check(rulePath(i), rule, checks)
-	}
+	c := Default()
+	r.file(doc, &c)
+	r.together(&c)
 	if len(r.errs) > 0 {
 		return Config{}, r.sorted()
 	}
 	return c, nil
-}
-
-// check runs the caller's checks over a rule that is right so far.
-func (r *reader) check(path string, rule Rule, checks []RuleCheck) {
-	if r.bad[path] {
-		return
-	}
-	for _, check := range checks {
-		if err := check(rule); err != nil {
-			r.failLine(r.at.line(path), fmt.Sprintf("rule %s: %v", quote(rule.Name), err))
-		}
-	}
 }
 
 // sorted gives the errors by line, and not more than a person reads.
@@ -124,7 +105,7 @@ func checkText(data []byte) (line int, text string) {
 		return 1, fmt.Sprintf("the file is too large; allowed: at most %d bytes", MaxFileSize)
 	}
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return 1, "the file is UTF-16; allowed: UTF-8 text"
+		return 1, "the file is UTF-16; save it as UTF-8"
 	}
 	if i := bytes.IndexByte(data, 0); i >= 0 {
 		return lineOf(data, i), "a NUL byte; allowed: UTF-8 text"

@@ -3,7 +3,6 @@ package config_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"portcullis/config"
+	"portcullis/policy"
 	"portcullis/portmap"
 )
 
@@ -56,7 +56,7 @@ mappings = 100
 grants_per_second = 0
 requests_per_second = 10
 [policy]
-default = "ask"
+default = "deny"
 [[rule]]
 name = "cameras never"
 action = "deny"
@@ -87,32 +87,32 @@ level = "warn"
 format = "json"
 `
 	want := config.Config{
-		LAN:    config.LAN{Interfaces: []string{"br-lan", "br-iot"}, ExtraPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24")}},
-		WAN:    config.WAN{Interface: "wan0", ExternalIP: netip.MustParseAddr("198.51.100.4"), AllowPrivateAddress: true},
+		LAN:    config.LAN{Interfaces: []config.Interface{"br-lan", "br-iot"}, ExtraPrefixes: []config.Network{{Prefix: netip.MustParsePrefix("192.168.7.0/24")}}},
+		WAN:    config.WAN{Interface: "wan0", ExternalIP: config.PublicIP{Addr: netip.MustParseAddr("198.51.100.4")}, PrivateAddress: config.AllowPrivate},
 		UPnP:   config.UPnP{HTTPPort: 5001, FriendlyName: "Gate"},
-		PCP:    config.PCP{StrictNonce: true},
+		PCP:    config.PCP{Nonce: config.NonceStrict},
 		Lease:  config.Lease{Max: 24 * time.Hour, Min: time.Minute},
 		Limits: config.Limits{MappingsPerClient: 8, Mappings: 100, RequestsPerSecond: 10},
-		Policy: config.Policy{Default: portmap.Ask},
-		Rules: []config.Rule{
+		Policy: config.Policy{Default: portmap.Deny},
+		Rules: []policy.Rule{
 			{
 				Name:   "cameras never",
 				Action: portmap.Deny,
-				Clients: []config.ClientMatch{
-					{Kind: config.ByMAC, MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}},
-					{Kind: config.ByPrefix, Prefix: netip.MustParsePrefix("192.168.1.64/26")},
-					{Kind: config.ByPrefix, Prefix: netip.MustParsePrefix("192.168.1.7/32")},
-					{Kind: config.ByPrefix, Prefix: netip.MustParsePrefix("2001:db8:1::/64")},
-					{Kind: config.ByHost, Host: "cam-*"},
-					{Kind: config.ByInterface, Interface: "br-iot"},
+				Clients: []policy.ClientMatch{
+					{MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}},
+					{Prefix: netip.MustParsePrefix("192.168.1.64/26")},
+					{Prefix: netip.MustParsePrefix("192.168.1.7/32")},
+					{Prefix: netip.MustParsePrefix("2001:db8:1::/64")},
+					{Host: "cam-*"},
+					{Interface: "br-iot"},
 				},
-				ExternalPorts: []portmap.PortRange{{First: 1024, Last: 65535}},
-				InternalPorts: []portmap.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8999}},
-				Protocols:     []portmap.Transport{portmap.UDP, portmap.TCP},
-				Via:           []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP},
-				Description:   regexp.MustCompile("^Plex"),
-				MaxLifetime:   time.Hour,
-				MaxMappings:   4,
+				External:    []portmap.PortRange{{First: 1024, Last: 65535}},
+				Internal:    []portmap.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8999}},
+				Transports:  []portmap.Transport{portmap.UDP, portmap.TCP},
+				Via:         []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP},
+				Description: regexp.MustCompile("^Plex"),
+				MaxLifetime: time.Hour,
+				MaxMappings: 4,
 			},
 			{Name: "all else", Action: portmap.Allow},
 		},
@@ -125,7 +125,7 @@ format = "json"
 		},
 		State:   config.State{Dir: "/srv/p"},
 		Control: config.Control{Socket: "/run/p.sock", Group: "wheel"},
-		Log:     config.Log{Level: slog.LevelWarn, JSON: true},
+		Log:     config.Log{Level: config.LevelWarn, Format: config.FormatJSON},
 	}
 	got, err := config.Parse("p.toml", []byte(text))
 	if err != nil {
@@ -164,8 +164,8 @@ func TestParseText(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"NUL", "[log]\nlevel = \"in\x00fo\"\n", "p.toml:2: a NUL byte; allowed: UTF-8 text"},
 		{"only NUL", "\x00\x00\x00\x00", "p.toml:1: a NUL byte; allowed: UTF-8 text"},
-		{"UTF-16 little", "\xff\xfe[\x00l\x00", "p.toml:1: the file is UTF-16; allowed: UTF-8 text"},
-		{"UTF-16 big", "\xfe\xff\x00[", "p.toml:1: the file is UTF-16; allowed: UTF-8 text"},
+		{"UTF-16 little", "\xff\xfe[\x00l\x00", "p.toml:1: the file is UTF-16; save it as UTF-8"},
+		{"UTF-16 big", "\xfe\xff\x00[", "p.toml:1: the file is UTF-16; save it as UTF-8"},
 		{"Latin-1", "# \ufffd is fine\n\n# T\xfcr\n", "p.toml:3: the byte 0xfc is not UTF-8; allowed: UTF-8 text"},
 		{"cut rune", "# \xe2\x82", "p.toml:1: the byte 0xe2 is not UTF-8; allowed: UTF-8 text"},
 		{"control", "# \x1b[2J\n", "p.toml:1: not valid TOML: TOML files cannot contain control characters: '0x1b'"},
@@ -174,7 +174,7 @@ func TestParseText(t *testing.T) {
 		{"direction", "\"a\u202eb\" = 1\n\"a\u202eb\" = 2\n", "p.toml:2: not valid TOML: Key '\"a?b\"' has already been defined."},
 		{"long key", strings.Repeat("ü", 150) + " = 1", "p.toml:1: not valid TOML: expected '.' or '=', but got 'ü' instead"},
 		{"long key twice", strings.Repeat("k", 300) + " = 1\n" + strings.Repeat("k", 300) + " = 2", "p.toml:2: not valid TOML: Key '" + strings.Repeat("k", 195) + "..."},
-		{"long value", "[policy]\ndefault = \"a" + strings.Repeat("ü", 100) + "\"", "p.toml:2: policy.default: \"a" + strings.Repeat("ü", 31) + "\"... is unknown; allowed: \"allow\", \"ask\", \"deny\""},
+		{"long value", "[policy]\ndefault = \"a" + strings.Repeat("ü", 100) + "\"", "p.toml:2: policy.default: \"a" + strings.Repeat("ü", 31) + "\"... is unknown; allowed: \"allow\", \"deny\""},
 		{"end at once", "a", "p.toml:1: not valid TOML: unexpected EOF; expected key separator '='"},
 	} {
 		t.Run("C13/"+tc.name, func(t *testing.T) {
@@ -187,6 +187,17 @@ func TestParseText(t *testing.T) {
 	}
 	if _, err := config.Parse("p.toml", []byte(strings.Repeat("#", config.MaxFileSize))); err != nil {
 		t.Errorf("a file of the largest size: %v", err)
+	}
+}
+
+// TestUnknownKey: an error lists the keys of its table, in the order of the file.
+func TestUnknownKey(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("p.toml", []byte("[pcp]\nnatpmp = true\nnonce_strict = true\n[pcpp]\n"))
+	want := `p.toml:3: unknown key "nonce_strict" in [pcp]; allowed: natpmp, pcp, nonce
+p.toml:4: unknown table "pcpp"; allowed: lan, wan, upnp, pcp, lease, limits, policy, rule, firewall, state, control, log`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
 
@@ -286,9 +297,10 @@ func TestErrorsAreSingle(t *testing.T) {
 	}
 }
 
+// TestRuleChecks: the policy has its say about each rule that is right so far.
 func TestRuleChecks(t *testing.T) {
 	t.Parallel()
-	const text = `# two good rules, and one that is bad without the check
+	const text = `# two good rules, and one that nobody could check
 [[rule]]
 name = "files"
 action = "allow"
@@ -302,24 +314,11 @@ name = "bad"
 action = "allow"
 external_ports = ["445", "0"]
 `
-	var seen []string
-	smb := func(r config.Rule) error {
-		seen = append(seen, r.Name)
-		for _, p := range r.ExternalPorts {
-			if p.First <= 445 && 445 <= p.Last {
-				return errors.New("port 445 is never opened")
-			}
-		}
-		return nil
-	}
-	_, err := config.Parse("p.toml", []byte(text), smb)
-	want := `p.toml:2: rule "files": port 445 is never opened
+	_, err := config.Parse("p.toml", []byte(text))
+	want := `p.toml:2: rule "files": tcp port 445 can never be opened: it is Windows file sharing (SMB)
 p.toml:13: rule.external_ports: "0" is not a port or a range; allowed: 1 to 65535, like "80" or "8000-8999"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
-	}
-	if diff := cmp.Diff([]string{"files", "good"}, seen); diff != "" {
-		t.Errorf("rules that the check saw, -want +got:\n%s", diff)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"portcullis/netif/special"
 )
 
 // Choose says which interfaces are LAN and WAN. It is pure.
@@ -131,7 +133,7 @@ func (c *chooser) pickExternal(l Link) netip.Addr {
 		switch {
 		case c.preferredSource(l.Index) == addr:
 			rank = 4
-		case Public(addr):
+		case special.Public(addr):
 			rank = 3
 		case !a.LinkScope:
 			rank = 2
@@ -169,7 +171,7 @@ func (c *chooser) external(own netip.Addr) {
 			c.why("the external address is %s, as configured; the one of %s is %s", o, w.Name, own)
 		}
 	}
-	w.Private = !Public(w.External)
+	w.Private = !special.Public(w.External)
 	w.Refused = w.Private && !c.set.AllowPrivate
 	switch {
 	case w.Refused:

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"portcullis/netif/special"
 )
 
 const (
@@ -75,7 +77,7 @@ func (c *chooser) serveNamed(l Link, extra []netip.Prefix) {
 	if len(private) == 0 {
 		private = ownIPv4(l, alsoLAN)
 	}
-	public := slices.IndexFunc(l.Addrs, func(a Addr) bool { return a.Prefix.Addr().Is4() && Public(a.Prefix.Addr()) })
+	public := slices.IndexFunc(l.Addrs, func(a Addr) bool { return a.Prefix.Addr().Is4() && special.Public(a.Prefix.Addr()) })
 	switch {
 	case len(private) > 0:
 		c.serve(l, private[0], extra)

@@ -10,6 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"portcullis/netif/special"
 )
 
 // mainTable is the routing table that is asked where no rule of the owner's is first.
@@ -145,7 +147,7 @@ func (d *routeDump) note(index int, w Way, wide bool) {
 // router has such as a matter of course.
 func (r route) leadsOutside(h hop) bool {
 	a := r.dst.Addr()
-	return r.wide() || a.Is4() && h.via && Public(a)
+	return r.wide() || a.Is4() && h.via && special.Public(a)
 }
 
 // wide reports whether a route is a default route, or a part of one.

@@ -204,7 +204,7 @@ func ask(d portmap.Decision) portmap.Decision {
 	if d.Rule != "" {
 		by = fmt.Sprintf(`the rule %q says "ask"`, d.Rule)
 	}
-	d = refuse(d, portmap.NeedsApproval, `the owner has to approve this first, because %s; "portcullis pending" lists it`, by)
+	d = refuse(d, portmap.NeedsApproval, `the owner has to approve this first, because %s`, by)
 	d.Action = portmap.Ask
 	return d
 }

@@ -3,11 +3,8 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"path"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"portcullis/portmap"
@@ -17,54 +14,30 @@ import (
 // as a Tier 1 port needs (see the package documentation).
 const NamingWidth = 100
 
-// maxPattern caps the source of a description pattern, maxHost a host name.
-const (
-	maxPattern = 1024
-	maxHost    = 255
-)
+// MaxPattern bounds a rule's description, in bytes.
+const MaxPattern = 1024
+
+// maxHost bounds a host name, in bytes.
+const maxHost = 255
 
 // Rule is one of the owner's rules. Every condition must hold; a list holds if
-// one of its entries does, an empty list always.
+// one of its entries does, an empty list always. The tags are the keys of a
+// [[rule]] in the configuration.
 type Rule struct {
-	Name        string // not empty, unique
-	Action      portmap.Action
-	Clients     []ClientMatch
-	External    []portmap.PortRange // external_ports; of a pinhole, its one port
-	Internal    []portmap.PortRange // internal_ports
-	Transports  []portmap.Transport
-	Via         []portmap.Via
-	Description *regexp.Regexp // nil: any; only Allow, where the client writes what it likes, gives no safety
-	MaxLifetime time.Duration  // for what the rule allows; 0: the engine's own limit
-	MaxMappings int            // the mappings of one device that the rule allows; 0: no limit
+	Name        string              `toml:"name"` // not empty, unique
+	Action      portmap.Action      `toml:"action"`
+	Clients     []ClientMatch       `toml:"clients,omitempty"`
+	External    []portmap.PortRange `toml:"external_ports,omitempty"` // of a pinhole, its one port
+	Internal    []portmap.PortRange `toml:"internal_ports,omitempty"`
+	Transports  []portmap.Transport `toml:"protocols,omitempty"`
+	Via         []portmap.Via       `toml:"via,omitempty"`
+	Description *regexp.Regexp      `toml:"description,omitempty"`                  // nil: any; only Allow, where the client writes what it likes, gives no safety
+	MaxLifetime time.Duration       `toml:"max_lifetime,omitempty"`                 // for what the rule allows; 0: the engine's own limit
+	MaxMappings int                 `toml:"max_mappings,omitempty" range:"1-65535"` // the mappings of one device that the rule allows; 0: no limit
 }
 
 // names says whether a range names its ports.
 func names(p portmap.PortRange) bool { return int(p.Last)-int(p.First) < NamingWidth }
-
-// ClientMatch recognises clients in one way: exactly one field is set.
-type ClientMatch struct {
-	MAC       portmap.MAC
-	Prefix    netip.Prefix // a single address is a /32 or /128
-	Host      string       // a glob as in path.Match, of the client's name, letter case apart; a client may choose its name
-	Interface string       // a LAN interface
-}
-
-// matches says whether the client is meant.
-func (m *ClientMatch) matches(c *portmap.Client) bool {
-	switch {
-	case m.MAC != portmap.MAC{}:
-		return m.MAC == c.MAC
-	case m.Prefix.IsValid():
-		return m.Prefix.Contains(c.Addr)
-	case m.Host != "":
-		if c.Name == "" || len(c.Name) > maxHost {
-			return false
-		}
-		ok, err := path.Match(m.Host, strings.ToLower(c.Name))
-		return ok && err == nil
-	}
-	return m.Interface != "" && m.Interface == c.Interface
-}
 
 // fits says whether every condition holds but the external port's.
 func (rl *Rule) fits(r *portmap.Request) bool {
@@ -148,8 +121,8 @@ func compile(rl Rule) (Rule, error) {
 			return Rule{}, fmt.Errorf("%s is neither tcp nor udp", t)
 		}
 	}
-	if rl.Description != nil && len(rl.Description.String()) > maxPattern {
-		return Rule{}, fmt.Errorf("the description pattern is longer than %d bytes", maxPattern)
+	if rl.Description != nil && len(rl.Description.String()) > MaxPattern {
+		return Rule{}, fmt.Errorf("the description pattern is longer than %d bytes", MaxPattern)
 	}
 	if rl.MaxLifetime < 0 || rl.MaxMappings < 0 {
 		return Rule{}, errors.New("max_lifetime and max_mappings must not be negative")
@@ -177,33 +150,9 @@ func (rl *Rule) checkPorts(side Side, list []portmap.PortRange) error {
 		}
 		for _, t := range transports {
 			if tier, why := TierOf(side, t, p.First); tier == Forbidden {
-				return fmt.Errorf("port %d is behind the wall and cannot be opened by a rule: over %s it is %s", p.First, t, why)
+				return fmt.Errorf("%s port %d can never be opened: it is %s", t, p.First, why)
 			}
 		}
-	}
-	return nil
-}
-
-// compile checks one client condition and makes a host glob lower case.
-func (m *ClientMatch) compile() error {
-	set := 0
-	for _, is := range []bool{m.MAC != portmap.MAC{}, m.Prefix != netip.Prefix{}, m.Host != "", m.Interface != ""} {
-		if is {
-			set++
-		}
-	}
-	if set != 1 {
-		return fmt.Errorf("a client is one of a MAC, a prefix, a host name and an interface, not %d of them", set)
-	}
-	if m.Prefix != (netip.Prefix{}) && (!m.Prefix.IsValid() || m.Prefix.Addr().Is4In6()) {
-		return fmt.Errorf("%s is no network a client can be in", m.Prefix)
-	}
-	if len(m.Host) > maxHost {
-		return fmt.Errorf("a host pattern is longer than %d bytes", maxHost)
-	}
-	m.Host = strings.ToLower(m.Host)
-	if _, err := path.Match(m.Host, ""); err != nil {
-		return fmt.Errorf("host pattern %q: %w", m.Host, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"portcullis/doctor"
 	"portcullis/netif"
+	"portcullis/netif/special"
 )
 
 // What comes in by the WAN to a host of a LAN is answered by the way that the kernel
@@ -104,7 +105,7 @@ type example struct {
 func hostsOf(l netif.LAN, rules []netif.Rule, bits int) []example {
 	var all []example
 	for _, p := range l.Direct {
-		if p.Addr().BitLen() != bits || p.IsSingleIP() || p.Addr().Is6() && !netif.Public(p.Addr()) {
+		if p.Addr().BitLen() != bits || p.IsSingleIP() || p.Addr().Is6() && !special.Public(p.Addr()) {
 			continue
 		}
 		a := p.Addr().Next()

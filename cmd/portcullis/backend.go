@@ -73,7 +73,7 @@ func (g *gate) openNFTables(ctx context.Context) (err error) {
 }
 
 func (g *gate) openIPTables(ctx context.Context, program, why string) error {
-	b, err := iptables.Open(ctx, iptables.Config{Log: g.log, Program: program, Mark: g.cfg.Firewall.Mark})
+	b, err := iptables.Open(ctx, iptables.Config{Log: g.log, Program: program, Mark: uint32(g.cfg.Firewall.Mark)})
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (g *gate) nftables(ctx context.Context, netns int) (backend, error) {
 	chain6, _ := firewall.ParseChain6(set.AcceptChain6)
 	if chain.OfIPTables() || chain6.OfIPTables() {
 		return iptables.Open(ctx, iptables.Config{
-			Log: g.log, NetNS: netns, Program: iptables.NFTProgram, Mark: g.cfg.Firewall.Mark, Named: true,
+			Log: g.log, NetNS: netns, Program: iptables.NFTProgram, Mark: uint32(g.cfg.Firewall.Mark), Named: true,
 		})
 	}
 	return nft.Open(ctx, nft.Config{Log: g.log, NetNS: netns})

@@ -53,7 +53,7 @@ func TestCalm(t *testing.T) {
 		if n := flaps(1); n != 3 {
 			t.Errorf("%d lines of 3 after a quiet minute", n)
 		}
-		log = newLogger(&out, config.Log{Level: -4}) // debug: all of it
+		log = newLogger(&out, config.Log{Level: config.LevelDebug}) // debug: all of it
 		room = log.With("room", "ssdp")
 		if n := flaps(100); n != 300 {
 			t.Errorf("%d lines of 300 where the owner debugs", n)

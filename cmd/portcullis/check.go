@@ -17,12 +17,12 @@ const defaultConfig = "/etc/portcullis/portcullis.toml"
 // named must be there; without the default file the defaults hold.
 func loadConfig(path string) (config.Config, string, error) {
 	if path != "" {
-		c, err := config.Load(path, checkRule)
+		c, err := config.Load(path)
 		return c, path, err
 	}
-	c, err := config.Load(defaultConfig, checkRule)
+	c, err := config.Load(defaultConfig)
 	if errors.Is(err, fs.ErrNotExist) {
-		return config.Default(), "no file, the defaults hold", nil
+		return config.Default(), "no configuration file; using defaults", nil
 	}
 	return c, defaultConfig, err
 }

@@ -9,53 +9,37 @@ import (
 	"portcullis/policy"
 )
 
-// policyConfig gives the policy its part of the configuration.
+// policyConfig returns the policy's part of the configuration.
 func policyConfig(c config.Config) policy.Config {
-	p := policy.Config{
+	return policy.Config{
 		Default:           c.Policy.Default,
+		Rules:             c.Rules,
 		MappingsPerClient: c.Limits.MappingsPerClient,
 		Mappings:          c.Limits.Mappings,
 		GrantsPerSecond:   float64(c.Limits.GrantsPerSecond),
 		UniqueLocal:       c.Policy.UniqueLocal,
 	}
-	for _, r := range c.Rules {
-		p.Rules = append(p.Rules, policyRule(r))
-	}
-	return p
 }
 
-func policyRule(r config.Rule) policy.Rule {
-	rule := policy.Rule{
-		Name:        r.Name,
-		Action:      r.Action,
-		External:    r.ExternalPorts,
-		Internal:    r.InternalPorts,
-		Transports:  r.Protocols,
-		Via:         r.Via,
-		Description: r.Description,
-		MaxLifetime: r.MaxLifetime,
-		MaxMappings: r.MaxMappings,
-	}
-	for _, c := range r.Clients {
-		rule.Clients = append(rule.Clients, policy.ClientMatch{MAC: c.MAC, Prefix: c.Prefix, Host: c.Host, Interface: c.Interface})
-	}
-	return rule
-}
-
-// checkRule tells the configuration what only the policy knows: whether a rule
-// tries to open what no rule can.
-func checkRule(r config.Rule) error { return policyRule(r).Check() }
-
-// settings gives netif what the owner said about interfaces.
+// settings returns what the owner said about interfaces.
 func settings(c config.Config) netif.Settings {
 	return netif.Settings{
-		LAN:           c.LAN.Interfaces,
-		ExtraPrefixes: c.LAN.ExtraPrefixes,
-		WAN:           c.WAN.Interface,
-		WAN6:          c.WAN.Interface6,
-		ExternalIP:    c.WAN.ExternalIP,
-		AllowPrivate:  c.WAN.AllowPrivateAddress,
+		LAN:           plain(c.LAN.Interfaces),
+		ExtraPrefixes: c.LAN.Prefixes(),
+		WAN:           string(c.WAN.Interface),
+		WAN6:          string(c.WAN.Interface6),
+		ExternalIP:    c.WAN.ExternalIP.Addr,
+		AllowPrivate:  c.WAN.PrivateAddress == config.AllowPrivate,
 	}
+}
+
+// plain returns texts without their type.
+func plain[T ~string](texts []T) []string {
+	var all []string
+	for _, t := range texts {
+		all = append(all, string(t))
+	}
+	return all
 }
 
 // firewallGateway gives the rules what they must know of the network.

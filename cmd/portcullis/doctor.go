@@ -100,7 +100,7 @@ func examine(ctx context.Context, c config.Config, f *doctor.Facts) error {
 	}
 	f.DefaultRoutes = len(state.Default4)
 	examineMachine(c, kernel, roles, f)
-	running := control.NewClient(c.Control.Socket)
+	running := control.NewClient(string(c.Control.Socket))
 	if _, err := running.Status(ctx); err != nil {
 		f.Taken = taken(c)
 	}
@@ -134,7 +134,7 @@ func examineMachine(c config.Config, kernel *netif.Kernel, roles netif.Roles, f 
 	var t unix.Timex
 	status, err := unix.Adjtimex(&t)
 	f.Now, f.Synced = time.Now(), err == nil && status != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0
-	f.State = writable(c.State.Dir)
+	f.State = writable(string(c.State.Dir))
 }
 
 func sysctl(name string) string {

@@ -87,6 +87,6 @@ func (g *gate) openTrial() doctor.Open {
 			return g.nftables(ctx, netns)
 		}
 		program, _ := iptables.LegacyRules(ctx)
-		return iptables.Open(ctx, iptables.Config{Log: g.log, NetNS: netns, Program: program, Mark: g.cfg.Firewall.Mark})
+		return iptables.Open(ctx, iptables.Config{Log: g.log, NetNS: netns, Program: program, Mark: uint32(g.cfg.Firewall.Mark)})
 	}
 }

@@ -39,7 +39,7 @@ func newTalk(e env, name string, args []string, more func(*flag.FlagSet)) (*talk
 	if err != nil {
 		return nil, err
 	}
-	t.client = control.NewClient(c.Control.Socket)
+	t.client = control.NewClient(string(c.Control.Socket))
 	return t, nil
 }
 

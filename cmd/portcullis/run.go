@@ -44,7 +44,7 @@ func runDaemon(ctx context.Context, e env, args []string) error {
 
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.Level}
-	if c.JSON {
+	if c.Format == config.FormatJSON {
 		return slog.New(newCalmHandler(slog.NewJSONHandler(w, opts)))
 	}
 	return slog.New(newCalmHandler(slog.NewTextHandler(w, opts)))
@@ -103,7 +103,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	if err := g.build(); err != nil {
 		return err
 	}
-	socket, err := control.Listen(g.cfg.Control.Socket, g.cfg.Control.Group)
+	socket, err := control.Listen(string(g.cfg.Control.Socket), string(g.cfg.Control.Group))
 	if err != nil {
 		return err
 	}
@@ -230,17 +230,17 @@ func (g *gate) build() error {
 		listening: netif.NewListeningCache(g.kernel.Listening),
 		forwarded: (&forwards{read: g.firewall.Forwarded}).inUse,
 	}
-	g.names = dhcp.New(dhcp.Config{Files: g.cfg.LAN.Leases, Log: g.log})
+	g.names = dhcp.New(dhcp.Config{Files: plain(g.cfg.LAN.Leases), Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held,
 		Store: g.state, Recorded: g.state.recorded,
-		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.StrictNonce,
+		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
 		return err
 	}
 	g.control, err = control.New(control.Config{
-		Logger: g.log, Mapper: g.engine, Status: g.status, Traffic: g.traffic, Host: g.host, Group: g.cfg.Control.Group,
+		Logger: g.log, Mapper: g.engine, Status: g.status, Traffic: g.traffic, Host: g.host, Group: string(g.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

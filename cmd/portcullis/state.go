@@ -44,7 +44,7 @@ func openState(g *gate) (*state, error) {
 		most = mostRestored
 	}
 	var err error
-	s.journal, s.restored, err = journal.Open(journal.Config{Dir: g.cfg.State.Dir, Log: g.log, MaxMappings: most})
+	s.journal, s.restored, err = journal.Open(journal.Config{Dir: string(g.cfg.State.Dir), Log: g.log, MaxMappings: most})
 	switch {
 	case errors.Is(err, journal.ErrLocked):
 		return nil, fmt.Errorf("is another portcullis running? %w", err)
@@ -55,10 +55,10 @@ func openState(g *gate) (*state, error) {
 		s.id = journal.NewIdentity() // nothing that is there can be trusted
 		return s, nil
 	}
-	if s.id, err = journal.LoadIdentity(g.cfg.State.Dir); err != nil {
+	if s.id, err = journal.LoadIdentity(string(g.cfg.State.Dir)); err != nil {
 		g.log.Warn("the gateway gets a new identity", "error", err)
 	}
-	s.kept = journal.IdentityKept(g.cfg.State.Dir)
+	s.kept = journal.IdentityKept(string(g.cfg.State.Dir))
 	return s, nil
 }
 
@@ -262,7 +262,7 @@ func (s *state) keepEpochs(four, six *pcp.Epoch) {
 func (s *state) keepIdentity() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.kept || journal.IdentityKept(s.g.cfg.State.Dir) {
+	if !s.kept || journal.IdentityKept(string(s.g.cfg.State.Dir)) {
 		return
 	}
 	s.g.log.Warn("the gateway's identity was removed from state.dir, and is written anew")
@@ -274,7 +274,7 @@ func (s *state) save() {
 	if s.unsafe {
 		return
 	}
-	err := s.id.Save(s.g.cfg.State.Dir)
+	err := s.id.Save(string(s.g.cfg.State.Dir))
 	if s.kept = err == nil; err != nil {
 		s.g.log.Warn("the identity is not kept", "error", err)
 	}

@@ -16,7 +16,7 @@ func openedState(t *testing.T, dir string) (*state, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	cfg := config.Config{}
-	cfg.State.Dir = dir
+	cfg.State.Dir = config.Path(dir)
 	s, err := openState(&gate{cfg: cfg, log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ func newUPnP(g *gate) (*upnp, error) {
 		Mapper: g.engine, WAN: u.wan, Identify: g.client,
 		As: g.as, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
 		InboundAllowed: func() bool { return g.network.View().WAN6Up },
-		UUID:           g.state.uuid(), Path: g.state.path(), FriendlyName: g.cfg.UPnP.FriendlyName, Log: g.log,
+		UUID:           g.state.uuid(), Path: g.state.path(), FriendlyName: string(g.cfg.UPnP.FriendlyName), Log: g.log,
 	}
 	if u.notifier != nil {
 		cfg.Notifier = u.notifier

@@ -1,0 +1,357 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"portcullis/netif/special"
+	"portcullis/policy"
+	"portcullis/portmap"
+)
+
+// The types of the values that stand as texts in the file. The error of an
+// UnmarshalText says what is wrong as the rest of a sentence that begins with
+// the text, and ends with what is allowed. Where the default of a key is the
+// empty text, the file may have it too, and no method is asked.
+
+// Interface is the name of a network interface. The pointless "lo" is refused,
+// because serving it would serve whoever can reach the gateway's own services.
+type Interface string
+
+// UnmarshalText checks the name.
+func (i *Interface) UnmarshalText(text []byte) error {
+	s := string(text)
+	if s == "lo" || s == "." || s == ".." || len(s) < 1 || len(s) > 15 ||
+		strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`/:*"`, c) }) {
+		return errors.New(`is not an interface name; allowed: 1 to 15 characters, no spaces, none of / : * ", and not "lo"`)
+	}
+	*i = Interface(s)
+	return nil
+}
+
+// Network is a masked prefix where hosts can live, and not half the Internet:
+// everything inside counts as our own side of the wall.
+type Network struct{ netip.Prefix }
+
+// UnmarshalText reads it.
+func (n *Network) UnmarshalText(text []byte) error {
+	p, err := portmap.ParsePrefix(string(text))
+	if err == nil && (p.Bits() < 8 || !special.Hosts(p.Addr())) {
+		err = errors.New("is no network of hosts")
+	}
+	if err != nil {
+		return fmt.Errorf(`%w; allowed: a unicast network like "192.168.7.0/24" or "2001:db8:7::/64", with a prefix length of 8 or more`, err)
+	}
+	n.Prefix = p
+	return nil
+}
+
+// LeaseFile is a file of a DHCP server: a path, with or without "format:" before
+// it.
+type LeaseFile string
+
+// UnmarshalText checks both parts.
+func (l *LeaseFile) UnmarshalText(text []byte) error {
+	path := string(text)
+	if format, rest, named := strings.Cut(path, ":"); named && !strings.HasPrefix(path, "/") {
+		var known string
+		if err := word(&known, format, "dnsmasq", "odhcpd", "isc", "kea"); err != nil {
+			return fmt.Errorf("has a format that %w", err)
+		}
+		path = rest
+	}
+	if err := checkPath(path, maxPath); err != nil {
+		return err
+	}
+	*l = LeaseFile(text)
+	return nil
+}
+
+// PublicIP is an IPv4 address of the Internet; the zero value is none.
+type PublicIP struct{ netip.Addr }
+
+// UnmarshalText reads it.
+func (p *PublicIP) UnmarshalText(text []byte) error {
+	a, err := netip.ParseAddr(string(text))
+	if err != nil || !a.Is4() || !special.Public(a) {
+		return errors.New(`is not a public IPv4 address; allowed: a public IPv4 address in numbers, or "" for the interface's own`)
+	}
+	p.Addr = a
+	return nil
+}
+
+// PrivateAddress says what to do on a WAN whose address nobody can reach.
+type PrivateAddress string
+
+// What a PrivateAddress can be.
+const (
+	RefusePrivate PrivateAddress = "refuse" // grant nothing
+	AllowPrivate  PrivateAddress = "allow"  // serve all the same: somebody upstream passes the ports on
+)
+
+// UnmarshalText reads the word.
+func (p *PrivateAddress) UnmarshalText(text []byte) error {
+	return word(p, string(text), RefusePrivate, AllowPrivate)
+}
+
+// FriendlyName is what control points show: 1 to 63 printable characters (UDA 1.1
+// section 2.3: less than 64).
+type FriendlyName string
+
+// UnmarshalText checks the name.
+func (f *FriendlyName) UnmarshalText(text []byte) error {
+	if !isText(string(text), 63) {
+		return errors.New("is not a name to show; allowed: 1 to 63 printable characters")
+	}
+	*f = FriendlyName(text)
+	return nil
+}
+
+// Nonce says who may renew a mapping that was made by PCP.
+type Nonce string
+
+// What a Nonce can be.
+const (
+	NonceSameClient Nonce = "same-client" // the same host, with any nonce
+	NonceStrict     Nonce = "strict"      // who has the nonce (RFC 6887 section 11.3)
+)
+
+// UnmarshalText reads the word.
+func (n *Nonce) UnmarshalText(text []byte) error {
+	return word(n, string(text), NonceSameClient, NonceStrict)
+}
+
+// Backend is a kind of firewall.
+type Backend string
+
+// The backends.
+const (
+	BackendAuto     Backend = "auto"
+	BackendNFTables Backend = "nftables"
+	BackendIPTables Backend = "iptables"
+)
+
+// UnmarshalText reads the word.
+func (b *Backend) UnmarshalText(text []byte) error {
+	return word(b, string(text), BackendAuto, BackendNFTables, BackendIPTables)
+}
+
+// Chain names a chain of somebody else's nftables table. Family is "inet",
+// "ip" or "ip6"; the zero value is none.
+type Chain struct {
+	Family, Table, Name string
+}
+
+// ownTable is the table of firewall/nft, where a jump to ourselves would loop.
+const ownTable = "portcullis"
+
+const chainForm = `a family (inet, ip or ip6), a table and a chain, like "inet fw4 forward", or ""`
+
+// UnmarshalText reads "family table chain". The names go into netlink messages and
+// into remedies that people paste into a shell, so they are plain.
+func (c *Chain) UnmarshalText(text []byte) error {
+	w := strings.Split(string(text), " ")
+	if len(w) != 3 || !isName(w[1], 128) || !isName(w[2], 128) {
+		return errors.New("is not a chain; allowed: " + chainForm)
+	}
+	if w[1] == ownTable {
+		return errors.New("is in our own table; allowed: the table of the host's firewall")
+	}
+	*c = Chain{Family: w[0], Table: w[1], Name: w[2]}
+	return nil
+}
+
+// String returns the same three words, or "" for the zero value.
+func (c Chain) String() string {
+	if c == (Chain{}) {
+		return ""
+	}
+	return c.Family + " " + c.Table + " " + c.Name
+}
+
+// Mark is bits of a packet's mark; never 0.
+type Mark uint32
+
+// UnmarshalText reads a number in any of Go's bases.
+func (m *Mark) UnmarshalText(text []byte) error {
+	bits, err := strconv.ParseUint(string(text), 0, 32)
+	if err != nil || bits == 0 {
+		return errors.New(`is no mark; allowed: "0x1" to "0xffffffff"`)
+	}
+	*m = Mark(bits)
+	return nil
+}
+
+// String returns it as people write bits.
+func (m Mark) String() string { return fmt.Sprintf("%#x", uint32(m)) }
+
+const (
+	maxPath   = 1024
+	maxSocket = 107 // sun_path of unix(7) has 108 bytes with its NUL
+)
+
+// Path is absolute and clean.
+type Path string
+
+// UnmarshalText checks the path.
+func (p *Path) UnmarshalText(text []byte) error {
+	if err := checkPath(string(text), maxPath); err != nil {
+		return err
+	}
+	*p = Path(text)
+	return nil
+}
+
+// Socket is a Path that is short enough for a unix socket.
+type Socket string
+
+// UnmarshalText checks the path.
+func (p *Socket) UnmarshalText(text []byte) error {
+	if err := checkPath(string(text), maxSocket); err != nil {
+		return err
+	}
+	*p = Socket(text)
+	return nil
+}
+
+func checkPath(s string, size int) error {
+	if !filepath.IsAbs(s) || filepath.Clean(s) != s || s == "/" || !isText(s, size) || len(s) > size {
+		return fmt.Errorf(`is not a usable path; allowed: an absolute path without ".", ".." or doubled or final slashes, at most %d bytes`, size)
+	}
+	return nil
+}
+
+// Group is the name of a group of users.
+type Group string
+
+// UnmarshalText checks the name.
+func (g *Group) UnmarshalText(text []byte) error {
+	if !isName(string(text), 32) {
+		return errors.New(`is not a group name; allowed: a letter or "_", then letters, digits, "_", "-" or ".", at most 32, or "" for root alone`)
+	}
+	*g = Group(text)
+	return nil
+}
+
+// Level is how much is logged.
+type Level string
+
+// The levels.
+const (
+	LevelDebug Level = "debug"
+	LevelInfo  Level = "info"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+// UnmarshalText reads the word.
+func (l *Level) UnmarshalText(text []byte) error {
+	return word(l, string(text), LevelDebug, LevelInfo, LevelWarn, LevelError)
+}
+
+// Level makes it a slog.Leveler.
+func (l Level) Level() slog.Level {
+	switch l {
+	case LevelDebug:
+		return slog.LevelDebug
+	case LevelWarn:
+		return slog.LevelWarn
+	case LevelError:
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// Format is how a line of the log is written.
+type Format string
+
+// The formats.
+const (
+	FormatText Format = "text"
+	FormatJSON Format = "json"
+)
+
+// UnmarshalText reads the word.
+func (f *Format) UnmarshalText(text []byte) error {
+	return word(f, string(text), FormatText, FormatJSON)
+}
+
+// maxLifetime is the longest lease that the wire can carry: 32 bits of seconds
+// in all three protocols.
+const maxLifetime = (1<<32 - 1) * time.Second
+
+// parseDuration reads a duration of whole seconds.
+func parseDuration(d *time.Duration, s string) error {
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New(`is not a duration; allowed: a number and its unit, like "90s", "30m" or "168h" (7 days)`)
+	}
+	if v < time.Second || v > maxLifetime || v%time.Second != 0 {
+		return fmt.Errorf("is out of range; allowed: whole seconds from \"1s\" to %q", formatDuration(maxLifetime))
+	}
+	*d = v
+	return nil
+}
+
+// formatDuration returns the short form: "168h", not "168h0m0s".
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// parsePattern reads a regular expression.
+func parsePattern(p **regexp.Regexp, s string) error {
+	if s == "" || len(s) > policy.MaxPattern {
+		return fmt.Errorf("has %d bytes; allowed: a regular expression of 1 to %d bytes", len(s), policy.MaxPattern)
+	}
+	re, err := regexp.Compile(s)
+	if err != nil {
+		why := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+		return fmt.Errorf(`is not a regular expression (%s); allowed: RE2 syntax, like "^Plex"`, plain(why))
+	}
+	*p = re
+	return nil
+}
+
+// word reads an element of a closed set.
+func word[T ~string](p *T, s string, allowed ...T) error {
+	if !slices.Contains(allowed, T(s)) {
+		return errors.New("is unknown; allowed: " + oneOf(allowed))
+	}
+	*p = T(s)
+	return nil
+}
+
+// isText reports whether s has 1 to n characters and all can be printed.
+func isText(s string, n int) bool {
+	return s != "" && utf8.RuneCountInString(s) <= n &&
+		!strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
+}
+
+// isName reports whether s is a plain identifier: a letter or "_", then letters,
+// digits and "_", "-", ".".
+func isName(s string, n int) bool {
+	for i, c := range []byte(s) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
+		if !letter && (i == 0 || !(c >= '0' && c <= '9' || c == '-' || c == '.')) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= n
+}
