@@ -302,8 +302,11 @@ func (l *lan) do(from host, method, path, body string, headers ...string) *http.
 	}
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from.from)}}
 	c := &http.Client{
-		Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true},
-		Timeout:   patience,
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, DisableKeepAlives: true,
+			ExpectContinueTimeout: patience, // of who asks before sending a body that may be refused
+		},
+		Timeout: patience,
 	}
 	resp, err := c.Do(req)
 	if err != nil {
