@@ -41,10 +41,10 @@ dir = "%[1]s/state"
 socket = "%[1]s/control.sock"
 `
 
-// startLimit is how long a daemon may take until it is ready, stopLimit until
-// it has gone after SIGTERM.
+// startLimit is how long a daemon may take until it is ready, with 60,000 mappings to
+// restore on half a core; stopLimit until it has gone after SIGTERM.
 const (
-	startLimit = 20 * time.Second
+	startLimit = 60 * time.Second
 	stopLimit  = 20 * time.Second
 )
 

@@ -236,7 +236,7 @@ func (e *Engine) oneByOne(ctx context.Context, all *Table) (*Table, []Dropped, e
 }
 
 func open(t *Table) []Mapping {
-	var all []Mapping
+	all := make([]Mapping, 0, t.Len())
 	for m := range t.All() {
 		if m.Open() {
 			all = append(all, m)
