@@ -34,7 +34,9 @@ const (
 )
 
 // FloodMark is the mark of a datagram of a machine that sends more than it may; the
-// socket need not take it. It is no drop, because others may listen at the port.
+// socket need not take it. It is no drop, because others may listen at the port. A
+// machine whose address ends so that this would be its mark (fe:ff:ff:ff where the low
+// octet is first, ff:ff:ff:fe elsewhere) is always refused with it.
 const FloodMark = 1
 
 // MaxKnown is how many machines Know takes.
@@ -94,10 +96,12 @@ func OpenFrames(ctx context.Context, netns int, most uint64, ports ...uint16) (*
 }
 
 // SenderOf returns the last four octets of the address of who sent a packet with
-// this mark, false when no rule of Frames has seen it.
+// this mark, false when no rule of Frames has seen it. False too for a machine whose
+// address ends in ff:ff:ff:ff, of which the mark is none, and for FloodMark, which may
+// be anybody's: such a machine is not believed to be itself, nor is another taken for it.
 func SenderOf(mark uint32) (octets [4]byte, ok bool) {
 	binary.NativeEndian.PutUint32(octets[:], ^mark)
-	return octets, mark != 0
+	return octets, mark != 0 && mark != FloodMark
 }
 
 // Follow makes the rules hold for these interfaces and no other.

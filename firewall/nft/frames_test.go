@@ -1,6 +1,7 @@
 package nft_test
 
 import (
+	"encoding/binary"
 	"regexp"
 	"testing"
 
@@ -146,13 +147,19 @@ func TestFramesAreOurs(t *testing.T) {
 	}
 }
 
-// TestSenderOf: a packet that no rule has seen is no machine's.
+// TestSenderOf: a packet that no rule has seen is no machine's, nor is one too many;
+// and the machines that would have these marks are nobody.
 func TestSenderOf(t *testing.T) {
 	t.Parallel()
-	if _, ok := nft.SenderOf(0); ok {
-		t.Error("a packet without a mark has a sender")
+	for name, mark := range map[string]uint32{"no rule has seen it": 0, "too much": nft.FloodMark} {
+		if octets, ok := nft.SenderOf(mark); ok {
+			t.Errorf("%s: it comes from %x", name, octets)
+		}
 	}
-	if got, ok := nft.SenderOf(^uint32(0)); !ok || got != [4]byte{} {
-		t.Errorf("the machine whose address ends in zeros: %x, %v", got, ok)
+	for _, mark := range []uint32{^uint32(0), 2, 1 << 24} {
+		got, ok := nft.SenderOf(mark)
+		if want := binary.NativeEndian.AppendUint32(nil, ^mark); !ok || string(got[:]) != string(want) {
+			t.Errorf("the machine whose address ends in %x: %x, %v", want, got, ok)
+		}
 	}
 }

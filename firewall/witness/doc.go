@@ -8,7 +8,9 @@
 // datagram and no other: no set that a flood can fill, no window in which another
 // datagram passes for it, no question to the kernel for each. It needs
 // CAP_NET_ADMIN alone. Four octets and not six, because a mark has four; who can
-// choose the last four can choose all six.
+// choose the last four can choose all six. Two endings give marks that mean something
+// else (nft.SenderOf); a machine that has one is nobody, and gets no port by NAT-PMP or
+// PCP.
 //
 // The same rules tell what one machine sends too much of, whatever source addresses it
 // writes, and the socket refuses that before it takes room from what others send. It

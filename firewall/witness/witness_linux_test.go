@@ -2,7 +2,9 @@ package witness_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/datagram"
+	"portcullis/firewall/nft"
 	"portcullis/firewall/witness"
 	"portcullis/test/netns"
 )
@@ -148,6 +151,17 @@ func (h *home) mac(t *testing.T) (mac [6]byte) {
 	return mac
 }
 
+// become gives the host another MAC address.
+func (h *home) become(mac [6]byte) {
+	h.host.Links(func(k *netlink.Handle) error {
+		link, err := k.LinkByName(h.own)
+		if err != nil {
+			return err
+		}
+		return k.LinkSetHardwareAddr(link, mac[:])
+	})
+}
+
 func (h *home) send(t *testing.T, to netip.AddrPort, b []byte) {
 	t.Helper()
 	from := "192.168.1.10:0"
@@ -240,6 +254,37 @@ func TestUnseen(t *testing.T) {
 	h.follow(t, "another")
 	if got := h.sender(t, conn, gateway4, []byte("no LAN")); got.Seen() {
 		t.Errorf("on an interface that is no LAN a datagram comes from %v", got)
+	}
+}
+
+// TestUnseeable: C11. A machine whose address gives the mark of a frame that was not
+// seen, or of one too many, is nobody by marks, and is seen by a packet socket.
+func TestUnseeable(t *testing.T) {
+	t.Parallel()
+	flood := [6]byte{0: 2, 1: 7}
+	binary.NativeEndian.PutUint32(flood[2:], ^uint32(nft.FloodMark))
+	for _, way := range bothWays {
+		for _, mac := range [][6]byte{{2, 7, 255, 255, 255, 255}, flood} {
+			t.Run(fmt.Sprintf("%s, %x", way, mac), func(t *testing.T) {
+				t.Parallel()
+				h := build(t, "bridge", way)
+				h.become(mac)
+				conn := h.serve(t, false)
+				h.send(t, gateway4, []byte("from nobody"))
+				if way == witness.Mark && mac == flood { // the socket takes none: the next to come is another's
+					other := [6]byte{2, 7, 0, 0, 0, 9}
+					h.become(other)
+					if got := h.sender(t, conn, gateway4, []byte("somebody")); !got.Is(other) {
+						t.Errorf("taken is what %v sent", got)
+					}
+					return
+				}
+				p, err := conn.Receive(make([]byte, largest+1))
+				if err != nil || p.Sender.Seen() != (way == witness.PacketSocket) || p.Sender.Seen() && !p.Sender.Is(mac) {
+					t.Errorf("it comes from %v, %v", p.Sender, err)
+				}
+			})
+		}
 	}
 }
 
