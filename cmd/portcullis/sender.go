@@ -141,7 +141,7 @@ func (g *gate) unseen(l netif.LAN, p datagram.Packet) {
 		g.log.Warn("request ignored: its frame was not seen, so that anybody may have sent it",
 			"interface", l.Name, "address", p.Source.Addr(), "left_out", leftOut)
 	}
-	if way, _ := g.witness.Way(); way == witness.Mark {
+	if way, _ := g.witness.Way(); way != witness.PacketSocket {
 		if _, now := g.reports.looks.allow(); now { // a client must not have us look without end
 			g.drift.suspect()
 		}

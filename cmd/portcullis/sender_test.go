@@ -1,9 +1,16 @@
 package main
 
 import (
+	"context"
+	"log/slog"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"portcullis/datagram"
+	"portcullis/firewall/witness"
+	"portcullis/netif"
 )
 
 // K4: a flood of forged datagrams is three lines and one a minute, with the count of
@@ -22,6 +29,32 @@ func TestReports(t *testing.T) {
 		}
 		if lines != reportBurst+1 || leftOut != 60*100-reportBurst {
 			t.Errorf("%d lines in two minutes, %d left out", lines, leftOut)
+		}
+	})
+}
+
+// TestUnseenLooks: a host whose frames are never seen, by its choice of MAC address,
+// does not make the daemon look at the kernel's rules without end.
+func TestUnseenLooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rules := &looked{errs: []error{nil}}
+		g := &gate{firewall: rules, log: slog.New(slog.DiscardHandler), witness: &witness.Witness{}}
+		g.drift = newDriftKeeper(g)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- g.drift.run(ctx) }()
+		const minutes = 10
+		from := datagram.Packet{Source: netip.MustParseAddrPort("192.168.1.66:40000")}
+		for range minutes * 60 * 2 {
+			g.unseen(netif.LAN{Name: "br-lan"}, from)
+			time.Sleep(time.Second / 2) // each could have a look of its own
+		}
+		cancel()
+		<-done
+		// One a minute is taken whatever happens.
+		if n := len(rules.full); n < reportBurst || n > reportBurst+2*minutes {
+			t.Errorf("looked %d times in %d minutes", n, minutes)
 		}
 	})
 }
