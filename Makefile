@@ -10,7 +10,7 @@ INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 # Functions start at any octet: 0.2 MB less.
 LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
-.PHONY: build lab test bench unit system clients vet halfcore race fuzz arch size vuln man clean deps
+.PHONY: build lab test bench unit system clients vet halfcore race fuzz size clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) $(INLINE) -ldflags '$(LDFLAGS)' -o bin/portcullis ./cmd/portcullis

@@ -11,10 +11,10 @@ import (
 	"portcullis/portmap"
 )
 
-// client says who is behind an address on a LAN interface (design: the client is
-// who the socket says). A host on the wire has a MAC, by which it is known; until
-// the kernel has asked for it the error is pcp.ErrUnknownHost. Its name is what a
-// DHCP server's lease for this MAC and address says.
+// client says who is behind an address on a LAN interface (the client is who the socket
+// says). A host on the wire has a MAC, by which it is known; until the kernel has asked
+// for it the error is pcp.ErrUnknownHost. Its name is what a DHCP server's lease for
+// this MAC and address says.
 func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
 	l, served := g.lans()[iface]
 	if !served {

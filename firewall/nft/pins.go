@@ -156,7 +156,7 @@ func (b *chainBuilder) allowPins(c *nftables.Chain, pins pinSets, wan, lan *nfta
 	}
 }
 
-// refuseEnded ends what conntrack.go has ended: the host that was reached through
+// refuseEnded refuses what package flows has ended: the host that was reached through
 // a pinhole may not carry the flow on as one of its own.
 func (s *skeleton) refuseEnded(b *chainBuilder, fwd *nftables.Chain) {
 	refuse := b.plain("refuse_ended")

@@ -51,7 +51,7 @@ type skeleton struct {
 
 	pins pinSets // IPv6 pinholes (pins.go)
 
-	ended, ended6 *nftables.Set // flows of mappings that ended (conntrack.go)
+	ended, ended6 *nftables.Set // flows of mappings that ended (package flows)
 
 	marks *marks // nil: packets are not marked (marks.go)
 
@@ -365,7 +365,7 @@ func (b *chainBuilder) allowMapped(c *nftables.Chain, flows flowSets, pass match
 	}
 }
 
-// forwardRules counts what passes, and ends what conntrack.go has ended. It lets
+// forwardRules counts what passes, and refuses what package flows has ended. It lets
 // nothing through that the owner's own forward chain drops: see accept.go.
 func (s *skeleton) forwardRules(b *chainBuilder) {
 	fwd := b.base("forward_mapped", nftables.ChainTypeFilter, nftables.ChainHookForward, priorityForward)

@@ -31,9 +31,9 @@ func invent(t *testing.T, f *lab.Forger, mac net.HardwareAddr, addr netip.Addr, 
 	}
 }
 
-// TestInventedHosts: issue 9 item 5, abuse case K1. One machine makes up hosts, with
-// an address and a MAC each, that take all mappings there are. Others still get theirs,
-// the owner is told, and who never answers the gateway has nothing left a moment later.
+// TestInventedHosts: abuse case K1. One machine makes up hosts, with an address and a
+// MAC each, that take all mappings there are. Others still get theirs, the owner is
+// told, and who never answers the gateway has nothing left a moment later.
 func TestInventedHosts(t *testing.T) {
 	t.Parallel()
 	r := start(t, smallHouse)
