@@ -86,47 +86,48 @@ group = "wheel"
 level = "warn"
 format = "json"
 `
-	want := config.Config{
-		LAN:    config.LAN{Interfaces: []config.Interface{"br-lan", "br-iot"}, ExtraPrefixes: []config.Network{{Prefix: netip.MustParsePrefix("192.168.7.0/24")}}},
-		WAN:    config.WAN{Interface: "wan0", ExternalIP: config.PublicIP{Addr: netip.MustParseAddr("198.51.100.4")}, PrivateAddress: config.AllowPrivate},
-		UPnP:   config.UPnP{HTTPPort: 5001, FriendlyName: "Gate"},
-		PCP:    config.PCP{Nonce: config.NonceStrict},
-		Lease:  config.Lease{Max: 24 * time.Hour, Min: time.Minute},
-		Limits: config.Limits{MappingsPerClient: 8, Mappings: 100, RequestsPerSecond: 10},
-		Policy: config.Policy{Default: portmap.Deny},
-		Rules: []policy.Rule{
-			{
-				Name:   "cameras never",
-				Action: portmap.Deny,
-				Clients: []policy.ClientMatch{
-					{MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}},
-					{Prefix: netip.MustParsePrefix("192.168.1.64/26")},
-					{Prefix: netip.MustParsePrefix("192.168.1.7/32")},
-					{Prefix: netip.MustParsePrefix("2001:db8:1::/64")},
-					{Host: "cam-*"},
-					{Interface: "br-iot"},
-				},
-				External:    []portmap.PortRange{{First: 1024, Last: 65535}},
-				Internal:    []portmap.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8999}},
-				Transports:  []portmap.Transport{portmap.UDP, portmap.TCP},
-				Via:         []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP},
-				Description: regexp.MustCompile("^Plex"),
-				MaxLifetime: time.Hour,
-				MaxMappings: 4,
+	want := config.Default()
+	want.LAN.Interfaces = []config.Interface{"br-lan", "br-iot"}
+	want.LAN.ExtraPrefixes = []config.Network{{Prefix: netip.MustParsePrefix("192.168.7.0/24")}}
+	want.WAN.Interface = "wan0"
+	want.WAN.ExternalIP = config.PublicIP{Addr: netip.MustParseAddr("198.51.100.4")}
+	want.WAN.PrivateAddress = config.AllowPrivate
+	want.UPnP.Enabled, want.UPnP.Events = false, false
+	want.UPnP.HTTPPort, want.UPnP.FriendlyName = 5001, "Gate"
+	want.PCP.NATPMP, want.PCP.PCP, want.PCP.Nonce = false, false, config.NonceStrict
+	want.Lease.Max, want.Lease.Min = 24*time.Hour, time.Minute
+	want.Limits.MappingsPerClient, want.Limits.Mappings = 8, 100
+	want.Limits.GrantsPerSecond, want.Limits.RequestsPerSecond = 0, 10
+	want.Policy.Default = portmap.Deny
+	want.Rules = []policy.Rule{
+		{
+			Name:   "cameras never",
+			Action: portmap.Deny,
+			Clients: []policy.ClientMatch{
+				{MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}},
+				{Prefix: netip.MustParsePrefix("192.168.1.64/26")},
+				{Prefix: netip.MustParsePrefix("192.168.1.7/32")},
+				{Prefix: netip.MustParsePrefix("2001:db8:1::/64")},
+				{Host: "cam-*"},
+				{Interface: "br-iot"},
 			},
-			{Name: "all else", Action: portmap.Allow},
+			External:    []portmap.PortRange{{First: 1024, Last: 65535}},
+			Internal:    []portmap.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8999}},
+			Transports:  []portmap.Transport{portmap.UDP, portmap.TCP},
+			Via:         []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP},
+			Description: regexp.MustCompile("^Plex"),
+			MaxLifetime: time.Hour,
+			MaxMappings: 4,
 		},
-		Firewall: config.Firewall{
-			Backend:      config.BackendNFTables,
-			AcceptChain:  config.Chain{Family: "ip", Table: "filter", Name: "FORWARD"},
-			AcceptChain6: config.Chain{Family: "inet", Table: "fw4", Name: "forward"},
-			Mark:         0x80,
-			KeepOnStop:   true,
-		},
-		State:   config.State{Dir: "/srv/p"},
-		Control: config.Control{Socket: "/run/p.sock", Group: "wheel"},
-		Log:     config.Log{Level: config.LevelWarn, Format: config.FormatJSON},
+		{Name: "all else", Action: portmap.Allow},
 	}
+	want.Firewall.Backend = config.BackendNFTables
+	want.Firewall.AcceptChain = config.Chain{Family: "ip", Table: "filter", Name: "FORWARD"}
+	want.Firewall.AcceptChain6 = config.Chain{Family: "inet", Table: "fw4", Name: "forward"}
+	want.Firewall.Mark, want.Firewall.KeepOnStop = 0x80, true
+	want.State.Dir = "/srv/p"
+	want.Control.Socket, want.Control.Group = "/run/p.sock", "wheel"
+	want.Log.Level, want.Log.Format = config.LevelWarn, config.FormatJSON
 	got, err := config.Parse("p.toml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
