@@ -268,7 +268,7 @@ func (r *reader) unknownTop(doc map[string]any, tags []string) {
 	}
 }
 
-// elsewhere says which tables do have a key of that name.
+// elsewhere returns, for people, which tables do have a key of that name.
 func (r *reader) elsewhere(key string) string {
 	if home, ok := r.home[key]; ok {
 		return " (it belongs in " + strings.Join(home, " or ") + ")"

@@ -14,7 +14,7 @@ type Error struct {
 	Text string // what is wrong, and what is allowed
 }
 
-// Error gives "file:line: text".
+// Error returns "file:line: text".
 func (e *Error) Error() string {
 	return e.File + ":" + strconv.Itoa(e.Line) + ": " + e.Text
 }
@@ -23,7 +23,7 @@ func (e *Error) Error() string {
 // return it for a file that was read and is not valid.
 type Errors []*Error
 
-// Error gives one line for each error.
+// Error returns one line for each error.
 func (es Errors) Error() string {
 	var b strings.Builder
 	for i, e := range es {
@@ -35,7 +35,7 @@ func (es Errors) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the single errors to errors.As.
+// Unwrap returns the single errors, for errors.As.
 func (es Errors) Unwrap() []error {
 	all := make([]error, len(es))
 	for i, e := range es {
@@ -57,7 +57,7 @@ func quote(s string) string {
 	return strconv.Quote(cut(s, maxQuoted)) + "..."
 }
 
-// cut gives at most n bytes of s, whole characters only.
+// cut returns at most n bytes of s, whole characters only.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -22,7 +22,7 @@ func Keys() []string {
 	return all
 }
 
-// KeyLines gives the lines of the scan, and whether it gave up.
+// KeyLines returns the lines of the scan, and whether it gave up.
 func KeyLines(text string) ([]int, error) {
 	keys, err := keyLines(text)
 	lines := make([]int, len(keys))
@@ -32,7 +32,7 @@ func KeyLines(text string) ([]int, error) {
 	return lines, err
 }
 
-// LineOf gives the line of a key or an element as errors have it; ok is false
+// LineOf returns the line of a key or an element as errors have it; ok is false
 // where the text is not TOML.
 func LineOf(text, path string) (line int, ok bool) {
 	r := &reader{bad: make(map[string]bool)}
@@ -43,7 +43,7 @@ func LineOf(text, path string) (line int, ok bool) {
 	return line, ok
 }
 
-// TOMLKeys gives the keys as the library lists them.
+// TOMLKeys returns the keys as the library lists them.
 func TOMLKeys(text string) ([]toml.Key, error) {
 	var doc map[string]any
 	meta, err := toml.Decode(text, &doc)

@@ -24,7 +24,7 @@ const (
 
 var errTooDeep = errors.New("too deep")
 
-// index gives the line of each key, and of each element of a list. Rules are
+// index holds the line of each key, and of each element of a list. Rules are
 // told apart by their number: "rule[0].name", "rule[0].clients#2".
 type index map[string]int
 
@@ -59,7 +59,7 @@ func newIndex(keys []toml.Key, lines []keyLine) index {
 	return ix
 }
 
-// line gives the line of the first of the paths that the file has, else 1.
+// line returns the line of the first of the paths that the file has, else 1.
 func (ix index) line(paths ...string) int {
 	for _, p := range paths {
 		if n, ok := ix[p]; ok {
@@ -69,7 +69,7 @@ func (ix index) line(paths ...string) int {
 	return 1
 }
 
-// has says whether the file has the key.
+// has reports whether the file has the key.
 func (ix index) has(path string) bool {
 	_, ok := ix[path]
 	return ok
@@ -100,7 +100,7 @@ type bracket struct {
 	key  int  // whose list it is, a place in keys; -1: a table, or a list inside a list
 }
 
-// inside says which bracket is the innermost open one, 0 for none.
+// inside returns the innermost open bracket, 0 for none.
 func (s *scanner) inside() byte {
 	if len(s.open) == 0 {
 		return 0
@@ -290,7 +290,7 @@ func (s *scanner) blank() {
 	}
 }
 
-// peek gives the next byte, 0 at the end (the text has no NUL, see checkText).
+// peek returns the next byte, 0 at the end (the text has no NUL, see checkText).
 func (s *scanner) peek() byte {
 	if s.pos >= len(s.text) {
 		return 0

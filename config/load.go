@@ -59,7 +59,7 @@ func Parse(name string, data []byte) (Config, error) {
 	return c, nil
 }
 
-// sorted gives the errors by line, and not more than a person reads.
+// sorted returns the errors by line, and not more than a person reads.
 func (r *reader) sorted() Errors {
 	slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
 	if more := len(r.errs) - maxErrors; more > 0 {

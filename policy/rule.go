@@ -36,10 +36,10 @@ type Rule struct {
 	MaxMappings int                 `toml:"max_mappings,omitempty" range:"1-65535"` // the mappings of one device that the rule allows; 0: no limit
 }
 
-// names says whether a range names its ports.
+// names reports whether a range names its ports.
 func names(p portmap.PortRange) bool { return int(p.Last)-int(p.First) < NamingWidth }
 
-// fits says whether every condition holds but the external port's.
+// fits reports whether every condition holds but the external port's.
 func (rl *Rule) fits(r *portmap.Request) bool {
 	if len(rl.Transports) > 0 && !slices.Contains(rl.Transports, r.Transport) {
 		return false
@@ -63,7 +63,7 @@ func (rl *Rule) fits(r *portmap.Request) bool {
 	return rl.Description.MatchString(text)
 }
 
-// meant says whether one of the rule's clients is this one.
+// meant reports whether one of the rule's clients is this one.
 func (rl *Rule) meant(c *portmap.Client) bool {
 	for i := range rl.Clients {
 		if rl.Clients[i].matches(c) {
@@ -73,7 +73,7 @@ func (rl *Rule) meant(c *portmap.Client) bool {
 	return false
 }
 
-// contains says whether one of the ranges holds the port.
+// contains reports whether one of the ranges holds the port.
 func contains(list []portmap.PortRange, port uint16) bool {
 	for _, p := range list {
 		if p.Contains(port) {
@@ -83,7 +83,7 @@ func contains(list []portmap.PortRange, port uint16) bool {
 	return false
 }
 
-// named says whether one of the ranges holds the port and names it.
+// named reports whether one of the ranges holds the port and names it.
 func named(list []portmap.PortRange, port uint16) bool {
 	for _, p := range list {
 		if p.Contains(port) && names(p) {
@@ -93,14 +93,14 @@ func named(list []portmap.PortRange, port uint16) bool {
 	return false
 }
 
-// Check says what is wrong with a rule, its name apart; New refuses the same.
-// It is there for whoever can tell the line of the file that the rule is on.
+// Check returns what is wrong with a rule, its name apart; New refuses the same.
+// The configuration calls it, which knows the line of the file.
 func (rl Rule) Check() error {
 	_, err := compile(rl)
 	return err
 }
 
-// compile checks a rule and gives a copy that shares nothing the caller could
+// compile checks a rule and returns a copy that shares nothing the caller could
 // change.
 func compile(rl Rule) (Rule, error) {
 	rl.Clients = slices.Clone(rl.Clients)
@@ -157,7 +157,7 @@ func (rl *Rule) checkPorts(side Side, list []portmap.PortRange) error {
 	return nil
 }
 
-// validAction says whether a is one of the three.
+// validAction reports whether a is one of the three.
 func validAction(a portmap.Action) bool {
 	return a == portmap.Deny || a == portmap.Allow || a == portmap.Ask
 }
