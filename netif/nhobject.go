@@ -21,8 +21,8 @@ const rtaNHID = 30
 // a dump of routes has nothing but the id.
 type nexthops map[uint32]nexthop
 
-// nexthop is one object: a next hop, or a group of such. A blackhole and a dead one
-// have neither.
+// nexthop is one object: a next hop, or a group of such. A blackhole has neither, nor
+// has a dead one.
 type nexthop struct {
 	hops  []hop // one at most
 	group []uint32

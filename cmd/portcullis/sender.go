@@ -135,7 +135,8 @@ func (g *gate) forged(l netif.LAN, p datagram.Packet, owner portmap.MAC) {
 		"interface", l.Name, "address", p.Source.Addr(), "mac", owner, "sender", from, "left_out", leftOut)
 }
 
-// unseen has our rules looked at, which somebody may have changed.
+// unseen has our rules looked at, where it is rules that see frames: somebody may have
+// changed them.
 func (g *gate) unseen(l netif.LAN, p datagram.Packet) {
 	if leftOut, now := g.reports.unseen.allow(); now {
 		g.log.Warn("request ignored: its frame was not seen, so that anybody may have sent it",

@@ -54,8 +54,8 @@ func many() []portmap.Mapping {
 	return all
 }
 
-// TestSixtyThousandMappings: issue 9 item 12, faults F3. What a journal of 60,000
-// mappings holds is restored, and the owner's commands list all of it.
+// TestSixtyThousandMappings: what a journal of 60,000 mappings holds is restored, and
+// the owner's commands list all of it.
 func TestSixtyThousandMappings(t *testing.T) {
 	t.Parallel()
 	r := testrig.StartWith(t, testrig.Network(t), strings.Replace(lab.Settings, "[wan]", "extra_prefixes = [\"10.0.0.0/16\"]\n[wan]", 1)+fmt.Sprintf("[limits]\nmappings = 65535\nmappings_per_client = %d\n", manyEach))
