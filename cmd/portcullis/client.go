@@ -38,7 +38,7 @@ func (g *gate) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, known boo
 	}
 	return portmap.Client{
 		Addr: addr, MAC: seen.MAC, Interface: l.Name, Name: g.names.Name(seen.MAC, addr, time.Now()),
-		Unheard: known && !seen.Answered && !g.hosts.heard.has(seen.MAC),
+		Unheard: known && !seen.Answered && !g.hosts.Heard(seen.MAC),
 	}, known, nil
 }
 

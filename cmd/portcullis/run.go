@@ -15,6 +15,7 @@ import (
 	"portcullis/control"
 	"portcullis/dhcp"
 	"portcullis/firewall/witness"
+	"portcullis/internal/presence"
 	"portcullis/netif"
 	"portcullis/pcp"
 	"portcullis/policy"
@@ -65,7 +66,7 @@ type gate struct {
 	engine   *portmap.Engine
 	control  *control.Server
 	doors    *doors
-	hosts    *hostKeeper
+	hosts    *presence.Keeper
 	follower follower
 	drift    *driftKeeper
 	witness  *witness.Witness // nil: who sends datagrams cannot be seen
@@ -128,7 +129,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.doors.run(frontCtx) })
-	front.Go(func() error { return g.hosts.run(frontCtx) })
+	front.Go(func() error { return g.hosts.Run(frontCtx) })
 	front.Go(func() error { return (&portKeeper{g: g}).run(frontCtx) })
 	front.Go(func() error { return g.drift.run(frontCtx) })
 	g.doors.serve(frontCtx)
@@ -245,9 +246,20 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
-	g.hosts, g.drift = newHostKeeper(g), newDriftKeeper(g)
+	g.hosts, g.drift = g.presence(), newDriftKeeper(g)
 	g.doors, err = newDoors(g)
 	return err
+}
+
+func (g *gate) presence() *presence.Keeper {
+	cfg := presence.Config{
+		Log: g.log, Engine: g.engine, Kernel: g.kernel, LANs: g.lans,
+		LeaseMax: g.cfg.Lease.Max, Limit: g.cfg.Limits.Mappings,
+	}
+	if g.witness != nil {
+		cfg.Know = g.witness.Know
+	}
+	return presence.New(cfg)
 }
 
 // begin takes over the mappings of the last run: until the one transaction that

@@ -174,7 +174,7 @@ func (s *state) readmit(ctx context.Context, over ...uint64) {
 	}
 	if s.waiting = rest; len(dropped) < len(ready) {
 		s.g.log.Info("mappings of the last run are taken over late", "mappings", len(ready)-len(dropped), "waiting", len(rest))
-		s.g.hosts.look() // another device may have come with the LAN
+		s.g.hosts.Look() // another device may have come with the LAN
 	}
 }
 

@@ -76,6 +76,7 @@ var allowed = map[string][]string{
 	"firewall/homenet":  {"firewall", "portmap", "test/netns"},
 	"doctor":            {"firewall", "firewall/nft", "portmap"},
 	"lab":               {},
+	"internal/presence": {"netif", "portmap"},
 }
 
 // TestArrows: all arrows point at portmap, no protocol room knows another or the

@@ -1,0 +1,264 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"time"
+
+	"portcullis/netif"
+	"portcullis/portmap"
+)
+
+// A mapping is for a device, which the neighbour table knows by its MAC address. It
+// is suspended while another device has the address, for proxies of ARP and bonded
+// links change hands now and then, and ends when that one stays; it ends when the
+// device is there but has given the address up, as it does with privacy addresses of
+// IPv6, and when it has not been seen for very long. A device that sleeps keeps its
+// mappings.
+const (
+	sweepEvery = 20 * time.Second
+	askEvery   = time.Second      // a host that does not answer
+	maxAsked   = 3                // times; then it matters whether the device is there
+	goneAfter  = 30 * time.Minute // without an answer: DHCP may give the address to another one
+	presence   = time.Minute      // how long ago a device that is there has answered
+
+	rewatch = time.Second // after the watch has failed
+
+	// unheardAfter is how long a host may be silent that has never been heard.
+	unheardAfter = 5 * time.Second
+
+	// An address that changes hands again within forgotten is believed to be back
+	// only when it has stayed for settled: each change is a transaction of the
+	// kernel, and lines of the log and the journal.
+	forgotten = 10 * time.Minute
+	settled   = time.Minute
+)
+
+// Engine is what a Keeper does to mappings; portmap.Engine is one.
+type Engine interface {
+	Snapshot() *portmap.Table
+	Suspend(context.Context, portmap.Owner) error
+	Resume(context.Context, portmap.Owner) error
+	Keep(context.Context, portmap.Owner) error
+	Seen(context.Context, portmap.Owner) error
+	RevokeAll(context.Context, portmap.Owner, portmap.Reason) error
+}
+
+// Kernel is what a Keeper asks about neighbours; netif.Kernel is one.
+type Kernel interface {
+	Sight(ifindex int, addr netip.Addr) (netif.Sighting, bool, error)
+	Resolve(ifindex int, addr netip.Addr) error
+	Present(ifindex int, mac [6]byte, family uint8, within time.Duration) (bool, error)
+	Neighbours(ifindex int, f func(netip.Addr, netif.Sighting)) error
+	WatchNeighbours(ctx context.Context, tell func(ifindex int, addr netip.Addr, s netif.Sighting), lost func()) error
+}
+
+// Config is what a Keeper needs; every field but Know must be set.
+type Config struct {
+	Log      *slog.Logger
+	Engine   Engine
+	Kernel   Kernel
+	LANs     func() map[string]netif.LAN // as they are now, by interface
+	LeaseMax time.Duration               // of an endless lease, which goes on before half of it is over
+	Limit    int                         // of mappings
+	// Know is told which devices have answered, whenever there are others; nil: nobody
+	// wants to know.
+	Know func(ctx context.Context, macs [][6]byte) error
+}
+
+// Keeper looks after the hosts that mappings lead to.
+type Keeper struct {
+	cfg      Config
+	heard    heard              // devices that have answered the kernel
+	suspects chan portmap.Owner // another device has their address, or nobody, or they are back
+	lost     chan struct{}      // holds one: changes of neighbours were not seen
+
+	// What follows is Run's alone.
+	absent   map[portmap.Owner]absence
+	shared   map[portmap.Owner]handover
+	answered map[portmap.Owner]bool // has answered the kernel in this run
+	crowded  bool                   // the owner was told that room is running out
+}
+
+// absence is of a host that does not answer.
+type absence struct {
+	since time.Time
+	asked int
+}
+
+// handover is of an address that another device has had.
+type handover struct {
+	times int       // that it changed hands
+	last  time.Time // when it did
+	back  time.Time // since when its own device has it again; zero: it has not
+}
+
+// New returns a Keeper. Run must be called.
+func New(cfg Config) *Keeper {
+	return &Keeper{
+		cfg: cfg, absent: make(map[portmap.Owner]absence),
+		shared: make(map[portmap.Owner]handover), answered: make(map[portmap.Owner]bool),
+		suspects: make(chan portmap.Owner, 64), lost: make(chan struct{}, 1),
+	}
+}
+
+// every is how often all hosts are looked at: also often enough that an endless lease
+// does not end under a host that is there.
+func (k *Keeper) every() time.Duration {
+	return max(time.Second, min(sweepEvery, k.cfg.LeaseMax/4))
+}
+
+// Run looks after them until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		k.watch(ctx)
+	}()
+	defer func() { <-watching }()
+	k.meet(true)
+	sweep, ask := time.NewTicker(k.every()), time.NewTicker(askEvery)
+	defer sweep.Stop()
+	defer ask.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case o := <-k.suspects:
+			k.check(ctx, o)
+		case <-k.lost:
+			k.sweep(ctx)
+		case <-sweep.C:
+			k.sweep(ctx)
+			k.meet(false)
+		case <-ask.C:
+			k.introduce(ctx)
+			k.warn(k.cfg.Engine.Snapshot())
+			for o, a := range k.absent {
+				if a.asked <= maxAsked || k.invented(o) {
+					k.check(ctx, o)
+				}
+			}
+			for o, h := range k.shared {
+				if !h.back.IsZero() {
+					k.check(ctx, o)
+				}
+			}
+		}
+	}
+}
+
+// watch looks at a host as soon as the kernel sees another device in its place, or
+// nobody, or itself again.
+func (k *Keeper) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := k.cfg.Kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, s netif.Sighting) {
+			for name, l := range k.cfg.LANs() {
+				if l.Index == ifindex {
+					k.saw(portmap.Owner{Interface: name, Addr: addr, MAC: s.MAC}, s.Answered)
+				}
+			}
+		}, k.Look)
+		if ctx.Err() != nil {
+			return
+		}
+		k.cfg.Log.Warn("changes of neighbours are not seen for a moment", "error", err)
+		k.Look()
+		select {
+		case <-ctx.Done():
+		case <-time.After(rewatch):
+		}
+	}
+}
+
+// saw takes in what the kernel knows of an address now.
+func (k *Keeper) saw(now portmap.Owner, answered bool) {
+	if answered {
+		k.heard.note(now.MAC, time.Now())
+	}
+	table := k.cfg.Engine.Snapshot()
+	for o := range table.OwnersAt(now.Interface, now.Addr) {
+		if o.MAC == now.MAC && suspendedSince(table, o).IsZero() {
+			continue // as it should be
+		}
+		select {
+		case k.suspects <- o:
+		default:
+			k.Look()
+		}
+	}
+}
+
+// Look has all hosts looked at soon. It is safe for concurrent use.
+func (k *Keeper) Look() {
+	select {
+	case k.lost <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// Heard reports whether a device has answered the kernel in this run. It is safe for
+// concurrent use.
+func (k *Keeper) Heard(mac portmap.MAC) bool { return k.heard.has(mac) }
+
+func (k *Keeper) sweep(ctx context.Context) {
+	table := k.cfg.Engine.Snapshot()
+	gone := func(o portmap.Owner) bool { return table.Of(o).Len() == 0 }
+	maps.DeleteFunc(k.absent, func(o portmap.Owner, _ absence) bool { return gone(o) })
+	maps.DeleteFunc(k.answered, func(o portmap.Owner, _ bool) bool { return gone(o) })
+	maps.DeleteFunc(k.shared, func(o portmap.Owner, h handover) bool { return gone(o) || time.Since(h.last) > forgotten })
+	for o := range table.Owners() {
+		k.check(ctx, o)
+	}
+}
+
+// meet looks at all neighbours for those that have answered, and asks the others if
+// ask is set: they may have answered in the run before.
+func (k *Keeper) meet(ask bool) {
+	for name, l := range k.cfg.LANs() {
+		var silent []netip.Addr
+		err := k.cfg.Kernel.Neighbours(l.Index, func(addr netip.Addr, s netif.Sighting) {
+			if s.Answered {
+				k.heard.note(s.MAC, time.Now())
+			} else {
+				silent = append(silent, addr)
+			}
+		})
+		if ask {
+			for _, addr := range silent {
+				err = errors.Join(err, k.cfg.Kernel.Resolve(l.Index, addr))
+			}
+		}
+		if err != nil {
+			k.cfg.Log.Warn("cannot look at all neighbours", "interface", name, "error", err)
+		}
+	}
+}
+
+// introduce tells the rules that limit datagrams which devices have answered.
+func (k *Keeper) introduce(ctx context.Context) {
+	if k.cfg.Know == nil {
+		return
+	}
+	if macs, news := k.heard.all(); news {
+		if err := k.cfg.Know(ctx, macs); err != nil && ctx.Err() == nil {
+			k.cfg.Log.Warn("cannot tell the firewall which devices are known", "error", err)
+		}
+	}
+}
+
+// warn tells the owner when room for mappings runs out: policy keeps what is left
+// for devices that have few.
+func (k *Keeper) warn(table *portmap.Table) {
+	most := k.cfg.Limit
+	switch n := table.Len(); {
+	case n <= most/2:
+		k.crowded = false
+	case n >= most*3/4 && !k.crowded:
+		k.crowded = true
+		k.cfg.Log.Warn("mappings are running out", "mappings", n, "limit", most, "hosts", table.Hosts())
+	}
+}
