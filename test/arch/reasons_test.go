@@ -188,13 +188,14 @@ func TestCasesAreShown(t *testing.T) {
 var fileName = regexp.MustCompile(`(?:^|[\s("'` + "`" + `])((?:[a-z0-9_-]+/)*[a-z0-9_-]+\.(?:go|md|nft))\b`)
 
 // TestNamedFiles: a file that a comment or a document names is there: in the same room,
-// or by its path from the top.
+// or by its path from the top. A document may leave out the room.
 func TestNamedFiles(t *testing.T) {
 	t.Parallel()
 	all := sources(t)
 	exists := func(s source, name string) bool {
 		return slices.ContainsFunc(all, func(o source) bool {
-			return o.path == name || o.path == filepath.Join(filepath.Dir(s.path), name)
+			return o.path == name || o.path == filepath.Join(filepath.Dir(s.path), name) ||
+				filepath.Base(o.path) == name && strings.HasSuffix(s.path, ".md") // beside its room
 		})
 	}
 	for _, s := range all {
