@@ -1,4 +1,5 @@
-// Package readme runs every command of the README, so that none of them lies.
+// Package readme runs every command of the README and of the manuals, so that none of
+// them lies.
 package readme
 
 import (
@@ -22,16 +23,15 @@ const root = "../.."
 var (
 	consoleBlock = regexp.MustCompile("(?s)```console\n(.*?)```")
 	tomlBlock    = regexp.MustCompile("(?s)```toml\n(.*?)```")
+	literalBlock = regexp.MustCompile(`(?s)\n\.Bd -literal[^\n]*\n(.*?)\n\.Ed`)
+	oneLiner     = regexp.MustCompile(`(?m)^(?:\.Dl |#.*   )(portcullis [^\n]*)$`)
+	makeTarget   = regexp.MustCompile("(?:`|\\$ )make ([a-z]+)")
 	link         = regexp.MustCompile(`\]\(([^)]+)\)`)
 )
 
 func readme(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return file(t, "README.md")
 }
 
 // commands gives the README's commands in order, without prompt and comment.
@@ -48,6 +48,41 @@ func commands(t *testing.T) []string {
 			cmd, _, _ = strings.Cut(cmd, "  #")
 			all = append(all, strings.TrimSpace(cmd))
 		}
+	}
+	return all
+}
+
+func file(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// manuals are the files that an owner reads beside the README.
+var manuals = []string{"etc/man/portcullis.8", "etc/man/portcullis.toml.5", "etc/portcullis.toml"}
+
+// manualCommands are the commands that they show: after a prompt, or on a line of
+// their own.
+func manualCommands(t *testing.T) (all []string) {
+	t.Helper()
+	for _, name := range manuals {
+		text := file(t, name)
+		for _, block := range literalBlock.FindAllStringSubmatch(text, -1) {
+			for _, line := range strings.Split(block[1], "\n") {
+				if cmd, ok := strings.CutPrefix(line, "# "); ok {
+					all = append(all, cmd)
+				}
+			}
+		}
+		for _, m := range oneLiner.FindAllStringSubmatch(text, -1) {
+			all = append(all, strings.Replace(m[1], "FILE", "etc/portcullis.toml", 1))
+		}
+	}
+	if len(all) < 5 {
+		t.Errorf("the manuals have the commands %q alone", all)
 	}
 	return all
 }
@@ -142,6 +177,12 @@ func TestCommands(t *testing.T) {
 			t.Errorf("$ %s: exit %s\n%s", cmd, status, out)
 		}
 	}
+	console(t, n)
+	for _, cmd := range manualCommands(t) {
+		if out, status := sh.run(strings.Replace(cmd, "portcullis ", "bin/portcullis ", 1)); status != "0" {
+			t.Errorf("# %s: exit %s\n%s", cmd, status, out)
+		}
+	}
 	if !seen["make lab"] || !seen["make test"] || !running {
 		t.Error("the README lacks make lab, make test or the daemon")
 	}
@@ -165,14 +206,47 @@ func console(t *testing.T, n *lab.Network) {
 	}
 }
 
-// TestConfiguration: each piece of TOML is a valid configuration.
+// TestMake: every target of the Makefile and of the documents is there. A recipe is
+// printed, not run.
+func TestMake(t *testing.T) {
+	targets := map[string]bool{}
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "docs/performance.md"} {
+		for _, m := range makeTarget.FindAllStringSubmatch(file(t, name), -1) {
+			targets[m[1]] = true
+		}
+	}
+	for _, line := range strings.Split(file(t, "Makefile"), "\n") {
+		if phony, ok := strings.CutPrefix(line, ".PHONY:"); ok {
+			for _, name := range strings.Fields(phony) {
+				targets[name] = true
+			}
+		}
+	}
+	if len(targets) < 12 {
+		t.Errorf("only %v", targets)
+	}
+	for name := range targets {
+		cmd := exec.Command("make", "-n", name)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "Nothing to be done") {
+			t.Errorf("make %s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// TestConfiguration: each piece of TOML in the README and in the manual is a valid
+// configuration.
 func TestConfiguration(t *testing.T) {
 	blocks := tomlBlock.FindAllStringSubmatch(readme(t), -1)
 	if len(blocks) < 2 {
 		t.Errorf("%d pieces of TOML", len(blocks))
 	}
-	for _, b := range blocks {
-		if _, err := config.Parse("README.md", []byte(b[1])); err != nil {
+	manual := literalBlock.FindAllStringSubmatch(file(t, "etc/man/portcullis.toml.5"), -1)
+	if len(manual) == 0 {
+		t.Error("the manual has no example")
+	}
+	for _, b := range append(blocks, manual...) {
+		if _, err := config.Parse("example.toml", []byte(b[1])); err != nil {
 			t.Errorf("%v in\n%s", err, b[1])
 		}
 	}
