@@ -50,7 +50,7 @@ func (r *Reporter) Finish() error {
 // table prints a line a step, and under a refusal the sentence that explains it.
 // The sentences are outside the columns, which text/tabwriter cannot do.
 func (r *Reporter) table() error {
-	rows := [][5]string{{"WHO", "ASKS FOR", "ANSWER", "A PACKET THEN", "AS IT MUST BE"}}
+	rows := [][5]string{{"WHO", "ASKS FOR", "ANSWER", "TEST PACKET", "AS EXPECTED"}}
 	for _, s := range r.steps {
 		ok := "yes"
 		if !s.OK {

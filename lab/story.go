@@ -349,7 +349,7 @@ func explained(err error) string {
 
 func silence(err error) string {
 	if errors.Is(err, ErrSilence) {
-		return "nobody there"
+		return "no answer"
 	}
 	return "an answer"
 }
