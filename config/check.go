@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"portcullis/firewall"
 	"portcullis/policy"
 	"portcullis/portmap"
 )
@@ -57,10 +58,10 @@ func (r *reader) sides(c *Config) {
 func (r *reader) chains(f *Firewall) {
 	for _, c := range []struct {
 		key, family string
-		name        Chain
+		name        firewall.Chain
 	}{{"firewall.accept_chain", "ip", f.AcceptChain}, {"firewall.accept_chain6", "ip6", f.AcceptChain6}} {
 		switch {
-		case c.name == Chain{}:
+		case c.name == firewall.Chain{}:
 		case f.Backend == BackendIPTables:
 			r.fail(c.key, "%s has no use with backend %s, whose rule stands first in FORWARD; allowed: %s",
 				quote(c.name.String()), quote(string(BackendIPTables)), `""`)

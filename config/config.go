@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"portcullis/firewall"
 	"portcullis/policy"
 	"portcullis/portmap"
 )
@@ -86,11 +87,11 @@ type Policy struct {
 
 // Firewall says how the kernel is told.
 type Firewall struct {
-	Backend      Backend `toml:"backend"`
-	AcceptChain  Chain   `toml:"accept_chain"`  // of family inet or ip; gets one jump to our forward chain; zero: none
-	AcceptChain6 Chain   `toml:"accept_chain6"` // of family inet or ip6; the same for pinholes; zero: AcceptChain
-	Mark         Mark    `toml:"mark"`          // by which a rule of iptables knows what may pass
-	KeepOnStop   bool    `toml:"keep_on_stop"`
+	Backend      Backend        `toml:"backend"`
+	AcceptChain  firewall.Chain `toml:"accept_chain"`  // of family inet or ip; gets one jump to our forward chain; zero: none
+	AcceptChain6 firewall.Chain `toml:"accept_chain6"` // of family inet or ip6; the same for pinholes; zero: AcceptChain
+	Mark         Mark           `toml:"mark"`          // by which a rule of iptables knows what may pass
+	KeepOnStop   bool           `toml:"keep_on_stop"`
 }
 
 // State says where leases are kept.

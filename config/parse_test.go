@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"portcullis/config"
+	"portcullis/firewall"
 	"portcullis/policy"
 	"portcullis/portmap"
 )
@@ -122,8 +123,8 @@ format = "json"
 		{Name: "all else", Action: portmap.Allow},
 	}
 	want.Firewall.Backend = config.BackendNFTables
-	want.Firewall.AcceptChain = config.Chain{Family: "ip", Table: "filter", Name: "FORWARD"}
-	want.Firewall.AcceptChain6 = config.Chain{Family: "inet", Table: "fw4", Name: "forward"}
+	want.Firewall.AcceptChain = firewall.Chain{Family: "ip", Table: "filter", Name: "FORWARD"}
+	want.Firewall.AcceptChain6 = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
 	want.Firewall.Mark, want.Firewall.KeepOnStop = 0x80, true
 	want.State.Dir = "/srv/p"
 	want.Control.Socket, want.Control.Group = "/run/p.sock", "wheel"

@@ -146,39 +146,6 @@ func (b *Backend) UnmarshalText(text []byte) error {
 	return word(b, string(text), BackendAuto, BackendNFTables, BackendIPTables)
 }
 
-// Chain names a chain of somebody else's nftables table. Family is "inet",
-// "ip" or "ip6"; the zero value is none.
-type Chain struct {
-	Family, Table, Name string
-}
-
-// ownTable is the table of firewall/nft, where a jump to ourselves would loop.
-const ownTable = "portcullis"
-
-const chainForm = `a family (inet, ip or ip6), a table and a chain, like "inet fw4 forward", or ""`
-
-// UnmarshalText reads "family table chain". The names go into netlink messages and
-// into remedies that people paste into a shell, so they are plain.
-func (c *Chain) UnmarshalText(text []byte) error {
-	w := strings.Split(string(text), " ")
-	if len(w) != 3 || !isName(w[1], 128) || !isName(w[2], 128) {
-		return errors.New("is not a chain; allowed: " + chainForm)
-	}
-	if w[1] == ownTable {
-		return errors.New("is in our own table; allowed: the table of the host's firewall")
-	}
-	*c = Chain{Family: w[0], Table: w[1], Name: w[2]}
-	return nil
-}
-
-// String returns the same three words, or "" for the zero value.
-func (c Chain) String() string {
-	if c == (Chain{}) {
-		return ""
-	}
-	return c.Family + " " + c.Table + " " + c.Name
-}
-
 // Mark is bits of a packet's mark; never 0.
 type Mark uint32
 

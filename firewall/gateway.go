@@ -3,7 +3,6 @@ package firewall
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -19,10 +18,10 @@ type Gateway struct {
 
 	// AcceptChain is the owner's chain that must let mapped traffic and pinholes
 	// pass, "inet fw4 forward"; "" for none. One of family ip sees no IPv6.
-	AcceptChain string
+	AcceptChain Chain
 	// AcceptChain6 is another one for pinholes, of family inet or ip6; "" for the
 	// same one.
-	AcceptChain6 string
+	AcceptChain6 Chain
 }
 
 // Uplink is one WAN interface. Interfaces are named, never numbered: they may
@@ -101,15 +100,13 @@ func (g Gateway) Validate() error {
 			return fmt.Errorf("not a LAN prefix: %v", p)
 		}
 	}
-	if g.AcceptChain != "" {
-		if _, err := ParseChain(g.AcceptChain); err != nil {
+	if g.AcceptChain != (Chain{}) {
+		if err := g.AcceptChain.Check4(); err != nil {
 			return err
 		}
 	}
-	if g.AcceptChain6 != "" {
-		if _, err := ParseChain6(g.AcceptChain6); err != nil {
-			return err
-		}
+	if g.AcceptChain6 != (Chain{}) {
+		return g.AcceptChain6.Check6()
 	}
 	return nil
 }
@@ -119,40 +116,4 @@ func checkInterface(name string) error {
 		return fmt.Errorf("not an interface name: %.32q", name)
 	}
 	return nil
-}
-
-// Chain names a chain of an nf_tables table.
-type Chain struct {
-	Family string // "inet", "ip" or "ip6"
-	Table  string
-	Name   string
-}
-
-// String gives the form the configuration uses: "inet fw4 forward".
-func (c Chain) String() string { return c.Family + " " + c.Table + " " + c.Name }
-
-// OfIPTables says whether it is the chain of the programs of iptables that filters
-// what is forwarded, by name.
-func (c Chain) OfIPTables() bool {
-	return (c.Family == "ip" || c.Family == "ip6") && c.Table == "filter" && c.Name == "FORWARD"
-}
-
-var chainWord = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_/.\\-]{0,127}$`)
-
-// ParseChain reads "family table chain". Only inet and ip see IPv4 packets on
-// their way through the machine, so no other family is accepted.
-func ParseChain(s string) (Chain, error) { return parseChain(s, "IPv4", "ip") }
-
-// ParseChain6 reads the same for IPv6, which only inet and ip6 see.
-func ParseChain6(s string) (Chain, error) { return parseChain(s, "IPv6", "ip6") }
-
-func parseChain(s, what, family string) (Chain, error) {
-	words := strings.Fields(s)
-	if len(words) != 3 || !chainWord.MatchString(words[1]) || !chainWord.MatchString(words[2]) {
-		return Chain{}, fmt.Errorf("not a chain: %.64q; write its family, table and name, as in \"inet fw4 forward\"", s)
-	}
-	if words[0] != "inet" && words[0] != family {
-		return Chain{}, fmt.Errorf("not a chain that forwards %s: %.64q; its family must be inet or %s", what, s, family)
-	}
-	return Chain{Family: words[0], Table: words[1], Name: words[2]}, nil
 }

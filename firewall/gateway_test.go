@@ -13,30 +13,31 @@ import (
 	"portcullis/portmap"
 )
 
-func TestParseChain(t *testing.T) {
+func TestChainText(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]firewall.Chain{
 		"inet fw4 forward":                            {Family: "inet", Table: "fw4", Name: "forward"},
-		" ip  filter\tmy-chain ":                      {Family: "ip", Table: "filter", Name: "my-chain"},
-		"inet a_table/x.y a.chain":                    {Family: "inet", Table: "a_table/x.y", Name: "a.chain"},
+		"ip filter my-chain":                          {Family: "ip", Table: "filter", Name: "my-chain"},
+		" ip  filter\tmy-chain ":                      {},
+		"inet a_table.x a.chain":                      {Family: "inet", Table: "a_table.x", Name: "a.chain"},
+		"inet a_table/x.y a.chain":                    {},
+		"inet portcullis forward":                     {},
 		"":                                            {},
 		"inet fw4":                                    {},
 		"inet fw4 forward more":                       {},
-		"ip6 fw4 forward":                             {},
-		"bridge fw4 forward":                          {},
 		"inet fw4 {}":                                 {},
 		"inet fw4 " + strings.Repeat("long", 33):      {},
 		"inet fw4 " + strings.Repeat("n", 128):        {Family: "inet", Table: "fw4", Name: strings.Repeat("n", 128)},
 		"inet fw4 forward\x00":                        {},
 		"inet 4fw forward":                            {},
-		"INET fw4 forward":                            {},
 		"inet \"fw4\" forward":                        {},
 		"inet fw4 forward; nft flush ruleset":         {},
-		"inet\u00a0fw4\u00a0forward":                  {Family: "inet", Table: "fw4", Name: "forward"},
+		"inet\u00a0fw4\u00a0forward":                  {},
 		"inet fw4 forw\u00e4rd":                       {},
 		"inet " + strings.Repeat("x", 200) + " other": {},
 	} {
-		got, err := firewall.ParseChain(text)
+		var got firewall.Chain
+		err := got.UnmarshalText([]byte(text))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", text, diff)
 		}
@@ -50,31 +51,34 @@ func TestParseChain(t *testing.T) {
 }
 
 // Each family has its chains; inet is both.
-func TestParseChain6(t *testing.T) {
+func TestChainFamilies(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string][2]bool{
-		"inet fw4 forward": {true, true}, "ip filter forward": {true, false}, "ip6 filter forward": {false, true},
-		"bridge fw4 forward": {}, "ip6 filter": {},
+	for c, want := range map[firewall.Chain][2]bool{
+		{"inet", "fw4", "forward"}: {true, true}, {"ip", "filter", "forward"}: {true, false}, {"ip6", "filter", "forward"}: {false, true},
+		{"bridge", "fw4", "forward"}: {}, {"INET", "fw4", "forward"}: {}, {"", "fw4", "forward"}: {},
+		{"inet", "fw4", ""}: {}, {"inet", "", "forward"}: {}, {"inet", "fw4", "{}"}: {}, {"inet", "fw4", strings.Repeat("long", 33)}: {},
 	} {
-		_, err4 := firewall.ParseChain(text)
-		_, err6 := firewall.ParseChain6(text)
-		if got := [2]bool{err4 == nil, err6 == nil}; got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
+		for six, err := range []error{c.Check4(), c.Check6()} {
+			if (err == nil) != want[six] {
+				t.Errorf("%q: %v, want %v", c, err, want)
+			}
+			if err != nil && len(err.Error()) > 300 {
+				t.Errorf("%q: an error of %d bytes", c, len(err.Error()))
+			}
 		}
 	}
 }
 
-func FuzzParseChain(f *testing.F) {
+func FuzzChainText(f *testing.F) {
 	for _, s := range []string{"inet fw4 forward", "ip filter x", "", "inet \x00 \xff"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		c, err := firewall.ParseChain(s)
-		if err != nil {
+		var c, again firewall.Chain
+		if c.UnmarshalText([]byte(s)) != nil {
 			return
 		}
-		again, err := firewall.ParseChain(c.String())
-		if err != nil || again != c {
+		if err := again.UnmarshalText([]byte(c.String())); err != nil || again != c || c.String() != s {
 			t.Errorf("%q reads as %q, which reads as %q, %v", s, c, again, err)
 		}
 	})
@@ -86,7 +90,7 @@ func TestGatewayValidate(t *testing.T) {
 		return firewall.Gateway{
 			WAN: []firewall.Uplink{{Interface: "pppoe-wan"}}, WAN6: []string{"6in4-wan6"}, LAN: []string{"br-lan", "eth0.3"},
 			LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")},
-			AcceptChain: "inet fw4 forward", AcceptChain6: "ip6 filter forward",
+			AcceptChain: firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}, AcceptChain6: firewall.Chain{Family: "ip6", Table: "filter", Name: "forward"},
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -101,10 +105,10 @@ func TestGatewayValidate(t *testing.T) {
 		"a slash":        {func(g *firewall.Gateway) { g.WAN[0].Interface = "a/b" }, "not an interface name"},
 		"K4/a line feed": {func(g *firewall.Gateway) { g.LAN[0] = "lan\n0" }, `"lan\n0"`},
 		"no prefix":      {func(g *firewall.Gateway) { g.LANPrefixes = []netip.Prefix{{}} }, "not a LAN prefix"},
-		"no WAN6":        {func(g *firewall.Gateway) { g.WAN6, g.AcceptChain6 = nil, "" }, ""},
+		"no WAN6":        {func(g *firewall.Gateway) { g.WAN6, g.AcceptChain6 = nil, firewall.Chain{} }, ""},
 		"a WAN6 unnamed": {func(g *firewall.Gateway) { g.WAN6 = []string{""} }, "not an interface name"},
-		"chain of IPv4":  {func(g *firewall.Gateway) { g.AcceptChain6 = "ip filter forward" }, "not a chain that forwards IPv6"},
-		"no chain":       {func(g *firewall.Gateway) { g.AcceptChain = "forward" }, "not a chain"},
+		"chain of IPv4":  {func(g *firewall.Gateway) { g.AcceptChain6.Family = "ip" }, "not a chain that forwards IPv6"},
+		"no chain":       {func(g *firewall.Gateway) { g.AcceptChain = firewall.Chain{Name: "forward"} }, "not a chain"},
 	} {
 		g := good()
 		tc.change(&g)

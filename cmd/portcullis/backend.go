@@ -10,7 +10,6 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
 	"portcullis/firewall/nft"
-	"portcullis/netif"
 	"portcullis/portmap"
 )
 
@@ -85,10 +84,7 @@ func (g *gate) openIPTables(ctx context.Context, program, why string) error {
 // nftables opens that backend in a network namespace. Where an accept chain belongs
 // to iptables, its programs write what stands there.
 func (g *gate) nftables(ctx context.Context, netns int) (backend, error) {
-	set := firewallGateway(g.cfg, netif.Roles{})
-	chain, _ := firewall.ParseChain(set.AcceptChain) // the configuration has been checked
-	chain6, _ := firewall.ParseChain6(set.AcceptChain6)
-	if chain.OfIPTables() || chain6.OfIPTables() {
+	if g.cfg.Firewall.AcceptChain.OfIPTables() || g.cfg.Firewall.AcceptChain6.OfIPTables() {
 		return iptables.Open(ctx, iptables.Config{
 			Log: g.log, NetNS: netns, Program: iptables.NFTProgram, Mark: uint32(g.cfg.Firewall.Mark), Named: true,
 		})

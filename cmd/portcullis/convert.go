@@ -45,8 +45,8 @@ func plain[T ~string](texts []T) []string {
 // firewallGateway gives the rules what they must know of the network.
 func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 	g := firewall.Gateway{
-		AcceptChain:  c.Firewall.AcceptChain.String(),
-		AcceptChain6: c.Firewall.AcceptChain6.String(),
+		AcceptChain:  c.Firewall.AcceptChain,
+		AcceptChain6: c.Firewall.AcceptChain6,
 	}
 	if r.WAN.Name != "" && !r.WAN.Refused {
 		g.WAN = []firewall.Uplink{{Interface: r.WAN.Name, Addrs: onlyIPv4(r.WAN.Addrs)}}

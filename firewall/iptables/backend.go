@@ -173,10 +173,8 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 func (b *Backend) follow(g firewall.Gateway) error {
 	wanted := [2]bool{true, true}
 	if b.cfg.Named {
-		chain, _ := firewall.ParseChain(g.AcceptChain)
-		chain6, _ := firewall.ParseChain6(g.AcceptChain6)
-		wanted = [2]bool{four: chain.OfIPTables(), six: chain6.OfIPTables()}
-	} else if g.AcceptChain != "" || g.AcceptChain6 != "" {
+		wanted = [2]bool{four: g.AcceptChain.OfIPTables(), six: g.AcceptChain6.OfIPTables()}
+	} else if none := (firewall.Chain{}); g.AcceptChain != none || g.AcceptChain6 != none {
 		return errors.New("firewall.accept_chain and accept_chain6 are for nftables: with iptables our rule stands " +
 			"first in FORWARD, and what it accepts no later rule can drop; leave them empty")
 	}

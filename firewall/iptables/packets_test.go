@@ -130,7 +130,9 @@ func TestRefusedGateways(t *testing.T) {
 	each(t, func(t *testing.T, flavour string) {
 		b := open(t, netns.New(t, "gw"), flavour)
 		for want, change := range map[string]func(*firewall.Gateway){
-			"accept_chain":     func(g *firewall.Gateway) { g.AcceptChain = "inet fw4 forward" },
+			"accept_chain": func(g *firewall.Gateway) {
+				g.AcceptChain = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
+			},
 			"not an interface": func(g *firewall.Gateway) { g.WAN6 = []string{"a b"} },
 		} {
 			g := homenet.Facts()

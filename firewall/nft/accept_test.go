@@ -136,7 +136,7 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 		"something to execute": {"inet fw4 {};flush", "not a chain"},
 	} {
 		g := homenet.Facts()
-		g.AcceptChain = tc.chain
+		g.AcceptChain = chain(tc.chain)
 		err := b.Configure(ctx(t), g)
 		if tc.want == "" {
 			if err != nil {
@@ -147,14 +147,14 @@ func TestAcceptChainThatCannotServe(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
-		var chain *firewall.ChainError
-		if errors.As(err, &chain) && chain.Chain.String() != tc.chain {
-			t.Errorf("%s: the error names %q", name, chain.Chain)
+		var wrong *firewall.ChainError
+		if errors.As(err, &wrong) && wrong.Chain.String() != tc.chain {
+			t.Errorf("%s: the error names %q", name, wrong.Chain)
 		}
 	}
 
 	g := homenet.Facts()
-	g.AcceptChain = "inet late forward"
+	g.AcceptChain = chain("inet late forward")
 	var missing *firewall.ChainError
 	if err := b.Configure(ctx(t), g); !errors.As(err, &missing) {
 		t.Fatalf("Configure: %v", err)
@@ -218,7 +218,7 @@ func TestAcceptChainOfOneFamily(t *testing.T) {
 		{"a wrong one for IPv6", "ip plain forward", "ip6 nosuch forward", g.WAN6, true, false, `firewall.accept_chain6 "ip6 nosuch forward": there is no table`},
 		{"a wrong one for IPv4", "ip nosuch forward", "ip6 plain forward", g.WAN6, false, true, `firewall.accept_chain "ip nosuch forward": there is no table`},
 	} {
-		g.AcceptChain, g.AcceptChain6, g.WAN6 = tc.chain, tc.chain6, tc.wan6
+		g.AcceptChain, g.AcceptChain6, g.WAN6 = chain(tc.chain), chain(tc.chain6), tc.wan6
 		err := h.Backend.Configure(ctx(t), g)
 		if (err == nil) != (tc.want == "") || err != nil && !(errors.As(err, &wrong) && strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)

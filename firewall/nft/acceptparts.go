@@ -28,22 +28,25 @@ func (w wantedChain) none() bool { return w.Chain == firewall.Chain{} }
 //
 // With marks, those of iptables are somebody else's to tell (firewall/iptables).
 func acceptWanted(g firewall.Gateway, marks bool) (wanted [2]wantedChain, wrong [2]error) {
-	name6, setting6 := g.AcceptChain6, "accept_chain6"
-	if g.AcceptChain != "" {
-		chain, err := firewall.ParseChain(g.AcceptChain)
-		wanted[family4], wrong[family4] = wantedChain{chain, "accept_chain"}, err
+	want := func(f family, c firewall.Chain, setting string, err error) {
+		if wrong[f] = err; err == nil {
+			wanted[f] = wantedChain{c, setting}
+		}
+	}
+	chain6, setting6 := g.AcceptChain6, "accept_chain6"
+	if chain := g.AcceptChain; chain != (firewall.Chain{}) {
+		want(family4, chain, "accept_chain", chain.Check4())
 		switch {
-		case name6 != "":
+		case wrong[family4] != nil, chain6 != firewall.Chain{}:
 		case chain.Family == "inet":
-			name6, setting6 = g.AcceptChain, "accept_chain"
+			chain6, setting6 = chain, "accept_chain"
 		case chain.Family == "ip" && len(g.WAN6) > 0:
 			wrong[family6] = &firewall.ChainError{Chain: chain, Detail: "it sees IPv4 only, so that IPv6 pinholes may not pass; " +
 				"name a chain of family inet, or one of family inet or ip6 in firewall.accept_chain6"}
 		}
 	}
-	if name6 != "" {
-		chain, err := firewall.ParseChain6(name6)
-		wanted[family6], wrong[family6] = wantedChain{chain, setting6}, err
+	if chain6 != (firewall.Chain{}) {
+		want(family6, chain6, setting6, chain6.Check6())
 	}
 	for f := range wanted {
 		if marks && wanted[f].OfIPTables() {

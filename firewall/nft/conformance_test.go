@@ -53,7 +53,7 @@ func subject(t *testing.T, capacity, buffer int, acceptChain string, change ...f
 		c.Size, c.Buffer, c.Log = capacity, buffer, quiet()
 	})...)
 	g := homenet.Facts()
-	g.AcceptChain = acceptChain
+	g.AcceptChain = chain(acceptChain)
 	if err := b.Configure(ctx(t), g); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"regexp"
+	"strings"
 	"testing"
 
 	"portcullis/firewall"
@@ -96,7 +97,14 @@ func strict() homenet.Firewall {
 }
 
 func acceptChain(name string) func(*firewall.Gateway) {
-	return func(g *firewall.Gateway) { g.AcceptChain = name }
+	return func(g *firewall.Gateway) { g.AcceptChain = chain(name) }
+}
+
+// chain takes up to three words apart, whatever they are.
+func chain(text string) (c firewall.Chain) {
+	words := append(strings.SplitN(text, " ", 3), "", "")
+	c.Family, c.Table, c.Name = words[0], words[1], words[2]
+	return c
 }
 
 func owned(rules string) homenet.Firewall {

@@ -70,7 +70,7 @@ func TestList(t *testing.T) {
 	}`)
 	b := open(t, n)
 	g := homenet.Facts()
-	g.AcceptChain = "inet fw4 forward"
+	g.AcceptChain = chain("inet fw4 forward")
 	if err := b.Configure(ctx(t), g); err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func own(path string) bool { return path == module || strings.HasPrefix(path, mo
 var allowed = map[string][]string{
 	"portmap":           {},
 	"policy":            {"portmap"},
-	"config":            {"netif/special", "policy", "portmap"},
+	"config":            {"firewall", "netif/special", "policy", "portmap"},
 	"soap":              {},
 	"datagram":          {},
 	"ssdp":              {"datagram"},

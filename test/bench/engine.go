@@ -152,10 +152,14 @@ func (e *engineBench) close(ctx context.Context) error {
 }
 
 func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, error) {
+	var owner firewall.Chain
+	if err := owner.UnmarshalText([]byte(lab.OwnerChain)); err != nil {
+		return nil, err
+	}
 	err := backend.Configure(ctx, firewall.Gateway{
 		WAN: []firewall.Uplink{{Interface: lab.WANInterface, Addrs: []netip.Addr{lab.GatewayWAN}}},
 		LAN: []string{lab.Bridge}, LANPrefixes: []netip.Prefix{lab.LANPrefix},
-		AcceptChain: lab.OwnerChain,
+		AcceptChain: owner,
 	})
 	if err != nil {
 		return nil, err
