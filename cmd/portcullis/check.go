@@ -14,7 +14,7 @@ import (
 const defaultConfig = "/etc/portcullis/portcullis.toml"
 
 // loadConfig reads the configuration, and says from where. A file that was
-// named must be there; without the default file the defaults hold.
+// named must be there; without the default file, the defaults apply.
 func loadConfig(path string) (config.Config, string, error) {
 	if path != "" {
 		c, err := config.Load(path)

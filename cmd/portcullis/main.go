@@ -38,7 +38,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "the daemon, in the foreground", "[--config FILE]", runDaemon},
-		{"check", "validate the configuration and print what holds", "[--config FILE]", runCheck},
+		{"check", "validate the configuration and print the effective values", "[--config FILE]", runCheck},
 		{"doctor", "what keeps mappings from working, and the remedy", "[--config FILE] [--json]", runDoctor},
 		{"status", "how the running daemon is", "[--config FILE] [--json]", runStatus},
 		{"list", "the mappings that are open", "[--config FILE] [--json]", runList},
