@@ -20,12 +20,12 @@ func BenchmarkRecord(b *testing.B) {
 			m := w.mapping(uint64(i + 1))
 			m.External = w.mapping(uint64(i%60000 + 1)).External
 			m.Description = "a description of usual length"
-			return j.Record([]portmap.Mapping{m}, []uint64{uint64(i)})
+			return write(j, []portmap.Mapping{m}, []uint64{uint64(i)})
 		},
 		"renewal": func(j *journal.Journal, i int) error {
 			m := w.mapping(1)
 			m.Expires = m.Expires.Add(time.Duration(i) * 20 * time.Second)
-			return j.Record([]portmap.Mapping{m}, nil)
+			return write(j, []portmap.Mapping{m}, nil)
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
@@ -69,7 +69,7 @@ func BenchmarkOpen(b *testing.B) {
 				m := w.mapping(id + 1)
 				m.Description = fmt.Sprintf("game %d", r.Uint32())
 				m.External = w.mapping(id%60000 + 1).External
-				if err := j.Record([]portmap.Mapping{m}, nil); err != nil {
+				if err := write(j, []portmap.Mapping{m}, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -270,11 +270,11 @@ func TestEpochs(t *testing.T) {
 		"file gone":         {func(w *world) { delete(w.disk.names, journal.JournalFile) }, false},
 		"a record failed": {func(w *world) {
 			w.disk.set(1, errCrash, true)
-			_ = w.j.Record([]portmap.Mapping{w.mapping(9)}, nil)
+			_ = write(w.j, []portmap.Mapping{w.mapping(9)}, nil)
 		}, true},
 		"a record failed, for want of room": {func(w *world) {
 			w.disk.space = 1
-			_ = w.j.Record([]portmap.Mapping{w.mapping(9)}, nil)
+			_ = write(w.j, []portmap.Mapping{w.mapping(9)}, nil)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

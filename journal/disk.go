@@ -36,6 +36,32 @@ type file interface {
 	Sync() error
 }
 
+// replace writes a file anew and returns it. At every instant the name has the whole
+// of the old file or of the new one, after a power cut too. f is nil where the old one
+// is still in place.
+func replace(d disk, name string, data []byte) (f file, err error) {
+	if err := d.Return(); err != nil {
+		return nil, err
+	}
+	fresh := name + newSuffix
+	if f, err = d.Create(fresh); err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = d.Rename(fresh, name)
+	}
+	if err != nil {
+		_, _ = f.Close(), d.Remove(fresh)
+		return nil, err
+	}
+	return f, d.Sync()
+}
+
+const newSuffix = ".new"
+
 // Errors of Open.
 var (
 	// ErrLocked says that another process holds the directory.

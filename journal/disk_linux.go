@@ -196,9 +196,18 @@ func (d *directory) Close() error {
 // logFile syncs what is needed to read the file again: not its times.
 type logFile struct{ *os.File }
 
+// Sync implements file. Another goroutine may close the file meanwhile.
 func (f logFile) Sync() error {
-	if err := unix.Fdatasync(int(f.Fd())); err != nil {
-		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.Fdatasync(int(fd)) }); err != nil {
+		return err
+	}
+	if failed != nil {
+		return &os.PathError{Op: "sync", Path: f.Name(), Err: failed}
 	}
 	return nil
 }

@@ -6,34 +6,50 @@
 // May import: portmap, golang.org/x/sys/unix, and the standard library.
 //
 // Never: decides anything, or trusts what it reads: what could have been written
-// by others is refused, what is damaged is said to be so and replaced, and what
-// is restored has to be authorised again.
+// by others is refused, and what is restored has to be authorised again.
 //
-// # What is promised
+// # The file
 //
-// Record is called after the kernel has changed and before the client is
-// answered. It makes one write(2). From then on:
+// A journal is lines of text, which line.go describes: a header, and then what
+// happened, one line for each mapping that was granted, changed, renewed or ended.
+// Read from the beginning they give the mappings that there are. A line has a
+// checksum, its number, and how many lines were on the disk for certain when it was
+// written. Text from outside is quoted; the file has mode 0600, for it holds the
+// nonces of PCP.
 //
-//   - The death of the daemon, at any instant, loses nothing that was
-//     acknowledged. The kernel is made to hold exactly what the journal says when
-//     the daemon starts, so that nothing that was not recorded stays open.
-//   - A loss of power costs what was recorded in the last second.
-//   - Damage to the file can lose mappings and never brings one back, or a former
-//     state of one: lines are numbered, and where one is missing in the middle,
-//     all that was said before it counts no more. The one damage that
-//     cannot be told is a file that ends too early: so it looks, too, when the
-//     last line was not written to its end, or the power was lost after it.
-//   - A disk that is full or broken is told to the caller, who goes on. The file
-//     is marked as incomplete (its mode becomes 0400), and the whole is written
-//     anew as soon as that is possible. What must not come back (an end, a
-//     change) and cannot be written takes the old file with it.
+// Record appends lines in one write(2), after the kernel has changed and before the
+// client is answered. Run syncs the file at most once a second. When the file has
+// become twice as long as it was, and 64 KiB more, all that counts is written to a new
+// one, which takes its name when it is on the disk. Every start does that, too. A
+// version reads the files of those before it, and writes its own.
 //
-// The file begins with its version. A version reads those before it, and writes its
-// own from its start on; one that finds a later version restores nothing and says so,
-// since what it cannot read may be an end.
+// # Reading it
 //
-// Text from outside is quoted; the file has mode 0600, for it holds the nonces of
-// PCP. line.go says what a line is.
+// What the lines say counts up to the first that is bad: its checksum or its number is
+// not the one that must come, or it is none that this program writes. Then one rule
+// decides whether they count at all:
+//
+//   - A process that is killed leaves a last line without its end, at most.
+//   - A power cut also takes or spoils lines that were not on the disk yet, in any
+//     order. No line after the bad one says that the bad one was on the disk.
+//   - Anything else is damage. The bad line may have been the end of a mapping, so
+//     nothing at all is restored: an error is logged, and a new epoch tells the clients
+//     of PCP and NAT-PMP to ask again (RFC 6887 section 8.5).
+//
+// # What a fault costs
+//
+//   - The death of the daemon, at any instant: nothing that was acknowledged. At the
+//     start the kernel is made to hold exactly what the journal says.
+//   - A power cut: what was recorded in the last second. The epoch is a new one.
+//   - A damaged file, or one of a later version: all mappings. Nothing that has ended
+//     comes back, nor what a mapping was before it changed. The one damage that cannot
+//     be told is a file that ends too early, since a power cut does the same.
+//   - A disk that is full or broken: no mapping while the daemon lives; Record says so.
+//     The file then lacks something and is marked: its mode becomes 0400, and a start
+//     that finds it so begins a new epoch. An end or a change that cannot be written
+//     takes the file with it. All is written anew as soon as the disk allows it.
+//   - The file or the directory removed or replaced: nothing, if the daemon lives
+//     another five seconds.
 //
 // # Clocks
 //
@@ -49,24 +65,11 @@
 //
 // # Size and wear
 //
-// A mapping needs 230 to 450 bytes: 1,000 of them 0.3 MB, and the file never more
-// than twice that, and 64 KiB. Memory is about as much.
-//
-// The disk is synced at most once a second, and not at all while nothing changes.
-// A grant or a change writes one line of 230 to 450 bytes (1.1 kB with the worst
-// description that UPnP can carry, 2.8 kB at the very most), an end 45, a renewal
-// 55, the note of the time 75 bytes every ten minutes while there are leases. A
-// mapping that is renewed in a loop costs a line in ten seconds; one that is
-// changed in a loop, or whose lease is made longer and shorter by turns, a line
-// each time, and for that limits.grants_per_second holds as for a new one. The file is written anew when more than half of it, and 64 KiB, no
-// longer count, which doubles the bytes at most.
-//
-// Typical: 30 mappings, renewed every 20 minutes, write 130 kB a day; with the
-// pages of the file system, 2 to 4 of 4 KiB for each sync, 20 to 35 MB a day.
-// Worst, with the limits as shipped: a client that does nothing else has one change
-// a second and 32 mappings to renew, each a line in ten seconds. With what is written
-// anew that is 1.2 kB a second (0.1 GB a day), 6 kB with the longest lines there are
-// (0.5 GB a day), in one sync a second, so that the pages of the file system are 0.7
-// to 1.4 GB a day, from however many clients. An owner who lifts the limit on grants
-// is left with that on requests.
+// A mapping needs 230 to 450 bytes, in the file and in memory. A grant or a change
+// writes one such line (2.8 kB at the very most), an end 45 bytes, a renewal 55, at most
+// one in ten seconds; the time is noted every ten minutes while there are leases. What
+// is written anew at most doubles that. Typical are 30 mappings that are renewed every
+// 20 minutes: 130 kB a day, and 20 to 35 MB with the pages that each sync of a file
+// system takes. Clients that do nothing else than ask are held to one sync a second and
+// 6 kB (limits.grants_per_second): 0.7 to 1.4 GB a day.
 package journal

@@ -11,7 +11,7 @@ type (
 // The file names, and what a client's renewals may add.
 const (
 	JournalFile = journalFile
-	NewFile     = newFile
+	NewFile     = journalFile + newSuffix
 	RenewSlack  = renewSlack
 	NoteEvery   = noteEvery
 )
@@ -31,13 +31,9 @@ func (j *Journal) Size() int64 {
 
 // Compact replaces the file whatever its size.
 func (j *Journal) Compact() error {
-	j.work.Lock()
-	defer j.work.Unlock()
-	err := j.rewrite()
-	if err != nil {
-		j.fallBehind(err)
-	}
-	return err
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.rewrite(j.clock.Moment())
 }
 
 // Recode decodes one line and writes it again.

@@ -6,9 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"regexp"
 )
 
@@ -35,17 +34,26 @@ var (
 // ErrDamaged says that the file was there and made no sense.
 var ErrDamaged = errors.New("damaged")
 
-// NewIdentity makes one that was never used.
+// NewIdentity returns one that was never used.
 func NewIdentity() Identity { return Identity{UUID: newUUID(), Path: newPath()} }
 
-// LoadIdentity reads the identity in dir, or makes a new one where there is
-// none. With ErrDamaged, too, the identity is a new one, to be saved. One that was
-// written before there was a Path gets one.
-func LoadIdentity(dir string) (Identity, error) {
-	path := filepath.Join(dir, identityFile)
-	data, err := os.ReadFile(path)
+// Identity reads the identity, or makes a new one where there is none. With an error,
+// too, the identity is a new one, to be saved. One that was written before there was a
+// Path gets one.
+func (j *Journal) Identity() (Identity, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return NewIdentity(), ErrClosed
+	}
+	f, _, _, err := j.disk.Open(identityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return NewIdentity(), nil
+	}
+	var data []byte
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(f, maxLine))
+		_ = f.Close()
 	}
 	if err != nil {
 		return NewIdentity(), fmt.Errorf("read the identity: %w", err)
@@ -56,45 +64,44 @@ func LoadIdentity(dir string) (Identity, error) {
 		id.Path = newPath()
 	}
 	if err != nil || !uuidForm.MatchString(id.UUID) || !pathForm.MatchString(id.Path) || id.BootID >= 1<<31 {
-		return NewIdentity(), fmt.Errorf("%s: %w", path, ErrDamaged)
+		return NewIdentity(), fmt.Errorf("%s: %w", identityFile, ErrDamaged)
 	}
 	return id, nil
 }
 
-// IdentityKept reports whether dir holds an identity, or at least nobody can tell.
-func IdentityKept(dir string) bool {
-	_, err := os.Lstat(filepath.Join(dir, identityFile))
+// HasIdentity reports whether there is an identity on disk, or at least nobody can
+// tell.
+func (j *Journal) HasIdentity() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed || j.disk.Return() != nil {
+		return true
+	}
+	f, _, _, err := j.disk.Open(identityFile)
+	if err == nil {
+		_ = f.Close()
+	}
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// Save writes the identity so that after a power loss the file is the old one
+// SaveIdentity writes the identity so that after a power loss the file is the old one
 // or the new one, never a part.
-func (id Identity) Save(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("save the identity: %w", err)
-	}
+func (j *Journal) SaveIdentity(id Identity) error {
 	data, err := json.Marshal(id)
 	if err != nil {
 		return fmt.Errorf("save the identity: %w", err)
 	}
-	return replaceFile(filepath.Join(dir, identityFile), append(data, '\n'))
-}
-
-// replaceFile writes path by way of a temporary file, synced before it takes
-// the old one's name.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
+	f, err := replace(j.disk, identityFile, append(data, '\n'))
+	if f != nil {
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("replace %s: %w", path, err)
+		return fmt.Errorf("save the identity: %w", err)
 	}
 	return nil
 }
@@ -105,7 +112,7 @@ func newPath() string {
 	return hex.EncodeToString(b[:])
 }
 
-// newUUID gives a random UUID, version 4 (RFC 9562 section 5.4).
+// newUUID returns a random UUID, version 4 (RFC 9562 section 5.4).
 func newUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails, by its documentation

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"sort"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,6 @@ const (
 	leastLimit  = 16 << 20         // the file may always have this many bytes
 
 	journalFile = "leases.journal"
-	newFile     = "leases.journal.new"
 )
 
 // Errors of Record.
@@ -72,51 +72,36 @@ type entry struct {
 	fixed   string
 	told    int64 // the end that portmap knows of
 	written int64 // when a renewal was last written, on the run's clock
-	size    int64 // of its line
 	late    bool  // ends earlier than portmap knows, and Overdue has not said so yet
 }
 
-// Journal keeps mappings on disk. Record is for one goroutine; the others may be
-// called at the same time.
+// Journal keeps mappings and the identity on disk. Its methods may be called at the
+// same time; only Run waits for the disk without keeping the others waiting.
 type Journal struct {
 	log   *slog.Logger
 	clock Clock
 	boot  string
-	disk  disk
 	max   int
 	limit int64         // bytes of the file
 	wake  chan struct{} // something was written
 
-	// work is held while the file is synced or replaced, which takes time. It is
-	// taken before mu.
-	work sync.Mutex
-
 	mu      sync.Mutex // guards what follows
+	disk    disk
 	live    map[uint64]*entry
 	epochs  epochs
-	bytes   int64 // of the lines that count
-	f       file  // nil: there is none to append to
+	f       file // nil: there is none to append to, and behind is not
 	size    int64
+	fresh   int64  // its size when it was last written anew
 	seq     uint64 // of the next line
 	synced  uint64 // lines on the disk for certain
 	last    int64  // the run's clock at the last line
 	pair    int64  // the day's clock less the run's, as written last; see stamp
 	paired  bool
-	behind  error  // why the file does not hold what it should, or nil
-	stale   bool   // the file holds what has ended or changed since
-	lost    bool   // behind because the file is not where it would be read again
-	retryAt int64  // not before this, on the run's clock
-	retry   int64  // how long to wait after the next failure
-	moving  bool   // a new file is being written; ...
-	delta   []note // ... what was recorded since
+	behind  error // why the file does not hold what it should, or nil
+	retryAt int64 // it is not written anew before this, on the run's clock
+	retry   int64 // how long to wait after the next failure
 	buf     []byte
 	closed  bool
-}
-
-// note is a line to be written: when it was said, and what.
-type note struct {
-	at   int64
-	text string
 }
 
 // Open locks the directory, reads the journal there, and begins a new one with
@@ -142,10 +127,9 @@ func open(cfg Config, d disk) (*Journal, Restored, error) {
 		_ = d.Close()
 		return nil, Restored{}, fmt.Errorf("open the journal: %w", err)
 	}
-	j.work.Lock()
-	defer j.work.Unlock()
-	if err := j.rewrite(); err != nil {
-		j.fallBehind(err)
+	now := j.clock.Moment()
+	if err := j.rewrite(now); err != nil && j.behind == nil {
+		j.fail(now, err)
 	}
 	return j, got, nil
 }
@@ -167,7 +151,7 @@ func prepare(cfg Config, d disk) (*Journal, error) {
 
 // restore reads the journal and fills the live set.
 func (j *Journal) restore() (Restored, error) {
-	in, size, marked, err := j.disk.Open(journalFile)
+	in, size, short, err := j.disk.Open(journalFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Restored{}, nil
 	}
@@ -176,34 +160,31 @@ func (j *Journal) restore() (Restored, error) {
 	}
 	defer in.Close()
 	p, err := read(in, j.max, j.limit)
-	switch {
-	case errors.Is(err, errTooLong):
-		j.log.Warn("journal is too large to be ours, nothing is restored", "bytes", size, "limit", j.limit)
-		return Restored{}, nil
-	case err != nil:
-		j.log.Warn("journal cannot be read, nothing is restored", "error", err)
-		return Restored{}, nil
-	case p.newer:
-		j.log.Warn("journal is from another version, nothing is restored")
-		return Restored{}, nil
-	case !p.began:
-		j.log.Warn("journal has no beginning, nothing is restored", "bytes", size)
-		return Restored{}, nil
-	}
-	return j.adopt(p, marked), nil
-}
-
-// adopt takes over what an old journal says, onto the clocks of today.
-func (j *Journal) adopt(p *replay, marked bool) Restored {
 	now := j.clock.Moment()
 	// A clock that is behind its own past is another one, whatever it is called.
 	sameRun := p.boot != "" && p.boot == j.boot && p.last <= now.at()
-	if !sameRun {
-		p = p.cut()
+	switch {
+	case err != nil:
+	case p.newer:
+		err = errVersion
+	case !p.began:
+		err = errors.New("the header is missing")
+	case p.damaged(!sameRun):
+		err = fmt.Errorf("line %d is damaged", p.next+1)
+	default:
+		return j.adopt(p, now, sameRun, short), nil
 	}
-	got := Restored{Whole: sameRun && !marked && p.damaged == 0 && p.holes == 0 && p.overflow == 0}
+	j.log.Error("cannot read the journal; no mapping is restored, clients have to ask again", "error", err, "bytes", size)
+	return Restored{}, nil
+}
+
+// adopt takes over what an old journal says, onto the clocks of today. One that is
+// short lacks what could not be written to it.
+func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
+	got := Restored{Whole: sameRun && !short && p.overflow == 0}
 	over := 0
-	for id, k := range p.live {
+	for _, id := range slices.Sorted(maps.Keys(p.live)) {
+		k := p.live[id]
 		e := &entry{made: k.made, lease: k.lease, fixed: k.fixed, written: now.at() - longest}
 		if !sameRun {
 			e.carry(p, &k, now)
@@ -226,15 +207,13 @@ func (j *Journal) adopt(p *replay, marked bool) Restored {
 		j.epochs = p.epochs
 		got.Epochs = Epochs{now.ofNow(p.epochs.v4), now.ofNow(p.epochs.v6)}
 	}
-	sort.Slice(got.Mappings, func(i, j int) bool { return got.Mappings[i].ID < got.Mappings[j].ID })
-	if p.damaged+p.holes+p.overflow > 0 {
-		j.log.Warn("journal is damaged, what it said before the damage is not restored",
-			"damaged_lines", p.damaged, "holes", p.holes, "mappings_lost", p.lost, "mappings_too_many", p.overflow)
+	if p.overflow > 0 {
+		j.log.Warn("the journal has more mappings than limits.mappings; the rest is not restored", "mappings", p.overflow)
 	}
 	if sameRun && p.paired {
 		j.paired, j.pair = true, p.pairWall-p.pairAt
 	}
-	j.log.Info("leases restored", "mappings", len(got.Mappings), "ended_meanwhile", over, "torn_lines", p.torn, "machine_restarted", !sameRun)
+	j.log.Info("leases restored", "mappings", len(got.Mappings), "ended_meanwhile", over, "torn", p.bad || p.torn, "machine_restarted", !sameRun)
 	return got
 }
 
@@ -253,7 +232,7 @@ func (e *entry) carry(p *replay, k *kept, now Moment) {
 }
 
 // settle takes the end on the clock of the day for true where that is possible,
-// and says whether it was. An end by that clock cannot be later than the one
+// and reports whether it was. An end by that clock cannot be later than the one
 // without the time off: such a clock is wrong, whatever the kernel thinks.
 func (e *entry) settle(now Moment) bool {
 	if e.lease.until == 0 || !now.Synced {

@@ -35,10 +35,10 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("a new journal: %+v, %v", got, err)
 	}
 	a, b, c := w.mapping(1), w.mapping(2), w.mapping(3)
-	if err := j.Record([]portmap.Mapping{a, b, c}, nil); err != nil {
+	if err := write(j, []portmap.Mapping{a, b, c}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Record(nil, []uint64{2, 77}); err != nil {
+	if err := write(j, nil, []uint64{2, 77}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := openDir(dir); !errors.Is(err, journal.ErrLocked) {
@@ -47,7 +47,7 @@ func TestRestart(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Record(nil, []uint64{1}); !errors.Is(err, journal.ErrClosed) {
+	if err := write(j, nil, []uint64{1}); !errors.Is(err, journal.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 	j, w.got, err = openDir(dir)
@@ -79,10 +79,10 @@ func TestForm(t *testing.T) {
 	nat.Expires = w.clock.now().Add(time.Hour)
 	w.record([]portmap.Mapping{nat}, 2)
 	want := strings.TrimLeft(`
-X 0/2 360000.123 journal version=2 boot=00000000-0000-4000-8000-000000000000
+X 0/2 360000.123 journal version=3 boot=00000000-0000-4000-8000-000000000000
 X 1/2 360000.123 clock wall=2026-05-04T03:02:01.000Z sync=yes
-X 2/2 360000.123 put id=1 made=360000.123 end=363600.124 tr=udp in=192.168.1.2:5000 out=:5001 disabled=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" name="nas" claims=pcp nonce=0102030405060708090a0b01 rule="media" desc="Plex\nend id=1"
-X 3/2 360000.123 put id=2 made=360000.123 end=never tr=tcp in=[2001:db8::20]:443 pinhole=4711 from=2001:db8:1::/48,2001:db8:2::1/128@53 client=2001:db8::20 mac=02:00:00:00:00:02 via=upnp if="br-lan" claims=upnp
+X 2/2 360000.123 put id=1 made=360000.123 end=363600.124 tr=udp in=192.168.1.2:5000 out=:5001 wan="wan0" disabled=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" name="nas" claims=pcp nonce=0102030405060708090a0b01 rule="media" desc="Plex\nend id=1"
+X 3/2 360000.123 put id=2 made=360000.123 end=never tr=tcp in=[2001:db8::20]:443 pinhole=4711 wan="wan0" from=2001:db8:1::/48,2001:db8:2::1/128@53 client=2001:db8::20 mac=02:00:00:00:00:02 via=upnp if="br-lan" claims=upnp
 X 4/2 360060.123 end id=2
 X 5/2 360060.123 lease id=1 end=363660.124
 `, "\n")
@@ -234,7 +234,7 @@ func TestTerms(t *testing.T) {
 	m.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 90 * time.Minute, Ends: now.Add(90 * time.Minute)}
 	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Minute, Ends: now.Add(time.Minute)}
 	w.record([]portmap.Mapping{m})
-	const form = ` tr=udp in=192.168.1.2:5000 out=:5001 endless=yes suspended=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" claims=upnp,natpmp:2,pcp:1 nonce=`
+	const form = ` tr=udp in=192.168.1.2:5000 out=:5001 wan="wan0" endless=yes suspended=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" claims=upnp,natpmp:2,pcp:1 nonce=`
 	if text := string(w.disk.names[journal.JournalFile].data); !strings.Contains(text, form) {
 		t.Errorf("the file is\n%s", text)
 	}
@@ -251,4 +251,38 @@ func TestTerms(t *testing.T) {
 	m.Suspended, m.Leases[portmap.ViaNATPMP] = now, portmap.Lease{} // it would end after its mapping
 	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)}
 	w.expect(table{1: m}, 0)
+}
+
+// TestVersion2: a journal that the version before has written is read, with all that it
+// says, and written as today's.
+func TestVersion2(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("testdata/version2.journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	began := w.clock.now()
+	w.clock.pass(time.Minute)
+	now := w.clock.now()
+	w.put(data)
+	w.start()
+	plex, pin, game := w.mapping(1), pinhole(w.mapping(2)), w.mapping(3)
+	plex.Description, plex.Rule, plex.Client.Name, plex.Disabled = "Plex\nend id=1", "media", "nas", true
+	pin.Expires = time.Time{}
+	game.Endless, game.Suspended, game.Expires = true, now, began.Add(5*time.Hour)
+	game.Claims = game.Claims.With(portmap.ViaUPnP).With(portmap.ViaNATPMP)
+	game.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 2 * time.Hour, Ends: now.Add(2 * time.Hour)}
+	want := table{1: plex, 2: pin, 3: game}
+	for id, m := range want {
+		m.WAN, m.Created = "", began
+		want[id] = m
+	}
+	w.expect(want, 0)
+	if !w.got.Whole || w.got.Epochs.V6.IsZero() {
+		t.Errorf("whole %v, epochs %v", w.got.Whole, w.got.Epochs)
+	}
+	if head, _, _ := strings.Cut(string(w.file()), "\n"); !strings.Contains(head, "journal version=3 ") {
+		t.Errorf("it begins with %q", head)
+	}
 }

@@ -53,24 +53,23 @@ func child(dir string) error {
 		live, next = append(live, m.ID), m.ID+1
 	}
 	for {
-		var put []portmap.Mapping
-		var ended []uint64
+		var changes []portmap.Change
 		plan := ""
 		for range 1 + r.IntN(3) {
 			if i := r.IntN(40); i < len(live) {
-				ended = append(ended, live[i])
+				changes = append(changes, portmap.Change{Old: &portmap.Mapping{ID: live[i]}})
 				plan += fmt.Sprintf(" end %d", live[i])
 				live = append(live[:i], live[i+1:]...)
 				continue
 			}
 			m := w.mapping(next)
 			m.Created, m.Expires = time.Now(), time.Now().Add(time.Hour)
-			put, live = append(put, m), append(live, next)
+			changes, live = append(changes, portmap.Change{New: &m}), append(live, next)
 			plan += fmt.Sprintf(" put %d", next)
 			next++
 		}
 		fmt.Fprintln(os.Stdout, "try"+plan)
-		if err := j.Record(put, ended); err != nil {
+		if err := j.Record(context.Background(), changes); err != nil {
 			return err
 		}
 		fmt.Fprintln(os.Stdout, "done"+plan)
@@ -216,7 +215,7 @@ func TestRealDiskFull(t *testing.T) {
 		m.Created, m.Expires = time.Now(), time.Now().Add(time.Hour)
 		return []portmap.Mapping{m}
 	}
-	if err := j.Record(soon(1), nil); err != nil {
+	if err := write(j, soon(1), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.Copy(fill, strings.NewReader(strings.Repeat("x", 1<<20))); !errors.Is(err, unix.ENOSPC) {
@@ -224,7 +223,7 @@ func TestRealDiskFull(t *testing.T) {
 	}
 	failed := false
 	for id := uint64(2); id < 60 && !failed; id++ {
-		err := j.Record(soon(id), nil)
+		err := write(j, soon(id), nil)
 		failed = err != nil
 		if failed && (!errors.Is(err, journal.ErrBehind) || !errors.Is(err, unix.ENOSPC)) {
 			t.Fatal(err)
@@ -236,7 +235,7 @@ func TestRealDiskFull(t *testing.T) {
 	if err := fill.Truncate(0); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Record(soon(90), nil); err != nil {
+	if err := write(j, soon(90), nil); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 	if err := j.Close(); err != nil {

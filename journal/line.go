@@ -18,7 +18,7 @@ import (
 // number of the line; how many lines were on the disk for certain when it was
 // written; and the run's clock in seconds. The verbs:
 //
-//	journal version=2 boot=ID          the first line, and only that
+//	journal version=3 boot=ID          the first line, and only that
 //	clock wall=TIME sync=yes|no        what the time of day was
 //	epochs v4=S v6=S                   when they began
 //	put id=N made=S end=S MAPPING      the mapping is, and is like this
@@ -28,11 +28,11 @@ import (
 // There is one way to write each line, and any other is refused.
 const (
 	maxLine = 8192 // with its newline; the longest that is written has about 2,800 bytes
-	version = "2"
+	version = "3"
 )
 
-// versions are what is read: a line of version 1 says less, and nothing otherwise.
-var versions = []string{"1", version}
+// versions are what is read: a line of an earlier one says less, and nothing otherwise.
+var versions = []string{"1", "2", version}
 
 type verb uint8
 
@@ -231,7 +231,7 @@ func (l *line) decodeText(s *scanner) error {
 		l.verb = verbPut
 		l.id, l.made = s.number(s.field("id")), s.time(s.field("made"))
 		l.lease = s.lease()
-		if l.made > l.at || l.id == 0 {
+		if l.made > l.at || l.id == 0 || l.id > portmap.MaxID {
 			return errForm
 		}
 		l.mapping = s.mapping()

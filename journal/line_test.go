@@ -3,6 +3,7 @@ package journal_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -19,6 +20,9 @@ func TestNonsense(t *testing.T) {
 	v6 := netip.MustParseAddr("2001:db8::1")
 	cases := map[string]func(m *portmap.Mapping){
 		"no ID":                    func(m *portmap.Mapping) { m.ID = 0 },
+		"an ID that JSON rounds":   func(m *portmap.Mapping) { m.ID = portmap.MaxID + 1 },
+		"long WAN":                 func(m *portmap.Mapping) { m.WAN = strings.Repeat("x", 16) },
+		"WAN with line feed":       func(m *portmap.Mapping) { m.WAN = "a\nb" },
 		"kind":                     func(m *portmap.Mapping) { m.Kind = 2 },
 		"transport":                func(m *portmap.Mapping) { m.Transport = 1 },
 		"no internal address":      func(m *portmap.Mapping) { m.Internal = netip.AddrPort{} },
@@ -65,7 +69,7 @@ func TestNonsense(t *testing.T) {
 			w := newWorld(t)
 			good, bad := w.mapping(1), w.mapping(2)
 			spoil(&bad)
-			if err := w.j.Record([]portmap.Mapping{bad, good}, nil); err == nil || errors.Is(err, journal.ErrBehind) {
+			if err := write(w.j, []portmap.Mapping{bad, good}, nil); err == nil || errors.Is(err, journal.ErrBehind) {
 				t.Errorf("recorded: %v", err)
 			}
 			w.start()
@@ -82,7 +86,7 @@ func TestChangedToNonsense(t *testing.T) {
 	m := w.mapping(1)
 	w.record([]portmap.Mapping{m})
 	m.Rule = "\xff"
-	if err := w.j.Record([]portmap.Mapping{m}, nil); err == nil {
+	if err := write(w.j, []portmap.Mapping{m}, nil); err == nil {
 		t.Error("recorded")
 	}
 	w.start()
@@ -97,7 +101,7 @@ func TestTooMany(t *testing.T) {
 	for id := uint64(1); id <= 100; id++ {
 		w.record([]portmap.Mapping{w.mapping(id)})
 	}
-	if err := w.j.Record([]portmap.Mapping{w.mapping(101)}, nil); err == nil {
+	if err := write(w.j, []portmap.Mapping{w.mapping(101)}, nil); err == nil {
 		t.Error("one too many was recorded")
 	}
 	w.record([]portmap.Mapping{w.mapping(102)}, 50)
@@ -109,13 +113,16 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
-// TestBothPutAndEnded: an ID that is in both lists has ended.
-func TestBothPutAndEnded(t *testing.T) {
+// TestOrder: of a mapping the last change counts.
+func TestOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.record([]portmap.Mapping{w.mapping(1), w.mapping(2)}, 2)
+	a, b := w.mapping(1), w.mapping(2)
+	if err := w.j.Record(t.Context(), []portmap.Change{{New: &a}, {New: &b}, {Old: &a}, {Old: &b}, {New: &a}}); err != nil {
+		t.Fatal(err)
+	}
 	w.start()
-	w.expect(table{1: w.mapping(1)}, 0)
+	w.expect(table{1: a}, 0)
 }
 
 // TestForeignFiles: files that are no journal of ours restore nothing and do not
@@ -131,7 +138,7 @@ func TestForeignFiles(t *testing.T) {
 		"a line feed":               "\n",
 		"no beginning":              put(0),
 		"number 0 twice":            put(0) + head + put(0),
-		"another version":           journal.Line(0, 1, 1000, "journal version=3 boot=-") + put(1),
+		"another version":           journal.Line(0, 1, 1000, "journal version=4 boot=-") + put(1),
 		"no line feed":              strings.Repeat("x", 100_000),
 		"too large":                 strings.Repeat(strings.Repeat("x", 99)+"\n", 200_000),
 		"a checksum that is wrong":  head + "00000000" + put(1)[8:],
@@ -158,8 +165,8 @@ func TestForeignFiles(t *testing.T) {
 		})
 	}
 	w := newWorld(t)
-	for _, h := range []string{head, journal.Line(0, 1, 1000, "journal version=2 boot=-")} {
-		w.put([]byte(h + put(1)))
+	for _, v := range []string{"1", "2", "3"} {
+		w.put([]byte(journal.Line(0, 1, 1000, "journal version="+v+" boot=-") + put(1)))
 		if w.start(); len(w.got.Mappings) != 1 {
 			t.Error("the good one was not restored: the test shows nothing")
 		}
@@ -170,11 +177,11 @@ func TestForeignFiles(t *testing.T) {
 func TestLongestLine(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	m := pinhole(w.mapping(1<<64 - 1))
+	m := pinhole(w.mapping(portmap.MaxID))
 	m.Description = strings.Repeat("\x00", portmap.MaxDescription)
 	m.Rule = strings.Repeat("\"", 256)
 	m.Client.Name = strings.Repeat("\u202e", 85)
-	m.Client.Interface = strings.Repeat("\"", 15)
+	m.Client.Interface, m.WAN = strings.Repeat("\"", 15), strings.Repeat("\"", 15)
 	m.Claims, m.Nonce, m.Disabled = 30, portmap.Nonce{1}, true
 	m.Remotes = nil
 	for i := range portmap.MaxRemotes {
@@ -195,7 +202,11 @@ func TestLongestLine(t *testing.T) {
 // TestMemory: reading takes memory in proportion to the file.
 func TestMemory(t *testing.T) {
 	w := newWorld(t)
-	history(w, 2000)
+	for i := range 2000 {
+		m := w.mapping(1)
+		m.Description = fmt.Sprint(i)
+		w.record([]portmap.Mapping{m})
+	}
 	data := bytes.Repeat([]byte("\n"), len(w.file()))
 	for _, data := range [][]byte{w.file(), data} {
 		w.put(data)

@@ -38,6 +38,7 @@ func appendFixed(b []byte, m *portmap.Mapping) []byte {
 		}
 		b = strconv.AppendUint(append(b, ':'), uint64(m.External.Port()), 10)
 	}
+	b = appendQuoted(b, " wan=", m.WAN)
 	for i, r := range m.Remotes {
 		b = append(b, []string{" from=", ","}[min(i, 1)]...)
 		b = r.Prefix.AppendTo(b)
@@ -133,6 +134,7 @@ func (s *scanner) mapping() portmap.Mapping {
 		}
 		m.External = netip.AddrPortFrom(m.External.Addr(), uint16(s.bounded(port, 1<<16-1)))
 	}
+	m.WAN = s.quoted("wan")
 	if s.has("from") {
 		m.Remotes = s.remotes(s.field("from"))
 	}
@@ -230,7 +232,7 @@ func check(m *portmap.Mapping) error {
 		return say("external address or port of a pinhole")
 	case len(m.Remotes) > portmap.MaxRemotes || slices.ContainsFunc(m.Remotes, func(r portmap.Remote) bool { return !isRemote(r, four) }):
 		return say("remotes")
-	case !isHost(m.Client.Addr) || len(m.Client.Interface) > maxInterface || len(m.Client.Name) > maxName:
+	case !isHost(m.Client.Addr) || len(m.Client.Interface) > maxInterface || len(m.WAN) > maxInterface || len(m.Client.Name) > maxName:
 		return say("client")
 	case !slices.Contains(vias, m.Client.Via) || m.Claims&^allClaims != 0:
 		return say("language")
@@ -238,7 +240,7 @@ func check(m *portmap.Mapping) error {
 		return say("lease of a language")
 	case len(m.Description) > portmap.MaxDescription || len(m.Rule) > maxRule:
 		return say("description or rule")
-	case !isText(m.Client.Interface) || !isText(m.Client.Name) || !isText(m.Rule):
+	case !isText(m.Client.Interface) || !isText(m.WAN) || !isText(m.Client.Name) || !isText(m.Rule):
 		return say("name of an interface, client or rule")
 	}
 	return nil

@@ -1,16 +1,16 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"portcullis/portmap"
 )
 
-// Record writes down which mappings are new, changed or renewed, and the IDs of
-// those that have ended, in one write(2). When it returns nil the record
-// survives the death of this process; the disk has it a second later at most. An
-// ID that is in both has ended.
+// Record implements portmap.Store: it writes down which mappings are new, changed or
+// renewed, and which have ended, in one write(2). When it returns nil the record
+// survives the death of this process; the disk has it a second later at most.
 //
 // Of a mapping that is only renewed the new end is written, and when that was
 // done less than ten seconds ago, with ten seconds more: what a client asks for
@@ -21,130 +21,103 @@ import (
 // memory and written when that is possible, with everything else. A mapping that
 // portmap cannot have made, or one too many, is left out with an error of its
 // own.
-func (j *Journal) Record(put []portmap.Mapping, ended []uint64) error {
-	behind, left := j.record(put, ended)
-	if behind {
-		return errors.Join(left, j.catchUp())
-	}
-	return left
-}
-
-// record says whether the file was behind before, so that nothing was written.
-func (j *Journal) record(put []portmap.Mapping, ended []uint64) (behind bool, left error) {
+func (j *Journal) Record(_ context.Context, changes []portmap.Change) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return false, ErrClosed
+		return ErrClosed
 	}
 	now := j.clock.Moment()
-	notes, changed, left := j.take(now, put, ended)
-	behind = j.behind != nil
-	err := j.put(now, notes)
-	j.stale = j.stale || changed && j.behind != nil
-	return behind, errors.Join(left, err)
-}
-
-// put writes notes to the file, if it is not behind, and to the new one that is
-// being written, if there is one. mu is held.
-func (j *Journal) put(now Moment, notes []note) error {
-	if len(notes) == 0 {
-		return nil
+	var lines []string
+	var left error
+	final := false
+	for _, c := range changes {
+		text, over := "", false
+		if c.New == nil {
+			text, over = j.end(c.Old.ID)
+		} else {
+			var err error
+			if text, over, err = j.take(now, c.New); err != nil {
+				left = errors.Join(left, fmt.Errorf("mapping %d is not kept: %w", c.New.ID, err))
+			}
+		}
+		if text != "" {
+			lines, final = append(lines, text), final || over
+		}
 	}
-	if j.moving {
-		j.delta = append(j.delta, notes...)
-	}
-	if j.behind != nil {
-		return nil
-	}
-	if err := j.write(now, notes); err != nil {
-		j.failed(now, err)
-		return fmt.Errorf("%w: %w", ErrBehind, err)
-	}
-	return nil
+	return errors.Join(left, j.put(now, lines, final))
 }
 
 // KeepEpochs keeps the beginnings of the epochs, both of which must be set. It is
 // to be called whenever one begins. Its errors are those of Record.
 func (j *Journal) KeepEpochs(e Epochs) error {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.closed {
-		j.mu.Unlock()
 		return ErrClosed
 	}
 	now := j.clock.Moment()
 	// Rounded down, so that no epoch goes back by a second.
 	j.epochs = epochs{now.ofRun(e.V4) - 1, now.ofRun(e.V6) - 1}
-	behind := j.behind != nil
-	err := j.put(now, []note{{now.at(), epochsText(j.epochs)}})
-	j.mu.Unlock()
-	if behind {
-		return j.catchUp()
-	}
-	return err
+	return j.put(now, []string{epochsText(j.epochs)}, false)
 }
 
-// take brings the live set up to date and gives the lines that say so, ends
-// first: a part of them that is written must never show two mappings in one
-// place. It says whether anything has ended or changed, other than by renewal.
-func (j *Journal) take(now Moment, put []portmap.Mapping, ended []uint64) (notes []note, changed bool, left error) {
-	at := now.at()
-	var gone map[uint64]bool
-	for _, id := range ended {
-		if gone == nil {
-			gone = make(map[uint64]bool, len(ended))
-		}
-		gone[id] = true
-		if e := j.live[id]; e != nil {
-			delete(j.live, id)
-			j.bytes -= e.size
-			notes, changed = append(notes, note{at, endText(id)}), true
+// put appends lines to the file; where it is behind, all is written anew instead,
+// which is more. final says that something has ended or is another now: a file that
+// shows it as it was, and cannot be told, is removed. Then a crash loses mappings, but
+// brings none back, and there is more room. mu is held.
+func (j *Journal) put(now Moment, lines []string, final bool) error {
+	if j.behind != nil {
+		j.mend(now)
+	} else if len(lines) > 0 {
+		if err := j.write(now, lines); err != nil {
+			j.fail(now, err)
 		}
 	}
-	for i := range put {
-		m := &put[i]
-		if gone[m.ID] {
-			continue
-		}
-		text, other, err := j.takeOne(now, m)
-		if err != nil {
-			left = errors.Join(left, fmt.Errorf("mapping %d is not kept: %w", m.ID, err))
-		}
-		if text != "" {
-			notes, changed = append(notes, note{at, text}), changed || other
+	if final && j.behind != nil {
+		if j.mend(now); j.behind != nil {
+			j.drop(now)
+			j.mend(now)
 		}
 	}
-	return notes, changed, left
+	if j.behind != nil {
+		return fmt.Errorf("%w: %w", ErrBehind, j.behind)
+	}
+	return nil
+}
+
+// end returns the line for a mapping that is no more, "" if it is not known.
+func (j *Journal) end(id uint64) (text string, known bool) {
+	if j.live[id] == nil {
+		return "", false
+	}
+	delete(j.live, id)
+	return endText(id), true
 }
 
 // errTooMany says that there are more mappings than Config.MaxMappings.
 var errTooMany = errors.New("too many mappings")
 
-// takeOne gives the line for one mapping, "" if none is needed, and whether it
-// was known and has changed.
-func (j *Journal) takeOne(now Moment, m *portmap.Mapping) (text string, changed bool, err error) {
-	if m.ID == 0 {
-		return "", false, errNonsense
-	}
+// take returns the line for one mapping, "" if none is needed, and whether it was
+// known and is another now, other than by renewal.
+func (j *Journal) take(now Moment, m *portmap.Mapping) (text string, changed bool, err error) {
 	at, end := now.at(), never
 	if !m.Expires.IsZero() {
 		end = now.ofRun(m.Expires)
 	}
 	e := j.live[m.ID]
-	if err = check(m); err != nil || e == nil && len(j.live) >= j.max {
-		if err == nil {
-			err = errTooMany
-		}
-		if e == nil {
-			return "", false, err
-		}
-		// What it was is not what it is: better nothing than that.
-		delete(j.live, m.ID)
-		j.bytes -= e.size
-		return endText(m.ID), true, err
+	if err = check(m); err == nil && (m.ID == 0 || m.ID > portmap.MaxID) {
+		err = errNonsense
+	} else if err == nil && e == nil && len(j.live) >= j.max {
+		err = errTooMany
 	}
-	fixed := appendFixed(j.buf[:0], m)
-	j.buf = fixed
-	if e != nil && e.fixed == string(fixed) {
+	if err != nil {
+		// What it was is not what it is: better nothing than that.
+		text, changed = j.end(m.ID)
+		return text, changed, err
+	}
+	j.buf = appendFixed(j.buf[:0], m)
+	if e != nil && e.fixed == string(j.buf) {
 		return j.renew(e, m.ID, at, end), false, nil
 	}
 	known := e != nil
@@ -155,23 +128,18 @@ func (j *Journal) takeOne(now Moment, m *portmap.Mapping) (text string, changed 
 	if !isSame(e.told, end) {
 		e.lease, e.written, e.late = lease{end: end}, at, false
 	}
-	e.told, e.fixed = end, string(fixed)
-	text = putText(m.ID, e.made, e.lease, e.fixed)
-	j.measure(e, text)
-	return text, known, nil
+	e.told, e.fixed = end, string(j.buf)
+	return putText(m.ID, e.made, e.lease, e.fixed), known, nil
 }
 
-// isSame says whether two ends are the same, but for the time between the
+// isSame reports whether two ends are the same, but for the time between the
 // readings of two clocks: then nothing was renewed.
 func isSame(a, b int64) bool {
 	const jitter = 50
 	return a == b || max(a-b, b-a) <= jitter && a != never && b != never
 }
 
-// headSize is about what the head of a line needs, with the newline.
-const headSize = 36
-
-// renew gives the line for a mapping of which only the end is another, "" if
+// renew returns the line for a mapping of which only the end is another, "" if
 // what was written before will do.
 func (j *Journal) renew(e *entry, id uint64, at, end int64) string {
 	if isSame(e.told, end) {
@@ -191,17 +159,16 @@ func (j *Journal) renew(e *entry, id uint64, at, end int64) string {
 	return leaseText(id, e.lease)
 }
 
-// write appends notes in one write; nothing of them is in the file if it fails.
-func (j *Journal) write(now Moment, notes []note) error {
+// write appends lines in one write; nothing of them is in the file if it fails.
+func (j *Journal) write(now Moment, lines []string) error {
 	if stamp, need := j.stamp(now); need {
-		notes = append([]note{stamp}, notes...)
+		lines = append([]string{stamp}, lines...)
 	}
 	b := j.buf[:0]
-	for i, n := range notes {
-		b = appendLine(b, j.seq+uint64(i), j.synced, n.at, n.text)
+	for i, text := range lines {
+		b = appendLine(b, j.seq+uint64(i), j.synced, now.at(), text)
 	}
-	j.buf = b
-	if cap(b) > keepBuffer {
+	if j.buf = b; cap(b) > keepBuffer {
 		j.buf = nil
 	}
 	if j.size+int64(len(b)) > j.limit {
@@ -214,8 +181,8 @@ func (j *Journal) write(now Moment, notes []note) error {
 		return err
 	}
 	j.size += int64(len(b))
-	j.seq += uint64(len(notes))
-	j.last = notes[len(notes)-1].at
+	j.seq += uint64(len(lines))
+	j.last = now.at()
 	j.kick()
 	return nil
 }
@@ -223,15 +190,15 @@ func (j *Journal) write(now Moment, notes []note) error {
 // keepBuffer is how large a buffer is kept for the next record.
 const keepBuffer = 64 << 10
 
-// stamp gives the line that ties the day's clock to the run's, and whether it is
+// stamp returns the line that ties the day's clock to the run's, and whether it is
 // needed: the day's clock has become right, or was set.
-func (j *Journal) stamp(now Moment) (note, bool) {
+func (j *Journal) stamp(now Moment) (text string, need bool) {
 	pair := now.Wall.UnixMilli() - now.at()
 	if !now.Synced || j.paired && max(pair-j.pair, j.pair-pair) <= 1000 {
-		return note{}, false
+		return "", false
 	}
 	j.paired, j.pair = true, pair
-	return note{now.at(), clockText(now.Wall, true)}, true
+	return clockText(now.Wall, true), true
 }
 
 func (j *Journal) kick() {

@@ -16,39 +16,34 @@ type kept struct {
 	mapping portmap.Mapping // without ID and times
 }
 
-// replay is what a journal says, read from its beginning to its end.
-//
-// Lines are numbered. Where numbers are missing between good lines something is
-// lost, and nobody can say what: it may have been the end of any mapping there
-// was, or a restriction of it. So all that was said before is forgotten and only
-// what is said after counts: a mapping may be lost by damage, but none comes
-// back by it. (Fail closed.)
-//
-// It is not damage when the machine lost power and a file system brought the
-// last writes to the disk in another order. Every line says how many lines were
-// on the disk for certain; a hole beyond all of those is where the journal ends.
-// What follows it had not been on the disk for a second and is dropped.
+// replay is what a journal says, read from its beginning to its end, or to the first
+// bad line: nothing after that counts.
 type replay struct {
 	max  int             // mappings
 	live map[uint64]kept // by ID
 
-	epochs     epochs
-	boot       string // the run of the machine that wrote it
-	last       int64  // the run's clock at the last line
-	pairAt     int64  // where the run's clock and ...
-	pairWall   int64  // ... that of the day stood at the same time,
-	paired     bool   // if that was ever known for certain
-	began      bool   // the first line was good
-	newer      bool   // the first line was of another version
-	next       uint64 // number of the next line
-	synced     uint64 // lines that were on the disk for certain
-	invalid    int    // lines since the last good one that are not
-	torn       int    // those at the end of the journal
-	damaged    int    // those elsewhere
-	holes      int    // where numbers are missing
-	lost       int    // mappings that were forgotten because of holes
-	overflow   int    // mappings beyond max
-	beforeHole *replay
+	epochs   epochs
+	boot     string // the run of the machine that wrote it
+	last     int64  // the run's clock at the last line
+	pairAt   int64  // where the run's clock and ...
+	pairWall int64  // ... that of the day stood at the same time,
+	paired   bool   // if that was ever known for certain
+	began    bool   // the first line was good
+	newer    bool   // the first line was of another version
+	next     uint64 // number of the next line, or of the bad one
+	bad      bool   // a line was not the next one
+	claimed  uint64 // so many lines were on the disk for certain, say those after it
+	torn     bool   // the last line has no end
+	overflow int    // mappings beyond max
+}
+
+// damaged reports whether the journal was damaged after it was written, so that
+// nothing of it can be believed: the bad line may have been the end of any mapping, or
+// a restriction of it. A process that is killed leaves an unfinished line at most. A
+// power cut also takes or spoils lines that were not on the disk yet, in any order,
+// and those alone.
+func (p *replay) damaged(powerLost bool) bool {
+	return p.bad && (!powerLost || p.next < p.claimed)
 }
 
 // errTooLong says that a journal is larger than any that this program writes.
@@ -69,16 +64,13 @@ func read(r io.Reader, maxMappings int, limit int64) (*replay, error) {
 			p.line(text)
 			continue
 		}
+		if errors.Is(err, io.EOF) && limited.N == 0 {
+			err = errTooLong
+		}
 		if !errors.Is(err, io.EOF) {
-			return nil, err
+			return p, err
 		}
-		if limited.N == 0 {
-			return nil, errTooLong
-		}
-		if len(text) > 0 {
-			p.invalid++ // a line without its end was never written to the end
-		}
-		p.torn, p.invalid = p.invalid, 0
+		p.torn = len(text) > 0
 		return p, nil
 	}
 }
@@ -86,54 +78,21 @@ func read(r io.Reader, maxMappings int, limit int64) (*replay, error) {
 // line takes one line, with its newline.
 func (p *replay) line(text []byte) {
 	l, err := decodeLine(text[:len(text)-1])
-	switch {
-	case err != nil, l.seq < p.next, (l.seq == 0) != (l.verb == verbJournal):
-		p.newer = p.newer || !p.began && errors.Is(err, errVersion)
-		p.invalid++
-		return
-	case !p.began && l.verb != verbJournal:
-		p.invalid++ // whose clock it goes by is not known
+	p.newer = p.newer || p.next == 0 && errors.Is(err, errVersion)
+	if p.bad = p.bad || err != nil || l.seq != p.next || (l.seq == 0) != (l.verb == verbJournal); p.bad {
+		p.claimed = max(p.claimed, l.synced)
 		return
 	}
-	if l.seq > p.next {
-		p.hole()
-	}
-	p.damaged += p.invalid
-	p.invalid = 0
+	p.began = true
 	p.next = l.seq + 1
-	p.synced = max(p.synced, l.synced)
 	p.last = max(p.last, l.at)
 	p.apply(&l)
-}
-
-// hole forgets what was said, but remembers it for a while in case that the
-// journal turns out to end here.
-func (p *replay) hole() {
-	if p.beforeHole == nil || p.beforeHole.next < p.synced {
-		before := *p
-		before.beforeHole, before.invalid = nil, 0
-		p.beforeHole = &before
-	}
-	p.holes++
-	p.lost += len(p.live)
-	p.live = map[uint64]kept{}
-}
-
-// cut gives what the journal says if the machine has lost power since: it ends
-// at the first hole beyond what was on the disk.
-func (p *replay) cut() *replay {
-	before := p.beforeHole
-	if before == nil || before.next < p.synced {
-		return p
-	}
-	before.torn = int(p.next-before.next) + p.torn
-	return before
 }
 
 func (p *replay) apply(l *line) {
 	switch l.verb {
 	case verbJournal:
-		p.began, p.boot = true, l.boot
+		p.boot = l.boot
 	case verbClock:
 		if l.inSync {
 			p.pairAt, p.pairWall, p.paired = l.at, l.wall, true
@@ -156,7 +115,7 @@ func (p *replay) apply(l *line) {
 	}
 }
 
-// off gives how long the machine was off since the last line, 0 if it cannot be
+// off returns how long the machine was off since the last line, 0 if it cannot be
 // told.
 func (p *replay) off(now Moment) int64 {
 	if !p.paired || !now.Synced {
@@ -165,7 +124,7 @@ func (p *replay) off(now Moment) int64 {
 	return max(0, now.Wall.UnixMilli()-(p.pairWall+p.last-p.pairAt))
 }
 
-// until gives a lease's end on the clock of the day, 0 if it cannot be told.
+// until returns a lease's end on the clock of the day, 0 if it cannot be told.
 func (p *replay) until(l lease) int64 {
 	switch {
 	case l.end == never:

@@ -45,47 +45,40 @@ func (j *Journal) Run(ctx context.Context) error {
 // look finds out whether what was written would be read by the next run. A file that
 // was unlinked takes everything without an error, so nothing else tells.
 func (j *Journal) look() {
-	j.work.Lock()
-	defer j.work.Unlock()
 	j.mu.Lock()
-	f, idle := j.f, j.closed || j.behind != nil || j.f == nil
-	j.mu.Unlock()
-	if idle {
+	defer j.mu.Unlock()
+	if j.closed || j.behind != nil {
 		return
 	}
-	err := j.disk.Lost(journalFile, f)
+	err := j.disk.Lost(journalFile, j.f)
 	if err == nil {
 		return
 	}
 	j.log.Warn("the state directory has changed under us, the journal is written anew", "error", err)
-	j.mu.Lock()
-	j.behind, j.lost, j.retry = err, true, retryFirst.Milliseconds()
-	j.mu.Unlock()
-	if err := j.rewrite(); err != nil {
-		j.fallBehind(err)
+	now := j.clock.Moment()
+	if err := j.rewrite(now); err != nil && j.behind == nil {
+		j.fail(now, err)
 	}
 }
 
 // tick does what is due.
 func (j *Journal) tick() {
-	j.work.Lock()
-	defer j.work.Unlock()
 	j.noteTime()
 	j.sync()
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	now := j.clock.Moment()
-	behind := j.behind != nil
-	full := j.size-j.bytes >= max(deadAllowed, j.bytes)
-	due := !j.closed && (behind || full) && now.at() >= j.retryAt
-	if behind {
-		j.kick() // to come again
-	}
-	j.mu.Unlock()
-	if !due {
-		return
-	}
-	if err := j.rewrite(); err != nil {
-		j.fallBehind(err)
+	switch {
+	case j.closed:
+	case j.behind != nil:
+		if j.mend(now); j.behind != nil {
+			j.kick() // to come again
+		}
+	case j.size >= 2*j.fresh+deadAllowed && now.at() >= j.retryAt:
+		if err := j.rewrite(now); err != nil && j.behind == nil {
+			j.log.Warn("journal cannot be compacted", "error", err)
+			j.retryAt = now.at() + noteEvery.Milliseconds()
+		}
 	}
 }
 
@@ -98,16 +91,15 @@ func (j *Journal) noteTime() {
 	if j.closed || j.behind != nil || len(j.live) == 0 || now.at()-j.last < noteEvery.Milliseconds()*9/10 {
 		return
 	}
-	if n, need := j.stamp(now); !need {
-		n = note{now.at(), clockText(now.Wall, now.Synced)}
-		if err := j.write(now, []note{n}); err != nil {
-			j.failed(now, err)
-		}
+	text, need := j.stamp(now)
+	if !need {
+		text = clockText(now.Wall, now.Synced)
 	}
+	_ = j.put(now, []string{text}, false) // it is logged, and mended later
 }
 
 // sync brings to the disk what was written until now, without keeping Record
-// from writing. work is held.
+// from writing.
 func (j *Journal) sync() {
 	j.mu.Lock()
 	f, seq := j.f, j.seq
@@ -119,17 +111,67 @@ func (j *Journal) sync() {
 	err := f.Sync()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err != nil {
+	switch {
+	case f != j.f: // replaced meanwhile, or closed
+	case err != nil:
 		// The kernel forgets what it could not write: the file is not to be
 		// trusted from here on.
-		j.failed(j.clock.Moment(), err)
-		return
+		j.fail(j.clock.Moment(), err)
+	default:
+		j.synced = seq
 	}
-	j.synced = seq
 }
 
-// failed remembers that the file does not hold what it should. mu is held.
-func (j *Journal) failed(now Moment, err error) {
+// rewrite puts a new file with what counts in the place of the old one, whatever
+// that was. With an error the old one goes on, or behind says why it cannot. mu is
+// held.
+func (j *Journal) rewrite(now Moment) error {
+	lines := j.everything(now)
+	n := uint64(len(lines))
+	var b []byte
+	for i, text := range lines {
+		// They are on the disk before the file has its name.
+		b = appendLine(b, uint64(i), n, now.at(), text)
+	}
+	f, err := replace(j.disk, journalFile, b)
+	if f == nil {
+		return err
+	}
+	if j.f != nil {
+		_ = j.f.Close() // it has no name any more
+	}
+	j.f, j.size, j.fresh, j.seq, j.synced = f, int64(len(b)), int64(len(b)), n, n
+	j.last = max(j.last, now.at())
+	if now.Synced || !j.paired {
+		j.paired, j.pair = now.Synced, now.Wall.UnixMilli()-now.at()
+	}
+	if j.behind, j.retryAt = nil, 0; err != nil {
+		j.fail(now, err)
+	}
+	return err
+}
+
+// everything returns the lines of a new file. mu is held.
+func (j *Journal) everything(now Moment) []string {
+	wall, inSync := now.Wall, now.Synced
+	if !inSync && j.paired { // it was right, and still can be told
+		wall, inSync = time.UnixMilli(now.at()+j.pair), true
+	}
+	lines := make([]string, 0, len(j.live)+3)
+	lines = append(lines, headText(version, j.boot), clockText(wall, inSync))
+	if j.epochs != (epochs{}) {
+		lines = append(lines, epochsText(j.epochs))
+	}
+	for _, id := range slices.Sorted(maps.Keys(j.live)) {
+		e := j.live[id]
+		lines = append(lines, putText(id, e.made, e.lease, e.fixed))
+	}
+	return lines
+}
+
+// fail remembers that the file does not hold what it should, and marks it so. mu is
+// held.
+func (j *Journal) fail(now Moment, err error) {
 	if j.behind == nil {
 		j.log.Error("journal cannot be written, mappings would not survive a crash", "error", err)
 		j.retry, j.retryAt = retryFirst.Milliseconds(), now.at()
@@ -141,65 +183,37 @@ func (j *Journal) failed(now Moment, err error) {
 	j.kick()
 }
 
-// catchUp writes everything anew if the file is behind, unless that was tried a
-// moment ago or another goroutine does it.
-func (j *Journal) catchUp() error {
-	if j.work.TryLock() {
-		defer j.work.Unlock()
-		j.mu.Lock()
-		due := j.behind != nil && j.clock.Moment().at() >= j.retryAt
-		j.mu.Unlock()
-		if due {
-			if err := j.rewrite(); err != nil {
-				j.fallBehind(err)
-			}
-		}
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.behind != nil {
-		return fmt.Errorf("%w: %w", ErrBehind, j.behind)
-	}
-	return nil
-}
-
-// fallBehind takes note of a rewrite that failed. A file that is whole is gone on
-// with. One that shows what has ended is removed: a crash then loses mappings,
-// but brings none back. work is held.
-func (j *Journal) fallBehind(err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := j.clock.Moment()
-	if j.behind == nil && j.f != nil && !j.lost {
-		j.log.Warn("journal cannot be compacted", "error", err)
-		j.retryAt = now.at() + noteEvery.Milliseconds()
+// mend writes everything anew if the file is behind, unless that was tried a moment
+// ago. mu is held.
+func (j *Journal) mend(now Moment) {
+	if j.behind == nil || now.at() < j.retryAt {
 		return
 	}
-	if j.lost { // look had no doubt that it could be mended
-		j.lost, j.behind = false, nil
-	}
-	j.failed(now, err)
-	j.retryAt = now.at() + j.retry
-	j.retry = min(2*j.retry, retryMost.Milliseconds())
-	if !j.stale {
+	if err := j.rewrite(now); err != nil {
+		j.behind, j.retryAt = err, now.at()+j.retry
+		j.retry = min(2*j.retry, retryMost.Milliseconds())
 		return
 	}
-	switch err := j.disk.Remove(journalFile); {
-	case err == nil:
-		_ = j.disk.Sync()
-		if j.f != nil {
-			_ = j.f.Close()
-			j.f = nil
-		}
-		j.stale, j.retryAt = false, now.at() // there is more room now
-	case errors.Is(err, fs.ErrNotExist):
-		j.stale = false
-	default:
-		j.log.Debug("journal that is out of date cannot be removed", "error", err)
-	}
+	j.log.Info("journal is written again", "mappings", len(j.live))
 }
 
-// Overdue gives the mappings that have ended while the machine was off, once,
+// drop removes the file. mu is held.
+func (j *Journal) drop(now Moment) {
+	if err := j.disk.Remove(journalFile); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			j.log.Debug("journal that is out of date cannot be removed", "error", err)
+		}
+		return
+	}
+	_ = j.disk.Sync()
+	if j.f != nil {
+		_ = j.f.Close()
+		j.f = nil
+	}
+	j.retryAt = now.at() // there is more room now
+}
+
+// Overdue returns the mappings that have ended while the machine was off, once,
 // and those that end earlier than Open said because it was: each when its time
 // has come. What that is shows only when the kernel knows the time of day, which
 // on many gateways is some minutes after Open. It is to be called from time to
@@ -212,42 +226,37 @@ func (j *Journal) Overdue() []uint64 {
 	}
 	now := j.clock.Moment()
 	var over []uint64
-	var notes []note
+	var lines []string
 	for _, id := range slices.Sorted(maps.Keys(j.live)) {
 		e := j.live[id]
 		if e.settle(now) {
 			e.late = true
-			notes = append(notes, note{now.at(), leaseText(id, e.lease)})
+			lines = append(lines, leaseText(id, e.lease))
 		}
 		if e.late && e.lease.end <= now.at() {
 			e.late = false
 			over = append(over, id)
 		}
 	}
-	_ = j.put(now, notes) // it is logged, and mended later
+	_ = j.put(now, lines, false) // it is logged, and mended later
 	return over
 }
 
-// Close brings everything to the disk and gives the directory up. Run must have
-// ended, or end at the same time.
+// Close brings everything to the disk and gives the directory up.
 func (j *Journal) Close() error {
-	j.work.Lock()
-	defer j.work.Unlock()
-	j.mu.Lock()
-	if j.closed {
-		j.mu.Unlock()
-		return nil
-	}
-	behind := j.behind != nil
-	j.mu.Unlock()
-	if behind {
-		if err := j.rewrite(); err != nil {
-			j.fallBehind(err)
-		}
-	}
-	j.sync()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		return nil
+	}
+	now := j.clock.Moment()
+	if j.behind == nil && j.seq != j.synced {
+		if err := j.f.Sync(); err != nil {
+			j.fail(now, err)
+		}
+	}
+	j.retryAt = 0
+	j.mend(now)
 	j.closed = true
 	var err error
 	if j.behind != nil {
@@ -255,6 +264,7 @@ func (j *Journal) Close() error {
 	}
 	if j.f != nil {
 		err = errors.Join(err, j.f.Close())
+		j.f = nil
 	}
 	return errors.Join(err, j.disk.Close())
 }

@@ -123,7 +123,7 @@ func TestMends(t *testing.T) {
 	t.Parallel()
 	running(t, func(w *world, _ *atomic.Int32) {
 		w.disk.set(1, errors.New("input/output error"), false)
-		if err := w.j.Record([]portmap.Mapping{w.soon(1)}, nil); !errors.Is(err, journal.ErrBehind) {
+		if err := write(w.j, []portmap.Mapping{w.soon(1)}, nil); !errors.Is(err, journal.ErrBehind) {
 			t.Fatal(err)
 		}
 		time.Sleep(1100 * time.Millisecond)
@@ -156,7 +156,7 @@ func TestAtTheSameTime(t *testing.T) {
 		})
 	}
 	for id := range uint64(400) {
-		if err := j.Record([]portmap.Mapping{w.soon(id + 1)}, nil); err != nil {
+		if err := write(j, []portmap.Mapping{w.soon(id + 1)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -51,9 +52,21 @@ func (w *world) start() {
 
 func (w *world) record(put []portmap.Mapping, ended ...uint64) {
 	w.t.Helper()
-	if err := w.j.Record(put, ended); err != nil {
+	if err := write(w.j, put, ended); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// write records one step of the engine: what has ended, then what is new or another.
+func write(j *journal.Journal, put []portmap.Mapping, ended []uint64) error {
+	var changes []portmap.Change
+	for _, id := range ended {
+		changes = append(changes, portmap.Change{Old: &portmap.Mapping{ID: id}})
+	}
+	for i := range put {
+		changes = append(changes, portmap.Change{New: &put[i]})
+	}
+	return j.Record(context.Background(), changes)
 }
 
 func (w *world) ids() []uint64 {
@@ -126,7 +139,7 @@ func (w *world) mapping(id uint64) portmap.Mapping {
 	return portmap.Mapping{
 		ID: id, Transport: portmap.UDP, Internal: netip.AddrPortFrom(addr, 5000), External: netip.AddrPortFrom(netip.Addr{}, uint16(5000+id)),
 		Client: portmap.Client{Addr: addr, MAC: portmap.MAC{2, 0, 0, 0, 0, byte(id)}, Interface: "br-lan", Via: portmap.ViaPCP},
-		Claims: portmap.Vias(0).With(portmap.ViaPCP), Nonce: portmap.Nonce{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, byte(id)},
+		WAN:    "wan0", Claims: portmap.Vias(0).With(portmap.ViaPCP), Nonce: portmap.Nonce{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, byte(id)},
 		Created: now, Expires: now.Add(time.Hour),
 	}
 }

@@ -27,7 +27,6 @@ type state struct {
 	journal  *journal.Journal // nil: there is none
 	restored journal.Restored
 	behind   bool // said so
-	unsafe   bool // others can write to the directory
 
 	mu      sync.Mutex // guards what follows
 	id      journal.Identity
@@ -51,14 +50,14 @@ func openState(g *gate) (*state, error) {
 	case err != nil:
 		g.log.Error("mappings will not survive a restart: state.dir cannot be used", "error", err)
 	}
-	if s.unsafe = errors.Is(err, journal.ErrUnsafe); s.unsafe {
+	if s.journal == nil {
 		s.id = journal.NewIdentity() // nothing that is there can be trusted
 		return s, nil
 	}
-	if s.id, err = journal.LoadIdentity(string(g.cfg.State.Dir)); err != nil {
+	if s.id, err = s.journal.Identity(); err != nil {
 		g.log.Warn("the gateway gets a new identity", "error", err)
 	}
-	s.kept = journal.IdentityKept(string(g.cfg.State.Dir))
+	s.kept = s.journal.HasIdentity()
 	return s, nil
 }
 
@@ -71,20 +70,11 @@ func (s *state) close() error {
 }
 
 // Record implements portmap.Store.
-func (s *state) Record(_ context.Context, changes []portmap.Change) error {
+func (s *state) Record(ctx context.Context, changes []portmap.Change) error {
 	if s.journal == nil {
 		return nil
 	}
-	var put []portmap.Mapping
-	var ended []uint64
-	for _, c := range changes {
-		if c.New != nil {
-			put = append(put, *c.New)
-		} else {
-			ended = append(ended, c.Old.ID)
-		}
-	}
-	return s.journal.Record(put, ended)
+	return s.journal.Record(ctx, changes)
 }
 
 // recorded logs once when mappings cannot be kept, and once when they can be again.
@@ -262,7 +252,7 @@ func (s *state) keepEpochs(four, six *pcp.Epoch) {
 func (s *state) keepIdentity() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.kept || journal.IdentityKept(string(s.g.cfg.State.Dir)) {
+	if !s.kept || s.journal.HasIdentity() {
 		return
 	}
 	s.g.log.Warn("the gateway's identity was removed from state.dir, and is written anew")
@@ -271,10 +261,10 @@ func (s *state) keepIdentity() {
 
 // save writes the identity; mu is held.
 func (s *state) save() {
-	if s.unsafe {
+	if s.journal == nil {
 		return
 	}
-	err := s.id.Save(string(s.g.cfg.State.Dir))
+	err := s.journal.SaveIdentity(s.id)
 	if s.kept = err == nil; err != nil {
 		s.g.log.Warn("the identity is not kept", "error", err)
 	}
