@@ -249,6 +249,13 @@ func TestRenewals(t *testing.T) {
 		w.start()
 		w.expect(table{1: m}, 0)
 	}
+
+	// One that gains next to nothing is not early either.
+	w.clock.pass(15 * time.Second)
+	m.Expires = m.Expires.Add(30 * time.Millisecond)
+	w.record([]portmap.Mapping{m})
+	w.start()
+	w.expect(table{1: m}, 0)
 }
 
 // TestEpochs: the epochs go on where nothing can have been forgotten, and only

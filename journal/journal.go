@@ -70,9 +70,9 @@ type entry struct {
 	made    int64
 	lease   lease
 	fixed   string
-	told    int64 // the end that portmap knows of
-	written int64 // when a renewal was last written, on the run's clock
-	late    bool  // ends earlier than portmap knows, and Overdue has not said so yet
+	told    time.Time // the end that portmap knows of
+	written int64     // when a renewal was last written, on the run's clock
+	late    bool      // ends earlier than portmap knows, and Overdue has not said so yet
 }
 
 // Journal keeps mappings and the identity on disk. Its methods may be called at the
@@ -189,7 +189,6 @@ func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
 		if !sameRun {
 			e.carry(p, &k, now)
 		}
-		e.told = e.lease.end
 		if e.lease.end <= now.at() {
 			over++
 			continue
@@ -200,6 +199,7 @@ func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
 		if e.lease.end != never {
 			m.Expires = now.ofNow(e.lease.end)
 		}
+		e.told = m.Expires
 		settleTimes(&m, now.Now)
 		got.Mappings = append(got.Mappings, m)
 	}

@@ -101,10 +101,7 @@ var errTooMany = errors.New("too many mappings")
 // take returns the line for one mapping, "" if none is needed, and whether it was
 // known and is another now, other than by renewal.
 func (j *Journal) take(now Moment, m *portmap.Mapping) (text string, changed bool, err error) {
-	at, end := now.at(), never
-	if !m.Expires.IsZero() {
-		end = now.ofRun(m.Expires)
-	}
+	at := now.at()
 	e := j.live[m.ID]
 	if err = check(m); err == nil && (m.ID == 0 || m.ID > portmap.MaxID) {
 		err = errNonsense
@@ -118,35 +115,36 @@ func (j *Journal) take(now Moment, m *portmap.Mapping) (text string, changed boo
 	}
 	j.buf = appendFixed(j.buf[:0], m)
 	if e != nil && e.fixed == string(j.buf) {
-		return j.renew(e, m.ID, at, end), false, nil
+		return e.renew(now, m), false, nil
 	}
 	known := e != nil
 	if !known {
-		e = &entry{made: min(now.ofRun(m.Created), at), told: -longest}
+		e = &entry{made: min(now.ofRun(m.Created), at)}
 		j.live[m.ID] = e
 	}
-	if !isSame(e.told, end) {
-		e.lease, e.written, e.late = lease{end: end}, at, false
+	if !known || !e.told.Equal(m.Expires) {
+		e.lease, e.written, e.late = lease{end: now.end(m)}, at, false
 	}
-	e.told, e.fixed = end, string(j.buf)
+	e.told, e.fixed = m.Expires, string(j.buf)
 	return putText(m.ID, e.made, e.lease, e.fixed), known, nil
 }
 
-// isSame reports whether two ends are the same, but for the time between the
-// readings of two clocks: then nothing was renewed.
-func isSame(a, b int64) bool {
-	const jitter = 50
-	return a == b || max(a-b, b-a) <= jitter && a != never && b != never
+// end returns a mapping's end on the run's clock.
+func (m Moment) end(of *portmap.Mapping) int64 {
+	if of.Expires.IsZero() {
+		return never
+	}
+	return m.ofRun(of.Expires)
 }
 
 // renew returns the line for a mapping of which only the end is another, "" if
 // what was written before will do.
-func (j *Journal) renew(e *entry, id uint64, at, end int64) string {
-	if isSame(e.told, end) {
+func (e *entry) renew(now Moment, m *portmap.Mapping) string {
+	if e.told.Equal(m.Expires) {
 		return ""
 	}
-	slack := renewSlack.Milliseconds()
-	e.told, e.late = end, false
+	at, end, slack := now.at(), now.end(m), renewSlack.Milliseconds()
+	e.told, e.late = m.Expires, false
 	if end != never && e.lease.end != never && e.lease.until == 0 {
 		if end <= e.lease.end && e.lease.end-end <= slack {
 			return ""
@@ -156,7 +154,7 @@ func (j *Journal) renew(e *entry, id uint64, at, end int64) string {
 		}
 	}
 	e.lease, e.written = lease{end: end}, at
-	return leaseText(id, e.lease)
+	return leaseText(m.ID, e.lease)
 }
 
 // write appends lines in one write; nothing of them is in the file if it fails.
