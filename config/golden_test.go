@@ -57,6 +57,9 @@ func golden(t *testing.T, file string, wantErr bool) {
 		t.Fatalf("%s must begin with %q", file, inputFile)
 	}
 	input := archive.Files[0]
+	if strings.HasSuffix(file, "ok-windows-lines.txtar") && !strings.HasPrefix(string(input.Data), "\ufeff[log]\r\n") {
+		t.Fatalf("%s has lost its byte order mark or its CR LF", file)
+	}
 	got := txtar.File{Name: wantFile}
 	c, err := config.Parse(inputFile, input.Data)
 	var all config.Errors
