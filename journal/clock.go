@@ -11,7 +11,7 @@ type Moment struct {
 	Boot time.Duration
 	// Wall is the time of day, right or wrong.
 	Wall time.Time
-	// Synced says that the kernel was told that Wall is right.
+	// Synced: the kernel was told that Wall is right.
 	Synced bool
 }
 
@@ -19,7 +19,7 @@ type Moment struct {
 type Clock interface {
 	// Moment reads all clocks at once.
 	Moment() Moment
-	// BootID gives the name of this run of the machine, "" when it is not known.
+	// BootID returns the name of this run of the machine, "" when it is not known.
 	// Two readings of Boot can be compared only when it is the same.
 	BootID() string
 }
@@ -35,7 +35,7 @@ const longest = int64(100 * 365 * 24 * time.Hour / time.Millisecond)
 
 func (m Moment) at() int64 { return m.Boot.Milliseconds() }
 
-// ofRun gives where on the run's clock t is, rounded up, so that no lease is
+// ofRun returns where on the run's clock t is, rounded up, so that no lease is
 // shortened.
 func (m Moment) ofRun(t time.Time) int64 {
 	const most = time.Duration(longest/2) * time.Millisecond
@@ -43,7 +43,7 @@ func (m Moment) ofRun(t time.Time) int64 {
 	return int64((m.Boot + d + time.Millisecond - 1).Truncate(time.Millisecond) / time.Millisecond)
 }
 
-// ofNow gives the time at a place on the run's clock, for portmap.
+// ofNow returns the time at a place on the run's clock, for portmap.
 func (m Moment) ofNow(run int64) time.Time {
 	return m.Now.Add(time.Duration(run)*time.Millisecond - m.Boot)
 }

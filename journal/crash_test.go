@@ -144,7 +144,7 @@ func TestDamage(t *testing.T) {
 			lines = lines[:len(lines)-1]
 			r := rand.New(rand.NewPCG(3, 4))
 			restored, none := 0, 0
-			for range 800 {
+			for range 400 {
 				data := damage(r, bytes.Clone(whole))
 				last := 0
 				for i, l := range lines {

@@ -8,14 +8,14 @@ import (
 // disk is a directory that is held by this process alone. It is the seam at
 // which tests make it fail.
 type disk interface {
-	// Open opens a file for reading, and gives its size and whether it was marked.
+	// Open opens a file for reading, and reports whether it was marked.
 	// The error is fs.ErrNotExist when there is none.
-	Open(name string) (f io.ReadCloser, size int64, marked bool, err error)
+	Open(name string) (f io.ReadCloser, marked bool, err error)
 	// Create makes a new file for appending, instead of any that is there.
 	Create(name string) (file, error)
 	Rename(from, to string) error
 	Remove(name string) error
-	// Lost says why what is held is not where it would be read again, nil while it
+	// Lost returns why what is held is not where it would be read again, nil while it
 	// is: the directory, or the file of this name that f is, was removed or has
 	// another in its place.
 	Lost(name string, f file) error
@@ -64,9 +64,9 @@ const newSuffix = ".new"
 
 // Errors of Open.
 var (
-	// ErrLocked says that another process holds the directory.
+	// ErrLocked means that another process holds the directory.
 	ErrLocked = errors.New("another process uses this directory")
-	// ErrUnsafe says that others than the owner of this process could have
+	// ErrUnsafe means that others than the owner of this process could have
 	// written there, so that nothing can be trusted.
 	ErrUnsafe = errors.New("not safe")
 )

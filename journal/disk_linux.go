@@ -47,7 +47,7 @@ func openDirectory(path string) (*directory, error) {
 	return &directory{path, fd}, nil
 }
 
-// trusted says whether only root and ourselves can have written here.
+// trusted reports whether only root and ourselves can have written here.
 func trusted(fd int, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -70,14 +70,14 @@ func (d *directory) fail(op, name string, err error) error {
 }
 
 // Open implements disk.
-func (d *directory) Open(name string) (io.ReadCloser, int64, bool, error) {
+func (d *directory) Open(name string) (io.ReadCloser, bool, error) {
 	// O_NONBLOCK: a FIFO must not stop the program.
 	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, 0, false, fmt.Errorf("%s is a symbolic link: %w", filepath.Join(d.path, name), ErrUnsafe)
+		return nil, false, fmt.Errorf("%s is a symbolic link: %w", filepath.Join(d.path, name), ErrUnsafe)
 	}
 	if err != nil {
-		return nil, 0, false, d.fail("open", name, err)
+		return nil, false, d.fail("open", name, err)
 	}
 	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
 	info, err := f.Stat()
@@ -89,9 +89,9 @@ func (d *directory) Open(name string) (io.ReadCloser, int64, bool, error) {
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, 0, false, err
+		return nil, false, err
 	}
-	return f, info.Size(), info.Mode().Perm()&0o200 == 0, nil
+	return f, info.Mode().Perm()&0o200 == 0, nil
 }
 
 // Create implements disk.
@@ -138,10 +138,10 @@ func (d *directory) Lost(name string, f file) error {
 	return nil
 }
 
-// errReplaced says that another file or directory has the name.
+// errReplaced means that another file or directory has the name.
 var errReplaced = errors.New("it was replaced")
 
-// strayed says why the path does not lead to the directory that is held.
+// strayed returns why the path does not lead to the directory that is held.
 func (d *directory) strayed() error {
 	var held, there unix.Stat_t
 	if err := unix.Fstat(d.fd, &held); err != nil {

@@ -87,16 +87,16 @@ func (d *fakeDisk) copy() *fakeDisk {
 	return c
 }
 
-func (d *fakeDisk) Open(name string) (io.ReadCloser, int64, bool, error) {
+func (d *fakeDisk) Open(name string) (io.ReadCloser, bool, error) {
 	defer d.enter("open")()
 	if err := d.step(); err != nil {
-		return nil, 0, false, err
+		return nil, false, err
 	}
 	n := d.names[name]
 	if n == nil {
-		return nil, 0, false, fs.ErrNotExist
+		return nil, false, fs.ErrNotExist
 	}
-	return io.NopCloser(bytes.NewReader(bytes.Clone(n.data))), int64(len(n.data)), n.marked, nil
+	return io.NopCloser(bytes.NewReader(bytes.Clone(n.data))), n.marked, nil
 }
 
 func (d *fakeDisk) Create(name string) (journal.File, error) {

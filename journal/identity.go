@@ -31,7 +31,7 @@ var (
 	pathForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
 )
 
-// ErrDamaged says that the file was there and made no sense.
+// ErrDamaged means that the file was there and made no sense.
 var ErrDamaged = errors.New("damaged")
 
 // NewIdentity returns one that was never used.
@@ -46,7 +46,7 @@ func (j *Journal) Identity() (Identity, error) {
 	if j.closed {
 		return NewIdentity(), ErrClosed
 	}
-	f, _, _, err := j.disk.Open(identityFile)
+	f, _, err := j.disk.Open(identityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return NewIdentity(), nil
 	}
@@ -77,7 +77,7 @@ func (j *Journal) HasIdentity() bool {
 	if j.closed || j.disk.Return() != nil {
 		return true
 	}
-	f, _, _, err := j.disk.Open(identityFile)
+	f, _, err := j.disk.Open(identityFile)
 	if err == nil {
 		_ = f.Close()
 	}

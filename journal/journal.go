@@ -39,11 +39,11 @@ const (
 
 // Errors of Record.
 var (
-	// ErrBehind says that the journal does not hold what it should: the disk is
+	// ErrBehind means that the journal does not hold what it should: the disk is
 	// full or broken. After a crash mappings may be missing. All is written anew
 	// as soon as the disk allows it.
 	ErrBehind = errors.New("the journal is behind: mappings would not survive a crash")
-	// ErrClosed says that the journal was closed.
+	// ErrClosed means that the journal was closed.
 	ErrClosed = errors.New("the journal is closed")
 )
 
@@ -151,7 +151,7 @@ func prepare(cfg Config, d disk) (*Journal, error) {
 
 // restore reads the journal and fills the live set.
 func (j *Journal) restore() (Restored, error) {
-	in, size, short, err := j.disk.Open(journalFile)
+	in, short, err := j.disk.Open(journalFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Restored{}, nil
 	}
@@ -174,7 +174,7 @@ func (j *Journal) restore() (Restored, error) {
 	default:
 		return j.adopt(p, now, sameRun, short), nil
 	}
-	j.log.Error("cannot read the journal; no mapping is restored, clients have to ask again", "error", err, "bytes", size)
+	j.log.Error("cannot read the journal; no mapping is restored, clients have to ask again", "error", err)
 	return Restored{}, nil
 }
 
@@ -195,7 +195,7 @@ func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
 		}
 		j.live[id] = e
 		m := k.mapping
-		m.ID, m.Created = id, now.ofNow(e.made)
+		m.Created = now.ofNow(e.made)
 		if e.lease.end != never {
 			m.Expires = now.ofNow(e.lease.end)
 		}

@@ -77,7 +77,7 @@ type line struct {
 	id      uint64 // put, lease, end
 	made    int64
 	lease   lease
-	mapping portmap.Mapping // put, without ID and times
+	mapping portmap.Mapping // put, without times
 	fixed   string          // put: the mapping as it is written
 }
 
@@ -231,11 +231,9 @@ func (l *line) decodeText(s *scanner) error {
 		l.verb = verbPut
 		l.id, l.made = s.number(s.field("id")), s.time(s.field("made"))
 		l.lease = s.lease()
-		if l.made > l.at || l.id == 0 || l.id > portmap.MaxID {
-			return errForm
-		}
 		l.mapping = s.mapping()
-		if s.bad || check(&l.mapping) != nil {
+		l.mapping.ID = l.id
+		if s.bad || l.made > l.at || check(&l.mapping) != nil {
 			return errForm
 		}
 		l.fixed = string(appendFixed(nil, &l.mapping))

@@ -73,7 +73,7 @@ func appendFixed(b []byte, m *portmap.Mapping) []byte {
 	return appendQuoted(b, " desc=", m.Description)
 }
 
-// hours gives the lease of one language in full hours, at least one. Of a lease that
+// hours returns the lease of one protocol in full hours, at least one. Of a lease that
 // ends before its mapping nothing else is kept, so that its renewals need no line;
 // after a restart it begins anew.
 func hours(d time.Duration) int { return int(max(1, (d+time.Hour-1)/time.Hour)) }
@@ -211,7 +211,7 @@ func (s *scanner) via(word string) portmap.Via {
 	return 0
 }
 
-// errNonsense says that a mapping is none that portmap can have made.
+// errNonsense means that a mapping is none that portmap can have made.
 var errNonsense = errors.New("not a mapping")
 
 // check holds a mapping to what portmap promises of one. Whether it may be is
@@ -220,6 +220,8 @@ func check(m *portmap.Mapping) error {
 	say := func(what string) error { return fmt.Errorf("%w: %s", errNonsense, what) }
 	four := m.Kind == portmap.NAT4
 	switch {
+	case m.ID == 0 || m.ID > portmap.MaxID:
+		return say("ID")
 	case m.Kind != portmap.NAT4 && m.Kind != portmap.Pinhole6:
 		return say("kind")
 	case !m.Transport.Valid():
@@ -235,9 +237,9 @@ func check(m *portmap.Mapping) error {
 	case !isHost(m.Client.Addr) || len(m.Client.Interface) > maxInterface || len(m.WAN) > maxInterface || len(m.Client.Name) > maxName:
 		return say("client")
 	case !slices.Contains(vias, m.Client.Via) || m.Claims&^allClaims != 0:
-		return say("language")
+		return say("protocol")
 	case m.Endless && !m.Claims.Has(portmap.ViaUPnP) || slices.ContainsFunc(vias, func(v portmap.Via) bool { return !m.Claims.Has(v) && m.Leases[v] != portmap.Lease{} }):
-		return say("lease of a language")
+		return say("lease of a protocol")
 	case len(m.Description) > portmap.MaxDescription || len(m.Rule) > maxRule:
 		return say("description or rule")
 	case !isText(m.Client.Interface) || !isText(m.WAN) || !isText(m.Client.Name) || !isText(m.Rule):
@@ -248,7 +250,7 @@ func check(m *portmap.Mapping) error {
 
 const allClaims = portmap.Vias(1<<portmap.ViaUPnP | 1<<portmap.ViaNATPMP | 1<<portmap.ViaPCP | 1<<portmap.ViaOwner)
 
-// isHost says whether a can be one machine's address, as portmap writes it.
+// isHost reports whether a can be one machine's address, as portmap writes it.
 func isHost(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a.Zone() == "" && !a.Is4In6() &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})

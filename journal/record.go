@@ -95,7 +95,7 @@ func (j *Journal) end(id uint64) (text string, known bool) {
 	return endText(id), true
 }
 
-// errTooMany says that there are more mappings than Config.MaxMappings.
+// errTooMany means that there are more mappings than Config.MaxMappings.
 var errTooMany = errors.New("too many mappings")
 
 // take returns the line for one mapping, "" if none is needed, and whether it was
@@ -103,9 +103,7 @@ var errTooMany = errors.New("too many mappings")
 func (j *Journal) take(now Moment, m *portmap.Mapping) (text string, changed bool, err error) {
 	at := now.at()
 	e := j.live[m.ID]
-	if err = check(m); err == nil && (m.ID == 0 || m.ID > portmap.MaxID) {
-		err = errNonsense
-	} else if err == nil && e == nil && len(j.live) >= j.max {
+	if err = check(m); err == nil && e == nil && len(j.live) >= j.max {
 		err = errTooMany
 	}
 	if err != nil {

@@ -13,7 +13,7 @@ type kept struct {
 	made    int64
 	lease   lease
 	fixed   string
-	mapping portmap.Mapping // without ID and times
+	mapping portmap.Mapping // without times
 }
 
 // replay is what a journal says, read from its beginning to its end, or to the first
@@ -46,7 +46,7 @@ func (p *replay) damaged(powerLost bool) bool {
 	return p.bad && (!powerLost || p.next < p.claimed)
 }
 
-// errTooLong says that a journal is larger than any that this program writes.
+// errTooLong means that a journal is larger than any that this program writes.
 var errTooLong = errors.New("the file is too large")
 
 // read goes through a journal of at most limit bytes.

@@ -8,13 +8,13 @@ import (
 )
 
 // scanner walks over the words of a line. Its first error sticks, and what it
-// gives after that is of no meaning.
+// returns after that is of no meaning.
 type scanner struct {
 	rest string
 	bad  bool
 }
 
-// until gives what comes before the next sep, which is consumed.
+// until returns what comes before the next sep, which is consumed.
 func (s *scanner) until(sep byte) string {
 	i := strings.IndexByte(s.rest, sep)
 	if i < 0 {
@@ -26,19 +26,19 @@ func (s *scanner) until(sep byte) string {
 	return word
 }
 
-// word gives the next word, "" at the end.
+// word returns the next word, "" at the end.
 func (s *scanner) word() string {
 	word, rest, _ := strings.Cut(s.rest, " ")
 	s.rest = rest
 	return word
 }
 
-// has says whether the field comes next.
+// has reports whether the field comes next.
 func (s *scanner) has(key string) bool {
 	return strings.HasPrefix(s.rest, key) && strings.HasPrefix(s.rest[len(key):], "=")
 }
 
-// field gives the value of the field that must come next.
+// field returns the value of the field that must come next.
 func (s *scanner) field(key string) string {
 	if !s.has(key) {
 		s.bad = true
@@ -47,7 +47,7 @@ func (s *scanner) field(key string) string {
 	return s.word()[len(key)+1:]
 }
 
-// quoted gives the value of a quoted field, "" where it does not come next.
+// quoted returns the value of a quoted field, "" where it does not come next.
 func (s *scanner) quoted(key string) string {
 	if !s.has(key) {
 		return ""
@@ -75,16 +75,9 @@ func (s *scanner) bounded(word string, most uint64) uint64 {
 
 // time reads seconds with three decimals.
 func (s *scanner) time(word string) int64 {
-	digits, negative := strings.CutPrefix(word, "-")
-	whole, decimals, _ := strings.Cut(digits, ".")
-	t := s.bounded(whole, uint64(longest/1000))*1000 + s.bounded(decimals, 999)
-	if len(decimals) != 3 {
-		s.bad = true
-	}
-	if negative {
-		return -int64(t)
-	}
-	return int64(t)
+	t, err := strconv.ParseInt(strings.Replace(word, ".", "", 1), 10, 64)
+	s.bad = s.bad || err != nil || t < -longest || t > longest
+	return t
 }
 
 func (s *scanner) wall(word string) int64 {
