@@ -76,7 +76,8 @@ type entry struct {
 }
 
 // Journal keeps mappings and the identity on disk. Its methods may be called at the
-// same time; only Run waits for the disk without keeping the others waiting.
+// same time. The sync that Run makes each second keeps nobody waiting; writing the file
+// anew does, for as long as the disk takes.
 type Journal struct {
 	log   *slog.Logger
 	clock Clock

@@ -74,6 +74,9 @@ func TestLosesItsPlace(t *testing.T) {
 				if said := log.take(); strings.Count(said, "level=WARN") != 1 || strings.Count(said, "level=ERROR") != failures {
 					t.Errorf("the log says\n%s", said)
 				}
+				if err := j.SaveIdentity(journal.NewIdentity()); (err != nil) != (c.back != nil) {
+					t.Errorf("the identity is written: %v", err)
+				}
 				if c.back != nil {
 					if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
 						t.Errorf("written where it is not safe: %v", left)
