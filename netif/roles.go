@@ -53,12 +53,54 @@ func (l LAN) HasMAC(a netip.Addr) bool {
 	return l.MAC != [6]byte{} && within(a, l.Direct) && !slices.Contains(l.Addrs, a)
 }
 
+// IPv6 returns the gateway's IPv6 addresses on a LAN, link-local ones first: that is
+// where hosts have their router, and whose announcements they heed.
+func (l LAN) IPv6() []netip.Addr {
+	var near, far []netip.Addr
+	for _, a := range l.Addrs {
+		switch {
+		case a.Is4():
+		case a.IsLinkLocalUnicast():
+			near = append(near, a.WithZone(""))
+		default:
+			far = append(far, a)
+		}
+	}
+	return append(near, far...)
+}
+
+// IPv4 returns the gateway's IPv4 addresses on a LAN at which its clients may ask: the
+// one that they are told first, and not those of a public network.
+func (l LAN) IPv4() []netip.Addr {
+	if !l.Addr.IsValid() {
+		return nil
+	}
+	all := []netip.Addr{l.Addr}
+	for _, a := range l.Addrs {
+		if a.Is4() && a != l.Addr && l.OnLink(a) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
 // Uplink is an interface towards the Internet.
 type Uplink struct {
 	Name  string
 	Index int          // 0: the interface is not there
 	Up    bool         // switched on, with carrier, with a usable address of the family
 	Addrs []netip.Addr // its addresses that are in use, both families
+}
+
+// IPv4 returns those of its addresses.
+func (u Uplink) IPv4() []netip.Addr {
+	var all []netip.Addr
+	for _, a := range u.Addrs {
+		if a.Is4() {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // WAN is the IPv4 uplink.

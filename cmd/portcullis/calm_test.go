@@ -65,7 +65,7 @@ func TestCalm(t *testing.T) {
 func TestCalmKnowsItsLines(t *testing.T) {
 	t.Parallel()
 	sources := ""
-	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "run.go", "follow.go", "doors.go", "portcontrol.go"} {
+	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "run.go", "follow.go", "../../internal/listeners/set.go", "../../internal/listeners/listener.go", "portcontrol.go"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

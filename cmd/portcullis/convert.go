@@ -1,8 +1,6 @@
 package main
 
 import (
-	"net/netip"
-
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/netif"
@@ -49,7 +47,7 @@ func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 		AcceptChain6: c.Firewall.AcceptChain6,
 	}
 	if r.WAN.Name != "" && !r.WAN.Refused {
-		g.WAN = []firewall.Uplink{{Interface: r.WAN.Name, Addrs: onlyIPv4(r.WAN.Addrs)}}
+		g.WAN = []firewall.Uplink{{Interface: r.WAN.Name, Addrs: r.WAN.IPv4()}}
 	}
 	if r.WAN6.Name != "" {
 		g.WAN6 = []string{r.WAN6.Name}
@@ -59,45 +57,4 @@ func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
 		g.LANPrefixes = append(g.LANPrefixes, l.Prefixes...)
 	}
 	return g
-}
-
-// addrs6 gives the gateway's IPv6 addresses on a LAN, link-local ones first: that
-// is where hosts have their router, and whose announcements they heed.
-func addrs6(l netif.LAN) []netip.Addr {
-	var near, far []netip.Addr
-	for _, a := range l.Addrs {
-		switch {
-		case a.Is4():
-		case a.IsLinkLocalUnicast():
-			near = append(near, a.WithZone(""))
-		default:
-			far = append(far, a)
-		}
-	}
-	return append(near, far...)
-}
-
-// addrs4 gives the gateway's IPv4 addresses on a LAN at which its clients may ask: the
-// one that they are told first, and not those of a public network.
-func addrs4(l netif.LAN) []netip.Addr {
-	if !l.Addr.IsValid() {
-		return nil
-	}
-	all := []netip.Addr{l.Addr}
-	for _, a := range onlyIPv4(l.Addrs) {
-		if a != l.Addr && l.OnLink(a) {
-			all = append(all, a)
-		}
-	}
-	return all
-}
-
-func onlyIPv4(addrs []netip.Addr) []netip.Addr {
-	var out []netip.Addr
-	for _, a := range addrs {
-		if a.Is4() {
-			out = append(out, a)
-		}
-	}
-	return out
 }

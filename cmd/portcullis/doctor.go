@@ -95,8 +95,8 @@ func examine(ctx context.Context, c config.Config, f *doctor.Facts) error {
 	f.Private, f.Allowed = roles.WAN.Private, !roles.WAN.Refused
 	if roles.WAN.External.IsValid() {
 		f.External = roles.WAN.External.String()
-	} else if len(onlyIPv4(roles.WAN.Addrs)) > 0 {
-		f.External = onlyIPv4(roles.WAN.Addrs)[0].String()
+	} else if len(roles.WAN.IPv4()) > 0 {
+		f.External = roles.WAN.IPv4()[0].String()
 	}
 	f.DefaultRoutes = len(state.Default4)
 	examineMachine(c, kernel, roles, f)
@@ -206,7 +206,7 @@ func trialSetup(c config.Config, state netif.State, roles netif.Roles) (doctor.S
 		return s, "there is no WAN or no LAN"
 	}
 	if len(s.Gateway.WAN) == 0 { // a private address, which the trial does not mind
-		s.Gateway.WAN = []firewall.Uplink{{Interface: roles.WAN.Name, Addrs: onlyIPv4(roles.WAN.Addrs)}}
+		s.Gateway.WAN = []firewall.Uplink{{Interface: roles.WAN.Name, Addrs: roles.WAN.IPv4()}}
 	}
 	if len(s.Gateway.WAN[0].Addrs) == 0 {
 		return s, "the WAN has no address"
@@ -223,7 +223,7 @@ func trialSetup(c config.Config, state netif.State, roles netif.Roles) (doctor.S
 		if l.Addr.IsValid() && p.Contains(l.Addr) {
 			s.LAN = netip.PrefixFrom(l.Addr, p.Bits())
 		}
-		for _, a := range addrs6(l) {
+		for _, a := range l.IPv6() {
 			if p.Contains(a) && !a.IsLinkLocalUnicast() && !a.IsPrivate() {
 				s.LAN6 = netip.PrefixFrom(a, p.Bits())
 			}

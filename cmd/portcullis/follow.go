@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"portcullis/doctor"
 	"portcullis/firewall"
@@ -81,10 +78,13 @@ func (g *gate) follow(ctx context.Context, s netif.State) {
 	if ctx.Err() != nil {
 		return
 	}
-	g.tell(s, unfit, g.doors.follow(ctx, roles.LAN))
+	if g.ports != nil {
+		g.listeners.Announce(g.ports.follow())
+	}
+	g.tell(s, unfit, g.listeners.Follow(ctx, roles.LAN))
 	g.warnStrays(s, roles)
-	if g.doors.upnp != nil {
-		g.doors.upnp.wan.refresh()
+	if g.upnp != nil {
+		g.upnp.wan.refresh()
 	}
 }
 
@@ -164,16 +164,6 @@ func (g *gate) again(ctx context.Context) {
 		g.follow(ctx, s)
 		f.reminding = false
 	}
-}
-
-// passing reports whether an error of a socket only says that its interface or its
-// address has just gone: the next reading shows it.
-func passing(name string, err error) bool {
-	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
-		return true
-	}
-	_, gone := net.InterfaceByName(name)
-	return gone != nil
 }
 
 // patient is the firewall as the engine sees it: an accept chain that is not there yet

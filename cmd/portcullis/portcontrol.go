@@ -8,6 +8,7 @@ import (
 
 	"portcullis/datagram"
 	"portcullis/firewall/witness"
+	"portcullis/internal/listeners"
 	"portcullis/netif"
 	"portcullis/pcp"
 	"portcullis/portmap"
@@ -30,11 +31,11 @@ func newPortControl(g *gate) *portControl {
 	return &portControl{g: g, epoch: pcp.NewEpoch(now), epoch6: pcp.NewEpoch(now)}
 }
 
-// part opens the socket of a LAN in one family.
-func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, error) {
-	listen, newConn, epoch, local := pcp.Listen, datagram.NewConn, c.epoch, addrs4
-	if at.six {
-		listen, newConn, epoch, local = pcp.Listen6, datagram.NewConn6, c.epoch6, addrs6
+// server opens the socket of a LAN in one family.
+func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN) (*listeners.Server, error) {
+	listen, newConn, epoch, local := pcp.Listen, datagram.NewConn, c.epoch, netif.LAN.IPv4
+	if at.IPv6 {
+		listen, newConn, epoch, local = pcp.Listen6, datagram.NewConn6, c.epoch6, netif.LAN.IPv6
 	}
 	udp, err := listen(ctx, l.Name)
 	if err != nil {
@@ -42,14 +43,14 @@ func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, e
 	}
 	conn, err := newConn(udp, l.Index)
 	if err == nil && l.MAC != [6]byte{} {
-		conn, err = c.g.witness.Conn(udp, conn, witness.Place{Ifindex: l.Index, IPv6: at.six, Port: pcp.Port})
+		conn, err = c.g.witness.Conn(udp, conn, witness.Place{Ifindex: l.Index, IPv6: at.IPv6, Port: pcp.Port})
 	}
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	s, err := pcp.New(pcp.Config{
 		Logger: c.g.log, Ifname: l.Name, Ifindex: l.Index,
-		NATPMP: c.g.cfg.PCP.NATPMP && !at.six, PCP: c.g.cfg.PCP.PCP,
+		NATPMP: c.g.cfg.PCP.NATPMP && !at.IPv6, PCP: c.g.cfg.PCP.PCP,
 		Mapper: c.g.engine, View: c.g.network.View, Epoch: epoch,
 		Identify: func(p datagram.Packet) (portmap.Client, datagram.Account, error) {
 			return c.g.sender(l.Name, p)
@@ -60,9 +61,9 @@ func (c *portControl) part(ctx context.Context, at place, l netif.LAN) (*part, e
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return &part{
-		name: "port_control", run: s.Run, close: conn.Close, announce: s.Announce,
-		keep: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
+	return &listeners.Server{
+		Name: "port_control", Run: s.Run, Close: conn.Close, Announce: s.Announce,
+		Follow: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"portcullis/control"
 	"portcullis/dhcp"
 	"portcullis/firewall/witness"
+	"portcullis/internal/listeners"
 	"portcullis/internal/presence"
 	"portcullis/netif"
 	"portcullis/pcp"
@@ -57,20 +58,22 @@ type gate struct {
 	log     *slog.Logger
 	started time.Time
 
-	kernel   *netif.Kernel
-	state    *state
-	network  *gateway
-	names    *dhcp.Reader
-	firewall backend
-	backend  string // its name
-	engine   *portmap.Engine
-	control  *control.Server
-	doors    *doors
-	hosts    *presence.Keeper
-	follower follower
-	drift    *driftKeeper
-	witness  *witness.Witness // nil: who sends datagrams cannot be seen
-	reports  reports
+	kernel    *netif.Kernel
+	state     *state
+	network   *gateway
+	names     *dhcp.Reader
+	firewall  backend
+	backend   string // its name
+	engine    *portmap.Engine
+	control   *control.Server
+	listeners *listeners.Set
+	upnp      *upnp        // nil: switched off
+	ports     *portControl // nil: switched off
+	hosts     *presence.Keeper
+	follower  follower
+	drift     *driftKeeper
+	witness   *witness.Witness // nil: who sends datagrams cannot be seen
+	reports   reports
 }
 
 // run serves until ctx ends, and leaves nothing behind, or what its successor takes
@@ -111,12 +114,12 @@ func (g *gate) run(ctx context.Context) (err error) {
 	// Our ports come before the kernel: who finds them taken by another gate leaves
 	// its mappings alone.
 	g.network.set(now, roles)
-	if err := g.doors.follow(ctx, roles.LAN); err != nil {
-		return errors.Join(err, g.doors.abandon(), socket.Close())
+	if err := g.listeners.Follow(ctx, roles.LAN); err != nil {
+		return errors.Join(err, g.listeners.Abandon(), socket.Close())
 	}
 	ours = true
 	if err := g.begin(ctx, roles); err != nil {
-		return errors.Join(err, g.doors.abandon(), socket.Close())
+		return errors.Join(err, g.listeners.Abandon(), socket.Close())
 	}
 
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
@@ -128,11 +131,14 @@ func (g *gate) run(ctx context.Context) (err error) {
 
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
-	front.Go(func() error { return g.doors.run(frontCtx) })
+	front.Go(func() error { return g.serve(frontCtx) })
 	front.Go(func() error { return g.hosts.Run(frontCtx) })
 	front.Go(func() error { return (&portKeeper{g: g}).run(frontCtx) })
 	front.Go(func() error { return g.drift.run(frontCtx) })
-	g.doors.serve(frontCtx)
+	if g.ports != nil {
+		g.ports.follow() // servers announce themselves when they begin
+	}
+	g.listeners.Serve(frontCtx)
 	front.Go(func() error {
 		return g.kernel.Watch(frontCtx, func(s netif.State) { g.changed(frontCtx, s) })
 	})
@@ -247,8 +253,7 @@ func (g *gate) build() error {
 		return err
 	}
 	g.hosts, g.drift = g.presence(), newDriftKeeper(g)
-	g.doors, err = newDoors(g)
-	return err
+	return g.buildServers()
 }
 
 func (g *gate) presence() *presence.Keeper {
@@ -276,8 +281,8 @@ func (g *gate) begin(ctx context.Context, r netif.Roles) error {
 	if err != nil {
 		return err
 	}
-	if whole && g.doors.ports != nil {
-		g.state.resume(g.doors.ports.epoch, g.doors.ports.epoch6)
+	if whole && g.ports != nil {
+		g.state.resume(g.ports.epoch, g.ports.epoch6)
 	}
 	return nil
 }

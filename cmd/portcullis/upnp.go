@@ -10,6 +10,7 @@ import (
 	"portcullis/gena"
 	"portcullis/httpd"
 	"portcullis/igd"
+	"portcullis/internal/listeners"
 	"portcullis/netif"
 	"portcullis/ssdp"
 )
@@ -67,14 +68,14 @@ func (u *upnp) run(ctx context.Context) error {
 }
 
 // control is the server of descriptions and actions on a LAN.
-func (u *upnp) control(ctx context.Context, at place, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) (*part, error) {
+func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accepts listeners.Accepts) (*listeners.Server, error) {
 	// Of IPv6, a LAN has addresses that come and go: one socket for all of them,
 	// and accepts says which are ours.
 	addr := netip.IPv6Unspecified()
 	switch {
-	case at.also.IsValid():
-		addr = at.also
-	case !at.six:
+	case at.Also.IsValid():
+		addr = at.Also
+	case !at.IPv6:
 		addr = l.Addr
 	}
 	web, err := httpd.New(httpd.Config{
@@ -92,10 +93,10 @@ func (u *upnp) control(ctx context.Context, at place, l netif.LAN, accepts func(
 	if err != nil {
 		return nil, err
 	}
-	return &part{
-		name:  "control",
-		run:   func(ctx context.Context) error { return unlessStopped(ctx, web.Serve(ctx, listener)) },
-		close: listener.Close,
+	return &listeners.Server{
+		Name:  "control",
+		Run:   func(ctx context.Context) error { return unlessStopped(ctx, web.Serve(ctx, listener)) },
+		Close: listener.Close,
 	}, nil
 }
 
@@ -105,10 +106,10 @@ func (u *upnp) front(l netif.LAN, addr netip.Addr) *igd.Front {
 }
 
 // discovery is the server of searches on a LAN in one family.
-func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, error) {
-	listen, newConn, local := ssdp.Listen, datagram.NewConn, addrs4
-	if at.six {
-		listen, newConn, local = ssdp.Listen6, datagram.NewConn6, addrs6
+func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*listeners.Server, error) {
+	listen, newConn, local := ssdp.Listen, datagram.NewConn, netif.LAN.IPv4
+	if at.IPv6 {
+		listen, newConn, local = ssdp.Listen6, datagram.NewConn6, netif.LAN.IPv6
 	}
 	udp, err := listen(ctx, l.Name)
 	if err != nil {
@@ -122,11 +123,11 @@ func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, err
 		return nil, errors.Join(err, udp.Close())
 	}
 	s, err := ssdp.New(ssdp.Config{
-		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.six, Targets: u.targets, Server: serverName,
+		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.IPv6, Targets: u.targets, Server: serverName,
 		Account: func(p datagram.Packet) datagram.Account { return u.g.account(l.Name, p) },
 		BootID:  u.g.state.nextBootID(0), NewBootID: u.g.state.nextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
-			if at.six {
+			if at.IPv6 {
 				// Consoles, which believe in version 1 alone, do not come this way,
 				// and who opens pinholes needs version 2 but may search for 1, as
 				// miniupnpc does.
@@ -138,25 +139,25 @@ func (u *upnp) discovery(ctx context.Context, at place, l netif.LAN) (*part, err
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return &part{
-		name: "discovery", run: s.Run, close: conn.Close,
-		keep: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
+	return &listeners.Server{
+		Name: "discovery", Run: s.Run, Close: conn.Close,
+		Follow: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
 }
 
-// parts opens the sockets of a place, or none: control, and discovery unless that of
-// another place speaks for this one too.
-func (u *upnp) parts(ctx context.Context, at place, l netif.LAN, accepts func(remote, local netip.AddrPort) bool) ([]*part, error) {
+// servers opens the sockets of a listener, or none: control, and discovery unless that
+// of another listener speaks for this one too.
+func (u *upnp) servers(ctx context.Context, at listeners.Key, l netif.LAN, accepts listeners.Accepts) ([]*listeners.Server, error) {
 	web, err := u.control(ctx, at, l, accepts)
 	switch {
 	case err != nil:
 		return nil, err
-	case at.also.IsValid():
-		return []*part{web}, nil
+	case at.Also.IsValid():
+		return []*listeners.Server{web}, nil
 	}
 	search, err := u.discovery(ctx, at, l)
 	if err != nil {
-		return nil, errors.Join(err, web.close())
+		return nil, errors.Join(err, web.Close())
 	}
-	return []*part{web, search}, nil
+	return []*listeners.Server{web, search}, nil
 }

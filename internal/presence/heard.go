@@ -21,8 +21,12 @@ type heard struct {
 }
 
 // note takes in that a device has answered. Beyond maxHeard the one goes that has
-// answered longest ago.
+// answered longest ago. The kernel counts groups among its neighbours, which are no
+// devices.
 func (h *heard) note(mac portmap.MAC, now time.Time) {
+	if mac[0]&1 != 0 {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if _, known := h.last[mac]; !known {

@@ -18,6 +18,7 @@ func TestHeard(t *testing.T) {
 		h.note(device(n), start.Add(time.Duration(n)))
 	}
 	h.note(device(0), start.Add(time.Hour))
+	h.note(portmap.MAC{1, 0, 0x5e, 0, 0, 0x16}, start) // a group
 	if macs, news := h.all(); len(macs) != maxHeard || !news {
 		t.Errorf("%d devices, news: %v", len(macs), news)
 	}

@@ -256,7 +256,7 @@ func TestAddressMoves(t *testing.T) {
 func TestCleanStop(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a", "b")
-	before := testrig.On(t, n.Gateway, "nft", "-s", "list", "ruleset")
+	before := testrig.Ruleset(t, n.Gateway)
 	r := startOn(t, n, "")
 	through := openFlow(t, r, "a", r.v1(t, "a"), 7001)
 	if err := r.v1(t, "b").Add(t.Context(), udp(6000, 6000)); err != nil {
@@ -265,7 +265,7 @@ func TestCleanStop(t *testing.T) {
 	if err := r.Daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if after := testrig.On(t, n.Gateway, "nft", "-s", "list", "ruleset"); after != before {
+	if after := testrig.Ruleset(t, n.Gateway); after != before {
 		t.Errorf("left behind:\n%s", after)
 	}
 	if !through.dead() {

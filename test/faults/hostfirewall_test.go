@@ -206,7 +206,7 @@ func closed(t *testing.T, r *testrig.Rig, a, b *lab.Host) {
 func rules(t *testing.T, h *lab.Host) map[string]string {
 	t.Helper()
 	all, table, chain := make(map[string]string), "", ""
-	for line := range strings.Lines(testrig.On(t, h, "nft", "--stateless", "list", "ruleset")) {
+	for line := range strings.Lines(testrig.Ruleset(t, h)) {
 		switch {
 		case strings.HasPrefix(line, "table "):
 			table = line

@@ -71,7 +71,7 @@ func TestSecondDaemon(t *testing.T) {
 			}
 			r := testrig.Start(t, n, "")
 			opened(t, r, 6000)
-			before := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset")
+			before := testrig.Ruleset(t, r.Gateway)
 			d, err := r.Network.StartDaemonWith(t.Context(), testrig.Exe, config)
 			if err == nil {
 				_ = d.Halt()
@@ -80,7 +80,7 @@ func TestSecondDaemon(t *testing.T) {
 			if want := fmt.Sprintf("another portcullis is running on this machine, as process %d", r.Daemon.Pid()); !strings.Contains(err.Error(), want) {
 				t.Errorf("it says %v, want %s", err, want)
 			}
-			if after := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset"); after != before {
+			if after := testrig.Ruleset(t, r.Gateway); after != before {
 				t.Errorf("before\n%s\nafter\n%s", before, after)
 			}
 			working(t, r, 6000)
@@ -107,7 +107,7 @@ func TestPortTakenAtRestart(t *testing.T) {
 			if err := r.Daemon.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			before := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset")
+			before := testrig.Ruleset(t, r.Gateway)
 			other, err := hold(r.Gateway)
 			if err != nil {
 				t.Fatal(err)
@@ -115,7 +115,7 @@ func TestPortTakenAtRestart(t *testing.T) {
 			if _, err := r.Network.Restart(t.Context(), testrig.Exe, r.Daemon); err == nil {
 				t.Fatal("it started")
 			}
-			if after := testrig.On(t, r.Gateway, "nft", "-s", "list", "ruleset"); after != before {
+			if after := testrig.Ruleset(t, r.Gateway); after != before {
 				t.Errorf("before\n%s\nafter\n%s", before, after)
 			}
 			working(t, r, 6000)
