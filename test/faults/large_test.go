@@ -67,7 +67,11 @@ func TestSixtyThousandMappings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := many()
-	if err := kept.Record(want, nil); err != nil {
+	added := make([]portmap.Change, len(want))
+	for i := range want {
+		added[i] = portmap.Change{New: &want[i]}
+	}
+	if err := kept.Record(t.Context(), added); err != nil {
 		t.Fatal(err)
 	}
 	if err := kept.Close(); err != nil {
