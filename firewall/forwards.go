@@ -5,21 +5,18 @@ import "portcullis/portmap"
 // Forwards is what the owner's own rules already forward: external ports that
 // cannot be mapped, because the owner's static forward comes first. The zero
 // value forwards nothing. Once it is filled it may be read concurrently.
-type Forwards struct{ ranges []forward }
-
-type forward struct {
-	transport portmap.Transport
-	low, high uint16
-	where     string
-}
+type Forwards struct{ ranges []portmap.PortsInUse }
 
 // Add records that the ports low to high of a transport are forwarded by the
 // rule that where describes. An empty range is ignored.
 func (f *Forwards) Add(t portmap.Transport, low, high uint16, where string) {
 	if low <= high {
-		f.ranges = append(f.ranges, forward{t, low, high, where})
+		f.ranges = append(f.ranges, portmap.PortsInUse{Transport: t, Ports: portmap.PortRange{First: low, Last: high}, By: where})
 	}
 }
+
+// All returns the ranges in the order in which they were added. It is not to be changed.
+func (f *Forwards) All() []portmap.PortsInUse { return f.ranges }
 
 // Len gives the number of ranges recorded.
 func (f *Forwards) Len() int { return len(f.ranges) }
@@ -27,10 +24,5 @@ func (f *Forwards) Len() int { return len(f.ranges) }
 // Taken says whether a port is forwarded already, and by which rule: the one
 // that was added first.
 func (f *Forwards) Taken(t portmap.Transport, port uint16) (where string, taken bool) {
-	for _, r := range f.ranges {
-		if r.transport == t && r.low <= port && port <= r.high {
-			return r.where, true
-		}
-	}
-	return "", false
+	return portmap.InUse(f.ranges, t, port)
 }

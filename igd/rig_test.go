@@ -166,14 +166,13 @@ func (kernel) Replace(context.Context, []portmap.Mapping) error                 
 // gateway listens on TCP 7777.
 type gateway struct{}
 
-func (gateway) View() *portmap.View { return &portmap.View{} }
-
-func (gateway) InUse(_ context.Context, tr portmap.Transport, port uint16) (string, error) {
-	if tr == portmap.TCP && port == 7777 {
-		return "secretd listens", nil
-	}
-	return "", nil
+func (gateway) View() *portmap.View {
+	return &portmap.View{InUse: []portmap.PortsInUse{
+		{Transport: portmap.TCP, Ports: portmap.PortRange{First: 7777, Last: 7777}, By: "secretd listens"},
+	}}
 }
+
+func (gateway) Look(context.Context) {}
 
 // rules is as much of a policy as the vectors need.
 type rules struct{}

@@ -5,7 +5,7 @@
 //
 // Owns: State (the whole view, a value), Kernel (the held sockets that read
 // it), Choose (the pure rule that turns a State and the owner's Settings into
-// Roles), Ports and ListeningCache (the gateway's own listeners).
+// Roles), Ports (the gateway's own listeners).
 //
 // May import: the standard library, vishvananda/netlink and netns, x/sys/unix.
 // It is a leaf: no other room of this program.

@@ -10,11 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -145,6 +142,16 @@ func TestListeningEnds(t *testing.T) {
 }
 
 // B8: the gateway's own services are not to be taken over.
+// conflicts returns the first reachable listener on a port.
+func conflicts(p netif.Ports, transport uint8, port uint16, w netif.WAN) (netif.Listener, bool) {
+	for _, l := range p.Reachable(w) {
+		if l.Transport == transport && l.Port == port {
+			return l, true
+		}
+	}
+	return netif.Listener{}, false
+}
+
 func TestConflicts(t *testing.T) {
 	t.Parallel()
 	a := netip.MustParseAddr
@@ -201,7 +208,7 @@ func TestConflicts(t *testing.T) {
 				wan  netif.WAN
 				want bool
 			}{{up, tc.up}, {down, tc.whenOff}} {
-				l, got := ports.Conflicts(tc.transport, tc.port, w.wan)
+				l, got := conflicts(ports, tc.transport, tc.port, w.wan)
 				if got != w.want {
 					t.Errorf("WAN index %d: conflict %v, want %v", w.wan.Index, got, w.want)
 				}
@@ -211,7 +218,7 @@ func TestConflicts(t *testing.T) {
 			}
 		})
 	}
-	if _, yes := (netif.Ports{}).Conflicts(tcp, 22, up); yes {
+	if _, yes := conflicts(netif.Ports{}, tcp, 22, up); yes {
 		t.Error("the zero value has a conflict")
 	}
 }
@@ -331,99 +338,6 @@ func FuzzProc(f *testing.F) {
 			if l.Port == 0 || !l.Addr.IsValid() || l.Addr.Is4In6() {
 				t.Errorf("accepted %+v", l)
 			}
-		}
-	})
-}
-
-func TestListeningCache(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var reads atomic.Int32
-		cache := netif.NewListeningCache(func(context.Context) (netif.Ports, error) {
-			n := reads.Add(1)
-			<-time.After(100 * time.Millisecond)
-			return netif.NewPorts([]netif.Listener{{Transport: tcp, Port: uint16(n), Addr: netip.IPv4Unspecified()}}), nil
-		})
-		if reads.Load() != 0 {
-			t.Error("read before it was asked")
-		}
-		get := func(want uint16) {
-			p, err := cache.Get(t.Context())
-			if err != nil || len(p.All()) != 1 || p.All()[0].Port != want {
-				t.Errorf("got %+v, %v, want reading %d", p, err, want)
-			}
-		}
-		for range 50 { // all at once: one reads, the others wait for it
-			go get(1)
-		}
-		after(time.Second)
-		get(1)
-		after(time.Millisecond * 99)
-		get(1)
-		after(time.Millisecond)
-		get(2)
-		get(2)
-		if n := reads.Load(); n != 2 {
-			t.Errorf("%d readings", n)
-		}
-	})
-}
-
-func TestListeningCacheFailure(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		reads := 0
-		broken := errors.New("broken")
-		cache := netif.NewListeningCache(func(context.Context) (netif.Ports, error) {
-			reads++
-			return netif.Ports{}, broken
-		})
-		for range 10 {
-			if _, err := cache.Get(t.Context()); !errors.Is(err, broken) {
-				t.Errorf("error %v", err)
-			}
-		}
-		if reads != 1 {
-			t.Errorf("the failing kernel was asked %d times within a second", reads)
-		}
-		after(time.Second)
-		_, _ = cache.Get(t.Context())
-		if reads != 2 {
-			t.Errorf("%d readings after a second", reads)
-		}
-	})
-}
-
-func TestListeningCacheContext(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		cache := netif.NewListeningCache(func(ctx context.Context) (netif.Ports, error) {
-			select {
-			case <-release:
-				return netif.Ports{}, nil
-			case <-ctx.Done():
-				return netif.Ports{}, ctx.Err()
-			}
-		})
-		reading, stopReading := context.WithCancel(t.Context())
-		waiting, stopWaiting := context.WithCancel(t.Context())
-		readErr, waitErr := make(chan error, 1), make(chan error, 1)
-		go func() { _, err := cache.Get(reading); readErr <- err }()
-		synctest.Wait()
-		go func() { _, err := cache.Get(waiting); waitErr <- err }()
-		synctest.Wait()
-		stopWaiting()
-		if err := <-waitErr; !errors.Is(err, context.Canceled) {
-			t.Errorf("the one that waits: error %v", err)
-		}
-		stopReading()
-		if err := <-readErr; !errors.Is(err, context.Canceled) {
-			t.Errorf("the one that reads: error %v", err)
-		}
-		close(release)
-		if _, err := cache.Get(t.Context()); err != nil {
-			t.Errorf("another's end was remembered: %v", err)
 		}
 	})
 }

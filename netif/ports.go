@@ -49,27 +49,19 @@ func compareListeners(a, b Listener) int {
 // All gives a copy of the list, sorted by transport and port.
 func (p Ports) All() []Listener { return slices.Clone(p.sorted) }
 
-// Conflicts says whether an IPv4 mapping of this external port would take
-// packets away from a service of the gateway, and from which (abuse case B8). A
-// service does not stand in the way when packets that come in by the WAN for
-// the WAN's addresses cannot reach it anyway: it is bound to another address,
-// or to another interface. While the WAN's interface is not there, one that is
-// bound to an interface is counted, because that may be the WAN.
-//
-// The caller gives the transport as IP protocol number.
-func (p Ports) Conflicts(transport uint8, port uint16, w WAN) (Listener, bool) {
-	first, _ := slices.BinarySearchFunc(p.sorted, port, func(l Listener, port uint16) int {
-		return cmp.Or(cmp.Compare(l.Transport, transport), cmp.Compare(l.Port, port))
-	})
-	for _, l := range p.sorted[first:] {
-		if l.Transport != transport || l.Port != port {
-			break
-		}
+// Reachable returns the listeners from which an IPv4 mapping of their port would take
+// packets away (abuse case B8), sorted. A service does not stand in the way when packets
+// that come in by the WAN for the WAN's addresses cannot reach it anyway: it is bound to
+// another address, or to another interface. While the WAN's interface is not there, one
+// that is bound to an interface is counted, because that may be the WAN.
+func (p Ports) Reachable(w WAN) []Listener {
+	var found []Listener
+	for _, l := range p.sorted {
 		if l.reachable4(w) {
-			return l, true
+			found = append(found, l)
 		}
 	}
-	return Listener{}, false
+	return found
 }
 
 // reachable4 says whether IPv4 from outside gets to the socket.

@@ -117,7 +117,7 @@ func TestNoAddress(t *testing.T) {
 func TestNoPorts(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {
-		r.world.inUse = func(uint16) bool { return true }
+		r.world.view.InUse = []portmap.PortsInUse{{Ports: portmap.PortRange{Last: 65535}, By: "a test"}}
 		r.asks(hostA, mapUDP6000, "00810004 00000e10 17700000 00000000")
 		r.asks(hostA, mapRequest(edits{}), mapReply(edits{code: 8, lifetime: 30}))
 		r.holds()

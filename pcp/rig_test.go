@@ -84,10 +84,9 @@ func (c *fakeConn) Close() error {
 
 // world is the gateway that the engine and the server see.
 type world struct {
-	mu    sync.Mutex
-	view  portmap.View            // guarded by mu
-	inUse func(port uint16) bool  // guarded by mu; may be nil
-	macs  map[netip.Addr]lateHost // guarded by mu
+	mu   sync.Mutex
+	view portmap.View            // guarded by mu
+	macs map[netip.Addr]lateHost // guarded by mu
 }
 
 // lateHost is a host that is known after it was asked for a few times.
@@ -124,14 +123,7 @@ func (w *world) setExternal(a netip.Addr) {
 	w.view.WANs = []portmap.WAN{{Name: "wan0", Up: a.IsValid(), External: a}}
 }
 
-func (w *world) InUse(_ context.Context, _ portmap.Transport, port uint16) (string, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.inUse != nil && w.inUse(port) {
-		return "a test", nil
-	}
-	return "", nil
-}
+func (w *world) Look(context.Context) {}
 
 func (w *world) Identify(p datagram.Packet) (portmap.Client, datagram.Account, error) {
 	w.mu.Lock()

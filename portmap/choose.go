@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"context"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -18,7 +17,7 @@ const (
 var anywhere = []PortRange{{firstPort, 1<<16 - 1}}
 
 // planMap decides, chooses the ports, and plans.
-func (e *Engine) planMap(ctx context.Context, t *Table, r Request, n int) (outcome, error) {
+func (e *Engine) planMap(t *Table, r Request, n int) (outcome, error) {
 	if len(r.Description) > MaxDescription {
 		r.Description = r.Description[:MaxDescription]
 	}
@@ -28,10 +27,10 @@ func (e *Engine) planMap(ctx context.Context, t *Table, r Request, n int) (outco
 	for _, c := range yield {
 		without = without.Commit(c)
 	}
-	first, d, err := e.planOne(ctx, now, without, r, view, n)
+	first, d, err := e.planOne(now, without, r, view, n)
 	if len(yield) > 0 && (err != nil || r.Kind == NAT4 && first.New.External.Port() != r.External.Port()) {
 		without, yield = t, nil // it is not their port that r gets
-		first, d, err = e.planOne(ctx, now, t, r, view, n)
+		first, d, err = e.planOne(now, t, r, view, n)
 	}
 	if err != nil {
 		e.refused(now, r, d, err)
@@ -45,7 +44,7 @@ func (e *Engine) planMap(ctx context.Context, t *Table, r Request, n int) (outco
 		if !ok {
 			break
 		}
-		c, _, err := e.try(ctx, now, t, next, view)
+		c, _, err := e.try(now, t, next, view)
 		if err != nil {
 			break // fewer than were asked for, but at least one (RFC 7753 section 4.1)
 		}
@@ -67,21 +66,21 @@ func following(r Request, m *Mapping, i int) (Request, bool) {
 }
 
 // planOne plans one mapping; n is how many ports in a row would be welcome.
-func (e *Engine) planOne(ctx context.Context, now time.Time, t *Table, r Request, view *View, n int) (Change, Decision, error) {
+func (e *Engine) planOne(now time.Time, t *Table, r Request, view *View, n int) (Change, Decision, error) {
 	r, err := e.renewing(now, t, r)
 	if err != nil {
 		return Change{}, Decision{}, err
 	}
-	c, d, err := e.try(ctx, now, t, r, view)
+	c, d, err := e.try(now, t, r, view)
 	if ReasonOf(err) == PortInUse && t.existing(r) != nil {
 		return c, d, err // it will end; a new one may have another port then
 	}
 	if err != nil && !r.Exact && r.Kind == NAT4 && (d.OverExternalPort || anotherPortHelps(ReasonOf(err))) {
-		return e.tryOthers(ctx, now, t, r, view, d, err, n)
+		return e.tryOthers(now, t, r, view, d, err, n)
 	}
 	if err == nil && !r.Exact && e.held(c) {
 		held := &Error{Reason: PortInUse, Detail: "a flow of another host leaves from it"}
-		if other, d, err := e.tryOthers(ctx, now, t, r, view, d, held, n); err == nil && !e.held(other) {
+		if other, d, err := e.tryOthers(now, t, r, view, d, held, n); err == nil && !e.held(other) {
 			return other, d, nil
 		}
 	}
@@ -131,7 +130,7 @@ func anotherPortHelps(r Reason) bool {
 
 // try plans r with the external port it names; port 0 is refused with BadPort, after
 // the policy had its say.
-func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, view *View) (Change, Decision, error) {
+func (e *Engine) try(now time.Time, t *Table, r Request, view *View) (Change, Decision, error) {
 	d := e.cfg.Policy.Decide(r, t.Facts(now, r, view))
 	if d.Action != Allow {
 		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail, External: d.OverExternalPort}
@@ -143,26 +142,21 @@ func (e *Engine) try(ctx context.Context, now time.Time, t *Table, r Request, vi
 	if c.New.WAN = view.name(r.Kind); r.Kind == Pinhole6 {
 		return c, d, nil
 	}
-	port := c.New.External.Port()
-	where, err := e.cfg.Gateway.InUse(ctx, r.Transport, port)
-	if err != nil {
-		return Change{}, d, &Error{Reason: FirewallFailed, Detail: "cannot tell whether the port is in use", Err: err}
-	}
-	if where != "" {
-		return Change{}, d, &Error{Reason: PortInUse, Detail: fmt.Sprintf("%s port %d is in use: %s", r.Transport, port, where)}
+	if err := view.Vacant(r.Transport, c.New.External.Port()); err != nil {
+		return Change{}, d, err
 	}
 	return c, d, nil
 }
 
 // tryOthers looks for a port that nobody has and the policy permits. It starts
 // at random, so that ports cannot be foreseen.
-func (e *Engine) tryOthers(ctx context.Context, now time.Time, t *Table, r Request, view *View, d Decision, first error, n int) (Change, Decision, error) {
+func (e *Engine) tryOthers(now time.Time, t *Table, r Request, view *View, d Decision, first error, n int) (Change, Decision, error) {
 	last := first
 	var held []Change // held by flows of other hosts, but better than nothing
 	var why Decision
 	for port := range e.candidates(t, r, d.Elsewhere, n) {
 		var c Change
-		if c, d, last = e.try(ctx, now, t, withPort(r, port), view); last == nil {
+		if c, d, last = e.try(now, t, withPort(r, port), view); last == nil {
 			if len(held) >= heldTries || !e.held(c) {
 				return c, d, nil
 			}

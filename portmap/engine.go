@@ -17,14 +17,14 @@ type Firewall interface {
 	Replace(ctx context.Context, want []Mapping) error
 }
 
-// Gateway is what the engine asks about the machine it runs on. Both answers
-// come from memory or nearly so; they are asked at every request.
+// Gateway is what the engine asks about the machine it runs on.
 type Gateway interface {
-	// View gives the network as it is now; never nil.
+	// View gives the network as it is now; never nil. It comes from memory, and is
+	// asked for at every request.
 	View() *View
-	// InUse says whether the gateway itself listens on an external port, or
-	// the owner's own rules already forward it, and where: "" means free.
-	InUse(ctx context.Context, tr Transport, port uint16) (where string, err error)
+	// Look makes View tell of ports in use as they were a moment ago, where it does not,
+	// or until ctx ends. Whoever asks for a port waits for it, and not the engine.
+	Look(ctx context.Context)
 }
 
 // EngineConfig is what an Engine needs; every field but those with a default
@@ -125,9 +125,12 @@ func (e *Engine) Map(ctx context.Context, r Request) (Mapping, error) {
 // external ports in a row (RFC 7753). It grants fewer when not all can be had,
 // at least one, and gives them in order.
 func (e *Engine) MapSet(ctx context.Context, r Request, n int) ([]Mapping, error) {
+	if r.Kind == NAT4 {
+		e.cfg.Gateway.Look(ctx)
+	}
 	return e.do(&op{
 		ctx:    ctx,
-		plan:   func(t *Table) (outcome, error) { return e.planMap(ctx, t, r, n) },
+		plan:   func(t *Table) (outcome, error) { return e.planMap(t, r, n) },
 		failed: func(err error) { e.refused(time.Now(), r, Decision{}, err) },
 	})
 }

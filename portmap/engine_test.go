@@ -95,11 +95,15 @@ func allowAll(portmap.Request, portmap.Facts) portmap.Decision {
 
 type gateway map[uint16]string
 
-func (gateway) View() *portmap.View { return &portmap.View{} }
-
-func (g gateway) InUse(_ context.Context, _ portmap.Transport, port uint16) (string, error) {
-	return g[port], nil
+func (g gateway) View() *portmap.View {
+	v := &portmap.View{}
+	for port, by := range g {
+		v.InUse = append(v.InUse, portmap.PortsInUse{Ports: portmap.PortRange{First: port, Last: port}, By: by})
+	}
+	return v
 }
+
+func (gateway) Look(context.Context) {}
 
 var (
 	hostA = portmap.Client{Addr: netip.MustParseAddr("192.168.1.10"), MAC: portmap.MAC{1}, Interface: "lan", Via: portmap.ViaUPnP}

@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -82,6 +83,39 @@ type View struct {
 	WANAddrs []netip.Addr            // those of the WAN interfaces
 	WAN6     string                  // the IPv6 WAN interface, "" while there is none
 	WAN6Up   bool                    // the link is up and has an IPv6 address of the Internet
+
+	InUse    []PortsInUse // external ports that are nobody's to map
+	InUseErr error        // why these are not known; then no port is granted
+}
+
+// PortsInUse are external ports that the gateway itself listens on, or that the owner's
+// own rules forward already.
+type PortsInUse struct {
+	Transport Transport // 0: both
+	Ports     PortRange
+	By        string // what uses them, for people
+}
+
+// InUse returns what uses an external port, if anything does: the first of the list.
+func InUse(list []PortsInUse, tr Transport, port uint16) (by string, used bool) {
+	for _, u := range list {
+		if (u.Transport == 0 || u.Transport == tr) && u.Ports.Contains(port) {
+			return u.By, true
+		}
+	}
+	return "", false
+}
+
+// Vacant returns a nil error where nobody uses an external port, else one with PortInUse,
+// or with FirewallFailed where that is not known.
+func (v *View) Vacant(tr Transport, port uint16) error {
+	if v.InUseErr != nil {
+		return &Error{Reason: FirewallFailed, Detail: "cannot tell whether the port is in use", Err: v.InUseErr}
+	}
+	if by, used := InUse(v.InUse, tr, port); used {
+		return &Error{Reason: PortInUse, Detail: fmt.Sprintf("%s port %d is in use: %s", tr, port, by)}
+	}
+	return nil
 }
 
 // WAN is one way to the Internet by IPv4.

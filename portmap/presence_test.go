@@ -1,7 +1,10 @@
 package portmap_test
 
 import (
+	"context"
+	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -352,6 +355,37 @@ func TestTermsAreRestored(t *testing.T) {
 		if !m.Endless || m.Suspended.IsZero() || m.Left(time.Now()) != time.Hour {
 			t.Errorf("restored %+v", m)
 		}
+	})
+}
+
+// sleepy is a gateway that knows what is in use when somebody has looked.
+type sleepy struct {
+	gateway
+	looked *atomic.Int32
+}
+
+func (s sleepy) View() *portmap.View {
+	if s.looked.Load() == 0 {
+		return &portmap.View{InUseErr: errors.New("nobody has looked")}
+	}
+	return s.gateway.View()
+}
+
+func (s sleepy) Look(context.Context) { s.looked.Add(1) }
+
+// TestPortsInUseAreLookedAtFirst: B8. Who asks for a port has the gateway's own looked at
+// before the engine plans; who asks for a pinhole, which is on the host's address, not.
+func TestPortsInUseAreLookedAtFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		looked := new(atomic.Int32)
+		r := start(t, portmap.EngineConfig{Gateway: sleepy{gateway{6001: "something"}, looked}})
+		r.mustMap(t, open(sixA, 6000))
+		if n := looked.Load(); n != 0 {
+			t.Errorf("looked %d times for a pinhole", n)
+		}
+		r.mustMap(t, ask(hostA, portmap.UDP, 6000))
+		r.refuses(t, ask(hostA, portmap.UDP, 6001), portmap.PortInUse)
 	})
 }
 

@@ -40,6 +40,7 @@ func waits(err error) bool { return ReasonOf(err) == OffLink }
 // too, but for what waits. It must be called once, before Run, and before anybody can
 // ask for anything. With an error the gate cannot work.
 func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error) {
+	e.cfg.Gateway.Look(ctx)
 	kept = slices.Clone(kept)
 	sort.Slice(kept, func(i, j int) bool { return kept[i].ID < kept[j].ID })
 	now, view := time.Now(), e.cfg.Gateway.View()
@@ -49,7 +50,7 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 	last := uint64(0)
 	for _, m := range kept {
 		last = max(last, countOf(m.ID))
-		again, err := e.readmit(ctx, now, table, m, view)
+		again, err := e.readmit(now, table, m, view)
 		if err != nil {
 			dropped = append(dropped, Dropped{m, err})
 			continue
@@ -90,6 +91,7 @@ const readmitted = 512
 // not be called with them again. With an error some may have been taken over, and it
 // can be called again with all.
 func (e *Engine) Readmit(ctx context.Context, waiting []Mapping) ([]Dropped, error) {
+	e.cfg.Gateway.Look(ctx)
 	var dropped []Dropped
 	for some := range slices.Chunk(waiting, readmitted) {
 		d, err := e.readmitSome(ctx, some)
@@ -129,7 +131,7 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 				if held := t.at(&m); held != nil && held.ID == m.ID {
 					continue // an earlier call has
 				}
-				again, err := e.readmit(ctx, now, t, m, view)
+				again, err := e.readmit(now, t, m, view)
 				if err != nil {
 					drop(m, err)
 					continue
@@ -154,12 +156,12 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 
 // readmit gives a mapping as it may go on. What the network lacks at the moment
 // is no reason against it: at a start the WAN may not be up yet.
-func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
+func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
 	left := m.Left(now)
 	if left == 0 {
 		return m, &Error{Reason: Ended, Detail: "the lease is over"}
 	}
-	if err := e.vacant(ctx, t, &m); err != nil {
+	if err := t.vacant(&m, view); err != nil {
 		return m, err
 	}
 	r := Request{
@@ -185,7 +187,7 @@ func (e *Engine) readmit(ctx context.Context, now time.Time, t *Table, m Mapping
 }
 
 // vacant says what stands where a mapping was.
-func (e *Engine) vacant(ctx context.Context, t *Table, m *Mapping) error {
+func (t *Table) vacant(m *Mapping, view *View) error {
 	if err := m.Check(); err != nil {
 		return err
 	}
@@ -201,14 +203,7 @@ func (e *Engine) vacant(ctx context.Context, t *Table, m *Mapping) error {
 	if err := t.conflict(m.External.Port(), m.Transport, m.Client.Owner()); err != nil {
 		return err
 	}
-	where, err := e.cfg.Gateway.InUse(ctx, m.Transport, m.External.Port())
-	if err != nil {
-		return &Error{Reason: FirewallFailed, Detail: "cannot tell whether the port is in use", Err: err}
-	}
-	if where != "" {
-		return &Error{Reason: PortInUse, Detail: where}
-	}
-	return nil
+	return view.Vacant(m.Transport, m.External.Port())
 }
 
 // oneByOne restores what the firewall takes, where it did not take everything.

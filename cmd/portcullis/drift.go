@@ -61,6 +61,7 @@ func (k *driftKeeper) run(ctx context.Context) error {
 		case <-tick.C:
 		case <-k.signal:
 			k.settle(ctx)
+			k.g.network.Look(ctx)
 		}
 		if err := k.patience(ctx); err != nil {
 			return err
@@ -74,7 +75,10 @@ func (k *driftKeeper) run(ctx context.Context) error {
 // watch notes what others do.
 func (k *driftKeeper) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := k.g.firewall.Watch(ctx, k.note)
+		err := k.g.firewall.Watch(ctx, func(i firewall.Intrusion) {
+			k.g.network.rulesChanged()
+			k.note(i)
+		})
 		if ctx.Err() != nil {
 			return
 		}

@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 
-	"portcullis/firewall"
 	"portcullis/netif"
 	"portcullis/portmap"
 )
@@ -15,35 +14,39 @@ import (
 // gateway is the engine's view of the machine, made of what netif reads and of
 // what the firewall knows of the owner's own rules.
 type gateway struct {
-	view      atomic.Pointer[portmap.View]
-	roles     atomic.Pointer[netif.Roles]
-	listening *netif.ListeningCache
-	forwarded func(ctx context.Context, tr portmap.Transport, port uint16) (where string, err error)
+	inUse *inUse
+	roles atomic.Pointer[netif.Roles]
+	view  atomic.Pointer[portmap.View]
+
+	mu      sync.Mutex // held while a view is published
+	network portmap.View
 }
 
 // View gives the network as it is now.
 func (g *gateway) View() *portmap.View { return g.view.Load() }
 
-// InUse says whether a service of the gateway, or a rule of its owner, has the
-// external port already (abuse case B8), or nobody ever gets it.
-func (g *gateway) InUse(ctx context.Context, tr portmap.Transport, port uint16) (string, error) {
-	if firewall.Spare(port) {
-		return fmt.Sprintf("ports %d to %d are kept for hosts whose own port is mapped to another", firewall.SpareFirst, firewall.SpareLast), nil
+// Look makes the view tell of ports in use as they were a moment ago.
+func (g *gateway) Look(ctx context.Context) {
+	if g.inUse.look(ctx) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.publish()
 	}
-	ports, err := g.listening.Get(ctx)
-	if err != nil {
-		return "", fmt.Errorf("list the gateway's own services: %w", err)
-	}
-	if l, conflict := ports.Conflicts(uint8(tr), port, g.roles.Load().WAN); conflict {
-		return fmt.Sprintf("the gateway itself listens on %s", netip.AddrPortFrom(l.Addr, l.Port)), nil
-	}
-	return g.forwarded(ctx, tr, port)
+}
+
+// rulesChanged makes the next Look read the owner's rules, however fresh they are.
+func (g *gateway) rulesChanged() { g.inUse.stale.Store(true) }
+
+// publish puts the view together. mu is held.
+func (g *gateway) publish() {
+	v := g.network
+	v.InUse, v.InUseErr = g.inUse.list(g.roles.Load().WAN)
+	g.view.Store(&v)
 }
 
 // set publishes what the network looks like now.
 func (g *gateway) set(s netif.State, r netif.Roles) {
-	g.roles.Store(&r)
-	v := &portmap.View{
+	v := portmap.View{
 		LAN:      make(map[string]portmap.LAN, len(r.LAN)),
 		Local:    make(map[netip.Addr]struct{}),
 		WANAddrs: slices.Concat(r.WAN.Addrs, r.WAN6.Addrs),
@@ -59,5 +62,9 @@ func (g *gateway) set(s netif.State, r netif.Roles) {
 	for _, a := range s.Local() {
 		v.Local[a] = struct{}{}
 	}
-	g.view.Store(v)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.roles.Store(&r)
+	g.network = v
+	g.publish()
 }

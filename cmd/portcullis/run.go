@@ -233,10 +233,7 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
-	g.network = &gateway{
-		listening: netif.NewListeningCache(g.kernel.Listening),
-		forwarded: (&forwards{read: g.firewall.Forwarded}).inUse,
-	}
+	g.network = &gateway{inUse: newInUse(g.kernel.Listening, g.firewall.Forwarded)}
 	g.names = dhcp.New(dhcp.Config{Files: plain(g.cfg.LAN.Leases), Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held,

@@ -36,6 +36,19 @@ func (k *portKeeper) run(ctx context.Context) error {
 }
 
 func (k *portKeeper) look(ctx context.Context) {
+	if k.g.engine.Snapshot().Len() == 0 {
+		return
+	}
+	k.g.network.Look(ctx)
+	view := k.g.network.View()
+	if err := view.InUseErr; err != nil {
+		if !k.failing && ctx.Err() == nil {
+			k.g.log.Warn("cannot tell whether mapped ports are in use", "error", err)
+		}
+		k.failing = true
+		return
+	}
+	k.failing = false
 	before := k.doubtful
 	k.doubtful = make(map[uint16]bool)
 	for m := range k.g.engine.Snapshot().All() {
@@ -43,24 +56,17 @@ func (k *portKeeper) look(ctx context.Context) {
 			return // pinholes come last
 		}
 		port := m.External.Port()
-		where, err := k.g.network.InUse(ctx, m.Transport, port)
+		by, used := portmap.InUse(view.InUse, m.Transport, port)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil:
-			if !k.failing {
-				k.g.log.Warn("cannot tell whether mapped ports are in use", "error", err)
-			}
-			k.failing = true
-			return
-		case where == "":
+		case !used:
 		case m.Transport == portmap.UDP && !before[port]:
 			k.doubtful[port] = true
 		default:
 			k.g.log.Warn("a mapped port is in use, its mapping ends", "protocol", m.Transport, "external_port", port,
-				"internal", m.Internal, "mac", m.Client.MAC, "why", where)
-			k.g.revoke(ctx, m, end{portmap.PortInUse, where})
+				"internal", m.Internal, "mac", m.Client.MAC, "why", by)
+			k.g.revoke(ctx, m, end{portmap.PortInUse, by})
 		}
 	}
-	k.failing = false
 }

@@ -39,7 +39,7 @@ type still struct{ view *portmap.View }
 
 func (s still) View() *portmap.View { return s.view }
 
-func (s still) InUse(context.Context, portmap.Transport, uint16) (string, error) { return "", nil }
+func (s still) Look(context.Context) {}
 
 // engineBench is an engine with its firewall on a network of its own.
 type engineBench struct {
