@@ -54,7 +54,7 @@ func TestLooksAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
 				rules := &looked{errs: tc.errs}
-				k := newDriftKeeper(&gate{firewall: rules, log: slog.New(slog.NewTextHandler(&log, nil))})
+				k := newDriftKeeper(&gate{firewall: rules, network: (&machine{}).gateway(), log: slog.New(slog.NewTextHandler(&log, nil))})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() { done <- k.run(ctx) }()

@@ -39,7 +39,7 @@ func TestUnseenLooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rules := &looked{errs: []error{nil}}
-		g := &gate{firewall: rules, log: slog.New(slog.DiscardHandler), witness: &witness.Witness{}}
+		g := &gate{firewall: rules, network: (&machine{}).gateway(), log: slog.New(slog.DiscardHandler), witness: &witness.Witness{}}
 		g.drift = newDriftKeeper(g)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
