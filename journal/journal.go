@@ -107,9 +107,9 @@ type Journal struct {
 
 // Open locks the directory, reads the journal there, and begins a new one with
 // what is left. Without a journal there is nothing to restore, which is no error;
-// nor is damage, or a disk that cannot be written to: both are logged. An error
-// (ErrLocked, ErrUnsafe, or the system's) means that there is no journal to be
-// had.
+// nor is damage, or a disk that cannot be read or written: all are logged. An error
+// (ErrLocked, ErrUnsafe, or the system's about the directory) means that there is no
+// journal to be had.
 func Open(cfg Config) (*Journal, Restored, error) {
 	d, err := openDirectory(cfg.Dir)
 	if err != nil {
@@ -153,14 +153,17 @@ func prepare(cfg Config, d disk) (*Journal, error) {
 // restore reads the journal and fills the live set.
 func (j *Journal) restore() (Restored, error) {
 	in, short, err := j.disk.Open(journalFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return Restored{}, nil
-	}
-	if err != nil {
+	case errors.Is(err, ErrUnsafe):
 		return Restored{}, err
 	}
-	defer in.Close()
-	p, err := read(in, j.max, j.limit)
+	p := &replay{}
+	if err == nil {
+		p, err = read(in, j.max, j.limit)
+		_ = in.Close()
+	}
 	now := j.clock.Moment()
 	// A clock that is behind its own past is another one, whatever it is called.
 	sameRun := p.boot != "" && p.boot == j.boot && p.last <= now.at()
@@ -168,7 +171,7 @@ func (j *Journal) restore() (Restored, error) {
 	case err != nil:
 	case p.newer:
 		err = errVersion
-	case !p.began:
+	case p.next == 0:
 		err = errors.New("the header is missing")
 	case p.damaged(!sameRun):
 		err = fmt.Errorf("line %d is damaged", p.next+1)

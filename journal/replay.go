@@ -28,7 +28,6 @@ type replay struct {
 	pairAt   int64  // where the run's clock and ...
 	pairWall int64  // ... that of the day stood at the same time,
 	paired   bool   // if that was ever known for certain
-	began    bool   // the first line was good
 	newer    bool   // the first line was of another version
 	next     uint64 // number of the next line, or of the bad one
 	bad      bool   // a line was not the next one
@@ -83,7 +82,6 @@ func (p *replay) line(text []byte) {
 		p.claimed = max(p.claimed, l.synced)
 		return
 	}
-	p.began = true
 	p.next = l.seq + 1
 	p.last = max(p.last, l.at)
 	p.apply(&l)

@@ -134,6 +134,21 @@ func TestMends(t *testing.T) {
 	})
 }
 
+// TestUnreadable: a file that cannot be read costs what it holds, and no more.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.record([]portmap.Mapping{w.mapping(1)})
+	w.disk.set(1, errors.New("input/output error"), false)
+	var err error
+	if w.j, w.got, err = journal.OpenOn(w.config(), w.disk); err != nil || len(w.got.Mappings) > 0 || w.got.Whole {
+		t.Fatalf("%+v, %v", w.got, err)
+	}
+	w.record([]portmap.Mapping{w.mapping(2)})
+	w.start()
+	w.expect(table{2: w.mapping(2)}, 0)
+}
+
 // TestAtTheSameTime: everything may be called at the same time as Record. (What
 // it shows is for the race detector.)
 func TestAtTheSameTime(t *testing.T) {
