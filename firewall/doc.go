@@ -1,17 +1,18 @@
-// Package firewall says what the kernel shall hold for the mappings of the
-// gate, without saying how it gets there: the entries that a set of mappings
-// asks for and the change from one set to the next (State), the facts of the
-// machine that the rules depend on (Gateway), what the owner's own rules
-// already forward (Forwards), and the errors a person must act on.
+// Package firewall keeps a kernel as the mappings of the gate want it. What the kernel
+// shall hold is pure: the entries that a set of mappings asks for and the change from
+// one set to the next (State), the facts of the machine that the rules depend on
+// (Gateway), what the owner's own rules already forward (Forwards), and the errors a
+// person must act on. How it is kept is the Driver: one lock, the counters over rewriting, what is done when
+// the kernel turns out to hold something else, and the connections that end with their mappings.
 //
-// The backends below this directory turn it into kernel objects; firewall/nft
-// through nf_tables, firewall/iptables the same and a rule in the tables of iptables.
-// firewall/flows ends flows for them. firewall/fwtest holds the conformance
+// A backend is a Kernel: five calls that take and give plain values. firewall/nft makes
+// them through nf_tables, firewall/iptables has the same and a rule in the tables of
+// iptables. firewall/flows ends flows. firewall/fwtest holds the conformance
 // suite that each passes, and a fake for the tests of other rooms; firewall/homenet
 // the network and the packets that prove it.
 //
-// Owns: the translation of mappings into entries, their text form, the shared
-// types of the backends.
+// Owns: the translation of mappings into entries, their text form, the Driver, the
+// shared types of the backends.
 //
 // May import: portmap and the standard library.
 //

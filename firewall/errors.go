@@ -20,8 +20,22 @@ var (
 	ErrChanging = errors.New("it keeps changing while it is listed")
 	// ErrFull is given when the kernel's tables hold as many mappings as they may.
 	ErrFull = errors.New("the firewall's tables are full")
+	// ErrInconsistent is given when what holds the mappings contradicts itself.
+	ErrInconsistent = errors.New("the sets of mappings do not agree")
 	// ErrClosed is given by a backend that has been closed.
 	ErrClosed = errors.New("the firewall backend is closed")
+)
+
+// What a Kernel says of itself, for the Driver to act on.
+var (
+	// ErrDrifted is given when it holds something else than was written.
+	ErrDrifted = errors.New("the kernel does not hold what was written")
+	// ErrTooLarge is given to a change that does not fit one transaction.
+	ErrTooLarge = errors.New("more than fits one transaction")
+	// ErrUnknown is given when a transaction may have been made or not.
+	ErrUnknown = errors.New("the outcome is not known")
+	// ErrNothingLeft is given when our table was being written and could not be.
+	ErrNothingLeft = errors.New("nothing is left of our table")
 )
 
 // FeatureError names the one thing the kernel lacks. It is an ErrUnsupported.

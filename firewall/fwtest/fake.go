@@ -3,6 +3,7 @@ package fwtest
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -10,51 +11,45 @@ import (
 	"portcullis/portmap"
 )
 
-// Fake is a firewall in memory that keeps the contract of portmap.Firewall. Its
+// Fake is a firewall in memory: a firewall.Driver over a kernel that is a map. Its
 // methods are safe for concurrent use. The zero value is ready.
 type Fake struct {
+	once   sync.Once
+	driver *firewall.Driver
+	kernel memory
+
 	mu       sync.Mutex // guards what follows
-	state    *firewall.State
-	kernel   map[firewall.Key]firewall.Entry
-	capacity int
 	failures []error
 	calls    int
 }
 
 var _ portmap.Firewall = (*Fake)(nil)
 
+func (f *Fake) drive() *firewall.Driver {
+	f.once.Do(func() {
+		f.driver = firewall.NewDriver(slog.New(slog.DiscardHandler), &f.kernel, func(*firewall.Driver) firewall.Flows { return noFlows{} })
+	})
+	return f.driver
+}
+
 // Apply removes del and adds add, or fails as told by Fail and changes nothing.
 func (f *Fake) Apply(ctx context.Context, add, del []portmap.Mapping) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.begin(ctx); err != nil {
+	if err := f.begin(); err != nil {
 		return err
 	}
-	c, err := f.state.Plan(add, del)
-	if err != nil {
-		return err
-	}
-	return f.bring(c)
+	return f.drive().Apply(ctx, add, del)
 }
 
 // Replace makes the fake hold exactly want, or fails as told by Fail.
 func (f *Fake) Replace(ctx context.Context, want []portmap.Mapping) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.begin(ctx); err != nil {
+	if err := f.begin(); err != nil {
 		return err
 	}
-	wanted := make(map[uint64]bool)
-	for _, m := range want {
-		wanted[m.ID] = true
-	}
-	gone := slices.DeleteFunc(f.state.Mappings(), func(m portmap.Mapping) bool { return wanted[m.ID] })
-	c, err := f.state.Plan(want, gone)
-	if err != nil {
-		return err
-	}
-	return f.bring(c)
+	return f.drive().Replace(ctx, want)
 }
+
+// Driver returns what it is made of, for what a portmap.Firewall has not.
+func (f *Fake) Driver() *firewall.Driver { return f.drive() }
 
 // Fail makes the next calls of Apply and Replace return these errors, one each,
 // and change nothing.
@@ -65,47 +60,35 @@ func (f *Fake) Fail(errs ...error) {
 }
 
 // Limit makes changes fail with firewall.ErrFull that would hold more than n
-// mappings; 0 is no limit.
+// holes and pins; 0 is no limit.
 func (f *Fake) Limit(n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.capacity = n
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
+	f.kernel.capacity = n
 }
 
 // Wipe loses all entries, as `nft flush ruleset` does, without the fake noticing
 // before the next change.
 func (f *Fake) Wipe() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.kernel = nil
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
+	f.kernel.held = nil
 }
 
 // Steal loses one entry behind the fake's back.
 func (f *Fake) Steal(e firewall.Entry) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.kernel, e.Key())
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
+	delete(f.kernel.held, e.Key())
 }
 
 // Entries gives what the fake's kernel holds, in no order.
-func (f *Fake) Entries() []firewall.Entry {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var all []firewall.Entry
-	for _, e := range f.kernel {
-		all = append(all, e)
-	}
-	return all
-}
+func (f *Fake) Entries() []firewall.Entry { return f.kernel.entries() }
 
 // Mappings gives the open mappings by ID.
 func (f *Fake) Mappings() []portmap.Mapping {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.state == nil {
-		return nil
-	}
-	all := f.state.Mappings()
+	var all []portmap.Mapping
+	f.drive().Look(func(s *firewall.State, _ firewall.Gateway) { all = s.Mappings() })
 	slices.SortFunc(all, func(a, b portmap.Mapping) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
@@ -117,32 +100,23 @@ func (f *Fake) Calls() int {
 	return f.calls
 }
 
-// begin counts a call and takes the next failure; mu is held.
-func (f *Fake) begin(ctx context.Context) error {
+// begin counts a call and takes the next failure.
+func (f *Fake) begin() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.calls++
-	if f.state == nil {
-		f.state = firewall.NewState()
-	}
 	if len(f.failures) > 0 {
 		err := f.failures[0]
 		f.failures = f.failures[1:]
 		return err
 	}
-	return ctx.Err()
-}
-
-// bring writes what the change comes to; mu is held. It writes everything, as a
-// backend does that finds its table gone, so that nothing is ever missing.
-func (f *Fake) bring(c *firewall.Change) error {
-	next := f.state.Clone()
-	next.Commit(c)
-	if f.capacity > 0 && next.Len() > f.capacity {
-		return firewall.ErrFull
-	}
-	f.state = next
-	f.kernel = make(map[firewall.Key]firewall.Entry)
-	for _, e := range next.Entries() {
-		f.kernel[e.Key()] = e
-	}
 	return nil
 }
+
+// noFlows are those of a kernel without connections.
+type noFlows struct{}
+
+func (noFlows) Changed(*firewall.Change)                       {}
+func (noFlows) Free(*firewall.Change)                          {}
+func (noFlows) AddressesGone(_, _ firewall.Gateway)            {}
+func (noFlows) Close(context.Context, []portmap.Mapping) error { return nil }

@@ -37,7 +37,6 @@ type Backend struct {
 	mu       sync.Mutex
 	rules    [2]*rule // nil: there is no such program
 	wanted   [2]bool
-	gateway  firewall.Gateway
 	closed   bool
 	failing  bool // for logging a change only
 	repaired uint64
@@ -180,7 +179,7 @@ func (b *Backend) follow(g firewall.Gateway) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.wanted, b.gateway = wanted, g
+	b.wanted = wanted
 	return nil
 }
 

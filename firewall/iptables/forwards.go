@@ -34,9 +34,10 @@ func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 	if err != nil {
 		return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
 	}
-	b.mu.Lock()
-	g := b.gateway
-	b.mu.Unlock()
+	g, err := b.Gateway()
+	if err != nil {
+		return nil, err
+	}
 	s := &scan{saved: there, addrs: g.WANAddrs(), found: found}
 	for _, up := range g.WAN {
 		s.wan = append(s.wan, up.Interface)

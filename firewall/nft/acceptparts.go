@@ -56,136 +56,140 @@ func acceptWanted(g firewall.Gateway, marks bool) (wanted [2]wantedChain, wrong 
 	return wanted, wrong
 }
 
-// The methods below are called with the lock held.
-
-// installAccept puts our parts into the owner's tables, in place of what is there
-// of them, with all mappings. It does nothing where no accept chain is wanted.
-func (b *Backend) installAccept(ctx context.Context) error {
-	b.accept = acceptedHere{}
-	return b.restoreAccept(ctx)
-}
-
-// restoreAccept puts in those that are not there.
-func (b *Backend) restoreAccept(ctx context.Context) error {
-	errs := b.unfit
+// lacking reports whether restoreAccept or leaveAccept has something to do or to say.
+func (k *kernel) lacking() bool {
 	for _, f := range families {
-		if !b.wanted[f].none() && b.accept[f] == nil {
-			errs[f] = b.installPart(ctx, f, b.wanted[f])
-		}
-	}
-	return b.noteAccept(errs)
-}
-
-func (b *Backend) installPart(ctx context.Context, f family, chain wantedChain) error {
-	b.accept[f] = nil
-	ctx, cancel := fresh(ctx) // what it belongs to is in the kernel already
-	defer cancel()
-	// The owner's firewall may be reloading at this very moment, so what was
-	// read may be gone when it is written.
-	var err error
-	for range 2 {
-		err = b.tryAccept(ctx, f, chain)
-		if !drifted(err) {
-			break
-		}
-	}
-	return err
-}
-
-func (b *Backend) tryAccept(ctx context.Context, f family, chain wantedChain) error {
-	there, err := b.quick.inspect(ctx, f, chain)
-	if err != nil {
-		return err
-	}
-	a := newAcceptPart(f, chain.Chain, uint32(b.cfg.Size))
-	only := acceptedHere{}
-	only[f] = a
-	ops := append(a.facts(b.gateway).ops(), (&target{accept: only}).all(b.state.Entries()).ops()...)
-	if err := b.writer.open(); err != nil {
-		return err
-	}
-	begin := func(q *nftables.Conn) error { return errors.Join(there.remove(q), a.createSets(q)) }
-	if b.writer.fits(ops, skeletonSize) {
-		err = b.writer.commit(ctx, func(q *nftables.Conn) error {
-			return errors.Join(begin(q), queueAll(q, ops), a.createRules(q))
-		})
-	} else {
-		err = b.writer.commit(ctx, begin)
-		for _, batch := range b.writer.batches(ops) {
-			if err == nil {
-				err = b.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
-			}
-		}
-		if err == nil {
-			err = b.writer.commit(ctx, a.createRules)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if there, err = b.quick.inspect(ctx, f, chain); err != nil {
-		return err
-	}
-	a.rules = there.rules
-	b.accept[f] = a
-	return nil
-}
-
-// ensureAccept puts our parts back when one is missing or not as written, and says
-// whether one was. All of them: what emptied one may have emptied the other.
-func (b *Backend) ensureAccept(ctx context.Context) (lost bool, err error) {
-	for _, f := range families {
-		if part := b.accept[f]; part != nil && !b.partIntact(ctx, part) {
-			lost = true
-		}
-	}
-	if lost {
-		b.accept = acceptedHere{}
-	}
-	if err = b.restoreAccept(ctx); lost && err == nil {
-		b.repaired++
-	}
-	return lost, err
-}
-
-// lostLooks is how often in a row our part must be missing: a look is several
-// listings, and what others write between two of them looks like a loss.
-const lostLooks = 3
-
-func (b *Backend) partIntact(ctx context.Context, part *acceptPart) bool {
-	for range lostLooks {
-		if b.partThere(ctx, part) {
+		if !k.wanted[f].none() && k.accept[f] == nil || k.unfit[f] != nil || k.acceptLost[f] || k.left(f) {
 			return true
 		}
 	}
 	return false
 }
 
-func (b *Backend) partThere(ctx context.Context, part *acceptPart) bool {
-	there, err := b.quick.inspect(ctx, part.family, wantedChain{Chain: part.chain})
+// left reports whether a part of ours may stand where it is no longer wanted.
+func (k *kernel) left(f family) bool {
+	return !k.stands[f].none() && k.stands[f].Chain != k.wanted[f].Chain
+}
+
+// restoreAccept puts in the parts that are not there.
+func (k *kernel) restoreAccept(ctx context.Context, entries []firewall.Entry) error {
+	errs := k.unfit
+	for _, f := range families {
+		if !k.wanted[f].none() && k.accept[f] == nil {
+			k.stands[f] = k.wanted[f]
+			errs[f] = k.installPart(ctx, f, k.wanted[f], entries)
+		}
+	}
+	return k.noteAccept(errs)
+}
+
+func (k *kernel) installPart(ctx context.Context, f family, chain wantedChain, entries []firewall.Entry) error {
+	k.accept[f] = nil
+	ctx, cancel := fresh(ctx) // what it belongs to is in the kernel already
+	defer cancel()
+	// The owner's firewall may be reloading at this very moment, so what was
+	// read may be gone when it is written.
+	var err error
+	for range 2 {
+		err = k.tryAccept(ctx, f, chain, entries)
+		if !drifted(err) {
+			break
+		}
+	}
+	return err
+}
+
+func (k *kernel) tryAccept(ctx context.Context, f family, chain wantedChain, entries []firewall.Entry) error {
+	there, err := k.quick.inspect(ctx, f, chain)
+	if err != nil {
+		return err
+	}
+	a := newAcceptPart(f, chain.Chain, uint32(k.cfg.Size))
+	only := acceptedHere{}
+	only[f] = a
+	ops := append(a.facts(k.gateway).ops(), (&target{accept: only}).all(entries).ops()...)
+	if err := k.writer.open(); err != nil {
+		return err
+	}
+	begin := func(q *nftables.Conn) error { return errors.Join(there.remove(q), a.createSets(q)) }
+	if k.writer.fits(ops, skeletonSize) {
+		err = k.writer.commit(ctx, func(q *nftables.Conn) error {
+			return errors.Join(begin(q), queueAll(q, ops), a.createRules(q))
+		})
+	} else {
+		err = k.writer.commit(ctx, begin)
+		for _, batch := range k.writer.batches(ops) {
+			if err == nil {
+				err = k.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
+			}
+		}
+		if err == nil {
+			err = k.writer.commit(ctx, a.createRules)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if there, err = k.quick.inspect(ctx, f, chain); err != nil {
+		return err
+	}
+	a.rules = there.rules
+	k.accept[f] = a
+	return nil
+}
+
+// acceptDrifted reports whether a part that is wanted is missing or not as written. All
+// of them are written anew then: what emptied one may have emptied the other.
+func (k *kernel) acceptDrifted(ctx context.Context) (lost bool) {
+	for _, f := range families {
+		if part := k.accept[f]; part != nil && !k.left(f) && !k.partIntact(ctx, part) {
+			lost = true
+		}
+	}
+	if lost {
+		k.accept = acceptedHere{}
+	}
+	return lost
+}
+
+// lostLooks is how often in a row our part must be missing: a look is several
+// listings, and what others write between two of them looks like a loss.
+const lostLooks = 3
+
+func (k *kernel) partIntact(ctx context.Context, part *acceptPart) bool {
+	for range lostLooks {
+		if k.partThere(ctx, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *kernel) partThere(ctx context.Context, part *acceptPart) bool {
+	there, err := k.quick.inspect(ctx, part.family, wantedChain{Chain: part.chain})
 	if err != nil || !there.intact(part.rules) {
 		return false
 	}
-	held, err := b.quick.holds(ctx, part.facts(b.gateway), part.factSets())
+	held, err := k.quick.holds(ctx, part.facts(k.gateway), part.factSets())
 	return err == nil && held
 }
 
 // removePart takes our part out of the table of an accept chain, if any.
-func (b *Backend) removePart(ctx context.Context, f family, chain wantedChain) error {
-	b.accept[f] = nil
+func (k *kernel) removePart(ctx context.Context, f family, chain wantedChain) error {
+	k.accept[f] = nil
 	if chain.none() {
 		return nil
 	}
 	var err error
 	for range 2 { // as in installPart
 		var there *ownersTable
-		there, err = b.quick.inspect(ctx, f, chain)
+		there, err = k.quick.inspect(ctx, f, chain)
 		var gone *firewall.ChainError
 		if errors.As(err, &gone) {
 			return nil // and our part with it
 		}
 		if err == nil {
-			err = b.writer.commit(ctx, there.remove)
+			err = k.writer.commit(ctx, there.remove)
 		}
 		if !drifted(err) {
 			break
@@ -194,36 +198,33 @@ func (b *Backend) removePart(ctx context.Context, f family, chain wantedChain) e
 	return err
 }
 
-// leaveAccept takes out the parts that a gateway wanted, and another, if any, does
-// not want there.
-func (b *Backend) leaveAccept(ctx context.Context, before firewall.Gateway, next *firewall.Gateway) error {
-	was, _ := acceptWanted(before, b.cfg.Mark != 0)
-	var is [2]wantedChain
-	if next != nil {
-		is, _ = acceptWanted(*next, b.cfg.Mark != 0)
-	}
+// leaveAccept takes out the parts that stand where they are no longer wanted.
+func (k *kernel) leaveAccept(ctx context.Context) error {
 	var err error
 	for _, f := range families {
-		if was[f].Chain != is[f].Chain {
-			if e := b.removePart(ctx, f, was[f]); e != nil {
-				err = errors.Join(err, fmt.Errorf("leaving %q: %w", was[f].Chain, explain(e)))
-			}
+		if !k.left(f) {
+			continue
+		}
+		was := k.stands[f]
+		k.stands[f] = wantedChain{}
+		if e := k.removePart(ctx, f, was); e != nil {
+			err = errors.Join(err, fmt.Errorf("nft: leaving %q: %w", was.Chain, explain(e)))
 		}
 	}
 	return err
 }
 
 // noteAccept logs when an accept chain is lost or found, and hands the errors on.
-func (b *Backend) noteAccept(errs [2]error) error {
+func (k *kernel) noteAccept(errs [2]error) error {
 	for _, f := range families {
 		switch ok := errs[f] == nil; {
-		case ok == !b.acceptLost[f]:
+		case ok == !k.acceptLost[f]:
 		case !ok:
-			b.cfg.Log.Warn("the accept chain is missing, mapped traffic may not pass", "family", f, "err", errs[f])
-		case !b.wanted[f].none():
-			b.cfg.Log.Info("the accept chain lets mapped traffic pass again", "family", f, "chain", b.wanted[f].String())
+			k.cfg.Log.Warn("the accept chain is missing, mapped traffic may not pass", "family", f, "err", errs[f])
+		case !k.wanted[f].none():
+			k.cfg.Log.Info("the accept chain lets mapped traffic pass again", "family", f, "chain", k.wanted[f].String())
 		}
-		b.acceptLost[f] = errs[f] != nil
+		k.acceptLost[f] = errs[f] != nil
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("nft: %w", explain(err))

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,71 +18,26 @@ var chainNames = []string{
 	"refuse_ended",
 }
 
-const acceptLost = "our part of the accept chain was missing"
-
-// Audit compares the kernel with what it should hold, writes it anew where it
-// differs, and says what was wrong; "" is nothing. Rules, gateway facts and the
-// accept chain are always compared, at a cost that does not depend on the
-// mappings; with full the mappings are too, which takes as long as Counters.
-func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error) {
-	drift, err = b.auditSkeleton(ctx)
-	if err == nil && full && drift == "" {
-		drift, err = b.auditEntries(ctx)
-	}
-	if drifted(err) { // it went while it was read
-		drift, err = b.auditSkeleton(ctx)
-	}
-	if err != nil {
-		return drift, fmt.Errorf("nft audit: %w", explain(err))
-	}
-	return drift, nil
-}
-
-func (b *Backend) auditSkeleton(ctx context.Context) (string, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return "", firewall.ErrClosed
-	}
-	drift, err := b.skeletonDrift(ctx)
-	if err != nil {
-		return "", err
-	}
-	if drift != "" {
-		return drift, b.repair(ctx, drift)
-	}
-	lost, err := b.ensureAccept(ctx)
-	switch {
-	case err != nil:
-		return "the accept chain is missing", err
-	case lost:
-		return acceptLost, nil
-	}
-	return "", nil
-}
-
-func (b *Backend) skeletonDrift(ctx context.Context) (string, error) {
-	if !b.installed {
-		return "our table was not written", nil
-	}
-	there, err := b.tableThere(ctx)
+// rulesDrift says what is wrong with our table; "" is nothing.
+func (k *kernel) rulesDrift(ctx context.Context) (string, error) {
+	there, err := k.tableThere(ctx)
 	if err != nil {
 		return "", err
 	}
 	if !there {
 		return "our table was gone", nil
 	}
-	print, err := b.fingerprint(ctx)
+	print, err := k.fingerprint(ctx)
 	if err != nil {
 		return "", err
 	}
-	if b.print == "" {
-		b.print = print
+	if k.print == "" {
+		k.print = print
 	}
-	if print != b.print {
+	if print != k.print {
 		return "our rules were changed", nil
 	}
-	facts, err := b.quick.holds(ctx, b.own.facts(b.gateway), b.own.factSets())
+	facts, err := k.quick.holds(ctx, k.own.facts(k.gateway), k.own.factSets())
 	if err != nil {
 		return "", err
 	}
@@ -93,84 +47,30 @@ func (b *Backend) skeletonDrift(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// auditEntries compares the mappings. It reads without the lock, and compares
-// only when nothing was written meanwhile; else it reads again.
-func (b *Backend) auditEntries(ctx context.Context) (string, error) {
-	for range dumpTries {
-		drift, compared, err := b.compareEntries(ctx)
-		if compared || err != nil {
-			return drift, err
-		}
+// copiesDrift compares what is kept of the mappings beside what counts them: for packets
+// that are marked, and in the owner's tables.
+func (k *kernel) copiesDrift(ctx context.Context, want []firewall.Entry) (drift string, lost bool, err error) {
+	whole, err := k.marksIntact(ctx, want)
+	if err != nil || !whole {
+		return "our mappings were changed", false, err
 	}
-	return "", firewall.ErrChanging
-}
-
-func (b *Backend) compareEntries(ctx context.Context) (drift string, compared bool, err error) {
-	b.mu.Lock()
-	at := b.writes
-	b.mu.Unlock()
-	held, err := b.Entries(ctx)
-	if err != nil && !errors.Is(err, errInconsistent) {
-		return "", false, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed || b.writes != at {
-		return "", b.closed, nil
-	}
-	if err == nil && firewall.World(held) == firewall.World(b.state.Entries()) {
-		whole, err := b.marksIntact(ctx)
-		if err != nil {
-			return "", false, err
-		}
-		if whole {
-			drift, err = b.auditAccepted(ctx)
-			return drift, true, err
-		}
-	}
-	drift = "our mappings were changed"
-	return drift, true, b.repair(ctx, drift)
-}
-
-// auditAccepted compares the mappings in the owner's tables. A firewall that declares
-// our sets itself (etc/nftables.d) and was restarted has left them empty.
-func (b *Backend) auditAccepted(ctx context.Context) (string, error) {
-	lost := false
 	for _, f := range families {
-		part := b.accept[f]
+		part := k.accept[f]
 		if part == nil {
 			continue
 		}
 		only := acceptedHere{}
 		only[f] = part
-		held, err := b.quick.holds(ctx, (&target{accept: only}).all(b.state.Entries()), part.mappingSets())
+		held, err := k.quick.holds(ctx, (&target{accept: only}).all(want), part.mappingSets())
 		if err != nil || !held {
-			b.accept[f], lost = nil, true
+			k.accept[f], lost = nil, true
 		}
 	}
-	if !lost {
-		return "", nil
-	}
-	if err := b.restoreAccept(ctx); err != nil {
-		return acceptLost, err
-	}
-	b.repaired++
-	return "our mappings in the accept chain's table were changed", nil
+	return "", lost, nil
 }
 
-// repair writes everything anew. The lock is held.
-func (b *Backend) repair(ctx context.Context, drift string) error {
-	b.cfg.Log.Debug("the kernel did not hold our table, writing it anew", "drift", drift)
-	b.look(ctx)
-	if err := b.install(ctx, b.state); err != nil {
-		return err
-	}
-	b.repaired++
-	return b.installAccept(ctx)
-}
-
-func (b *Backend) tableThere(ctx context.Context) (there bool, err error) {
-	err = b.quick.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
+func (k *kernel) tableThere(ctx context.Context) (there bool, err error) {
+	err = k.quick.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
 		tables, err := q.ListTablesOfFamily(nftables.TableFamilyINet)
 		there = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == Table })
 		return err
@@ -180,15 +80,15 @@ func (b *Backend) tableThere(ctx context.Context) (there bool, err error) {
 
 // fingerprint gives all our rules as the kernel tells them. It is compared only
 // with itself: the kernel's form is not quite what we sent.
-func (b *Backend) fingerprint(ctx context.Context) (string, error) {
+func (k *kernel) fingerprint(ctx context.Context) (string, error) {
 	var out strings.Builder
 	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
 	names := slices.Clone(chainNames)
-	if b.cfg.Mark != 0 {
+	if k.cfg.Mark != 0 {
 		names = append(names, chainMark, chainMarkFlows, chainMarkPins, chainUnmark)
 	}
 	for _, name := range names {
-		rules, err := b.quick.rules(ctx, table, name)
+		rules, err := k.quick.rules(ctx, table, name)
 		if err != nil {
 			return "", err
 		}

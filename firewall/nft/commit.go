@@ -29,10 +29,6 @@ const (
 	patience     = 5 * time.Second
 )
 
-// errUnknown marks an outcome that the kernel did not tell: the transaction may
-// have been committed or not.
-var errUnknown = errors.New("the outcome is not known")
-
 // writer owns the socket that changes the kernel. It alone calls Flush. The
 // socket is kept: closing one after a removal waits for the kernel's RCU, 7 to
 // 15 ms. It is not safe for concurrent use.
@@ -45,7 +41,7 @@ type writer struct {
 }
 
 // commit makes one transaction of what build queues. The error is the kernel's
-// refusal, after which nothing has changed, or wraps errUnknown.
+// refusal, after which nothing has changed, or wraps firewall.ErrUnknown.
 func (w *writer) commit(ctx context.Context, build func(q *nftables.Conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -69,7 +65,7 @@ func (w *writer) commit(ctx context.Context, build func(q *nftables.Conn) error)
 		return nil
 	case !refusal(err):
 		w.drop()
-		return fmt.Errorf("%w: %w", errUnknown, err)
+		return fmt.Errorf("%w: %w", firewall.ErrUnknown, err)
 	case errors.Is(err, os.ErrPermission):
 		w.drop() // the library stops reading at this error, so the socket is out of step
 	}

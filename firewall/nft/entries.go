@@ -3,7 +3,6 @@ package nft
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -12,14 +11,11 @@ import (
 	"portcullis/portmap"
 )
 
-// errInconsistent is given when the sets of mappings contradict one another.
-var errInconsistent = errors.New("the sets of mappings do not agree")
-
-// Entries reads back what the kernel holds, in no order. Expires is the end of
+// entries reads back what the kernel holds, in no order. Expires is the end of
 // the lease that the kernel's remaining time stands for, within a second, or
 // zero. A mapping that is in its map and not in the set of its flows, or the
 // other way round, is an error: it does not work, and no Entry can say that.
-func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
+func (r *reader) entries(ctx context.Context) ([]firewall.Entry, error) {
 	var all []firewall.Entry
 	for _, row := range []struct {
 		mapped string
@@ -29,20 +25,20 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 		{"mapped_from", []string{ownFlowNames.host}},
 		{"mapped_filtered", []string{ownFlowNames.tcp, ownFlowNames.udp}},
 	} {
-		holes, err := b.readHoles(ctx, row.mapped, row.flows)
+		holes, err := r.readHoles(ctx, row.mapped, row.flows)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, holes...)
 	}
 	for _, set := range ownPinNames.list() {
-		pins, err := b.readPins(ctx, set)
+		pins, err := r.readPins(ctx, set)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, pins...)
 	}
-	for _, read := range []func(context.Context) ([]firewall.Entry, error){b.readKept, b.readMapped} {
+	for _, read := range []func(context.Context) ([]firewall.Entry, error){r.readKept, r.readMapped} {
 		more, err := read(ctx)
 		if err != nil {
 			return nil, err
@@ -52,15 +48,15 @@ func (b *Backend) Entries(ctx context.Context) ([]firewall.Entry, error) {
 	return all, nil
 }
 
-func (b *Backend) readKept(ctx context.Context) ([]firewall.Entry, error) {
-	kept, err := b.reader.dumpSettled(ctx, "kept_ports")
+func (r *reader) readKept(ctx context.Context) ([]firewall.Entry, error) {
+	kept, err := r.dumpSettled(ctx, "kept_ports")
 	if err != nil {
 		return nil, err
 	}
 	var all []firewall.Entry
 	for _, el := range kept {
 		if len(el.key) != 12 || len(el.val) < 2 {
-			return nil, fmt.Errorf("%w: kept_ports holds %x", errInconsistent, el.key)
+			return nil, fmt.Errorf("%w: kept_ports holds %x", firewall.ErrInconsistent, el.key)
 		}
 		all = append(all, firewall.Entry{
 			Kind: firewall.Kept, Transport: portmap.Transport(el.key[4]),
@@ -71,15 +67,15 @@ func (b *Backend) readKept(ctx context.Context) ([]firewall.Entry, error) {
 	return all, nil
 }
 
-func (b *Backend) readMapped(ctx context.Context) ([]firewall.Entry, error) {
-	elements, err := b.reader.dumpSettled(ctx, "mapped_ports")
+func (r *reader) readMapped(ctx context.Context) ([]firewall.Entry, error) {
+	elements, err := r.dumpSettled(ctx, "mapped_ports")
 	if err != nil {
 		return nil, err
 	}
 	var all []firewall.Entry
 	for _, el := range elements {
 		if len(el.key) != 8 {
-			return nil, fmt.Errorf("%w: mapped_ports holds %x", errInconsistent, el.key)
+			return nil, fmt.Errorf("%w: mapped_ports holds %x", firewall.ErrInconsistent, el.key)
 		}
 		all = append(all, firewall.Entry{
 			Kind: firewall.Mapped, Transport: portmap.Transport(el.key[0]),
@@ -89,8 +85,8 @@ func (b *Backend) readMapped(ctx context.Context) ([]firewall.Entry, error) {
 	return all, nil
 }
 
-func (b *Backend) readPins(ctx context.Context, set string) ([]firewall.Entry, error) {
-	elements, err := b.reader.dumpSettled(ctx, set)
+func (r *reader) readPins(ctx context.Context, set string) ([]firewall.Entry, error) {
+	elements, err := r.dumpSettled(ctx, set)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +94,7 @@ func (b *Backend) readPins(ctx context.Context, set string) ([]firewall.Entry, e
 	for _, el := range elements {
 		e, ok := pinIn(set, el)
 		if !ok {
-			return nil, fmt.Errorf("%w: %s holds %x", errInconsistent, set, el.key)
+			return nil, fmt.Errorf("%w: %s holds %x", firewall.ErrInconsistent, set, el.key)
 		}
 		e.Expires = el.lease()
 		all = append(all, e)
@@ -106,21 +102,21 @@ func (b *Backend) readPins(ctx context.Context, set string) ([]firewall.Entry, e
 	return all, nil
 }
 
-func (b *Backend) readHoles(ctx context.Context, mapped string, flows []string) ([]firewall.Entry, error) {
-	maps, err := b.reader.dumpSettled(ctx, mapped)
+func (r *reader) readHoles(ctx context.Context, mapped string, flows []string) ([]firewall.Entry, error) {
+	maps, err := r.dumpSettled(ctx, mapped)
 	if err != nil {
 		return nil, err
 	}
 	passes := make(map[firewall.Entry]bool, len(maps))
 	for _, set := range flows {
-		open, err := b.reader.dumpSettled(ctx, set)
+		open, err := r.dumpSettled(ctx, set)
 		if err != nil {
 			return nil, err
 		}
 		for _, el := range open {
 			e, ok := flowIn(set, el)
 			if !ok {
-				return nil, fmt.Errorf("%w: %s holds %x", errInconsistent, set, el.key)
+				return nil, fmt.Errorf("%w: %s holds %x", firewall.ErrInconsistent, set, el.key)
 			}
 			passes[e] = true
 		}
@@ -129,17 +125,17 @@ func (b *Backend) readHoles(ctx context.Context, mapped string, flows []string) 
 	for _, el := range maps {
 		e, ok := holeIn(el)
 		if !ok {
-			return nil, fmt.Errorf("%w: %s holds %x", errInconsistent, mapped, el.key)
+			return nil, fmt.Errorf("%w: %s holds %x", firewall.ErrInconsistent, mapped, el.key)
 		}
 		if !passes[e] {
-			return nil, fmt.Errorf("%w: %s is in %s and its flows are not let through", errInconsistent, e, mapped)
+			return nil, fmt.Errorf("%w: %s is in %s and its flows are not let through", firewall.ErrInconsistent, e, mapped)
 		}
 		delete(passes, e)
 		e.Expires = el.lease()
 		all = append(all, e)
 	}
 	for e := range passes {
-		return nil, fmt.Errorf("%w: the flows of %s are let through, and it is not in %s", errInconsistent, e, mapped)
+		return nil, fmt.Errorf("%w: the flows of %s are let through, and it is not in %s", firewall.ErrInconsistent, e, mapped)
 	}
 	return all, nil
 }

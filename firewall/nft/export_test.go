@@ -27,9 +27,10 @@ func Steal(q *nftables.Conn, e firewall.Entry) {
 
 // MarksIntact says whether the sets of the marks hold what is mapped.
 func (b *Backend) MarksIntact(ctx context.Context) (bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.marksIntact(ctx)
+	var whole bool
+	var err error
+	b.Look(func(s *firewall.State, _ firewall.Gateway) { whole, err = b.kernel.marksIntact(ctx, s.Entries()) })
+	return whole, err
 }
 
 // AcceptFlows are our sets in the owner's table.
@@ -77,20 +78,16 @@ func Multiport(info []byte) string {
 
 // TryFeatures tries each feature alone.
 func (b *Backend) TryFeatures(ctx context.Context) map[string]error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	errs := make(map[string]error)
 	for _, f := range features {
-		errs[f.name] = b.try(ctx, f)
+		errs[f.name] = b.kernel.try(ctx, f)
 	}
 	return errs
 }
 
 // TryNoSuchFeature tries one that no kernel has.
 func (b *Backend) TryNoSuchFeature(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.try(ctx, feature{"wishful thinking", "xt_nosuch", func(_ *skeleton, cb *chainBuilder) {
+	return b.kernel.try(ctx, feature{"wishful thinking", "xt_nosuch", func(_ *skeleton, cb *chainBuilder) {
 		cb.rule(cb.plain("probe"), "", match{&expr.Match{Name: "nosuch", Info: &xt.Unknown{}}})
 	}})
 }
@@ -182,4 +179,4 @@ func ReadForeign(rule, elements []byte) (claims []string) {
 }
 
 // ListPatience bounds each wait for a message of a list.
-func (b *Backend) ListPatience(d time.Duration) { b.reader.patience = d }
+func (b *Backend) ListPatience(d time.Duration) { b.kernel.reader.patience = d }

@@ -32,14 +32,12 @@ const (
 // that is not understood is passed over. Rules of iptables-legacy are invisible
 // to nf_tables.
 func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
-	b.mu.Lock()
-	wan, closed := b.gateway.WAN, b.closed
-	b.mu.Unlock()
-	if closed {
-		return nil, firewall.ErrClosed
+	g, err := b.Gateway()
+	if err != nil {
+		return nil, err
 	}
-	s := &foreignScan{ctx: ctx, reader: &b.reader, rules: make(map[firewall.Chain][]ruleRead)}
-	for _, up := range wan {
+	s := &foreignScan{ctx: ctx, reader: &b.kernel.reader, rules: make(map[firewall.Chain][]ruleRead)}
+	for _, up := range g.WAN {
 		s.wan = append(s.wan, up.Interface)
 		for _, a := range up.IPv4() {
 			s.wanAddrs = append(s.wanAddrs, a.AsSlice())

@@ -180,7 +180,7 @@ func (f *Frames) write(ctx context.Context) error {
 	f.print, f.ours = "", true
 	queue := func(q *nftables.Conn) error { return f.queue(q, FramesTable) }
 	err := f.writer.commit(ctx, queue)
-	if errors.Is(err, errUnknown) {
+	if errors.Is(err, firewall.ErrUnknown) {
 		err = f.writer.commit(ctx, queue)
 	}
 	if err == nil {

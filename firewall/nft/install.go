@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -10,43 +11,43 @@ import (
 	"portcullis/firewall"
 )
 
-// The methods of this file are called with the lock held.
-
-// install writes the whole table for a state, in place of whatever is there. On
-// success the kernel holds it; on a refusal it holds what it held, or, when the
-// state was too large for one transaction, nothing (installed tells).
-func (b *Backend) install(ctx context.Context, st *firewall.State) error {
-	if err := b.writer.open(); err != nil {
+// install writes the whole table, in place of whatever is there. On success the kernel
+// holds it; on a refusal it holds what it held, or, when that was too large for one
+// transaction, nothing (ErrNothingLeft).
+func (k *kernel) install(ctx context.Context, w firewall.Whole) error {
+	if err := k.writer.open(); err != nil {
 		return err
 	}
-	sk := newSkeleton(uint32(b.cfg.Size)).marking(b.cfg.Mark, uint32(b.cfg.Size))
-	facts := sk.facts(b.gateway).ops()
-	ops := append(facts, (&target{own: sk}).all(st.Entries()).ops()...)
+	sk := newSkeleton(uint32(k.cfg.Size)).marking(k.cfg.Mark, uint32(k.cfg.Size))
+	facts := sk.facts(w.Gateway).ops()
+	ops := append(facts, (&target{own: sk}).all(w.Entries).ops()...)
 	var err error
 	size := skeletonSize
 	if sk.marks != nil {
 		size += marksSize
 	}
-	if b.writer.fits(ops, size) {
-		err = b.installWhole(ctx, sk, ops)
+	if k.writer.fits(ops, size) {
+		err = k.installWhole(ctx, sk, ops)
 	} else {
-		err = b.installInParts(ctx, sk, ops)
+		err = k.installInParts(ctx, sk, ops)
 	}
 	if err != nil {
-		return b.diagnose(ctx, err)
+		why := k.diagnose(ctx, err)
+		if errors.Is(err, firewall.ErrNothingLeft) && !errors.Is(why, firewall.ErrNothingLeft) {
+			why = fmt.Errorf("%w: %w", firewall.ErrNothingLeft, why)
+		}
+		return why
 	}
-	b.own, b.installed = sk, true
-	b.writes++
-	for _, m := range st.Mappings() {
-		b.tallies[m.ID] = b.tallies[m.ID].restarted(b.writes)
-	}
-	if b.print, err = b.fingerprint(ctx); err != nil {
-		b.print = "" // the next audit takes it
+	k.own = sk
+	k.follow(w.Gateway)
+	k.accept = acceptedHere{} // to be written with the same entries
+	if k.print, err = k.fingerprint(ctx); err != nil {
+		k.print = "" // the next audit takes it
 	}
 	return nil
 }
 
-func (b *Backend) installWhole(ctx context.Context, sk *skeleton, ops []elementOp) error {
+func (k *kernel) installWhole(ctx context.Context, sk *skeleton, ops []elementOp) error {
 	queue := func(q *nftables.Conn) error {
 		if err := sk.createTable(q); err != nil {
 			return err
@@ -56,45 +57,41 @@ func (b *Backend) installWhole(ctx context.Context, sk *skeleton, ops []elementO
 		}
 		return sk.createRules(q)
 	}
-	err := b.writer.commit(ctx, queue)
-	if errors.Is(err, errUnknown) {
+	err := k.writer.commit(ctx, queue)
+	if errors.Is(err, firewall.ErrUnknown) {
 		// Doing it twice comes to the same.
 		ctx, cancel := fresh(ctx)
 		defer cancel()
-		if err = b.writer.commit(ctx, queue); errors.Is(err, errUnknown) {
-			b.installed = false
-		}
+		err = k.writer.commit(ctx, queue)
 	}
 	return err
 }
 
 // installInParts writes the sets first and the rules last, so that all of it
 // takes effect at once; until then no mapping is open.
-func (b *Backend) installInParts(ctx context.Context, sk *skeleton, ops []elementOp) error {
-	b.installed = false
-	err := b.writer.commit(ctx, sk.createTable)
-	for _, batch := range b.writer.batches(ops) {
+func (k *kernel) installInParts(ctx context.Context, sk *skeleton, ops []elementOp) error {
+	err := k.writer.commit(ctx, sk.createTable)
+	for _, batch := range k.writer.batches(ops) {
 		if err != nil {
 			break
 		}
-		err = b.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
+		err = k.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
 	}
 	if err == nil {
-		err = b.writer.commit(ctx, sk.createRules)
+		err = k.writer.commit(ctx, sk.createRules)
 	}
 	if err != nil {
 		ctx, cancel := fresh(ctx)
 		defer cancel()
-		return errors.Join(err, b.removeTable(ctx))
+		return fmt.Errorf("%w: %w", firewall.ErrNothingLeft, errors.Join(err, k.removeTable(ctx)))
 	}
 	return nil
 }
 
 // removeTable removes our table, if it is there.
-func (b *Backend) removeTable(ctx context.Context) error {
-	b.installed = false
+func (k *kernel) removeTable(ctx context.Context) error {
 	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
-	return b.writer.commit(ctx, func(q *nftables.Conn) error {
+	return k.writer.commit(ctx, func(q *nftables.Conn) error {
 		q.AddTable(table)
 		q.DelTable(table)
 		return nil
@@ -102,36 +99,28 @@ func (b *Backend) removeTable(ctx context.Context) error {
 }
 
 // writeFacts brings the gateway's facts into the kernel.
-func (b *Backend) writeFacts(ctx context.Context) error {
-	if !b.installed {
-		return b.install(ctx, b.state)
-	}
+func (k *kernel) writeFacts(ctx context.Context, g firewall.Gateway) error {
 	queue := func(q *nftables.Conn) error {
-		for _, set := range b.own.factSets() {
+		for _, set := range k.own.factSets() {
 			q.FlushSet(set)
 		}
-		ops := b.own.facts(b.gateway).ops()
-		if part := b.accept[family6]; part != nil {
+		ops := k.own.facts(g).ops()
+		if part := k.accept[family6]; part != nil {
 			for _, set := range part.factSets() {
 				q.FlushSet(set)
 			}
-			ops = append(ops, part.facts(b.gateway).ops()...)
+			ops = append(ops, part.facts(g).ops()...)
 		}
 		return queueAll(q, ops)
 	}
-	err := b.writer.commit(ctx, queue)
-	if errors.Is(err, errUnknown) {
+	err := k.writer.commit(ctx, queue)
+	if errors.Is(err, firewall.ErrUnknown) {
 		ctx, cancel := fresh(ctx)
 		defer cancel()
-		if err = b.writer.commit(ctx, queue); errors.Is(err, errUnknown) {
-			b.installed = false
-		}
+		err = k.writer.commit(ctx, queue)
 	}
-	if drifted(err) {
-		b.cfg.Log.Warn("the kernel did not hold our table, writing it anew", "err", err)
-		b.repaired++
-		b.accept = acceptedHere{} // the caller puts them back
-		return b.install(ctx, b.state)
+	if err == nil {
+		k.follow(g)
 	}
 	return err
 }
@@ -139,12 +128,12 @@ func (b *Backend) writeFacts(ctx context.Context) error {
 // diagnose finds the one feature the kernel lacks, when that is why the table
 // was refused. The kernel does not say which part of a batch it did not like, so
 // each is tried alone, in a table that is removed in the same transaction.
-func (b *Backend) diagnose(ctx context.Context, err error) error {
+func (k *kernel) diagnose(ctx context.Context, err error) error {
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	for _, f := range features {
-		if missing := b.try(ctx, f); missing != nil {
+		if missing := k.try(ctx, f); missing != nil {
 			return missing
 		}
 	}
@@ -152,10 +141,10 @@ func (b *Backend) diagnose(ctx context.Context, err error) error {
 }
 
 // try tells what the kernel said to a feature, or nil.
-func (b *Backend) try(ctx context.Context, f feature) error {
-	sk := newSkeleton(uint32(b.cfg.Size))
+func (k *kernel) try(ctx context.Context, f feature) error {
+	sk := newSkeleton(uint32(k.cfg.Size))
 	sk.table.Name = Table + "_probe"
-	err := b.writer.commit(ctx, func(q *nftables.Conn) error {
+	err := k.writer.commit(ctx, func(q *nftables.Conn) error {
 		if err := sk.createTable(q); err != nil {
 			return err
 		}

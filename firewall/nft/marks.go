@@ -95,16 +95,15 @@ func (s *skeleton) markRules(b *chainBuilder) {
 	b.rule(after, "nothing of the mark is left", clear)
 }
 
-// marksIntact says whether the sets of the marks hold what they should. The lock is
-// held.
-func (b *Backend) marksIntact(ctx context.Context) (bool, error) {
-	m := b.own.marks
+// marksIntact says whether the sets of the marks hold what they should.
+func (k *kernel) marksIntact(ctx context.Context, entries []firewall.Entry) (bool, error) {
+	m := k.own.marks
 	if m == nil {
 		return true, nil
 	}
 	want := newElements()
-	for _, e := range b.state.Entries() {
+	for _, e := range entries {
 		m.each(e, want.add)
 	}
-	return b.quick.holds(ctx, want, m.sets())
+	return k.quick.holds(ctx, want, m.sets())
 }

@@ -6,8 +6,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
-
-	"portcullis/firewall"
 )
 
 // Ours says whether a table of family inet is one of those that this program makes.
@@ -16,13 +14,8 @@ func Ours(table string) bool { return table == Table || table == FramesTable }
 // Owned says whether anybody else has a rule in nf_tables, or a chain that drops;
 // iptables-nft and its like among them.
 func (b *Backend) Owned(ctx context.Context) (owned bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return false, firewall.ErrClosed
-	}
 	var theirs []*nftables.Chain
-	err = b.quick.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
+	err = b.kernel.reader.do(ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
 		chains, err := q.ListChains()
 		for _, c := range chains {
 			if c.Table.Family == nftables.TableFamilyINet && Ours(c.Table.Name) {
@@ -37,7 +30,7 @@ func (b *Backend) Owned(ctx context.Context) (owned bool, err error) {
 	})
 	for i := 0; err == nil && !owned && i < len(theirs); i++ {
 		var rules []ruleRead
-		rules, err = b.quick.rules(ctx, theirs[i].Table, theirs[i].Name)
+		rules, err = b.kernel.reader.rules(ctx, theirs[i].Table, theirs[i].Name)
 		owned = len(rules) > 0
 	}
 	if err != nil {

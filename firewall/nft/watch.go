@@ -16,9 +16,6 @@ import (
 	"portcullis/firewall"
 )
 
-// Intrusion is what another program did to the ruleset in one transaction.
-type Intrusion = firewall.Intrusion
-
 // Watch tells of each transaction of another program, until ctx ends. It sees only
 // that something was done, not whether it was done to what we hold: Audit says
 // that. One Intrusion is told at the start, because what was done before is not
@@ -27,9 +24,9 @@ type Intrusion = firewall.Intrusion
 //
 // The kernel numbers threads as its first process namespace does. In another one,
 // a container's, our own transactions are told too.
-func (b *Backend) Watch(ctx context.Context, tell func(Intrusion)) error {
+func (k *kernel) Watch(ctx context.Context, tell func(firewall.Intrusion)) error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{
-		NetNS: b.cfg.NetNS, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
+		NetNS: k.cfg.NetNS, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
 	})
 	if err != nil {
 		return fmt.Errorf("nft watch: %w", explain(err))
@@ -38,9 +35,9 @@ func (b *Backend) Watch(ctx context.Context, tell func(Intrusion)) error {
 	_ = c.SetReadBuffer(bufferSize) // a wish: a small one only loses more
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	tell(Intrusion{Ours: true})
+	tell(firewall.Intrusion{Ours: true})
 	w := watch{own: ownThread, owners: func(t nftables.Table) bool {
-		chains := b.watched.Load()
+		chains := k.watched.Load()
 		return chains != nil && slices.ContainsFunc(chains[:], func(c wantedChain) bool {
 			return !c.none() && *tableOf(c.Chain) == t
 		})
@@ -52,7 +49,7 @@ func (b *Backend) Watch(ctx context.Context, tell func(Intrusion)) error {
 			return ctx.Err()
 		case errors.Is(err, unix.ENOBUFS):
 			w.ours = false
-			tell(Intrusion{Ours: true})
+			tell(firewall.Intrusion{Ours: true})
 			continue
 		case err != nil:
 			return fmt.Errorf("nft watch: %w", err)
@@ -74,17 +71,17 @@ type watch struct {
 }
 
 // take gives what another program did, when the message ends its transaction.
-func (w *watch) take(m netlink.Message) (Intrusion, bool) {
+func (w *watch) take(m netlink.Message) (firewall.Intrusion, bool) {
 	const header = 4 // struct nfgenmsg: family, version, resource id
 	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < header {
-		return Intrusion{}, false
+		return firewall.Intrusion{}, false
 	}
 	family, attrs := nftables.TableFamily(m.Data[0]), m.Data[header:]
 	if uint16(m.Header.Type)&0xff != unix.NFT_MSG_NEWGEN {
 		w.ours = w.ours || w.touches(uint16(m.Header.Type)&0xff, nftables.Table{Name: tableNamed(attrs), Family: family})
-		return Intrusion{}, false
+		return firewall.Intrusion{}, false
 	}
-	i := Intrusion{Ours: w.ours}
+	i := firewall.Intrusion{Ours: w.ours}
 	w.ours = false
 	thread := uint32(0)
 	a, err := netlink.NewAttributeDecoder(attrs)

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/firewall"
 	"portcullis/firewall/homenet"
-	"portcullis/firewall/nft"
 	"portcullis/portmap"
 	"portcullis/test/netns"
 )
@@ -29,17 +29,17 @@ func TestWatch(t *testing.T) {
 	}
 	watching, stop := context.WithCancel(t.Context())
 	defer stop()
-	told := make(chan nft.Intrusion, 16)
+	told := make(chan firewall.Intrusion, 16)
 	ended := make(chan error, 1)
-	go func() { ended <- b.Watch(watching, func(i nft.Intrusion) { told <- i }) }()
-	next := func(what string) nft.Intrusion {
+	go func() { ended <- b.Watch(watching, func(i firewall.Intrusion) { told <- i }) }()
+	next := func(what string) firewall.Intrusion {
 		t.Helper()
 		select {
 		case i := <-told:
 			return i
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%s was not told", what)
-			return nft.Intrusion{}
+			return firewall.Intrusion{}
 		}
 	}
 	if i := next("the start"); !i.Ours {

@@ -1,0 +1,317 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"portcullis/portmap"
+)
+
+// Driver keeps a Kernel as the mappings want it. It has what is the same for every
+// backend: the lock, the state, the counters over rewriting, what is done when the
+// kernel turns out to hold something else, and the flows that end with their mappings.
+//
+// Its methods are safe for concurrent use. Apply, Replace, Configure, Audit, Counter and
+// Close wait for one another; Counters and Watch wait for nobody.
+type Driver struct {
+	log    *slog.Logger
+	kernel Kernel
+	flows  Flows
+
+	mu       sync.Mutex // guards what follows, and all writing to the kernel
+	closed   bool
+	gateway  Gateway
+	state    *State
+	whole    bool // the kernel is believed to hold state
+	tallies  map[uint64]tally
+	writes   uint64 // transactions since the start
+	repaired uint64
+}
+
+// NewDriver returns a driver that holds nothing. Nothing is written to the kernel before
+// the first Configure, Apply or Replace, so that the mappings of an earlier run that was
+// told to keep them stay open until then. flows makes what ends connections.
+func NewDriver(log *slog.Logger, k Kernel, flows func(*Driver) Flows) *Driver {
+	d := &Driver{log: log, kernel: k, state: NewState(), tallies: make(map[uint64]tally)}
+	d.flows = flows(d)
+	return d
+}
+
+// Apply removes del, then adds add, in one kernel transaction. With an error
+// nothing has changed, in the kernel and here.
+//
+// When the kernel does not hold what it should (its ruleset was flushed, an
+// element is gone), the whole table is written anew with the change in it.
+//
+// Flows of others that leave from a port that is mapped now are ended.
+func (d *Driver) Apply(ctx context.Context, add, del []portmap.Mapping) error {
+	c, err := d.apply(ctx, add, del)
+	if err == nil {
+		d.flows.Free(c)
+	}
+	return err
+}
+
+func (d *Driver) apply(ctx context.Context, add, del []portmap.Mapping) (*Change, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	c, err := d.state.Plan(add, del)
+	if err != nil {
+		return nil, err
+	}
+	if d.whole && c.Empty() {
+		d.state.Commit(c)
+		return c, nil
+	}
+	lacking, err := d.bring(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	d.committed(c)
+	if lacking {
+		// Without it the mapping is there all the same, and the audit tries again; the
+		// owner is told in the log.
+		_ = d.rewriteOwners(ctx)
+	}
+	return c, nil
+}
+
+// Replace makes the kernel hold exactly these mappings, whatever it held before,
+// by writing the whole table. When it fails, the kernel holds what it held before.
+// A *ChainError says that all is in force but what stands in the owner's tables.
+func (d *Driver) Replace(ctx context.Context, want []portmap.Mapping) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	wanted := make(map[uint64]bool, len(want))
+	for _, m := range want {
+		wanted[m.ID] = true
+	}
+	del := slices.DeleteFunc(d.state.Mappings(), func(m portmap.Mapping) bool { return wanted[m.ID] })
+	c, err := d.state.Plan(want, del)
+	if err != nil {
+		return err
+	}
+	d.look(ctx)
+	if err := d.rewrite(ctx, c); err != nil {
+		return err
+	}
+	d.committed(c)
+	return d.rewriteOwners(ctx)
+}
+
+// Prepare tells what the gateway is before the first Replace, which then writes
+// everything at once. Nothing is written now: what an earlier run left in the
+// kernel stays open until then.
+func (d *Driver) Prepare(g Gateway) error {
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return ErrClosed
+	case d.whole:
+		return errors.New("the rules are in force already; Configure changes them")
+	}
+	d.gateway = g
+	return nil
+}
+
+// Configure tells the rules what has changed about the gateway. Its cost does
+// not depend on the number of mappings, unless the accept chain changes.
+// A *ChainError says that all is in force but what stands in the owner's tables; with
+// another error nothing has changed, unless it says that our part of a former accept
+// chain could not be removed.
+func (d *Driver) Configure(ctx context.Context, g Gateway) error {
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	before := d.gateway
+	d.gateway = g
+	if err := d.writeFacts(ctx); err != nil {
+		d.gateway = before
+		return err
+	}
+	d.flows.AddressesGone(before, g)
+	lost, err := d.ensureOwners(ctx)
+	if lost && err == nil {
+		d.log.Warn("the kernel's rules were put right", "drift", ownersLost)
+	}
+	return err
+}
+
+// Gateway returns what was told of the gateway, or ErrClosed.
+func (d *Driver) Gateway() (Gateway, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return Gateway{}, ErrClosed
+	}
+	return d.gateway, nil
+}
+
+// Close ends the driver. It removes what was written and the flows of all mappings;
+// or, with keep, leaves all of it as it is, to end by the kernel's own timeouts. It
+// waits for work under way.
+func (d *Driver) Close(ctx context.Context, keep bool) error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	var err error
+	var held []portmap.Mapping
+	if !keep {
+		held = d.state.Mappings()
+		err = d.kernel.Remove(ctx)
+		d.whole = false
+	}
+	d.mu.Unlock()
+	return errors.Join(err, d.flows.Close(ctx, held))
+}
+
+// Repaired counts how often the kernel was found not to hold what it should and
+// was written anew.
+func (d *Driver) Repaired() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.repaired
+}
+
+// Watch tells of each transaction of another program, until ctx ends. It sees only
+// that something was done, not whether it was done to what we hold: Audit says
+// that. tell must not block for long.
+func (d *Driver) Watch(ctx context.Context, tell func(Intrusion)) error {
+	return d.kernel.Watch(ctx, tell)
+}
+
+// Entries reads back what the kernel holds, in no order. Expires is the end of the lease
+// that the kernel's remaining time stands for, within a second, or zero.
+func (d *Driver) Entries(ctx context.Context) ([]Entry, error) {
+	held, err := d.kernel.Read(ctx, Query{Entries: true})
+	return held.Entries, err
+}
+
+// Look lends f the committed mappings and the facts, under the lock.
+func (d *Driver) Look(f func(*State, Gateway)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(d.state, d.gateway)
+}
+
+// Refuse has hosts told that their flows are over.
+func (d *Driver) Refuse(hosts []Refusal) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.whole {
+		return nil
+	}
+	_, err := d.kernel.Write(context.Background(), Update{Refuse: hosts})
+	if err != nil {
+		return fmt.Errorf("refusing the hosts of ended flows: %w", err)
+	}
+	return nil
+}
+
+// The methods below are called with the lock held.
+
+// committed takes over what the kernel holds now.
+func (d *Driver) committed(c *Change) {
+	d.state.Commit(c)
+	d.tally(c)
+	d.flows.Changed(c)
+}
+
+// bring gets the kernel from the state to the one behind c.
+func (d *Driver) bring(ctx context.Context, c *Change) (lacking bool, err error) {
+	if !d.whole {
+		return true, d.rewrite(ctx, c)
+	}
+	d.carry(ctx, c.Renewed)
+	lacking, err = d.kernel.Write(ctx, Update{Change: c})
+	switch {
+	case err == nil:
+		d.writes++
+		d.restart(c.Renewed)
+		return lacking, nil
+	case errors.Is(err, ErrTooLarge):
+	case errors.Is(err, ErrDrifted):
+		d.log.Warn("the kernel did not hold our mappings, writing them anew", "err", err)
+		d.repaired++
+	default:
+		d.doubt(err)
+		return false, err
+	}
+	d.look(ctx)
+	return true, d.rewrite(ctx, c)
+}
+
+// doubt notes what a failure says of the kernel: the next change writes everything anew.
+func (d *Driver) doubt(err error) {
+	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrNothingLeft) {
+		d.whole = false
+	}
+}
+
+// rewrite writes the whole state behind c. When that fails half-way, it tries to
+// get back to the state before.
+func (d *Driver) rewrite(ctx context.Context, c *Change) error {
+	was, next := d.whole, d.state.Clone()
+	next.Commit(c)
+	err := d.install(ctx, next)
+	if err != nil && was && !d.whole {
+		if undo := d.install(context.WithoutCancel(ctx), d.state); undo != nil {
+			d.log.Error("the mappings could not be restored after a failed change", "err", undo)
+		}
+	}
+	return err
+}
+
+// install writes our table for a state, in place of whatever is there.
+func (d *Driver) install(ctx context.Context, s *State) error {
+	if err := d.kernel.Rewrite(ctx, OurTable, Whole{s.Entries(), d.gateway}); err != nil {
+		d.doubt(err)
+		return err
+	}
+	d.whole = true
+	d.writes++
+	d.restart(s.Mappings())
+	return nil
+}
+
+// rewriteOwners puts in what is lacking in the owner's tables.
+func (d *Driver) rewriteOwners(ctx context.Context) error {
+	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.Entries(), d.gateway})
+}
+
+// writeFacts brings the gateway's facts into the kernel.
+func (d *Driver) writeFacts(ctx context.Context) error {
+	if !d.whole {
+		return d.install(ctx, d.state)
+	}
+	_, err := d.kernel.Write(ctx, Update{Gateway: &d.gateway})
+	if errors.Is(err, ErrDrifted) {
+		d.log.Warn("the kernel did not hold our table, writing it anew", "err", err)
+		d.repaired++
+		return d.install(ctx, d.state)
+	}
+	d.doubt(err)
+	return err
+}

@@ -1,0 +1,107 @@
+package fwtest
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"portcullis/firewall"
+)
+
+// memory is a kernel that is a map.
+type memory struct {
+	mu       sync.Mutex // guards what follows
+	held     map[firewall.Key]firewall.Entry
+	capacity int
+	gateway  firewall.Gateway
+}
+
+// Write implements firewall.Kernel. It refuses to remove what is not there, and to add
+// what is, as nf_tables does.
+func (m *memory) Write(ctx context.Context, u firewall.Update) (lacking bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil || u.Change == nil {
+		if err == nil && u.Gateway != nil {
+			m.gateway = *u.Gateway
+		}
+		return false, err
+	}
+	if m.held == nil { // nobody has written it, or somebody has wiped it
+		return false, firewall.ErrDrifted
+	}
+	next := maps.Clone(m.held)
+	for _, e := range slices.Concat(u.Change.Del, u.Change.Retime) {
+		if _, there := next[e.Key()]; !there {
+			return false, firewall.ErrDrifted
+		}
+		delete(next, e.Key())
+	}
+	for _, e := range slices.Concat(u.Change.Add, u.Change.Retime) {
+		if _, there := next[e.Key()]; there {
+			return false, firewall.ErrDrifted
+		}
+		next[e.Key()] = e
+	}
+	return false, m.take(next)
+}
+
+// Rewrite implements firewall.Kernel.
+func (m *memory) Rewrite(ctx context.Context, p firewall.Part, w firewall.Whole) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil || p == firewall.OwnersTables {
+		return err
+	}
+	next := make(map[firewall.Key]firewall.Entry, len(w.Entries))
+	for _, e := range w.Entries {
+		next[e.Key()] = e
+	}
+	m.gateway = w.Gateway
+	return m.take(next)
+}
+
+// take makes it hold what is next, if there is room. mu is held.
+func (m *memory) take(next map[firewall.Key]firewall.Entry) error {
+	n := 0
+	for k := range next {
+		if k.Kind == firewall.Hole || k.Kind == firewall.Pin {
+			n++
+		}
+	}
+	if m.capacity > 0 && n > m.capacity {
+		return firewall.ErrFull
+	}
+	m.held = next
+	return nil
+}
+
+// Read implements firewall.Kernel. Nothing is counted.
+func (m *memory) Read(ctx context.Context, q firewall.Query) (firewall.Held, error) {
+	h := firewall.Held{}
+	if q.Entries {
+		h.Entries = m.entries()
+	}
+	return h, ctx.Err()
+}
+
+func (m *memory) entries() []firewall.Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.held))
+}
+
+// Watch implements firewall.Kernel. Nobody else is there.
+func (m *memory) Watch(ctx context.Context, _ func(firewall.Intrusion)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Remove implements firewall.Kernel.
+func (m *memory) Remove(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held = nil
+	return nil
+}

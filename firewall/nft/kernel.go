@@ -1,0 +1,188 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"portcullis/firewall"
+)
+
+// kernel is nf_tables as the firewall.Driver calls it.
+type kernel struct {
+	cfg    Config
+	reader reader // for listings, which may take seconds
+
+	watched atomic.Pointer[[2]wantedChain] // wanted, for Watch, which does not wait
+
+	// What follows is guarded by the Driver's lock, as all writing is.
+	writer  writer
+	quick   reader // for questions under the lock, which no listing must hold up
+	gateway firewall.Gateway
+	wanted  [2]wantedChain // by the gateway: where our parts of the owner's tables should stand
+	stands  [2]wantedChain // where they may stand, since they were wanted there
+	unfit   [2]error       // why one that is wanted cannot stand
+	own     *skeleton      // what the kernel holds, once it has been written
+	accept  acceptedHere   // our parts of the owner's tables
+	print   string         // the rules as the kernel tells them, see audit.go
+
+	acceptLost [2]bool // for logging a change only
+}
+
+// told gives an error of the kernel as the Driver understands it, and a person.
+func told(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case drifted(err):
+		return fmt.Errorf("nft: %w: %w", firewall.ErrDrifted, err)
+	}
+	return fmt.Errorf("nft: %w", explain(err))
+}
+
+// drifted says whether a refusal means that the kernel holds something else than
+// we believe.
+func drifted(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) }
+
+// Write implements firewall.Kernel.
+func (k *kernel) Write(ctx context.Context, u firewall.Update) (lacking bool, err error) {
+	switch {
+	case u.Gateway != nil:
+		err = k.writeFacts(ctx, *u.Gateway)
+	case u.Change != nil:
+		err = k.writeChange(ctx, u.Change)
+	default:
+		err = k.writeRefusals(ctx, u.Refuse)
+	}
+	return k.lacking(), told(err)
+}
+
+func (k *kernel) writeChange(ctx context.Context, c *firewall.Change) error {
+	if err := k.writer.open(); err != nil {
+		return err
+	}
+	ops := k.target().change(c).ops()
+	if !k.writer.fits(ops, 0) {
+		return firewall.ErrTooLarge
+	}
+	queue := func(q *nftables.Conn) error { return queueAll(q, ops) }
+	err := k.writer.commit(ctx, queue)
+	if errors.Is(err, firewall.ErrUnknown) {
+		err = k.settle(ctx, c, queue, err)
+	}
+	return err
+}
+
+// Rewrite implements firewall.Kernel.
+func (k *kernel) Rewrite(ctx context.Context, p firewall.Part, w firewall.Whole) error {
+	if p == firewall.OurTable {
+		return told(k.install(ctx, w))
+	}
+	return errors.Join(k.leaveAccept(ctx), k.restoreAccept(ctx, w.Entries))
+}
+
+// Read implements firewall.Kernel.
+func (k *kernel) Read(ctx context.Context, q firewall.Query) (h firewall.Held, err error) {
+	r := &k.reader
+	if q.Quick {
+		r = &k.quick
+	}
+	switch {
+	case q.Rules:
+		h.Drift, err = k.rulesDrift(ctx)
+	case q.OwnersTables:
+		h.Lost = k.acceptDrifted(ctx)
+		h.Lacking = k.lacking()
+	case q.Copies != nil:
+		h.Drift, h.Lost, err = k.copiesDrift(ctx, q.Copies)
+	case q.Entries:
+		h.Entries, err = r.entries(ctx)
+	case q.Counters:
+		h.Counters, err = r.counters(ctx)
+	default:
+		h.Counters, err = k.countersOf(ctx, q.CountersOf)
+	}
+	return h, told(err)
+}
+
+// Remove implements firewall.Kernel.
+func (k *kernel) Remove(ctx context.Context) error {
+	k.follow(firewall.Gateway{})
+	return errors.Join(k.leaveAccept(ctx), told(k.removeTable(ctx)))
+}
+
+// close ends what uses the sockets.
+func (k *kernel) close() {
+	k.writer.drop()
+	k.reader.close()
+	k.quick.close()
+}
+
+// follow takes over facts of the gateway.
+func (k *kernel) follow(g firewall.Gateway) {
+	k.gateway = g
+	k.wanted, k.unfit = acceptWanted(g, k.cfg.Mark != 0)
+	wanted := k.wanted
+	k.watched.Store(&wanted)
+}
+
+func (k *kernel) target() *target { return &target{own: k.own, accept: k.accept} }
+
+// settle finds out what became of a transaction whose outcome the kernel did not
+// tell, and does it again where nothing came of it.
+func (k *kernel) settle(ctx context.Context, c *firewall.Change, queue func(*nftables.Conn) error, unknown error) error {
+	k.cfg.Log.Warn("the outcome of a change is unknown, asking the kernel", "err", unknown)
+	ctx, cancel := fresh(ctx)
+	defer cancel()
+	done, err := k.happened(ctx, c)
+	if err == nil && !done {
+		err = k.writer.commit(ctx, queue)
+	}
+	if err != nil && !errors.Is(err, firewall.ErrUnknown) && !refusal(err) {
+		err = fmt.Errorf("%w: %w", firewall.ErrUnknown, err)
+	}
+	return err
+}
+
+// happened says whether a change is in the kernel. A transaction is all or
+// nothing, so one element tells.
+func (k *kernel) happened(ctx context.Context, c *firewall.Change) (bool, error) {
+	own := &target{own: k.own}
+	look := func(e firewall.Entry) (found bool, err error) {
+		asked := false
+		own.each(e, func(set *nftables.Set, el nftables.SetElement) {
+			if asked {
+				return
+			}
+			asked = true
+			var got []element
+			got, err = k.quick.get(ctx, set, [][]byte{el.Key})
+			if errors.Is(err, unix.ENOENT) {
+				err = nil
+				return
+			}
+			found = len(got) == 1 && slices.Equal(got[0].val, el.Val) &&
+				slices.Equal(got[0].key, el.Key) && slices.Equal(got[0].keyEnd, el.KeyEnd)
+		})
+		return found, err
+	}
+	switch {
+	case len(c.Add) > 0:
+		return look(c.Add[0])
+	case len(c.Del) > 0:
+		found, err := look(c.Del[0])
+		return !found, err
+	}
+	return false, nil // new leases only: writing them twice does no harm
+}
+
+// fresh gives a context for work that must be done although the caller's time
+// is over.
+func fresh(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), patience)
+}
