@@ -88,7 +88,7 @@ func exchange(conn net.Conn, req *http.Request, out any) error {
 	if resp.StatusCode != http.StatusOK {
 		var f Failure
 		if err := json.NewDecoder(answer).Decode(&f); err != nil || f.Error == "" {
-			return fmt.Errorf("the daemon answered %s", resp.Status)
+			return fmt.Errorf("the daemon replied with %s", resp.Status)
 		}
 		return &Refusal{f}
 	}
@@ -98,9 +98,9 @@ func exchange(conn net.Conn, req *http.Request, out any) error {
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no daemon answers on %s; is `portcullis run` running with the same --config?", c.socket)
+		return fmt.Errorf("no daemon is listening on %s; is `portcullis run` running with the same --config?", c.socket)
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s is not for this user; run it as root, or join the group that control.group names", c.socket)
+		return fmt.Errorf("permission denied on %s; run as root, or join the group that control.group names", c.socket)
 	}
 	return err
 }

@@ -91,11 +91,11 @@ func Listen(path, group string) (net.Listener, error) {
 	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("control.socket: another portcullis answers on %s; stop it, or give this one a socket of its own", path)
+		return nil, fmt.Errorf("control.socket: another portcullis is listening on %s; stop it, or give this one a socket of its own", path)
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("control.socket: %s is there and is no socket; remove it or name another path", path)
+			return nil, fmt.Errorf("control.socket: %s exists and is not a socket; remove it, or choose another path", path)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("control.socket: %w", err)
@@ -239,7 +239,7 @@ func (d Deletion) selector() (portmap.Selector, error) {
 		}
 	}
 	if ways != 1 {
-		return s, errors.New("name one mapping by its id, or by its protocol and port, or say all")
+		return s, errors.New("name one mapping by its ID, or by its protocol and port, or all")
 	}
 	if d.ID != 0 || d.All {
 		return s, nil
@@ -250,10 +250,10 @@ func (d Deletion) selector() (portmap.Selector, error) {
 	case "udp":
 		s.Transport = portmap.UDP
 	default:
-		return s, fmt.Errorf("protocol %q; tcp and udp are allowed", d.Protocol)
+		return s, fmt.Errorf("protocol %q is neither tcp nor udp", d.Protocol)
 	}
 	if d.Port == 0 {
-		return s, errors.New("port 0; 1 to 65535 are allowed")
+		return s, errors.New("0 is not a port from 1 to 65535")
 	}
 	s.FirstPort, s.LastPort = d.Port, d.Port
 	return s, nil

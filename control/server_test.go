@@ -330,7 +330,7 @@ func TestListen(t *testing.T) {
 	if err := os.WriteFile(plain, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := control.Listen(plain, ""); err == nil || !strings.Contains(err.Error(), "is no socket") {
+	if _, err := control.Listen(plain, ""); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a plain file: %v", err)
 	}
 	if text, err := os.ReadFile(plain); err != nil || string(text) != "precious" {

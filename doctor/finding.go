@@ -99,7 +99,7 @@ func Judge(f *Facts) []Finding {
 		all = append(all, Finding{id, level, fmt.Sprintf(what, args...), remedy})
 	}
 	if f.Config != nil {
-		add("config", Failure, "correct the file; `portcullis check` says when it is right", "the configuration is not valid: %v", f.Config)
+		add("config", Failure, "correct the file, and check it with `portcullis check`", "the configuration is not valid: %v", f.Config)
 		return all
 	}
 	judgeNetwork(f, add)
@@ -129,28 +129,28 @@ func judgeNetwork(f *Facts, add adder) {
 	}
 	switch {
 	case len(f.LANs) == 0:
-		add("lan", Failure, `name the LAN: interfaces = ["br-lan"] in [lan]`, "there is no LAN to serve")
+		add("lan", Failure, `name the LAN: interfaces = ["br-lan"] in [lan]`, "no LAN is served")
 	default:
 		add("lan", Fine, "", "serves %s", strings.Join(f.LANs, ", "))
 	}
 	switch {
 	case f.WAN == "":
-		add("wan", Failure, `connect the gateway, or name the interface: interface = "eth0" in [wan]`, "there is no way to the Internet by IPv4")
+		add("wan", Failure, `connect the gateway, or name the interface: interface = "eth0" in [wan]`, "there is no IPv4 default route")
 	case !f.WANUp:
 		add("wan", Failure, "bring the interface up", "the WAN %s is down, or has no address", f.WAN)
 	case f.Private && !f.Allowed:
-		add("private_wan", Failure, "have the router before this one pass ports on and set private_address = \"allow\" in [wan], or ask the provider for a public address",
+		add("private_wan", Failure, "have the router upstream forward ports to this one and set private_address = \"allow\" in [wan], or ask the provider for a public address",
 			"the address of %s, %s, cannot be reached from the Internet: another router or the provider translates it", f.WAN, f.External)
 	case f.Private:
-		add("private_wan", Warning, "see that the router before this one passes ports on", "the address %s is private, and the configuration allows that", f.External)
+		add("private_wan", Warning, "make sure that the router upstream forwards ports to this one", "the address %s is private, which the configuration allows", f.External)
 	default:
 		add("wan", Fine, "", "%s has the address %s", f.WAN, f.External)
 	}
 	for _, a := range f.OtherGateways {
-		add("second_gateway", Warning, "switch UPnP off there, or here: clients take the one that answers first", "another UPnP gateway answers on the LAN, at %s", a)
+		add("second_gateway", Warning, "disable UPnP there or here: clients use the one that answers first", "another UPnP gateway answers on the LAN, at %s", a)
 	}
 	for _, a := range f.OtherDHCP {
-		add("second_dhcp", Warning, "leave one DHCP server on the LAN: hosts that get another router never reach this one", "another DHCP server answers on the LAN, at %s", a)
+		add("second_dhcp", Warning, "leave only one DHCP server on the LAN: hosts that are given another router never use this one", "another DHCP server answers on the LAN, at %s", a)
 	}
 }
 
@@ -166,17 +166,17 @@ func judgeMachine(f *Facts, add adder) {
 		if l.Program != "" {
 			program = l.Program
 		}
-		add("port_taken", Failure, "stop it, or switch that language off in [upnp] or [pcp]", "%s is held by %s", l.Port, program)
+		add("port_taken", Failure, "stop it, or disable that protocol in [upnp] or [pcp]", "%s is held by %s", l.Port, program)
 	}
 	if len(f.StrictRP) > 0 && f.DefaultRoutes > 1 {
 		add("rp_filter", Warning, "sysctl -w net.ipv4.conf."+f.StrictRP[0]+".rp_filter=2",
-			"reverse path filtering is strict on %s and there is more than one default route: answers by the other one are dropped", strings.Join(f.StrictRP, ", "))
+			"reverse path filtering is strict on %s and there is more than one default route: replies by the other one are dropped", strings.Join(f.StrictRP, ", "))
 	}
 	switch {
 	case f.Now.Before(earliest):
-		add("clock", Warning, "set it; NTP does", "the clock says %s: it was never set", f.Now.UTC().Format(time.DateOnly))
+		add("clock", Warning, "set the clock, for example with an NTP client", "the clock says %s, so it was never set", f.Now.UTC().Format(time.DateOnly))
 	case !f.Synced:
-		add("clock", Warning, "start an NTP client (chrony wants rtcsync)", "the clock is not synchronised: over a restart of the machine leases last too long by the time it was off")
+		add("clock", Warning, "start an NTP client (chrony wants rtcsync)", "the clock is not synchronised: after a reboot, leases last too long by the time the machine was off")
 	}
 	if f.State != nil {
 		add("state", Warning, "give state.dir to the user of the daemon, mode 0700", "mappings would not survive a restart: %v", f.State)
@@ -189,7 +189,7 @@ func judgeFirewall(f *Facts, add adder) {
 		return
 	}
 	if f.Legacy {
-		add("iptables_legacy", Warning, `set backend = "iptables" in [firewall]`, "iptables-legacy has rules too, which nftables does not see and cannot pass")
+		add("iptables_legacy", Warning, `set backend = "iptables" in [firewall]`, "iptables-legacy has rules too, which nftables does not see")
 	}
 	judgeAnswers(f, add)
 	t := f.Trial
@@ -207,7 +207,7 @@ func judgeAnswers(f *Facts, add adder) {
 	strayed := map[bool]bool{}
 	for _, s := range f.Strays {
 		id, level, remedy := "answers", Failure, "have the firewall mark connections that come in by "+s.WAN+
-			", and send packets with that mark back by it; docs/firewalls.md has the rules (Answers that leave by another way)"
+			", and route packets with that mark back by it; docs/firewalls.md has the rules (Answers that leave by another way)"
 		if s.IPv6 {
 			id = "answers6"
 		}
@@ -219,13 +219,13 @@ func judgeAnswers(f *Facts, add adder) {
 			level = Warning
 		}
 		if s.By == "" {
-			remedy = "give the hosts a route: `ip route get` says by which rule there is none"
+			remedy = "give the hosts a route; `ip route get` shows which rule is in the way"
 		}
 		add(id, level, remedy, "%s", s)
 		strayed[s.IPv6] = true
 	}
 	if f.AnswersSeen && !strayed[false] {
-		add("answers", Fine, "", "answers leave by %s", f.WAN)
+		add("answers", Fine, "", "replies leave by %s", f.WAN)
 	}
 }
 
@@ -235,14 +235,14 @@ func judgePath(add adder, backend, configured, what, id, key string, v Verdict) 
 	case v.Passed:
 		add(id, Fine, "", "a packet for an %s passes the rules of this machine", what)
 	case v.Blame == "":
-		add(id, Failure, "look for what drops forwarded packets: `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
+		add(id, Failure, "find out what drops forwarded packets, with `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
 	case v.OfIPTables && backend == firewall.IPTables:
-		add(id, Failure, "look at the rules of that chain, and let pass what comes in by the WAN and is not refused in FORWARD",
-			"a packet for an %s is dropped by %s, which no jump of ours comes before", what, v.Blame)
+		add(id, Failure, "change that chain to accept what comes in by the WAN and is not refused in FORWARD",
+			"a packet for an %s is dropped by %s, before which Portcullis has no jump", what, v.Blame)
 	case v.OfIPTables:
 		add(id, Failure, `set backend = "iptables" in [firewall]`, "a packet for an %s is dropped by %s, which belongs to iptables", what, v.Blame)
 	case v.Blame == configured:
-		add(id, Failure, "look at the rules of that chain that come before ours, and at its ingress and prerouting", "a packet for an %s is dropped by %s, though it is the accept chain", what, v.Blame)
+		add(id, Failure, "check the rules of that chain before the jump, and the ingress and prerouting chains", "a packet for an %s is dropped by %s, though it is the accept chain", what, v.Blame)
 	default:
 		if configured == "" {
 			key = "accept_chain"

@@ -19,7 +19,7 @@ func (p *Policy) wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) p
 	switch {
 	case r.Kind == portmap.Pinhole6 && r.Internal.Addr().IsPrivate() && !p.uniqueLocal:
 		return refuse(d, portmap.UniqueLocal, "%s is a unique local address, which nobody on the Internet can reach; "+
-			"policy.unique_local = true opens ports for it all the same", r.Internal.Addr())
+			"policy.unique_local = true opens ports for it anyway", r.Internal.Addr())
 	case r.Kind == portmap.Pinhole6 && !f.View.WAN6Up:
 		return refuse(d, portmap.NoAddress, "the gateway is not connected to the Internet by IPv6 at the moment")
 	case r.Kind == portmap.Pinhole6:
@@ -28,7 +28,7 @@ func (p *Policy) wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) p
 		return refuse(d, portmap.NoAddress, "the gateway has no Internet address at the moment")
 	case w.Private: // K10
 		return refuse(d, portmap.PrivateAddress, "the gateway's address %s cannot be reached from the Internet, "+
-			`another router or the provider translates it; wan.private_address = "allow" maps ports all the same`, w.External)
+			`another router or the provider translates it; wan.private_address = "allow" maps ports anyway`, w.External)
 	}
 	return d
 }
@@ -45,7 +45,7 @@ func (p *Policy) limits(d portmap.Decision, r *portmap.Request, f *portmap.Facts
 		return d
 	}
 	if p.perClient > 0 && f.ClientMappings >= p.perClient {
-		return refuse(d, portmap.ClientQuota, "the device of %s has %d mappings, and %d is the most one may have (limits.mappings_per_client)",
+		return refuse(d, portmap.ClientQuota, "%s already has %d mappings (limits.mappings_per_client = %d)",
 			r.Client.Addr, f.ClientMappings, p.perClient)
 	}
 	if p.total > 0 {
@@ -70,14 +70,14 @@ func (p *Policy) room(d portmap.Decision, r *portmap.Request, f *portmap.Facts) 
 	left := p.total - f.Mappings
 	switch {
 	case left <= 0:
-		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings, and %d is the most it may hold (limits.mappings)",
+		return refuse(d, portmap.TotalQuota, "the gateway already has %d mappings (limits.mappings = %d)",
 			f.Mappings, p.total)
 	case p.total < share || left > p.total/reserve:
 	case r.Client.Unheard:
-		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings of the %d it may hold (limits.mappings), and %s has not answered it yet; try again in a moment",
+		return refuse(d, portmap.TotalQuota, "the gateway has %d of at most %d mappings (limits.mappings), and %s has not answered it yet; try again in a moment",
 			f.Mappings, p.total, r.Client.Addr)
 	case f.ClientMappings*p.total >= left*share:
-		return refuse(d, portmap.TotalQuota, "the gateway holds %d mappings of the %d it may hold (limits.mappings), and what is left is for devices that have fewer than the %d of %s",
+		return refuse(d, portmap.TotalQuota, "the gateway has %d of at most %d mappings (limits.mappings), and the rest is kept for devices with fewer than the %d of %s",
 			f.Mappings, p.total, f.ClientMappings, r.Client.Addr)
 	}
 	return d
@@ -98,7 +98,7 @@ func (p *Policy) meter(d portmap.Decision, r *portmap.Request, f *portmap.Facts)
 	}
 	wait := ready.Sub(f.Now) - (Burst-1)*p.interval
 	if wait > 0 {
-		return refuse(d, portmap.GrantRate, "the device of %s opened or changed too many ports in a short time; try again in %s (limits.grants_per_second)",
+		return refuse(d, portmap.GrantRate, "%s opened or changed too many ports in a short time; try again in %s (limits.grants_per_second)",
 			r.Client.Addr, roundUp(wait))
 	}
 	d.GrantReadyAt = ready.Add(p.interval)

@@ -116,7 +116,7 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 	if rl != nil {
 		d.Action, d.Rule, d.MaxLifetime = rl.Action, rl.Name, rl.MaxLifetime
 		if rl.Action == portmap.Deny {
-			return refuse(d, portmap.RuleDenied, "the rule %q denies this; change it, or put a rule that allows it above it", rl.Name)
+			return refuse(d, portmap.RuleDenied, "the rule %q denies this; change it, or put a rule that allows it above", rl.Name)
 		}
 	}
 	if d, hit := unnamed(d, r, ext, rl); hit {
@@ -132,7 +132,7 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 	if rl == nil || rl.MaxMappings == 0 || f.Renewal || f.RuleMappings == nil || f.RuleMappings(rl.Name) < rl.MaxMappings {
 		return d
 	}
-	return refuse(d, portmap.ClientQuota, "all mappings that the rule %q allows a device at a time are in use: %d (max_mappings)",
+	return refuse(d, portmap.ClientQuota, "all mappings that the rule %q allows this device are in use (max_mappings = %d)",
 		rl.Name, rl.MaxMappings)
 }
 
@@ -185,7 +185,7 @@ func unnamed(d portmap.Decision, r *portmap.Request, ext uint16, rl *Rule) (port
 	if rl != nil {
 		where = fmt.Sprintf(", above the rule %q, which matches but does not name it", rl.Name)
 	}
-	return refuse(d, portmap.PrivilegedPort, "%s %s port %d is %s, which opens only by a rule that names it; add one with %s%s%s",
+	return refuse(d, portmap.PrivilegedPort, "%s %s port %d is %s, which is opened only by a rule that names it; add one with %s%s%s",
 		side, r.Transport, port, why, allowing(&r.Client), cond.String(), where), true
 }
 

@@ -48,7 +48,7 @@ func linkWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	}
 	lan, served := v.LAN[c.Interface]
 	if !served {
-		return wall(portmap.OffLink, "requests from interface %q are not served; lan.interfaces says which are", c.Interface), true
+		return wall(portmap.OffLink, "requests from interface %q are not served; lan.interfaces names those that are", c.Interface), true
 	}
 	if c.Addr.Is4In6() || !lan.OnLink(c.Addr) { // A8: such a peer was not unmapped at the socket
 		return wall(portmap.OffLink, "%s does not belong to the network of %s; a routed network can be added to lan.extra_prefixes",
@@ -63,10 +63,10 @@ func linkWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 func targetWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	t := r.Internal.Addr()
 	if t.Is4In6() || r.External.Addr().Is4In6() { // A8, B5
-		return wall(portmap.NotAHost, "an IPv4 address must not be written as an IPv6 one"), true
+		return wall(portmap.NotAHost, "an IPv4 address cannot be written as an IPv6 address"), true
 	}
 	if !ofKind(r.Kind, t) {
-		return wall(portmap.NotAHost, "%s is not an address of the family of this kind of mapping", t), true
+		return wall(portmap.NotAHost, "%s is of the wrong address family for this kind of mapping", t), true
 	}
 	if reason, what := special(t, v); reason != portmap.NoReason {
 		return wall(reason, "%s is %s, not a host on the LAN", t, what), true
@@ -181,7 +181,7 @@ func plain6(t netip.Addr) bool {
 func internalWall(r *portmap.Request) (portmap.Decision, bool) {
 	port := r.Internal.Port()
 	if port == 0 { // B6, I12: a whole host at once
-		return wall(portmap.BadPort, "a mapping needs an internal port; 0 is none"), true
+		return wall(portmap.BadPort, "a mapping needs an internal port other than 0"), true
 	}
 	if tier, why := TierOf(Internal, r.Transport, port); tier == Forbidden {
 		return wall(portmap.ForbiddenPort, "internal %s port %d is %s, which is never opened", r.Transport, port, why), true
@@ -214,7 +214,7 @@ func remoteWall(r *portmap.Request) (portmap.Decision, bool) {
 		what := ""
 		switch {
 		case !p.IsValid(), p != p.Masked():
-			what = "it is no network or address"
+			what = "it is neither a network nor an address"
 		case a.Is4In6(), a.Is4() != (r.Kind == portmap.NAT4):
 			what = "it is of the wrong address family"
 		case p.Bits() == 0:

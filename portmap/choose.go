@@ -79,7 +79,7 @@ func (e *Engine) planOne(now time.Time, t *Table, r Request, view *View, n int) 
 		return e.tryOthers(now, t, r, view, d, err, n)
 	}
 	if err == nil && !r.Exact && e.held(c) {
-		held := &Error{Reason: PortInUse, Detail: "a flow of another host leaves from it"}
+		held := &Error{Reason: PortInUse, Detail: "another host has a connection through it"}
 		if other, d, err := e.tryOthers(now, t, r, view, d, held, n); err == nil && !e.held(other) {
 			return other, d, nil
 		}

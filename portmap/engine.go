@@ -201,7 +201,7 @@ func (e *Engine) do(o *op) ([]Mapping, error) {
 	}
 }
 
-func stopping() error { return &Error{Reason: Busy, Detail: "the gate is stopping"} }
+func stopping() error { return &Error{Reason: Busy, Detail: "Portcullis is stopping"} }
 
 // Run owns the table until ctx ends. It may be called once.
 func (e *Engine) Run(ctx context.Context) error {

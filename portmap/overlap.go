@@ -122,7 +122,7 @@ func (m *Mapping) inTheWay(other *Mapping, mine, theirs Source) error {
 	}
 	// What has the same owner leads elsewhere, or it would be renewed.
 	return &Error{Reason: PortTaken, Detail: fmt.Sprintf(
-		"%s port %d leads to another port of this host", m.Transport, m.External.Port())}
+		"%s port %d is already mapped to another port of this host", m.Transport, m.External.Port())}
 }
 
 // Overlap returns the error of a mapping whose source mine overlaps another mapping's

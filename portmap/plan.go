@@ -107,7 +107,7 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	if old == nil && r.Kind == Pinhole6 {
 		var ok bool
 		if m.Number, ok = t.number(start); !ok {
-			return Change{}, &Error{Reason: TotalQuota, Detail: "there are as many pinholes as there are numbers for them"}
+			return Change{}, &Error{Reason: TotalQuota, Detail: "no pinhole ID is free"}
 		}
 	}
 	if old == nil {

@@ -159,7 +159,7 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
 	left := m.Left(now)
 	if left == 0 {
-		return m, &Error{Reason: Ended, Detail: "the lease is over"}
+		return m, &Error{Reason: Ended, Detail: "the lease has ended"}
 	}
 	if err := t.vacant(&m, view); err != nil {
 		return m, err
@@ -196,7 +196,7 @@ func (t *Table) vacant(m *Mapping, view *View) error {
 	}
 	if m.Kind == Pinhole6 {
 		if _, taken := t.numbers.get(int(m.Number)); taken {
-			return &Error{Reason: PortTaken, Detail: fmt.Sprintf("there is a pinhole %d", m.Number)}
+			return &Error{Reason: PortTaken, Detail: fmt.Sprintf("pinhole %d exists already", m.Number)}
 		}
 		return nil
 	}

@@ -24,7 +24,7 @@ func (g *gate) claim() (*net.UnixListener, error) {
 	}
 	owner, err := peer(name)
 	if err == nil && (owner.Uid == 0 || owner.Uid == uint32(os.Geteuid())) {
-		return nil, fmt.Errorf("another portcullis is running on this machine, as process %d: one serves all LANs that its lan.interfaces names", owner.Pid)
+		return nil, fmt.Errorf("another portcullis is running on this machine (process %d); one serves all LANs that lan.interfaces names", owner.Pid)
 	}
 	// Nobody else can be a gate: or any user could keep us from starting.
 	g.log.Warn("the name by which gates find each other is taken by a program that is none", "process", owner.Pid, "user", owner.Uid)

@@ -53,7 +53,7 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"nothing", nil, 2, "usage: portcullis COMMAND"},
 		{"help", []string{"help"}, 0, "usage: portcullis COMMAND"},
-		{"unknown command", []string{"frobnicate"}, 2, `no command "frobnicate"`},
+		{"unknown command", []string{"frobnicate"}, 2, `unknown command "frobnicate"`},
 		{"unknown flag", []string{"list", "--frob"}, 2, "usage: portcullis list"},
 		{"help of a command", []string{"list", "--help"}, 0, "usage: portcullis list"},
 		{"too much", []string{"status", "--config", good, "x"}, 2, "usage: portcullis status"},
@@ -64,13 +64,13 @@ func TestCommandLine(t *testing.T) {
 		{"check/Tier 0", []string{"check", "--config", tier0}, 1, tier0 + ":1: "},
 		{"check/host names", []string{"check", "--config", host}, 0, "host:cam-*"},
 		{"run/bad file", []string{"run", "--config", typo}, 1, typo + ":2: "},
-		{"list/no daemon", []string{"list", "--config", good}, 1, "no daemon answers"},
-		{"status/no daemon", []string{"status", "--config", good, "--json"}, 1, "no daemon answers"},
-		{"delete/nothing named", []string{"delete", "--config", good}, 2, "nothing named"},
-		{"delete/no id", []string{"delete", "--config", good, "x"}, 2, `"x" is no id`},
-		{"delete/bad port", []string{"delete", "--config", good, "tcp", "70000"}, 2, "1 to 65535 are allowed"},
+		{"list/no daemon", []string{"list", "--config", good}, 1, "no daemon is listening"},
+		{"status/no daemon", []string{"status", "--config", good, "--json"}, 1, "no daemon is listening"},
+		{"delete/nothing to delete", []string{"delete", "--config", good}, 2, "nothing to delete: give an ID, a protocol and port, or --all"},
+		{"delete/no id", []string{"delete", "--config", good, "x"}, 2, `"x" is not a mapping ID`},
+		{"delete/bad port", []string{"delete", "--config", good, "tcp", "70000"}, 2, `"70000" is not a port from 1 to 65535`},
 		{"delete/all and more", []string{"delete", "--config", good, "--all", "3"}, 2, "no further arguments"},
-		{"delete/no daemon", []string{"delete", "--config", good, "7"}, 1, "no daemon answers"},
+		{"delete/no daemon", []string{"delete", "--config", good, "7"}, 1, "no daemon is listening"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -99,7 +99,7 @@ func TestListIsHarmless(t *testing.T) {
 	if err := printMappings(&out, []control.Mapping{m}); err != nil {
 		t.Fatal(err)
 	}
-	want := "ID  PORT      LEADS TO          HOST  FROM    VIA   ENDS IN  PACKETS  DESCRIPTION\n" +
+	want := "ID  PORT      TARGET            HOST  FROM    VIA   EXPIRES  PACKETS  DESCRIPTION\n" +
 		"7   3074/udp  192.168.1.9:3074  tv\ufffd   anyone  upnp  59m59s   0        \ufffd[2Jgame\ufffd\ufffd\ufffdevil\ufffd\n"
 	if out.String() != want {
 		t.Errorf("printed\n%q, want\n%q", out.String(), want)

@@ -24,7 +24,7 @@ import (
 )
 
 // errStops makes doctor's exit code; what stops a mapping has been printed.
-var errStops = errors.New("something keeps mappings from working")
+var errStops = errors.New("something would keep mappings from working")
 
 // runDoctor looks at the machine, changes nothing, and says what is wrong and what
 // to do about it.

@@ -37,13 +37,13 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"run", "the daemon, in the foreground", "[--config FILE]", runDaemon},
+		{"run", "run the daemon in the foreground", "[--config FILE]", runDaemon},
 		{"check", "validate the configuration and print the effective values", "[--config FILE]", runCheck},
-		{"doctor", "what keeps mappings from working, and the remedy", "[--config FILE] [--json]", runDoctor},
-		{"status", "how the running daemon is", "[--config FILE] [--json]", runStatus},
-		{"list", "the mappings that are open", "[--config FILE] [--json]", runList},
-		{"delete", "close mappings", "[--config FILE] [--json] ID... | tcp|udp PORT | --all", runDelete},
-		{"version", "version, Go, build", "[--json]", runVersion},
+		{"doctor", "find out why mappings fail, and how to fix it", "[--config FILE] [--json]", runDoctor},
+		{"status", "show the state of the daemon", "[--config FILE] [--json]", runStatus},
+		{"list", "list the open mappings", "[--config FILE] [--json]", runList},
+		{"delete", "delete mappings", "[--config FILE] [--json] ID... | tcp|udp PORT | --all", runDelete},
+		{"version", "print the version", "[--json]", runVersion},
 	}
 }
 
@@ -67,7 +67,7 @@ func run(ctx context.Context, e env, args []string) int {
 			return c.call(ctx, e, args[1:])
 		}
 	}
-	fmt.Fprintf(e.err, "portcullis: there is no command %q\n\n", args[0])
+	fmt.Fprintf(e.err, "portcullis: unknown command %q\n\n", args[0])
 	usage(e.err)
 	return exitUsage
 }
@@ -90,7 +90,7 @@ func (c command) call(ctx context.Context, e env, args []string) int {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "Portcullis opens ports on this gateway for the programs behind it, when its owner permits.\n\nusage: portcullis COMMAND\n\n")
+	fmt.Fprint(w, "Portcullis lets programs on the LAN open ports on this gateway, if you allow it.\n\nusage: portcullis COMMAND\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-8s %s\n           portcullis %s %s\n", c.name, c.does, c.name, c.usage)
 	}

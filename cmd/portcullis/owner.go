@@ -107,7 +107,7 @@ func runList(ctx context.Context, e env, args []string) error {
 		return err
 	}
 	if len(list) > 0 && list[0].Uncounted {
-		fmt.Fprintln(e.err, "portcullis: the kernel did not tell the packets in time; the log says why")
+		fmt.Fprintln(e.err, "portcullis: packet counts are missing; the log says why")
 	}
 	return t.print(e.out, list)
 }
@@ -121,7 +121,7 @@ func (t *talk) print(out io.Writer, list []control.Mapping) error {
 
 func printMappings(out io.Writer, list []control.Mapping) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tPORT\tLEADS TO\tHOST\tFROM\tVIA\tENDS IN\tPACKETS\tDESCRIPTION")
+	fmt.Fprintln(w, "ID\tPORT\tTARGET\tHOST\tFROM\tVIA\tEXPIRES\tPACKETS\tDESCRIPTION")
 	for _, m := range list {
 		from := m.Remote
 		if from == "" {
@@ -202,11 +202,11 @@ func deletions(all bool, args []string) ([]control.Deletion, error) {
 	case all:
 		return nil, errors.New("--all takes no further arguments")
 	case len(args) == 0:
-		return nil, errors.New("nothing named")
+		return nil, errors.New("nothing to delete: give an ID, a protocol and port, or --all")
 	case len(args) == 2 && (args[0] == "tcp" || args[0] == "udp"):
 		port, err := strconv.ParseUint(args[1], 10, 16)
 		if err != nil || port == 0 {
-			return nil, fmt.Errorf("port %q; 1 to 65535 are allowed", args[1])
+			return nil, fmt.Errorf("%q is not a port from 1 to 65535", args[1])
 		}
 		return []control.Deletion{{Protocol: args[0], Port: uint16(port)}}, nil
 	}
@@ -214,7 +214,7 @@ func deletions(all bool, args []string) ([]control.Deletion, error) {
 	for i, a := range args {
 		id, err := strconv.ParseUint(a, 10, 64)
 		if err != nil || id == 0 {
-			return nil, fmt.Errorf("%q is no id; `portcullis list` shows them", a)
+			return nil, fmt.Errorf("%q is not a mapping ID; `portcullis list` shows them", a)
 		}
 		list[i] = control.Deletion{ID: id}
 	}

@@ -119,7 +119,7 @@ func TestDoctorIPTables(t *testing.T) {
 	}{
 		"nft":                     {"nft", byIPTables, "", "path", "ok", []string{"IPv4"}, false},
 		"nft, IPv6":               {"nft", byIPTables, "", "path6", "ok", []string{"IPv6"}, false},
-		"nft, a drop elsewhere":   {"nft", byIPTables, "iptables-nft -t mangle -A FORWARD -p udp -j DROP", "path", "failure", []string{"ip mangle FORWARD", "no jump of ours"}, true},
+		"nft, a drop elsewhere":   {"nft", byIPTables, "iptables-nft -t mangle -A FORWARD -p udp -j DROP", "path", "failure", []string{"ip mangle FORWARD", "Portcullis has no jump"}, true},
 		"nft, nftables' table":    {"nft", noChain, "", "path", "failure", []string{"ip filter FORWARD", `backend = "iptables"`}, true},
 		"nft, IPv6's of that":     {"nft", noChain, "", "path6", "failure", []string{"ip6 filter FORWARD", `backend = "iptables"`}, true},
 		"legacy":                  {"legacy", noChain, "", "path", "ok", []string{"IPv4"}, false},

@@ -77,7 +77,7 @@ func TestSecondDaemon(t *testing.T) {
 				_ = d.Halt()
 				t.Fatal("a second one started")
 			}
-			if want := fmt.Sprintf("another portcullis is running on this machine, as process %d", r.Daemon.Pid()); !strings.Contains(err.Error(), want) {
+			if want := fmt.Sprintf("another portcullis is running on this machine (process %d)", r.Daemon.Pid()); !strings.Contains(err.Error(), want) {
 				t.Errorf("it says %v, want %s", err, want)
 			}
 			if after := testrig.Ruleset(t, r.Gateway); after != before {
