@@ -11,4 +11,10 @@
 // and ipv6, golang.org/x/time/rate. No other room.
 //
 // Never: knows a protocol, a port, or what an answer says.
+//
+// What is decided here:
+//   - Budgets are for machines, known by their frames, in three classes: hosts of the
+//     link, hosts behind a router, strangers. A quarter more is for hosts that have
+//     had nothing lately. 200 addresses of one machine are one machine, and forged
+//     sources cost nobody but strangers.
 package datagram

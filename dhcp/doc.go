@@ -25,4 +25,9 @@
 // A file has at most 1 MiB and gives at most 4096 leases; a line has at most 16 KiB; a
 // name at most 253 octets, 63 between two dots, of letters, digits, "-", "_" and "."
 // only. Whatever is not like that is left out and counted.
+//
+// What is decided here:
+//   - Files are checked every second, without inotify: they need not exist. At the
+//     usual places, two of which are in /tmp, only a file of a system user counts.
+//     Kea's memfile is read with the files that its clean-up leaves beside it.
 package dhcp

@@ -11,4 +11,15 @@
 //
 // Never: changes anything on the machine. What it tries it tries in namespaces that
 // end with it.
+//
+// What is decided here:
+//   - What nft and the programs of iptables list is loaded into a namespace with
+//     interfaces of the same names and addresses, our rules are put there with a
+//     mapping, and base chains are taken away one after the other until the packet
+//     arrives. Reading rules would be guessing.
+//   - DHCP servers are asked by DHCPINFORM, which takes no address from anybody.
+//   - Answers that leave by another way are judged here, and refuse no grant: the
+//     kernel can be asked for the route of a packet without a mark only, and mwan, pbr
+//     and wg-quick restore one from the connection. The copy of the rules puts its
+//     mark on a real answer.
 package doctor

@@ -10,4 +10,11 @@
 //
 // Never: knows a path, a service or a mapping. No proxy may stand in front of
 // it: one request per connection is what makes net/http's tolerance harmless.
+//
+// What is decided here:
+//   - Sixteen connections a device, because what polls in parallel needs a dozen, and
+//     64 in all. They are read at once rather than in turn: a client that opens all
+//     and uses the last one first would wait for itself. A client that finds no room
+//     is told so (503, Retry-After), and its request is read and forgotten, because
+//     closing a socket over unread data takes the answer with it.
 package httpd

@@ -50,4 +50,11 @@
 //     that is another's: that tells nothing of pinholes.
 //   - While no pinhole can be open, every action on one is 703, as the document
 //     has it; the status and GetOutboundPinholeTimeout are still told.
+//   - The random part of the URLs is one of the installation, not of each start:
+//     programs keep control URLs for as long as they run, and could neither renew nor
+//     delete what they had. It is kept beside the UUID, and not taken from a state
+//     directory that others can write to.
+//   - What is kept for a device whose address another has is 718, a conflict, though
+//     denials are 606: the port is another client's, and on 718 libtorrent, libplum
+//     and consoles take another port at once, while on 606 they give up.
 package igd

@@ -21,4 +21,22 @@
 // only be read as a file under /proc is read on a thread that has entered the
 // Kernel's namespace. In production that is the namespace of the process, and
 // nothing is entered.
+//
+// What is decided here:
+//   - Fewer interfaces are detected as LAN than are up with a private address: not the
+//     bridges of containers, tunnels, ports of a bridge, or a physical uplink under a
+//     VPN. The log says which were passed over, and that naming one serves it.
+//   - What leads outside is no LAN by detection: an interface with a default route, a
+//     part of one (wider than /8; for IPv6, wider than fc00::/7), or a route through a
+//     gateway to public IPv4 addresses, in any table. Rules do not say which table is
+//     in use: they change with a failover (mwan) or a tunnel (wg-quick). What was
+//     outside a moment ago must not be a LAN now; so it is remembered until the daemon
+//     stops. A gateway to private addresses, or to public IPv6 ones, is an inner
+//     router. A learned address is a sign of another gateway, too. A LAN from which
+//     some hosts are routed to a gateway inside it by a table of its own must be
+//     named; then it is served, with a warning. Only the main table's default route
+//     refuses a named one.
+//   - A LAN has the families that it has addresses of. A named interface with IPv6
+//     alone is served by IPv6; detection still wants a private IPv4 address, which is
+//     what tells the inside from the outside.
 package netif

@@ -47,4 +47,15 @@
 // allow the request, or at least ask about it, and Elsewhere says with which.
 // The WAN and the general quotas do not depend on the port, so they never speak
 // of another one; a port that is tried instead meets them.
+//
+// What is decided here:
+//   - same_device is off: the standard wants the address that asks. Clients that
+//     discover by FF02::C and let the kernel choose their source address need it.
+//   - A unique local address has no pinhole unless policy.unique_local allows it: PCP
+//     would promise it as the address that peers use. It is NOT_AUTHORIZED and 606,
+//     not NETWORK_FAILURE: only the configuration can change it, and a client that is
+//     told to wait would ask every half minute.
+//   - The last quarter of limits.mappings is shared: the less is left, the fewer
+//     mappings a device may have to get more, and a device that has never answered the
+//     gateway (Client.Unheard) gets none.
 package policy

@@ -8,4 +8,7 @@
 // May import: the standard library.
 //
 // Never: knows a service, an action or an argument by name, or does any I/O.
+//
+// What is decided here:
+//   - An argument may have 1 kB, because real descriptions are long.
 package soap

@@ -12,4 +12,16 @@
 // points at, parses anything but a search, puts text of a client into an answer,
 // or answers a host that is not on the link. What goes out is made of the
 // caller's own strings.
+//
+// What is decided here:
+//   - Discovery over IPv6 has two scopes in one server, the link and the site, each
+//     with an address, an appearance and a BOOTID of its own. A client that searched
+//     from a link-local address is told one, others a global one, or a unique local
+//     one where there is none: a connection to a unique local address comes from one,
+//     and can then open no pinhole for its global address. All are shown version 2:
+//     consoles, which ignore it, do not search by IPv6, and miniupnpc searches for
+//     version 1 and wants pinholes.
+//   - Searches are not bound to their frames, which only count for the machine that
+//     sent them: an answer changes nothing, and hosts whose frames come from another
+//     address than they answer ARP with find the gateway that way, and UPnP.
 package ssdp

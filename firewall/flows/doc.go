@@ -43,4 +43,9 @@
 // Never: knows a backend, ends a flow that no mapping of ours made or that keeps no
 // owner from its mapped port, or takes more of
 // a core than a tenth, unless a flow would live for two seconds after its mapping.
+//
+// What is decided here:
+//   - conntrack is asked with its own filter (Linux 5.8) over raw netlink and read as
+//     a stream: both libraries collect the whole list, whose length any LAN host
+//     decides.
 package flows

@@ -31,4 +31,17 @@
 //
 // Never: decides what may be mapped, runs a shell, hands a program text that came
 // from a client, makes a chain, touches a rule that it did not make.
+//
+// What is decided here:
+//   - The mark is the packet's, and lives in the forward hook alone (priority -1 to
+//     11; the filter of iptables is 0). A mark of the connection would stay with flows
+//     whose mapping has ended, be seen by routing and shaping that restore it, and in
+//     IPv6, where nothing says "translated", open to whoever else sets it. As it is,
+//     the bit is cleared on every forwarded packet and set for what is mapped at that
+//     moment; the other bits stay.
+//   - The kernel must have nf_tables. Rules of iptables for each mapping would serve
+//     kernels that were built without it: leases by the wall clock, a list that each
+//     packet walks, four programs run for a change.
+//   - accept_chain may be FORWARD of the filter table, which gets the same rule in
+//     place of a jump. Other chains of iptables' tables are refused.
 package iptables

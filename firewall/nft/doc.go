@@ -39,4 +39,31 @@
 //
 // Never: decides what may be mapped, runs a program, calls Flush outside
 // commit.go, touches a set, chain or rule it did not make.
+//
+// What is decided here:
+//   - accept_chain is a chain and two sets of ours in the host firewall's table, and
+//     one jump in its chain: a jump cannot leave its table, and a mark is a bit that
+//     its rules may use. Each family has its part, its errors and its repair.
+//   - Kept ports use snat with the WAN's address from a map, not masquerade:
+//     google/nftables leaves out the flag without which the kernel ignores the port. A
+//     new WAN address is one element.
+//   - A masquerade keeps a host's own port, and so gave another host the port of a
+//     mapping: what the peer sent to the mapping reached that host, and the owner's
+//     flow was dropped. What comes from a mapped number and not from the mapped
+//     endpoint leaves from one of 512 ports that are never mapped (29184 to 29695,
+//     where no program is known to ask for one by name). A range of the kernel's
+//     choosing could contain mapped ports, and one that is kept free by moving it
+//     would be state; the price is that an exact request for one of these is a
+//     conflict. A port that a masquerade chose itself is looked at behind it, and the
+//     flow's first packet dropped if the port is mapped. Sources with a public address
+//     are not translated, only looked at.
+//   - Hairpin shows the outside (RFC 4787 REQ-9): the address that was sent to, and
+//     from a mapped endpoint its external port. With the gateway's LAN address two
+//     consoles would not recognise each other.
+//   - fw4 may declare our part of its table itself (etc/nftables.d): a reload flushes
+//     rules and keeps sets, so rules that come back with it lose nothing. Our rules
+//     are written as the nft program writes them, so that fw4's are taken for ours.
+//   - The last message of a transaction names the thread that made it. What is not
+//     ours is followed by an audit of the rules, and of the mappings if our table was
+//     touched.
 package nft

@@ -27,4 +27,15 @@
 // May import: datagram, firewall/nft, x/sys/unix, the standard library.
 //
 // Never: knows a protocol, a mapping or a neighbour, or says who may be answered.
+//
+// What is decided here:
+//   - The mark of the datagram, not a set of requests that were seen: a set can be
+//     filled by a flood, is about the last seconds and not about this datagram, and is
+//     a question to the kernel each.
+//   - The table is not owned by our socket (flags owner), though a flush would then
+//     pass it by: a ruleset that was saved with it could not be loaded while the
+//     daemon runs.
+//   - A flood ends before the socket's buffer, which is where it did its harm: at
+//     5,000 datagrams a second a busy machine lost half of the others' requests there,
+//     however fast they were refused behind it.
 package witness

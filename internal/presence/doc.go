@@ -8,4 +8,12 @@
 //
 // Never: grants anything, takes a MAC address from a packet, asks the network by itself
 // (the kernel does, when told to).
+//
+// What is decided here:
+//   - The kernel is asked about hosts with mappings every 20 seconds, and at once when
+//     it reports that nobody answers: an address that has left its device loses its
+//     pinholes within seconds, and a device that sleeps keeps them. After half an hour
+//     without an answer DHCP may have given the address away.
+//   - A host that came in this run and never answers loses its mappings after the
+//     three questions that are asked anyway, not after half an hour.
 package presence
