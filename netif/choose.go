@@ -111,10 +111,10 @@ func (c *chooser) sameAsLAN(name, role string, named bool) {
 		return
 	}
 	if named {
-		c.problem(ErrLANIsWAN, name, "%s is named both as LAN and as %s, which would open the gate to the outside: name the interface towards the Internet in [wan] and the others in lan.interfaces", name, role)
+		c.problem(ErrLANIsWAN, name, "%s is named both as LAN and as %s, which would let hosts on the Internet open ports: name the interface towards the Internet in [wan] and the others in lan.interfaces", name, role)
 		return
 	}
-	c.problem(ErrLANDefaultRoute, name, "%s is named as LAN but holds the default route, so it leads to the Internet and serving it would open the gate to the outside: remove it from lan.interfaces, or name the real %s in [wan] and take the default route off %s", name, role, name)
+	c.problem(ErrLANDefaultRoute, name, "%s is named as LAN but holds the default route, so it leads to the Internet, and hosts there could open ports: remove it from lan.interfaces, or name the real %s in [wan] and take the default route off %s", name, role, name)
 }
 
 // pickExternal gives the address of the WAN that the kernel uses for what
@@ -265,7 +265,7 @@ func (c *chooser) noLAN() {
 	case len(c.set.LAN) > 0:
 		c.problem(ErrNoLAN, "", "no LAN can be served: none of the configured interfaces (%s) is there, up, and has a private IPv4 address or one of IPv6; bring one up, or correct lan.interfaces", strings.Join(c.set.LAN, ", "))
 	case len(c.skipped) > 0:
-		c.problem(ErrNoLAN, "", "no LAN was found: %s would do by address, but detection passes over such interfaces; name the one to serve in lan.interfaces", strings.Join(c.skipped, ", "))
+		c.problem(ErrNoLAN, "", "no LAN was found: %s has a suitable address, but detection skips such interfaces; name the one to serve in lan.interfaces", strings.Join(c.skipped, ", "))
 	default:
 		c.problem(ErrNoLAN, "", "no LAN was found: no interface is up with a private IPv4 address (10/8, 172.16/12, 192.168/16) and without a default route; give the LAN interface its address, or name it in lan.interfaces")
 	}

@@ -115,7 +115,7 @@ func (c *chooser) detectLAN() {
 		}
 		if reason := c.passOver(l); reason != "" {
 			c.skipped = append(c.skipped, l.Name)
-			c.why("%s is not served: %s; to serve it all the same, name it in lan.interfaces", l.Name, reason)
+			c.why("%s is not served: %s; to serve it anyway, name it in lan.interfaces", l.Name, reason)
 			continue
 		}
 		c.serve(l, private[0], extra)
