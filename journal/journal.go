@@ -185,7 +185,7 @@ func (j *Journal) restore() (Restored, error) {
 // adopt takes over what an old journal says, onto the clocks of today. One that is
 // short lacks what could not be written to it.
 func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
-	got := Restored{Whole: sameRun && !short && p.overflow == 0}
+	got := Restored{Whole: sameRun && !short && p.overflow == 0, Mappings: make([]portmap.Mapping, 0, len(p.live))}
 	over := 0
 	for _, id := range slices.Sorted(maps.Keys(p.live)) {
 		k := p.live[id]
