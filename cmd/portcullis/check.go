@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"portcullis/config"
+	"portcullis/internal/wiring"
 	"portcullis/policy"
 )
 
@@ -37,7 +38,7 @@ func runCheck(_ context.Context, e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := policy.New(policyConfig(c)); err != nil {
+	if _, err := policy.New(wiring.Policy(c)); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
 	_, err = fmt.Fprintf(e.out, "# %s\n%s", from, config.Effective(c))

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"portcullis/control"
-	"portcullis/portmap"
 )
 
 // call runs a command as main does.
@@ -103,34 +99,6 @@ func TestListIsHarmless(t *testing.T) {
 		"7   3074/udp  192.168.1.9:3074  tv\ufffd   anyone  upnp  59m59s   0        \ufffd[2Jgame\ufffd\ufffd\ufffdevil\ufffd\n"
 	if out.String() != want {
 		t.Errorf("printed\n%q, want\n%q", out.String(), want)
-	}
-}
-
-func TestEventLog(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	l := newEventLog(slog.New(slog.NewTextHandler(&out, nil)))
-	now := time.Now()
-	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.9"), MAC: portmap.MAC{2, 0, 0, 0, 0, 1}, Via: portmap.ViaUPnP}
-	m := portmap.Mapping{Client: client, Transport: portmap.UDP, Description: "game", Rule: "consoles",
-		External: netip.MustParseAddrPort("0.0.0.0:3074"), Internal: netip.MustParseAddrPort("192.168.1.9:3074"), Expires: now.Add(time.Hour)}
-	for _, ev := range []portmap.Event{
-		{Type: portmap.Granted}, {Type: portmap.Renewed}, {Type: portmap.Expired, Reason: portmap.Ended},
-		{Type: portmap.Drift, Reason: portmap.FirewallFailed, Detail: "gone"}, {Type: portmap.Resync},
-	} {
-		ev.Time, ev.Client, ev.Mapping, ev.Rule = now, client, m, "consoles"
-		l.write(t.Context(), ev)
-	}
-	for _, want := range []string{
-		`level=INFO msg="mapping added" client=192.168.1.9 mac=02:00:00:00:00:01 via=upnp protocol=udp external_port=3074 internal=192.168.1.9:3074 description=game lease=1h0m0s rule=consoles`,
-		`level=INFO msg="mapping ended"`, "reason=ended", `msg="the kernel refused a change" error=gone`, "events were lost",
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the log lacks %s:\n%s", want, &out)
-		}
-	}
-	if strings.Contains(out.String(), "renewed") {
-		t.Error("renewals fill the log at the usual level")
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"portcullis/doctor"
 	"portcullis/firewall"
+	"portcullis/internal/wiring"
 	"portcullis/netif"
 	"portcullis/portmap"
 )
@@ -42,7 +43,7 @@ func (g *gate) choose(s netif.State) (netif.Roles, error) {
 	for _, name := range s.Outside() {
 		f.outside[name] = struct{}{}
 	}
-	set := settings(g.cfg)
+	set := wiring.Network(g.cfg)
 	set.FormerUplinks = slices.Collect(maps.Keys(f.outside))
 	roles, err := netif.Choose(s, set)
 	for _, w := range roles.Warn {
@@ -57,7 +58,7 @@ func (g *gate) choose(s netif.State) (netif.Roles, error) {
 // configure tells everybody what the network looks like now.
 func (g *gate) configure(ctx context.Context, s netif.State, r netif.Roles) error {
 	g.network.set(s, r)
-	return errors.Join(g.firewall.Configure(ctx, firewallGateway(g.cfg, r)), g.seeSenders(ctx, r))
+	return errors.Join(g.firewall.Configure(ctx, wiring.Gateway(g.cfg, r)), g.seeSenders(ctx, r))
 }
 
 // changed follows the network. A configuration that has become wrong fails
@@ -91,7 +92,7 @@ func (g *gate) follow(ctx context.Context, s netif.State) {
 // warnStrays tells of hosts whose answers leave by another way, once for as long as it
 // is so.
 func (g *gate) warnStrays(s netif.State, r netif.Roles) {
-	found := strays(g.kernel, s, r, marks{})
+	found := doctor.Strays(g.kernel, s, r, doctor.Marks{})
 	for _, x := range found {
 		if x.By != "" && !slices.Contains(g.follower.strays, x) { // a route may come yet
 			g.log.Warn("mappings may not work", "warning", x.String()+"; `portcullis doctor` tries it with a packet")
@@ -169,11 +170,11 @@ func (g *gate) again(ctx context.Context) {
 // patient is the firewall as the engine sees it: an accept chain that is not there yet
 // is nothing that a start could fail of. All else is in force, the backend has told
 // the owner, and its audit puts our part in as soon as the chain is there.
-type patient struct{ backend }
+type patient struct{ wiring.Backend }
 
 // Replace implements portmap.Firewall.
 func (p patient) Replace(ctx context.Context, want []portmap.Mapping) error {
-	err := p.backend.Replace(ctx, want)
+	err := p.Backend.Replace(ctx, want)
 	var chain *firewall.ChainError
 	if errors.As(err, &chain) {
 		return nil

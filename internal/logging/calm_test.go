@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 func TestCalm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		log := newLogger(&out, config.Log{})
+		log := New(&out, config.Log{})
 		room := log.With("room", "ssdp")
 		flaps := func(rounds int) (lines int) {
 			out.Reset()
@@ -53,7 +53,7 @@ func TestCalm(t *testing.T) {
 		if n := flaps(1); n != 3 {
 			t.Errorf("%d lines of 3 after a quiet minute", n)
 		}
-		log = newLogger(&out, config.Log{Level: config.LevelDebug}) // debug: all of it
+		log = New(&out, config.Log{Level: config.LevelDebug}) // debug: all of it
 		room = log.With("room", "ssdp")
 		if n := flaps(100); n != 300 {
 			t.Errorf("%d lines of 300 where the owner debugs", n)
@@ -65,7 +65,7 @@ func TestCalm(t *testing.T) {
 func TestCalmKnowsItsLines(t *testing.T) {
 	t.Parallel()
 	sources := ""
-	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "run.go", "follow.go", "../../internal/listeners/set.go", "../../internal/listeners/listener.go", "portcontrol.go"} {
+	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "../daemon/run.go", "../daemon/follow.go", "../listeners/set.go", "../listeners/listener.go", "../daemon/portcontrol.go"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

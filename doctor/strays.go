@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/doctor"
 	"portcullis/netif"
 	"portcullis/netif/special"
 )
@@ -29,31 +28,31 @@ var (
 	peers6 = []netip.Addr{netip.MustParseAddr("2a00:1450::77"), netip.MustParseAddr("2600::77")}
 )
 
-// marks are what the owner's rules put on answers, in each family.
-type marks struct {
-	four, six uint32
-	port      uint16 // that answers come from, by UDP; 0: any
+// Marks are what the owner's rules put on answers, in each family.
+type Marks struct {
+	IPv4, IPv6 uint32
+	Port       uint16 // that answers come from, by UDP; 0: any
 }
 
-// strays finds the hosts whose answers do not leave by the WAN: one of each network for
+// Strays returns the hosts whose answers do not leave by the WAN: one of each network for
 // all, and those that a rule treats in another way.
-func strays(k *netif.Kernel, s netif.State, r netif.Roles, m marks) []doctor.Stray {
-	var all []doctor.Stray
+func Strays(k *netif.Kernel, s netif.State, r netif.Roles, m Marks) []Stray {
+	var all []Stray
 	for _, l := range r.LAN {
 		if r.WAN.Up && r.WAN.Master == 0 {
-			all = append(all, straysOf(k, s, l, r.WAN.Uplink, peers4, m.four, m.port)...)
+			all = append(all, straysOf(k, s, l, r.WAN.Uplink, peers4, m.IPv4, m.Port)...)
 		}
 		if r.WAN6.Up {
-			all = append(all, straysOf(k, s, l, r.WAN6, peers6, m.six, m.port)...)
+			all = append(all, straysOf(k, s, l, r.WAN6, peers6, m.IPv6, m.Port)...)
 		}
 	}
 	return all
 }
 
-func straysOf(k *netif.Kernel, s netif.State, l netif.LAN, wan netif.Uplink, peers []netip.Addr, mark uint32, port uint16) []doctor.Stray {
-	var all []doctor.Stray
+func straysOf(k *netif.Kernel, s netif.State, l netif.LAN, wan netif.Uplink, peers []netip.Addr, mark uint32, port uint16) []Stray {
+	var all []Stray
 	for _, h := range hostsOf(l, s.Rules, peers[0].BitLen()) {
-		x := doctor.Stray{LAN: l.Name, WAN: wan.Name, IPv6: peers[0].Is6()}
+		x := Stray{LAN: l.Name, WAN: wan.Name, IPv6: peers[0].Is6()}
 		if h.few {
 			x.Hosts = h.network.String()
 		}

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 
-	"portcullis/doctor"
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
 	"portcullis/firewall/nft"
@@ -16,15 +15,15 @@ import (
 // listRules gives all rules of the machine, our own table left out: nftables' by the
 // program nft, and those that belong to iptables, of either flavour, by its own
 // programs, for nft lists these in words that it does not take back.
-func listRules(ctx context.Context, backend string) ([]doctor.Rules, error) {
-	var all []doctor.Rules
+func listRules(ctx context.Context, backend string) ([]Rules, error) {
+	var all []Rules
 	tables, ofIPTables, err := listTables(ctx)
 	switch {
 	case errors.Is(err, exec.ErrNotFound) && backend == firewall.IPTables: // a host without it has no such rules
 	case err != nil:
 		return nil, err
 	default:
-		all = append(all, doctor.Rules{Text: tables, Load: []string{"nft", "-f", "-"}})
+		all = append(all, Rules{Text: tables, Load: []string{"nft", "-f", "-"}})
 	}
 	var programs []string
 	if ofIPTables {
@@ -38,7 +37,7 @@ func listRules(ctx context.Context, backend string) ([]doctor.Rules, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, doctor.Rules{Text: text, Load: []string{p + "-restore"}})
+		all = append(all, Rules{Text: text, Load: []string{p + "-restore"}})
 	}
 	return all, nil
 }
@@ -78,15 +77,4 @@ func output(ctx context.Context, argv ...string) (list, warning string, err erro
 		return "", "", fmt.Errorf("the program %s does not list the rules: %w", argv[0], err)
 	}
 	return out.String(), complaint.String(), nil
-}
-
-// openTrial gives what opens the backend of a configuration in another namespace.
-func (g *gate) openTrial() doctor.Open {
-	return func(ctx context.Context, netns int) (doctor.Backend, error) {
-		if g.backend == firewall.NFTables {
-			return g.nftables(ctx, netns)
-		}
-		program, _ := iptables.LegacyRules(ctx)
-		return iptables.Open(ctx, iptables.Config{Log: g.log, NetNS: netns, Program: program, Mark: uint32(g.cfg.Firewall.Mark)})
-	}
 }

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"bytes"
@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/config"
-	"portcullis/doctor"
 	"portcullis/netif"
 )
 
@@ -27,7 +26,7 @@ import (
 const listenFor = time.Second
 
 // taken lists our ports that other programs hold.
-func taken(c config.Config) []doctor.Listener {
+func taken(c config.Config) []Listener {
 	type want struct {
 		table string
 		port  uint16
@@ -40,11 +39,11 @@ func taken(c config.Config) []doctor.Listener {
 	if c.UPnP.Enabled {
 		wants = append(wants, want{"tcp", c.UPnP.HTTPPort, fmt.Sprintf("tcp %d", c.UPnP.HTTPPort)})
 	}
-	var all []doctor.Listener
+	var all []Listener
 	for _, w := range wants {
 		inodes := slices.Concat(holders("/proc/thread-self/net/"+w.table, w.table, w.port), holders("/proc/thread-self/net/"+w.table+"6", w.table, w.port))
 		if len(inodes) > 0 {
-			all = append(all, doctor.Listener{Port: w.name, Program: programOf(inodes)})
+			all = append(all, Listener{Port: w.name, Program: programOf(inodes)})
 		}
 	}
 	return all // 1900 is shared by those who search, which is no mishap

@@ -1,4 +1,4 @@
-package main
+package wiring
 
 import (
 	"portcullis/config"
@@ -7,8 +7,8 @@ import (
 	"portcullis/policy"
 )
 
-// policyConfig returns the policy's part of the configuration.
-func policyConfig(c config.Config) policy.Config {
+// Policy returns the policy's part of the configuration.
+func Policy(c config.Config) policy.Config {
 	return policy.Config{
 		Default:           c.Policy.Default,
 		Rules:             c.Rules,
@@ -19,10 +19,10 @@ func policyConfig(c config.Config) policy.Config {
 	}
 }
 
-// settings returns what the owner said about interfaces.
-func settings(c config.Config) netif.Settings {
+// Network returns what the owner said about interfaces.
+func Network(c config.Config) netif.Settings {
 	return netif.Settings{
-		LAN:           plain(c.LAN.Interfaces),
+		LAN:           Plain(c.LAN.Interfaces),
 		ExtraPrefixes: c.LAN.Prefixes(),
 		WAN:           string(c.WAN.Interface),
 		WAN6:          string(c.WAN.Interface6),
@@ -31,8 +31,8 @@ func settings(c config.Config) netif.Settings {
 	}
 }
 
-// plain returns texts without their type.
-func plain[T ~string](texts []T) []string {
+// Plain returns texts without their type.
+func Plain[T ~string](texts []T) []string {
 	var all []string
 	for _, t := range texts {
 		all = append(all, string(t))
@@ -40,8 +40,8 @@ func plain[T ~string](texts []T) []string {
 	return all
 }
 
-// firewallGateway gives the rules what they must know of the network.
-func firewallGateway(c config.Config, r netif.Roles) firewall.Gateway {
+// Gateway returns what the firewall's rules must know of the network.
+func Gateway(c config.Config, r netif.Roles) firewall.Gateway {
 	g := firewall.Gateway{
 		AcceptChain:  c.Firewall.AcceptChain,
 		AcceptChain6: c.Firewall.AcceptChain6,

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"context"
@@ -35,28 +35,29 @@ type refusals struct {
 	n    int
 }
 
-// eventLog writes the engine's events to the owner's log.
-type eventLog struct {
+// Events writes the engine's events to the owner's log.
+type Events struct {
 	log     *slog.Logger
 	budget  *rate.Limiter
 	refused map[refusalKey]*refusals
 	others  refusals // of keys that there was no room for
 }
 
-func newEventLog(log *slog.Logger) *eventLog {
-	return &eventLog{
+// NewEvents returns Events. Run must be called.
+func NewEvents(log *slog.Logger) *Events {
+	return &Events{
 		log: log, budget: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 		refused: make(map[refusalKey]*refusals),
 	}
 }
 
-// run logs until the engine or ctx ends.
-func (l *eventLog) run(ctx context.Context, w *portmap.Watcher) error {
+// Run logs until the engine or ctx ends.
+func (l *Events) Run(ctx context.Context, w *portmap.Watcher) error {
 	defer w.Close()
 	return l.follow(ctx, w.C)
 }
 
-func (l *eventLog) follow(ctx context.Context, events <-chan portmap.Event) error {
+func (l *Events) follow(ctx context.Context, events <-chan portmap.Event) error {
 	tick := time.NewTicker(refusalTick)
 	defer tick.Stop()
 	for {
@@ -74,7 +75,7 @@ func (l *eventLog) follow(ctx context.Context, events <-chan portmap.Event) erro
 	}
 }
 
-func (l *eventLog) write(ctx context.Context, ev portmap.Event) {
+func (l *Events) write(ctx context.Context, ev portmap.Event) {
 	switch ev.Type {
 	case portmap.Granted:
 		l.log.LogAttrs(ctx, slog.LevelInfo, "mapping added", mappingAttrs(ev)...)
@@ -89,7 +90,7 @@ func (l *eventLog) write(ctx context.Context, ev portmap.Event) {
 	case portmap.Denied, portmap.Pending:
 		l.refusal(ctx, ev)
 	case portmap.Drift:
-		if ev.Reason == portmap.FirewallFailed { // of what was put right, driftKeeper has told
+		if ev.Reason == portmap.FirewallFailed { // what was put right has been told
 			l.log.Warn("the kernel refused a change", "error", ev.Detail)
 		}
 	case portmap.Resync:
@@ -98,7 +99,7 @@ func (l *eventLog) write(ctx context.Context, ev portmap.Event) {
 }
 
 // refusal counts one, and tells it where its key has not been told for a minute.
-func (l *eventLog) refusal(ctx context.Context, ev portmap.Event) {
+func (l *Events) refusal(ctx context.Context, ev portmap.Event) {
 	key := refusalKey{ev.Client.Owner().Device(), ev.Reason}
 	r := l.refused[key]
 	if r == nil {
@@ -114,7 +115,7 @@ func (l *eventLog) refusal(ctx context.Context, ev portmap.Event) {
 }
 
 // tell logs what is due, and forgets whom nothing was refused for a minute.
-func (l *eventLog) tell(ctx context.Context, now time.Time) {
+func (l *Events) tell(ctx context.Context, now time.Time) {
 	for key, r := range l.refused {
 		if r.n == 0 && !now.Before(r.next) {
 			delete(l.refused, key)
@@ -127,7 +128,7 @@ func (l *eventLog) tell(ctx context.Context, now time.Time) {
 	}
 }
 
-func (l *eventLog) tellOne(ctx context.Context, r *refusals, now time.Time) {
+func (l *Events) tellOne(ctx context.Context, r *refusals, now time.Time) {
 	if now.Before(r.next) || !l.budget.AllowN(now, 1) {
 		return
 	}
@@ -139,7 +140,7 @@ func (l *eventLog) tellOne(ctx context.Context, r *refusals, now time.Time) {
 }
 
 // line tells one refusal, and how many others it stands for.
-func (l *eventLog) line(ctx context.Context, ev portmap.Event, others int) {
+func (l *Events) line(ctx context.Context, ev portmap.Event, others int) {
 	attrs := append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()), slog.String("detail", ev.Detail))
 	if others > 0 {
 		attrs = append(attrs, slog.Int("not_logged", others))

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ func logged(t *testing.T, play func(refuse func(portmap.Event))) string {
 	t.Helper()
 	var out bytes.Buffer
 	synctest.Test(t, func(t *testing.T) {
-		l := newEventLog(slog.New(slog.NewTextHandler(&out, nil)))
+		l := NewEvents(slog.New(slog.NewTextHandler(&out, nil)))
 		events, ended := make(chan portmap.Event), make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -139,5 +139,34 @@ func TestRefusalsOfMany(t *testing.T) {
 	}
 	if strings.Count(log, "client=192.168.1.7") == 0 {
 		t.Error("the other device is not seen")
+	}
+}
+
+// TestEventLog: the lines of the engine's events, as owners' tools know them.
+func TestEventLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := NewEvents(slog.New(slog.NewTextHandler(&out, nil)))
+	now := time.Now()
+	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.9"), MAC: portmap.MAC{2, 0, 0, 0, 0, 1}, Via: portmap.ViaUPnP}
+	m := portmap.Mapping{Client: client, Transport: portmap.UDP, Description: "game", Rule: "consoles",
+		External: netip.MustParseAddrPort("0.0.0.0:3074"), Internal: netip.MustParseAddrPort("192.168.1.9:3074"), Expires: now.Add(time.Hour)}
+	for _, ev := range []portmap.Event{
+		{Type: portmap.Granted}, {Type: portmap.Renewed}, {Type: portmap.Expired, Reason: portmap.Ended},
+		{Type: portmap.Drift, Reason: portmap.FirewallFailed, Detail: "gone"}, {Type: portmap.Resync},
+	} {
+		ev.Time, ev.Client, ev.Mapping, ev.Rule = now, client, m, "consoles"
+		l.write(t.Context(), ev)
+	}
+	for _, want := range []string{
+		`level=INFO msg="mapping added" client=192.168.1.9 mac=02:00:00:00:00:01 via=upnp protocol=udp external_port=3074 internal=192.168.1.9:3074 description=game lease=1h0m0s rule=consoles`,
+		`level=INFO msg="mapping ended"`, "reason=ended", `msg="the kernel refused a change" error=gone`, "events were lost",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "renewed") {
+		t.Error("renewals fill the log at the usual level")
 	}
 }

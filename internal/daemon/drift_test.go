@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/internal/wiring"
 )
 
 // looked is a backend whose looks come out as they are told to; the last one stays.
 type looked struct {
-	backend
+	wiring.Backend
 	full []bool
 	errs []error
 }

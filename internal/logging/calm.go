@@ -1,10 +1,13 @@
-package main
+package logging
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
+
+	"portcullis/config"
 )
 
 // A bridge that is made anew without end, or a cable with a loose contact, would have
@@ -52,6 +55,15 @@ type calm struct {
 	left    int         // guarded by mu; out since the last summary
 	last    slog.Record // guarded by mu; of these
 	pending *time.Timer // guarded by mu; the next summary, nil: none is due
+}
+
+// New returns the owner's log.
+func New(w io.Writer, c config.Log) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == config.FormatJSON {
+		return slog.New(newCalmHandler(slog.NewJSONHandler(w, opts)))
+	}
+	return slog.New(newCalmHandler(slog.NewTextHandler(w, opts)))
 }
 
 func newCalmHandler(h slog.Handler) *calmHandler { return &calmHandler{h, &calm{out: h}} }

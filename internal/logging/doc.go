@@ -1,0 +1,11 @@
+// Package logging is what the owner reads: how the log is written, what the engine's
+// events look like in it, and how much of it there may be.
+//
+// Owns: New (the log; lines of a network that keeps changing are left out and counted),
+// Events (the engine's events as lines; a minute for each device and reason it is
+// refused).
+//
+// May import: the standard library, golang.org/x/time/rate; of ours config and portmap.
+//
+// Never: decides anything, leaves out a line about a mapping that was opened or closed.
+package logging

@@ -1,0 +1,98 @@
+package wiring
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/firewall/iptables"
+	"portcullis/firewall/nft"
+	"portcullis/portmap"
+)
+
+// Backend is a firewall as the daemon uses it; firewall/nft and firewall/iptables
+// are such.
+type Backend interface {
+	portmap.Firewall
+	Prepare(firewall.Gateway) error
+	Configure(context.Context, firewall.Gateway) error
+	Close(ctx context.Context, keep bool) error
+	Counters(context.Context) (map[uint64]firewall.Counter, error)
+	Counter(ctx context.Context, id uint64) (firewall.Counter, error)
+	Forwarded(context.Context) (*firewall.Forwards, error)
+	Audit(ctx context.Context, full bool) (drift string, err error)
+	Watch(context.Context, func(firewall.Intrusion)) error
+	Repaired() uint64
+	Held(tr portmap.Transport, port uint16, host netip.Addr) bool
+	OutboundTimeout(portmap.Transport) (time.Duration, error)
+}
+
+// Firewall opens the backend that the configuration names, or the one that suits the
+// machine, logs which and why, and returns its name as well.
+func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
+	if c.Firewall.Backend == config.BackendNFTables {
+		b, err = nftables(ctx, log, c, 0)
+		return b, firewall.NFTables, err
+	}
+	program, legacy := iptables.LegacyRules(ctx)
+	if c.Firewall.Backend == config.BackendIPTables {
+		return openIPTables(ctx, log, c, program, "iptables, as the configuration says")
+	}
+	m := firewall.Machine{LegacyRules: legacy}
+	if legacy {
+		m.IPTables = iptables.Usable(program)
+		m.NFTRules = ownedNFTables(ctx, log)
+	}
+	name, why := firewall.Choose(m)
+	if name == firewall.IPTables {
+		return openIPTables(ctx, log, c, program, why)
+	}
+	log.Info("firewall", "choice", why)
+	b, err = nftables(ctx, log, c, 0)
+	return b, firewall.NFTables, err
+}
+
+// FirewallIn opens the backend with this name in a network namespace, by its file
+// descriptor.
+func FirewallIn(ctx context.Context, log *slog.Logger, c config.Config, name string, netns int) (Backend, error) {
+	if name == firewall.NFTables {
+		return nftables(ctx, log, c, netns)
+	}
+	program, _ := iptables.LegacyRules(ctx)
+	return iptables.Open(ctx, iptables.Config{Log: log, NetNS: netns, Program: program, Mark: uint32(c.Firewall.Mark)})
+}
+
+// ownedNFTables reports whether others have rules in nf_tables. Where that cannot be
+// told, nothing speaks for iptables.
+func ownedNFTables(ctx context.Context, log *slog.Logger) bool {
+	b, err := nft.Open(ctx, nft.Config{Log: log})
+	if err != nil {
+		return true
+	}
+	owned, err := b.Owned(ctx)
+	return errors.Join(err, b.Close(ctx, true)) != nil || owned // it has written nothing
+}
+
+func openIPTables(ctx context.Context, log *slog.Logger, c config.Config, program, why string) (Backend, string, error) {
+	b, err := iptables.Open(ctx, iptables.Config{Log: log, Program: program, Mark: uint32(c.Firewall.Mark)})
+	if err != nil {
+		return nil, "", err
+	}
+	log.Info("firewall", "choice", why, "flavour", b.Flavour())
+	return b, firewall.IPTables, nil
+}
+
+// nftables opens that backend in a network namespace; 0 is the current one. Where an
+// accept chain belongs to iptables, its programs write what stands there.
+func nftables(ctx context.Context, log *slog.Logger, c config.Config, netns int) (Backend, error) {
+	if c.Firewall.AcceptChain.OfIPTables() || c.Firewall.AcceptChain6.OfIPTables() {
+		return iptables.Open(ctx, iptables.Config{
+			Log: log, NetNS: netns, Program: iptables.NFTProgram, Mark: uint32(c.Firewall.Mark), Named: true,
+		})
+	}
+	return nft.Open(ctx, nft.Config{Log: log, NetNS: netns})
+}
