@@ -17,6 +17,7 @@ import (
 	"portcullis/internal/listeners"
 	"portcullis/internal/logging"
 	"portcullis/internal/presence"
+	"portcullis/internal/reconcile"
 	"portcullis/internal/wiring"
 	"portcullis/netif"
 	"portcullis/pcp"
@@ -68,7 +69,7 @@ type gate struct {
 	ports     *portControl // nil: switched off
 	hosts     *presence.Keeper
 	follower  follower
-	drift     *driftKeeper
+	rules     *reconcile.Keeper
 	witness   *witness.Witness // nil: who sends datagrams cannot be seen
 	reports   reports
 }
@@ -131,7 +132,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.serve(frontCtx) })
 	front.Go(func() error { return g.hosts.Run(frontCtx) })
 	front.Go(func() error { return (&portKeeper{g: g}).run(frontCtx) })
-	front.Go(func() error { return g.drift.run(frontCtx) })
+	front.Go(func() error { return g.rules.Run(frontCtx) })
 	if g.ports != nil {
 		g.ports.follow() // servers announce themselves when they begin
 	}
@@ -246,8 +247,20 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
-	g.hosts, g.drift = g.presence(), newDriftKeeper(g)
+	g.hosts, g.rules = g.presence(), g.reconcile()
 	return g.buildServers()
+}
+
+func (g *gate) reconcile() *reconcile.Keeper {
+	cfg := reconcile.Config{
+		Log: g.log, Watch: g.firewall.Watch, Changed: g.network.rulesChanged, Settled: g.network.Look,
+		Drifted: g.engine.Drifted,
+		Audits:  []func(context.Context, bool) (string, error){g.firewall.Audit},
+	}
+	if g.witness != nil {
+		cfg.Audits = append(cfg.Audits, func(ctx context.Context, _ bool) (string, error) { return g.witness.Audit(ctx) })
+	}
+	return reconcile.New(cfg)
 }
 
 func (g *gate) presence() *presence.Keeper {

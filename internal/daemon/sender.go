@@ -144,7 +144,7 @@ func (g *gate) unseen(l netif.LAN, p datagram.Packet) {
 	}
 	if way, _ := g.witness.Way(); way != witness.PacketSocket {
 		if _, now := g.reports.looks.allow(); now { // a client must not have us look without end
-			g.drift.suspect()
+			g.rules.Suspect()
 		}
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"portcullis/datagram"
+	"portcullis/firewall"
 	"portcullis/firewall/witness"
+	"portcullis/internal/reconcile"
 	"portcullis/netif"
 )
 
@@ -38,12 +40,22 @@ func TestReports(t *testing.T) {
 func TestUnseenLooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		rules := &looked{errs: []error{nil}}
-		g := &gate{firewall: rules, network: (&machine{}).gateway(), log: slog.New(slog.DiscardHandler), witness: &witness.Witness{}}
-		g.drift = newDriftKeeper(g)
+		looks := 0
+		g := &gate{log: slog.New(slog.DiscardHandler), witness: &witness.Witness{}}
+		g.rules = reconcile.New(reconcile.Config{
+			Log: g.log, Changed: func() {}, Settled: func(context.Context) {},
+			Watch: func(ctx context.Context, _ func(firewall.Intrusion)) error {
+				<-ctx.Done()
+				return ctx.Err()
+			},
+			Audits: []func(context.Context, bool) (string, error){func(context.Context, bool) (string, error) {
+				looks++
+				return "", nil
+			}},
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- g.drift.run(ctx) }()
+		go func() { done <- g.rules.Run(ctx) }()
 		const minutes = 10
 		from := datagram.Packet{Source: netip.MustParseAddrPort("192.168.1.66:40000")}
 		for range minutes * 60 * 2 {
@@ -53,8 +65,8 @@ func TestUnseenLooks(t *testing.T) {
 		cancel()
 		<-done
 		// One a minute is taken whatever happens.
-		if n := len(rules.full); n < reportBurst || n > reportBurst+2*minutes {
-			t.Errorf("looked %d times in %d minutes", n, minutes)
+		if looks < reportBurst || looks > reportBurst+2*minutes {
+			t.Errorf("looked %d times in %d minutes", looks, minutes)
 		}
 	})
 }

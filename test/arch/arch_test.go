@@ -79,11 +79,12 @@ var allowed = map[string][]string{
 	"lab":                {},
 	"internal/presence":  {"netif", "portmap"},
 	"internal/listeners": {"netif"},
+	"internal/reconcile": {"firewall"},
 	"internal/logging":   {"config", "portmap"},
 	"internal/wiring":    {"config", "firewall", "firewall/iptables", "firewall/nft", "netif", "policy", "portmap"},
 	"internal/daemon": {
 		"config", "control", "datagram", "dhcp", "doctor", "firewall", "firewall/witness", "gena", "httpd", "igd",
-		"internal/listeners", "internal/logging", "internal/presence", "internal/wiring",
+		"internal/listeners", "internal/logging", "internal/presence", "internal/reconcile", "internal/wiring",
 		"journal", "netif", "pcp", "policy", "portmap", "ssdp",
 	},
 	"cmd/portcullis":     {"config", "control", "doctor", "internal/daemon", "internal/logging", "internal/wiring", "policy"},

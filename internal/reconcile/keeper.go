@@ -1,8 +1,9 @@
-package daemon
+package reconcile
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -27,12 +28,31 @@ const (
 	// that reloads is whole again after one or two.
 	lookAgain = time.Second
 	toldAfter = 3
+
+	remindEvery = time.Minute // of an accept chain that is waited for
 )
 
-// driftKeeper looks at the kernel's rules whenever another program has changed
+// Config is what a Keeper needs; every field must be set.
+type Config struct {
+	Log *slog.Logger
+	// Watch calls the function whenever another program has changed rules, until ctx
+	// ends; an error ends it sooner.
+	Watch func(ctx context.Context, changed func(firewall.Intrusion)) error
+	// Changed is called at once when another program has changed rules, Settled when none
+	// has been changed for a moment since.
+	Changed func()
+	Settled func(context.Context)
+	// Audits compare the kernel with what it should hold, all of it if full is set, put
+	// right what differs, and return what did; "" is nothing.
+	Audits []func(ctx context.Context, full bool) (drift string, err error)
+	// Drifted is told what was put right.
+	Drifted func(drift string)
+}
+
+// Keeper looks at the kernel's rules whenever another program has changed
 // any, and puts ours right.
-type driftKeeper struct {
-	g       *gate
+type Keeper struct {
+	cfg     Config
 	signal  chan struct{} // holds one: there is something in seen
 	repairs *rate.Limiter
 	losing  bool      // said that another program undoes our repairs
@@ -43,12 +63,13 @@ type driftKeeper struct {
 	seen firewall.Intrusion // guarded by mu; since the last audit
 }
 
-func newDriftKeeper(g *gate) *driftKeeper {
-	return &driftKeeper{g: g, signal: make(chan struct{}, 1), repairs: rate.NewLimiter(rate.Every(repairGap), repairBurst), waited: time.Now()}
+// New returns a Keeper. Run must be called.
+func New(cfg Config) *Keeper {
+	return &Keeper{cfg: cfg, signal: make(chan struct{}, 1), repairs: rate.NewLimiter(rate.Every(repairGap), repairBurst), waited: time.Now()}
 }
 
-// run keeps the rules until ctx ends.
-func (k *driftKeeper) run(ctx context.Context) error {
+// Run keeps the rules until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { k.watch(ctx) })
 	defer watching.Wait()
@@ -61,7 +82,7 @@ func (k *driftKeeper) run(ctx context.Context) error {
 		case <-tick.C:
 		case <-k.signal:
 			k.settle(ctx)
-			k.g.network.Look(ctx)
+			k.cfg.Settled(ctx)
 		}
 		if err := k.patience(ctx); err != nil {
 			return err
@@ -73,16 +94,16 @@ func (k *driftKeeper) run(ctx context.Context) error {
 }
 
 // watch notes what others do.
-func (k *driftKeeper) watch(ctx context.Context) {
+func (k *Keeper) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := k.g.firewall.Watch(ctx, func(i firewall.Intrusion) {
-			k.g.network.rulesChanged()
+		err := k.cfg.Watch(ctx, func(i firewall.Intrusion) {
+			k.cfg.Changed()
 			k.note(i)
 		})
 		if ctx.Err() != nil {
 			return
 		}
-		k.g.log.Warn("changes of the ruleset are not seen for a moment", "error", err)
+		k.cfg.Log.Warn("changes of the ruleset are not seen for a moment", "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(rewatch):
@@ -90,7 +111,7 @@ func (k *driftKeeper) watch(ctx context.Context) {
 	}
 }
 
-func (k *driftKeeper) note(i firewall.Intrusion) {
+func (k *Keeper) note(i firewall.Intrusion) {
 	k.mu.Lock()
 	if i.Program == "" {
 		i.Program = k.seen.Program
@@ -104,12 +125,12 @@ func (k *driftKeeper) note(i firewall.Intrusion) {
 	}
 }
 
-// suspect has everything looked at, because something does not work that our rules
-// would do.
-func (k *driftKeeper) suspect() { k.note(firewall.Intrusion{}) }
+// Suspect has everything looked at, because something does not work that our rules
+// would do. It is safe for concurrent use.
+func (k *Keeper) Suspect() { k.note(firewall.Intrusion{}) }
 
 // settle waits until nobody changes anything.
-func (k *driftKeeper) settle(ctx context.Context) {
+func (k *Keeper) settle(ctx context.Context) {
 	most := time.NewTimer(settleMost)
 	defer most.Stop()
 	for {
@@ -126,14 +147,14 @@ func (k *driftKeeper) settle(ctx context.Context) {
 }
 
 // patience waits until a repair is allowed again.
-func (k *driftKeeper) patience(ctx context.Context) error {
+func (k *Keeper) patience(ctx context.Context) error {
 	if k.repairs.Tokens() >= 1 {
 		k.losing = false
 		return nil
 	}
 	if !k.losing {
 		k.losing = true
-		k.g.log.Error("another program keeps undoing our rules; they are repaired less often from now on",
+		k.cfg.Log.Error("another program keeps undoing our rules; they are repaired less often from now on",
 			"program", k.program(), "every", repairGap)
 	}
 	select {
@@ -144,7 +165,7 @@ func (k *driftKeeper) patience(ctx context.Context) error {
 	}
 }
 
-func (k *driftKeeper) program() string {
+func (k *Keeper) program() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.seen.Program
@@ -152,30 +173,35 @@ func (k *driftKeeper) program() string {
 
 // waits tells of an accept chain that is not there. The backend has said so once, and
 // says when it has come; all else is in force.
-func (k *driftKeeper) waits(err error) {
+func (k *Keeper) waits(err error) {
 	if time.Since(k.waited) >= remindEvery-settleMost {
 		k.waited = time.Now()
-		k.g.log.Warn("waiting for the accept chain, mapped traffic may not pass", "error", err)
+		k.cfg.Log.Warn("waiting for the accept chain, mapped traffic may not pass", "error", err)
 	}
 }
 
 // audit puts right what is wrong, and says so in one line and one event. It reports
 // whether it could, and on what occasion.
-func (k *driftKeeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool) {
+func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool) {
 	k.mu.Lock()
 	seen = k.seen
 	k.seen = firewall.Intrusion{}
 	k.mu.Unlock()
-	drift, err := k.g.firewall.Audit(ctx, seen.Ours)
-	var chain *firewall.ChainError
-	if errors.As(err, &chain) && ctx.Err() == nil {
-		k.waits(err)
-		drift, err = "", nil
+	var all []string
+	var err error
+	for _, audit := range k.cfg.Audits {
+		drift, failed := audit(ctx, seen.Ours)
+		var chain *firewall.ChainError
+		switch {
+		case errors.As(failed, &chain) && ctx.Err() == nil:
+			k.waits(failed)
+			continue
+		case drift != "":
+			all = append(all, drift)
+		}
+		err = errors.Join(err, failed)
 	}
-	if k.g.witness != nil {
-		frames, failed := k.g.witness.Audit(ctx)
-		drift, err = strings.Trim(drift+"; "+frames, "; "), errors.Join(err, failed)
-	}
+	drift := strings.Join(all, "; ")
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -183,11 +209,11 @@ func (k *driftKeeper) audit(ctx context.Context) (seen firewall.Intrusion, whole
 		return seen, false
 	case drift != "":
 		k.repairs.Allow()
-		k.g.log.Warn("the kernel's rules were put right", "drift", drift, "program", seen.Program)
-		k.g.engine.Drifted(drift)
+		k.cfg.Log.Warn("the kernel's rules were put right", "drift", drift, "program", seen.Program)
+		k.cfg.Drifted(drift)
 	}
 	if k.failed >= toldAfter && ctx.Err() == nil {
-		k.g.log.Info("the kernel's rules are as they should be again")
+		k.cfg.Log.Info("the kernel's rules are as they should be again")
 	}
 	k.failed = 0
 	return seen, true
@@ -195,14 +221,14 @@ func (k *driftKeeper) audit(ctx context.Context) (seen firewall.Intrusion, whole
 
 // fails tells of a look that came to nothing. What is not known to be wrong, because
 // it changed while it was read, is no alarm, however long it goes on.
-func (k *driftKeeper) fails(drift string, err error) {
+func (k *Keeper) fails(drift string, err error) {
 	k.failed++
 	switch {
 	case k.failed != toldAfter:
-		k.g.log.Debug("the kernel's rules are looked at again", "drift", drift, "error", err)
+		k.cfg.Log.Debug("the kernel's rules are looked at again", "drift", drift, "error", err)
 	case errors.Is(err, firewall.ErrChanging):
-		k.g.log.Warn("the kernel's rules change too fast to be looked at", "error", err)
+		k.cfg.Log.Warn("the kernel's rules change too fast to be looked at", "error", err)
 	default:
-		k.g.log.Error("the kernel's rules cannot be put right", "drift", drift, "error", err)
+		k.cfg.Log.Error("the kernel's rules cannot be put right", "drift", drift, "error", err)
 	}
 }
