@@ -30,4 +30,5 @@
 //   - Files are checked every second, without inotify: they need not exist. At the
 //     usual places, two of which are in /tmp, only a file of a system user counts.
 //     Kea's memfile is read with the files that its clean-up leaves beside it.
+//   - A mapping keeps the name by which it was granted; the list shows that of today.
 package dhcp
