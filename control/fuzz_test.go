@@ -42,7 +42,7 @@ func FuzzDelete(f *testing.F) {
 			t.Fatalf("%q was obeyed: %v", body, err)
 		}
 		s := asked[0]
-		if everything := s.ID == 0 && s.FirstPort == 0; everything != d.All || s.ID != d.ID || s.FirstPort != d.Port || s.LastPort != d.Port || s.Client.Via != portmap.ViaOwner {
+		if everything := s.ID == 0 && s.FirstPort == 0; everything != d.All || s.ID != d.ID || s.FirstPort != d.Port || s.LastPort != d.Port || s.Client.Via != portmap.ViaOwner || !s.Anybody {
 			t.Errorf("%q removes %+v", body, s)
 		}
 	})

@@ -231,7 +231,7 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d Deletion) selector() (portmap.Selector, error) {
-	s := portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, ID: d.ID}
+	s := portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, Anybody: true, ID: d.ID}
 	ways := 0
 	for _, used := range []bool{d.ID != 0, d.All, d.Protocol != "" || d.Port != 0} {
 		if used {

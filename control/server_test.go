@@ -68,7 +68,7 @@ func oneMapping(t *testing.T) *portmap.Table {
 	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.50"), MAC: portmap.MAC{2, 0, 0, 0, 0, 5}, Interface: "br-lan", Name: "as-asked", Via: portmap.ViaUPnP}
 	now := time.Now()
 	tab := portmap.NewTable()
-	c, err := tab.Plan(now, portmap.Request{Client: client, Transport: portmap.UDP, Description: "game",
+	c, err := tab.Plan(now, portmap.Request{Client: client, Transport: portmap.UDP, Description: "game", ZeroIsEndless: true,
 		Internal: netip.MustParseAddrPort("192.168.1.50:3074"), External: netip.MustParseAddrPort("0.0.0.0:3075"),
 		Remotes: []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.9/32")}}}, portmap.Decision{Rule: "consoles"}, 10*time.Minute, 0)
 	if err != nil {
@@ -232,7 +232,7 @@ func TestDelete(t *testing.T) {
 			t.Errorf("%.60s: %d %q, want %d %q", c.body, code, f.Reason, c.status, c.reason)
 		}
 	}
-	if _, err := client.Delete(t.Context(), control.Deletion{ID: 1}); err != nil || m.asked.Client.Via != portmap.ViaOwner {
+	if _, err := client.Delete(t.Context(), control.Deletion{ID: 1}); err != nil || m.asked.Client.Via != portmap.ViaOwner || !m.asked.Anybody {
 		t.Errorf("asked as %v, %v", m.asked.Client.Via, err)
 	}
 	for _, c := range [][2]string{{"GET", "/v1/delete"}, {"POST", "/v1/status"}, {"GET", "/v2/status"}, {"GET", "/"}} {

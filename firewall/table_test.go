@@ -37,6 +37,9 @@ func TestTableMappingsAreEnforceable(t *testing.T) {
 			if r.Client.Addr.Is6() {
 				r.Kind = portmap.Pinhole6
 			}
+			if r.Client.Via == portmap.ViaPCP {
+				r.Named, r.RemotesAre = portmap.ByInternal, portmap.RemotesAdd
+			}
 			r.Internal = netip.AddrPortFrom(r.Client.Addr, rapid.Uint16Range(0, 2).Draw(t, "internal"))
 			r.External = netip.AddrPortFrom(netip.Addr{}, rapid.Uint16Range(0, 1).Draw(t, "external"))
 			r.Remotes = rapid.SliceOfN(rapid.SampledFrom(remotes[r.Kind]), 0, 3).Draw(t, "restrictions")

@@ -213,7 +213,7 @@ func TestOtherLanguagesEntries(t *testing.T) {
 	c.Via = portmap.ViaPCP
 	r := portmap.Request{
 		Client: c, Transport: portmap.TCP, Internal: addrPort(hostA, 8333), External: external(8333),
-		Lifetime: time.Hour, Nonce: portmap.Nonce{'s', 'e', 'c', 'r', 'e', 't'}, Description: "bad \x00\xff bytes",
+		Lifetime: time.Hour, Nonce: &portmap.Nonce{'s', 'e', 'c', 'r', 'e', 't'}, Description: "bad \x00\xff bytes",
 		Remotes: []portmap.Remote{{Prefix: prefix("198.51.100.0/24")}, {Prefix: prefix("203.0.113.9/32"), Port: 53}},
 	}
 	if _, err := l.engine.Map(t.Context(), r); err != nil {

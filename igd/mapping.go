@@ -91,6 +91,8 @@ func (c *call) request() (portmap.Request, error) {
 		Lifetime:    time.Duration(c.number("NewLeaseDuration")) * time.Second,
 		Disabled:    !c.true("NewEnabled"),
 		Description: cut(c.text("NewPortMappingDescription"), portmap.MaxDescription),
+
+		ZeroIsEndless: true,
 	}, nil
 }
 

@@ -82,7 +82,7 @@ func (c *call) pinholeRequest() (portmap.Request, error) {
 	return portmap.Request{
 		Client: client, Kind: portmap.Pinhole6, Transport: transport,
 		Internal: netip.AddrPortFrom(target, port), Remotes: remotes,
-		Lifetime: lease, KeepDescription: true,
+		Lifetime: lease, ZeroIsEndless: true, KeepDescription: true,
 	}, nil
 }
 
@@ -200,7 +200,7 @@ func updatePinhole(c *call) ([]string, error) {
 	}
 	got, err := c.device.mapper.Map(c.ctx, portmap.Request{
 		Client: owner, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, Remotes: m.Remotes,
-		Lifetime: lease, Disabled: m.Disabled, Description: m.Description, KeepDescription: true,
+		Lifetime: lease, Disabled: m.Disabled, Description: m.Description, ZeroIsEndless: true, KeepDescription: true,
 	})
 	if err != nil {
 		return nil, err

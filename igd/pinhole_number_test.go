@@ -88,7 +88,7 @@ func TestPinholeUpdateKeeps(t *testing.T) {
 	c.Via = portmap.ViaPCP
 	made, err := l.engine.Map(t.Context(), portmap.Request{
 		Kind: portmap.Pinhole6, Client: c, Transport: portmap.UDP, Internal: addrPort(sixA, 5000), Lifetime: time.Hour,
-		Description: "of PCP", Nonce: portmap.Nonce{1},
+		Description: "of PCP", Nonce: &portmap.Nonce{1},
 		Remotes: []portmap.Remote{{Prefix: prefix("2001:db8:9::/64")}, {Prefix: prefix("2001:db8:a::1/128"), Port: 53}},
 	})
 	if err != nil {

@@ -256,7 +256,8 @@ func TestPinholeRequest(t *testing.T) {
 	base := func(h host) portmap.Request {
 		h.client.Via = portmap.ViaUPnP
 		return portmap.Request{
-			Kind: portmap.Pinhole6, Client: h.client, Transport: portmap.TCP, Internal: addrPort(h, 8443),
+			ZeroIsEndless: true,
+			Kind:          portmap.Pinhole6, Client: h.client, Transport: portmap.TCP, Internal: addrPort(h, 8443),
 			Lifetime: time.Hour, KeepDescription: true,
 		}
 	}

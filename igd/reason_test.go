@@ -159,7 +159,8 @@ func TestRequest(t *testing.T) {
 	l := &lan{t: t, wan: goodWAN()}
 	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
 	base := portmap.Request{
-		Client: hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000),
+		ZeroIsEndless: true,
+		Client:        hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000),
 		Lifetime: time.Hour, Exact: true, Description: "game",
 	}
 	base.Client.Via = portmap.ViaUPnP

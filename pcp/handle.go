@@ -121,6 +121,7 @@ func (h handler) mapNATPMP(ctx context.Context, c portmap.Client, m natpmpMap) (
 		Internal: netip.AddrPortFrom(c.Addr, m.internal),
 		External: netip.AddrPortFrom(netip.Addr{}, m.suggested),
 		Lifetime: time.Duration(m.lifetime) * time.Second,
+		Named:    portmap.ByInternal, RemotesAre: portmap.RemotesUnsaid, KeepDescription: true,
 	}, 1)
 	if err != nil {
 		return 0, 0, err
@@ -168,6 +169,10 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	if set := r.options.set; set != nil {
 		n, parity = min(int(set.size), maxSet), set.parity
 	}
+	remotes := portmap.RemotesAdd
+	if r.options.reset {
+		remotes = portmap.RemotesReplace
+	}
 	got, err := h.mapSet(ctx, portmap.Request{
 		Kind: kind, Client: c, Transport: portmap.Transport(r.protocol),
 		Internal:        netip.AddrPortFrom(c.Addr, r.internal),
@@ -176,8 +181,10 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 		Lifetime:        time.Duration(min(r.lifetime, maxLease)) * time.Second,
 		Exact:           r.options.preferFailure,
 		Description:     r.options.description,
-		Nonce:           r.nonce,
-		ResetRemotes:    r.options.reset,
+		Named:           portmap.ByInternal,
+		RemotesAre:      remotes,
+		Floored:         true,
+		Nonce:           &r.nonce,
 		KeepDescription: !r.options.described,
 		Parity:          parity,
 	}, n)

@@ -34,7 +34,7 @@ func TestChangesAreMetered(t *testing.T) {
 		"by NAT-PMP as well":     {base, func(r *portmap.Request) { r.Client = by(hostA, portmap.ViaNATPMP) }, true},
 		"by NAT-PMP, no text":    {byNATPMP, func(r *portmap.Request) { r.Description = "" }, false},
 		"by PCP, no text option": {byPCP, func(r *portmap.Request) { r.Description, r.KeepDescription = "", true }, false},
-		"by PCP, another nonce":  {byPCP, func(r *portmap.Request) { r.Nonce[0]++ }, true},
+		"by PCP, another nonce":  {byPCP, func(r *portmap.Request) { r.Nonce = &portmap.Nonce{1} }, true},
 		"by PCP, a restriction": {byPCP, func(r *portmap.Request) {
 			r.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("203.0.113.9/32")}}
 		}, true},

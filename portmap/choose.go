@@ -93,17 +93,17 @@ func (e *Engine) held(c Change) bool {
 		e.cfg.Held(c.New.Transport, c.New.External.Port(), c.New.Internal.Addr())
 }
 
-// renewing fills in what a NAT-PMP or PCP request means when its internal port
-// is mapped already: that mapping, with the restrictions it has.
+// renewing fills in what a request means whose internal port is mapped already: that
+// mapping, with the restrictions it has.
 func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
-	if r.Client.Via != ViaNATPMP && r.Client.Via != ViaPCP {
+	if r.Named != ByInternal {
 		return r, nil
 	}
 	old := t.existing(r)
 	if old == nil {
 		return r, tooMany(r.Remotes)
 	}
-	if r.Client.Via == ViaPCP && old.Claims.Has(ViaPCP) && e.cfg.Strict && r.Nonce != old.Nonce {
+	if e.cfg.Strict && r.Nonce != nil && *r.Nonce != old.Nonce && old.Claims.Has(r.Client.Via) {
 		return r, wrongNonce(old, now)
 	}
 	if r.Exact && r.Kind == NAT4 && r.External.Port() != old.External.Port() {
@@ -111,7 +111,7 @@ func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
 			"%s port %d is mapped to external port %d already", r.Transport, r.Internal.Port(), old.External.Port())}
 	}
 	r.External = addrPort(r.External.Addr(), int(old.External.Port()))
-	if !r.ResetRemotes {
+	if r.RemotesAre != RemotesReplace {
 		merged := slices.Clone(old.Remotes)
 		for _, remote := range r.Remotes {
 			if !slices.Contains(merged, remote) {

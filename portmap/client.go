@@ -72,6 +72,9 @@ func (v Via) String() string {
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
 
+// endlessVia is the language that can ask for no end of a lease.
+const endlessVia = ViaUPnP
+
 // Vias is a set of languages.
 type Vias uint8
 
@@ -83,6 +86,10 @@ func (s Vias) With(v Via) Vias { return s | 1<<v }
 
 // Without gives the set without v.
 func (s Vias) Without(v Via) Vias { return s &^ (1 << v) }
+
+// paired says whether one of them keeps both transports of an external port for one client
+// (RFC 6886 section 3.3).
+func (s Vias) paired() bool { return s.Has(ViaNATPMP) }
 
 // String gives the words of the languages.
 func (s Vias) String() string {

@@ -397,7 +397,7 @@ func (e *Engine) lifetime(r Request, d Decision) time.Duration {
 	if l <= 0 || l > e.cfg.LeaseMax {
 		l = e.cfg.LeaseMax
 	}
-	if r.Client.Via == ViaPCP {
+	if r.Floored {
 		l = max(l, e.cfg.LeaseMin)
 	}
 	if d.MaxLifetime > 0 {

@@ -471,13 +471,13 @@ func TestUnmapOthers(t *testing.T) {
 		}
 		owner := portmap.Client{Via: portmap.ViaOwner}
 		w := r.Watch(1)
-		if gone, err := r.Unmap(t.Context(), portmap.Selector{Client: owner}); err != nil || len(gone) != 1 {
+		if gone, err := r.Unmap(t.Context(), portmap.Selector{Client: owner, Anybody: true}); err != nil || len(gone) != 1 {
 			t.Errorf("owner: %v, %v", gone, err)
 		}
 		if ev := <-w.C; ev.Type != portmap.RevokedEvent || ev.Reason != portmap.Revoked {
 			t.Errorf("event %v %v", ev.Type, ev.Reason)
 		}
-		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: owner}); portmap.ReasonOf(err) != portmap.NoSuchMapping {
+		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: owner, Anybody: true}); portmap.ReasonOf(err) != portmap.NoSuchMapping {
 			t.Errorf("nothing left: %v", err)
 		}
 	})

@@ -1,6 +1,7 @@
 package portmap_test
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
@@ -16,6 +17,35 @@ import (
 func by(c portmap.Client, via portmap.Via) portmap.Client {
 	c.Via = via
 	return c
+}
+
+// spoken fills in what the rooms of the protocols say of their requests.
+func spoken(r portmap.Request) portmap.Request {
+	switch r.Client.Via {
+	case portmap.ViaUPnP:
+		r.ZeroIsEndless = true
+	case portmap.ViaNATPMP:
+		r.Named, r.RemotesAre, r.KeepDescription = portmap.ByInternal, portmap.RemotesUnsaid, true
+	case portmap.ViaPCP:
+		r.Named, r.Floored = portmap.ByInternal, true
+		if r.RemotesAre == portmap.RemotesName {
+			r.RemotesAre = portmap.RemotesAdd
+		}
+		if r.Nonce == nil {
+			r.Nonce = &portmap.Nonce{}
+		}
+	}
+	return r
+}
+
+// Map asks as the rooms of the protocols do.
+func (r rig) Map(ctx context.Context, req portmap.Request) (portmap.Mapping, error) {
+	return r.Engine.Map(ctx, spoken(req))
+}
+
+// MapSet asks as that of PCP does.
+func (r rig) MapSet(ctx context.Context, req portmap.Request, n int) ([]portmap.Mapping, error) {
+	return r.Engine.MapSet(ctx, spoken(req), n)
 }
 
 // inward asks for an internal port, in NAT-PMP or PCP, with a suggestion.
@@ -189,11 +219,11 @@ func TestNonce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := start(t, portmap.EngineConfig{Strict: strict})
 				mine := inward(pcpA, 6000, 6000)
-				mine.Nonce = portmap.Nonce{1}
+				mine.Nonce = &portmap.Nonce{1}
 				r.mustMap(t, mine)
 				time.Sleep(600 * time.Second)
 				other := mine
-				other.Nonce = portmap.Nonce{2}
+				other.Nonce = &portmap.Nonce{2}
 				_, err := r.Map(t.Context(), other)
 				_, delErr := r.Unmap(t.Context(), portmap.Selector{Client: pcpA, Internal: 6000, Only: portmap.ViaPCP, Nonce: &portmap.Nonce{3}})
 				if !strict {
@@ -208,7 +238,7 @@ func TestNonce(t *testing.T) {
 						t.Errorf("another nonce: %#v", err)
 					}
 				}
-				if _, err := r.Unmap(t.Context(), portmap.Selector{Client: pcpA, Internal: 6000, Only: portmap.ViaPCP, Nonce: &mine.Nonce}); err != nil {
+				if _, err := r.Unmap(t.Context(), portmap.Selector{Client: pcpA, Internal: 6000, Only: portmap.ViaPCP, Nonce: mine.Nonce}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -240,7 +270,7 @@ func TestFilters(t *testing.T) {
 			req.Remotes[i] = portmap.Remote{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 32)}
 		}
 		r.refuses(t, req, portmap.TooManyRemotes) // PCP-54
-		req.ResetRemotes = true
+		req.RemotesAre = portmap.RemotesReplace
 		if m := r.mustMap(t, req); len(m.Remotes) != portmap.MaxRemotes { // PCP-55
 			t.Errorf("after a reset: %v", m.Remotes)
 		}
@@ -329,9 +359,9 @@ func TestUnmapSet(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := inward(pcpA, 6004, 6004)
-		other.Nonce[0] = 9
+		other.Nonce = &portmap.Nonce{9}
 		r.mustMap(t, other)
-		nonce := inward(pcpA, 6000, 6000).Nonce
+		nonce := portmap.Nonce{}
 		set := portmap.Selector{Client: pcpA, Transport: portmap.UDP, Internal: 6000, LastInternal: 6004, Only: portmap.ViaPCP, Nonce: &nonce}
 		if _, err := r.Unmap(t.Context(), set); portmap.ReasonOf(err) != portmap.WrongNonce || r.Snapshot().Len() != 5 {
 			t.Errorf("with a stranger's in the range: %v, %d left", err, r.Snapshot().Len())

@@ -79,7 +79,7 @@ func (m *Mapping) lapse(now, holdUntil time.Time) Change {
 	for v, l := range m.Leases {
 		if !l.Ends.IsZero() && !l.Ends.After(now) {
 			less.Claims, less.Leases[v] = less.Claims.Without(Via(v)), Lease{}
-			less.Endless = less.Endless && Via(v) != ViaUPnP
+			less.Endless = less.Endless && Via(v) != endlessVia
 		}
 	}
 	return Change{Old: m, New: &less} // which nobody is told: it is as open as before

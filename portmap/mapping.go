@@ -62,18 +62,42 @@ type Request struct {
 	Transport   Transport
 	Internal    netip.AddrPort // the address must be the client's own
 	External    netip.AddrPort // port 0: any; the address is a hint and may be zero; a pinhole has none
-	Remotes     []Remote       // empty: anyone; for PCP: in addition to those there are
+	Remotes     []Remote       // empty: anyone
 	Lifetime    time.Duration  // 0: as long as is allowed
 	Exact       bool           // this external port or nothing
 	Disabled    bool           // kept and listed, but closed (UPnP's NewEnabled 0)
 	Description string         // untrusted text, capped at MaxDescription
 
-	// For PCP only.
-	Nonce           Nonce
-	ResetRemotes    bool // forget the restrictions that there are (RFC 6887 section 13.3)
-	KeepDescription bool // the request says nothing of a description (RFC 7220 section 3)
-	Parity          bool // of a set: the external ports start as even or odd as the internal ones (RFC 7753 section 3)
+	// What the client's protocol means by it. The zero values are WANIPConnection's, but
+	// for ZeroIsEndless.
+	Named           Naming
+	RemotesAre      RemotesMode
+	ZeroIsEndless   bool   // a Lifetime of 0 is without an end, as long as the device is there
+	Floored         bool   // the lease is EngineConfig.LeaseMin at least (RFC 6887 section 15)
+	Nonce           *Nonce // proves who made the mapping (RFC 6887 section 11.3); nil: there is none
+	KeepDescription bool   // the request says nothing of a description (RFC 7220 section 3)
+	Parity          bool   // of a set: the external ports start as even or odd as the internal ones (RFC 7753 section 3)
 }
+
+// Naming says how a request names the mapping that it would renew or change.
+type Naming uint8
+
+// The ways to name one.
+const (
+	ByExternal Naming = iota // port and restrictions (WANIPConnection:2 section 2.3), or a pinhole's endpoint
+	ByInternal               // the client's own port (RFC 6886 section 3.3, RFC 6887 section 11.3)
+)
+
+// RemotesMode says what a request's Remotes are to those of a mapping that is there.
+type RemotesMode uint8
+
+// The modes. But for the first they are for ByInternal.
+const (
+	RemotesName    RemotesMode = iota // a part of what names it
+	RemotesUnsaid                     // the protocol has none: a restricted mapping is not meant
+	RemotesAdd                        // further ones
+	RemotesReplace                    // instead of them (RFC 6887 section 13.3)
+)
 
 // Nonce is PCP's mapping nonce (RFC 6887 section 11.1). It is a secret between
 // the client and the gate and is never shown to anybody.

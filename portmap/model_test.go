@@ -115,7 +115,7 @@ func (n *naive) remove(s Selector) (removed int, foreign bool) {
 		switch {
 		case !s.matches(&m):
 			live = append(live, m)
-		case s.Client.Via != ViaOwner && m.Client.Owner() != s.Client.Owner():
+		case !s.Anybody && m.Client.Owner() != s.Client.Owner():
 			live, foreign = append(live, m), true
 		default:
 			removed++
@@ -155,6 +155,9 @@ func TestTableAgainstModel(t *testing.T) {
 				if client.Via == ViaUPnP && rapid.Bool().Draw(t, "remote") {
 					r.Remotes = []Remote{{Prefix: netip.MustParsePrefix("198.51.100.7/32")}}
 				}
+				if client.Via == ViaNATPMP {
+					r.Named, r.RemotesAre = ByInternal, RemotesUnsaid
+				}
 				lifetime := time.Duration(rapid.IntRange(1, 100).Draw(t, "lifetime")) * time.Second
 				meant := model.meant(r)
 				c, err := table.Plan(now, r, Decision{Action: Allow, Rule: "r"}, lifetime, 0)
@@ -169,7 +172,7 @@ func TestTableAgainstModel(t *testing.T) {
 				s := Selector{Client: client, Transport: tr, FirstPort: port,
 					LastPort: rapid.Uint16Range(port, 5003).Draw(t, "last")}
 				if rapid.Bool().Draw(t, "owner") {
-					s.Client.Via = ViaOwner
+					s.Client.Via, s.Anybody = ViaOwner, true
 				}
 				changes, err := table.PlanRemoval(now, s)
 				for _, c := range changes {

@@ -90,7 +90,7 @@ func TestPinholeOwners(t *testing.T) {
 			}
 		}
 		r.kernelHas(t, "udp [2001:db8::a]:8443")
-		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, ID: m.ID}); err != nil {
+		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, Anybody: true, ID: m.ID}); err != nil {
 			t.Error(err)
 		}
 		r.kernelHas(t)

@@ -37,10 +37,8 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 }
 
 // existing gives the client's mapping that r would renew or change, or nil.
-// UPnP names a port by its outside (WANIPConnection:2 section 2.3), NAT-PMP
-// and PCP by its inside (RFC 6886 section 3.3, RFC 6887 section 11.3).
 func (t *Table) existing(r Request) *Mapping {
-	if r.Client.Via == ViaNATPMP || r.Client.Via == ViaPCP {
+	if r.Named == ByInternal {
 		return t.byInternal(r)
 	}
 	m := t.at(&Mapping{Kind: r.Kind, Internal: r.Internal, External: r.External, Transport: r.Transport, Remotes: r.Remotes})
@@ -51,12 +49,12 @@ func (t *Table) existing(r Request) *Mapping {
 }
 
 // byInternal prefers the mapping that was made in r's language, then the oldest.
-// One that another language restricted is not what r means, and NAT-PMP cannot
-// express a restriction at all.
+// One that another language restricted is not what r means, nor any restricted one where
+// r could not say so.
 func (t *Table) byInternal(r Request) *Mapping {
 	var found *Mapping
 	for m := range t.leading(r.Client.Owner(), r.Transport, r.Internal.Port()) {
-		if len(m.Remotes) > 0 && (r.Client.Via == ViaNATPMP || !m.Claims.Has(ViaPCP)) {
+		if len(m.Remotes) > 0 && (r.RemotesAre == RemotesUnsaid || !m.Claims.Has(r.Client.Via)) {
 			continue
 		}
 		if m.Claims.Has(r.Client.Via) {
@@ -74,7 +72,7 @@ func (t *Table) byInternal(r Request) *Mapping {
 // free number from start on, which should be random. It changes nothing.
 func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration, start uint16) (Change, error) {
 	old := t.existing(r)
-	if old != nil && (r.Client.Via == ViaNATPMP || r.Client.Via == ViaPCP) {
+	if old != nil && r.Named == ByInternal {
 		r.External = old.External
 	}
 	if r.Kind == Pinhole6 {
@@ -93,9 +91,11 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		Disabled:    r.Disabled,
 		Description: r.Description,
 		Rule:        d.Rule,
-		Nonce:       r.Nonce,
 		Created:     now,
 		Endless:     endless(r, d),
+	}
+	if r.Nonce != nil {
+		m.Nonce = *r.Nonce
 	}
 	m.promise(r.Client.Via, now.Add(lifetime), now)
 	if err := m.Check(); err != nil {
@@ -132,10 +132,10 @@ func (m *Mapping) changedBy(r Request, now time.Time) bool {
 	if !m.Claims.Has(via) || !m.Suspended.IsZero() {
 		return true
 	}
-	sooner := r.Lifetime > 0 && (m.Endless && via == ViaUPnP || now.Add(r.Lifetime).Before(m.end(via).Add(-time.Second)))
-	described := via != ViaNATPMP && !r.KeepDescription && r.Description != m.Description
+	sooner := r.Lifetime > 0 && (m.Endless && r.ZeroIsEndless || now.Add(r.Lifetime).Before(m.end(via).Add(-time.Second)))
+	described := !r.KeepDescription && r.Description != m.Description
 	return sooner || described || r.Internal != m.Internal || r.Disabled != m.Disabled ||
-		via == ViaPCP && r.Nonce != m.Nonce || !slices.Equal(r.Remotes, m.Remotes)
+		r.Nonce != nil && *r.Nonce != m.Nonce || !slices.Equal(r.Remotes, m.Remotes)
 }
 
 // number gives a pinhole number that is free: the first from start on, going
@@ -176,22 +176,21 @@ func (m *Mapping) share(old *Mapping, r Request, now time.Time) {
 	via, end := r.Client.Via, m.Expires
 	m.Claims, m.Leases, m.Expires = old.Claims, old.Leases, old.Expires
 	m.promise(via, end, now)
-	if via != ViaUPnP {
+	if !r.ZeroIsEndless {
 		m.Endless = old.Endless
 	}
-	if via != ViaPCP {
+	if r.Nonce == nil {
 		m.Nonce = old.Nonce
 	}
-	if via == ViaNATPMP || r.KeepDescription {
+	if r.KeepDescription {
 		m.Description = old.Description
 	}
 }
 
 // endless reports whether r asks for a lease without an end and gets one: for as
 // long as its device is seen, which takes a MAC, and where no rule has set a term.
-// PCP and NAT-PMP have no such lease.
 func endless(r Request, d Decision) bool {
-	return r.Client.Via == ViaUPnP && r.Lifetime == 0 && d.MaxLifetime == 0 && r.Client.MAC != (MAC{})
+	return r.ZeroIsEndless && r.Lifetime == 0 && d.MaxLifetime == 0 && r.Client.MAC != (MAC{})
 }
 
 // conflict says who stands in the way of owner's wish for an external port. A

@@ -52,7 +52,7 @@ func (e *Engine) Seen(ctx context.Context, o Owner) error {
 		if !m.Endless {
 			return 0
 		}
-		m.promise(ViaUPnP, now.Add(e.cfg.LeaseMax), now)
+		m.promise(endlessVia, now.Add(e.cfg.LeaseMax), now)
 		return Renewed
 	}, NoReason)
 }
@@ -119,7 +119,7 @@ func (t *Table) yielding(before time.Time, r Request) []Change {
 	}
 	s, _ := t.ports.get(int(r.External.Port()))
 	for k, m := range s.mappings.all() {
-		if late(m) && (k.transport == r.Transport || m.Claims.Has(ViaNATPMP)) {
+		if late(m) && (k.transport == r.Transport || m.Claims.paired()) {
 			end(m)
 		}
 	}

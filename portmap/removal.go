@@ -9,7 +9,8 @@ import (
 
 // Selector names mappings to remove. All its conditions must hold.
 type Selector struct {
-	Client              Client    // who asks; with ViaOwner: anybody's mappings
+	Client              Client    // who asks
+	Anybody             bool      // anybody's mappings: it is the owner who asks
 	ID                  uint64    // not 0: only this one
 	Transport           Transport // 0: both
 	FirstPort, LastPort uint16    // external ports, inclusive, which pinholes have none of; 0 and 0: any
@@ -18,7 +19,7 @@ type Selector struct {
 	Remotes             []Remote  // compared only when ExactRemotes
 	ExactRemotes        bool
 	Only                Via    // not 0: only what was asked for in this language
-	Nonce               *Nonce // PCP: must be the mapping's own where the engine is strict
+	Nonce               *Nonce // must be the mapping's own where the engine is strict
 	strict              bool
 }
 
@@ -57,7 +58,7 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 			if s.Internal != 0 && m.Client.Owner() == s.Client.Owner() && s.inAnyLanguage().matches(m) {
 				elsewhere = m
 			}
-		case s.Client.Via != ViaOwner && m.Client.Owner() != s.Client.Owner():
+		case !s.Anybody && m.Client.Owner() != s.Client.Owner():
 			foreign = true
 		case s.strict && s.Nonce != nil && *s.Nonce != m.Nonce:
 			return nil, wrongNonce(m, now)
@@ -92,7 +93,7 @@ func (t *Table) planRevocation(m *Mapping, reason Reason, holdUntil time.Time) (
 // selectable walks what s can name at most: a range of ports, or, when only a
 // client's own can be meant, those, or those behind one internal port.
 func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
-	if s.LastPort == 0 && s.Client.Via != ViaOwner && s.Internal != 0 && s.LastInternal == 0 && s.Transport != 0 {
+	if s.LastPort == 0 && !s.Anybody && s.Internal != 0 && s.LastInternal == 0 && s.Transport != 0 {
 		return t.leading(s.Client.Owner(), s.Transport, s.Internal)
 	}
 	return func(yield func(*Mapping) bool) {
@@ -103,7 +104,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 			}
 			return
 		}
-		if s.LastPort == 0 && s.Client.Via != ViaOwner {
+		if s.LastPort == 0 && !s.Anybody {
 			for _, m := range t.Of(s.Client.Owner()).own.all() {
 				if !yield(m) {
 					return
@@ -135,7 +136,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 // removal ends m, in whatever other languages its client has asked for it: who is
 // told that a port is closed must not find it open.
 func (s Selector) removal(m *Mapping) Change {
-	if s.Client.Via == ViaOwner {
+	if s.Anybody {
 		return Change{Event: RevokedEvent, Reason: Revoked, Old: m}
 	}
 	return Change{Event: Deleted, Reason: Removed, Old: m}

@@ -166,7 +166,7 @@ func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mappin
 	}
 	r := Request{
 		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, External: m.External,
-		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description, Nonce: m.Nonce,
+		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description,
 	}
 	facts := t.Facts(now, r, view)
 	facts.GrantReadyAt = time.Time{} // it was granted before

@@ -59,7 +59,7 @@ type claims struct{ tcp, udp int }
 
 func (c claims) plus(m *Mapping, n int) claims {
 	switch {
-	case !m.Claims.Has(ViaNATPMP):
+	case !m.Claims.paired():
 	case m.Transport == TCP:
 		c.tcp += n
 	default:

@@ -205,7 +205,7 @@ func (r *rig) maps(t *testing.T, mac portmap.MAC, addr netip.Addr, port uint16, 
 }
 
 func unheard(r *portmap.Request) { r.Client.Unheard = true }
-func endless(r *portmap.Request) { r.Lifetime = 0 }
+func endless(r *portmap.Request) { r.Lifetime, r.ZeroIsEndless = 0, true }
 
 // want compares the ports that there are, suspended ones in brackets.
 func (r *rig) want(t *testing.T, when, want string) {

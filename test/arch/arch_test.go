@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -201,6 +202,23 @@ func TestRoomsSayWhatTheyAre(t *testing.T) {
 			if !bytes.Contains(doc, []byte(word)) {
 				t.Errorf("%s/doc.go does not say %q", name, word)
 			}
+		}
+	}
+}
+
+// TestPortmapKnowsNoProtocol: requests say what they mean, so that a new way to ask adds no
+// branch. Which protocol asked is for claims and logs: their file, and the text form, are
+// alone to name one.
+func TestPortmapKnowsNoProtocol(t *testing.T) {
+	r := rooms(t)[module+"/portmap"]
+	named := regexp.MustCompile(`\bVia(UPnP|NATPMP|PCP|Owner)\b`)
+	for _, name := range r.GoFiles {
+		text, err := os.ReadFile(filepath.Join(r.Dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := named.Find(text); found != nil && name != "client.go" && name != "text.go" {
+			t.Errorf("portmap/%s names %s", name, found)
 		}
 	}
 }
