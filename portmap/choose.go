@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -223,4 +224,8 @@ func (t *Table) row(port, n int, r Request) int {
 func withPort(r Request, port int) Request {
 	r.External = addrPort(r.External.Addr(), port)
 	return r
+}
+
+func addrPort(a netip.Addr, port int) netip.AddrPort {
+	return netip.AddrPortFrom(a, uint16(port)) // #nosec G115 -- callers pass 0..65535
 }

@@ -148,16 +148,7 @@ func (t *Table) number(start uint16) (uint16, bool) {
 	if t.numbers.len()-t.numbers.rank(lo) == hi-lo { // none is left above
 		lo, hi = 0, lo
 	}
-	// Ranks make it a binary search, as in free.
-	for first, below := lo, t.numbers.rank(lo); lo < hi; {
-		mid := (lo + hi) / 2
-		if t.numbers.rank(mid+1)-below < mid-first+1 {
-			hi = mid
-		} else {
-			lo = mid + 1
-		}
-	}
-	return uint16(lo), true
+	return uint16(gap(t.numbers, lo, hi)), true
 }
 
 // at gives the mapping that has m's place.
@@ -232,20 +223,24 @@ func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 
 // free gives the lowest port from start upwards, not above 65535, that nobody
 // holds for either transport, so that a pair is never split between clients.
-// Ranks make it a binary search: [start, p] is full when it has as many slots
-// as ports.
 func (t *Table) free(start int) (int, bool) {
-	below := t.ports.rank(start)
-	lo, hi := start, 1<<16
-	for lo < hi {
+	port := gap(t.ports, start, 1<<16)
+	return port, port < 1<<16
+}
+
+// gap returns the lowest number from lo on, and below hi, that is not a key; hi where there
+// is none. Ranks make it a binary search: [lo, n] is full when it has as many keys as
+// numbers.
+func gap[V any](t tree[int, V], lo, hi int) int {
+	for first, below := lo, t.rank(lo); lo < hi; {
 		mid := (lo + hi) / 2
-		if t.ports.rank(mid+1)-below < mid-start+1 {
+		if t.rank(mid+1)-below < mid-first+1 {
 			hi = mid
 		} else {
 			lo = mid + 1
 		}
 	}
-	return lo, lo < 1<<16
+	return lo
 }
 
 // ownHalf gives a port of which the owner holds the other transport only: the

@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"net/netip"
 	"sync"
 	"sync/atomic"
 )
@@ -93,8 +92,4 @@ func (w *Watcher) offer(ev Event) {
 		w.missed = true
 		w.c <- Event{Time: ev.Time, Type: Resync}
 	}
-}
-
-func addrPort(a netip.Addr, port int) netip.AddrPort {
-	return netip.AddrPortFrom(a, uint16(port)) // #nosec G115 -- callers pass 0..65535
 }
