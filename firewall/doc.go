@@ -2,8 +2,9 @@
 // shall hold is pure: the entries that a set of mappings asks for and the change from
 // one set to the next (State), the facts of the machine that the rules depend on
 // (Gateway), what the owner's own rules already forward (Forwards), and the errors a
-// person must act on. How it is kept is the Driver: one lock, the counters over rewriting, what is done when
-// the kernel turns out to hold something else, and the connections that end with their mappings.
+// person must act on. The Driver keeps it so: one lock, the counters over rewriting, what
+// is done when the kernel turns out to hold something else, and the connections that end
+// with their mappings.
 //
 // A backend is a Kernel: five calls that take and give plain values. firewall/nft makes
 // them through nf_tables, firewall/iptables has the same and a rule in the tables of
