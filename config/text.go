@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"portcullis/netif/special"
+	"portcullis/internal/netif/special"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

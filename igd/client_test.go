@@ -18,7 +18,7 @@ import (
 	"github.com/huin/goupnp/dcps/internetgateway2"
 	"github.com/huin/goupnp/soap"
 
-	"portcullis/gena"
+	"portcullis/internal/gena"
 	"portcullis/portmap"
 )
 

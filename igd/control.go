@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"portcullis/httpd"
+	"portcullis/internal/httpd"
 	"portcullis/soap"
 )
 

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/gena"
+	"portcullis/internal/gena"
 	"portcullis/portmap"
 )
 

@@ -14,8 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"portcullis/gena"
 	"portcullis/igd"
+	"portcullis/internal/gena"
 	"portcullis/portmap"
 )
 

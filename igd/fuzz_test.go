@@ -15,7 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"portcullis/httpd"
+	"portcullis/internal/httpd"
 	"portcullis/portmap"
 	"portcullis/soap"
 )

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/httpd"
+	"portcullis/internal/httpd"
 	"portcullis/portmap"
 )
 

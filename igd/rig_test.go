@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/httpd"
 	"portcullis/igd"
+	"portcullis/internal/httpd"
 	"portcullis/portmap"
 )
 

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 )
 
 // Announcements tell everybody that mappings may be lost, or lead from another

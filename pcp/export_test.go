@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/portmap"
 )
 

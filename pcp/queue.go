@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/portmap"
 )
 

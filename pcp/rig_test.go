@@ -14,8 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"portcullis/datagram"
 	"portcullis/firewall/fwtest"
+	"portcullis/internal/datagram"
 	"portcullis/pcp"
 	"portcullis/policy"
 	"portcullis/portmap"

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 )
 
 // The announcement schedule (UDA 2.0 sections 1.2.2 and 1.2.3).

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // patience is how long a test waits for what must come.

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/ssdp"
 )
 

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/ssdp"
 )
 

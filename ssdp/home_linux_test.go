@@ -11,9 +11,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
+	"portcullis/internal/netns"
 	"portcullis/ssdp"
-	"portcullis/test/netns"
 )
 
 // family is what is not the same in the two kinds of IP.

@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 )
 
 // How many answers go out (abuse case E1). The bursts are what one second yields, so

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 )
 
 // TestSecondNetwork: who searches from the network of another address is answered from

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 )
 
 // Config says what a Server announces, and where.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 	"portcullis/ssdp"
 )
 

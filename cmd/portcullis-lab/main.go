@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // inLab marks the process that runs in a user namespace of its own.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"portcullis/control"
+	"portcullis/internal/control"
 )
 
 // call runs a command as main does.

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"portcullis/doctor"
+	"portcullis/internal/doctor"
 )
 
 // errStops makes doctor's exit code; what stops a mapping has been printed.

@@ -12,7 +12,7 @@ import (
 	"time"
 	"unicode"
 
-	"portcullis/control"
+	"portcullis/internal/control"
 )
 
 // talk is what all commands have in common that speak to the daemon.

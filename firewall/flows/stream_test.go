@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // tracked is a kernel with flows in it, and a keeper at work there.

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // Damage is what another program does to the rules, and what an audit says of it.

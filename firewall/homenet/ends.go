@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // DeleteEndsFlows: the flows of an IPv4 mapping end with it, and no others (C8).

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // Backend is what the tests use of one.

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // Who has which address. The world is one machine with two of each family.

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // C8: TCP flows of a pinhole end with it although the owner lets established

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"portcullis/firewall"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // Pinholes: what an IPv6 pinhole lets in, from whom, and how its flows end with

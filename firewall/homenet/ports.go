@@ -4,7 +4,7 @@ import (
 	"net"
 	"testing"
 
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // KeptPorts: "open NAT". A mapped endpoint has one name for everybody, the

@@ -3,7 +3,7 @@ package homenet
 import (
 	"testing"
 
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // GatewayServices: the rules close no port of the gateway, not to anybody, and not by

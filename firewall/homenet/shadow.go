@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"portcullis/firewall"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // PortShadow: an external port is its owner's in both directions. Who has no mapping

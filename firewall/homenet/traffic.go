@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // Send sends a datagram.

@@ -10,7 +10,7 @@ import (
 	"portcullis/firewall/fwtest"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 func TestConformance(t *testing.T) {

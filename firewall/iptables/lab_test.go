@@ -9,7 +9,7 @@ import (
 
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // mark is the one of the tests.

@@ -6,8 +6,8 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // What is promised of packets whichever backend it is (homenet).

@@ -7,8 +7,8 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 func TestAcceptChain(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // tables lists the tables of a namespace.

@@ -8,8 +8,8 @@ import (
 
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // crowd gives n mappings from external port 1 on.

@@ -8,8 +8,8 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // Facts change at the same cost with any number of mappings, and only they do.

@@ -12,7 +12,7 @@ import (
 	"portcullis/firewall/fwtest"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 func TestConformance(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // taken lists the ports that are forwarded: "tcp 80, 443; udp 53".

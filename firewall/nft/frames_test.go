@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/firewall/nft"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 func frames(t *testing.T, n *netns.Space) *nft.Frames {

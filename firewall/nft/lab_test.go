@@ -10,7 +10,7 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/test/netns"
+	"portcullis/internal/netns"
 )
 
 // Short names for what stands in every line.

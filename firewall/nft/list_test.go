@@ -14,8 +14,8 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

@@ -9,8 +9,8 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
+	"portcullis/internal/netns"
 	"portcullis/portmap"
-	"portcullis/test/netns"
 )
 
 // TestWatch: what other programs do to the ruleset is told, with who did it and

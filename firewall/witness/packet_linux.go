@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/datagram"
+	"portcullis/internal/datagram"
 )
 
 const (

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/datagram"
 	"portcullis/firewall/nft"
+	"portcullis/internal/datagram"
 )
 
 // Way is how frames are seen.

@@ -16,10 +16,10 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
-	"portcullis/datagram"
 	"portcullis/firewall/nft"
 	"portcullis/firewall/witness"
-	"portcullis/test/netns"
+	"portcullis/internal/datagram"
+	"portcullis/internal/netns"
 )
 
 const (

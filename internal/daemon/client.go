@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )

@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"portcullis/doctor"
 	"portcullis/firewall"
+	"portcullis/internal/doctor"
+	"portcullis/internal/netif"
 	"portcullis/internal/wiring"
-	"portcullis/netif"
 	"portcullis/portmap"
 )
 

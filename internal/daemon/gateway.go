@@ -7,7 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 

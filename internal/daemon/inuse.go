@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 

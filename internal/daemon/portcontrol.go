@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/datagram"
 	"portcullis/firewall/witness"
+	"portcullis/internal/datagram"
 	"portcullis/internal/listeners"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )

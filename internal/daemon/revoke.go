@@ -3,7 +3,7 @@ package daemon
 import (
 	"context"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 

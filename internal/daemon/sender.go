@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"portcullis/datagram"
 	"portcullis/firewall/witness"
-	"portcullis/netif"
+	"portcullis/internal/datagram"
+	"portcullis/internal/netif"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )

@@ -8,11 +8,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"portcullis/datagram"
 	"portcullis/firewall"
 	"portcullis/firewall/witness"
+	"portcullis/internal/datagram"
+	"portcullis/internal/netif"
 	"portcullis/internal/reconcile"
-	"portcullis/netif"
 )
 
 // K4: a flood of forged datagrams is three lines and one a minute, with the count of

@@ -5,7 +5,7 @@ import (
 	"errors"
 
 	"portcullis/internal/listeners"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 )
 
 // buildServers makes what the listeners of all LANs have in common.

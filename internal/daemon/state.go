@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"portcullis/journal"
+	"portcullis/internal/journal"
 	"portcullis/pcp"
 	"portcullis/portmap"
 	"portcullis/ssdp"

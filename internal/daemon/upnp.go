@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"sync"
 
-	"portcullis/datagram"
-	"portcullis/gena"
-	"portcullis/httpd"
 	"portcullis/igd"
+	"portcullis/internal/datagram"
+	"portcullis/internal/gena"
+	"portcullis/internal/httpd"
 	"portcullis/internal/listeners"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/ssdp"
 )
 

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 )
 
 // listener is what serves a LAN at one Key.

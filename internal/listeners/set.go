@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 )
 
 // Key names a listener.

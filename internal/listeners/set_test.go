@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/listeners"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 )
 
 // The loopback interface is on every machine: an error there is no interface's end.

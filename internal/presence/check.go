@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 

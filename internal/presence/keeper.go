@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 

@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"portcullis/firewall/fwtest"
+	"portcullis/internal/netif"
 	"portcullis/internal/presence"
-	"portcullis/netif"
 	"portcullis/portmap"
 )
 

@@ -3,7 +3,7 @@ package wiring
 import (
 	"portcullis/config"
 	"portcullis/firewall"
-	"portcullis/netif"
+	"portcullis/internal/netif"
 	"portcullis/policy"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

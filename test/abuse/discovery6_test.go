@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/net/ipv6"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // flow is a connection from the Internet through a mapped TCP port, to who echoes.

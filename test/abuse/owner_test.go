@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

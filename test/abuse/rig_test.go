@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

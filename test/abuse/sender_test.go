@@ -14,8 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // server is where NAT-PMP and PCP are spoken.

@@ -10,8 +10,8 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/nft"
-	"portcullis/lab"
-	"portcullis/netif"
+	"portcullis/internal/lab"
+	"portcullis/internal/netif"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

@@ -14,8 +14,8 @@ import (
 	conntrack "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

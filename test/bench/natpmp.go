@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // natpmpClient asks by NAT-PMP over one connected socket with blocking system

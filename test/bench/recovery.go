@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // How long it takes until packets pass again, after what happens to a gateway.

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // soapClient is a control point that is as cheap as one can be, so that it does

@@ -5,7 +5,7 @@ import (
 
 	"github.com/vishvananda/netns"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // thread runs functions one after another inside a host, for as long as they

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // acceptor takes connections on a LAN host and drops them.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // TestUpnpc: miniupnpc, which most programs carry.

@@ -23,7 +23,7 @@ import (
 	stupnp "github.com/syncthing/syncthing/lib/upnp"
 	tmupnp "github.com/tendermint/tendermint/p2p/upnp"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // libraries are the Go clients: each maps, waits for input to end, and unmaps.

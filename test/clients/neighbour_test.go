@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 const mediaServer = "urn:schemas-upnp-org:device:MediaServer:1"

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // TestNPM: clients from npm. nat-port-mapper 4.0.5 deletes by UPnP with an empty

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/control"
+	"portcullis/internal/control"
 )
 
 // program is one of Debian that maps the ports on which it listens when it starts.

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 )
 
 // exe is the program under test.

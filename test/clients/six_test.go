@@ -20,8 +20,8 @@ import (
 	stnat "github.com/syncthing/syncthing/lib/nat"
 	stupnp "github.com/syncthing/syncthing/lib/upnp"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 )
 
 // sameDevice lets a client whose connection comes from its link-local address

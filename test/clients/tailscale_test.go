@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 // tailscales are the versions of Tailscale's net/portmapper, and how the program

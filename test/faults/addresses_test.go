@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

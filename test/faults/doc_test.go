@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/net/ipv4"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

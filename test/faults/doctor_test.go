@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/control"
-	"portcullis/journal"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/journal"
+	"portcullis/internal/lab"
 	"portcullis/policy"
 	"portcullis/portmap"
 	testrig "portcullis/test/rig"

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"portcullis/lab"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

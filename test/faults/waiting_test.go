@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"portcullis/config"
-	"portcullis/lab"
+	"portcullis/internal/lab"
 )
 
 const root = "../.."

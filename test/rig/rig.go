@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/control"
-	"portcullis/lab"
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
 )
 
 // patience is how long a test waits for what must happen.

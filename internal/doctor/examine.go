@@ -1,0 +1,185 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/firewall/iptables"
+	"portcullis/internal/control"
+	"portcullis/internal/netif"
+	"portcullis/internal/wiring"
+)
+
+// Examine gathers the facts about the machine, for a configuration. The error is that
+// the network cannot be read.
+func Examine(ctx context.Context, c config.Config, f *Facts) error {
+	kernel, err := netif.Open(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return fmt.Errorf("read the network: %w", err)
+	}
+	defer kernel.Close()
+	state, err := kernel.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read the network: %w", err)
+	}
+	roles, err := netif.Choose(state, wiring.Network(c))
+	f.Network, f.Doubts = err, roles.Warn
+	for _, l := range roles.LAN {
+		f.LANs = append(f.LANs, l.Name)
+	}
+	f.WAN, f.WANUp, f.WAN6Up = roles.WAN.Name, roles.WAN.Up, roles.WAN6.Up
+	f.Private, f.Allowed = roles.WAN.Private, !roles.WAN.Refused
+	if roles.WAN.External.IsValid() {
+		f.External = roles.WAN.External.String()
+	} else if len(roles.WAN.IPv4()) > 0 {
+		f.External = roles.WAN.IPv4()[0].String()
+	}
+	f.DefaultRoutes = len(state.Default4)
+	examineMachine(c, kernel, roles, f)
+	running := control.NewClient(string(c.Control.Socket))
+	if _, err := running.Status(ctx); err != nil {
+		f.Taken = taken(c)
+	}
+	for _, l := range roles.LAN {
+		if !l.Addr.IsValid() {
+			continue // both are of IPv4
+		}
+		f.OtherGateways = append(f.OtherGateways, otherGateways(ctx, l)...)
+		f.OtherDHCP = append(f.OtherDHCP, otherDHCP(ctx, l)...)
+	}
+	examineFirewall(ctx, c, state, roles, f)
+	seen := f.Trial
+	f.AnswersSeen = roles.WAN.Up && roles.WAN.Master == 0 && len(roles.LAN) > 0 && f.Forwards
+	for _, x := range Strays(kernel, state, roles, Marks{seen.Mapping.Mark, seen.Pinhole.Mark, TrialPort}) {
+		if forwards := !x.IPv6 && f.Forwards || x.IPv6 && f.Forwards6; forwards { // or there is no route for anything
+			f.Strays = append(f.Strays, x)
+		}
+	}
+	return nil
+}
+
+// examineMachine looks at what the kernel has been told.
+func examineMachine(c config.Config, kernel *netif.Kernel, roles netif.Roles, f *Facts) {
+	f.Forwards, _ = kernel.Forwarding() // not to be read is as good as off
+	f.Forwards6 = sysctl("net/ipv6/conf/all/forwarding") == "1"
+	for _, name := range []string{"all", roles.WAN.Name} {
+		if name != "" && sysctl("net/ipv4/conf/"+name+"/rp_filter") == "1" {
+			f.StrictRP = append(f.StrictRP, name)
+		}
+	}
+	var t unix.Timex
+	status, err := unix.Adjtimex(&t)
+	f.Now, f.Synced = time.Now(), err == nil && status != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0
+	f.State = writable(string(c.State.Dir))
+}
+
+func sysctl(name string) string {
+	data, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// writable says what keeps us from writing to a directory, which may not be there
+// yet.
+func writable(dir string) error {
+	for {
+		info, err := os.Lstat(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && dir != "/":
+			dir = dir[:max(strings.LastIndexByte(dir, '/'), 1)]
+			continue
+		case err != nil:
+			return err
+		case !info.IsDir():
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		return unix.Access(dir, unix.W_OK)
+	}
+}
+
+// examineFirewall tries the backend, and a packet's way.
+func examineFirewall(ctx context.Context, c config.Config, state netif.State, roles netif.Roles, f *Facts) {
+	quiet := slog.New(slog.DiscardHandler)
+	f.AcceptChain = c.Firewall.AcceptChain.String()
+	f.Backend = string(c.Firewall.Backend)
+	b, name, err := wiring.Firewall(ctx, quiet, c)
+	if f.Firewall = err; err != nil {
+		return
+	}
+	f.Backend = name
+	if err := b.Close(ctx, true); err != nil { // it has written nothing
+		f.Firewall = err
+		return
+	}
+	if name == firewall.NFTables {
+		_, f.Legacy = iptables.LegacyRules(ctx)
+	}
+	setup, why := trialSetup(c, state, roles)
+	if why != "" {
+		f.Trial.Skipped = why
+		return
+	}
+	setup.Open = func(ctx context.Context, netns int) (Backend, error) {
+		return wiring.FirewallIn(ctx, quiet, c, name, netns)
+	}
+	if setup.Rules, err = listRules(ctx, name); err != nil {
+		f.Trial.Skipped = err.Error()
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	trial, err := Try(ctx, setup)
+	if err != nil {
+		trial.Skipped = err.Error()
+	}
+	f.Trial = trial
+}
+
+// trialSetup is the machine as a packet sees it, or why it cannot be copied.
+func trialSetup(c config.Config, state netif.State, roles netif.Roles) (Setup, string) {
+	s := Setup{Gateway: wiring.Gateway(c, roles)}
+	if roles.WAN.Name == "" || !roles.WAN.Up || len(roles.LAN) == 0 {
+		return s, "there is no WAN or no LAN"
+	}
+	if len(s.Gateway.WAN) == 0 { // a private address, which the trial does not mind
+		s.Gateway.WAN = []firewall.Uplink{{Interface: roles.WAN.Name, Addrs: roles.WAN.IPv4()}}
+	}
+	if len(s.Gateway.WAN[0].Addrs) == 0 {
+		return s, "the WAN has no address"
+	}
+	s.External = s.Gateway.WAN[0].Addrs[0]
+	for _, link := range state.Links {
+		if !link.Loopback {
+			s.Links = append(s.Links, link.Name)
+		}
+	}
+	l := roles.LAN[max(slices.IndexFunc(roles.LAN, func(l netif.LAN) bool { return l.Addr.IsValid() }), 0)]
+	s.Gateway.LAN = []string{l.Name}
+	for _, p := range l.Prefixes {
+		if l.Addr.IsValid() && p.Contains(l.Addr) {
+			s.LAN = netip.PrefixFrom(l.Addr, p.Bits())
+		}
+		for _, a := range l.IPv6() {
+			if p.Contains(a) && !a.IsLinkLocalUnicast() && !a.IsPrivate() {
+				s.LAN6 = netip.PrefixFrom(a, p.Bits())
+			}
+		}
+	}
+	if !s.LAN.IsValid() {
+		return s, "no LAN has a network of IPv4"
+	}
+	return s, ""
+}

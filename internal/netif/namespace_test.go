@@ -1,0 +1,149 @@
+package netif_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	handle "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"portcullis/internal/netif"
+	"portcullis/internal/netns"
+)
+
+// patience is how long a test waits for an event that must come.
+const patience = 10 * time.Second
+
+// reexecuted marks the copy of the test binary that runs inside a user
+// namespace.
+const reexecuted = "NETIF_TEST_IN_USER_NAMESPACE"
+
+// TestMain runs the tests again as root of a user namespace of their own when
+// they are not run by root. Fuzz workers are left alone: their parent has been
+// through this already.
+func TestMain(m *testing.M) {
+	worker := strings.Contains(strings.Join(os.Args, " "), "-test.fuzzworker")
+	if os.Geteuid() != 0 && os.Getenv(reexecuted) == "" && !worker {
+		if code, ok := runInUserNamespace(); ok {
+			os.Exit(code)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func runInUserNamespace() (code int, ok bool) {
+	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+		Env:   append(os.Environ(), reexecuted+"=1"),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "no user namespace, so tests of kernel behaviour cannot run:", err)
+		return 0, false
+	}
+	state, err := p.Wait()
+	if err != nil {
+		return 1, true
+	}
+	return state.ExitCode(), true
+}
+
+// space is a namespace of a test, with what is tested.
+type space struct {
+	*netns.Space
+	t testing.TB
+	h *netlink.Handle // to change it
+	k *netif.Kernel   // what is tested
+}
+
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	s := &space{Space: netns.New(t, "gateway"), t: t}
+	s.h = s.Handle()
+	var err error
+	if s.k, err = netif.OpenAt(slog.New(slog.DiscardHandler), handle.NsHandle(s.FD())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.k.Close)
+	return s
+}
+
+func (s *space) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *space) link(name string) netlink.Link {
+	s.t.Helper()
+	l, err := s.h.LinkByName(name)
+	s.must(err)
+	return l
+}
+
+// veth makes a pair. Its MAC addresses are 02:00:00:00:00:n and :n+1.
+func (s *space) veth(a, b string, n byte) {
+	s.t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = a
+	attrs.HardwareAddr = mac(n)
+	s.must(s.h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: b, PeerHardwareAddr: mac(n + 1)}))
+}
+
+func mac(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
+
+// addRoute adds a route to the main table; via may be "".
+func (s *space) addRoute(dst, name, via string, metric int) {
+	s.t.Helper()
+	s.must(s.h.RouteAdd(s.route(dst, name, via, metric)))
+}
+
+func (s *space) delRoute(dst, name, via string, metric int) {
+	s.t.Helper()
+	s.must(s.h.RouteDel(s.route(dst, name, via, metric)))
+}
+
+func (s *space) route(dst, name, via string, metric int) *netlink.Route {
+	s.t.Helper()
+	_, n, err := net.ParseCIDR(dst)
+	s.must(err)
+	return &netlink.Route{Dst: n, LinkIndex: s.Index(name), Gw: net.ParseIP(via), Priority: metric}
+}
+
+func (s *space) read() netif.State {
+	s.t.Helper()
+	state, err := s.k.Read(context.Background())
+	s.must(err)
+	return state
+}
+
+// addrs parses a list.
+func addrs(list ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range list {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	return all
+}
+
+func prefixes(list ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range list {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
+}
