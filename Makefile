@@ -1,7 +1,9 @@
 # Two commands matter: `make lab` shows the gate at work, `make test` proves it.
 GO      ?= go
 VERSION ?= 0.1.0-dev
-TAGS     = nethttpomithttp2
+# net/http brings TLS, which is never spoken here: the portable code of its ciphers is
+# 0.15 MB less than that in assembler.
+TAGS     = nethttpomithttp2,purego
 # Only what every packet and every mapping passes through is built with inlining;
 # the rest waits for the kernel or the network anyway. 0.8 MB less.
 HOT      = runtime runtime/... internal/... sync sync/... slices maps bytes strings strconv net/netip unique bufio io \
@@ -72,9 +74,9 @@ FUZZTIME ?= 20s
 fuzz:
 	test/fuzz $(FUZZTIME)
 
-# The stripped binary stays at or under 10 MB.
+# The stripped binary stays at or under 9.5 MB.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 10000000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 9500000
 
 clean:
 	rm -rf bin dist

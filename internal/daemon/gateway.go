@@ -27,11 +27,11 @@ func (g *gateway) View() *portmap.View { return g.view.Load() }
 
 // Look makes the view tell of ports in use as they were a moment ago.
 func (g *gateway) Look(ctx context.Context) {
-	if g.inUse.look(ctx) {
+	g.inUse.look(ctx, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.publish()
-	}
+	})
 }
 
 // rulesChanged makes the next Look read the owner's rules, however fresh they are.

@@ -19,6 +19,7 @@ import (
 const (
 	listenersAge = time.Second
 	forwardsAge  = 2 * time.Second
+	readTimeout  = 10 * time.Second // for one reading
 )
 
 // inUse knows the external ports that the gateway itself or the owner uses. It reads on
@@ -51,32 +52,52 @@ func newInUse(listeners func(context.Context) (netif.Ports, error), forwards fun
 	return u
 }
 
-// look reads what is too old, and reports whether something was. When ctx ends first,
-// what was found says nothing about the machine and is forgotten.
-func (u *inUse) look(ctx context.Context) (news bool) {
+// look reads what is too old, and calls told when it has. Who has no more patience goes,
+// and the reading goes on for the next one: where it takes longer than a client waits,
+// as with very many rules, nobody would ever be granted a port.
+func (u *inUse) look(ctx context.Context, told func()) {
 	select {
 	case <-ctx.Done():
-		return false
+		return
 	case <-u.turn:
 	}
-	defer func() { u.turn <- struct{}{} }()
+	if u.fresh() {
+		u.turn <- struct{}{}
+		return
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer func() { u.turn <- struct{}{} }()
+		reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+		defer cancel()
+		u.read(reading)
+		told()
+	}()
+	select {
+	case <-ctx.Done():
+	case <-read:
+	}
+}
+
+// fresh reports whether there is nothing to read. The caller's is the turn, as in read.
+func (u *inUse) fresh() bool {
+	return !u.stale.Load() && time.Since(u.now.listenersAt) < listenersAge && time.Since(u.now.forwardsAt) < forwardsAge
+}
+
+// read reads what is too old.
+func (u *inUse) read(ctx context.Context) {
 	now := u.now
 	if time.Since(now.listenersAt) >= listenersAge {
 		now.listeners, now.listenersErr = u.listeners(ctx)
-		now.listenersAt, news = time.Now(), true
+		now.listenersAt = time.Now()
 	}
-	stale := u.stale.Swap(false)
-	if stale || time.Since(now.forwardsAt) >= forwardsAge {
+	if stale := u.stale.Swap(false); stale || time.Since(now.forwardsAt) >= forwardsAge {
 		now.forwards, now.forwardsErr = u.forwards(ctx)
-		now.forwardsAt, news = time.Now(), true
-	}
-	if ctx.Err() != nil {
-		u.stale.CompareAndSwap(false, stale)
-		return false
+		now.forwardsAt = time.Now()
 	}
 	u.now = now
 	u.seen.Store(&now)
-	return news
 }
 
 // list returns the ports in use where a WAN is the one that mappings are made on, those

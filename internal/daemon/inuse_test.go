@@ -119,26 +119,33 @@ func TestPortsInUseFailure(t *testing.T) {
 	})
 }
 
-// TestPortsInUsePatience: who cannot wait goes, and what came of it is not remembered.
+// TestPortsInUsePatience: who cannot wait goes; the reading goes on, and who comes next
+// has it. One without an end is given up, and nothing is granted.
 func TestPortsInUsePatience(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := &machine{hangs: make(chan struct{})}
 		g := m.gateway()
-		reading, stopReading := context.WithCancel(t.Context())
-		waiting, stopWaiting := context.WithCancel(t.Context())
-		readEnded, waitEnded := make(chan struct{}), make(chan struct{})
-		go func() { defer close(readEnded); g.Look(reading) }()
-		synctest.Wait()
-		go func() { defer close(waitEnded); g.Look(waiting) }()
-		synctest.Wait()
-		stopWaiting()
-		<-waitEnded
-		stopReading()
-		<-readEnded
-		vacant(t, g.View(), portmap.TCP, 9, portmap.FirewallFailed)
-		close(m.hangs)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			g.Look(ctx)
+			cancel()
+			vacant(t, g.View(), portmap.TCP, 9, portmap.FirewallFailed)
+		}
+		m.hangs <- struct{}{}
 		g.Look(t.Context())
 		vacant(t, g.View(), portmap.TCP, 9, portmap.NoReason)
+		if n := m.forwards.Load(); n != 1 {
+			t.Errorf("read %d times", n)
+		}
+		time.Sleep(forwardsAge)
+		began := time.Now()
+		g.Look(t.Context())
+		if d := time.Since(began); d != readTimeout {
+			t.Errorf("gave up after %v", d)
+		}
+		if err := g.View().InUseErr; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
 	})
 }

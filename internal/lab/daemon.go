@@ -42,9 +42,10 @@ socket = "%[1]s/control.sock"
 `
 
 // startLimit is how long a daemon may take until it is ready, with 60,000 mappings to
-// restore on half a core; stopLimit until it has gone after SIGTERM.
+// restore on half a core that others use as well; stopLimit until it has gone after
+// SIGTERM.
 const (
-	startLimit = 60 * time.Second
+	startLimit = 3 * time.Minute
 	stopLimit  = 20 * time.Second
 )
 
