@@ -119,7 +119,7 @@ func (d *Driver) ensureOwners(ctx context.Context) (lost bool, err error) {
 
 // repair writes everything anew.
 func (d *Driver) repair(ctx context.Context, drift string) error {
-	d.log.Debug("the kernel did not hold our table, writing it anew", "drift", drift)
+	d.log.Debug("our table is missing or changed; rewriting it", "drift", drift)
 	d.look(ctx)
 	if err := d.install(ctx, d.state); err != nil {
 		return err

@@ -151,7 +151,7 @@ func (d *Driver) Configure(ctx context.Context, g Gateway) error {
 	d.flows.AddressesGone(before, g)
 	lost, err := d.ensureOwners(ctx)
 	if lost && err == nil {
-		d.log.Warn("the kernel's rules were put right", "drift", ownersLost)
+		d.log.Warn("repaired firewall rules", "drift", ownersLost)
 	}
 	return err
 }
@@ -253,7 +253,7 @@ func (d *Driver) bring(ctx context.Context, c *Change) (lacking bool, err error)
 		return lacking, nil
 	case errors.Is(err, ErrTooLarge):
 	case errors.Is(err, ErrDrifted):
-		d.log.Warn("the kernel did not hold our mappings, writing them anew", "err", err)
+		d.log.Warn("kernel state differs from ours; rewriting the table", "err", err)
 		d.repaired++
 	default:
 		d.doubt(err)
@@ -308,7 +308,7 @@ func (d *Driver) writeFacts(ctx context.Context) error {
 	}
 	_, err := d.kernel.Write(ctx, Update{Gateway: &d.gateway})
 	if errors.Is(err, ErrDrifted) {
-		d.log.Warn("the kernel did not hold our table, writing it anew", "err", err)
+		d.log.Warn("our table is missing or changed; rewriting it", "err", err)
 		d.repaired++
 		return d.install(ctx, d.state)
 	}

@@ -129,7 +129,7 @@ func build(cfg Config, root *device) (*Device, error) {
 	d := &Device{
 		mapper: cfg.Mapper, wan: cfg.WAN, identify: cfg.Identify, notifier: cfg.Notifier,
 		as: cfg.As, packets: cfg.Packets, timeout: cfg.OutboundTimeout, allowed: cfg.InboundAllowed,
-		log:  cfg.Log.With("room", "igd"),
+		log:  cfg.Log.With("subsystem", "igd"),
 		root: root, udns: udns,
 		friendlyName: cutRunes(cfg.FriendlyName, maxFriendlyName),
 		base:         "/" + cfg.Path,

@@ -73,7 +73,7 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	}
 	return &Server{
 		cfg:      cfg,
-		log:      cfg.Logger.With("room", "pcp", "interface", cfg.Ifname),
+		log:      cfg.Logger.With("subsystem", "pcp", "interface", cfg.Ifname),
 		conn:     conn,
 		changed:  make(chan struct{}, 1),
 		announce: make(chan struct{}, 1),
@@ -231,7 +231,7 @@ func (o *owner) next(now time.Time) time.Time {
 func (o *owner) act(ctx context.Context, now time.Time) {
 	if o.view.Local().IsValid() {
 		if err := o.announcer.act(now, speakers(o.view)); err != nil && o.log.Room(now) {
-			o.log.Warn("announcement not sent", "error", err)
+			o.log.Warn("announcement not sent", "err", err)
 		}
 	}
 	for {
@@ -353,6 +353,6 @@ func (o *owner) reply(now time.Time, asked datagram.Packet, reply []byte) {
 		return
 	}
 	if err := o.conn.Send(reply, asked.Destination, asked.Source); err != nil && o.log.Room(now) {
-		o.log.Debug("answer not sent", "client", asked.Source, "error", err)
+		o.log.Debug("answer not sent", "client", asked.Source, "err", err)
 	}
 }

@@ -54,7 +54,7 @@ func (o *owner) withdraw(s *scope, old netip.Addr) {
 func (o *owner) appear(now time.Time, s *scope, anew bool) {
 	shown, err := describe(o.cfg.Describe, s.local)
 	if err != nil {
-		o.log.Error("discovery off: unusable location", "address", s.local, "error", err)
+		o.log.Error("discovery off: unusable location", "address", s.local, "err", err)
 		s.local = netip.Addr{}
 		return
 	}
@@ -117,6 +117,6 @@ func (o *owner) sendSet(s *scope, message func([]byte, *facts, row) []byte, from
 		}
 	}
 	if failed != nil {
-		o.log.Warn("announcement not sent", "address", from, "error", failed)
+		o.log.Warn("announcement not sent", "address", from, "err", failed)
 	}
 }

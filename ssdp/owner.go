@@ -130,7 +130,7 @@ func (o *owner) postpone(now time.Time, a answer, rows []row, window time.Durati
 func (o *owner) respond(now time.Time, a answer) {
 	o.buf = appendResponse(o.buf[:0], o.factsAt(a.scope, a.from), a.row, now)
 	if err := o.conn.Send(o.buf, a.from, a.to); err != nil && o.log.Room(now) {
-		o.log.Debug("answer not sent", "client", a.to, "target", a.row.target, "error", err)
+		o.log.Debug("answer not sent", "client", a.to, "target", a.row.target, "err", err)
 	}
 }
 

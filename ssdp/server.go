@@ -92,7 +92,7 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	}
 	return &Server{
 		cfg:     cfg,
-		log:     cfg.Logger.With("room", "ssdp", "interface", cfg.Ifname),
+		log:     cfg.Logger.With("subsystem", "ssdp", "interface", cfg.Ifname),
 		conn:    conn,
 		cat:     cat,
 		changed: make(chan struct{}, 1),

@@ -215,7 +215,7 @@ func TestWithoutConntrack(t *testing.T) {
 		k.Changed(c)
 		time.Sleep(10 * failRest)
 		synctest.Wait()
-		if got := strings.Count(log.String(), "may live on"); got != 1 {
+		if got := strings.Count(log.String(), "cannot end connections"); got != 1 {
 			t.Errorf("told of %d times:\n%s", got, &log)
 		}
 		if j := k.take(); !j.empty() {

@@ -172,7 +172,7 @@ func (k *Keeper) run() {
 func (k *Keeper) report(ended uint, err error) {
 	switch {
 	case err != nil && !k.failing:
-		k.log.Warn("flows of ended mappings may live on", "err", err)
+		k.log.Warn("cannot end connections of removed mappings", "err", err)
 	case ended > 0:
 		k.log.Debug("flows of changed mappings ended", "flows", ended)
 	}

@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		case f == four:
 			return nil, err
 		default:
-			cfg.Log.Warn("ip6tables cannot be used; what your rules for IPv6 drop, no pinhole opens", "err", err)
+			cfg.Log.Warn("ip6tables is unusable; pinholes cannot pass your IPv6 rules", "err", err)
 		}
 	}
 	var err error
@@ -93,7 +93,7 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
 	lost, failed := b.keep(ctx)
 	if lost != "" && failed == nil {
 		b.repair()
-		b.cfg.Log.Warn("the kernel's rules were put right", "drift", lost)
+		b.cfg.Log.Warn("repaired firewall rules", "drift", lost)
 	}
 	return errors.Join(err, failed)
 }
@@ -215,9 +215,9 @@ func (b *Backend) note(err error) {
 	switch {
 	case b.failing == (err != nil):
 	case err != nil:
-		b.cfg.Log.Warn("the rule in FORWARD cannot be written, mapped traffic may not pass", "err", err)
+		b.cfg.Log.Warn("cannot write the rule in FORWARD; mapped traffic may be dropped", "err", err)
 	default:
-		b.cfg.Log.Info("the rule in FORWARD lets mapped traffic pass again")
+		b.cfg.Log.Info("rule in FORWARD passes mapped traffic again")
 	}
 	b.failing = err != nil
 }

@@ -220,9 +220,9 @@ func (k *kernel) noteAccept(errs [2]error) error {
 		switch ok := errs[f] == nil; {
 		case ok == !k.acceptLost[f]:
 		case !ok:
-			k.cfg.Log.Warn("the accept chain is missing, mapped traffic may not pass", "family", f, "err", errs[f])
+			k.cfg.Log.Warn("accept chain missing; mapped traffic may be dropped", "family", f, "err", errs[f])
 		case !k.wanted[f].none():
-			k.cfg.Log.Info("the accept chain lets mapped traffic pass again", "family", f, "chain", k.wanted[f].String())
+			k.cfg.Log.Info("accept chain passes mapped traffic again", "family", f, "chain", k.wanted[f].String())
 		}
 		k.acceptLost[f] = errs[f] != nil
 	}

@@ -136,7 +136,7 @@ func (k *kernel) target() *target { return &target{own: k.own, accept: k.accept}
 // settle finds out what became of a transaction whose outcome the kernel did not
 // tell, and does it again where nothing came of it.
 func (k *kernel) settle(ctx context.Context, c *firewall.Change, queue func(*nftables.Conn) error, unknown error) error {
-	k.cfg.Log.Warn("the outcome of a change is unknown, asking the kernel", "err", unknown)
+	k.cfg.Log.Warn("outcome of a change is unknown; reading the kernel state", "err", unknown)
 	ctx, cancel := fresh(ctx)
 	defer cancel()
 	done, err := k.happened(ctx, c)

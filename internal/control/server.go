@@ -191,7 +191,7 @@ func (s *Server) traffic(ctx context.Context) func(portmap.Mapping) *Traffic {
 	defer cancel()
 	counted, err := s.cfg.Traffic(ctx)
 	if err != nil {
-		s.cfg.Logger.Warn("mappings are listed without their counters", "error", err)
+		s.cfg.Logger.Warn("mappings are listed without their counters", "err", err)
 		return func(portmap.Mapping) *Traffic { return nil }
 	}
 	return func(m portmap.Mapping) *Traffic { t := counted(m); return &t }

@@ -27,7 +27,7 @@ func (g *gate) claim() (*net.UnixListener, error) {
 		return nil, fmt.Errorf("another portcullis is running on this machine (process %d); one serves all LANs that lan.interfaces names", owner.Pid)
 	}
 	// Nobody else can be a gate: or any user could keep us from starting.
-	g.log.Warn("the name by which gates find each other is taken by a program that is none", "process", owner.Pid, "user", owner.Uid)
+	g.log.Warn("instance lock is held by another program", "process", owner.Pid, "user", owner.Uid)
 	return nil, nil
 }
 

@@ -72,7 +72,7 @@ func (g *gate) changed(ctx context.Context, s netif.State) {
 func (g *gate) follow(ctx context.Context, s netif.State) {
 	roles, unfit := g.choose(s)
 	if err := g.configure(ctx, s, roles); err != nil && ctx.Err() == nil {
-		g.log.Error("the firewall cannot follow the network", "error", err)
+		g.log.Error("cannot update the firewall for the network", "err", err)
 	}
 	g.dropForeign(ctx)
 	g.state.readmit(ctx)
@@ -99,7 +99,7 @@ func (g *gate) warnStrays(s netif.State, r netif.Roles) {
 		}
 	}
 	if len(found) == 0 && len(g.follower.strays) > 0 {
-		g.log.Info("answers leave by the WAN again")
+		g.log.Info("replies leave by the WAN again")
 	}
 	g.follower.strays = found
 }
@@ -122,12 +122,12 @@ func (g *gate) tell(s netif.State, unfit, closed error) {
 	case problem == "":
 		g.log.Info("every LAN is served")
 	case errors.Is(unfit, netif.ErrNoLAN):
-		g.log.Warn("waiting for a LAN", "error", unfit)
+		g.log.Warn("waiting for a LAN", "err", unfit)
 	case unfit != nil:
-		g.log.Error("the network no longer fits the configuration", "error", unfit)
+		g.log.Error("network no longer fits the configuration", "err", unfit)
 	}
 	if closed != nil {
-		g.log.Error("cannot serve a LAN interface", "error", closed)
+		g.log.Error("cannot serve a LAN interface", "err", closed)
 	}
 }
 

@@ -91,7 +91,7 @@ func (c *portControl) follow4() (announce bool) {
 	moved := c.external.IsValid() && external != c.external
 	if moved {
 		c.epoch.Restart(time.Now())
-		c.g.log.Info("the external address has changed", "was", c.external, "is", external)
+		c.g.log.Info("external address changed", "was", c.external, "is", external)
 	}
 	announce = moved || c.down
 	c.external, c.down = external, false
@@ -114,7 +114,7 @@ func (c *portControl) follow6() (announce bool) {
 	for p := range c.networks {
 		if _, still := networks[p]; !still {
 			lost = true
-			c.g.log.Info("an IPv6 network has left the LAN", "network", p)
+			c.g.log.Info("IPv6 network left the LAN", "network", p)
 		}
 	}
 	c.networks = networks

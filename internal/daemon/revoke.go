@@ -31,7 +31,7 @@ func (g *gate) revoke(ctx context.Context, m portmap.Mapping, e end) {
 	switch {
 	case portmap.ReasonOf(err) == portmap.NoSuchMapping || ctx.Err() != nil:
 	case err != nil:
-		g.log.Error("cannot revoke a mapping", "internal", m.Internal, "error", err)
+		g.log.Error("cannot revoke a mapping", "internal", m.Internal, "err", err)
 	default:
 		g.log.Info("mapping revoked", "internal", m.Internal, "mac", m.Client.MAC, "why", e.why)
 	}

@@ -146,7 +146,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	stopInner()
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, engine.Wait()))
 	if restarts(ctx) {
-		g.log.Info("stopped for a restart, what is open stays open")
+		g.log.Info("stopped for restart; mappings stay open")
 	} else {
 		g.log.Info("stopped")
 	}
@@ -156,7 +156,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 func (g *gate) ready() {
 	g.log.Info("ready")
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		g.log.Warn("sd_notify failed", "error", err)
+		g.log.Warn("sd_notify failed", "err", err)
 	}
 }
 
@@ -189,7 +189,7 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 		return state, roles, err
 	}
 	if forwards, err := g.kernel.Forwarding(); err == nil && !forwards {
-		g.log.Warn("IPv4 forwarding is off, so no mapped packet can pass; set net.ipv4.ip_forward=1")
+		g.log.Warn("IPv4 forwarding is off; no mapped packet can pass (set net.ipv4.ip_forward=1)")
 	}
 	if g.firewall, g.backend, err = wiring.Firewall(ctx, g.log, g.cfg); err != nil {
 		g.kernel.Close()
@@ -216,12 +216,12 @@ func (g *gate) openWitness(ctx context.Context) {
 	}
 	if g.witness, err = witness.Open(ctx, most, ssdp.Group.Port(), pcp.Port); err == nil {
 		if way, why := g.witness.Way(); why == nil {
-			g.log.Info("senders of datagrams are seen", "by", way)
+			g.log.Info("identifying UDP senders", "by", way)
 		} else {
-			g.log.Info("senders of datagrams are seen", "by", way, "not_by_mark", why)
+			g.log.Info("identifying UDP senders", "by", way, "not_by_mark", why)
 		}
 	} else if g.cfg.PCP.NATPMP || g.cfg.PCP.PCP {
-		g.log.Error("NAT-PMP and PCP are not served", "error", err)
+		g.log.Error("NAT-PMP and PCP are not served", "err", err)
 	}
 }
 

@@ -96,7 +96,7 @@ func (g *gate) seek(iface string, p datagram.Packet) {
 		err = g.kernel.Resolve(l.Index, hop)
 	}
 	if err != nil {
-		g.log.Debug("cannot ask for a host", "interface", iface, "address", p.Source.Addr(), "error", err)
+		g.log.Debug("cannot ask for a host", "interface", iface, "address", p.Source.Addr(), "err", err)
 	}
 }
 
@@ -131,7 +131,7 @@ func (g *gate) forged(l netif.LAN, p datagram.Packet, owner portmap.MAC) {
 	if err == nil && found {
 		from = datagram.Sender{MAC: mac, Known: len(mac)}
 	}
-	g.log.Warn("forged request ignored: another machine has its source address",
+	g.log.Warn("forged request ignored: its source address is another machine's",
 		"interface", l.Name, "address", p.Source.Addr(), "mac", owner, "sender", from, "left_out", leftOut)
 }
 
@@ -139,7 +139,7 @@ func (g *gate) forged(l netif.LAN, p datagram.Packet, owner portmap.MAC) {
 // changed them.
 func (g *gate) unseen(l netif.LAN, p datagram.Packet) {
 	if leftOut, now := g.reports.unseen.allow(); now {
-		g.log.Warn("request ignored: its frame was not seen, so that anybody may have sent it",
+		g.log.Warn("request ignored: its sender cannot be verified",
 			"interface", l.Name, "address", p.Source.Addr(), "left_out", leftOut)
 	}
 	if way, _ := g.witness.Way(); way != witness.PacketSocket {

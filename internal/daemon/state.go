@@ -48,14 +48,14 @@ func openState(g *gate) (*state, error) {
 	case errors.Is(err, journal.ErrLocked):
 		return nil, fmt.Errorf("is another portcullis running? %w", err)
 	case err != nil:
-		g.log.Error("mappings will not survive a restart: state.dir cannot be used", "error", err)
+		g.log.Error("state.dir is unusable; mappings will not survive a restart", "err", err)
 	}
 	if s.journal == nil {
 		s.id = journal.NewIdentity() // nothing that is there can be trusted
 		return s, nil
 	}
 	if s.id, err = s.journal.Identity(); err != nil {
-		g.log.Warn("the gateway gets a new identity", "error", err)
+		g.log.Warn("cannot load the UPnP identity; generating a new one", "err", err)
 	}
 	s.kept = s.journal.HasIdentity()
 	return s, nil
@@ -83,9 +83,9 @@ func (s *state) recorded(err error) {
 	if behind := err != nil; behind != s.behind {
 		s.behind = behind
 		if behind {
-			s.g.log.Error("mappings are not kept for a restart", "error", err)
+			s.g.log.Error("cannot save mappings for a restart", "err", err)
 		} else {
-			s.g.log.Info("mappings are kept for a restart again")
+			s.g.log.Info("saving mappings for a restart again")
 		}
 	}
 }
@@ -115,7 +115,7 @@ func (s *state) restore(ctx context.Context) (whole bool, err error) {
 		s.lost(&d.Mapping, d.Err)
 	}
 	if n > 0 {
-		s.g.log.Info("mappings of the last run are taken over",
+		s.g.log.Info("restored mappings",
 			"mappings", n-len(dropped), "dropped", lost, "waiting", len(s.waiting))
 	}
 	// Who waits can be reached as little as the mapping can, and misses nothing.
@@ -123,7 +123,7 @@ func (s *state) restore(ctx context.Context) (whole bool, err error) {
 }
 
 func (s *state) lost(m *portmap.Mapping, err error) {
-	s.g.log.Info("a mapping of the last run is not taken over", "mapping", m.String(),
+	s.g.log.Info("mapping not restored", "mapping", m.String(),
 		"mac", m.Client.MAC, "reason", portmap.ReasonOf(err).String(), "detail", err.Error())
 }
 
@@ -152,7 +152,7 @@ func (s *state) readmit(ctx context.Context, over ...uint64) {
 	}
 	dropped, err := s.g.engine.Readmit(ctx, ready)
 	if err != nil {
-		s.g.log.Warn("mappings of the last run cannot be taken over yet", "error", err)
+		s.g.log.Warn("cannot restore mappings yet", "err", err)
 		return
 	}
 	for _, d := range dropped {
@@ -163,7 +163,7 @@ func (s *state) readmit(ctx context.Context, over ...uint64) {
 		}
 	}
 	if s.waiting = rest; len(dropped) < len(ready) {
-		s.g.log.Info("mappings of the last run are taken over late", "mappings", len(ready)-len(dropped), "waiting", len(rest))
+		s.g.log.Info("restored mappings after their LAN came up", "mappings", len(ready)-len(dropped), "waiting", len(rest))
 		s.g.hosts.Look() // another device may have come with the LAN
 	}
 }
@@ -242,7 +242,7 @@ func (s *state) keepEpochs(four, six *pcp.Epoch) {
 		return
 	}
 	if err := s.journal.KeepEpochs(journal.Epochs{V4: four.Began(), V6: six.Began()}); err != nil {
-		s.g.log.Warn("the epochs are not kept", "error", err)
+		s.g.log.Warn("cannot save the PCP epochs", "err", err)
 	}
 }
 
@@ -255,7 +255,7 @@ func (s *state) keepIdentity() {
 	if !s.kept || s.journal.HasIdentity() {
 		return
 	}
-	s.g.log.Warn("the gateway's identity was removed from state.dir, and is written anew")
+	s.g.log.Warn("UPnP identity was removed from state.dir; rewriting it")
 	s.save()
 }
 
@@ -266,6 +266,6 @@ func (s *state) save() {
 	}
 	err := s.journal.SaveIdentity(s.id)
 	if s.kept = err == nil; err != nil {
-		s.g.log.Warn("the identity is not kept", "error", err)
+		s.g.log.Warn("cannot save the UPnP identity", "err", err)
 	}
 }

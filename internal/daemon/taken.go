@@ -43,7 +43,7 @@ func (k *portKeeper) look(ctx context.Context) {
 	view := k.g.network.View()
 	if err := view.InUseErr; err != nil {
 		if !k.failing && ctx.Err() == nil {
-			k.g.log.Warn("cannot tell whether mapped ports are in use", "error", err)
+			k.g.log.Warn("cannot check whether mapped ports are in use", "err", err)
 		}
 		k.failing = true
 		return
@@ -64,7 +64,7 @@ func (k *portKeeper) look(ctx context.Context) {
 		case m.Transport == portmap.UDP && !before[port]:
 			k.doubtful[port] = true
 		default:
-			k.g.log.Warn("a mapped port is in use, its mapping ends", "protocol", m.Transport, "external_port", port,
+			k.g.log.Warn("mapped port is in use; ending its mapping", "protocol", m.Transport, "external_port", port,
 				"internal", m.Internal, "mac", m.Client.MAC, "why", by)
 			k.g.revoke(ctx, m, end{portmap.PortInUse, by})
 		}

@@ -175,5 +175,5 @@ func (n *Notifier) refuse(w http.ResponseWriter, status int, service string, sub
 }
 
 func (n *Notifier) logSubscription(what, service string, sub Subscriber, err error) {
-	n.cfg.Logger.Debug(what, "service", service, "subscriber", sub.Addr, "interface", sub.Interface, "error", err)
+	n.cfg.Logger.Debug(what, "service", service, "subscriber", sub.Addr, "interface", sub.Interface, "err", err)
 }

@@ -112,7 +112,7 @@ func (n *Notifier) finish(m *message, err error) {
 	n.poke()
 	if failures > 0 {
 		n.cfg.Logger.Debug("event not delivered", "service", s.service, "subscriber", s.sub.Addr,
-			"interface", s.sub.Interface, "seq", m.seq, "failures", failures, "error", err)
+			"interface", s.sub.Interface, "seq", m.seq, "failures", failures, "err", err)
 	}
 }
 

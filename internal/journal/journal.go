@@ -178,7 +178,7 @@ func (j *Journal) restore() (Restored, error) {
 	default:
 		return j.adopt(p, now, sameRun, short), nil
 	}
-	j.log.Error("cannot read the journal; no mapping is restored, clients have to ask again", "error", err)
+	j.log.Error("cannot read the journal; no mapping is restored, clients have to ask again", "err", err)
 	return Restored{}, nil
 }
 

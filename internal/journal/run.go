@@ -54,7 +54,7 @@ func (j *Journal) look() {
 	if err == nil {
 		return
 	}
-	j.log.Warn("the state directory has changed under us, the journal is written anew", "error", err)
+	j.log.Warn("state directory was changed; rewriting the journal", "err", err)
 	now := j.clock.Moment()
 	if err := j.rewrite(now); err != nil && j.behind == nil {
 		j.fail(now, err)
@@ -76,7 +76,7 @@ func (j *Journal) tick() {
 		}
 	case j.size >= 2*j.fresh+deadAllowed && now.at() >= j.retryAt:
 		if err := j.rewrite(now); err != nil && j.behind == nil {
-			j.log.Warn("journal cannot be compacted", "error", err)
+			j.log.Warn("cannot compact the journal", "err", err)
 			j.retryAt = now.at() + noteEvery.Milliseconds()
 		}
 	}
@@ -173,10 +173,10 @@ func (j *Journal) everything(now Moment) []string {
 // held.
 func (j *Journal) fail(now Moment, err error) {
 	if j.behind == nil {
-		j.log.Error("journal cannot be written, mappings would not survive a crash", "error", err)
+		j.log.Error("cannot write the journal; mappings would not survive a crash", "err", err)
 		j.retry, j.retryAt = retryFirst.Milliseconds(), now.at()
 		if err := j.disk.Mark(journalFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			j.log.Debug("journal cannot be marked as incomplete", "error", err)
+			j.log.Debug("cannot mark the journal as incomplete", "err", err)
 		}
 	}
 	j.behind = err
@@ -194,14 +194,14 @@ func (j *Journal) mend(now Moment) {
 		j.retry = min(2*j.retry, retryMost.Milliseconds())
 		return
 	}
-	j.log.Info("journal is written again", "mappings", len(j.live))
+	j.log.Info("writing the journal again", "mappings", len(j.live))
 }
 
 // drop removes the file. mu is held.
 func (j *Journal) drop(now Moment) {
 	if err := j.disk.Remove(journalFile); err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			j.log.Debug("journal that is out of date cannot be removed", "error", err)
+			j.log.Debug("cannot remove an outdated journal", "err", err)
 		}
 		return
 	}

@@ -95,7 +95,7 @@ func (s *Set) begin(ctx context.Context, l *listener) {
 
 // ended closes a listener of which a server ended before its time.
 func (s *Set) ended(l *listener, server string, err error) {
-	s.cfg.Log.Error("a LAN is no longer served", "interface", l.key.LAN, "family", l.key.Family(), "server", server, "error", err)
+	s.cfg.Log.Error("a LAN is no longer served", "interface", l.key.LAN, "family", l.key.Family(), "server", server, "err", err)
 	l.stop()
 	s.cfg.Failed(err)
 }

@@ -159,7 +159,7 @@ func (s *Set) Follow(ctx context.Context, lans []netif.LAN) error {
 			continue
 		case err == nil:
 		case passing(at.LAN, err):
-			s.cfg.Log.Debug("a LAN has changed while its sockets were opened", "interface", at.LAN, "error", err)
+			s.cfg.Log.Debug("a LAN has changed while its sockets were opened", "interface", at.LAN, "err", err)
 			continue
 		default:
 			failed = errors.Join(failed, err)

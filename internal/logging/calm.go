@@ -22,21 +22,21 @@ const (
 // repeated are the lines that changes of the network bring, by their messages. No other
 // line is ever left out.
 var repeated = map[string]bool{
-	"serving a LAN":                                true,
-	"a LAN is no longer served":                    true,
-	"every LAN is served":                          true,
-	"waiting for a LAN":                            true,
-	"cannot serve a LAN interface":                 true,
-	"discovery announced":                          true,
-	"discovery withdrawn":                          true,
-	"announcement not sent":                        true,
-	"an IPv6 network has left the LAN":             true,
-	"the external address has changed":             true,
-	"the network no longer fits the configuration": true,
-	"the firewall cannot follow the network":       true,
-	"mappings may not work":                        true,
-	"answers leave by the WAN again":               true,
-	"network":                                      true, // the choices, and the warnings about them
+	"serving a LAN":                              true,
+	"a LAN is no longer served":                  true,
+	"every LAN is served":                        true,
+	"waiting for a LAN":                          true,
+	"cannot serve a LAN interface":               true,
+	"discovery announced":                        true,
+	"discovery withdrawn":                        true,
+	"announcement not sent":                      true,
+	"IPv6 network left the LAN":                  true,
+	"external address changed":                   true,
+	"network no longer fits the configuration":   true,
+	"cannot update the firewall for the network": true,
+	"mappings may not work":                      true,
+	"replies leave by the WAN again":             true,
+	"network":                                    true, // the choices, and the warnings about them
 }
 
 // calmHandler leaves out lines of a network that keeps changing.
@@ -114,7 +114,7 @@ func (c *calm) summary() {
 	left, last := c.left, c.last
 	c.left, c.pending = 0, nil
 	c.mu.Unlock()
-	r := slog.NewRecord(time.Now(), slog.LevelWarn, "the network keeps changing, lines are left out", 0)
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "network keeps changing; log lines suppressed", 0)
 	r.Add("lines", left, "last", last.Message)
 	last.Attrs(func(a slog.Attr) bool {
 		r.AddAttrs(a)

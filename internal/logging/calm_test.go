@@ -24,7 +24,7 @@ func TestCalm(t *testing.T) {
 		flaps := func(rounds int) (lines int) {
 			out.Reset()
 			for range rounds {
-				log.Error("the network no longer fits the configuration", "error", errors.New("no LAN"))
+				log.Error("network no longer fits the configuration", "error", errors.New("no LAN"))
 				room.Info("discovery announced", "address", "192.168.77.1")
 				log.Info("serving a LAN", "interface", "br-lan")
 				time.Sleep(time.Second)

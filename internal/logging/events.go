@@ -91,10 +91,10 @@ func (l *Events) write(ctx context.Context, ev portmap.Event) {
 		l.refusal(ctx, ev)
 	case portmap.Drift:
 		if ev.Reason == portmap.FirewallFailed { // what was put right has been told
-			l.log.Warn("the kernel refused a change", "error", ev.Detail)
+			l.log.Warn("kernel refused a change", "err", ev.Detail)
 		}
 	case portmap.Resync:
-		l.log.Warn("events were lost, the log is not complete")
+		l.log.Warn("events were lost; the log is incomplete")
 	}
 }
 

@@ -160,7 +160,7 @@ func TestEventLog(t *testing.T) {
 	}
 	for _, want := range []string{
 		`level=INFO msg="mapping added" client=192.168.1.9 mac=02:00:00:00:00:01 via=upnp protocol=udp external_port=3074 internal=192.168.1.9:3074 description=game lease=1h0m0s rule=consoles`,
-		`level=INFO msg="mapping ended"`, "reason=ended", `msg="the kernel refused a change" error=gone`, "events were lost",
+		`level=INFO msg="mapping ended"`, "reason=ended", `msg="kernel refused a change" err=gone`, "events were lost",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, &out)

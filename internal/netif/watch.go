@@ -181,7 +181,7 @@ func (w *watcher) readAgain(ctx context.Context) (State, error) {
 			return State{}, ctx.Err()
 		}
 		if wait == minRetry {
-			w.log.Warn("network cannot be read, trying again", "err", err)
+			w.log.Warn("cannot read the network; retrying", "err", err)
 		}
 		if !delay(ctx, wait) {
 			return State{}, ctx.Err()
@@ -196,7 +196,7 @@ func (w *watcher) receive(ctx context.Context, source hints, changed chan<- stru
 		if ctx.Err() != nil {
 			return
 		}
-		w.log.Warn("network subscription ended, subscribing again", "err", err)
+		w.log.Warn("network watch ended; restarting it", "err", err)
 		if source = w.resubscribe(ctx); source == nil {
 			return
 		}
@@ -240,7 +240,7 @@ func (w *watcher) resubscribe(ctx context.Context) hints {
 			return source
 		}
 		if wait == minRetry {
-			w.log.Warn("network subscription failed, trying again", "err", err)
+			w.log.Warn("network watch failed; retrying", "err", err)
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ func (k *Keeper) check(ctx context.Context, o portmap.Owner) {
 		err = k.cfg.Kernel.Resolve(l.Index, o.Addr) // so that the next look finds a fresh answer
 	}
 	if err != nil && ctx.Err() == nil {
-		k.cfg.Log.Warn("cannot look after a host", "address", o.Addr, "error", err)
+		k.cfg.Log.Warn("cannot check host", "address", o.Addr, "err", err)
 	}
 }
 
@@ -182,7 +182,7 @@ func (k *Keeper) revokeAll(ctx context.Context, o portmap.Owner, e end) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		k.cfg.Log.Error("cannot revoke mappings", "address", o.Addr, "error", err)
+		k.cfg.Log.Error("cannot revoke mappings", "address", o.Addr, "err", err)
 	default:
 		k.cfg.Log.Info("mappings revoked", "address", o.Addr, "mac", o.MAC, "why", e.why)
 	}

@@ -165,7 +165,7 @@ func (k *Keeper) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		k.cfg.Log.Warn("changes of neighbours are not seen for a moment", "error", err)
+		k.cfg.Log.Warn("neighbour watch failed; retrying", "err", err)
 		k.Look()
 		select {
 		case <-ctx.Done():
@@ -233,7 +233,7 @@ func (k *Keeper) meet(ask bool) {
 			}
 		}
 		if err != nil {
-			k.cfg.Log.Warn("cannot look at all neighbours", "interface", name, "error", err)
+			k.cfg.Log.Warn("cannot list neighbours", "interface", name, "err", err)
 		}
 	}
 }
@@ -245,7 +245,7 @@ func (k *Keeper) introduce(ctx context.Context) {
 	}
 	if macs, news := k.heard.all(); news {
 		if err := k.cfg.Know(ctx, macs); err != nil && ctx.Err() == nil {
-			k.cfg.Log.Warn("cannot tell the firewall which devices are known", "error", err)
+			k.cfg.Log.Warn("cannot update the known devices in the firewall", "err", err)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func (k *Keeper) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		k.cfg.Log.Warn("changes of the ruleset are not seen for a moment", "error", err)
+		k.cfg.Log.Warn("ruleset watch failed; retrying", "err", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(rewatch):
@@ -154,7 +154,7 @@ func (k *Keeper) patience(ctx context.Context) error {
 	}
 	if !k.losing {
 		k.losing = true
-		k.cfg.Log.Error("another program keeps undoing our rules; they are repaired less often from now on",
+		k.cfg.Log.Error("another program keeps removing our rules; backing off",
 			"program", k.program(), "every", repairGap)
 	}
 	select {
@@ -176,7 +176,7 @@ func (k *Keeper) program() string {
 func (k *Keeper) waits(err error) {
 	if time.Since(k.waited) >= remindEvery-settleMost {
 		k.waited = time.Now()
-		k.cfg.Log.Warn("waiting for the accept chain, mapped traffic may not pass", "error", err)
+		k.cfg.Log.Warn("waiting for the accept chain; mapped traffic may be dropped", "err", err)
 	}
 }
 
@@ -209,11 +209,11 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 		return seen, false
 	case drift != "":
 		k.repairs.Allow()
-		k.cfg.Log.Warn("the kernel's rules were put right", "drift", drift, "program", seen.Program)
+		k.cfg.Log.Warn("repaired firewall rules", "drift", drift, "program", seen.Program)
 		k.cfg.Drifted(drift)
 	}
 	if k.failed >= toldAfter && ctx.Err() == nil {
-		k.cfg.Log.Info("the kernel's rules are as they should be again")
+		k.cfg.Log.Info("firewall rules are intact again")
 	}
 	k.failed = 0
 	return seen, true
@@ -225,10 +225,10 @@ func (k *Keeper) fails(drift string, err error) {
 	k.failed++
 	switch {
 	case k.failed != toldAfter:
-		k.cfg.Log.Debug("the kernel's rules are looked at again", "drift", drift, "error", err)
+		k.cfg.Log.Debug("checking firewall rules again", "drift", drift, "err", err)
 	case errors.Is(err, firewall.ErrChanging):
-		k.cfg.Log.Warn("the kernel's rules change too fast to be looked at", "error", err)
+		k.cfg.Log.Warn("firewall rules change too fast to check", "err", err)
 	default:
-		k.cfg.Log.Error("the kernel's rules cannot be put right", "drift", drift, "error", err)
+		k.cfg.Log.Error("cannot repair firewall rules", "drift", drift, "err", err)
 	}
 }

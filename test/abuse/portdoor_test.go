@@ -286,7 +286,7 @@ func TestPortControlFlood(t *testing.T) {
 			stop()
 			a.nothing(t) // all that was sent has been looked at
 			log, seconds := r.Daemon.Log(), int(time.Since(began)/time.Second)+1
-			if lines, most := strings.Count(log, "room=pcp"), 10*(seconds+1); lines > most || lines == 0 {
+			if lines, most := strings.Count(log, "subsystem=pcp"), 10*(seconds+1); lines > most || lines == 0 {
 				t.Errorf("%d lines about datagrams in %d s, want at most %d", lines, seconds, most)
 			}
 			for _, m := range r.List(t) {

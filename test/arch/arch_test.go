@@ -223,3 +223,25 @@ func TestPortmapKnowsNoProtocol(t *testing.T) {
 		}
 	}
 }
+
+// logKey finds a key of a log line that has another name elsewhere.
+var logKey = regexp.MustCompile(`\.(?:Debug|Info|Warn|Error|With)\([^\n]*(?:\n[^\n]*)?"(error|room|package)", `)
+
+// TestLogKeys: one thing has one key in the log: "err" what went wrong, "subsystem" which
+// server tells it.
+func TestLogKeys(t *testing.T) {
+	for path, r := range rooms(t) {
+		if !own(path) || strings.HasSuffix(path, "/internal/lab") {
+			continue
+		}
+		for _, name := range r.GoFiles {
+			text, err := os.ReadFile(filepath.Join(r.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range logKey.FindAllSubmatch(text, -1) {
+				t.Errorf("%s/%s has the log key %q", path, name, m[1])
+			}
+		}
+	}
+}

@@ -95,7 +95,7 @@ func repairs(t *testing.T, r *testrig.Rig) (n int) {
 	t.Helper()
 	testrig.Eventually(t, soon, "repairs are told, and each once", func() bool {
 		log := r.Daemon.Log()
-		n = strings.Count(log, "rules were put right") + strings.Count(log, "did not hold")
+		n = strings.Count(log, "repaired firewall rules") + strings.Count(log, "differs from ours") + strings.Count(log, "our table is missing")
 		return n > 0 && n == counted(t, r)
 	})
 	return n
@@ -124,13 +124,13 @@ func TestNoFight(t *testing.T) {
 		}
 		testrig.Eventually(t, 15*time.Second, "a repair, or no more of them", func() bool {
 			out, err := tryNFT(r, "list table inet portcullis")
-			return err == nil && out != "" || strings.Contains(r.Daemon.Log(), "keeps undoing")
+			return err == nil && out != "" || strings.Contains(r.Daemon.Log(), "keeps removing our rules")
 		})
 	}
 	if n := repairs(t, r); n < 5 || n > 7 {
 		t.Errorf("%d repairs:\n%s", n, r.Daemon.Log())
 	}
-	if n := strings.Count(r.Daemon.Log(), "keeps undoing"); n != 1 {
+	if n := strings.Count(r.Daemon.Log(), "keeps removing our rules"); n != 1 {
 		t.Errorf("told %d times of the fight", n)
 	}
 }

@@ -34,11 +34,11 @@ func TestChainComesLater(t *testing.T) {
 				nft(t, bare, before)
 			}
 			r := testrig.Start(t, n, "")
-			r.Logged(t, `level=WARN msg="the accept chain is missing, mapped traffic may not pass"`)
+			r.Logged(t, `level=WARN msg="accept chain missing; mapped traffic may be dropped"`)
 			opened(t, r, 6000) // nobody drops it yet
 			nft(t, r, ownerRules)
 			working(t, r, 6000)
-			r.Logged(t, "the accept chain lets mapped traffic pass again")
+			r.Logged(t, "accept chain passes mapped traffic again")
 			if !r.Blocked(t, "UDP", 6001, r.Host("a"), 6001) {
 				t.Error("what is not mapped passes")
 			}
@@ -154,7 +154,7 @@ func TestClaimSquatted(t *testing.T) {
 		t.Fatalf("the other user says %q, %v", line, err)
 	}
 	r := testrig.Start(t, n, "")
-	r.Logged(t, "taken by a program that is none")
+	r.Logged(t, "instance lock is held by another program")
 	opened(t, r, 6000)
 }
 
