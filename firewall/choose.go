@@ -15,7 +15,7 @@ type Machine struct {
 	NFTRules    bool  // somebody else's rules stand in nf_tables, those of iptables-nft among them
 }
 
-// Choose gives the backend for a machine whose owner leaves it to us, and why, in a
+// Choose returns the backend for a machine whose owner leaves it to us, and why, in a
 // sentence. It takes the one where the owner's rules are: what these drop, mappings
 // cannot open else.
 func Choose(h Machine) (backend, why string) {

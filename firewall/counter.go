@@ -7,7 +7,7 @@ type Counter struct {
 	Bytes   uint64 // of IP packets, headers included
 }
 
-// Plus gives the sum.
+// Plus returns the sum.
 func (c Counter) Plus(o Counter) Counter {
 	return Counter{Packets: c.Packets + o.Packets, Bytes: c.Bytes + o.Bytes}
 }

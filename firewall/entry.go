@@ -67,7 +67,7 @@ type Key struct {
 	Internal  netip.AddrPort
 }
 
-// Key gives the entry's key: for a Hole and a Pin what the packet shows on the
+// Key returns the entry's key: for a Hole and a Pin what the packet shows on the
 // outside, for a Kept port the internal endpoint, for a Mapped one the port.
 func (e Entry) Key() Key {
 	switch e.Kind {
@@ -81,7 +81,7 @@ func (e Entry) Key() Key {
 	return Key{Kind: Hole, Transport: e.Transport, External: e.External, Source: e.Source}
 }
 
-// same says whether two entries with equal keys differ in the lease at most.
+// same reports whether two entries with equal keys differ in the lease at most.
 func (e Entry) same(o Entry) bool {
 	return e.External == o.External && e.Internal == o.Internal
 }

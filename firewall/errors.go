@@ -45,7 +45,7 @@ type FeatureError struct {
 	Err     error  // what the kernel said
 }
 
-// Error gives a sentence.
+// Error returns a sentence.
 func (e *FeatureError) Error() string {
 	return fmt.Sprintf("this kernel lacks %s; load or install the module %s: %v", e.Feature, e.Module, e.Err)
 }
@@ -61,7 +61,7 @@ type ChainError struct {
 	Detail  string // what is wrong with it, and what to do
 }
 
-// Error gives a sentence that names the chain and the remedy.
+// Error returns a sentence that names the chain and the remedy.
 func (e *ChainError) Error() string {
 	return fmt.Sprintf("firewall.%s %q: %s", cmp.Or(e.Setting, "accept_chain"), e.Chain, e.Detail)
 }

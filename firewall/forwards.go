@@ -18,10 +18,10 @@ func (f *Forwards) Add(t portmap.Transport, low, high uint16, where string) {
 // All returns the ranges in the order in which they were added. It is not to be changed.
 func (f *Forwards) All() []portmap.PortsInUse { return f.ranges }
 
-// Len gives the number of ranges recorded.
+// Len returns the number of ranges recorded.
 func (f *Forwards) Len() int { return len(f.ranges) }
 
-// Taken says whether a port is forwarded already, and by which rule: the one
+// Taken reports whether a port is forwarded already, and by which rule: the one
 // that was added first.
 func (f *Forwards) Taken(t portmap.Transport, port uint16) (where string, taken bool) {
 	return portmap.InUse(f.ranges, t, port)

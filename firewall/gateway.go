@@ -31,7 +31,7 @@ type Uplink struct {
 	Addrs     []netip.Addr // only IPv4 is used; the first is the source of flows that keep their port
 }
 
-// IPv4 gives the uplink's usable addresses.
+// IPv4 returns the uplink's usable addresses.
 func (u Uplink) IPv4() []netip.Addr {
 	var out []netip.Addr
 	for _, a := range u.Addrs {
@@ -42,7 +42,7 @@ func (u Uplink) IPv4() []netip.Addr {
 	return out
 }
 
-// WANAddrs gives the IPv4 addresses of all uplinks, each once.
+// WANAddrs returns the IPv4 addresses of all uplinks, each once.
 func (g Gateway) WANAddrs() []netip.Addr {
 	var all []netip.Addr
 	for _, u := range g.WAN {
@@ -66,7 +66,7 @@ var private = []netip.Prefix{
 	netip.MustParsePrefix("192.168.0.0/16"),
 }
 
-// Inside gives the sources that leave by a WAN under its address: what is
+// Inside returns the sources that leave by a WAN under its address: what is
 // translated, because it could have no answer else, and the gateway itself. A
 // public subnet that is routed behind the gateway is not among them.
 func (g Gateway) Inside() []netip.Prefix {

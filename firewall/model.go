@@ -49,7 +49,7 @@ type endpoint struct {
 	internal  netip.AddrPort
 }
 
-// NewState gives the state that holds nothing.
+// NewState returns the state that holds nothing.
 func NewState() *State {
 	return &State{
 		open:     make(map[uint64]*opened),
@@ -60,10 +60,10 @@ func NewState() *State {
 	}
 }
 
-// Len gives the number of open mappings.
+// Len returns the number of open mappings.
 func (s *State) Len() int { return len(s.open) }
 
-// Plan gives the change that removes del and then adds add, without making it.
+// Plan returns the change that removes del and then adds add, without making it.
 //
 // A mapping is known by its ID. Adding one that is held already changes or
 // renews it; adding one for the same external port and the same sources as
@@ -157,7 +157,7 @@ func without[K comparable](lists map[K][]*opened, key K, i int) {
 	}
 }
 
-// Clone gives an independent copy.
+// Clone returns an independent copy.
 func (s *State) Clone() *State {
 	c := &State{
 		open: maps.Clone(s.open), holes: maps.Clone(s.holes),
@@ -175,7 +175,7 @@ func (s *State) Clone() *State {
 	return c
 }
 
-// Entries gives all that the kernel must hold, in no order.
+// Entries returns all that the kernel must hold, in no order.
 func (s *State) Entries() []Entry {
 	all := make([]Entry, 0, len(s.holes)+len(s.ends)+len(s.ports))
 	for k, o := range s.holes {
@@ -190,7 +190,7 @@ func (s *State) Entries() []Entry {
 	return all
 }
 
-// Mappings gives the open mappings, in no order.
+// Mappings returns the open mappings, in no order.
 func (s *State) Mappings() []portmap.Mapping {
 	all := make([]portmap.Mapping, 0, len(s.open))
 	for _, o := range s.open {
@@ -199,7 +199,7 @@ func (s *State) Mappings() []portmap.Mapping {
 	return all
 }
 
-// Holes gives the holes, or the pins, of one open mapping; none where it is not
+// Holes returns the holes, or the pins, of one open mapping; none where it is not
 // open.
 func (s *State) Holes(id uint64) []Entry {
 	o := s.open[id]
@@ -213,7 +213,7 @@ func (s *State) Holes(id uint64) []Entry {
 	return all
 }
 
-// Holder gives the mapping that has the hole or the pin with this key.
+// Holder returns the mapping that has the hole or the pin with this key.
 func (s *State) Holder(k Key) (portmap.Mapping, bool) {
 	port := portKey{transport: k.Transport, external: k.External}
 	switch k.Kind {
@@ -225,7 +225,7 @@ func (s *State) Holder(k Key) (portmap.Mapping, bool) {
 	return s.holes[holeKey{port, k.Source}].mapping()
 }
 
-// Governing gives the mapping that a packet from src to an external port
+// Governing returns the mapping that a packet from src to an external port
 // follows: one for that very host comes before one with another restriction that
 // admits it, and that before one for anyone.
 func (s *State) Governing(t portmap.Transport, external uint16, src netip.AddrPort) (portmap.Mapping, bool) {
@@ -252,7 +252,7 @@ func (s *State) governing(port portKey, src netip.AddrPort) (portmap.Mapping, bo
 	return s.holes[holeKey{port, portmap.Source{}}].mapping()
 }
 
-// Leads says whether a mapping that may be for many hosts leads from an external
+// Leads reports whether a mapping that may be for many hosts leads from an external
 // port to an internal endpoint.
 func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrPort) bool {
 	port := portKey{transport: t, external: external}
@@ -262,12 +262,12 @@ func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrP
 	return slices.ContainsFunc(s.filtered[port], func(o *opened) bool { return o.Internal == internal })
 }
 
-// Mapped says whether an external port is mapped.
+// Mapped reports whether an external port is mapped.
 func (s *State) Mapped(t portmap.Transport, external uint16) bool {
 	return len(s.ports[portKey{transport: t, external: external}]) > 0
 }
 
-// KeptPort gives the external port that flows from an internal endpoint keep.
+// KeptPort returns the external port that flows from an internal endpoint keep.
 func (s *State) KeptPort(t portmap.Transport, internal netip.AddrPort) (uint16, bool) {
 	held := s.ends[endpoint{t, internal}]
 	if len(held) == 0 {
@@ -312,7 +312,7 @@ func (o *opened) mapping() (portmap.Mapping, bool) {
 	return o.Mapping, true
 }
 
-// hole gives the hole, or the pin, for one of the sources.
+// hole returns the hole, or the pin, for one of the sources.
 func (o *opened) hole(src portmap.Source) Entry {
 	if o.pinhole() {
 		return Entry{Kind: Pin, Transport: o.Transport, Source: src, Internal: o.Internal, Expires: o.Expires}
@@ -330,7 +330,7 @@ func (o *opened) kept() Entry {
 	}
 }
 
-// mapped gives the entry that keeps a port for its mappings until the last of them
+// mapped returns the entry that keeps a port for its mappings until the last of them
 // ends, or nil where there is none.
 func (k portKey) mapped(held []*opened) *Entry {
 	if len(held) == 0 {

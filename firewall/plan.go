@@ -74,7 +74,7 @@ func (p *plan) put(o *opened) error {
 	return nil
 }
 
-// inTheWay gives who has a source of the same class that overlaps src. It looks
+// inTheWay returns who has a source of the same class that overlaps src. It looks
 // at all mappings of the port that have filtered sources, if src is one; the
 // kernel's work for such an element grows with their number as well.
 func (p *plan) inTheWay(port portKey, src portmap.Source) (*opened, portmap.Source) {
@@ -171,7 +171,7 @@ func (t *touched) add(o *opened) {
 	}
 }
 
-// goesOnAs says whether a mapping is still the same but for its lease and its
+// goesOnAs reports whether a mapping is still the same but for its lease and its
 // restrictions; next may be nil.
 func (o *opened) goesOnAs(next *opened) bool {
 	return next != nil && next.ID == o.ID && next.port() == o.port() && next.Internal == o.Internal
@@ -217,7 +217,7 @@ func (p *plan) keptAfter(end endpoint, arrived []*opened) *Entry {
 	return ptr(slices.MinFunc(first, byAge).kept())
 }
 
-// mapped gives the entry that keeps a port, or nil where it is nobody's.
+// mapped returns the entry that keeps a port, or nil where it is nobody's.
 func (s *State) mapped(port portKey) *Entry { return port.mapped(s.ports[port]) }
 
 // mappedAfter puts who arrived beside those that stay. A port has few mappings.

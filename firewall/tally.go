@@ -16,7 +16,7 @@ type tally struct {
 	since uint64  // Driver.writes when the entries were last written
 }
 
-// restarted gives the tally after the entries were lost: what was last seen of
+// restarted returns the tally after the entries were lost: what was last seen of
 // them is kept.
 func (t tally) restarted(writes uint64) tally {
 	return tally{base: t.base.Plus(t.seen), since: writes}
@@ -26,7 +26,7 @@ func (t tally) restarted(writes uint64) tally {
 // rewritten; beyond it the reading takes longer than the writing.
 const lookLimit = 4096
 
-// Counters gives the traffic of each open mapping, by its ID. It reads all
+// Counters returns the traffic of each open mapping, by its ID. It reads all
 // entries: with nftables 6 ms for a thousand mappings, seconds for sixty thousand.
 func (d *Driver) Counters(ctx context.Context) (map[uint64]Counter, error) {
 	d.mu.Lock()
@@ -53,7 +53,7 @@ func (d *Driver) Counters(ctx context.Context) (map[uint64]Counter, error) {
 	return all, nil
 }
 
-// Counter gives the traffic of one mapping by its ID. It reads that mapping's
+// Counter returns the traffic of one mapping by its ID. It reads that mapping's
 // entries only. One that is not open has none; of one whose entries somebody
 // took away it gives what was last seen.
 func (d *Driver) Counter(ctx context.Context, id uint64) (Counter, error) {

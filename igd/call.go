@@ -84,7 +84,7 @@ func (in argument) parse(v *variable, s string) (value, bool) {
 	return value{text: s}, true
 }
 
-// permits says whether s is in the allowed list. It is compared whole: "TCP "
+// permits reports whether s is in the allowed list. It is compared whole: "TCP "
 // is not TCP (abuse case B7).
 func (v *variable) permits(s string) bool {
 	if v.allowed == nil {

@@ -31,7 +31,7 @@ func (l *lan) location(version int) *url.URL {
 	return u
 }
 
-// faultCode gives the number that a goupnp client would branch on.
+// faultCode returns the number that a goupnp client would branch on.
 func faultCode(err error) int {
 	var f *soap.SOAPFaultError
 	if errors.As(err, &f) {

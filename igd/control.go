@@ -55,7 +55,7 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 	httpd.WriteXML(w, http.StatusOK, reply)
 }
 
-// envelope gives the SOAPAction header and the body, or the HTTP status that
+// envelope returns the SOAPAction header and the body, or the HTTP status that
 // refuses the request. A page in a browser cannot send the header without asking
 // first, and is told no (abuse cases D2, D3); so a media type need not be there, which
 // scripts with Python's requests leave out. One that is there must be XML's: forms and

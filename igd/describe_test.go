@@ -273,7 +273,7 @@ func TestActionsAsAnnounced(t *testing.T) {
 	}
 }
 
-// sample gives a value that makes the action succeed after a mapping of UDP 6000.
+// sample returns a value that makes the action succeed after a mapping of UDP 6000.
 // number is that of a pinhole.
 func sample(l *lan, arg *scpd.Argument, version int, number string) string {
 	switch arg.Name {

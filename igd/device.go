@@ -48,14 +48,14 @@ type Config struct {
 	// neighbour table. The client that it gives has target for its Addr.
 	As func(c portmap.Client, target netip.Addr) (portmap.Client, error)
 
-	// Packets gives how many packets have come in by a pinhole.
+	// Packets returns how many packets have come in by a pinhole.
 	Packets func(ctx context.Context, m portmap.Mapping) (uint64, error)
 
-	// OutboundTimeout gives how long the kernel lets answers in after the last
+	// OutboundTimeout returns how long the kernel lets answers in after the last
 	// packet of what a host began itself.
 	OutboundTimeout func(portmap.Transport) (time.Duration, error)
 
-	// InboundAllowed says whether a pinhole can be opened at present. It answers
+	// InboundAllowed reports whether a pinhole can be opened at present. It answers
 	// from memory; when it changes, that is a signal on the wan channel of Run.
 	InboundAllowed func() bool
 
@@ -99,7 +99,7 @@ type Device struct {
 	configID     uint32
 }
 
-// New gives a Device.
+// New returns a Device.
 func New(cfg Config) (*Device, error) {
 	given := []bool{cfg.As != nil, cfg.Packets != nil, cfg.OutboundTimeout != nil, cfg.InboundAllowed != nil}
 	if slices.Contains(given, true) && slices.Contains(given, false) {
@@ -150,7 +150,7 @@ func cutRunes(s string, n int) string {
 	return string(r[:min(n, len(r))])
 }
 
-// deriveUDNs gives the three levels' names. The embedded devices' are hashes of
+// deriveUDNs returns the three levels' names. The embedded devices' are hashes of
 // the root's, in the form that RFC 9562 section 5.8 leaves to the application.
 func deriveUDNs(root string) (udns [3]string, err error) {
 	raw, err := hex.DecodeString(strings.ReplaceAll(root, "-", ""))
@@ -184,7 +184,7 @@ type Target struct {
 	Tree       int    // the first version of the gateway that has it
 }
 
-// Targets gives all rows, the root device's first.
+// Targets returns all rows, the root device's first.
 func (d *Device) Targets() []Target {
 	all := []Target{{Type: "upnp:rootdevice", UUID: d.uuid(0), Tree: 1}}
 	level := 0

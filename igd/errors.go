@@ -179,7 +179,7 @@ var pinholeReasons = map[portmap.Reason]answer{
 
 func always(c code, tell bool) answer { return answer{c, c, tell} }
 
-// faultOf gives the UPnP error for what the gate said to a service of this
+// faultOf returns the UPnP error for what the gate said to a service of this
 // version. An error without a Reason is the gate's own failure.
 func (s *service) faultOf(err error, version int) *fault {
 	var f *fault

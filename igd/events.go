@@ -66,7 +66,7 @@ func (f *Front) local(r *http.Request) netip.Addr {
 	return f.addr.Addr()
 }
 
-// properties gives the values of the evented variables of these moments, in the
+// properties returns the values of the evented variables of these moments, in the
 // order of the table.
 func properties(s *service, v view, moments ...moment) []gena.Property {
 	var all []gena.Property
@@ -200,7 +200,7 @@ type neighbour struct {
 
 func neighbourOf(o portmap.Owner) neighbour { return neighbour{o.Interface, o.Addr} }
 
-// wanProperties gives what is told of the connection, by topic.
+// wanProperties returns what is told of the connection, by topic.
 func (d *Device) wanProperties() map[string][]gena.Property {
 	all := make(map[string][]gena.Property)
 	d.eachTopic(func(igd int, s *service) {

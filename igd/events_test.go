@@ -58,7 +58,7 @@ func (n *notifier) PublishEach(service string, changed func(gena.Subscriber) []g
 	}
 }
 
-// taken gives what was told since the last time.
+// taken returns what was told since the last time.
 func (n *notifier) taken() []told {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -113,7 +113,7 @@ func inBed(t *testing.T, fake bool, test func(*testing.T, *bed)) {
 	synctest.Test(t, func(t *testing.T) { test(t, lie(t, fake)) })
 }
 
-// subscribe gives the values of the first event.
+// subscribe returns the values of the first event.
 func (b *bed) subscribe(h host, path string) []gena.Property {
 	b.t.Helper()
 	req, err := http.NewRequest("SUBSCRIBE", "http://192.168.1.1:5000"+path, nil)

@@ -21,7 +21,7 @@ const (
 	listTail = `</p:PortMappingList>`
 )
 
-// getListOfPortMappings gives the client's own mappings in a range of external
+// getListOfPortMappings returns the client's own mappings in a range of external
 // ports, in their order, as a document inside a string. NewManage is ignored.
 func getListOfPortMappings(c *call) ([]string, error) {
 	first, last, err := c.portRange()

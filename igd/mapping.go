@@ -41,7 +41,7 @@ func addAnyPortMapping(c *call) ([]string, error) {
 	return []string{portText(m.External)}, nil
 }
 
-// hint gives the external port to try first. A client that asked before, and
+// hint returns the external port to try first. A client that asked before, and
 // was given another port than the one it names, means that mapping again: it
 // is renewed, so that repeated requests do not pile up.
 func (c *call) hint(r portmap.Request) netip.AddrPort {
@@ -218,7 +218,7 @@ func getSpecificPortMappingEntry(c *call) ([]string, error) {
 	return c.entry(&m), nil
 }
 
-// entry gives the arguments of mappingRest. No secret is among them (abuse case
+// entry returns the arguments of mappingRest. No secret is among them (abuse case
 // C5).
 func (c *call) entry(m *portmap.Mapping) []string {
 	return []string{

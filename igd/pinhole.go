@@ -146,7 +146,7 @@ func (c *call) pinholeTransport() (portmap.Transport, error) {
 	return 0, fail(codeNoProtocol)
 }
 
-// protocolNumber gives the number of the two protocols that have a name here,
+// protocolNumber returns the number of the two protocols that have a name here,
 // and everything else as it is.
 func protocolNumber(s string) string {
 	for _, t := range []portmap.Transport{portmap.TCP, portmap.UDP} {
@@ -157,7 +157,7 @@ func protocolNumber(s string) string {
 	return s
 }
 
-// ownerOf gives the caller as the owner of an address: its own, or another one
+// ownerOf returns the caller as the owner of an address: its own, or another one
 // of the same device where the gateway's owner allows that.
 func (c *call) ownerOf(target netip.Addr) (portmap.Client, bool) {
 	if target == c.client.Addr {
@@ -171,7 +171,7 @@ func (c *call) ownerOf(target netip.Addr) (portmap.Client, bool) {
 	return owner, true
 }
 
-// pinhole gives what UniqueID names, and its owner, if that is the caller. One
+// pinhole returns what UniqueID names, and its owner, if that is the caller. One
 // that is another's is answered like one that does not exist, 704 and not 606:
 // numbers are random, and a host that tries them all learns nothing of the
 // pinholes of others (abuse case J4).
@@ -225,7 +225,7 @@ func deletePinhole(c *call) ([]string, error) {
 	return nil, err
 }
 
-// pinholePackets gives how many packets have come in by the pinhole that
+// pinholePackets returns how many packets have come in by the pinhole that
 // UniqueID names.
 func (c *call) pinholePackets() (uint64, error) {
 	m, _, err := c.pinhole()

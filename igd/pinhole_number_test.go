@@ -70,7 +70,7 @@ func TestPinholeByNumber(t *testing.T) {
 	})
 }
 
-// raw gives the body of the reply.
+// raw returns the body of the reply.
 func (l *lan) raw(from host, action string, args []string) string {
 	l.t.Helper()
 	resp := l.do(from, "POST", l.url(2, "WANIPv6FirewallControl", "control"), envelope(typePrefix+six1, action, argsXML(args...)),
@@ -138,7 +138,7 @@ func (s successor) Unmap(_ context.Context, sel portmap.Selector) ([]portmap.Map
 
 func (s successor) Snapshot() *portmap.Table { return s.table }
 
-// standing gives a table with pinholes, numbered from 7 on.
+// standing returns a table with pinholes, numbered from 7 on.
 func standing(t testing.TB, hosts ...host) *portmap.Table {
 	t.Helper()
 	table := portmap.NewTable()

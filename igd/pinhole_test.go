@@ -13,7 +13,7 @@ import (
 	"portcullis/portmap"
 )
 
-// pinhole gives the arguments of AddPinhole for a host; pairs as in mapping.
+// pinhole returns the arguments of AddPinhole for a host; pairs as in mapping.
 func pinhole(h host, pairs ...string) []string {
 	return with([]string{
 		"RemoteHost", "", "RemotePort", "0", "InternalClient", h.client.Addr.String(), "InternalPort", "8443",
@@ -32,7 +32,7 @@ func (l *lan) open(t testing.TB, h host, pairs ...string) string {
 	return r.Out["UniqueID"]
 }
 
-// numbered gives the pinhole with a number.
+// numbered returns the pinhole with a number.
 func (l *lan) numbered(t testing.TB, number string) portmap.Mapping {
 	t.Helper()
 	n, err := strconv.ParseUint(number, 10, 16)
@@ -54,7 +54,7 @@ func byNumber(number string) map[string][]string {
 	}
 }
 
-// free gives a number that no pinhole has.
+// free returns a number that no pinhole has.
 func (l *lan) free() string {
 	for n := uint16(0); ; n++ {
 		if _, taken := l.engine.Snapshot().Pinhole(n); !taken {

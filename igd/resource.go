@@ -31,7 +31,7 @@ const (
 
 func (d *Device) rootPath(igd int) string { return d.base + "/" + digit(igd) + "/root.xml" }
 
-// path gives the URL of a service's file, absolute, because some clients do not
+// path returns the URL of a service's file, absolute, because some clients do not
 // resolve relative ones against the document's own directory. The two versions
 // of the gateway have URLs of their own, so that each description stays
 // consistent in itself and events fit it.
@@ -77,7 +77,7 @@ type Front struct {
 	addr   netip.AddrPort
 }
 
-// On gives the front for a LAN interface whose server listens on addr.
+// On returns the front for a LAN interface whose server listens on addr.
 func (d *Device) On(iface string, addr netip.AddrPort) *Front {
 	return &Front{device: d, iface: iface, addr: addr}
 }

@@ -62,7 +62,7 @@ var (
 	neighbour = []host{hostA, hostB, host6, sixA, privacyA, linkA, sixB, privacyB, heirOfA}
 )
 
-// at gives the same device at another address.
+// at returns the same device at another address.
 func (h host) at(from, addr string) host {
 	h.from, h.client.Addr = from, netip.MustParseAddr(addr)
 	return h
@@ -427,7 +427,7 @@ func parseReply(t testing.TB, resp *http.Response) reply {
 	return r
 }
 
-// mapping gives the eight arguments of an Add action; pairs replace some of
+// mapping returns the eight arguments of an Add action; pairs replace some of
 // them. A pair with the value "-" takes the argument away.
 func mapping(h host, pairs ...string) []string {
 	args := []string{

@@ -25,7 +25,7 @@ type variable struct {
 	anyCase bool     // allowed values are accepted in either case
 	limits  *limits  // what the description states, or nil; actions check it, with their own codes
 
-	// value gives the present value for one client. It is set for what is
+	// value returns the present value for one client. It is set for what is
 	// evented or can be queried, and for nothing else.
 	value   func(view) string
 	evented moment
@@ -79,7 +79,7 @@ type device struct {
 	embedded *device
 }
 
-// tree gives the gateway: three levels, each with its own UDN (UDA 1.1 section 2.3).
+// tree returns the gateway: three levels, each with its own UDN (UDA 1.1 section 2.3).
 // Without pinholes it has no WANIPv6FirewallControl.
 func tree(pinholes bool) *device {
 	connection := []*service{wanIPConnection(), wanPPPConnection()}
@@ -109,17 +109,17 @@ const (
 	serviceIDPrefix = "urn:upnp-org:serviceId:"
 )
 
-// under gives the version that a gateway of version igd shows.
+// under returns the version that a gateway of version igd shows.
 func under(latest, igd int) int { return min(latest, igd) }
 
-// offered says whether a gateway of version igd has the service at all.
+// offered reports whether a gateway of version igd has the service at all.
 func (s *service) offered(igd int) bool { return s.igd <= igd }
 
 func (s *service) typeOf(version int) string {
 	return servicePrefix + s.name + ":" + digit(version)
 }
 
-// action gives the action that a version of the service has, or nil.
+// action returns the action that a version of the service has, or nil.
 func (s *service) action(name string, version int) *action {
 	for i := range s.actions {
 		if a := &s.actions[i]; a.name == name && a.since <= version {
@@ -138,7 +138,7 @@ func (s *service) variable(name string) *variable {
 	return nil
 }
 
-// events gives the evented variables of a version of the service.
+// events returns the evented variables of a version of the service.
 func (s *service) events(version int) []*variable {
 	var all []*variable
 	for i := range s.variables {

@@ -32,7 +32,7 @@ type view struct {
 	igd    int // the version of the gateway that the client was shown
 }
 
-// own gives the client's IPv4 mappings. What an IPv6 address owns are pinholes,
+// own returns the client's IPv4 mappings. What an IPv6 address owns are pinholes,
 // which this list does not show.
 func (v view) own() portmap.List {
 	if !v.client.Addr.Is4() {
@@ -57,7 +57,7 @@ func (v view) externalAddress() string {
 	return ""
 }
 
-// inboundAllowed says whether a pinhole can be opened at present.
+// inboundAllowed reports whether a pinhole can be opened at present.
 func (v view) inboundAllowed() string {
 	return soap.FormatBoolean(v.device.allowed())
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// from gives the addresses that announcements have left from in an hour, sorted.
+// from returns the addresses that announcements have left from in an hour, sorted.
 func from(r *rig) (all []netip.Addr) {
 	time.Sleep(time.Hour)
 	for _, s := range r.take() {

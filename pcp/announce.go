@@ -28,7 +28,7 @@ type announcer struct {
 // restart begins the series anew.
 func (a *announcer) restart(now time.Time) { a.sent, a.due = 0, now }
 
-// next gives the time of the next copy.
+// next returns the time of the next copy.
 func (a *announcer) next() (time.Time, bool) { return a.due, a.sent < announceCopies }
 
 // act sends the copy that is due. The times of the others follow from the first,
@@ -61,7 +61,7 @@ func (a *announcer) tell(now time.Time, local netip.Addr) (failed error) {
 	return failed
 }
 
-// speakers gives the addresses that announcements leave from. A host heeds only what
+// speakers returns the addresses that announcements leave from. A host heeds only what
 // its own router says (RFC 6886 section 3.2.1): over IPv4 that may be any address of
 // ours, over IPv6 any link-local one, and those stand first.
 func speakers(v datagram.View) []netip.Addr {

@@ -111,7 +111,7 @@ var portIsTaken = map[portmap.Reason]bool{
 	portmap.PortTaken: true, portmap.PortReserved: true, portmap.PortInUse: true, portmap.IdentityChanged: true,
 }
 
-// codeOf gives the PCP code of a refusal and how long it lasts; exact says that
+// codeOf returns the PCP code of a refusal and how long it lasts; exact says that
 // the client asked for this external port or nothing.
 func codeOf(err error, exact bool) (code, time.Duration) {
 	reason := portmap.ReasonOf(err)

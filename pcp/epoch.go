@@ -14,7 +14,7 @@ type Epoch struct {
 	start atomic.Pointer[time.Time]
 }
 
-// NewEpoch gives an epoch that began at start, which must have a monotonic
+// NewEpoch returns an epoch that began at start, which must have a monotonic
 // reading.
 func NewEpoch(start time.Time) *Epoch {
 	e := new(Epoch)
@@ -26,10 +26,10 @@ func NewEpoch(start time.Time) *Epoch {
 // address. The servers must be told to Announce.
 func (e *Epoch) Restart(now time.Time) { e.start.Store(&now) }
 
-// Began gives when the epoch began.
+// Began returns when the epoch began.
 func (e *Epoch) Began() time.Time { return *e.start.Load() }
 
-// Seconds gives the age of the epoch.
+// Seconds returns the age of the epoch.
 func (e *Epoch) Seconds(now time.Time) uint32 {
 	return uint32(max(0, now.Sub(e.Began())/time.Second))
 }

@@ -22,7 +22,7 @@ func Answer(cfg *Config, now time.Time, source netip.AddrPort, b []byte) ([]byte
 	return handler{cfg}.answer(context.Background(), now, client, b), nil
 }
 
-// CodeOf gives the PCP code of a refusal, how long it lasts, and the NAT-PMP code.
+// CodeOf returns the PCP code of a refusal, how long it lasts, and the NAT-PMP code.
 func CodeOf(err error, exact bool) (pcp int, lasts time.Duration, natpmp int) {
 	c, lasts := codeOf(err, exact)
 	return int(c), lasts, int(refusals[portmap.ReasonOf(err)].natpmp)

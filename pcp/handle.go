@@ -196,7 +196,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	return left(got[0], c.Via), nil
 }
 
-// possible says whether what is suggested is not ruled out from the start.
+// possible reports whether what is suggested is not ruled out from the start.
 func (r *request) possible(external netip.Addr, kind portmap.Kind) bool {
 	return (r.address.IsUnspecified() || r.address == external) && (kind == portmap.NAT4 || r.external == r.internal)
 }
@@ -238,6 +238,6 @@ func (h handler) mapSet(ctx context.Context, r portmap.Request, n int) ([]portma
 	return h.cfg.Mapper.MapSet(ctx, r, n)
 }
 
-// left gives the seconds that a mapping still has in a language: another one may
+// left returns the seconds that a mapping still has in a language: another one may
 // have been promised more.
 func left(m portmap.Mapping, via portmap.Via) uint32 { return seconds(m.LeaseLeft(via, time.Now())) }

@@ -97,7 +97,7 @@ func (r *request) readOptions(list []option) code {
 	return success
 }
 
-// repeated says whether an option that is understood stands there twice. FILTER
+// repeated reports whether an option that is understood stands there twice. FILTER
 // may.
 func repeated(list []option) bool {
 	var seen [256]bool

@@ -222,7 +222,7 @@ func start(t *testing.T, edit func(*options)) *rig {
 	return r
 }
 
-// take gives what was sent since the last call, once everybody waits.
+// take returns what was sent since the last call, once everybody waits.
 func (r *rig) take() []sent {
 	synctest.Wait()
 	r.conn.mu.Lock()
@@ -232,7 +232,7 @@ func (r *rig) take() []sent {
 	return out
 }
 
-// replies gives what was sent to clients.
+// replies returns what was sent to clients.
 func (r *rig) replies() []sent {
 	return slices.DeleteFunc(r.take(), func(s sent) bool { return s.to == announced || s.to == announced6 })
 }
@@ -253,7 +253,7 @@ func (r *rig) ask(from netip.AddrPort, b []byte) []byte {
 	return r.askAt(gatewayAddr, from, b)
 }
 
-// askAt gives the one reply, or nil. It must come from the address that was asked
+// askAt returns the one reply, or nil. It must come from the address that was asked
 // and go to who asked.
 func (r *rig) askAt(to netip.Addr, from netip.AddrPort, b []byte) []byte {
 	r.t.Helper()

@@ -25,7 +25,7 @@ type Config struct {
 	// language of IPv4 alone.
 	NATPMP, PCP bool
 	Mapper      Mapper
-	// View gives the network as it is now, never nil.
+	// View returns the network as it is now, never nil.
 	View func() *portmap.View
 	// Identify says who sent a datagram and whom it is charged to;
 	// ErrUnknownHost makes the server ask again in a moment. With another error
@@ -129,7 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// newLimits gives nil where the owner wants none.
+// newLimits returns nil where the owner wants none.
 func newLimits(perSecond int) *datagram.Limits {
 	if perSecond == 0 {
 		return nil
@@ -213,7 +213,7 @@ func (o *owner) adopt(now time.Time, v datagram.View) {
 	}
 }
 
-// next gives the time of the next thing to do, within an hour.
+// next returns the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
 	if due, more := o.announcer.next(); more && o.view.Local().IsValid() && due.Before(at) {

@@ -21,7 +21,7 @@ const Port = 5351
 // the link (RFC 6886 section 3.2.1, RFC 6887 section 14.1.3).
 const announcePort = 5350
 
-// announceTo gives where the server with this address announces.
+// announceTo returns where the server with this address announces.
 func announceTo(local netip.Addr) netip.AddrPort {
 	if local.Is4() {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{224, 0, 0, 1}), announcePort)

@@ -37,7 +37,7 @@ func stretches(rules []Rule, t portmap.Transport) []stretch {
 	return list
 }
 
-// survey gives the most welcome verdict that any external port would get, and
+// survey returns the most welcome verdict that any external port would get, and
 // which ports get one as welcome; nil means all that the gate chooses from.
 func (p *Policy) survey(r *portmap.Request, f *portmap.Facts) (portmap.Decision, []portmap.PortRange) {
 	list := p.tcp
@@ -93,7 +93,7 @@ func welcome(d portmap.Decision) int {
 	return 0
 }
 
-// addElsewhere says whether another external port would be more welcome than
+// addElsewhere reports whether another external port would be more welcome than
 // the one d speaks of, and where, or where one that is as welcome can be found
 // if this one is taken.
 func (p *Policy) addElsewhere(d *portmap.Decision, r *portmap.Request, f *portmap.Facts) {

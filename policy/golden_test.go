@@ -25,7 +25,7 @@ var elsewhereDecided = map[portmap.Reason]bool{
 	portmap.Busy: true, portmap.Ended: true, portmap.Removed: true, portmap.Revoked: true,
 }
 
-// speak gives a request for each sentence, with the case it stands for.
+// speak returns a request for each sentence, with the case it stands for.
 func speak(t *testing.T) []struct {
 	about string
 	d     portmap.Decision

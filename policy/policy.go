@@ -73,7 +73,7 @@ func New(c Config) (*Policy, error) {
 	return p, nil
 }
 
-// Decide gives the verdict on a request. The order of the checks, and the
+// Decide returns the verdict on a request. The order of the checks, and the
 // meaning of external port 0, are told in the package documentation.
 func (p *Policy) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	d, hit := Walls(r, f.View)
@@ -136,7 +136,7 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 		rl.Name, rl.MaxMappings)
 }
 
-// ruling gives the first rule that matches, or nil, and whether it would
+// ruling returns the first rule that matches, or nil, and whether it would
 // perhaps be another one for another external port.
 func (p *Policy) ruling(r *portmap.Request, ext uint16) (*Rule, bool) {
 	depends := false

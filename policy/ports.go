@@ -15,7 +15,7 @@ const (
 	External
 )
 
-// String gives the word the sentences and the configuration use.
+// String returns the word the sentences and the configuration use.
 func (s Side) String() string {
 	if s == External {
 		return "external"
@@ -177,7 +177,7 @@ var privileged = []service{
 	{50070, 50070, onBoth, "the administration of a cluster (Hadoop)"},
 }
 
-// TierOf gives the tier of a port and what the port is for, in words that
+// TierOf returns the tier of a port and what the port is for, in words that
 // complete "port 445 is ..."; they are empty for an Ordinary port. External
 // port 0 means "any" and is Ordinary; internal port 0, and every port of a
 // transport that is neither TCP nor UDP, would expose a whole host: Forbidden.
@@ -210,7 +210,7 @@ func TierOf(side Side, transport portmap.Transport, port uint16) (Tier, string) 
 	return Ordinary, ""
 }
 
-// find gives the why of a port in a sorted table, or "".
+// find returns the why of a port in a sorted table, or "".
 func find(table []service, on uint8, port uint16) string {
 	i := sort.Search(len(table), func(i int) bool { return table[i].hi >= port })
 	for ; i < len(table) && table[i].lo <= port; i++ {

@@ -98,7 +98,7 @@ func one4(t *rapid.T, label string) bool {
 	return rapid.SampledFrom([]bool{false, true, false, false}).Draw(t, label)
 }
 
-// genPolicy gives a policy; rules that New would refuse are left out.
+// genPolicy returns a policy; rules that New would refuse are left out.
 func genPolicy(t *rapid.T) *policy.Policy {
 	c := policy.Config{
 		Default:           genAction.Draw(t, "default"),

@@ -9,7 +9,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Walls says whether a request breaks what no rule can allow; the decision is the
+// Walls reports whether a request breaks what no rule can allow; the decision is the
 // refusal then, and means nothing otherwise. It needs no configuration, so that the
 // process that touches the kernel can ask it again without trusting the process that
 // read the wire.
@@ -80,7 +80,7 @@ func targetWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	return portmap.Decision{}, false
 }
 
-// ofKind says whether t is an address of the family the kind of mapping needs.
+// ofKind reports whether t is an address of the family the kind of mapping needs.
 func ofKind(k portmap.Kind, t netip.Addr) bool {
 	switch k {
 	case portmap.NAT4:
@@ -146,7 +146,7 @@ func inLANs(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
 	return portmap.NoReason, ""
 }
 
-// isEdge says whether t is the network or broadcast address of its prefix of
+// isEdge reports whether t is the network or broadcast address of its prefix of
 // the given length, in IPv6 the subnet-router anycast address (RFC 4291
 // section 2.6.1). Point-to-point prefixes (RFC 3021, RFC 6164) have none.
 func isEdge(t netip.Addr, bits int) bool {
@@ -163,7 +163,7 @@ func isEdge(t netip.Addr, bits int) bool {
 	return host == 0 || host == mask
 }
 
-// plain6 says whether t is in 2000::/3 or fc00::/7 and has no IPv4 address
+// plain6 reports whether t is in 2000::/3 or fc00::/7 and has no IPv4 address
 // inside, as 6to4 (2002::/16) and Teredo (2001::/32) have (B12).
 func plain6(t netip.Addr) bool {
 	b := t.As16()

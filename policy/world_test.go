@@ -20,7 +20,7 @@ var (
 	now    = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 )
 
-// network gives the gateway's view; each call a fresh one.
+// network returns the gateway's view; each call a fresh one.
 func network() *portmap.View {
 	v := &portmap.View{
 		WANs: []portmap.WAN{{Name: "wan0", Up: true, External: netip.MustParseAddr("203.0.113.5")}},

@@ -54,7 +54,7 @@ func (e *Engine) planMap(t *Table, r Request, n int) (outcome, error) {
 	return out, nil
 }
 
-// following gives the request for the i-th port of a set that begins with m.
+// following returns the request for the i-th port of a set that begins with m.
 func following(r Request, m *Mapping, i int) (Request, bool) {
 	internal, external := int(r.Internal.Port())+i, int(m.External.Port())+i // of a pinhole they are one
 	if internal > 65535 || external > 65535 {
@@ -88,7 +88,7 @@ func (e *Engine) planOne(now time.Time, t *Table, r Request, view *View, n int) 
 	return c, d, err
 }
 
-// held says whether a grant would take a port from flows of another host.
+// held reports whether a grant would take a port from flows of another host.
 func (e *Engine) held(c Change) bool {
 	return e.cfg.Held != nil && c.Event == Granted && c.New.Kind == NAT4 &&
 		e.cfg.Held(c.New.Transport, c.New.External.Port(), c.New.Internal.Addr())
@@ -124,7 +124,7 @@ func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
 	return r, tooMany(r.Remotes)
 }
 
-// anotherPortHelps says whether who asked for any port should get another one.
+// anotherPortHelps reports whether who asked for any port should get another one.
 func anotherPortHelps(r Reason) bool {
 	return r == PortTaken || r == PortReserved || r == PortInUse || r == BadPort || r == IdentityChanged
 }

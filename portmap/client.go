@@ -12,7 +12,7 @@ import (
 // (a point-to-point link) or that it is not known.
 type MAC [6]byte
 
-// String gives the usual colon form, or "" for the zero value.
+// String returns the usual colon form, or "" for the zero value.
 func (m MAC) String() string {
 	if m == (MAC{}) {
 		return ""
@@ -57,7 +57,7 @@ const (
 	viaCount = iota + 1 // keep last: of an array that a Via indexes
 )
 
-// String gives the word the configuration and the JSON use.
+// String returns the word the configuration and the JSON use.
 func (v Via) String() string {
 	switch v {
 	case ViaUPnP:
@@ -78,20 +78,20 @@ const endlessVia = ViaUPnP
 // Vias is a set of languages.
 type Vias uint8
 
-// Has says whether v is in the set.
+// Has reports whether v is in the set.
 func (s Vias) Has(v Via) bool { return s&(1<<v) != 0 }
 
-// With gives the set with v in it.
+// With returns the set with v in it.
 func (s Vias) With(v Via) Vias { return s | 1<<v }
 
-// Without gives the set without v.
+// Without returns the set without v.
 func (s Vias) Without(v Via) Vias { return s &^ (1 << v) }
 
-// paired says whether one of them keeps both transports of an external port for one client
+// paired reports whether one of them keeps both transports of an external port for one client
 // (RFC 6886 section 3.3).
 func (s Vias) paired() bool { return s.Has(ViaNATPMP) }
 
-// String gives the words of the languages.
+// String returns the words of the languages.
 func (s Vias) String() string {
 	var words []string
 	for v := range s.All() {
@@ -134,7 +134,7 @@ type Owner struct {
 	MAC       MAC
 }
 
-// Owner gives the client's identity.
+// Owner returns the client's identity.
 func (c Client) Owner() Owner {
 	return Owner{Interface: c.Interface, Addr: c.Addr, MAC: c.MAC}
 }
@@ -148,7 +148,7 @@ type Device struct {
 	Addr      netip.Addr // only where the MAC is zero
 }
 
-// Device gives the unit of quota that the owner belongs to.
+// Device returns the unit of quota that the owner belongs to.
 func (o Owner) Device() Device {
 	if o.MAC != (MAC{}) {
 		return Device{Interface: o.Interface, MAC: o.MAC}

@@ -2,7 +2,7 @@ package portmap
 
 import "time"
 
-// Commit gives the table after the change; it cannot fail. The change must have
+// Commit returns the table after the change; it cannot fail. The change must have
 // been planned on this very table.
 func (t *Table) Commit(c Change) *Table {
 	next := *t
@@ -149,7 +149,7 @@ func (t *Table) hold(m *Mapping, until time.Time) {
 // for.
 const tidyEvery = time.Second
 
-// tidy gives the table without the holds that are over and without devices
+// tidy returns the table without the holds that are over and without devices
 // that have neither mappings nor a grant limiter that still matters.
 func (t *Table) tidy(now time.Time) *Table {
 	next := *t
@@ -186,7 +186,7 @@ func newOwn() ownMapping {
 	}}
 }
 
-// without gives a new slice; slices of a published table are never changed.
+// without returns a new slice; slices of a published table are never changed.
 func without[T any](s []T, drop func(T) bool) []T {
 	var kept []T
 	for _, x := range s {

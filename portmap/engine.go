@@ -19,7 +19,7 @@ type Firewall interface {
 
 // Gateway is what the engine asks about the machine it runs on.
 type Gateway interface {
-	// View gives the network as it is now; never nil. It comes from memory, and is
+	// View returns the network as it is now; never nil. It comes from memory, and is
 	// asked for at every request.
 	View() *View
 	// Look makes View tell of ports in use as they were a moment ago, where it does not,
@@ -33,7 +33,7 @@ type EngineConfig struct {
 	Policy   Policy
 	Firewall Firewall
 	Gateway  Gateway
-	// Held says whether a flow that is not of this host leaves from an external port
+	// Held reports whether a flow that is not of this host leaves from an external port
 	// now. Who asks for any port then gets another one, if there is one soon. nil: none
 	// ever does.
 	Held func(tr Transport, port uint16, host netip.Addr) bool
@@ -90,7 +90,7 @@ type result struct {
 	err    error
 }
 
-// NewEngine gives an engine with an empty table. Run must be called.
+// NewEngine returns an engine with an empty table. Run must be called.
 func NewEngine(cfg EngineConfig) (*Engine, error) {
 	if cfg.Policy == nil || cfg.Firewall == nil || cfg.Gateway == nil {
 		return nil, errors.New("engine: policy, firewall and gateway must be set")
@@ -106,7 +106,7 @@ func NewEngine(cfg EngineConfig) (*Engine, error) {
 	return e, nil
 }
 
-// Snapshot gives the table as it is now. Reads never wait for the engine.
+// Snapshot returns the table as it is now. Reads never wait for the engine.
 func (e *Engine) Snapshot() *Table { return e.snapshot.Load() }
 
 // Map grants, renews or changes a mapping. When it returns a nil error the
@@ -229,7 +229,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// untilNextEnd gives how long nothing will happen by itself.
+// untilNextEnd returns how long nothing will happen by itself.
 func (e *Engine) untilNextEnd(retryAt time.Time) time.Duration {
 	at, some := e.Snapshot().nextEnd()
 	if len(e.untold) > 0 {
@@ -359,7 +359,7 @@ func steps(changes []Change) []*step {
 	return order
 }
 
-// kernelChanges gives what the kernel must do.
+// kernelChanges returns what the kernel must do.
 func kernelChanges(changes []*step) (add, del []Mapping) {
 	for _, s := range changes {
 		if s.before != nil && s.before.Open() {

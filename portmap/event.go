@@ -20,7 +20,7 @@ const (
 	Resync    // the watcher was too slow and lost events: read the snapshot again
 )
 
-// String gives the contract's word.
+// String returns the contract's word.
 func (t EventType) String() string {
 	switch t {
 	case Granted:

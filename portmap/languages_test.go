@@ -13,7 +13,7 @@ import (
 	"portcullis/portmap"
 )
 
-// by gives the client as it asks in another language.
+// by returns the client as it asks in another language.
 func by(c portmap.Client, via portmap.Via) portmap.Client {
 	c.Via = via
 	return c

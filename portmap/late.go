@@ -34,7 +34,7 @@ func withPatience(ctx context.Context, batch []*op) (context.Context, context.Ca
 	return context.WithDeadline(ctx, last)
 }
 
-// granted gives the mappings that changes have made, not those that they renewed:
+// granted returns the mappings that changes have made, not those that they renewed:
 // a renewal that is not told leaves its client with what it has.
 func granted(changes []Change) []Mapping {
 	var made []Mapping
@@ -46,7 +46,7 @@ func granted(changes []Change) []Mapping {
 	return made
 }
 
-// takenBack gives what ends these mappings, as far as they are still there, and the
+// takenBack returns what ends these mappings, as far as they are still there, and the
 // table without them.
 func takenBack(t *Table, made []Mapping) ([]Change, *Table) {
 	var changes []Change

@@ -8,7 +8,7 @@ type Lease struct {
 	Ends    time.Time
 }
 
-// end gives when a language's lease ends.
+// end returns when a language's lease ends.
 func (m *Mapping) end(v Via) time.Time {
 	if l := m.Leases[v]; !l.Ends.IsZero() {
 		return l.Ends
@@ -16,7 +16,7 @@ func (m *Mapping) end(v Via) time.Time {
 	return m.Expires
 }
 
-// LeaseLeft gives the time until the lease of a language ends: at the latest with
+// LeaseLeft returns the time until the lease of a language ends: at the latest with
 // the mapping. It is 0 when it is over, and -1 when it never ends.
 func (m *Mapping) LeaseLeft(v Via, now time.Time) time.Duration {
 	if end := m.end(v); !end.IsZero() {
@@ -58,7 +58,7 @@ func (m *Mapping) cut(end time.Time) {
 	}
 }
 
-// nextEnd gives when the first of a mapping's leases ends, the zero time for never.
+// nextEnd returns when the first of a mapping's leases ends, the zero time for never.
 func (m *Mapping) nextEnd() time.Time {
 	first := m.Expires
 	for _, l := range m.Leases {

@@ -26,7 +26,7 @@ const (
 	UDP Transport = 17
 )
 
-// String gives the word the configuration and the JSON use.
+// String returns the word the configuration and the JSON use.
 func (t Transport) String() string {
 	switch t {
 	case TCP:
@@ -37,7 +37,7 @@ func (t Transport) String() string {
 	return "protocol " + strconv.Itoa(int(t))
 }
 
-// Valid says whether t is one of the two transports.
+// Valid reports whether t is one of the two transports.
 func (t Transport) Valid() bool { return t == TCP || t == UDP }
 
 // Remote limits who may use a mapping: a source prefix and a source port.
@@ -156,7 +156,7 @@ type Mapping struct {
 // Open reports whether the kernel lets packets through.
 func (m *Mapping) Open() bool { return !m.Disabled && m.Suspended.IsZero() }
 
-// Left gives the time until the mapping ends, 0 when it is over, and -1 when it
+// Left returns the time until the mapping ends, 0 when it is over, and -1 when it
 // never ends.
 func (m *Mapping) Left(now time.Time) time.Duration {
 	if m.Expires.IsZero() {

@@ -56,7 +56,7 @@ func (n *naive) verdict(r Request) Reason {
 	return verdict
 }
 
-// meant gives the request that a NAT-PMP client means: its port's mapping, if it
+// meant returns the request that a NAT-PMP client means: its port's mapping, if it
 // has one.
 func (n *naive) meant(r Request) Request {
 	if r.Client.Via != ViaNATPMP {

@@ -36,7 +36,7 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 	}
 }
 
-// existing gives the client's mapping that r would renew or change, or nil.
+// existing returns the client's mapping that r would renew or change, or nil.
 func (t *Table) existing(r Request) *Mapping {
 	if r.Named == ByInternal {
 		return t.byInternal(r)
@@ -124,7 +124,7 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	return c, nil
 }
 
-// changedBy says whether r makes something else of m than a longer lease. Each
+// changedBy reports whether r makes something else of m than a longer lease. Each
 // change is a transaction of the kernel and a line of the journal, so they are
 // metered as grants are.
 func (m *Mapping) changedBy(r Request, now time.Time) bool {
@@ -138,7 +138,7 @@ func (m *Mapping) changedBy(r Request, now time.Time) bool {
 		r.Nonce != nil && *r.Nonce != m.Nonce || !slices.Equal(r.Remotes, m.Remotes)
 }
 
-// number gives a pinhole number that is free: the first from start on, going
+// number returns a pinhole number that is free: the first from start on, going
 // round.
 func (t *Table) number(start uint16) (uint16, bool) {
 	if t.numbers.len() == 1<<16 {
@@ -151,7 +151,7 @@ func (t *Table) number(start uint16) (uint16, bool) {
 	return uint16(gap(t.numbers, lo, hi)), true
 }
 
-// at gives the mapping that has m's place.
+// at returns the mapping that has m's place.
 func (t *Table) at(m *Mapping) *Mapping {
 	if m.Kind == Pinhole6 {
 		held, _ := t.pinholes.get(pinholeOf(m))
@@ -221,7 +221,7 @@ func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 	return reserved
 }
 
-// free gives the lowest port from start upwards, not above 65535, that nobody
+// free returns the lowest port from start upwards, not above 65535, that nobody
 // holds for either transport, so that a pair is never split between clients.
 func (t *Table) free(start int) (int, bool) {
 	port := gap(t.ports, start, 1<<16)
@@ -243,7 +243,7 @@ func gap[V any](t tree[int, V], lo, hi int) int {
 	return lo
 }
 
-// ownHalf gives a port of which the owner holds the other transport only: the
+// ownHalf returns a port of which the owner holds the other transport only: the
 // last resort when every number is in use.
 func (t *Table) ownHalf(tr Transport, owner Owner) (int, bool) {
 	for m := range t.Of(owner).All() {

@@ -16,7 +16,7 @@ const (
 	Ask
 )
 
-// String gives the word the configuration and the JSON use.
+// String returns the word the configuration and the JSON use.
 func (a Action) String() string {
 	switch a {
 	case Allow:
@@ -71,7 +71,7 @@ type Decision struct {
 // PortRange is First..Last, inclusive, First <= Last.
 type PortRange struct{ First, Last uint16 }
 
-// Contains says whether p lies in the range.
+// Contains reports whether p lies in the range.
 func (r PortRange) Contains(p uint16) bool { return r.First <= p && p <= r.Last }
 
 // View is the gateway's own network at one moment. It is immutable once
@@ -149,7 +149,7 @@ type LAN struct {
 	Addrs    []netip.Addr   // the gateway's own addresses there
 }
 
-// OnLink says whether a is inside one of the interface's prefixes.
+// OnLink reports whether a is inside one of the interface's prefixes.
 func (l LAN) OnLink(a netip.Addr) bool {
 	for _, p := range l.Prefixes {
 		if p.Contains(a) {

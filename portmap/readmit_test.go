@@ -28,7 +28,7 @@ func (l *late) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	return portmap.Decision{Action: portmap.Allow, GrantReadyAt: time.Now().Add(time.Hour)}
 }
 
-// waiting gives an engine whose LAN is not there, what the run before it left, and
+// waiting returns an engine whose LAN is not there, what the run before it left, and
 // what of it waits.
 func waiting(t *testing.T, ports ...uint16) (rig, *memory, *late, []portmap.Mapping) {
 	t.Helper()

@@ -104,7 +104,7 @@ var reasonNames = [reasonCount]string{
 	Revoked:         "revoked",
 }
 
-// String gives the word used in JSON and in the log.
+// String returns the word used in JSON and in the log.
 func (r Reason) String() string {
 	if r < reasonCount {
 		return reasonNames[r]
@@ -125,7 +125,7 @@ type Error struct {
 	External bool
 }
 
-// Error gives the sentence, or the reason's word where there is none.
+// Error returns the sentence, or the reason's word where there is none.
 func (e *Error) Error() string {
 	s := e.Detail
 	if s == "" {
@@ -137,10 +137,10 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ReasonOf gives the Reason inside err, or NoReason where err is nil. An error
+// ReasonOf returns the Reason inside err, or NoReason where err is nil. An error
 // that carries none is a failure of the gate itself: FirewallFailed.
 func ReasonOf(err error) Reason {
 	if err == nil {

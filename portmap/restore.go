@@ -29,7 +29,7 @@ type Dropped struct {
 	Err     error // an *Error
 }
 
-// Waits says whether it may be taken over later (Readmit): its LAN, or its prefix,
+// Waits reports whether it may be taken over later (Readmit): its LAN, or its prefix,
 // is not there. At the start of a machine some come late.
 func (d Dropped) Waits() bool { return waits(d.Err) }
 
@@ -154,7 +154,7 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 	return dropped, err
 }
 
-// readmit gives a mapping as it may go on. What the network lacks at the moment
+// readmit returns a mapping as it may go on. What the network lacks at the moment
 // is no reason against it: at a start the WAN may not be up yet.
 func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
 	left := m.Left(now)

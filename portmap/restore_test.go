@@ -44,7 +44,7 @@ func (s *memory) all() []portmap.Mapping { return slices.Collect(maps.Values(s.h
 
 func table(e *portmap.Engine) []portmap.Mapping { return slices.Collect(e.Snapshot().All()) }
 
-// restored gives a second engine that takes over what a first one left.
+// restored returns a second engine that takes over what a first one left.
 func restored(t *testing.T, s *memory, cfg portmap.EngineConfig) (rig, []string) {
 	t.Helper()
 	k := &kernel{bad: map[uint16]bool{}}

@@ -33,12 +33,12 @@ func (s Source) OneHost() bool {
 // Filtered says that the source is neither: a prefix, a port, or both.
 func (s Source) Filtered() bool { return !s.Anyone() && !s.OneHost() }
 
-// Admits says whether a packet from src may pass.
+// Admits reports whether a packet from src may pass.
 func (s Source) Admits(src netip.AddrPort) bool {
 	return s.Anyone() || s.Prefix.Contains(src.Addr()) && s.Low <= src.Port() && src.Port() <= s.High
 }
 
-// Overlaps says whether some packet may pass both.
+// Overlaps reports whether some packet may pass both.
 func (s Source) Overlaps(o Source) bool {
 	return s.Anyone() || o.Anyone() ||
 		s.Prefix.Overlaps(o.Prefix) && s.Low <= o.High && o.Low <= s.High
@@ -71,7 +71,7 @@ func (s Source) Compare(o Source) int {
 	)
 }
 
-// Host gives the source that is one address with all of its ports.
+// Host returns the source that is one address with all of its ports.
 func Host(a netip.Addr) Source {
 	return Source{Prefix: netip.PrefixFrom(a, a.BitLen()), High: lastPort}
 }
@@ -132,7 +132,7 @@ func disjoint(remotes []Remote) []Source {
 	return all
 }
 
-// portsAround gives the ports for which a wider network than p is let in,
+// portsAround returns the ports for which a wider network than p is let in,
 // sorted, each once.
 func portsAround(p netip.Prefix, remotes []Remote) []uint16 {
 	var ports []uint16
@@ -145,7 +145,7 @@ func portsAround(p netip.Prefix, remotes []Remote) []uint16 {
 	return slices.Compact(ports)
 }
 
-// between gives a network with all ports but those of the list.
+// between returns a network with all ports but those of the list.
 func between(p netip.Prefix, ports []uint16) []Source {
 	var all []Source
 	low := 0

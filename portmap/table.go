@@ -106,7 +106,7 @@ type deadline struct {
 	id uint64
 }
 
-// NewTable gives an empty table.
+// NewTable returns an empty table.
 func NewTable() *Table {
 	return &Table{
 		ports:    tree[int, slot]{cmp: cmp.Compare[int]},
@@ -154,13 +154,13 @@ func compareDeadlines(a, b deadline) int {
 	return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.id, b.id))
 }
 
-// Len gives the number of mappings.
+// Len returns the number of mappings.
 func (t *Table) Len() int { return t.count }
 
 // Revision grows by one with every change of a mapping.
 func (t *Table) Revision() uint64 { return t.revision }
 
-// Find gives the mapping on an external port with exactly these remotes.
+// Find returns the mapping on an external port with exactly these remotes.
 func (t *Table) Find(tr Transport, externalPort uint16, remotes []Remote) (Mapping, bool) {
 	s, _ := t.ports.get(int(externalPort))
 	if m := s.find(tr, remotes); m != nil {
@@ -169,7 +169,7 @@ func (t *Table) Find(tr Transport, externalPort uint16, remotes []Remote) (Mappi
 	return Mapping{}, false
 }
 
-// Pinhole gives the IPv6 pinhole with this number.
+// Pinhole returns the IPv6 pinhole with this number.
 func (t *Table) Pinhole(number uint16) (Mapping, bool) {
 	if m, ok := t.numbers.get(int(number)); ok {
 		return *m, true
@@ -217,7 +217,7 @@ func (t *Table) Owners() iter.Seq[Owner] {
 	}
 }
 
-// Hosts gives how many have a mapping.
+// Hosts returns how many have a mapping.
 func (t *Table) Hosts() int { return t.clients.len() }
 
 // OwnersAt walks the devices with mappings of one address on one interface. There
@@ -235,16 +235,16 @@ func (t *Table) OwnersAt(iface string, addr netip.Addr) iter.Seq[Owner] {
 // List is one client's own mappings, oldest first. A renewal keeps its place.
 type List struct{ own ownMapping }
 
-// Of gives the mappings of one client.
+// Of returns the mappings of one client.
 func (t *Table) Of(o Owner) List {
 	own, _ := t.clients.get(o)
 	return List{own}
 }
 
-// Len gives the number of mappings in the list.
+// Len returns the number of mappings in the list.
 func (l List) Len() int { return l.own.len() }
 
-// At gives the i-th mapping; i must be in 0..Len()-1.
+// At returns the i-th mapping; i must be in 0..Len()-1.
 func (l List) At(i int) Mapping {
 	_, m := l.own.at(i)
 	return *m
@@ -282,7 +282,7 @@ func (t *Table) leading(o Owner, tr Transport, port uint16) iter.Seq[*Mapping] {
 	}
 }
 
-// nextEnd gives the earliest moment at which the table changes by itself.
+// nextEnd returns the earliest moment at which the table changes by itself.
 func (t *Table) nextEnd() (time.Time, bool) {
 	lease, _, some := t.leases.first()
 	if h, _, ok := t.holds.first(); ok && (!some || h.at.Before(lease.at)) {
@@ -296,7 +296,7 @@ func (s slot) find(tr Transport, remotes []Remote) *Mapping {
 	return m
 }
 
-// holder gives a mapping of the transport, which tells who has the port; nil
+// holder returns a mapping of the transport, which tells who has the port; nil
 // when nobody has.
 func (s slot) holder(tr Transport) *Mapping {
 	for k, m := range s.mappings.from(place{transport: tr}) {

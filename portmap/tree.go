@@ -53,7 +53,7 @@ func (t tree[K, V]) get(k K) (V, bool) {
 	return zero, false
 }
 
-// at gives the i-th entry in order; i must be in 0..len-1.
+// at returns the i-th entry in order; i must be in 0..len-1.
 func (t tree[K, V]) at(i int) (K, V) {
 	n := t.root
 	for {
@@ -70,7 +70,7 @@ func (t tree[K, V]) at(i int) (K, V) {
 	}
 }
 
-// rank gives the number of entries with a key below k.
+// rank returns the number of entries with a key below k.
 func (t tree[K, V]) rank(k K) int {
 	below := 0
 	for n := t.root; n != nil; {
@@ -87,7 +87,7 @@ func (t tree[K, V]) rank(k K) int {
 	return below
 }
 
-// first gives the smallest entry.
+// first returns the smallest entry.
 func (t tree[K, V]) first() (k K, v V, ok bool) {
 	if t.root == nil {
 		return k, v, false
@@ -128,13 +128,13 @@ func (t tree[K, V]) walk(n *node[K, V], from *K, yield func(K, V) bool) bool {
 	return yield(n.key, n.value) && t.walk(n.right, nil, yield)
 }
 
-// with gives the tree in which k has the value v.
+// with returns the tree in which k has the value v.
 func (t tree[K, V]) with(k K, v V) tree[K, V] {
 	t.root = t.insert(t.root, k, v)
 	return t
 }
 
-// without gives the tree that has no k.
+// without returns the tree that has no k.
 func (t tree[K, V]) without(k K) tree[K, V] {
 	t.root = t.remove(t.root, k)
 	return t

@@ -26,7 +26,7 @@ type watchers struct {
 	closed bool
 }
 
-// Watch gives a stream of events that holds at most buffer of them (at least
+// Watch returns a stream of events that holds at most buffer of them (at least
 // one). C is closed by Close and when the engine stops.
 func (e *Engine) Watch(buffer int) *Watcher {
 	c := make(chan Event, max(1, buffer)+1) // one more for a Resync
@@ -35,7 +35,7 @@ func (e *Engine) Watch(buffer int) *Watcher {
 	return w
 }
 
-// Denied gives how many requests were refused since the start.
+// Denied returns how many requests were refused since the start.
 func (e *Engine) Denied() uint64 { return e.watchers.denied.Load() }
 
 func (ws *watchers) add(w *Watcher) {

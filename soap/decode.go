@@ -56,7 +56,7 @@ type Arg struct {
 	CDATA bool
 }
 
-// Arg gives an argument's text as it was sent, blanks included, and whether it
+// Arg returns an argument's text as it was sent, blanks included, and whether it
 // was there at all: a missing argument and an empty one differ.
 func (a *Action) Arg(name string) (value string, present bool) {
 	for _, arg := range a.args {
@@ -67,7 +67,7 @@ func (a *Action) Arg(name string) (value string, present bool) {
 	return "", false
 }
 
-// Args gives all arguments in the order of the request.
+// Args returns all arguments in the order of the request.
 func (a *Action) Args() []Arg { return a.args }
 
 // ParseHeader splits a SOAPACTION header, "type#action". The quotes may be
@@ -197,7 +197,7 @@ func newDecoder(body []byte, serviceType string) *decoder {
 
 func malformed(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
 
-// next gives the next token but blank text and comments; text gets what stands
+// next returns the next token but blank text and comments; text gets what stands
 // before it, when it is not nil.
 func (d *decoder) next(text *content) (xml.Token, error) {
 	for {
@@ -248,7 +248,7 @@ func (d *decoder) open(t xml.StartElement) error {
 	return nil
 }
 
-// start gives the next start element; what may end instead is an error.
+// start returns the next start element; what may end instead is an error.
 func (d *decoder) start() (xml.StartElement, error) {
 	tok, err := d.next(nil)
 	if err != nil {

@@ -15,7 +15,7 @@ const (
 	tail = `</s:Body></s:Envelope>` + "\n"
 )
 
-// EncodeResponse gives the envelope of a success. serviceType and action are those of
+// EncodeResponse returns the envelope of a success. serviceType and action are those of
 // the decoded request; they and the arguments' names are written as they are, values
 // are escaped. The arguments stand in the order of the service description. It is
 // written as text because encoding/xml cannot write the prefixes that control points
@@ -39,7 +39,7 @@ func EncodeResponse(serviceType, action string, out []Arg) []byte {
 	return b.Bytes()
 }
 
-// EncodeFault gives the envelope of a refusal (UDA 1.1 section 3.2.2).
+// EncodeFault returns the envelope of a refusal (UDA 1.1 section 3.2.2).
 func EncodeFault(code int, description string) []byte {
 	var b bytes.Buffer
 	b.WriteString(head + `<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring>` +
@@ -51,14 +51,14 @@ func EncodeFault(code int, description string) []byte {
 	return b.Bytes()
 }
 
-// EncodeVersionMismatch gives the envelope that answers one of another version of
+// EncodeVersionMismatch returns the envelope that answers one of another version of
 // SOAP (SOAP 1.1 section 4.4.1).
 func EncodeVersionMismatch() []byte {
 	return []byte(head + `<s:Fault><faultcode>s:VersionMismatch</faultcode>` +
 		`<faultstring>UPnP speaks SOAP 1.1</faultstring></s:Fault>` + tail)
 }
 
-// fitsCDATA says whether a CDATA section gives s back as it is. Nothing can be
+// fitsCDATA reports whether a CDATA section gives s back as it is. Nothing can be
 // escaped in one, so it may hold neither its own end nor what XML cannot carry,
 // and no CR, which a parser reads as LF (XML 1.0 section 2.11).
 func fitsCDATA(s string) bool {

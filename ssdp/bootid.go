@@ -5,7 +5,7 @@ import "time"
 // maxBootID is the greatest BOOTID.UPNP.ORG (UDA 1.1 section 1.2.2).
 const maxBootID = 1<<31 - 1
 
-// NextBootID gives the BOOTID.UPNP.ORG for a device that appears anew: the
+// NextBootID returns the BOOTID.UPNP.ORG for a device that appears anew: the
 // seconds since 1970, but always greater than previous, the last one used, even
 // when the clock stands still or goes back (routers boot in 1970). The result is
 // 1 to 2^31-1. Only when previous leaves no room above it (a damaged state file)

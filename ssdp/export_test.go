@@ -12,7 +12,7 @@ const (
 	TotalRate = totalRate
 )
 
-// Answers gives the responses to a target without a server around them.
+// Answers returns the responses to a target without a server around them.
 func Answers(cfg Config, target string, local netip.Addr, now time.Time) ([][]byte, error) {
 	cat, err := newCatalogue(cfg.Targets)
 	if err != nil {

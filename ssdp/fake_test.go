@@ -70,7 +70,7 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-// take gives what was sent since the last call, once everybody waits.
+// take returns what was sent since the last call, once everybody waits.
 func (c *fakeConn) take() []sent {
 	synctest.Wait()
 	c.mu.Lock()

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// located gives the host that a LOCATION names, "" when there is none.
+// located returns the host that a LOCATION names, "" when there is none.
 func located(m message) string {
 	_, host, _ := strings.Cut(m.header.Get("LOCATION"), "http://")
 	host, _, _ = strings.Cut(host, ":5000/")
@@ -95,7 +95,7 @@ func TestNetworkSearch(t *testing.T) {
 	})
 }
 
-// passed gives a copy of a socket, as if another process had opened it.
+// passed returns a copy of a socket, as if another process had opened it.
 func passed(t *testing.T, opened *net.UDPConn) *net.UDPConn {
 	t.Helper()
 	file, err := opened.File()

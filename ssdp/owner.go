@@ -44,7 +44,7 @@ func newOwner(s *Server) *owner {
 	}
 }
 
-// next gives the time of the next thing to do, within an hour.
+// next returns the time of the next thing to do, within an hour.
 func (o *owner) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
 	for _, s := range o.scopes {
@@ -134,7 +134,7 @@ func (o *owner) respond(now time.Time, a answer) {
 	}
 }
 
-// upTo gives a random time from 0 to less than d; 0 for a d of 0.
+// upTo returns a random time from 0 to less than d; 0 for a d of 0.
 func upTo(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0

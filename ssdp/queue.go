@@ -42,7 +42,7 @@ func (q *queue) add(a answer) {
 	q.waiting = slices.Insert(q.waiting, i, a)
 }
 
-// next gives the time of the first answer.
+// next returns the time of the first answer.
 func (q *queue) next() (time.Time, bool) {
 	if len(q.waiting) == 0 {
 		return time.Time{}, false

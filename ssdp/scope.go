@@ -30,7 +30,7 @@ type scope struct {
 	announce time.Time // when the next one is due
 }
 
-// scopes gives those of an IP family.
+// scopes returns those of an IP family.
 func scopes(six bool, f facts) []*scope {
 	with := func(group netip.AddrPort, class func(netip.Addr) int) *scope {
 		f.group = group
@@ -70,7 +70,7 @@ func ofSite(a netip.Addr) int {
 	return 1
 }
 
-// choose gives the address that fits best, the present one before its equals.
+// choose returns the address that fits best, the present one before its equals.
 func (s *scope) choose(locals []netip.Addr) netip.Addr {
 	var best netip.Addr
 	for _, a := range locals {
@@ -85,7 +85,7 @@ func (s *scope) choose(locals []netip.Addr) netip.Addr {
 	return best
 }
 
-// group gives the group that a datagram was sent to, or the zero Addr.
+// group returns the group that a datagram was sent to, or the zero Addr.
 func (o *owner) group(destination netip.Addr) netip.Addr {
 	if slices.ContainsFunc(o.scopes, func(s *scope) bool { return s.group.Addr() == destination }) {
 		return destination
@@ -93,7 +93,7 @@ func (o *owner) group(destination netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// scopeOf gives the scope of who asks: its answers name an address that it can
+// scopeOf returns the scope of who asks: its answers name an address that it can
 // reach (UDA 2.0 section A.3). Nil while no scope has an address.
 func (o *owner) scopeOf(source netip.Addr) *scope {
 	wide := source.Is6() && !source.IsLinkLocalUnicast()
@@ -106,7 +106,7 @@ func (o *owner) scopeOf(source netip.Addr) *scope {
 	return found
 }
 
-// near gives the address from which a multicast search is answered: one in a network
+// near returns the address from which a multicast search is answered: one in a network
 // of the client's, the scope's own before others. Some clients heed nobody else, and
 // one with another router may not reach the scope's.
 func (o *owner) near(s *scope, source netip.Addr) netip.Addr {
@@ -128,7 +128,7 @@ func (o *owner) near(s *scope, source netip.Addr) netip.Addr {
 	return s.local
 }
 
-// factsAt gives what is told at an address: over IPv4 the LOCATION is there.
+// factsAt returns what is told at an address: over IPv4 the LOCATION is there.
 func (o *owner) factsAt(s *scope, at netip.Addr) *facts {
 	if at == s.local || o.cfg.IPv6 {
 		return &s.facts

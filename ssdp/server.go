@@ -26,7 +26,7 @@ type Config struct {
 	// Targets are the rows in the order of UDA 1.1 section 1.2.2, 1 to 64. A row that
 	// is given twice is announced once.
 	Targets []Target
-	// Describe gives the description for a local address of the interface and a
+	// Describe returns the description for a local address of the interface and a
 	// version of the device tree: 1 or 2 for who searched for that version of a
 	// type (3 and above are shown 2), 0 for who did not name one (rootdevice,
 	// uuid, ssdp:all, notifications). It is called from Run, once a version
@@ -43,7 +43,7 @@ type Config struct {
 	MaxAge time.Duration
 	// BootID is the BOOTID.UPNP.ORG to start with, 0 to 2^31-1; see NextBootID.
 	BootID uint32
-	// NewBootID gives the next BOOTID.UPNP.ORG, which must be greater than the
+	// NewBootID returns the next BOOTID.UPNP.ORG, which must be greater than the
 	// last one, when the address changes. It is called from Run and must not
 	// block. The caller who keeps the last number for the next start keeps it
 	// here. Nil means NextBootID with the clock.

@@ -73,7 +73,7 @@ type catalogue struct {
 	byText map[string][]row // every other search target, exactly as it must be written
 }
 
-// match gives the rows that answer a search target, nil for one that is not ours. Types
+// match returns the rows that answer a search target, nil for one that is not ours. Types
 // are compared exactly; the hex digits of a uuid in either case (UDA 1.1 section
 // 1.3.2).
 func (c *catalogue) match(target string) []row {

@@ -96,7 +96,7 @@ func usage(w io.Writer) {
 	}
 }
 
-// flags gives a flag set that reports to e; parse it with parseFlags.
+// flags returns a flag set that reports to e; parse it with parseFlags.
 func flags(e env, name string) *flag.FlagSet {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(e.err)

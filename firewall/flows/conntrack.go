@@ -42,7 +42,7 @@ type found struct {
 	attrs []byte
 }
 
-// name gives the attributes by which the kernel knows exactly this flow.
+// name returns the attributes by which the kernel knows exactly this flow.
 func (f found) name() []byte {
 	var name []byte
 	for kind, value, rest, ok := next(f.attrs); ok; kind, value, rest, ok = next(rest) {
@@ -191,7 +191,7 @@ const (
 	byProtocol, byDstPort               = 1 << 3, 1 << 5
 )
 
-// attributes gives the kernel's filter, or nothing where all flows are asked for.
+// attributes returns the kernel's filter, or nothing where all flows are asked for.
 func (q query) attributes() []byte {
 	if q.port == 0 && q.answersTo == 0 {
 		return nil

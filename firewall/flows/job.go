@@ -59,7 +59,7 @@ type pinEnded struct {
 	force bool // whatever the table says
 }
 
-// admits says whether the mapping was for a packet from src.
+// admits reports whether the mapping was for a packet from src.
 func (e ending) admits(src netip.AddrPort) bool {
 	return len(e.remotes) == 0 || slices.ContainsFunc(e.remotes, func(r portmap.Remote) bool {
 		return r.Prefix.Contains(src.Addr()) && (r.Port == 0 || r.Port == src.Port())
@@ -140,7 +140,7 @@ func (j *job) endPin(m *portmap.Mapping, force bool) {
 // looks through its whole table for each of them.
 const fewQueries = 4
 
-// queries gives what to list of one family.
+// queries returns what to list of one family.
 func (j *job) queries(family byte) []query {
 	var list []query
 	if family == unix.AF_INET6 {

@@ -14,7 +14,7 @@ type table struct {
 	gateway firewall.Gateway
 }
 
-// over says whether a flow must end. The backend is asked flow by flow, and only
+// over reports whether a flow must end. The backend is asked flow by flow, and only
 // about flows of ports and addresses that the job is about.
 func (k *Keeper) over(j *job, f Flow) bool {
 	if f.Dst.Addr().Is6() {
@@ -73,7 +73,7 @@ func (k *Keeper) pinOver(list []pinEnded, f Flow) bool {
 	return over
 }
 
-// misled says whether a flow to one of our external ports goes where the mappings
+// misled reports whether a flow to one of our external ports goes where the mappings
 // no longer, or did not yet, send it. Flows that were translated by somebody else,
 // to somewhere no mapping ever led, are left alone.
 func (t table) misled(f Flow, ledThere bool) bool {
@@ -88,7 +88,7 @@ func (t table) misled(f Flow, ledThere bool) bool {
 	return ledThere || untranslated || t.state.Leads(f.Transport, f.Dst.Port(), f.AnswersFrom)
 }
 
-// ours says whether a flow was translated by our rules: inbound by a mapping, or
+// ours reports whether a flow was translated by our rules: inbound by a mapping, or
 // outbound keeping a port.
 func (t table) ours(f Flow) bool {
 	if m, ok := t.state.Governing(f.Transport, f.Dst.Port(), f.Src); ok && m.Internal == f.AnswersFrom {
@@ -98,7 +98,7 @@ func (t table) ours(f Flow) bool {
 	return ok && kept == f.AnswersTo.Port()
 }
 
-// trespasses says whether a flow leaves from an external port that is mapped to
+// trespasses reports whether a flow leaves from an external port that is mapped to
 // somebody else. The gateway's own flows are let be: they were there first, their
 // answers lead where they should, and none of them could be moved.
 func (t table) trespasses(f Flow) bool {
@@ -110,13 +110,13 @@ func (t table) trespasses(f Flow) bool {
 	return t.state.Mapped(f.Transport, f.AnswersTo.Port()) && !(ok && kept == f.AnswersTo.Port())
 }
 
-// inside says whether an address is of a LAN.
+// inside reports whether an address is of a LAN.
 func (t table) inside(a netip.Addr) bool {
 	return a.IsLinkLocalUnicast() ||
 		slices.ContainsFunc(t.gateway.LANPrefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// carriedOn says whether its host could carry on a flow alone that the kernel has
+// carriedOn reports whether its host could carry on a flow alone that the kernel has
 // forgotten. Of translated ones that is TCP only, and not one whose other end the
 // host knows as the gateway, which resets it by itself.
 func (f Flow) carriedOn() bool {

@@ -26,7 +26,7 @@ const (
 
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-// mapping gives one of UDP, "5000" for an external port, or a pinhole for "".
+// mapping returns one of UDP, "5000" for an external port, or a pinhole for "".
 func mapping(id uint64, external, internal string, remotes ...string) portmap.Mapping {
 	m := portmap.Mapping{ID: id, Transport: portmap.UDP, Internal: at(internal), Expires: time.Unix(1<<40, 0)}
 	if m.External = m.Internal; external == "" {
@@ -72,7 +72,7 @@ func (g *gate) change(add, del []portmap.Mapping) *job {
 	return j
 }
 
-// flow gives one from src to dst, whose answers come from another endpoint.
+// flow returns one from src to dst, whose answers come from another endpoint.
 func flow(src, dst, answersFrom string) Flow {
 	return Flow{Transport: portmap.UDP, Src: at(src), Dst: at(dst), AnswersFrom: at(answersFrom), AnswersTo: at(src)}
 }

@@ -89,7 +89,7 @@ func (k *Keeper) Free(c *firewall.Change) {
 	})
 }
 
-// Held says whether a flow leaves from an external port that is not of this host, as
+// Held reports whether a flow leaves from an external port that is not of this host, as
 // far as that can be told at once.
 func (k *Keeper) Held(t portmap.Transport, external uint16, host netip.Addr) (held bool) {
 	var wan []netip.Addr

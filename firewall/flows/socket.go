@@ -112,7 +112,7 @@ func aligned(n int) int { return (n + 3) &^ 3 }
 
 const attrHeader = 4
 
-// next gives the first attribute, and what is behind it. One that is cut short ends
+// next returns the first attribute, and what is behind it. One that is cut short ends
 // them. (An iterator would allocate for each flow.)
 func next(b []byte) (kind uint16, value, rest []byte, ok bool) {
 	if len(b) < attrHeader {

@@ -18,7 +18,7 @@ var outboundTimeouts = map[portmap.Transport]string{
 	portmap.UDP: "/proc/sys/net/netfilter/nf_conntrack_udp_timeout",
 }
 
-// OutboundTimeout gives how long the kernel of a network namespace (0: the current
+// OutboundTimeout returns how long the kernel of a network namespace (0: the current
 // one) lets answers in, at least, after the last packet of what a host began itself:
 // of TCP once it is connected. It is the same for both families. An error is a
 // transport that is none, or a kernel without conntrack.

@@ -25,7 +25,7 @@ type Subject struct {
 	Wipe func(t *testing.T)
 	// Steal is somebody else who removes all that belongs to one entry.
 	Steal func(t *testing.T, e firewall.Entry)
-	// Blind gives a context under which the kernel's answer to a change is lost.
+	// Blind returns a context under which the kernel's answer to a change is lost.
 	Blind func(context.Context) context.Context
 }
 

@@ -82,10 +82,10 @@ func (f *Fake) Steal(e firewall.Entry) {
 	delete(f.kernel.held, e.Key())
 }
 
-// Entries gives what the fake's kernel holds, in no order.
+// Entries returns what the fake's kernel holds, in no order.
 func (f *Fake) Entries() []firewall.Entry { return f.kernel.entries() }
 
-// Mappings gives the open mappings by ID.
+// Mappings returns the open mappings by ID.
 func (f *Fake) Mappings() []portmap.Mapping {
 	var all []portmap.Mapping
 	f.drive().Look(func(s *firewall.State, _ firewall.Gateway) { all = s.Mappings() })

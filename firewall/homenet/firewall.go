@@ -100,7 +100,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// World gives what the kernel holds for a backend, as text.
+// World returns what the kernel holds for a backend, as text.
 func World(t testing.TB, b Backend) string {
 	t.Helper()
 	held, err := b.Entries(Context(t))

@@ -23,7 +23,7 @@ func PortShadow(t *testing.T, fw Firewall) {
 	)
 }
 
-// spare says whether a peer sees somebody at one of our spare ports.
+// spare reports whether a peer sees somebody at one of our spare ports.
 func spare(seen string) bool {
 	at := netip.MustParseAddrPort(seen)
 	return at.Addr().String() == WAN && firewall.Spare(at.Port())

@@ -42,7 +42,7 @@ func ReceiveNothing(t testing.TB, c *net.UDPConn, what string) {
 	}
 }
 
-// Arrives says whether a datagram comes within a moment.
+// Arrives reports whether a datagram comes within a moment.
 func Arrives(c *net.UDPConn) bool { return arrivesBy(c, time.Now().Add(50*time.Millisecond)) }
 
 func arrivesBy(c *net.UDPConn, when time.Time) bool {
@@ -51,7 +51,7 @@ func arrivesBy(c *net.UDPConn, when time.Time) bool {
 	return err == nil
 }
 
-// arrivesFrom says whether the next datagram comes, and from there.
+// arrivesFrom reports whether the next datagram comes, and from there.
 func arrivesFrom(c *net.UDPConn, want string) bool {
 	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	_, from, err := c.ReadFromUDPAddrPort(make([]byte, 100))
@@ -102,5 +102,5 @@ func (h *Home) Connect(who *netns.Space, from, to string) net.Conn {
 	return c
 }
 
-// ended says whether a connection carries no longer.
+// ended reports whether a connection carries no longer.
 func ended(c net.Conn) bool { return netns.Say(c, "x", Silence) != nil }

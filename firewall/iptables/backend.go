@@ -42,7 +42,7 @@ type Backend struct {
 	repaired uint64
 }
 
-// Open gives a backend, or the reason why this machine or this process cannot have
+// Open returns a backend, or the reason why this machine or this process cannot have
 // one. It leaves nothing in the kernel before the first Configure, Apply or
 // Replace.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {

@@ -79,7 +79,7 @@ func (s *scan) chain(name string, given []line, depth int) {
 	}
 }
 
-// fromOutside says whether a packet from the WAN to us may meet a rule.
+// fromOutside reports whether a packet from the WAN to us may meet a rule.
 func (s *scan) fromOutside(l line) bool {
 	if in := l.after("-i"); in != "" {
 		met := slices.ContainsFunc(s.wan, func(w string) bool {

@@ -14,13 +14,13 @@ const (
 	NFTProgram    = "iptables-nft"
 )
 
-// Usable gives the reason why a program cannot be used.
+// Usable returns the reason why a program cannot be used.
 func Usable(program string) error {
 	_, err := findPrograms(four, program, 0)
 	return err
 }
 
-// LegacyRules says whether somebody else has rules in the legacy tables, and which
+// LegacyRules reports whether somebody else has rules in the legacy tables, and which
 // program keeps them. A kernel that has loaded no such table is not asked further:
 // asking would load it. It is the thread's network that counts: the first thread of the
 // process, whose /proc/net is, may be in the copy that doctor has made of the machine.

@@ -30,7 +30,7 @@ func do(t testing.TB, n *netns.Space, flavour, script string) {
 	}
 }
 
-// save gives all rules of a family, "" or "6".
+// save returns all rules of a family, "" or "6".
 func save(t testing.TB, n *netns.Space, flavour, family string) string {
 	t.Helper()
 	out, err := n.Run("", "ip"+family+"tables-"+flavour+"-save")
@@ -124,7 +124,7 @@ func each(t *testing.T, f func(t *testing.T, flavour string)) {
 	}
 }
 
-// open gives a backend in a namespace, configured.
+// open returns a backend in a namespace, configured.
 func open(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
 	t.Helper()
 	b := unconfigured(t, n, flavour, change...)
@@ -132,7 +132,7 @@ func open(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables
 	return b
 }
 
-// unconfigured gives one that has been told nothing, and must be closed.
+// unconfigured returns one that has been told nothing, and must be closed.
 func unconfigured(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
 	t.Helper()
 	cfg := iptables.Config{Log: homenet.Logger(t), NetNS: n.FD(), Program: "iptables-" + flavour, Mark: mark}

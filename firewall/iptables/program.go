@@ -80,7 +80,7 @@ func findPrograms(f family, name string, netns int) (*programs, error) {
 // ErrNoProgram is given where iptables is not installed.
 var ErrNoProgram = errors.New("iptables cannot be used; install the package iptables, or set firewall.backend to nftables")
 
-// save gives the rules of all tables, or of one. It takes no lock.
+// save returns the rules of all tables, or of one. It takes no lock.
 func (p *programs) save(ctx context.Context, table ...string) (*saved, error) {
 	args := []string{}
 	for _, t := range table {
@@ -93,7 +93,7 @@ func (p *programs) save(ctx context.Context, table ...string) (*saved, error) {
 	return parseSaved(text), nil
 }
 
-// forward gives the rules of FORWARD.
+// forward returns the rules of FORWARD.
 func (p *programs) forward(ctx context.Context) ([]line, error) {
 	there, err := p.save(ctx, "filter")
 	if err != nil {

@@ -18,7 +18,7 @@ type rule struct {
 	echo     string // as the program lists it; "": it has not been written
 }
 
-// text gives the rule as the program reads it. IPv6 is not translated; there the mark
+// text returns the rule as the program reads it. IPv6 is not translated; there the mark
 // alone says that it belongs to a pinhole.
 func (r *rule) text() string {
 	state := ""
@@ -106,7 +106,7 @@ func (r *rule) wrong(there []line) string {
 	return ""
 }
 
-// ours gives those that are ours.
+// ours returns those that are ours.
 func ours(there []line) []line {
 	var mine []line
 	for _, l := range there {

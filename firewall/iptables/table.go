@@ -14,7 +14,7 @@ type line struct {
 
 func (l line) text() string { return strings.Join(l.words, " ") }
 
-// after gives the word behind an option, "" where there is none.
+// after returns the word behind an option, "" where there is none.
 func (l line) after(option string) string {
 	if i := slices.Index(l.words, option); i >= 0 && i+1 < len(l.words) {
 		return l.words[i+1]
@@ -22,7 +22,7 @@ func (l line) after(option string) string {
 	return ""
 }
 
-// negated says whether an option is turned round by a "!" before it.
+// negated reports whether an option is turned round by a "!" before it.
 func (l line) negated(option string) bool {
 	i := slices.Index(l.words, option)
 	return i > 0 && l.words[i-1] == "!"
@@ -104,7 +104,7 @@ func split(row string) []string {
 	return words
 }
 
-// owners says whether there is anything that somebody else wrote: a rule, or a
+// owners reports whether there is anything that somebody else wrote: a rule, or a
 // policy other than to accept.
 func (s *saved) owners() bool {
 	for at, lines := range s.chains {

@@ -90,7 +90,7 @@ func (b *Backend) still(ctx context.Context) error {
 	return nil
 }
 
-// wrong says whether a rule is not as it should be.
+// wrong reports whether a rule is not as it should be.
 func (b *Backend) wrong(ctx context.Context) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

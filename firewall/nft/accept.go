@@ -116,10 +116,10 @@ func tableOf(c firewall.Chain) *nftables.Table {
 	return t
 }
 
-// sets gives the sets of the part.
+// sets returns the sets of the part.
 func (a *acceptPart) sets() []*nftables.Set { return append(a.mappingSets(), a.factSets()...) }
 
-// mappingSets gives those that hold mappings.
+// mappingSets returns those that hold mappings.
 func (a *acceptPart) mappingSets() []*nftables.Set {
 	if a.family == family4 {
 		return a.flows.all()
@@ -127,7 +127,7 @@ func (a *acceptPart) mappingSets() []*nftables.Set {
 	return a.pins.all()
 }
 
-// factSets gives those that describe the gateway.
+// factSets returns those that describe the gateway.
 func (a *acceptPart) factSets() []*nftables.Set {
 	if a.family == family4 {
 		return nil
@@ -135,7 +135,7 @@ func (a *acceptPart) factSets() []*nftables.Set {
 	return []*nftables.Set{a.wan, a.lan}
 }
 
-// facts gives the elements of those.
+// facts returns the elements of those.
 func (a *acceptPart) facts(g firewall.Gateway) *elements {
 	e := newElements()
 	if a.family == family6 {
@@ -185,7 +185,7 @@ type ownersTable struct {
 	rules      string   // of our chain, as the kernel tells them
 }
 
-// intact says whether all of ours is there, with the rules that it should have.
+// intact reports whether all of ours is there, with the rules that it should have.
 func (o *ownersTable) intact(rules string) bool {
 	return o.ours && len(o.sets) == len(o.names.sets) && len(o.jumps) == 1 && o.rules == rules
 }
@@ -248,7 +248,7 @@ func (r *reader) inspect(ctx context.Context, f family, chain wantedChain) (*own
 	return o, nil
 }
 
-// leadsTo gives the chain a rule ends by jumping to, or "".
+// leadsTo returns the chain a rule ends by jumping to, or "".
 func leadsTo(r ruleRead) string {
 	if len(r.exprs) == 0 || r.exprs[len(r.exprs)-1].name != "immediate" {
 		return ""
@@ -296,7 +296,7 @@ func (o *ownersTable) readChains(q *nftables.Conn, table *nftables.Table) error 
 	return nil
 }
 
-// ofIptables says whether a chain shows that its table is iptables' own
+// ofIptables reports whether a chain shows that its table is iptables' own
 // (measured with iptables-nft 1.8.9: it drops a set lookup from what it saves, and
 // -X fails on a chain that has rules).
 func ofIptables(want firewall.Chain, c *nftables.Chain) bool {

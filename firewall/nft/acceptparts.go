@@ -20,7 +20,7 @@ type wantedChain struct {
 
 func (w wantedChain) none() bool { return w.Chain == firewall.Chain{} }
 
-// acceptWanted gives the chains where the two parts should stand, and why one
+// acceptWanted returns the chains where the two parts should stand, and why one
 // cannot be told.
 //
 // One accept chain of family ip is an error, but only for IPv6: no pinhole passes

@@ -78,7 +78,7 @@ func (k *kernel) tableThere(ctx context.Context) (there bool, err error) {
 	return there, err
 }
 
-// fingerprint gives all our rules as the kernel tells them. It is compared only
+// fingerprint returns all our rules as the kernel tells them. It is compared only
 // with itself: the kernel's form is not quite what we sent.
 func (k *kernel) fingerprint(ctx context.Context) (string, error) {
 	var out strings.Builder
@@ -99,7 +99,7 @@ func (k *kernel) fingerprint(ctx context.Context) (string, error) {
 	return out.String(), nil
 }
 
-// holds says whether the sets of facts are as written.
+// holds reports whether the sets of facts are as written.
 func (r *reader) holds(ctx context.Context, facts *elements, sets []*nftables.Set) (bool, error) {
 	for _, set := range sets {
 		held, err := r.dump(ctx, set.Table.Family, set.Table.Name, set.Name)

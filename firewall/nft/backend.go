@@ -41,7 +41,7 @@ type Backend struct {
 	keeper *flows.Keeper
 }
 
-// Open gives a backend, or the reason why this kernel or this process cannot
+// Open returns a backend, or the reason why this kernel or this process cannot
 // have one: errors that wrap firewall.ErrPermission or firewall.ErrUnsupported
 // are sentences for the owner. Nothing is written to the kernel before the first
 // Configure, Apply or Replace, so that the mappings of an earlier run that was
@@ -103,13 +103,13 @@ func (l last) Close(ctx context.Context, held []portmap.Mapping) error {
 	return err
 }
 
-// Held says whether another host's flow, or one of the gateway itself, leaves from an
+// Held reports whether another host's flow, or one of the gateway itself, leaves from an
 // external port, as far as that can be told at once.
 func (b *Backend) Held(t portmap.Transport, external uint16, host netip.Addr) bool {
 	return b.keeper.Held(t, external, host)
 }
 
-// OutboundTimeout gives how long the kernel lets answers in, at least, after the
+// OutboundTimeout returns how long the kernel lets answers in, at least, after the
 // last packet of what a host began itself.
 func (b *Backend) OutboundTimeout(t portmap.Transport) (time.Duration, error) {
 	return flows.OutboundTimeout(b.kernel.cfg.NetNS, t)

@@ -86,7 +86,7 @@ func (e *refused) Error() string {
 
 func (e *refused) Unwrap() []error { return e.reasons }
 
-// errnos gives the distinct error numbers inside an error.
+// errnos returns the distinct error numbers inside an error.
 func errnos(err error) []error {
 	switch e := err.(type) {
 	case syscall.Errno:
@@ -107,7 +107,7 @@ func errnos(err error) []error {
 	return nil
 }
 
-// refusal says whether the kernel itself said no.
+// refusal reports whether the kernel itself said no.
 func refusal(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, os.ErrDeadlineExceeded)
@@ -138,7 +138,7 @@ func (w *writer) drop() {
 	}
 }
 
-// fits says whether the operations are one transaction, with extra bytes beside
+// fits reports whether the operations are one transaction, with extra bytes beside
 // them.
 func (w *writer) fits(ops []elementOp, extra int) bool {
 	return len(ops) <= maxMessages && opsSize(ops)+extra <= w.budget
@@ -201,7 +201,7 @@ func dial(netns, size int) (*nftables.Conn, *netlink.Conn, error) {
 	return conn, socket, nil
 }
 
-// sendBuffer gives what the kernel granted, in bytes.
+// sendBuffer returns what the kernel granted, in bytes.
 func sendBuffer(c *netlink.Conn) int {
 	size := leastBudget
 	raw, err := c.SyscallConn()

@@ -42,7 +42,7 @@ func appendCounted(all []firewall.Count, set string, elements []element) []firew
 	return all
 }
 
-// countedBy gives the element that counts the traffic of a hole or a pin.
+// countedBy returns the element that counts the traffic of a hole or a pin.
 func (s *skeleton) countedBy(e firewall.Entry) (*nftables.Set, []byte) {
 	if e.Kind == firewall.Pin {
 		return s.pins.of(e), pinElement(e).Key

@@ -16,7 +16,7 @@ import (
 // removes it first and tells the client, the kernel only when the daemon is dead.
 const grace = 60 * time.Second
 
-// timeout gives an element's timeout: none for a lease that never ends, and
+// timeout returns an element's timeout: none for a lease that never ends, and
 // never 0 or less for one that does, because 0 means none to the kernel.
 func timeout(expires time.Time) time.Duration {
 	if expires.IsZero() {
@@ -88,7 +88,7 @@ func (e *elements) note(set *nftables.Set) {
 	}
 }
 
-// ops gives the messages, removals first.
+// ops returns the messages, removals first.
 func (e *elements) ops() []elementOp {
 	var ops []elementOp
 	for _, set := range e.sets {
@@ -138,7 +138,7 @@ type target struct {
 	accept acceptedHere // as far as it is there
 }
 
-// each gives the elements of one entry. All of them end at the same moment. The
+// each returns the elements of one entry. All of them end at the same moment. The
 // first is in a map or a set of our table, if that is there.
 func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
 	after := timeout(e.Expires)
@@ -161,7 +161,7 @@ func (t *target) each(e firewall.Entry, do func(*nftables.Set, nftables.SetEleme
 	}
 }
 
-// each gives the elements of one entry in our table.
+// each returns the elements of one entry in our table.
 func (s *skeleton) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
 	switch e.Kind {
 	case firewall.Hole:

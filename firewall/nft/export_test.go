@@ -25,7 +25,7 @@ func Steal(q *nftables.Conn, e firewall.Entry) {
 	})
 }
 
-// MarksIntact says whether the sets of the marks hold what is mapped.
+// MarksIntact reports whether the sets of the marks hold what is mapped.
 func (b *Backend) MarksIntact(ctx context.Context) (bool, error) {
 	var whole bool
 	var err error
@@ -47,7 +47,7 @@ func AcceptFlow(e firewall.Entry) (set string, key, end []byte) {
 	return newAcceptPart(family4, firewall.Chain{}, DefaultSize).flows.of(e).Name, el.Key, el.KeyEnd
 }
 
-// Element gives the elements of a hole, each as it is written and as it is read.
+// Element returns the elements of a hole, each as it is written and as it is read.
 func Element(e firewall.Entry) (hole, flow firewall.Entry, ok bool) {
 	as := func(el nftables.SetElement) element { return element{key: el.Key, keyEnd: el.KeyEnd, val: el.Val} }
 	sk := newSkeleton(DefaultSize)

@@ -11,7 +11,7 @@ import (
 	"portcullis/firewall"
 )
 
-// facts gives the elements of the sets that describe the gateway.
+// facts returns the elements of the sets that describe the gateway.
 func (s *skeleton) facts(g firewall.Gateway) *elements {
 	e := newElements()
 	var wan []string

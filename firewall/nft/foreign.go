@@ -72,7 +72,7 @@ var familyNames = map[nftables.TableFamily]string{
 	nftables.TableFamilyIPv4: "ip",
 }
 
-// baseChains gives the NAT chains that see IPv4 packets as they arrive, but ours.
+// baseChains returns the NAT chains that see IPv4 packets as they arrive, but ours.
 func (s *foreignScan) baseChains() ([]firewall.Chain, error) {
 	var starts []firewall.Chain
 	err := s.reader.do(s.ctx, func(q *nftables.Conn, _ *netlink.Conn) error {
@@ -184,7 +184,7 @@ func (s *foreignScan) hit(c firewall.Chain, r ruleRead, cond conditions) {
 }
 
 // lookup narrows the conditions to a set's members, or follows a verdict map.
-// It says whether the rule goes on.
+// It reports whether the rule goes on.
 func (s *foreignScan) lookup(c firewall.Chain, e *expr.Lookup, regs *registers, cond *conditions, depth int) bool {
 	members, err := s.reader.dump(s.ctx, tableOf(c).Family, c.Table, e.SetName)
 	if err != nil || e.Invert {

@@ -113,7 +113,7 @@ const (
 // registers are the kernel's sixteen slots of four bytes.
 type registers [16]content
 
-// slotOf gives the first slot of a register, in the old numbering or the new.
+// slotOf returns the first slot of a register, in the old numbering or the new.
 func slotOf(reg uint32) int {
 	switch {
 	case reg >= unix.NFT_REG32_00 && reg <= unix.NFT_REG32_15:
@@ -130,7 +130,7 @@ func (r *registers) set(slot, width int, c content) {
 	}
 }
 
-// widthOf gives how many slots a content takes.
+// widthOf returns how many slots a content takes.
 func widthOf(c content) int {
 	if c == contentIface {
 		return 4
@@ -288,7 +288,7 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-// before gives the key just before k.
+// before returns the key just before k.
 func before(k []byte) []byte {
 	b := slices.Clone(k)
 	for i := len(b) - 1; i >= 0; i-- {

@@ -34,7 +34,7 @@ type kernel struct {
 	acceptLost [2]bool // for logging a change only
 }
 
-// told gives an error of the kernel as the Driver understands it, and a person.
+// told returns an error of the kernel as the Driver understands it, and a person.
 func told(err error) error {
 	switch {
 	case err == nil:
@@ -45,7 +45,7 @@ func told(err error) error {
 	return fmt.Errorf("nft: %w", explain(err))
 }
 
-// drifted says whether a refusal means that the kernel holds something else than
+// drifted reports whether a refusal means that the kernel holds something else than
 // we believe.
 func drifted(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) }
 
@@ -149,7 +149,7 @@ func (k *kernel) settle(ctx context.Context, c *firewall.Change, queue func(*nft
 	return err
 }
 
-// happened says whether a change is in the kernel. A transaction is all or
+// happened reports whether a change is in the kernel. A transaction is all or
 // nothing, so one element tells.
 func (k *kernel) happened(ctx context.Context, c *firewall.Change) (bool, error) {
 	own := &target{own: k.own}
@@ -181,7 +181,7 @@ func (k *kernel) happened(ctx context.Context, c *firewall.Change) (bool, error)
 	return false, nil // new leases only: writing them twice does no harm
 }
 
-// fresh gives a context for work that must be done although the caller's time
+// fresh returns a context for work that must be done although the caller's time
 // is over.
 func fresh(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), patience)

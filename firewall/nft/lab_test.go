@@ -43,7 +43,7 @@ func run(t testing.TB, n *netns.Space, stdin string, argv ...string) string {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// open gives a backend in a namespace, configured.
+// open returns a backend in a namespace, configured.
 func open(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backend {
 	t.Helper()
 	b := unconfigured(t, n, change...)
@@ -51,7 +51,7 @@ func open(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backen
 	return b
 }
 
-// unconfigured gives one that has been told nothing, and must be closed.
+// unconfigured returns one that has been told nothing, and must be closed.
 func unconfigured(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backend {
 	t.Helper()
 	cfg := nft.Config{Log: homenet.Logger(t), NetNS: n.FD()}

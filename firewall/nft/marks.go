@@ -58,7 +58,7 @@ func (s *skeleton) marking(bits, size uint32) *skeleton {
 	return s
 }
 
-// sets gives those of the marks; m may be nil.
+// sets returns those of the marks; m may be nil.
 func (m *marks) sets() []*nftables.Set {
 	if m == nil {
 		return nil
@@ -66,7 +66,7 @@ func (m *marks) sets() []*nftables.Set {
 	return append(m.flows.all(), m.pins.all()...)
 }
 
-// each gives the element of one entry, without its timeout; m may be nil.
+// each returns the element of one entry, without its timeout; m may be nil.
 func (m *marks) each(e firewall.Entry, do func(*nftables.Set, nftables.SetElement)) {
 	switch {
 	case m == nil:
@@ -95,7 +95,7 @@ func (s *skeleton) markRules(b *chainBuilder) {
 	b.rule(after, "nothing of the mark is left", clear)
 }
 
-// marksIntact says whether the sets of the marks hold what they should.
+// marksIntact reports whether the sets of the marks hold what they should.
 func (k *kernel) marksIntact(ctx context.Context, entries []firewall.Entry) (bool, error) {
 	m := k.own.marks
 	if m == nil {

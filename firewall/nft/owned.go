@@ -8,10 +8,10 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// Ours says whether a table of family inet is one of those that this program makes.
+// Ours reports whether a table of family inet is one of those that this program makes.
 func Ours(table string) bool { return table == Table || table == FramesTable }
 
-// Owned says whether anybody else has a rule in nf_tables, or a chain that drops;
+// Owned reports whether anybody else has a rule in nf_tables, or a chain that drops;
 // iptables-nft and its like among them.
 func (b *Backend) Owned(ctx context.Context) (owned bool, err error) {
 	var theirs []*nftables.Chain

@@ -55,7 +55,7 @@ func (s *skeleton) pinSets(names pinNames, size uint32) pinSets {
 
 func (p pinSets) all() []*nftables.Set { return []*nftables.Set{p.anyone, p.host, p.filtered} }
 
-// of gives the set that has a pin.
+// of returns the set that has a pin.
 func (p pinSets) of(e firewall.Entry) *nftables.Set {
 	switch {
 	case e.Source.Anyone():
@@ -66,7 +66,7 @@ func (p pinSets) of(e firewall.Entry) *nftables.Set {
 	return p.filtered
 }
 
-// pinElement gives a pin's element.
+// pinElement returns a pin's element.
 func pinElement(e firewall.Entry) nftables.SetElement {
 	rest := func(key []byte) []byte { return append(key, keptKey(e)...) }
 	if !e.Source.Filtered() {

@@ -279,7 +279,7 @@ func message(kind int, flags netlink.HeaderFlags, family nftables.TableFamily, a
 	}
 }
 
-// answer gives the attributes of an answer from nf_tables.
+// answer returns the attributes of an answer from nf_tables.
 func answer(a netlink.Message) (*netlink.AttributeDecoder, error) {
 	if len(a.Data) < 4 {
 		return nil, errors.New("an answer without a header")

@@ -42,7 +42,7 @@ func (r *ruleRead) text() string {
 	return b.String()
 }
 
-// idle says whether an expression does nothing: the nft program turns the octets of
+// idle reports whether an expression does nothing: the nft program turns the octets of
 // a single one round.
 func (e rawExpr) idle() bool {
 	if e.name != "byteorder" {
@@ -219,7 +219,7 @@ func verdictOf(raw []byte) *expr.Verdict {
 	return v
 }
 
-// target gives the chain a verdict leads to, or "".
+// target returns the chain a verdict leads to, or "".
 func targetOf(v *expr.Verdict) string {
 	if v != nil && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto) {
 		return v.Chain

@@ -153,7 +153,7 @@ func (s *skeleton) sets() []*nftables.Set {
 	return append(append(append(all, s.pins.all()...), s.ended, s.ended6), s.marks.sets()...)
 }
 
-// factSets gives the sets that describe the gateway.
+// factSets returns the sets that describe the gateway.
 func (s *skeleton) factSets() []*nftables.Set {
 	return []*nftables.Set{
 		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.inside,

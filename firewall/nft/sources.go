@@ -56,7 +56,7 @@ func (s *skeleton) flowSets(names flowNames, size uint32) flowSets {
 
 func (f flowSets) all() []*nftables.Set { return []*nftables.Set{f.anyone, f.host, f.tcp, f.udp} }
 
-// of gives the set that has the flows of a hole.
+// of returns the set that has the flows of a hole.
 func (f flowSets) of(e firewall.Entry) *nftables.Set {
 	switch {
 	case e.Source.Anyone():
@@ -69,7 +69,7 @@ func (f flowSets) of(e firewall.Entry) *nftables.Set {
 	return f.udp
 }
 
-// mapOf gives the map that has the holes of a source.
+// mapOf returns the map that has the holes of a source.
 func (s *skeleton) mapOf(src portmap.Source) *nftables.Set {
 	switch {
 	case src.Anyone():
@@ -80,7 +80,7 @@ func (s *skeleton) mapOf(src portmap.Source) *nftables.Set {
 	return s.mappedFiltered
 }
 
-// holeElement gives a hole's element of its map.
+// holeElement returns a hole's element of its map.
 func holeElement(e firewall.Entry) nftables.SetElement {
 	el := nftables.SetElement{Val: endpointValue(e.Internal)}
 	rest := func(key []byte) []byte { return appendPort(key, e.External) }
@@ -94,7 +94,7 @@ func holeElement(e firewall.Entry) nftables.SetElement {
 	return el
 }
 
-// flowElement gives a hole's element of its set of flows.
+// flowElement returns a hole's element of its set of flows.
 func flowElement(e firewall.Entry) nftables.SetElement {
 	rest := func(key []byte) []byte { return append(appendPort(key, e.External), endpointValue(e.Internal)...) }
 	if !e.Source.Filtered() {
@@ -115,7 +115,7 @@ func appendHost(src portmap.Source) []byte {
 	return appendAddr(nil, src.Prefix.Addr())
 }
 
-// ends gives the first and the last address of a prefix.
+// ends returns the first and the last address of a prefix.
 func ends(p netip.Prefix) (first, last []byte) {
 	first, last = p.Addr().AsSlice(), p.Addr().AsSlice()
 	for bit := p.Bits(); bit < 8*len(last); bit++ {
@@ -196,7 +196,7 @@ func sourceIn(key, end []byte, size, portAt int) (portmap.Source, bool) {
 	}, true
 }
 
-// commonBits gives how many bits two addresses have in common at their beginning.
+// commonBits returns how many bits two addresses have in common at their beginning.
 func commonBits(a, b []byte) int {
 	for i := range a {
 		if differ := a[i] ^ b[i]; differ != 0 {

@@ -70,7 +70,7 @@ type watch struct {
 	ours   bool                        // our table was named since the last such message
 }
 
-// take gives what another program did, when the message ends its transaction.
+// take returns what another program did, when the message ends its transaction.
 func (w *watch) take(m netlink.Message) (firewall.Intrusion, bool) {
 	const header = 4 // struct nfgenmsg: family, version, resource id
 	if uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < header {
@@ -100,7 +100,7 @@ func (w *watch) take(m netlink.Message) (firewall.Intrusion, bool) {
 	return i, a.Err() != nil || !w.own(thread)
 }
 
-// touches says whether a message is about our mappings: anything in our table, and
+// touches reports whether a message is about our mappings: anything in our table, and
 // in an accept chain's what removes sets or elements. Rules come and go there at
 // every reload.
 func (w *watch) touches(kind uint16, t nftables.Table) bool {
@@ -120,7 +120,7 @@ func ownThread(thread uint32) bool {
 	return err == nil
 }
 
-// tableNamed gives the table that a message is about: its first attribute, in every
+// tableNamed returns the table that a message is about: its first attribute, in every
 // message of nf_tables but that of the ruleset's number.
 func tableNamed(attrs []byte) string {
 	a, err := netlink.NewAttributeDecoder(attrs)

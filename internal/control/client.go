@@ -28,7 +28,7 @@ func NewClient(socket string) *Client { return &Client{socket} }
 // Refusal is the daemon's own no.
 type Refusal struct{ Failure }
 
-// Error gives the daemon's sentence.
+// Error returns the daemon's sentence.
 func (r *Refusal) Error() string { return r.Failure.Error }
 
 // Status asks how the daemon is.

@@ -17,7 +17,7 @@ func (u unmapper) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mappin
 	return u.hear(s)
 }
 
-// Delete gives the handler of deletions alone.
+// Delete returns the handler of deletions alone.
 func Delete(hear func(portmap.Selector) ([]portmap.Mapping, error)) http.Handler {
 	return http.HandlerFunc((&Server{cfg: Config{Mapper: unmapper{hear: hear}}}).delete)
 }

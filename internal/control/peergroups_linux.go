@@ -9,7 +9,7 @@ import (
 // maxGroups is more than any sane user has (NGROUPS_MAX is 65 536).
 const maxGroups = 1024
 
-// supplementary gives the peer's supplementary groups (SO_PEERGROUPS, Linux
+// supplementary returns the peer's supplementary groups (SO_PEERGROUPS, Linux
 // 4.13); a kernel without it knows only the primary group.
 func supplementary(fd int) []uint32 {
 	groups := make([]uint32, maxGroups)

@@ -185,7 +185,7 @@ func (s *Server) mappings(w http.ResponseWriter, r *http.Request) {
 	_ = out.Flush()
 }
 
-// traffic gives what went through each mapping, as far as it can be known.
+// traffic returns what went through each mapping, as far as it can be known.
 func (s *Server) traffic(ctx context.Context) func(portmap.Mapping) *Traffic {
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()

@@ -71,7 +71,7 @@ type Mapping struct {
 // Traffic is what went through a mapping.
 type Traffic struct{ Packets, Bytes uint64 }
 
-// NewMapping gives the JSON form of a mapping; t is nil where it is not known.
+// NewMapping returns the JSON form of a mapping; t is nil where it is not known.
 func NewMapping(m portmap.Mapping, t *Traffic, now time.Time) Mapping {
 	uncounted := t == nil
 	if uncounted {

@@ -42,7 +42,7 @@ func (g *gate) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, known boo
 	}, known, nil
 }
 
-// device gives the key by which caps on connections and requests count who is behind
+// device returns the key by which caps on connections and requests count who is behind
 // an address on a LAN interface: one machine, whatever addresses it has taken, as the
 // policy counts its mappings (abuse case K2). It is not known where the kernel has no
 // MAC address for it: of hosts behind a router of the owner's, and on a link without
@@ -67,7 +67,7 @@ const (
 // errNotSameDevice is why a client may not speak for an address.
 var errNotSameDevice = errors.New("the address does not belong to the same device")
 
-// as gives the client that a host is when it names another address. One device
+// as returns the client that a host is when it names another address. One device
 // has several of IPv6, and the neighbour table says that it is one, by its MAC
 // (policy.same_device).
 func (g *gate) as(c portmap.Client, target netip.Addr) (portmap.Client, error) {

@@ -31,7 +31,7 @@ type follower struct {
 	problem string              // why a LAN is not served, "" when all are
 }
 
-// choose gives the roles of today. What has led outside once is no LAN by detection,
+// choose returns the roles of today. What has led outside once is no LAN by detection,
 // even while its route is away.
 func (g *gate) choose(s netif.State) (netif.Roles, error) {
 	f := &g.follower

@@ -22,7 +22,7 @@ type gateway struct {
 	network portmap.View
 }
 
-// View gives the network as it is now.
+// View returns the network as it is now.
 func (g *gateway) View() *portmap.View { return g.view.Load() }
 
 // Look makes the view tell of ports in use as they were a moment ago.

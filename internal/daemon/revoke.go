@@ -37,7 +37,7 @@ func (g *gate) revoke(ctx context.Context, m portmap.Mapping, e end) {
 	}
 }
 
-// lans gives the LANs as they are now, by interface.
+// lans returns the LANs as they are now, by interface.
 func (g *gate) lans() map[string]netif.LAN {
 	all := make(map[string]netif.LAN)
 	for _, l := range g.network.roles.Load().LAN {

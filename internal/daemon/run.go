@@ -339,10 +339,10 @@ func (g *gate) status() control.Status {
 	return s
 }
 
-// host gives the name that a client has now.
+// host returns the name that a client has now.
 func (g *gate) host(c *portmap.Client) string { return g.names.Name(c.MAC, c.Addr, time.Now()) }
 
-// traffic gives what went through each mapping, as the kernel counts it.
+// traffic returns what went through each mapping, as the kernel counts it.
 func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {
 	counters, err := g.firewall.Counters(ctx)
 	if err != nil {
@@ -354,7 +354,7 @@ func (g *gate) traffic(ctx context.Context) (func(portmap.Mapping) control.Traff
 	}, nil
 }
 
-// packets gives how many packets have come in by a mapping.
+// packets returns how many packets have come in by a mapping.
 func (g *gate) packets(ctx context.Context, m portmap.Mapping) (uint64, error) {
 	c, err := g.firewall.Counter(ctx, m.ID)
 	return c.Packets, err

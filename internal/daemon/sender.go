@@ -62,7 +62,7 @@ func (g *gate) sender(iface string, p datagram.Packet) (portmap.Client, datagram
 	return client, account, nil
 }
 
-// router gives the MAC address by which a host is reached that is not on the link
+// router returns the MAC address by which a host is reached that is not on the link
 // itself.
 func (g *gate) router(l netif.LAN, p datagram.Packet) (mac portmap.MAC, known bool, err error) {
 	hop, err := g.hop(l, p)
@@ -72,7 +72,7 @@ func (g *gate) router(l netif.LAN, p datagram.Packet) (mac portmap.MAC, known bo
 	return g.kernel.Neighbour(l.Index, hop)
 }
 
-// hop gives the machine on the link to which answers to a datagram go.
+// hop returns the machine on the link to which answers to a datagram go.
 func (g *gate) hop(l netif.LAN, p datagram.Packet) (netip.Addr, error) {
 	source := p.Source.Addr()
 	if l.HasMAC(source) {

@@ -61,7 +61,7 @@ func openState(g *gate) (*state, error) {
 	return s, nil
 }
 
-// close gives the directory up.
+// close returns the directory up.
 func (s *state) close() error {
 	if s.journal == nil {
 		return nil

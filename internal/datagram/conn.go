@@ -58,7 +58,7 @@ type family interface {
 	// parse reads control messages: where a datagram was sent to, and by which
 	// interface it came in.
 	parse(oob []byte) (destination netip.Addr, ifindex int, err error)
-	// control gives the control message for a datagram that leaves by an
+	// control returns the control message for a datagram that leaves by an
 	// interface, from one address to another.
 	control(from, to netip.Addr, ifindex int) []byte
 }

@@ -22,12 +22,12 @@ type Log struct {
 	panics int
 }
 
-// NewLog gives one that writes to l.
+// NewLog returns one that writes to l.
 func NewLog(l *slog.Logger) *Log {
 	return &Log{Logger: l, budget: rate.NewLimiter(logRate, logRate)}
 }
 
-// Room says whether there may be a line about a datagram, and takes it.
+// Room reports whether there may be a line about a datagram, and takes it.
 func (l *Log) Room(now time.Time) bool { return l.budget.AllowN(now, 1) }
 
 // Ignored accounts for a datagram that gets no answer.

@@ -14,7 +14,7 @@ type View struct {
 	Prefixes []netip.Prefix
 }
 
-// Local gives the address to speak from; the zero Addr when there is none.
+// Local returns the address to speak from; the zero Addr when there is none.
 func (v View) Local() netip.Addr {
 	if len(v.Locals) == 0 {
 		return netip.Addr{}
@@ -65,7 +65,7 @@ func isEnd(n netip.Prefix, a netip.Addr) bool {
 	return a.Is4() && a == broadcast(n)
 }
 
-// broadcast gives the last address of an IPv4 network.
+// broadcast returns the last address of an IPv4 network.
 func broadcast(n netip.Prefix) netip.Addr {
 	octets := n.Addr().As4()
 	hosts := uint32(1)<<(32-n.Bits()) - 1

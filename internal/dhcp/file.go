@@ -20,7 +20,7 @@ type state struct {
 // clocks of file systems are coarse.
 const settle = 2 * time.Second
 
-// settled says whether a later change would show.
+// settled reports whether a later change would show.
 func (s state) settled(now time.Time) bool {
 	ago := now.Sub(time.Unix(s.changed.Unix()))
 	return ago < 0 || ago > settle // a clock that was set back says nothing
@@ -45,7 +45,7 @@ var (
 	errOwner      = errors.New("it is at a usual place, and no system user's; who trusts it names it in lan.leases")
 )
 
-// lookAt gives the state of what stands at path, zero where nothing does, and why it
+// lookAt returns the state of what stands at path, zero where nothing does, and why it
 // may not be read.
 func lookAt(path string, who trust) (state, error) {
 	var st syscall.Stat_t
@@ -75,7 +75,7 @@ func newState(st *syscall.Stat_t) state {
 // errBusy says that a file is not what it was a moment ago.
 var errBusy = errors.New("it is being written")
 
-// readFile gives the content of a file that has been looked at. It waits for nobody,
+// readFile returns the content of a file that has been looked at. It waits for nobody,
 // as a FIFO would that has come in its place.
 func readFile(path string, want state) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -96,7 +96,7 @@ func readFile(path string, want state) ([]byte, error) {
 	return data, nil
 }
 
-// is says whether f is the file that has been looked at, and is as it was.
+// is reports whether f is the file that has been looked at, and is as it was.
 func (s state) is(f *os.File) bool {
 	var st syscall.Stat_t
 	return syscall.Fstat(int(f.Fd()), &st) == nil && newState(&st) == s

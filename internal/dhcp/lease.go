@@ -18,10 +18,10 @@ type Lease struct {
 	Expires time.Time   // zero: never, or not known
 }
 
-// over says whether the lease has ended.
+// over reports whether the lease has ended.
 func (l *Lease) over(now time.Time) bool { return !l.Expires.IsZero() && !now.Before(l.Expires) }
 
-// outlasts says whether l ends after other.
+// outlasts reports whether l ends after other.
 func (l *Lease) outlasts(other *Lease) bool {
 	return !other.Expires.IsZero() && (l.Expires.IsZero() || l.Expires.After(other.Expires))
 }
@@ -89,7 +89,7 @@ func (c *collector) lines(text string, each func(line string) bool) {
 	}
 }
 
-// hostName gives a name as it may be used, or "".
+// hostName returns a name as it may be used, or "".
 func hostName(s string) string {
 	s = strings.TrimSuffix(s, ".")
 	if len(s) > maxName {
@@ -147,7 +147,7 @@ func unhex(s string) []byte {
 	return b
 }
 
-// duidMAC gives the MAC in a DUID that is made of one (RFC 8415 sections 11.2 and
+// duidMAC returns the MAC in a DUID that is made of one (RFC 8415 sections 11.2 and
 // 11.4), or zero. It is as true as what the client says in DHCP for IPv4.
 func duidMAC(s string) portmap.MAC {
 	const llt, ll = "\x00\x01\x00\x01", "\x00\x03\x00\x01" // of Ethernet

@@ -61,7 +61,7 @@ func (s *source) look(now time.Time, log *slog.Logger) bool {
 	return before+len(p.Leases) > 0
 }
 
-// states gives what shows that a part has changed, and whether nothing can change
+// states returns what shows that a part has changed, and whether nothing can change
 // without showing it.
 func (s *source) states(now time.Time) (seen [maxParts]state, settled bool, err error) {
 	settled = true

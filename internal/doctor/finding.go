@@ -111,7 +111,7 @@ func Judge(f *Facts) []Finding {
 
 func rank(l Level) int { return strings.Index("failure warning ok", string(l)) }
 
-// Stops says whether one of the findings keeps a mapping from working.
+// Stops reports whether one of the findings keeps a mapping from working.
 func Stops(all []Finding) bool { return len(all) > 0 && all[0].Level == Failure }
 
 type adder func(id string, level Level, remedy, what string, args ...any)

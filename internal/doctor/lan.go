@@ -49,7 +49,7 @@ func taken(c config.Config) []Listener {
 	return all // 1900 is shared by those who search, which is no mishap
 }
 
-// holders gives the inodes of the sockets that hold a port, from a table of the
+// holders returns the inodes of the sockets that hold a port, from a table of the
 // kernel: "sl local_address rem_address st ... inode" in columns.
 func holders(table, protocol string, port uint16) []string {
 	data, err := os.ReadFile(table)
@@ -67,7 +67,7 @@ func holders(table, protocol string, port uint16) []string {
 	return inodes
 }
 
-// programOf gives the name of a program that has one of the sockets; "" where the
+// programOf returns the name of a program that has one of the sockets; "" where the
 // kernel does not let us look.
 func programOf(inodes []string) string {
 	descriptors, _ := filepath.Glob("/proc/[0-9]*/fd/*")

@@ -208,7 +208,7 @@ func (c *copied) judgeLegacy(ctx context.Context, rules []Rules, to netip.AddrPo
 	return Verdict{Tried: true}, nil
 }
 
-// inTheWay says whether a chain of somebody else's filters what is forwarded.
+// inTheWay reports whether a chain of somebody else's filters what is forwarded.
 func inTheWay(c *nftables.Chain, to netip.Addr) bool {
 	if nft.Ours(c.Table.Name) || c.Type != nftables.ChainTypeFilter || c.Hooknum == nil {
 		return false
@@ -227,7 +227,7 @@ func inTheWay(c *nftables.Chain, to netip.Addr) bool {
 	return false
 }
 
-// ofIPTables says whether a chain is one that the programs of iptables made: they
+// ofIPTables reports whether a chain is one that the programs of iptables made: they
 // alone write the built-in names in capitals.
 func ofIPTables(c *nftables.Chain) bool {
 	return c.Table.Family != nftables.TableFamilyINet && (c.Name == "FORWARD" || c.Name == "PREROUTING")

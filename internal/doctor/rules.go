@@ -12,7 +12,7 @@ import (
 	"portcullis/firewall/nft"
 )
 
-// listRules gives all rules of the machine, our own table left out: nftables' by the
+// listRules returns all rules of the machine, our own table left out: nftables' by the
 // program nft, and those that belong to iptables, of either flavour, by its own
 // programs, for nft lists these in words that it does not take back.
 func listRules(ctx context.Context, backend string) ([]Rules, error) {
@@ -42,7 +42,7 @@ func listRules(ctx context.Context, backend string) ([]Rules, error) {
 	return all, nil
 }
 
-// listTables gives the tables of nf_tables but for those of iptables, and says
+// listTables returns the tables of nf_tables but for those of iptables, and says
 // whether there are such.
 func listTables(ctx context.Context) (text string, ofIPTables bool, err error) {
 	names, _, err := output(ctx, "nft", "list", "tables")

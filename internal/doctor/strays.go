@@ -99,7 +99,7 @@ type example struct {
 	few     bool         // not the whole network of the LAN, but what a rule names
 }
 
-// hostsOf gives an example of each network of a LAN in one family, and of what the
+// hostsOf returns an example of each network of a LAN in one family, and of what the
 // rules pick out of them. Pinholes are for global addresses.
 func hostsOf(l netif.LAN, rules []netif.Rule, bits int) []example {
 	var all []example

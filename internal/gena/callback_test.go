@@ -17,7 +17,7 @@ var (
 	self6 = netip.MustParseAddr("2001:db8:1::50")
 )
 
-// sized gives a URL of n bytes.
+// sized returns a URL of n bytes.
 func sized(n int) string {
 	const head = "http://192.168.1.50:49200/"
 	return head + strings.Repeat("a", n-len(head))

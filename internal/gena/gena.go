@@ -141,7 +141,7 @@ type load struct {
 	deliveries    int
 }
 
-// New gives a Notifier that accepts subscriptions at once, and delivers events
+// New returns a Notifier that accepts subscriptions at once, and delivers events
 // while Run runs. It panics when cfg has no Logger.
 func New(cfg Config) *Notifier {
 	if cfg.Logger == nil {
@@ -208,7 +208,7 @@ func (n *Notifier) Reset() {
 	}
 }
 
-// Stats gives the counts.
+// Stats returns the counts.
 func (n *Notifier) Stats() Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()

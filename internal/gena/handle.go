@@ -137,7 +137,7 @@ func (n *Notifier) handleUnsubscribe(w http.ResponseWriter, r *http.Request, ser
 	answer(w, http.StatusOK)
 }
 
-// theSID gives the SID of a request that must have one, and neither CALLBACK nor
+// theSID returns the SID of a request that must have one, and neither CALLBACK nor
 // NT beside it; or the status to refuse with.
 func theSID(h http.Header) (sid string, status int, err error) {
 	values := h[headerSID]

@@ -128,7 +128,7 @@ const (
 	closedPort = 49299
 )
 
-// messages gives what was heard so far, once everything has come to rest.
+// messages returns what was heard so far, once everything has come to rest.
 func (h *home) messages() []notify {
 	synctest.Wait()
 	h.mu.Lock()
@@ -143,7 +143,7 @@ func (h *home) dialed() []netip.AddrPort {
 	return append([]netip.AddrPort(nil), h.dials...)
 }
 
-// callbackTo gives the CALLBACK header with a URL for each port.
+// callbackTo returns the CALLBACK header with a URL for each port.
 func callbackTo(sub gena.Subscriber, ports ...uint16) string {
 	var b strings.Builder
 	for _, p := range ports {
@@ -181,7 +181,7 @@ func (h *home) subscribe(sub gena.Subscriber, service string, initial func() []g
 	return one(h.t, w.Header(), "SID")
 }
 
-// one gives the value of a header that must be there once, in this very case.
+// one returns the value of a header that must be there once, in this very case.
 func one(t *testing.T, h http.Header, name string) string {
 	t.Helper()
 	if len(h[name]) != 1 {
@@ -194,7 +194,7 @@ func prop(name string, value int) gena.Property {
 	return gena.Property{Name: name, Value: strconv.Itoa(value)}
 }
 
-// body gives the message body for these properties, as UDA 1.1 section 4.3.2 shows it.
+// body returns the message body for these properties, as UDA 1.1 section 4.3.2 shows it.
 func body(props ...gena.Property) string {
 	var b strings.Builder
 	b.WriteString("<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n")

@@ -83,7 +83,7 @@ func (n *Notifier) notify(m *message, url callback, within time.Duration, body [
 	return nil
 }
 
-// at gives a port on the subscriber's own address. A link-local one needs the
+// at returns a port on the subscriber's own address. A link-local one needs the
 // interface to be reached.
 func (s Subscriber) at(port uint16) netip.AddrPort {
 	addr := s.Addr
@@ -159,7 +159,7 @@ func headEnds(b []byte) bool {
 	return bytes.Contains(b, []byte("\n\r\n")) || bytes.Contains(b, []byte("\n\n"))
 }
 
-// parseStatus gives the code of a status line "HTTP/1.x NNN" with or without a
+// parseStatus returns the code of a status line "HTTP/1.x NNN" with or without a
 // phrase, or 0 when it is none.
 func parseStatus(line []byte) int {
 	line = bytes.TrimSuffix(line, []byte("\r"))

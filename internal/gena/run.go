@@ -116,7 +116,7 @@ func (n *Notifier) finish(m *message, err error) {
 	}
 }
 
-// book gives how many messages in a row have failed now; 0 also when the
+// book returns how many messages in a row have failed now; 0 also when the
 // subscription has ended meanwhile, for then the outcome does not matter.
 func (n *Notifier) book(m *message, err error) (failures int) {
 	s := m.sub

@@ -82,7 +82,7 @@ func exchange(t *testing.T, gate, request string) string {
 	return string(got)
 }
 
-// arrived gives what has come by now, and whether that is all: it does not wait.
+// arrived returns what has come by now, and whether that is all: it does not wait.
 func arrived(conn *net.TCPConn) (text string, ended bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -140,7 +140,7 @@ func listener(t *testing.T, answer func(net.Conn)) (addr string, heard <-chan no
 	return l.Addr().String(), got
 }
 
-// silentPort gives an address where nobody listens, and nobody else can meanwhile:
+// silentPort returns an address where nobody listens, and nobody else can meanwhile:
 // the port is taken.
 func silentPort(t *testing.T) string {
 	t.Helper()

@@ -61,7 +61,7 @@ func nextSeq(seq uint32) uint32 {
 	return seq + 1
 }
 
-// newSID gives a random UUID (RFC 9562 version 4) in the form of a SID. It is
+// newSID returns a random UUID (RFC 9562 version 4) in the form of a SID. It is
 // the only secret of a subscription, so it comes from the system's generator.
 func newSID() string {
 	var b [16]byte

@@ -27,7 +27,7 @@ func parseTimeout(header string) (time.Duration, bool) {
 	return time.Duration(n) * time.Second, true
 }
 
-// grant gives the duration of a subscription whose client sent this TIMEOUT:
+// grant returns the duration of a subscription whose client sent this TIMEOUT:
 // what it asked for, but within [least, most].
 func grant(header []string, least, most time.Duration) time.Duration {
 	if len(header) != 1 {

@@ -39,7 +39,7 @@ func newGatekeeper(l net.Listener, cfg Config, limits *limits) *gatekeeper {
 	return &gatekeeper{Listener: l, accept: cfg.Accept, limits: limits, turned: make(map[string]int)}
 }
 
-// Accept gives the next connection that may be read. Who is not on the link is not
+// Accept returns the next connection that may be read. Who is not on the link is not
 // told anything.
 func (g *gatekeeper) Accept() (net.Conn, error) {
 	for {
@@ -109,7 +109,7 @@ func refuse(c *counted) {
 	_, _ = io.CopyN(io.Discard, c.Conn, turnRead)
 }
 
-// addrPort gives a socket's address, IPv4 without its IPv6 form, and without the
+// addrPort returns a socket's address, IPv4 without its IPv6 form, and without the
 // zone: the listener is bound to one interface, and no Host header or prefix has
 // one. It is the zero value for what is no IP socket.
 func addrPort(a net.Addr) netip.AddrPort {
@@ -154,7 +154,7 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// connOf gives the connection that a request came by.
+// connOf returns the connection that a request came by.
 func connOf(r *http.Request) *counted {
 	c, _ := r.Context().Value(connKey{}).(*counted)
 	return c

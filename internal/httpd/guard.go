@@ -51,7 +51,7 @@ func guard(next http.Handler) http.Handler {
 	})
 }
 
-// verdict gives the status that refuses r, or 0. Nothing of the body has been
+// verdict returns the status that refuses r, or 0. Nothing of the body has been
 // read yet.
 func verdict(r *http.Request) int {
 	switch {
@@ -80,7 +80,7 @@ func verdict(r *http.Request) int {
 	return 0
 }
 
-// origin gives the target of a request without "http://" and the authority before it,
+// origin returns the target of a request without "http://" and the authority before it,
 // which every server must accept (RFC 9112 section 3.2.2) and a client in
 // go-ethereum#21370 sends. The authority stands in for Host then, as it does in
 // that section: net/http puts it there, and it must be ours like any other (D1). What a
@@ -104,7 +104,7 @@ func lines(h http.Header) int {
 	return n
 }
 
-// ours says whether Host is the literal address that this connection came to,
+// ours reports whether Host is the literal address that this connection came to,
 // with our port or none. A zone means something to the client's machine only, and
 // some leave theirs there. It was sent once: net/http refuses a second one.
 func ours(r *http.Request) bool {

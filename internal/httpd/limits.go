@@ -90,7 +90,7 @@ func (l *limits) strangers() (n int) {
 	return n
 }
 
-// slowest gives the connection that makes room: of the device that holds most, the
+// slowest returns the connection that makes room: of the device that holds most, the
 // oldest one whose request has not arrived. It must have been slow, or its device
 // must hold more than the newcomer's would.
 func (l *limits) slowest(c *counted, now time.Time, among func(*counted) bool) (found *counted) {
@@ -133,7 +133,7 @@ func (l *limits) arrived(c *counted) bool {
 	return c.arrived
 }
 
-// request says whether the device may ask now.
+// request reports whether the device may ask now.
 func (l *limits) request(device string, now time.Time) bool {
 	if l.perSecond == 0 {
 		return true

@@ -37,7 +37,7 @@ type Config struct {
 	// Server is the SERVER header of every reply of the handler.
 	Server string
 
-	// Accept says whether a connection may be read at all: whether its source is
+	// Accept reports whether a connection may be read at all: whether its source is
 	// on the link, and whether it came to an address of ours. The addresses are
 	// neither IPv4-mapped nor have a zone. Nil accepts all.
 	Accept func(remote, local netip.AddrPort) bool

@@ -11,7 +11,7 @@ import (
 	"portcullis/portmap"
 )
 
-// left gives what is left of the leases that were restored, in whole seconds,
+// left returns what is left of the leases that were restored, in whole seconds,
 // rounded up.
 func (w *world) left() []int {
 	var s []int

@@ -39,7 +39,7 @@ func newFakeDisk() *fakeDisk {
 	return &fakeDisk{names: map[string]*inode{}, durable: map[string]*inode{}, fault: errCrash}
 }
 
-// step says whether the operation fails. mu is held.
+// step reports whether the operation fails. mu is held.
 func (d *fakeDisk) step() error {
 	d.steps++
 	if d.steps == d.failAt || d.crash && d.failAt != 0 && d.steps > d.failAt {
@@ -63,14 +63,14 @@ func (d *fakeDisk) set(n int, fault error, crash bool) {
 	d.steps, d.failAt, d.fault, d.crash = 0, n, fault, crash
 }
 
-// named gives what the system shows under a name.
+// named returns what the system shows under a name.
 func (d *fakeDisk) named(name string) *inode {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.names[name]
 }
 
-// all says whether the whole journal is on the disk.
+// all reports whether the whole journal is on the disk.
 func (d *fakeDisk) all() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -46,7 +46,7 @@ func Recode(b []byte) (string, error) {
 	return string(again[:len(again)-1]), nil
 }
 
-// Line gives a line with a right checksum.
+// Line returns a line with a right checksum.
 func Line(seq, synced uint64, at int64, text string) string {
 	return string(appendLine(nil, seq, synced, at, text))
 }

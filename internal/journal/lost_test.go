@@ -124,7 +124,7 @@ func (l *lockedLog) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// take gives what was written since the last time.
+// take returns what was written since the last time.
 func (l *lockedLog) take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -132,7 +132,7 @@ func (c *fakeClock) restart(off time.Duration) time.Duration {
 	return elsewhere - off
 }
 
-// mapping gives a plain one that lasts for an hour.
+// mapping returns a plain one that lasts for an hour.
 func (w *world) mapping(id uint64) portmap.Mapping {
 	now := w.clock.now()
 	addr := netip.AddrFrom4([4]byte{192, 168, 1, byte(1 + id%250)})
@@ -144,7 +144,7 @@ func (w *world) mapping(id uint64) portmap.Mapping {
 	}
 }
 
-// anyMapping gives one of any kind, with text that would like to be a line.
+// anyMapping returns one of any kind, with text that would like to be a line.
 func (w *world) anyMapping(r *rand.Rand, id uint64) portmap.Mapping {
 	m := w.mapping(id)
 	texts := []string{"", "Xbox", "a b\nend id=1\n", `"quoted" \ rule=`, "\xff\xfe\x00", "日本語\u202e", string(make([]byte, portmap.MaxDescription))}

@@ -48,7 +48,7 @@ func (h *Host) HearAnnouncements6() (*AnnounceEar, error) {
 	return e, nil
 }
 
-// Next gives the next announcement; other datagrams to the group are errors.
+// Next returns the next announcement; other datagrams to the group are errors.
 // ErrSilence means that none came before the context's deadline, which it needs.
 func (e *AnnounceEar) Next(ctx context.Context) (Announcement, error) {
 	deadline, ok := ctx.Deadline()

@@ -35,7 +35,7 @@ func (g *gateway) saw(format string, args ...any) {
 	g.seen = append(g.seen, fmt.Sprintf(format, args...))
 }
 
-// asked gives what was noted since the last call.
+// asked returns what was noted since the last call.
 func (g *gateway) asked() (seen []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

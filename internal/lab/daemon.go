@@ -148,10 +148,10 @@ func (d *Daemon) ready(ctx context.Context, notify *net.UnixConn) error {
 	}
 }
 
-// Log gives what the daemon has written so far.
+// Log returns what the daemon has written so far.
 func (d *Daemon) Log() string { return d.log.String() }
 
-// Pid gives the daemon's process.
+// Pid returns the daemon's process.
 func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
 
 // Ended is closed when the daemon has ended.

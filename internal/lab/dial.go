@@ -107,7 +107,7 @@ func family(addr string) string {
 	return "4"
 }
 
-// Zoned gives an address as a socket of the host needs it: one that means
+// Zoned returns an address as a socket of the host needs it: one that means
 // nothing without a link gets the zone of the host's own interface.
 //
 // The zone is a number. Package net keeps one table of names for the whole

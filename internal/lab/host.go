@@ -90,10 +90,10 @@ func (h *Host) Start(cmd *exec.Cmd) error {
 	return h.Do(cmd.Start)
 }
 
-// Netlink gives a handle into the host, for tests that change its network.
+// Netlink returns a handle into the host, for tests that change its network.
 func (h *Host) Netlink() *netlink.Handle { return h.handle }
 
-// Namespace gives the host's namespace, for tests that look into its kernel.
+// Namespace returns the host's namespace, for tests that look into its kernel.
 func (h *Host) Namespace() netns.NsHandle { return h.ns }
 
 // Path names the namespace for nsenter --net=.

@@ -117,7 +117,7 @@ func (n *Network) guest6(ifname string, h *Host, number byte) error {
 	)
 }
 
-// HasIPv6 says whether the network has IPv6 at all.
+// HasIPv6 reports whether the network has IPv6 at all.
 func (n *Network) HasIPv6() bool { return n.ipv6 }
 
 // AddWAN6 gives the gateway its IPv6 address and its default route on the WAN,
@@ -239,7 +239,7 @@ func inPrefix(p netip.Prefix, number byte) netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
-// asText gives the two bytes that are read as the decimal digits of a number.
+// asText returns the two bytes that are read as the decimal digits of a number.
 func asText(number byte) []byte { return []byte{number / 100, number/10%10<<4 | number%10} }
 
 // linkLocal is the address that an interface makes of its MAC (RFC 4291

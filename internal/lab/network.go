@@ -87,7 +87,7 @@ func build(ipv6 bool, names []string) (_ *Network, err error) {
 	return n, nil
 }
 
-// Host gives a LAN host by name, or nil.
+// Host returns a LAN host by name, or nil.
 func (n *Network) Host(name string) *Host { return n.hosts[name] }
 
 // Hosts lists the machines, the gateway first.

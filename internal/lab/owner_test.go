@@ -120,7 +120,7 @@ func forgetNeighbours(t *testing.T, h *lab.Host, ifname string) {
 	}
 }
 
-// ping says whether an echo comes back.
+// ping reports whether an echo comes back.
 func ping(t *testing.T, from *lab.Host, to netip.Addr, wait time.Duration) bool {
 	t.Helper()
 	var conn net.PacketConn

@@ -98,7 +98,7 @@ func (h *Host) Epoch(ctx context.Context, source, gateway netip.Addr) (uint32, e
 	return binary.BigEndian.Uint32(answer[8:]), nil
 }
 
-// askPCP gives the answer to a request, or the refusal that it is.
+// askPCP returns the answer to a request, or the refusal that it is.
 func (h *Host) askPCP(ctx context.Context, source, gateway netip.Addr, request []byte) ([]byte, error) {
 	answer, err := h.ExchangeFrom(ctx, source, gateway, request)
 	if err != nil {

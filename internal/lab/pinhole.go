@@ -82,7 +82,7 @@ func (c *ControlPoint) PinholeWorks(ctx context.Context, id uint16) (bool, error
 	return outBoolean(out, "IsWorking")
 }
 
-// FirewallStatus tells whether there is a firewall, and whether it may be opened.
+// FirewallStatus reports whether there is a firewall, and whether it may be opened.
 func (c *ControlPoint) FirewallStatus(ctx context.Context) (enabled, allowed bool, err error) {
 	out, err := c.Call(ctx, "GetFirewallStatus")
 	if err != nil {

@@ -168,7 +168,7 @@ func (k Knock) tcp(ctx context.Context) (got Outcome, err error) {
 	}
 }
 
-// answers says whether what is written at one end is read at the other.
+// answers reports whether what is written at one end is read at the other.
 func answers(ctx context.Context, from, to net.Conn) bool {
 	token := []byte(rand.Text())
 	deadline, _ := ctx.Deadline()

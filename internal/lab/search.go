@@ -93,7 +93,7 @@ func (c *ControlPoint) Discover(ctx context.Context, s Search) (Found, error) {
 	return Found{plain(from), resp.Header}, nil
 }
 
-// ask gives the first answer's size and sender.
+// ask returns the first answer's size and sender.
 func (s Search) ask(conn *net.UDPConn, to netip.AddrPort, buf []byte, deadline time.Time) (int, netip.AddrPort, error) {
 	for {
 		if _, err := conn.WriteToUDPAddrPort(s.message(), to); err != nil {

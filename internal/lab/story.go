@@ -334,7 +334,7 @@ func answered(err error) string {
 	return err.Error() // a Refusal says it in the same words
 }
 
-// explained gives the gateway's own sentence, without the code's standard name.
+// explained returns the gateway's own sentence, without the code's standard name.
 func explained(err error) string {
 	var refusal *UPnPError
 	if !errors.As(err, &refusal) {

@@ -95,7 +95,7 @@ func (c *chooser) wan() {
 	c.external(own)
 }
 
-// best gives the interface of the most preferred default route.
+// best returns the interface of the most preferred default route.
 func (c *chooser) best(routes []DefaultRoute) (Link, DefaultRoute, bool) {
 	for _, r := range routes {
 		if l, ok := c.state.LinkByIndex(r.Index); ok && !l.Loopback {
@@ -117,7 +117,7 @@ func (c *chooser) sameAsLAN(name, role string, named bool) {
 	c.problem(ErrLANDefaultRoute, name, "%s is named as LAN but holds the default route, so it leads to the Internet, and hosts there could open ports: remove it from lan.interfaces, or name the real %s in [wan] and take the default route off %s", name, role, name)
 }
 
-// pickExternal gives the address of the WAN that the kernel uses for what
+// pickExternal returns the address of the WAN that the kernel uses for what
 // leaves there, as far as that can be told: the default route's preferred
 // source, else a public one before a private one before one for the link only,
 // else the kernel's order.
@@ -145,7 +145,7 @@ func (c *chooser) pickExternal(l Link) netip.Addr {
 	return best
 }
 
-// preferredSource gives what the best default route on the link asks for.
+// preferredSource returns what the best default route on the link asks for.
 func (c *chooser) preferredSource(index int) netip.Addr {
 	for _, r := range c.state.Default4 {
 		if r.Index == index {
@@ -208,7 +208,7 @@ func (c *chooser) wan6() {
 	}
 }
 
-// inUse gives the addresses that packets can be addressed to now.
+// inUse returns the addresses that packets can be addressed to now.
 func inUse(l Link) []netip.Addr {
 	var all []netip.Addr
 	for _, a := range l.Addrs {

@@ -130,7 +130,7 @@ const usual = `
 	lan0 veth in=br-lan
 	default wan0`
 
-// names gives the names of the LAN interfaces.
+// names returns the names of the LAN interfaces.
 func names(r netif.Roles) string {
 	var all []string
 	for _, l := range r.LAN {

@@ -69,7 +69,7 @@ const (
 	unknownSpeed = 0xffffffff // SPEED_UNKNOWN
 )
 
-// Speed gives the rate that the driver says its link has, in bits a second. It
+// Speed returns the rate that the driver says its link has, in bits a second. It
 // is false where nobody knows: there is no such interface, it has no carrier,
 // or it is of a kind without a rate (PPP, a tunnel).
 func (k *Kernel) Speed(ifname string) (uint64, bool) {

@@ -161,7 +161,7 @@ func request(s *nl.SocketHandle, protocol, typ, flags int) *nl.NetlinkRequest {
 	}
 }
 
-// Forwarding says whether the kernel forwards IPv4 at all
+// Forwarding reports whether the kernel forwards IPv4 at all
 // (net.ipv4.ip_forward). Without it no mapping works.
 func (k *Kernel) Forwarding() (bool, error) {
 	var text []byte

@@ -41,7 +41,7 @@ func (c *chooser) namedLAN() {
 	c.sortLAN()
 }
 
-// faulty says whether a problem with this interface is known already.
+// faulty reports whether a problem with this interface is known already.
 func (c *chooser) faulty(name string) bool {
 	return slices.ContainsFunc(c.problems, func(p *Problem) bool { return p.Name == name })
 }
@@ -152,7 +152,7 @@ func (c *chooser) passOver(l Link) string {
 	return ""
 }
 
-// dynamicOnly says whether every IPv4 address of the link was learned.
+// dynamicOnly reports whether every IPv4 address of the link was learned.
 func dynamicOnly(l Link) bool {
 	return !slices.ContainsFunc(l.Addrs, func(a Addr) bool { return a.Prefix.Addr().Is4() && !a.Dynamic })
 }
@@ -164,7 +164,7 @@ var engineNames = []string{
 	"flannel", "kube-", "cali", "vz-",
 }
 
-// engineNetwork says whether the interface is such a network. Who starts a
+// engineNetwork reports whether the interface is such a network. Who starts a
 // container does not mean to let it open ports on the gateway: the engine has
 // its own way to publish ports.
 func engineNetwork(l Link) bool {
@@ -214,7 +214,7 @@ func (c *chooser) sortLAN() {
 	sort.Slice(lans, func(i, j int) bool { return lans[i].Index < lans[j].Index })
 }
 
-// extraPrefixes gives those that narrow something down. One that covers the
+// extraPrefixes returns those that narrow something down. One that covers the
 // outside would undo the on-link rule (abuse case A6).
 func (c *chooser) extraPrefixes() []netip.Prefix {
 	var good []netip.Prefix
@@ -236,7 +236,7 @@ func (c *chooser) extraPrefixes() []netip.Prefix {
 	return good
 }
 
-// ownIPv4 gives the link's IPv4 addresses inside the ranges, in the kernel's
+// ownIPv4 returns the link's IPv4 addresses inside the ranges, in the kernel's
 // order.
 func ownIPv4(l Link, ranges []netip.Prefix) []netip.Addr {
 	var own []netip.Addr

@@ -47,7 +47,7 @@ type Sighting struct {
 // seenWithin is less than the minute that a new entry claims.
 const seenWithin = 55 * time.Second
 
-// Neighbour gives the MAC address that the kernel knows for addr on the
+// Neighbour returns the MAC address that the kernel knows for addr on the
 // interface with this index, and false when it knows none (nobody answered, or
 // the link has no MAC addresses).
 func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) {
@@ -103,7 +103,7 @@ func (k *Kernel) Resolve(ifindex int, addr netip.Addr) error {
 	return nil
 }
 
-// Present says whether a host with this MAC address has answered the kernel's
+// Present reports whether a host with this MAC address has answered the kernel's
 // questions within the given time, under any address of the family. It reads all
 // entries of the interface, and is for questions that are rare.
 func (k *Kernel) Present(ifindex int, mac [6]byte, family uint8, within time.Duration) (bool, error) {

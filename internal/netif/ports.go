@@ -46,7 +46,7 @@ func compareListeners(a, b Listener) int {
 	)
 }
 
-// All gives a copy of the list, sorted by transport and port.
+// All returns a copy of the list, sorted by transport and port.
 func (p Ports) All() []Listener { return slices.Clone(p.sorted) }
 
 // Reachable returns the listeners from which an IPv4 mapping of their port would take
@@ -64,7 +64,7 @@ func (p Ports) Reachable(w WAN) []Listener {
 	return found
 }
 
-// reachable4 says whether IPv4 from outside gets to the socket.
+// reachable4 reports whether IPv4 from outside gets to the socket.
 func (l Listener) reachable4(w WAN) bool {
 	if l.Index != 0 && w.Index != 0 && l.Index != w.Index && l.Index != w.Master {
 		return false

@@ -43,10 +43,10 @@ type LAN struct {
 	Direct   []netip.Prefix // of these, those in which no router stands between
 }
 
-// OnLink says whether a is inside one of the interface's prefixes.
+// OnLink reports whether a is inside one of the interface's prefixes.
 func (l LAN) OnLink(a netip.Addr) bool { return within(a, l.Prefixes) }
 
-// HasMAC says whether a host with this address has a MAC address that Neighbour
+// HasMAC reports whether a host with this address has a MAC address that Neighbour
 // can give: on a link that has such addresses, with no router between. The
 // gateway itself is not its own neighbour.
 func (l LAN) HasMAC(a netip.Addr) bool {
@@ -130,8 +130,8 @@ type Problem struct {
 	Detail string // a sentence: the cause and the remedy
 }
 
-// Error gives the sentence.
+// Error returns the sentence.
 func (p *Problem) Error() string { return p.Detail }
 
-// Unwrap gives the kind, so that errors.Is finds it.
+// Unwrap returns the kind, so that errors.Is finds it.
 func (p *Problem) Unwrap() error { return p.Kind }

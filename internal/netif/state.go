@@ -84,7 +84,7 @@ func (w Way) before(o Way) bool {
 		w.To.Addr().Compare(o.To.Addr()), w.Gateway.Compare(o.Gateway)) < 0
 }
 
-// Outside gives the names of the interfaces by which a route leads outside.
+// Outside returns the names of the interfaces by which a route leads outside.
 func (s State) Outside() []string {
 	var all []string
 	for _, l := range s.Links {
@@ -95,7 +95,7 @@ func (s State) Outside() []string {
 	return all
 }
 
-// Equal says whether two states tell the same.
+// Equal reports whether two states tell the same.
 func (s State) Equal(o State) bool {
 	return s.Wide == o.Wide && slices.EqualFunc(s.Links, o.Links, Link.equal) &&
 		slices.Equal(s.Default4, o.Default4) &&
@@ -141,12 +141,12 @@ func (s State) Local() []netip.Addr {
 	return slices.Compact(all)
 }
 
-// holdsDefault says whether any default route, of any metric, goes out there.
+// holdsDefault reports whether any default route, of any metric, goes out there.
 func holdsDefault(routes []DefaultRoute, index int) bool {
 	return slices.ContainsFunc(routes, func(r DefaultRoute) bool { return r.Index == index })
 }
 
-// port says whether the link is a port of a bridge or a bond: packets that come
+// port reports whether the link is a port of a bridge or a bond: packets that come
 // in there are seen on the master, so it cannot be served by itself. A member
 // of a VRF stays an interface in its own right.
 func (s State) port(l Link) (master Link, yes bool) {

@@ -105,7 +105,7 @@ func (w *world) refuseNext(n int) {
 	w.refuse = n
 }
 
-// last gives the newest subscription.
+// last returns the newest subscription.
 func (w *world) last() *source {
 	w.mu.Lock()
 	defer w.mu.Unlock()

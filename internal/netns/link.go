@@ -131,7 +131,7 @@ func (s *Space) Bridge(name string, addrs []string, ports ...string) {
 	s.Up(name)
 }
 
-// Index gives the number of a link.
+// Index returns the number of a link.
 func (s *Space) Index(name string) (index int) {
 	s.t.Helper()
 	s.Links(func(h *netlink.Handle) error {

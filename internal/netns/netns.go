@@ -111,7 +111,7 @@ func (s *Space) Links(f func(*netlink.Handle) error) {
 	}
 }
 
-// Handle gives a netlink handle of the namespace, open until the test ends.
+// Handle returns a netlink handle of the namespace, open until the test ends.
 func (s *Space) Handle() *netlink.Handle {
 	s.t.Helper()
 	h, err := netlink.NewHandleAt(netns.NsHandle(s.fd), unix.NETLINK_ROUTE)

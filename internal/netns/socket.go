@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// family gives the network of an address and port for package net: "udp6".
+// family returns the network of an address and port for package net: "udp6".
 func family(transport, addr string) string {
 	if strings.HasPrefix(addr, "[") {
 		return transport + "6"

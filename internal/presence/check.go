@@ -164,7 +164,7 @@ func (k *Keeper) due(table *portmap.Table, o portmap.Owner) bool {
 	return false
 }
 
-// suspendedSince gives when the first mapping of o was suspended, the zero time when
+// suspendedSince returns when the first mapping of o was suspended, the zero time when
 // none is.
 func suspendedSince(table *portmap.Table, o portmap.Owner) time.Time {
 	var since time.Time

@@ -53,15 +53,15 @@ func (r *rig) flow(t *testing.T, host string, port uint16) *flow {
 	return f
 }
 
-// alive says whether bytes pass. A busy machine, or a segment that is sent again,
+// alive reports whether bytes pass. A busy machine, or a segment that is sent again,
 // takes its time.
 func (f *flow) alive() bool { return f.passes(soon) }
 
-// dead says whether nothing passes for a while: longer than a machine that is busy
+// dead reports whether nothing passes for a while: longer than a machine that is busy
 // takes for an echo.
 func (f *flow) dead() bool { return !f.passes(time.Second) }
 
-// passes says whether the echo of a byte comes in time.
+// passes reports whether the echo of a byte comes in time.
 func (f *flow) passes(within time.Duration) bool {
 	if err := f.conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return false

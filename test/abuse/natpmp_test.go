@@ -76,7 +76,7 @@ func grant(t *testing.T, c *talker, op byte, port uint16) {
 	}
 }
 
-// ports gives what the owner sees, a line each.
+// ports returns what the owner sees, a line each.
 func (r *rig) ports(t *testing.T) (lines []string) {
 	t.Helper()
 	for _, m := range r.List(t) {

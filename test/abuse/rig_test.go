@@ -98,7 +98,7 @@ func (before world) compare(t *testing.T, after world) {
 	}
 }
 
-// code gives the number of a UPnP refusal, 0 for none, -1 for another error.
+// code returns the number of a UPnP refusal, 0 for none, -1 for another error.
 func code(err error) int {
 	var refusal *lab.UPnPError
 	switch {

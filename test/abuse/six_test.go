@@ -304,7 +304,7 @@ func mapBy(t *testing.T, h *lab.Host, m lab.MapRequest) (lab.Granted, error) {
 	return h.Map(ctx, m)
 }
 
-// refusal gives the number of a refusal by PCP, 0 for none, -1 for another error.
+// refusal returns the number of a refusal by PCP, 0 for none, -1 for another error.
 func refusal(err error) int {
 	var no *lab.Refusal
 	switch {

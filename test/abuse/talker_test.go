@@ -73,7 +73,7 @@ func (c *talker) send(t *testing.T, to netip.AddrPort, b []byte) {
 	}
 }
 
-// receive gives the next datagram, which must come from the address and port
+// receive returns the next datagram, which must come from the address and port
 // that were asked (RFC 6886 section 3.1), and bear an epoch that does not run
 // backwards (abuse case I19). nil is silence.
 func (c *talker) receive(t *testing.T, patience time.Duration) []byte {
@@ -293,7 +293,7 @@ func watch(t *testing.T, n *lab.Network) *tap {
 	return p
 }
 
-// sent gives what has left since the last call. The kernel hands a frame to the
+// sent returns what has left since the last call. The kernel hands a frame to the
 // tap before it is on the wire, so that no answer can be seen before its frame.
 func (p *tap) sent(t *testing.T) (frames []frame) {
 	t.Helper()
@@ -385,7 +385,7 @@ func (r *rig) forget(t *testing.T, addr netip.Addr) {
 	}
 }
 
-// internetHas gives the Internet host one more address.
+// internetHas returns the Internet host one more address.
 func (r *rig) internetHas(prefix string) error {
 	eth, err := r.Internet.Netlink().LinkByName("eth0")
 	if err != nil {

@@ -104,7 +104,7 @@ func TestUplinkComesAndGoes(t *testing.T) {
 	unserved(t, r)
 }
 
-// served gives the names of the LANs as the owner sees them.
+// served returns the names of the LANs as the owner sees them.
 func served(t *testing.T, r *rig) (names string) {
 	t.Helper()
 	s, err := r.Owner.Status(t.Context())

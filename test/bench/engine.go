@@ -178,7 +178,7 @@ func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, erro
 	})
 }
 
-// request gives the i-th mapping.
+// request returns the i-th mapping.
 func (e *engineBench) request(i int) portmap.Request {
 	internal, external := e.ports[i], e.ports[i]
 	var remotes []portmap.Remote

@@ -202,7 +202,7 @@ func (g *gate) forget() error {
 	return h.ConntrackTableFlush(conntrack.ConntrackTable)
 }
 
-// cpu gives the daemon's processor time so far.
+// cpu returns the daemon's processor time so far.
 func (g *gate) cpu() (time.Duration, error) {
 	fields, err := statFields(strconv.Itoa(g.pid))
 	if err != nil {
@@ -219,7 +219,7 @@ func (g *gate) cpu() (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / 100, nil // USER_HZ is 100
 }
 
-// statFields gives what /proc says of a process after its name: its state, its
+// statFields returns what /proc says of a process after its name: its state, its
 // parent, its group, its session, and so on.
 func statFields(pid string) ([]string, error) {
 	raw, err := os.ReadFile("/proc/" + pid + "/stat")
@@ -235,7 +235,7 @@ func statFields(pid string) ([]string, error) {
 	return fields, nil
 }
 
-// memory gives the daemon's resident set, in kB.
+// memory returns the daemon's resident set, in kB.
 func (g *gate) memory() int {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.pid))
 	if err != nil {
@@ -253,7 +253,7 @@ func (g *gate) memory() int {
 // firstPort is where the mapped ports begin: as low as leaves room for all.
 const firstPort = 45_000
 
-// ports gives the ports that are mapped, in order, each to the same port of its
+// ports returns the ports that are mapped, in order, each to the same port of its
 // host: those from firstPort up that need nobody's leave.
 func ports() []uint16 {
 	var all []uint16
@@ -265,7 +265,7 @@ func ports() []uint16 {
 	return all
 }
 
-// passes says whether a packet passes through the mapping of a port.
+// passes reports whether a packet passes through the mapping of a port.
 func (g *gate) passes(ctx context.Context, port uint16) error {
 	to := netip.AddrPortFrom(lab.GatewayWAN, port)
 	ok, _, err := lab.Probe(ctx, "TCP", g.Internet, to, g.Host(hostName(0)), port, 3*time.Second)

@@ -45,7 +45,7 @@ allow 1024-65535 192.168.77.0/24 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 `
 
-// findIncumbent gives the path of a miniupnpd that drives nf_tables, and its
+// findIncumbent returns the path of a miniupnpd that drives nf_tables, and its
 // version.
 func findIncumbent() (exe, version string, err error) {
 	if exe, err = exec.LookPath("miniupnpd"); err != nil {
@@ -179,7 +179,7 @@ func daemonOf(ctx context.Context, keeper int) (int, error) {
 	}
 }
 
-// detachedChild gives the child of a process that leads a session of its own, as
+// detachedChild returns the child of a process that leads a session of its own, as
 // a daemon does; 0 while there is none.
 func detachedChild(parent string) int {
 	all, err := filepath.Glob("/proc/[0-9]*/stat")

@@ -99,7 +99,7 @@ func run(ctx context.Context, p plans, args []string, out, progress io.Writer) e
 	return r.text(out)
 }
 
-// program gives the binary that is measured: PORTCULLIS, or one that is built
+// program returns the binary that is measured: PORTCULLIS, or one that is built
 // now. done removes the latter.
 func program() (exe string, done func(), err error) {
 	if exe = os.Getenv("PORTCULLIS"); exe != "" {

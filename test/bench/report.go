@@ -193,7 +193,7 @@ func (r *report) text(out io.Writer) error {
 	return err
 }
 
-// measured gives the levels that a gate came to.
+// measured returns the levels that a gate came to.
 func (r *report) measured(gate string, levels []int) []int {
 	return slices.DeleteFunc(slices.Clone(levels), func(n int) bool {
 		return !slices.ContainsFunc(r.rows, func(o Row) bool { return o.Gate == gate && o.Level == n })

@@ -36,7 +36,7 @@ const (
 	callPatience = 10 * time.Second
 )
 
-// newSOAPClient gives a client for a host; control is the URL that the host
+// newSOAPClient returns a client for a host; control is the URL that the host
 // found in the gateway's description.
 func newSOAPClient(host netip.Addr, control string) (*soapClient, error) {
 	u, err := url.Parse(control)

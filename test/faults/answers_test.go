@@ -36,7 +36,7 @@ var wgQuick = []string{
 	"-6 rule add table main suppress_prefixlength 0 priority 99",
 }
 
-// connects says whether a peer reaches a mapping of host a by TCP, for which answers
+// connects reports whether a peer reaches a mapping of host a by TCP, for which answers
 // must come back.
 func connects(t *testing.T, r *testrig.Rig, from netip.Addr, to netip.AddrPort, wait time.Duration) bool {
 	t.Helper()

@@ -167,7 +167,7 @@ func (d *docker) image(t *testing.T) {
 	d.tell(t, "import "+file+" echo")
 }
 
-// answers says whether a container answers the Internet at a port of the gateway.
+// answers reports whether a container answers the Internet at a port of the gateway.
 func (d *docker) answers(t *testing.T, port uint16) bool {
 	t.Helper()
 	conn, err := d.r.Internet.DialFrom(t.Context(), netip.AddrPort{}, "udp", netip.AddrPortFrom(lab.GatewayWAN, port).String())

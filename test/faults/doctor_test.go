@@ -45,7 +45,7 @@ func examine(t *testing.T, n *lab.Network, file string) (s seen, failed bool) {
 	return s, err != nil
 }
 
-// has says whether there is a finding of this level whose text and remedy hold these
+// has reports whether there is a finding of this level whose text and remedy hold these
 // words.
 func (s seen) has(id, level string, words ...string) bool {
 	for _, f := range s.Findings {

@@ -201,7 +201,7 @@ func closed(t *testing.T, r *testrig.Rig, a, b *lab.Host) {
 	}
 }
 
-// rules gives what packets meet on a host: the rules of each chain, without what
+// rules returns what packets meet on a host: the rules of each chain, without what
 // counts and changes by itself. The order of the chains says nothing.
 func rules(t *testing.T, h *lab.Host) map[string]string {
 	t.Helper()
@@ -228,7 +228,7 @@ func rules(t *testing.T, h *lab.Host) map[string]string {
 	return all
 }
 
-// through says whether a UDP packet from the Internet arrives at a host, at the port
+// through reports whether a UDP packet from the Internet arrives at a host, at the port
 // that it was sent to.
 func through(t *testing.T, r *testrig.Rig, to netip.AddrPort, h *lab.Host, wait time.Duration) bool {
 	t.Helper()

@@ -38,7 +38,7 @@ func chainsOwner(t *testing.T, n *lab.Network, flavour string) {
 	}
 }
 
-// legacyTables says whether the kernel has them, which is a fact of the machine.
+// legacyTables reports whether the kernel has them, which is a fact of the machine.
 func legacyTables(t *testing.T, n *lab.Network) bool {
 	t.Helper()
 	cmd := exec.Command("iptables-legacy", "-t", "nat", "-S")
@@ -52,7 +52,7 @@ func legacyTables(t *testing.T, n *lab.Network) bool {
 	return true
 }
 
-// chainsHome gives a network whose owner has iptables of that flavour, nil where the
+// chainsHome returns a network whose owner has iptables of that flavour, nil where the
 // kernel has no such tables.
 func chainsHome(t *testing.T, flavour string) *lab.Network {
 	t.Helper()

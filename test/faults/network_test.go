@@ -21,7 +21,7 @@ func ip(t *testing.T, r *testrig.Rig, lines ...string) {
 	}
 }
 
-// reached says whether a UDP packet from the Internet to an address and port of
+// reached reports whether a UDP packet from the Internet to an address and port of
 // the gateway arrives at host a.
 func reached(t *testing.T, r *testrig.Rig, at netip.Addr, port uint16, wait time.Duration) bool {
 	t.Helper()

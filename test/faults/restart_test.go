@@ -175,7 +175,7 @@ func epoch(t *testing.T, h *lab.Host) uint32 {
 	return age
 }
 
-// read gives a file of the state directory.
+// read returns a file of the state directory.
 func read(t *testing.T, r *testrig.Rig, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(r.Daemon.State(), name))

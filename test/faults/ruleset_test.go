@@ -101,7 +101,7 @@ func repairs(t *testing.T, r *testrig.Rig) (n int) {
 	return n
 }
 
-// counted gives the number of repairs that the owner sees. A line of the log may come
+// counted returns the number of repairs that the owner sees. A line of the log may come
 // later.
 func counted(t *testing.T, r *testrig.Rig) int {
 	t.Helper()

@@ -147,7 +147,7 @@ func (s *slowNetwork) run(t *testing.T) func(stdin string, argv ...string) {
 	}
 }
 
-// owners gives the owner's rules of each table, without ours and without counts.
+// owners returns the owner's rules of each table, without ours and without counts.
 func (s *slowNetwork) owners(t *testing.T) map[string]string {
 	t.Helper()
 	all, table := make(map[string]string), ""

@@ -34,7 +34,7 @@ func readme(t *testing.T) string {
 	return file(t, "README.md")
 }
 
-// commands gives the README's commands in order, without prompt and comment.
+// commands returns the README's commands in order, without prompt and comment.
 func commands(t *testing.T) []string {
 	t.Helper()
 	var all []string

@@ -165,7 +165,7 @@ func (r *Rig) Logged(t *testing.T, text string) {
 	Eventually(t, patience, "the log says "+text, func() bool { return strings.Contains(r.Daemon.Log(), text) })
 }
 
-// List gives the owner's view.
+// List returns the owner's view.
 func (r *Rig) List(t *testing.T) []control.Mapping {
 	t.Helper()
 	list, err := r.Owner.Mappings(t.Context())
@@ -202,14 +202,14 @@ func Ruleset(t *testing.T, h *lab.Host) string {
 	return passing.ReplaceAllString(On(t, h, "nft", "-s", "list", "ruleset"), "$1")
 }
 
-// Passes says whether a packet from the Internet to an external port arrives at
+// Passes reports whether a packet from the Internet to an external port arrives at
 // a port of a host.
 func (r *Rig) Passes(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
 	t.Helper()
 	return r.probe(t, protocol, external, to, internal, patience)
 }
 
-// Reaches says whether a packet from an address of the Internet host arrives at a
+// Reaches reports whether a packet from an address of the Internet host arrives at a
 // host that listens at the port that it was sent to.
 func (r *Rig) Reaches(t *testing.T, protocol string, from netip.Addr, to netip.AddrPort, h *lab.Host, wait time.Duration) bool {
 	t.Helper()
