@@ -117,11 +117,11 @@ func (f *Frames) Follow(ctx context.Context, lans []string) error {
 
 // Know makes these machines, and no other, have a limit of their own, whatever the
 // others send: those that have answered the gateway, which what is invented has not.
-// There are MaxKnown at most.
+// Beyond MaxKnown they are left out, and are as new ones.
 func (f *Frames) Know(ctx context.Context, macs [][6]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard = macs
+	f.heard = macs[:min(len(macs), MaxKnown)]
 	if f.known == nil || f.print == "" {
 		return nil
 	}

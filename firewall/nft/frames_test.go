@@ -106,7 +106,7 @@ func TestFramesKnow(t *testing.T) {
 	t.Parallel()
 	n := netns.New(t, "gateway")
 	f := frames(t, n)
-	many := make([][6]byte, 4096)
+	many := make([][6]byte, nft.MaxKnown+1) // one is left out
 	for i := range many {
 		many[i] = [6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}
 	}
@@ -121,7 +121,7 @@ func TestFramesKnow(t *testing.T) {
 			t.Errorf("%q, %v", drift, err)
 		}
 	}
-	for _, some := range [][][6]byte{many[:4095], many[7:8]} {
+	for _, some := range [][][6]byte{many[:nft.MaxKnown-1], many[7:8]} {
 		if err := f.Know(ctx(t), some); err != nil {
 			t.Fatal(err)
 		}
