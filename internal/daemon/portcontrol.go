@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"portcullis/firewall/witness"
@@ -17,25 +16,20 @@ import (
 // portControl is the side of the gate that speaks NAT-PMP and PCP: an epoch for
 // each IP family, and a server on every LAN in each.
 type portControl struct {
-	g           *gate
-	epoch       *pcp.Epoch
-	epoch6      *pcp.Epoch
-	external    netip.Addr // the last that there was
-	down, down6 bool       // there is no way out now
-	networks    map[netip.Prefix]struct{}
-	kept        bool // the epochs are written down
+	g      *gate
+	epochs *pcp.Epochs
+	kept   bool // the epochs are written down
 }
 
 func newPortControl(g *gate) *portControl {
-	now := time.Now()
-	return &portControl{g: g, epoch: pcp.NewEpoch(now), epoch6: pcp.NewEpoch(now)}
+	return &portControl{g: g, epochs: pcp.NewEpochs(time.Now())}
 }
 
 // server opens the socket of a LAN in one family.
 func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN) (*listeners.Server, error) {
-	listen, newConn, epoch, local := pcp.Listen, datagram.NewConn, c.epoch, netif.LAN.IPv4
+	listen, newConn, epoch, local := pcp.Listen, datagram.NewConn, c.epochs.V4, netif.LAN.IPv4
 	if at.IPv6 {
-		listen, newConn, epoch, local = pcp.Listen6, datagram.NewConn6, c.epoch6, netif.LAN.IPv6
+		listen, newConn, epoch, local = pcp.Listen6, datagram.NewConn6, c.epochs.V6, netif.LAN.IPv6
 	}
 	udp, err := listen(ctx, l.Name)
 	if err != nil {
@@ -67,62 +61,25 @@ func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN)
 	}, nil
 }
 
-// follow looks at what mappings depend on, and says in which family clients must
+// follow looks at what mappings depend on, and reports in which family clients must
 // be told. It is not safe for concurrent use.
 func (c *portControl) follow() (four, six bool) {
-	began, began6 := c.epoch.Began(), c.epoch6.Began()
-	four, six = c.follow4(), c.follow6()
-	if !c.kept || c.epoch.Began() != began || c.epoch6.Began() != began6 {
-		c.kept = true
-		c.g.state.keepEpochs(c.epoch, c.epoch6)
-	}
-	return four, six
-}
-
-// follow4 looks at the external address. Another one than before ends the epoch
-// (RFC 6887 section 8.5); that and one that is back are announced (RFC 6886
-// section 3.2.1).
-func (c *portControl) follow4() (announce bool) {
-	external := c.g.network.View().WAN().External
-	if !external.IsValid() {
-		c.down = true
-		return false
-	}
-	moved := c.external.IsValid() && external != c.external
-	if moved {
-		c.epoch.Restart(time.Now())
-		c.g.log.Info("external address changed", "was", c.external, "is", external)
-	}
-	announce = moved || c.down
-	c.external, c.down = external, false
-	return announce
-}
-
-// follow6 looks at the networks of the LANs. One that is gone has taken pinholes
-// with it, which ends the epoch; that and a way to the Internet that is back are
-// announced.
-func (c *portControl) follow6() (announce bool) {
-	networks := make(map[netip.Prefix]struct{})
+	began, began6 := c.epochs.V4.Began(), c.epochs.V6.Began()
+	v := c.g.network.View()
+	n := pcp.Network{External: v.WAN().External, Up6: v.WAN6Up}
 	for _, l := range c.g.network.roles.Load().LAN {
-		for _, p := range l.Prefixes {
-			if p.Addr().Is6() && !p.Addr().IsLinkLocalUnicast() {
-				networks[p] = struct{}{}
-			}
-		}
+		n.Prefixes = append(n.Prefixes, l.Prefixes...)
 	}
-	lost := false
-	for p := range c.networks {
-		if _, still := networks[p]; !still {
-			lost = true
-			c.g.log.Info("IPv6 network left the LAN", "network", p)
-		}
+	turn := c.epochs.Follow(time.Now(), n)
+	if turn.Was.IsValid() {
+		c.g.log.Info("external address changed", "was", turn.Was, "is", n.External)
 	}
-	c.networks = networks
-	if lost {
-		c.epoch6.Restart(time.Now())
+	for _, p := range turn.Lost {
+		c.g.log.Info("IPv6 network left the LAN", "network", p)
 	}
-	up := c.g.network.View().WAN6Up
-	announce = lost || up && c.down6
-	c.down6 = !up
-	return announce
+	if !c.kept || c.epochs.V4.Began() != began || c.epochs.V6.Began() != began6 {
+		c.kept = true
+		c.g.state.keepEpochs(c.epochs.V4, c.epochs.V6)
+	}
+	return turn.Announce4, turn.Announce6
 }

@@ -289,7 +289,7 @@ func (g *gate) begin(ctx context.Context, r netif.Roles) error {
 		return err
 	}
 	if whole && g.ports != nil {
-		g.state.resume(g.ports.epoch, g.ports.epoch6)
+		g.state.resume(g.ports.epochs.V4, g.ports.epochs.V6)
 	}
 	return nil
 }
