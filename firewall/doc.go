@@ -1,7 +1,7 @@
 // Package firewall keeps a kernel as the mappings of the gate want it. What the kernel
 // shall hold is pure: the entries that a set of mappings asks for and the change from
 // one set to the next (State), the facts of the machine that the rules depend on
-// (Gateway), what the owner's own rules already forward (Forwards), and the errors a
+// (Facts), what the owner's own rules already forward (Forwards), and the errors a
 // person must act on. The Driver keeps it so: one lock, the counters over rewriting, what
 // is done when the kernel turns out to hold something else, and the connections that end
 // with their mappings.

@@ -24,7 +24,7 @@ type Driver struct {
 
 	mu       sync.Mutex // guards what follows, and all writing to the kernel
 	closed   bool
-	gateway  Gateway
+	facts    Facts
 	state    *State
 	whole    bool // the kernel is believed to hold state
 	tallies  map[uint64]tally
@@ -56,7 +56,7 @@ func (d *Driver) Apply(ctx context.Context, add, del []portmap.Mapping) error {
 	return err
 }
 
-func (d *Driver) apply(ctx context.Context, add, del []portmap.Mapping) (*Change, error) {
+func (d *Driver) apply(ctx context.Context, add, del []portmap.Mapping) (*Delta, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -112,8 +112,8 @@ func (d *Driver) Replace(ctx context.Context, want []portmap.Mapping) error {
 // Prepare tells what the gateway is before the first Replace, which then writes
 // everything at once. Nothing is written now: what an earlier run left in the
 // kernel stays open until then.
-func (d *Driver) Prepare(g Gateway) error {
-	if err := g.Validate(); err != nil {
+func (d *Driver) Prepare(f Facts) error {
+	if err := f.Validate(); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -124,7 +124,7 @@ func (d *Driver) Prepare(g Gateway) error {
 	case d.whole:
 		return errors.New("the rules are in force already; Configure changes them")
 	}
-	d.gateway = g
+	d.facts = f
 	return nil
 }
 
@@ -133,8 +133,8 @@ func (d *Driver) Prepare(g Gateway) error {
 // A *ChainError says that all is in force but what stands in the owner's tables; with
 // another error nothing has changed, unless it says that our part of a former accept
 // chain could not be removed.
-func (d *Driver) Configure(ctx context.Context, g Gateway) error {
-	if err := g.Validate(); err != nil {
+func (d *Driver) Configure(ctx context.Context, f Facts) error {
+	if err := f.Validate(); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -142,13 +142,13 @@ func (d *Driver) Configure(ctx context.Context, g Gateway) error {
 	if d.closed {
 		return ErrClosed
 	}
-	before := d.gateway
-	d.gateway = g
+	before := d.facts
+	d.facts = f
 	if err := d.writeFacts(ctx); err != nil {
-		d.gateway = before
+		d.facts = before
 		return err
 	}
-	d.flows.AddressesGone(before, g)
+	d.flows.AddressesGone(before, f)
 	lost, err := d.ensureOwners(ctx)
 	if lost && err == nil {
 		d.log.Warn("repaired firewall rules", "drift", ownersLost)
@@ -156,14 +156,14 @@ func (d *Driver) Configure(ctx context.Context, g Gateway) error {
 	return err
 }
 
-// Gateway returns what was told of the gateway, or ErrClosed.
-func (d *Driver) Gateway() (Gateway, error) {
+// Facts returns what was told of the gateway, or ErrClosed.
+func (d *Driver) Facts() (Facts, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return Gateway{}, ErrClosed
+		return Facts{}, ErrClosed
 	}
-	return d.gateway, nil
+	return d.facts, nil
 }
 
 // Close ends the driver. It removes what was written and the flows of all mappings;
@@ -210,10 +210,10 @@ func (d *Driver) Entries(ctx context.Context) ([]Entry, error) {
 }
 
 // Look lends f the committed mappings and the facts, under the lock.
-func (d *Driver) Look(f func(*State, Gateway)) {
+func (d *Driver) Look(f func(*State, Facts)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f(d.state, d.gateway)
+	f(d.state, d.facts)
 }
 
 // Refuse has hosts told that their flows are over.
@@ -233,19 +233,19 @@ func (d *Driver) Refuse(hosts []Refusal) error {
 // The methods below are called with the lock held.
 
 // committed takes over what the kernel holds now.
-func (d *Driver) committed(c *Change) {
+func (d *Driver) committed(c *Delta) {
 	d.state.Commit(c)
 	d.tally(c)
 	d.flows.Changed(c)
 }
 
 // bring gets the kernel from the state to the one behind c.
-func (d *Driver) bring(ctx context.Context, c *Change) (lacking bool, err error) {
+func (d *Driver) bring(ctx context.Context, c *Delta) (lacking bool, err error) {
 	if !d.whole {
 		return true, d.rewrite(ctx, c)
 	}
 	d.carry(ctx, c.Renewed)
-	lacking, err = d.kernel.Write(ctx, Update{Change: c})
+	lacking, err = d.kernel.Write(ctx, Update{Delta: c})
 	switch {
 	case err == nil:
 		d.writes++
@@ -272,7 +272,7 @@ func (d *Driver) doubt(err error) {
 
 // rewrite writes the whole state behind c. When that fails half-way, it tries to
 // get back to the state before.
-func (d *Driver) rewrite(ctx context.Context, c *Change) error {
+func (d *Driver) rewrite(ctx context.Context, c *Delta) error {
 	was, next := d.whole, d.state.Clone()
 	next.Commit(c)
 	err := d.install(ctx, next)
@@ -286,7 +286,7 @@ func (d *Driver) rewrite(ctx context.Context, c *Change) error {
 
 // install writes our table for a state, in place of whatever is there.
 func (d *Driver) install(ctx context.Context, s *State) error {
-	if err := d.kernel.Rewrite(ctx, OurTable, Whole{s.Entries(), d.gateway}); err != nil {
+	if err := d.kernel.Rewrite(ctx, OurTable, Whole{s.Entries(), d.facts}); err != nil {
 		d.doubt(err)
 		return err
 	}
@@ -298,7 +298,7 @@ func (d *Driver) install(ctx context.Context, s *State) error {
 
 // rewriteOwners puts in what is lacking in the owner's tables.
 func (d *Driver) rewriteOwners(ctx context.Context) error {
-	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.Entries(), d.gateway})
+	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.Entries(), d.facts})
 }
 
 // writeFacts brings the gateway's facts into the kernel.
@@ -306,7 +306,7 @@ func (d *Driver) writeFacts(ctx context.Context) error {
 	if !d.whole {
 		return d.install(ctx, d.state)
 	}
-	_, err := d.kernel.Write(ctx, Update{Gateway: &d.gateway})
+	_, err := d.kernel.Write(ctx, Update{Facts: &d.facts})
 	if errors.Is(err, ErrDrifted) {
 		d.log.Warn("our table is missing or changed; rewriting it", "err", err)
 		d.repaired++

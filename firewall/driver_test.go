@@ -37,10 +37,10 @@ func (k *spy) call(format string, args ...any) error {
 
 func (k *spy) Write(_ context.Context, u firewall.Update) (bool, error) {
 	switch {
-	case u.Gateway != nil:
+	case u.Facts != nil:
 		return k.lacking, k.call("write facts")
-	case u.Change != nil:
-		return k.lacking, k.call("write: -%d +%d ~%d", len(u.Change.Del), len(u.Change.Add), len(u.Change.Retime))
+	case u.Delta != nil:
+		return k.lacking, k.call("write: -%d +%d ~%d", len(u.Delta.Del), len(u.Delta.Add), len(u.Delta.Retime))
 	}
 	return k.lacking, k.call("refuse: %d", len(u.Refuse))
 }
@@ -77,11 +77,11 @@ func (k *spy) Remove(context.Context) error { return k.call("remove") }
 // flows writes down what the driver has ended.
 type flows struct{ k *spy }
 
-func (f flows) Changed(c *firewall.Change) {
+func (f flows) Changed(c *firewall.Delta) {
 	_ = f.k.call("flows: %d gone, %d new", len(c.Gone), len(c.New))
 }
-func (f flows) Free(*firewall.Change)               {}
-func (f flows) AddressesGone(_, _ firewall.Gateway) { _ = f.k.call("addresses") }
+func (f flows) Free(*firewall.Delta)              {}
+func (f flows) AddressesGone(_, _ firewall.Facts) { _ = f.k.call("addresses") }
 func (f flows) Close(_ context.Context, ms []portmap.Mapping) error {
 	return f.k.call("flows end: %d", len(ms))
 }
@@ -99,7 +99,7 @@ func (k *spy) wants(t *testing.T, what, want string) {
 	k.calls = nil
 }
 
-var facts = firewall.Gateway{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.5")}}}}
+var facts = firewall.Facts{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.5")}}}}
 
 // TestDriver: what a driver makes of a change, and of a kernel that has it, has it not, or
 // does not know.
@@ -315,10 +315,10 @@ func TestDriverLife(t *testing.T) {
 	}
 	refused := errors.New("refused")
 	k.answers = map[string][]error{"write facts": {refused}}
-	if err := d.Configure(t.Context(), firewall.Gateway{LAN: []string{"lan0"}}); !errors.Is(err, refused) {
+	if err := d.Configure(t.Context(), firewall.Facts{LAN: []string{"lan0"}}); !errors.Is(err, refused) {
 		t.Errorf("Configure: %v", err)
 	}
-	if g, err := d.Gateway(); err != nil || len(g.LAN) != 0 {
+	if g, err := d.Facts(); err != nil || len(g.LAN) != 0 {
 		t.Errorf("after a refusal the gateway is %+v, %v", g, err)
 	}
 	k.calls = nil

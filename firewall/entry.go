@@ -131,10 +131,10 @@ func World(es []Entry) string {
 	return b.String()
 }
 
-// Change is what must happen to the kernel to get from one State to the next.
+// Delta is what must happen to the kernel to get from one State to the next.
 // The three lists have no key in common but for Del and Add: a key in both is
 // an entry that gets another meaning, and Del comes first.
-type Change struct {
+type Delta struct {
 	Del    []Entry // as they are now
 	Add    []Entry
 	Retime []Entry // there already; only the lease is another, or another hole of the mapping
@@ -153,11 +153,11 @@ type Change struct {
 }
 
 // Empty says that the kernel has nothing to do.
-func (c *Change) Empty() bool { return len(c.Del)+len(c.Add)+len(c.Retime) == 0 }
+func (c *Delta) Empty() bool { return len(c.Del)+len(c.Add)+len(c.Retime) == 0 }
 
 // String is the text form that tests compare, a line an entry, sorted: "del ...",
 // "add ...", "retime ...".
-func (c *Change) String() string {
+func (c *Delta) String() string {
 	var b strings.Builder
 	for _, part := range []struct {
 		word    string

@@ -30,9 +30,9 @@ type Kernel interface {
 
 // Update is a change, new facts of the machine, or hosts to be refused; one of these.
 type Update struct {
-	Change  *Change
-	Gateway *Gateway
-	Refuse  []Refusal
+	Delta  *Delta
+	Facts  *Facts
+	Refuse []Refusal
 }
 
 // Refusal is the host at the end of a flow that was ended: when it goes on sending to the
@@ -59,7 +59,7 @@ const (
 // Whole is all that the kernel should hold.
 type Whole struct {
 	Entries []Entry
-	Gateway Gateway
+	Facts   Facts
 }
 
 // Query says what is to be read; one of these.
@@ -91,8 +91,8 @@ type Count struct {
 
 // Flows ends the connections that a change leaves without a mapping (firewall/flows).
 type Flows interface {
-	Changed(*Change)
-	Free(*Change)
-	AddressesGone(before, after Gateway)
+	Changed(*Delta)
+	Free(*Delta)
+	AddressesGone(before, after Facts)
 	Close(context.Context, []portmap.Mapping) error
 }

@@ -74,7 +74,7 @@ func (s *State) Len() int { return len(s.open) }
 // portmap.Mapping.Check, and restrictions that overlap those of another mapping
 // (portmap.Table.Plan). A Table plans neither. It does not matter in which order
 // mappings come. A pinhole does not take the place of another one.
-func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
+func (s *State) Plan(add, del []portmap.Mapping) (*Delta, error) {
 	p := newPlan(s)
 	for i := range del {
 		p.remove(del[i].ID)
@@ -102,7 +102,7 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Change, error) {
 
 // Commit makes a planned change; it cannot fail. The change must have been
 // planned on this very state.
-func (s *State) Commit(c *Change) {
+func (s *State) Commit(c *Delta) {
 	for id := range c.after {
 		if old := s.open[id]; old != nil {
 			s.drop(old)

@@ -504,7 +504,7 @@ func TestGoverning(t *testing.T) {
 // Gone and New tell whose flows must end; a renewal ends none.
 func TestFlowsOfChange(t *testing.T) {
 	s := firewall.NewState()
-	apply := func(add, del []string) *firewall.Change {
+	apply := func(add, del []string) *firewall.Delta {
 		t.Helper()
 		c, err := s.Plan(mappings(t, add...), mappings(t, del...))
 		if err != nil {

@@ -97,8 +97,8 @@ func (p *plan) inTheWay(port portKey, src portmap.Source) (*opened, portmap.Sour
 }
 
 // change compares before and after for every hole, endpoint and port that was touched.
-func (p *plan) change() *Change {
-	c := &Change{after: p.after}
+func (p *plan) change() *Delta {
+	c := &Delta{after: p.after}
 	var touched touched
 	gone, renewed := make(map[uint64]bool), make(map[uint64]bool)
 	for _, k := range p.order {
@@ -178,7 +178,7 @@ func (o *opened) goesOnAs(next *opened) bool {
 }
 
 // differ records what gets the kernel from one entry to the other.
-func (c *Change) differ(old, now *Entry, rewrite bool) {
+func (c *Delta) differ(old, now *Entry, rewrite bool) {
 	switch {
 	case old == nil && now == nil:
 	case old == nil:

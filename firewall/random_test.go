@@ -136,7 +136,7 @@ func apply(naive map[uint64]portmap.Mapping, add, del []portmap.Mapping) (map[ui
 }
 
 // play is a kernel that refuses what a kernel refuses.
-func play(t *rapid.T, kernel map[firewall.Key]firewall.Entry, c *firewall.Change) {
+func play(t *rapid.T, kernel map[firewall.Key]firewall.Entry, c *firewall.Delta) {
 	remove := func(e firewall.Entry) {
 		if _, ok := kernel[e.Key()]; !ok {
 			t.Fatalf("ENOENT: %s", e)

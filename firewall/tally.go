@@ -9,7 +9,7 @@ import (
 
 // tally is what is known of a mapping's traffic beside the kernel's counter,
 // which starts again whenever its entries are written anew. That happens to all
-// of them at once (Change.Renewed).
+// of them at once (Delta.Renewed).
 type tally struct {
 	base  Counter // before the entries were last written
 	seen  Counter // the entries' own count when they were last read
@@ -131,7 +131,7 @@ func (d *Driver) restart(written []portmap.Mapping) {
 }
 
 // tally begins to count what a change has opened, and forgets what it has closed.
-func (d *Driver) tally(c *Change) {
+func (d *Driver) tally(c *Delta) {
 	renewed := make(map[uint64]bool, len(c.Renewed))
 	for _, m := range c.Renewed {
 		renewed[m.ID] = true

@@ -10,7 +10,7 @@ import (
 
 // call is one action on its way, with its arguments checked.
 type call struct {
-	view
+	visitor
 	ctx     context.Context // of this request alone
 	now     time.Time
 	service *service

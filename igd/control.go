@@ -23,7 +23,7 @@ const _ = uint64(httpd.DefaultTimeout - patience - time.Second/2) // is not nega
 // docs/protocol-notes.md has). A client that goes away while the gate works changes
 // nothing: some close their half of the connection as soon as they have sent the
 // request.
-func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v view) {
+func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v visitor) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
 	defer cancel()
 	header, body, status := envelope(r)
@@ -40,7 +40,7 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 		httpd.WriteXML(w, http.StatusInternalServerError, soap.EncodeVersionMismatch())
 		return
 	}
-	c := &call{view: v, ctx: ctx, now: time.Now(), service: s}
+	c := &call{visitor: v, ctx: ctx, now: time.Now(), service: s}
 	var reply []byte
 	if err == nil {
 		reply, err = c.perform(msg)
@@ -129,7 +129,7 @@ func (c *call) query(msg *soap.Action) ([]byte, error) {
 	if v == nil || !v.queried {
 		return nil, fail(codeInvalidVar)
 	}
-	return soap.EncodeResponse(msg.ServiceType, msg.Name, []soap.Arg{{Name: "return", Value: v.value(c.view)}}), nil
+	return soap.EncodeResponse(msg.ServiceType, msg.Name, []soap.Arg{{Name: "return", Value: v.value(c.visitor)}}), nil
 }
 
 // refusal turns any error of an action into a fault.

@@ -43,7 +43,7 @@ type Config struct {
 	// is no WANIPv6FirewallControl.
 
 	// As says who c is when it names target, an address that is not its own:
-	// the owner of that address, where it is the same device and the gateway's
+	// the client at that address, where it is the same device and the gateway's
 	// owner allows that (policy.same_device); else an error. It goes by the
 	// neighbour table. The client that it gives has target for its Addr.
 	As func(c portmap.Client, target netip.Addr) (portmap.Client, error)

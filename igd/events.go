@@ -37,7 +37,7 @@ const gatherTime = 20 * time.Millisecond
 // SystemUpdateID is told only to those who were shown version 2.
 func topic(igd int, s *service) string { return digit(igd) + "/" + s.name }
 
-func (f *Front) event(w http.ResponseWriter, r *http.Request, s *service, v view) {
+func (f *Front) event(w http.ResponseWriter, r *http.Request, s *service, v visitor) {
 	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.local(r), Interface: v.client.Interface, Device: deviceOf(v.client)}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		sub.Addr = peer.Addr().Unmap() // with its zone, where it has one
@@ -68,7 +68,7 @@ func (f *Front) local(r *http.Request) netip.Addr {
 
 // properties returns the values of the evented variables of these moments, in the
 // order of the table.
-func properties(s *service, v view, moments ...moment) []gena.Property {
+func properties(s *service, v visitor, moments ...moment) []gena.Property {
 	var all []gena.Property
 	for _, sv := range s.events(under(s.latest, v.igd)) {
 		for _, m := range moments {
@@ -112,8 +112,8 @@ func (d *Device) Run(ctx context.Context, events <-chan portmap.Event, wan <-cha
 
 // changes is what happened to whose mappings within the time to gather.
 type changes struct {
-	counts map[portmap.Owner]bool // true: the number of mappings may have changed
-	all    bool                   // events were lost: anything may have changed
+	counts map[portmap.ClientID]bool // true: the number of mappings may have changed
+	all    bool                      // events were lost: anything may have changed
 }
 
 // add leaves pinholes out: what is told of mappings counts none of them.
@@ -121,21 +121,21 @@ func (c *changes) add(ev portmap.Event) {
 	if ev.Mapping.Kind == portmap.Pinhole6 {
 		return
 	}
-	owner := ev.Mapping.Client.Owner()
+	client := ev.Mapping.Client.ID()
 	switch ev.Type {
 	case portmap.Resync:
 		c.all = true
 	case portmap.Granted, portmap.Deleted, portmap.Expired, portmap.RevokedEvent:
-		c.counts[owner] = true
+		c.counts[client] = true
 	case portmap.Renewed:
-		if _, seen := c.counts[owner]; !seen {
-			c.counts[owner] = false
+		if _, seen := c.counts[client]; !seen {
+			c.counts[client] = false
 		}
 	}
 }
 
 func gather(ctx context.Context, first portmap.Event, events <-chan portmap.Event) changes {
-	c := changes{counts: make(map[portmap.Owner]bool)}
+	c := changes{counts: make(map[portmap.ClientID]bool)}
 	c.add(first)
 	enough := time.NewTimer(gatherTime)
 	defer enough.Stop()
@@ -162,28 +162,28 @@ func (d *Device) publishMappings(c changes) {
 		return
 	}
 	counts := make(map[neighbour]bool, len(c.counts))
-	owners := make(map[neighbour]portmap.Owner, len(c.counts))
-	for owner, counted := range c.counts {
-		n := neighbourOf(owner)
-		owners[n] = owner
+	clients := make(map[neighbour]portmap.ClientID, len(c.counts))
+	for client, counted := range c.counts {
+		n := neighbourOf(client)
+		clients[n] = client
 		counts[n] = counts[n] || counted
 	}
 	if c.all {
 		for m := range d.mapper.Snapshot().All() {
-			owners[neighbourOf(m.Client.Owner())] = m.Client.Owner()
+			clients[neighbourOf(m.Client.ID())] = m.Client.ID()
 		}
 	}
 	d.eachTopic(func(igd int, s *service) {
 		d.notifier.PublishEach(topic(igd, s), func(sub gena.Subscriber) []gena.Property {
 			n := neighbour{sub.Interface, sub.Addr.WithZone("")}
-			owner, known := owners[n]
+			client, known := clients[n]
 			if !known {
 				if !c.all {
 					return nil
 				}
-				owner = portmap.Owner{Interface: n.iface, Addr: n.addr}
+				client = portmap.ClientID{Interface: n.iface, Addr: n.addr}
 			}
-			v := view{d, portmap.Client{Interface: owner.Interface, Addr: owner.Addr, MAC: owner.MAC}, igd}
+			v := visitor{d, portmap.Client{Interface: client.Interface, Addr: client.Addr, MAC: client.MAC}, igd}
 			if c.all || counts[n] {
 				return properties(s, v, ofCount, ofChange)
 			}
@@ -192,19 +192,19 @@ func (d *Device) publishMappings(c changes) {
 	})
 }
 
-// neighbour is how a subscriber and the owner of a mapping find each other.
+// neighbour is how a subscriber and the client of a mapping find each other.
 type neighbour struct {
 	iface string
 	addr  netip.Addr
 }
 
-func neighbourOf(o portmap.Owner) neighbour { return neighbour{o.Interface, o.Addr} }
+func neighbourOf(o portmap.ClientID) neighbour { return neighbour{o.Interface, o.Addr} }
 
 // wanProperties returns what is told of the connection, by topic.
 func (d *Device) wanProperties() map[string][]gena.Property {
 	all := make(map[string][]gena.Property)
 	d.eachTopic(func(igd int, s *service) {
-		all[topic(igd, s)] = properties(s, view{device: d, igd: igd}, ofWAN)
+		all[topic(igd, s)] = properties(s, visitor{device: d, igd: igd}, ofWAN)
 	})
 	return all
 }

@@ -205,7 +205,7 @@ func checkPinholesAsked(t *testing.T, gate *witness, from host, header string, b
 		t.Fatalf("the gate was asked %d times, %v", len(gate.maps)+len(gate.unmaps), err)
 	}
 	for _, s := range gate.unmaps {
-		if msg.Name != "DeletePinhole" || s.Client.Owner() != sixA.client.Owner() || s.Client.Via != portmap.ViaUPnP || s.ID != 1 {
+		if msg.Name != "DeletePinhole" || s.Client.ID() != sixA.client.ID() || s.Client.Via != portmap.ViaUPnP || s.ID != 1 {
 			t.Errorf("selector %+v", s)
 		}
 	}
@@ -215,7 +215,7 @@ func checkPinholesAsked(t *testing.T, gate *witness, from host, header string, b
 			r.Client.Via != portmap.ViaUPnP || r.Client.Interface != "lan" || len(r.Remotes) > 1 {
 			t.Errorf("request %+v", r)
 		}
-		if r.Client.Owner() != from.client.Owner() && (r.Client.MAC != hostA.client.MAC || r.Client.Addr != r.Internal.Addr()) {
+		if r.Client.ID() != from.client.ID() && (r.Client.MAC != hostA.client.MAC || r.Client.Addr != r.Internal.Addr()) {
 			t.Errorf("in the name of %+v", r.Client)
 		}
 		if msg.Name == "UpdatePinhole" {

@@ -8,7 +8,7 @@ func layer3Forwarding() *service {
 	return &service{
 		name: "Layer3Forwarding", id: "L3Forwarding1", latest: 1,
 		variables: []variable{
-			{name: "DefaultConnectionService", kind: text, evented: once, value: view.defaultConnection},
+			{name: "DefaultConnectionService", kind: text, evented: once, value: visitor.defaultConnection},
 		},
 		actions: []action{
 			{name: "SetDefaultConnectionService", in: connection, do: setDefaultConnectionService},

@@ -48,11 +48,11 @@ func (c *call) hint(r portmap.Request) netip.AddrPort {
 	port, table := r.External.Port(), c.device.mapper.Snapshot()
 	if port != 0 {
 		held, taken := table.Find(r.Transport, port, r.Remotes)
-		if !taken || held.Client.Owner() == r.Client.Owner() {
+		if !taken || held.Client.ID() == r.Client.ID() {
 			return r.External
 		}
 	}
-	for m := range table.Inside(c.client.Owner(), r.Transport, r.Internal.Port()) {
+	for m := range table.Inside(c.client.ID(), r.Transport, r.Internal.Port()) {
 		if m.Internal == r.Internal && slices.Equal(m.Remotes, r.Remotes) {
 			return netip.AddrPortFrom(r.External.Addr(), m.External.Port())
 		}
@@ -212,7 +212,7 @@ func getSpecificPortMappingEntry(c *call) ([]string, error) {
 		return nil, err
 	}
 	m, found := c.device.mapper.Snapshot().Find(c.transport(), c.port("NewExternalPort"), remotes)
-	if !found || m.Kind != portmap.NAT4 || m.Client.Owner() != c.client.Owner() {
+	if !found || m.Kind != portmap.NAT4 || m.Client.ID() != c.client.ID() {
 		return nil, fail(codeNoSuchEntry)
 	}
 	return c.entry(&m), nil

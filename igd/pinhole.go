@@ -75,7 +75,7 @@ func (c *call) pinholeRequest() (portmap.Request, error) {
 	if err != nil {
 		return portmap.Request{}, err
 	}
-	client, own := c.ownerOf(target)
+	client, own := c.clientAt(target)
 	if !own {
 		client = c.client
 	}
@@ -157,21 +157,21 @@ func protocolNumber(s string) string {
 	return s
 }
 
-// ownerOf returns the caller as the owner of an address: its own, or another one
+// clientAt returns the caller as the client at an address: its own, or another one
 // of the same device where the gateway's owner allows that.
-func (c *call) ownerOf(target netip.Addr) (portmap.Client, bool) {
+func (c *call) clientAt(target netip.Addr) (portmap.Client, bool) {
 	if target == c.client.Addr {
 		return c.client, true
 	}
-	owner, err := c.device.as(c.client, target)
-	if err != nil || owner.Addr != target {
+	client, err := c.device.as(c.client, target)
+	if err != nil || client.Addr != target {
 		return portmap.Client{}, false
 	}
-	owner.Via = c.client.Via
-	return owner, true
+	client.Via = c.client.Via
+	return client, true
 }
 
-// pinhole returns what UniqueID names, and its owner, if that is the caller. One
+// pinhole returns what UniqueID names, and its client, if that is the caller. One
 // that is another's is answered like one that does not exist, 704 and not 606:
 // numbers are random, and a host that tries them all learns nothing of the
 // pinholes of others (abuse case J4).
@@ -180,11 +180,11 @@ func (c *call) pinhole() (portmap.Mapping, portmap.Client, error) {
 	if !found {
 		return portmap.Mapping{}, portmap.Client{}, fail(codeNoPinhole)
 	}
-	owner, own := c.ownerOf(m.Internal.Addr())
-	if !own || owner.Owner() != m.Client.Owner() {
+	client, own := c.clientAt(m.Internal.Addr())
+	if !own || client.ID() != m.Client.ID() {
 		return portmap.Mapping{}, portmap.Client{}, fail(codeNoPinhole)
 	}
-	return m, owner, nil
+	return m, client, nil
 }
 
 // updatePinhole asks for the pinhole that there is once more, with another
@@ -194,12 +194,12 @@ func updatePinhole(c *call) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, owner, err := c.pinhole()
+	m, client, err := c.pinhole()
 	if err != nil {
 		return nil, err
 	}
 	got, err := c.device.mapper.Map(c.ctx, portmap.Request{
-		Client: owner, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, Remotes: m.Remotes,
+		Client: client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, Remotes: m.Remotes,
 		Lifetime: lease, Disabled: m.Disabled, Description: m.Description, ZeroIsEndless: true, KeepDescription: true,
 	})
 	if err != nil {
@@ -208,7 +208,7 @@ func updatePinhole(c *call) ([]string, error) {
 	if got.ID != m.ID {
 		// It ended in between. What was made instead has a number that nobody knows.
 		// Nor may it stay where the client's time is over.
-		if _, err := c.device.mapper.Unmap(context.WithoutCancel(c.ctx), portmap.Selector{Client: owner, ID: got.ID}); err != nil {
+		if _, err := c.device.mapper.Unmap(context.WithoutCancel(c.ctx), portmap.Selector{Client: client, ID: got.ID}); err != nil {
 			return nil, err
 		}
 		return nil, fail(codeNoPinhole)
@@ -217,11 +217,11 @@ func updatePinhole(c *call) ([]string, error) {
 }
 
 func deletePinhole(c *call) ([]string, error) {
-	m, owner, err := c.pinhole()
+	m, client, err := c.pinhole()
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.device.mapper.Unmap(c.ctx, portmap.Selector{Client: owner, ID: m.ID})
+	_, err = c.device.mapper.Unmap(c.ctx, portmap.Selector{Client: client, ID: m.ID})
 	return nil, err
 }
 

@@ -166,7 +166,7 @@ func TestPinholeUpdateTooLate(t *testing.T) {
 		wantCode(t, l.call(sixA, six1, "UpdatePinhole", "UniqueID", "7", "NewLeaseTime", "60"), code)
 		select {
 		case s := <-gate.unmaps:
-			if s.ID != 77 || s.Client.Owner() != sixA.client.Owner() || s.Client.Via != portmap.ViaUPnP {
+			if s.ID != 77 || s.Client.ID() != sixA.client.ID() || s.Client.Via != portmap.ViaUPnP {
 				t.Errorf("removed %+v", s)
 			}
 		default:

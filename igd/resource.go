@@ -57,11 +57,11 @@ func (d *Device) layout() (map[string]resource, uint32) {
 				continue
 			}
 			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(f *Front, w http.ResponseWriter, r *http.Request, c portmap.Client) {
-				f.control(w, r, s, view{d, c, igd})
+				f.control(w, r, s, visitor{d, c, igd})
 			}}
 			if d.notifier != nil {
 				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(f *Front, w http.ResponseWriter, r *http.Request, c portmap.Client) {
-					f.event(w, r, s, view{d, c, igd})
+					f.event(w, r, s, visitor{d, c, igd})
 				}}
 			}
 		}

@@ -27,7 +27,7 @@ type variable struct {
 
 	// value returns the present value for one client. It is set for what is
 	// evented or can be queried, and for nothing else.
-	value   func(view) string
+	value   func(visitor) string
 	evented moment
 	queried bool // QueryStateVariable answers it
 }

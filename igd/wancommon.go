@@ -14,7 +14,7 @@ func wanCommonInterfaceConfig() *service {
 			{name: "Layer1DownstreamMaxBitRate", kind: ui4},
 			{
 				name: "PhysicalLinkStatus", kind: text, allowed: []string{linkUp, linkDown},
-				evented: ofWAN, value: view.linkStatus,
+				evented: ofWAN, value: visitor.linkStatus,
 			},
 			{name: "TotalBytesSent", kind: ui4},
 			{name: "TotalBytesReceived", kind: ui4},

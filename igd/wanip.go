@@ -6,7 +6,7 @@ func wanIPConnection() *service {
 	return &service{
 		name: "WANIPConnection", id: "WANIPConn1", latest: 2,
 		variables: append(connectionVariables("Unconfigured", "IP_Routed", "IP_Bridged"),
-			variable{name: "SystemUpdateID", kind: ui4, since: 2, evented: ofChange, value: view.systemUpdateID},
+			variable{name: "SystemUpdateID", kind: ui4, since: 2, evented: ofChange, value: visitor.systemUpdateID},
 			variable{name: "A_ARG_TYPE_Manage", kind: boolean, since: 2},
 			variable{name: "A_ARG_TYPE_PortListing", kind: text, since: 2},
 		),
@@ -79,17 +79,17 @@ const (
 func connectionVariables(types ...string) []variable {
 	return []variable{
 		{name: "ConnectionType", kind: text, allowed: types},
-		{name: "PossibleConnectionTypes", kind: text, evented: once, value: func(view) string { return routed }},
+		{name: "PossibleConnectionTypes", kind: text, evented: once, value: func(visitor) string { return routed }},
 		{
 			name: "ConnectionStatus", kind: text, allowed: []string{"Unconfigured", connected, disconnected},
-			evented: ofWAN, queried: true, value: view.connectionStatus,
+			evented: ofWAN, queried: true, value: visitor.connectionStatus,
 		},
 		{name: "Uptime", kind: ui4},
 		{name: "LastConnectionError", kind: text, allowed: []string{"ERROR_NONE", "ERROR_NO_CARRIER", "ERROR_IP_CONFIGURATION"}},
 		{name: "RSIPAvailable", kind: boolean},
 		{name: "NATEnabled", kind: boolean},
-		{name: "ExternalIPAddress", kind: text, evented: ofWAN, value: view.externalAddress},
-		{name: "PortMappingNumberOfEntries", kind: ui2, evented: ofCount, queried: true, value: view.entries},
+		{name: "ExternalIPAddress", kind: text, evented: ofWAN, value: visitor.externalAddress},
+		{name: "PortMappingNumberOfEntries", kind: ui2, evented: ofCount, queried: true, value: visitor.entries},
 		{name: "PortMappingEnabled", kind: boolean},
 		{name: "PortMappingLeaseDuration", kind: ui4, limits: &limits{since: 2, min: 0, max: 604800}},
 		{name: "RemoteHost", kind: text},

@@ -8,8 +8,8 @@ func wanIPv6FirewallControl() *service {
 		name: "WANIPv6FirewallControl", id: "WANIPv6Firewall1", latest: 1, igd: 2,
 		noText: true, reasons: pinholeReasons,
 		variables: []variable{
-			{name: "FirewallEnabled", kind: boolean, evented: once, value: func(view) string { return firewallEnabled }},
-			{name: "InboundPinholeAllowed", kind: boolean, evented: ofWAN, value: view.inboundAllowed},
+			{name: "FirewallEnabled", kind: boolean, evented: once, value: func(visitor) string { return firewallEnabled }},
+			{name: "InboundPinholeAllowed", kind: boolean, evented: ofWAN, value: visitor.inboundAllowed},
 			{name: "A_ARG_TYPE_OutboundPinholeTimeout", kind: ui4},
 			{name: "A_ARG_TYPE_IPv6Address", kind: text},
 			{name: "A_ARG_TYPE_Port", kind: ui2},

@@ -2,7 +2,6 @@ package pcp
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"time"
 
@@ -14,11 +13,6 @@ type Mapper interface {
 	MapSet(context.Context, portmap.Request, int) ([]portmap.Mapping, error)
 	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
 }
-
-// ErrUnknownHost means that it is not known yet which machine has an address. Nothing
-// is answered until it is: what is sent to a host that is not there stays in the send
-// buffer for seconds, and who forges a hundred sources would silence us for everybody.
-var ErrUnknownHost = errors.New("pcp: the host's link-layer address is not known yet")
 
 const (
 	// patience is how long the gate may take over one request, more than over a

@@ -133,12 +133,12 @@ func (w *world) Identify(p datagram.Packet) (portmap.Client, datagram.Account, e
 	h, ok := w.macs[a]
 	if !ok {
 		account.Class = datagram.Stranger
-		return portmap.Client{}, account, pcp.ErrUnknownHost
+		return portmap.Client{}, account, portmap.ErrUnknownHost
 	}
 	if h.after > 0 {
 		h.after--
 		w.macs[a] = h
-		return portmap.Client{}, account, fmt.Errorf("asked: %w", pcp.ErrUnknownHost)
+		return portmap.Client{}, account, fmt.Errorf("asked: %w", portmap.ErrUnknownHost)
 	}
 	return portmap.Client{Addr: a, MAC: h.mac, Interface: "lan0"}, account, nil
 }

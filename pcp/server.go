@@ -28,7 +28,7 @@ type Config struct {
 	// View returns the network as it is now, never nil.
 	View func() *portmap.View
 	// Identify says who sent a datagram and whom it is charged to;
-	// ErrUnknownHost makes the server ask again in a moment. With another error
+	// portmap.ErrUnknownHost makes the server ask again in a moment. With another error
 	// there is no answer, and nobody is charged. It must not block.
 	Identify func(datagram.Packet) (portmap.Client, datagram.Account, error)
 	// Seek has the kernel ask who has a datagram's source address. It must not
@@ -287,9 +287,9 @@ func (o *owner) receive(ctx context.Context, now time.Time, p datagram.Packet, b
 func (o *owner) identify(ctx context.Context, now time.Time, w waiting) {
 	client, account, err := o.cfg.Identify(w.packet)
 	if err == nil && o.awaits(w.packet.Source.Addr()) {
-		err = ErrUnknownHost
+		err = portmap.ErrUnknownHost
 	}
-	switch unknown := errors.Is(err, ErrUnknownHost); {
+	switch unknown := errors.Is(err, portmap.ErrUnknownHost); {
 	case err != nil && !unknown:
 		o.log.Ignored(now, w.packet, err.Error())
 	case w.tries == 0 && o.limits != nil && !o.limits.Allow(now, account, 1):

@@ -199,7 +199,7 @@ func (e *Engine) candidates(t *Table, r Request, within []PortRange, n int) iter
 				return
 			}
 		}
-		if port, ok := t.ownHalf(r.Transport, r.Client.Owner()); ok {
+		if port, ok := t.ownHalf(r.Transport, r.Client.ID()); ok {
 			yield(port)
 		}
 	}

@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -111,6 +112,11 @@ func (s Vias) All() iter.Seq[Via] {
 	}
 }
 
+// ErrUnknownHost means that it is not known yet which machine has a client's address.
+// Nothing is answered until it is: what is sent to a host that is not there stays in the
+// send buffer for seconds, and who forges a hundred sources would silence us for everybody.
+var ErrUnknownHost = errors.New("the host's link-layer address is not known yet")
+
 // Client is who asks. Every field comes from the socket and the neighbour
 // table, never from what the client wrote; but for the name, which it has told a
 // DHCP server.
@@ -126,17 +132,17 @@ type Client struct {
 	Unheard bool
 }
 
-// Owner is what must be equal for two requests to be from the same client: address and
+// ClientID is what must be equal for two requests to be from the same client: address and
 // MAC and arrival interface. It is comparable.
-type Owner struct {
+type ClientID struct {
 	Interface string
 	Addr      netip.Addr
 	MAC       MAC
 }
 
-// Owner returns the client's identity.
-func (c Client) Owner() Owner {
-	return Owner{Interface: c.Interface, Addr: c.Addr, MAC: c.MAC}
+// ID returns the client's identity.
+func (c Client) ID() ClientID {
+	return ClientID{Interface: c.Interface, Addr: c.Addr, MAC: c.MAC}
 }
 
 // Device is the unit that quotas count by: the MAC where the link has one, so
@@ -148,10 +154,10 @@ type Device struct {
 	Addr      netip.Addr // only where the MAC is zero
 }
 
-// Device returns the unit of quota that the owner belongs to.
-func (o Owner) Device() Device {
-	if o.MAC != (MAC{}) {
-		return Device{Interface: o.Interface, MAC: o.MAC}
+// Device returns the unit of quota that the client belongs to.
+func (id ClientID) Device() Device {
+	if id.MAC != (MAC{}) {
+		return Device{Interface: id.Interface, MAC: id.MAC}
 	}
-	return Device{Interface: o.Interface, Addr: o.Addr}
+	return Device{Interface: id.Interface, Addr: id.Addr}
 }

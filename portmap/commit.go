@@ -17,7 +17,7 @@ func (t *Table) Commit(c Change) *Table {
 		next.lastID = max(next.lastID, countOf(c.New.ID)) // one of an earlier run is older
 	}
 	if c.New != nil && !c.grantReadyAt.IsZero() {
-		next.limitGrants(c.New.Client.Owner().Device(), c.grantReadyAt)
+		next.limitGrants(c.New.Client.ID().Device(), c.grantReadyAt)
 	}
 	if c.New == nil && !c.holdUntil.IsZero() && c.Old.Kind == NAT4 {
 		next.hold(c.Old, c.holdUntil)
@@ -28,17 +28,17 @@ func (t *Table) Commit(c Change) *Table {
 // The methods below build the new table in place; t is not published yet.
 
 func (t *Table) put(m *Mapping) {
-	owner := m.Client.Owner()
+	id := m.Client.ID()
 	if m.Kind == Pinhole6 {
 		t.pinholes, t.numbers = t.pinholes.with(pinholeOf(m), m), t.numbers.with(int(m.Number), m)
 	} else {
 		t.putPort(m)
 	}
-	own := t.Of(owner).own
+	own := t.Of(id).own
 	if own.cmp == nil {
 		own = newOwn()
 	}
-	t.clients = t.clients.with(owner, own.with(m.ID, m))
+	t.clients = t.clients.with(id, own.with(m.ID, m))
 	t.inside = t.inside.with(keyInside(m), m)
 	for k := range m.sourceKeys() {
 		t.sources = t.sources.with(k, m)
@@ -58,21 +58,21 @@ func (t *Table) putPort(m *Mapping) {
 			t.holds = t.holds.without(h.until)
 		}
 	}
-	s.mappings.cmp = comparePlaces
-	s.mappings = s.mappings.with(placeOf(m), m)
+	s.mappings.cmp = compareSlotKeys
+	s.mappings = s.mappings.with(slotKeyOf(m), m)
 	s.holds = without(s.holds, func(h hold) bool { return h.transport == m.Transport })
 	s.natpmp = s.natpmp.plus(m, +1)
 	t.ports = t.ports.with(port, s)
 }
 
 func (t *Table) drop(m *Mapping) {
-	owner := m.Client.Owner()
+	id := m.Client.ID()
 	if m.Kind == Pinhole6 {
 		t.pinholes, t.numbers = t.pinholes.without(pinholeOf(m)), t.numbers.without(int(m.Number))
 	} else {
 		port := int(m.External.Port())
 		s, _ := t.ports.get(port)
-		s.mappings = s.mappings.without(placeOf(m))
+		s.mappings = s.mappings.without(slotKeyOf(m))
 		s.natpmp = s.natpmp.plus(m, -1)
 		t.setSlot(port, s)
 	}
@@ -80,10 +80,10 @@ func (t *Table) drop(m *Mapping) {
 	for k := range m.sourceKeys() {
 		t.sources = t.sources.without(k)
 	}
-	if own := t.Of(owner).own.without(m.ID); own.len() > 0 {
-		t.clients = t.clients.with(owner, own)
+	if own := t.Of(id).own.without(m.ID); own.len() > 0 {
+		t.clients = t.clients.with(id, own)
 	} else {
-		t.clients = t.clients.without(owner)
+		t.clients = t.clients.without(id)
 	}
 	if end := m.nextEnd(); !end.IsZero() {
 		t.leases = t.leases.without(deadline{end, m.ID})
@@ -101,7 +101,7 @@ func (t *Table) setSlot(port int, s slot) {
 }
 
 func (t *Table) countDevice(m *Mapping, by int) {
-	key := m.Client.Owner().Device()
+	key := m.Client.ID().Device()
 	dev, known := t.devices.get(key)
 	if known && dev.mappings == 0 {
 		t.idle--
@@ -128,11 +128,11 @@ func (t *Table) limitGrants(key Device, readyAt time.Time) {
 	t.devices = t.devices.with(key, dev)
 }
 
-// hold keeps a port for m's owner, and forgets an earlier promise of the kind:
+// hold keeps a port for m's client, and forgets an earlier promise of the kind:
 // the later one lasts longer.
 func (t *Table) hold(m *Mapping, until time.Time) {
 	port := int(m.External.Port())
-	h := hold{port: port, transport: m.Transport, owner: m.Client.Owner(), until: deadline{until, m.ID}}
+	h := hold{port: port, transport: m.Transport, client: m.Client.ID(), until: deadline{until, m.ID}}
 	s, _ := t.ports.get(port)
 	for _, o := range s.holds {
 		if o.transport == h.transport {
@@ -188,11 +188,11 @@ func newOwn() ownMapping {
 
 // without returns a new slice; slices of a published table are never changed.
 func without[T any](s []T, drop func(T) bool) []T {
-	var kept []T
+	var rest []T
 	for _, x := range s {
 		if !drop(x) {
-			kept = append(kept, x)
+			rest = append(rest, x)
 		}
 	}
-	return kept
+	return rest
 }

@@ -157,7 +157,7 @@ func (e *Engine) Unmap(ctx context.Context, s Selector) ([]Mapping, error) {
 }
 
 // Revoke ends a mapping that nobody asked to end. With IdentityChanged, because
-// another device has its host's address, the external port stays with its owner
+// another device has its host's address, the external port stays with its client
 // for a moment, so that the newcomer does not inherit it.
 func (e *Engine) Revoke(ctx context.Context, m Mapping, reason Reason) error {
 	_, err := e.do(&op{

@@ -188,7 +188,7 @@ func TestGrantRenewDelete(t *testing.T) {
 			t.Errorf("the renewal is %+v of %+v", second, first)
 		}
 		r.kernelHas(t, "udp 6000 -> 192.168.1.10:6001")
-		if n := r.Snapshot().Of(hostA.Owner()).Len(); n != 1 {
+		if n := r.Snapshot().Of(hostA.ID()).Len(); n != 1 {
 			t.Errorf("%d mappings", n)
 		}
 		gone, err := r.Unmap(t.Context(), portmap.Selector{Client: hostA, Transport: portmap.UDP, FirstPort: 6000, LastPort: 6000})

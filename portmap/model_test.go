@@ -17,19 +17,19 @@ type naive struct {
 }
 
 type naiveHold struct {
-	tr    Transport
-	port  uint16
-	owner Owner
-	until time.Time
+	tr     Transport
+	port   uint16
+	client ClientID
+	until  time.Time
 }
 
 func (n *naive) verdict(r Request) Reason {
-	o := r.Client.Owner()
+	o := r.Client.ID()
 	verdict := NoReason
 	for _, m := range n.all {
-		mo := m.Client.Owner()
+		mo := m.Client.ID()
 		if m.External.Port() == r.External.Port() && m.Transport == r.Transport && mo == o &&
-			o == natpmpOwner && m.Internal.Port() != r.Internal.Port() {
+			o == natpmpClient && m.Internal.Port() != r.Internal.Port() {
 			return PortTaken // its own, for another port
 		}
 		if m.External.Port() != r.External.Port() || mo == o {
@@ -46,8 +46,8 @@ func (n *naive) verdict(r Request) Reason {
 	}
 	for _, h := range n.holds {
 		switch {
-		case h.port != r.External.Port() || h.tr != r.Transport || h.owner == o:
-		case h.owner.Addr == o.Addr && h.owner.Interface == o.Interface:
+		case h.port != r.External.Port() || h.tr != r.Transport || h.client == o:
+		case h.client.Addr == o.Addr && h.client.Interface == o.Interface:
 			return IdentityChanged
 		default:
 			verdict = PortReserved
@@ -63,7 +63,7 @@ func (n *naive) meant(r Request) Request {
 		return r
 	}
 	for _, m := range n.all {
-		if m.Client.Owner() == r.Client.Owner() && m.Transport == r.Transport && m.Internal.Port() == r.Internal.Port() {
+		if m.Client.ID() == r.Client.ID() && m.Transport == r.Transport && m.Internal.Port() == r.Internal.Port() {
 			r.External = m.External
 			return r
 		}
@@ -97,7 +97,7 @@ func (n *naive) expire(now time.Time, hold time.Duration) {
 			live = append(live, m)
 			continue
 		}
-		n.holds = append(n.holds, naiveHold{m.Transport, m.External.Port(), m.Client.Owner(), now.Add(hold)})
+		n.holds = append(n.holds, naiveHold{m.Transport, m.External.Port(), m.Client.ID(), now.Add(hold)})
 	}
 	n.all = live
 	var holds []naiveHold
@@ -115,7 +115,7 @@ func (n *naive) remove(s Selector) (removed int, foreign bool) {
 		switch {
 		case !s.matches(&m):
 			live = append(live, m)
-		case !s.Anybody && m.Client.Owner() != s.Client.Owner():
+		case !s.Anybody && m.Client.ID() != s.Client.ID():
 			live, foreign = append(live, m), true
 		default:
 			removed++
@@ -132,7 +132,7 @@ var modelClients = []Client{
 	{Addr: netip.MustParseAddr("192.168.1.21"), MAC: MAC{2}, Interface: "lan", Via: ViaUPnP}, // a second address of one device
 }
 
-var natpmpOwner = modelClients[2].Owner()
+var natpmpClient = modelClients[2].ID()
 
 // TestTableAgainstModel plays random requests, removals and passing time on a
 // Table and on the naive list; after every step they must agree, and what must
@@ -204,11 +204,11 @@ func TestTableAgainstModel(t *testing.T) {
 func compare(t *rapid.T, table *Table, model *naive) {
 	t.Helper()
 	want := map[string]int{}
-	owners, devices := map[Owner]int{}, map[Device]int{}
+	clients, devices := map[ClientID]int{}, map[Device]int{}
 	for _, m := range model.all {
 		want[line(m)]++
-		owners[m.Client.Owner()]++
-		devices[m.Client.Owner().Device()]++
+		clients[m.Client.ID()]++
+		devices[m.Client.ID().Device()]++
 	}
 	got := map[string]int{}
 	for m := range table.All() {
@@ -221,21 +221,21 @@ func compare(t *rapid.T, table *Table, model *naive) {
 		t.Fatalf("the table differs (-want +got):\n%s", diff)
 	}
 	for _, c := range modelClients {
-		own := table.Of(c.Owner())
-		if own.Len() != owners[c.Owner()] {
-			t.Fatalf("%v has %d mappings, want %d", c.Addr, own.Len(), owners[c.Owner()])
+		own := table.Of(c.ID())
+		if own.Len() != clients[c.ID()] {
+			t.Fatalf("%v has %d mappings, want %d", c.Addr, own.Len(), clients[c.ID()])
 		}
 		last := uint64(0)
 		for i := range own.Len() {
-			if m := own.At(i); m.ID <= last || m.Client.Owner() != c.Owner() {
+			if m := own.At(i); m.ID <= last || m.Client.ID() != c.ID() {
 				t.Fatalf("entry %d of %v is %v", i, c.Addr, &m)
 			} else {
 				last = m.ID
 			}
 		}
-		compareInside(t, table, c.Owner())
+		compareInside(t, table, c.ID())
 		f := table.Facts(time.Now(), Request{Client: c}, nil)
-		if n := devices[c.Owner().Device()]; f.ClientMappings != n || f.RuleMappings("r") != n {
+		if n := devices[c.ID().Device()]; f.ClientMappings != n || f.RuleMappings("r") != n {
 			t.Fatalf("device of %v counts %d and %d, want %d", c.Addr, f.ClientMappings, f.RuleMappings("r"), n)
 		}
 	}
@@ -243,7 +243,7 @@ func compare(t *rapid.T, table *Table, model *naive) {
 }
 
 // compareInside looks for each of a client's mappings from its inside.
-func compareInside(t *rapid.T, table *Table, o Owner) {
+func compareInside(t *rapid.T, table *Table, o ClientID) {
 	t.Helper()
 	for _, tr := range []Transport{TCP, UDP} {
 		want := map[uint16][]string{}
@@ -298,7 +298,7 @@ func checkFree(t *rapid.T, table *Table) {
 }
 
 func line(m Mapping) string {
-	return fmt.Sprintf("%v of %v until %v", &m, m.Client.Owner(), m.Expires.UnixNano())
+	return fmt.Sprintf("%v of %v until %v", &m, m.Client.ID(), m.Expires.UnixNano())
 }
 
 func TestFreeAtTheEnd(t *testing.T) {

@@ -116,11 +116,11 @@ func (m *Mapping) inTheWay(other *Mapping, mine, theirs Source) error {
 	switch {
 	case !slices.Equal(m.Remotes, other.Remotes):
 		return Overlap(m, mine, theirs)
-	case m.Client.Owner() != other.Client.Owner():
+	case m.Client.ID() != other.Client.ID():
 		return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
 			"%s port %d of %s was opened by another device that had this address", m.Transport, m.Internal.Port(), m.Internal.Addr())}
 	}
-	// What has the same owner leads elsewhere, or it would be renewed.
+	// What has the same client leads elsewhere, or it would be renewed.
 	return &Error{Reason: PortTaken, Detail: fmt.Sprintf(
 		"%s port %d is already mapped to another port of this host", m.Transport, m.External.Port())}
 }

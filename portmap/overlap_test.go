@@ -88,7 +88,7 @@ func TestRenewalTakesNoOtherPlace(t *testing.T) {
 		byPCP := limited(ask(hostA, portmap.UDP, 6000), "198.51.100.7/32")
 		byPCP.Client.Via, byPCP.Internal, byPCP.Exact = portmap.ViaPCP, everybody.Internal, true
 		r.refuses(t, byPCP, portmap.PortTaken)
-		if own := r.Snapshot().Of(hostA.Owner()); own.Len() != 2 || r.Snapshot().Len() != 2 {
+		if own := r.Snapshot().Of(hostA.ID()); own.Len() != 2 || r.Snapshot().Len() != 2 {
 			t.Errorf("%d mappings, %d of the client; want 2", r.Snapshot().Len(), own.Len())
 		}
 	})

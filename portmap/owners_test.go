@@ -21,14 +21,14 @@ func TestOwners(t *testing.T) {
 			r.mustMap(t, ask(c, portmap.UDP, port))
 		}
 		r.mustMap(t, open(sixA, 9000))
-		if all := slices.Collect(r.Snapshot().Owners()); len(all) != 5 {
+		if all := slices.Collect(r.Snapshot().Clients()); len(all) != 5 {
 			t.Errorf("owners %v", all)
 		}
-		at := slices.Collect(r.Snapshot().OwnersAt("lan", hostA.Addr))
-		if len(at) != 2 || at[0] != hostA.Owner() || at[1] != heir.Owner() {
+		at := slices.Collect(r.Snapshot().ClientsAt("lan", hostA.Addr))
+		if len(at) != 2 || at[0] != hostA.ID() || at[1] != heir.ID() {
 			t.Errorf("at %s %v", hostA.Addr, at)
 		}
-		if none := slices.Collect(r.Snapshot().OwnersAt("guest", hostB.Addr)); len(none) != 0 {
+		if none := slices.Collect(r.Snapshot().ClientsAt("guest", hostB.Addr)); len(none) != 0 {
 			t.Errorf("on another interface %v", none)
 		}
 	})

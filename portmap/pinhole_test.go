@@ -54,7 +54,7 @@ func TestPinholes(t *testing.T) {
 		}
 		r.mustMap(t, open(sixB, 8443)) // another host's, the same port
 		r.kernelHas(t, "udp [2001:db8::a]:8443", "udp [2001:db8::a]:8443 from 2001:db8:9::/64", "udp [2001:db8::b]:8443")
-		if n := len(slices.Collect(r.Snapshot().All())); n != 3 || r.Snapshot().Of(sixA.Owner()).Len() != 2 {
+		if n := len(slices.Collect(r.Snapshot().All())); n != 3 || r.Snapshot().Of(sixA.ID()).Len() != 2 {
 			t.Errorf("%d in all", n)
 		}
 		time.Sleep(2*time.Hour + time.Second)

@@ -12,13 +12,13 @@ type Change struct {
 	Event        EventType
 	Reason       Reason // why a mapping ended
 	Old, New     *Mapping
-	holdUntil    time.Time // not zero: the port stays with its owner until then
+	holdUntil    time.Time // not zero: the port stays with its client until then
 	grantReadyAt time.Time
 }
 
 // Facts gathers what the table knows for a policy's decision about r.
 func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
-	d := r.Client.Owner().Device()
+	d := r.Client.ID().Device()
 	dev, _ := t.devices.get(d)
 	old := t.existing(r)
 	return Facts{
@@ -42,7 +42,7 @@ func (t *Table) existing(r Request) *Mapping {
 		return t.byInternal(r)
 	}
 	m := t.at(&Mapping{Kind: r.Kind, Internal: r.Internal, External: r.External, Transport: r.Transport, Remotes: r.Remotes})
-	if m == nil || m.Client.Owner() != r.Client.Owner() {
+	if m == nil || m.Client.ID() != r.Client.ID() {
 		return nil
 	}
 	return m
@@ -53,7 +53,7 @@ func (t *Table) existing(r Request) *Mapping {
 // r could not say so.
 func (t *Table) byInternal(r Request) *Mapping {
 	var found *Mapping
-	for m := range t.leading(r.Client.Owner(), r.Transport, r.Internal.Port()) {
+	for m := range t.leading(r.Client.ID(), r.Transport, r.Internal.Port()) {
 		if len(m.Remotes) > 0 && (r.RemotesAre == RemotesUnsaid || !m.Claims.Has(r.Client.Via)) {
 			continue
 		}
@@ -77,7 +77,7 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	}
 	if r.Kind == Pinhole6 {
 		r.External = r.Internal
-	} else if err := t.conflict(r.External.Port(), r.Transport, r.Client.Owner()); err != nil {
+	} else if err := t.conflict(r.External.Port(), r.Transport, r.Client.ID()); err != nil {
 		return Change{}, err
 	}
 	m := &Mapping{
@@ -184,12 +184,12 @@ func endless(r Request, d Decision) bool {
 	return r.ZeroIsEndless && r.Lifetime == 0 && d.MaxLifetime == 0 && r.Client.MAC != (MAC{})
 }
 
-// conflict says who stands in the way of owner's wish for an external port. A
+// conflict says who stands in the way of a client's wish for an external port. A
 // mapping that is there tells more than a reservation.
-func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
+func (t *Table) conflict(port uint16, tr Transport, id ClientID) error {
 	s, _ := t.ports.get(int(port))
-	if m := s.holder(tr); m != nil && m.Client.Owner() != owner {
-		if o := m.Client.Owner(); o.Interface == owner.Interface && o.Addr == owner.Addr {
+	if m := s.holder(tr); m != nil && m.Client.ID() != id {
+		if o := m.Client.ID(); o.Interface == id.Interface && o.Addr == id.Addr {
 			return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
 				"%s port %d was mapped by another device that had this address", tr, port)}
 		}
@@ -201,7 +201,7 @@ func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 		claims    int
 	}{{TCP, s.natpmp.tcp}, {UDP, s.natpmp.udp}} {
 		m := s.holder(other.transport)
-		if other.transport != tr && other.claims > 0 && m.Client.Owner() != owner {
+		if other.transport != tr && other.claims > 0 && m.Client.ID() != id {
 			// RFC 6886 section 3.3: the companion port stays with the client.
 			reserved = &Error{Reason: PortReserved, Detail: fmt.Sprintf(
 				"%s port %d is reserved for the host that holds the same %s port", tr, port, other.transport)}
@@ -209,8 +209,8 @@ func (t *Table) conflict(port uint16, tr Transport, owner Owner) error {
 	}
 	for _, h := range s.holds {
 		switch {
-		case h.transport != tr || h.owner == owner:
-		case h.owner.Interface == owner.Interface && h.owner.Addr == owner.Addr:
+		case h.transport != tr || h.client == id:
+		case h.client.Interface == id.Interface && h.client.Addr == id.Addr:
 			return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
 				"%s port %d is kept for a moment for another device that had this address", tr, port)}
 		default:
@@ -243,12 +243,12 @@ func gap[V any](t tree[int, V], lo, hi int) int {
 	return lo
 }
 
-// ownHalf returns a port of which the owner holds the other transport only: the
+// ownHalf returns a port of which the client holds the other transport only: the
 // last resort when every number is in use.
-func (t *Table) ownHalf(tr Transport, owner Owner) (int, bool) {
-	for m := range t.Of(owner).All() {
+func (t *Table) ownHalf(tr Transport, id ClientID) (int, bool) {
+	for m := range t.Of(id).All() {
 		s, _ := t.ports.get(int(m.External.Port()))
-		if s.holder(tr) == nil && t.conflict(m.External.Port(), tr, owner) == nil {
+		if s.holder(tr) == nil && t.conflict(m.External.Port(), tr, id) == nil {
 			return int(m.External.Port()), true
 		}
 	}

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Suspend closes the mappings of o and keeps them, because another device answers
+// Suspend closes the mappings of a client and keeps them, because another device answers
 // for its address. Their ports stay with them: for EngineConfig.Hold against
 // everybody, and then until somebody asks for one.
-func (e *Engine) Suspend(ctx context.Context, o Owner) error {
-	return e.each(ctx, o, func(now time.Time, m *Mapping) EventType {
+func (e *Engine) Suspend(ctx context.Context, id ClientID) error {
+	return e.each(ctx, id, func(now time.Time, m *Mapping) EventType {
 		if !m.Suspended.IsZero() {
 			return 0
 		}
@@ -22,11 +22,11 @@ func (e *Engine) Suspend(ctx context.Context, o Owner) error {
 // the journal.
 const keptAnew = 10 * time.Second
 
-// Keep lets the time begin anew for which the ports of suspended mappings stay with o:
+// Keep lets the time begin anew for which the ports of suspended mappings stay with a client:
 // its device is back, and not believed to stay yet. Otherwise who makes an address change
-// hands could have its ports while their owner is there.
-func (e *Engine) Keep(ctx context.Context, o Owner) error {
-	return e.each(ctx, o, func(now time.Time, m *Mapping) EventType {
+// hands could have its ports while their client is there.
+func (e *Engine) Keep(ctx context.Context, id ClientID) error {
+	return e.each(ctx, id, func(now time.Time, m *Mapping) EventType {
 		if m.Suspended.IsZero() || now.Sub(m.Suspended) < keptAnew {
 			return 0
 		}
@@ -35,9 +35,9 @@ func (e *Engine) Keep(ctx context.Context, o Owner) error {
 	}, NoReason)
 }
 
-// Resume opens them again, because o is back.
-func (e *Engine) Resume(ctx context.Context, o Owner) error {
-	return e.each(ctx, o, func(_ time.Time, m *Mapping) EventType {
+// Resume opens them again, because their client is back.
+func (e *Engine) Resume(ctx context.Context, id ClientID) error {
+	return e.each(ctx, id, func(_ time.Time, m *Mapping) EventType {
 		if m.Suspended.IsZero() {
 			return 0
 		}
@@ -46,9 +46,9 @@ func (e *Engine) Resume(ctx context.Context, o Owner) error {
 	}, NoReason)
 }
 
-// Seen says that the device of o is on the LAN: endless leases go on from now.
-func (e *Engine) Seen(ctx context.Context, o Owner) error {
-	return e.each(ctx, o, func(now time.Time, m *Mapping) EventType {
+// Seen says that the device of a client is on the LAN: endless leases go on from now.
+func (e *Engine) Seen(ctx context.Context, id ClientID) error {
+	return e.each(ctx, id, func(now time.Time, m *Mapping) EventType {
 		if !m.Endless {
 			return 0
 		}
@@ -57,15 +57,15 @@ func (e *Engine) Seen(ctx context.Context, o Owner) error {
 	}, NoReason)
 }
 
-// RevokeAll ends the mappings of o, as Revoke does one.
-func (e *Engine) RevokeAll(ctx context.Context, o Owner, reason Reason) error {
-	return e.changeAll(ctx, o, func(now time.Time, m *Mapping) (c Change) {
+// RevokeAll ends the mappings of a client, as Revoke does one.
+func (e *Engine) RevokeAll(ctx context.Context, id ClientID, reason Reason) error {
+	return e.changeAll(ctx, id, func(now time.Time, m *Mapping) (c Change) {
 		c.Event, c.Reason, c.Old, c.holdUntil = RevokedEvent, reason, m, e.holdUntil(now, reason)
 		return c
 	})
 }
 
-// holdUntil says until when the port of a mapping stays with its owner that is
+// holdUntil says until when the port of a mapping stays with its client that is
 // revoked for the reason; the zero time is not at all.
 func (e *Engine) holdUntil(now time.Time, reason Reason) time.Time {
 	if reason == IdentityChanged {
@@ -74,23 +74,23 @@ func (e *Engine) holdUntil(now time.Time, reason Reason) time.Time {
 	return time.Time{}
 }
 
-// each changes the mappings of o, of which change gives the event, or 0 where there is
+// each changes the mappings of a client, of which change gives the event, or 0 where there is
 // nothing to do.
-func (e *Engine) each(ctx context.Context, o Owner, change func(time.Time, *Mapping) EventType, reason Reason) error {
-	return e.changeAll(ctx, o, func(now time.Time, old *Mapping) Change {
+func (e *Engine) each(ctx context.Context, id ClientID, change func(time.Time, *Mapping) EventType, reason Reason) error {
+	return e.changeAll(ctx, id, func(now time.Time, old *Mapping) Change {
 		m := *old
 		return Change{Event: change(now, &m), Reason: reason, Old: old, New: &m}
 	})
 }
 
 // changeAll makes the changes that have an event in one transaction.
-func (e *Engine) changeAll(ctx context.Context, o Owner, change func(time.Time, *Mapping) Change) error {
+func (e *Engine) changeAll(ctx context.Context, id ClientID, change func(time.Time, *Mapping) Change) error {
 	_, err := e.do(&op{
 		ctx: ctx,
 		plan: func(t *Table) (outcome, error) {
 			var out outcome
 			now := time.Now()
-			for _, m := range t.Of(o).own.all() {
+			for _, m := range t.Of(id).own.all() {
 				if c := change(now, m); c.Event != 0 {
 					out.changes = append(out.changes, c)
 				}
@@ -108,7 +108,7 @@ func (e *Engine) changeAll(ctx context.Context, o Owner, change func(time.Time, 
 func (t *Table) yielding(before time.Time, r Request) []Change {
 	var over []Change
 	late := func(m *Mapping) bool {
-		return m != nil && !m.Suspended.IsZero() && m.Suspended.Before(before) && m.Client.Owner() != r.Client.Owner()
+		return m != nil && !m.Suspended.IsZero() && m.Suspended.Before(before) && m.Client.ID() != r.Client.ID()
 	}
 	end := func(m *Mapping) { over = append(over, Change{Event: RevokedEvent, Reason: IdentityChanged, Old: m}) }
 	if r.Kind == Pinhole6 {

@@ -19,14 +19,14 @@ var heir = func() portmap.Client {
 	return c
 }()
 
-func (r rig) suspend(t *testing.T, o portmap.Owner) {
+func (r rig) suspend(t *testing.T, o portmap.ClientID) {
 	t.Helper()
 	if err := r.Suspend(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (r rig) resume(t *testing.T, o portmap.Owner) {
+func (r rig) resume(t *testing.T, o portmap.ClientID) {
 	t.Helper()
 	if err := r.Resume(t.Context(), o); err != nil {
 		t.Fatal(err)
@@ -48,18 +48,18 @@ func TestSuspend(t *testing.T) {
 		r.mustMap(t, off)
 		r.mustMap(t, open(sixA, 9000))
 		r.mustMap(t, ask(hostB, portmap.UDP, 7000))
-		r.suspend(t, hostA.Owner())
-		r.suspend(t, hostA.Owner()) // it is already
+		r.suspend(t, hostA.ID())
+		r.suspend(t, hostA.ID()) // it is already
 		r.kernelHas(t, "udp 7000 -> 192.168.1.20:5000", "udp [2001:db8::a]:9000")
-		if n := r.Snapshot().Of(hostA.Owner()).Len(); n != 2 {
+		if n := r.Snapshot().Of(hostA.ID()).Len(); n != 2 {
 			t.Errorf("%d mappings are kept", n)
 		}
 		r.refuses(t, ask(heir, portmap.UDP, 6000), portmap.IdentityChanged)
 		if _, err := r.Unmap(t.Context(), portmap.Selector{Client: heir, Transport: portmap.UDP, FirstPort: 6000, LastPort: 6000}); portmap.ReasonOf(err) != portmap.NotOwner {
 			t.Errorf("the newcomer closes it: %v", err)
 		}
-		r.resume(t, hostA.Owner())
-		r.resume(t, hostA.Owner())
+		r.resume(t, hostA.ID())
+		r.resume(t, hostA.ID())
 		r.kernelHas(t, "udp 6000 -> 192.168.1.10:5000", "udp 7000 -> 192.168.1.20:5000", "udp [2001:db8::a]:9000")
 		if m, _ := r.Snapshot().Find(portmap.UDP, 6000, nil); m.ID != first.ID || m.Expires != first.Expires {
 			t.Errorf("it is %+v now", m)
@@ -74,13 +74,13 @@ func TestSuspend(t *testing.T) {
 			t.Errorf("told %v, want %v", told, want)
 		}
 
-		r.suspend(t, hostA.Owner())
+		r.suspend(t, hostA.ID())
 		again := r.mustMap(t, ask(hostA, portmap.UDP, 6000)) // only who has the address can ask
 		if again.ID != first.ID || !again.Suspended.IsZero() {
 			t.Errorf("its own renewal left %+v", again)
 		}
 		r.kernelHas(t, "udp 6000 -> 192.168.1.10:5000", "udp 7000 -> 192.168.1.20:5000", "udp [2001:db8::a]:9000")
-		r.suspend(t, hostA.Owner())
+		r.suspend(t, hostA.ID())
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		r.kernelHas(t)
@@ -102,7 +102,7 @@ func TestSuspendedPortIsKept(t *testing.T) {
 				r.mustMap(t, ask(hostA, portmap.UDP, 6000))
 				r.mustMap(t, inward(natA, 4000, 6100)) // whose other half is kept for it, too
 				r.mustMap(t, ask(hostA, portmap.TCP, 6000))
-				r.suspend(t, hostA.Owner())
+				r.suspend(t, hostA.ID())
 				companion := ask(other, portmap.TCP, 6100)
 				time.Sleep(time.Minute)
 				for _, q := range []portmap.Request{ask(other, portmap.UDP, 6000), companion} {
@@ -115,10 +115,10 @@ func TestSuspendedPortIsKept(t *testing.T) {
 					t.Errorf("suggested and free: %v", &m)
 				}
 				r.mustMap(t, companion)
-				if n := r.Snapshot().Of(hostA.Owner()).Len(); n != 1 {
+				if n := r.Snapshot().Of(hostA.ID()).Len(); n != 1 {
 					t.Errorf("%d of three mappings are left", n)
 				}
-				r.resume(t, hostA.Owner())
+				r.resume(t, hostA.ID())
 				if _, ok := r.Snapshot().Find(portmap.TCP, 6000, nil); !ok {
 					t.Error("what nobody asked for is not back")
 				}
@@ -134,12 +134,12 @@ func TestSuspendedPortOfWhoIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, portmap.EngineConfig{})
 		r.mustMap(t, ask(hostA, portmap.UDP, 6000))
-		r.suspend(t, hostA.Owner())
+		r.suspend(t, hostA.ID())
 		for range 4 {
 			time.Sleep(40 * time.Second)
 			before := r.Snapshot().Revision()
 			for range 3 {
-				if err := r.Keep(t.Context(), hostA.Owner()); err != nil {
+				if err := r.Keep(t.Context(), hostA.ID()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -166,13 +166,13 @@ func TestSuspendedYieldsNothingInVain(t *testing.T) {
 			return portmap.Decision{Action: portmap.Allow}
 		})})
 		r.mustMap(t, ask(hostA, portmap.UDP, 6000))
-		r.suspend(t, hostA.Owner())
+		r.suspend(t, hostA.ID())
 		time.Sleep(time.Hour / 2)
 		r.refuses(t, ask(hostB, portmap.UDP, 6000), portmap.RuleDenied)
 		if m := r.mustMap(t, inward(by(hostB, portmap.ViaPCP), 4000, 6000)); m.External.Port() == 6000 {
 			t.Errorf("the policy forbids %v", &m)
 		}
-		r.resume(t, hostA.Owner())
+		r.resume(t, hostA.ID())
 		if m, ok := r.Snapshot().Find(portmap.UDP, 6000, nil); !ok || m.Client.MAC != hostA.MAC {
 			t.Errorf("it is gone: %v", &m)
 		}
@@ -195,7 +195,7 @@ func TestRevokeAll(t *testing.T) {
 				}
 				r.mustMap(t, ask(hostB, portmap.UDP, 7000))
 				before := r.kernel.transactions
-				if err := r.RevokeAll(t.Context(), hostA.Owner(), reason); err != nil {
+				if err := r.RevokeAll(t.Context(), hostA.ID(), reason); err != nil {
 					t.Fatal(err)
 				}
 				r.kernelHas(t, "udp 7000 -> 192.168.1.20:5000")
@@ -217,14 +217,14 @@ func TestSuspendedPinhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, portmap.EngineConfig{})
 		r.mustMap(t, open(sixA, 9000))
-		r.suspend(t, sixA.Owner())
+		r.suspend(t, sixA.ID())
 		r.kernelHas(t)
 		next := sixA
 		next.MAC = heir.MAC
 		r.refuses(t, open(next, 9000), portmap.IdentityChanged)
 		time.Sleep(time.Minute + time.Nanosecond)
 		r.mustMap(t, open(next, 9000))
-		if n := r.Snapshot().Of(sixA.Owner()).Len(); n != 0 {
+		if n := r.Snapshot().Of(sixA.ID()).Len(); n != 0 {
 			t.Errorf("%d pinholes are left", n)
 		}
 		r.kernelHas(t, "udp [2001:db8::a]:9000")
@@ -246,10 +246,10 @@ func TestEndless(t *testing.T) {
 		r.mustMap(t, finite)
 		for range 20 {
 			time.Sleep(50 * time.Minute)
-			if err := r.Seen(t.Context(), hostA.Owner()); err != nil {
+			if err := r.Seen(t.Context(), hostA.ID()); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.Seen(t.Context(), hostB.Owner()); err != nil { // who has none
+			if err := r.Seen(t.Context(), hostB.ID()); err != nil { // who has none
 				t.Fatal(err)
 			}
 		}
@@ -294,7 +294,7 @@ func TestWhatIsNotEndless(t *testing.T) {
 					t.Errorf("endless: %v", m.Endless)
 				}
 				time.Sleep(30 * time.Second)
-				if err := r.Seen(t.Context(), c.client.Owner()); err != nil {
+				if err := r.Seen(t.Context(), c.client.ID()); err != nil {
 					t.Fatal(err)
 				}
 				if now, _ := r.Snapshot().Find(portmap.UDP, 6000, nil); now.Expires.After(m.Expires) != c.want {
@@ -317,7 +317,7 @@ func TestEndlessAndFinite(t *testing.T) {
 		pcp := inward(pcpA, 5000, 6000)
 		r.mustMap(t, pcp)
 		time.Sleep(30 * time.Minute)
-		if err := r.Seen(t.Context(), hostA.Owner()); err != nil {
+		if err := r.Seen(t.Context(), hostA.ID()); err != nil {
 			t.Fatal(err)
 		}
 		r.is(t, 6000, "upnp and pcp", 24*time.Hour)
@@ -339,7 +339,7 @@ func TestTermsAreRestored(t *testing.T) {
 		endless := ask(hostA, portmap.UDP, 6000)
 		endless.Lifetime = 0
 		r.mustMap(t, endless)
-		r.suspend(t, hostA.Owner())
+		r.suspend(t, hostA.ID())
 		kept := slices.Collect(r.Snapshot().All())
 		k := &kernel{}
 		e, err := portmap.NewEngine(portmap.EngineConfig{

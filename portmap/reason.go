@@ -24,7 +24,7 @@ const (
 	ForbiddenPort   // a Tier 0 port, which is never mapped
 	PrivilegedPort  // a Tier 1 port that no rule of the owner allows by naming it
 	BadRemote       // a restriction that cannot be enforced
-	IdentityChanged // the address now answers with another MAC than the mapping's owner
+	IdentityChanged // the address now answers with another MAC than the mapping's client
 	NotOwner        // the mapping is another client's
 	WrongNonce      // PCP: the nonce is not the one that made the mapping
 	TooManyRemotes  // more restrictions than a mapping may have

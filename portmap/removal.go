@@ -55,10 +55,10 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	for m := range t.selectable(s) {
 		switch {
 		case !s.matches(m):
-			if s.Internal != 0 && m.Client.Owner() == s.Client.Owner() && s.inAnyLanguage().matches(m) {
+			if s.Internal != 0 && m.Client.ID() == s.Client.ID() && s.inAnyLanguage().matches(m) {
 				elsewhere = m
 			}
-		case !s.Anybody && m.Client.Owner() != s.Client.Owner():
+		case !s.Anybody && m.Client.ID() != s.Client.ID():
 			foreign = true
 		case s.strict && s.Nonce != nil && *s.Nonce != m.Nonce:
 			return nil, wrongNonce(m, now)
@@ -81,7 +81,7 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 }
 
 // planRevocation says what ending m changes. Its external port stays with its
-// owner until then, which is the zero time for not at all.
+// client until then, which is the zero time for not at all.
 func (t *Table) planRevocation(m *Mapping, reason Reason, holdUntil time.Time) (Change, error) {
 	held := t.at(m)
 	if held == nil || held.ID != m.ID {
@@ -94,7 +94,7 @@ func (t *Table) planRevocation(m *Mapping, reason Reason, holdUntil time.Time) (
 // client's own can be meant, those, or those behind one internal port.
 func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 	if s.LastPort == 0 && !s.Anybody && s.Internal != 0 && s.LastInternal == 0 && s.Transport != 0 {
-		return t.leading(s.Client.Owner(), s.Transport, s.Internal)
+		return t.leading(s.Client.ID(), s.Transport, s.Internal)
 	}
 	return func(yield func(*Mapping) bool) {
 		if s.FirstPort == s.LastPort && s.FirstPort != 0 && s.Transport != 0 && s.ExactRemotes {
@@ -105,7 +105,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 			return
 		}
 		if s.LastPort == 0 && !s.Anybody {
-			for _, m := range t.Of(s.Client.Owner()).own.all() {
+			for _, m := range t.Of(s.Client.ID()).own.all() {
 				if !yield(m) {
 					return
 				}

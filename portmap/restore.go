@@ -200,7 +200,7 @@ func (t *Table) vacant(m *Mapping, view *View) error {
 		}
 		return nil
 	}
-	if err := t.conflict(m.External.Port(), m.Transport, m.Client.Owner()); err != nil {
+	if err := t.conflict(m.External.Port(), m.Transport, m.Client.ID()); err != nil {
 		return err
 	}
 	return view.Vacant(m.Transport, m.External.Port())

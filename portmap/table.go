@@ -17,8 +17,8 @@ type Table struct {
 	count    int
 	ports    tree[int, slot] // by external port number, both transports
 	pinholes tree[pinhole, *Mapping]
-	numbers  tree[int, *Mapping]     // pinholes by Number
-	clients  tree[Owner, ownMapping] // each client's own, by ID
+	numbers  tree[int, *Mapping]        // pinholes by Number
+	clients  tree[ClientID, ownMapping] // each client's own, by ID
 	inside   tree[internalKey, *Mapping]
 	sources  tree[sourceKey, *Mapping] // whom restricted mappings let in
 	devices  tree[Device, device]
@@ -31,28 +31,28 @@ type Table struct {
 
 // slot is one external port number: the mappings on it, and who may still
 // renew one that has just run out. All mappings of one transport have the same
-// owner, and so at most one host is waited for, a transport: Plan sees to it.
+// client, and so at most one host is waited for, a transport: Plan sees to it.
 type slot struct {
-	mappings tree[place, *Mapping]
+	mappings tree[slotKey, *Mapping]
 	holds    []hold
 	natpmp   claims // mappings that NAT-PMP asked for
 }
 
-// place is what tells the mappings on one external port apart.
-type place struct {
+// slotKey is what tells the mappings on one external port apart.
+type slotKey struct {
 	transport Transport
 	remotes   []Remote
 }
 
-func placeOf(m *Mapping) place { return place{m.Transport, m.Remotes} }
+func slotKeyOf(m *Mapping) slotKey { return slotKey{m.Transport, m.Remotes} }
 
 // pinhole is what tells pinholes apart.
 type pinhole struct {
 	internal netip.AddrPort
-	place
+	slotKey
 }
 
-func pinholeOf(m *Mapping) pinhole { return pinhole{m.Internal, placeOf(m)} }
+func pinholeOf(m *Mapping) pinhole { return pinhole{m.Internal, slotKeyOf(m)} }
 
 // claims counts by transport.
 type claims struct{ tcp, udp int }
@@ -68,24 +68,24 @@ func (c claims) plus(m *Mapping, n int) claims {
 	return c
 }
 
-// hold keeps the port of an expired mapping for its owner for a while.
+// hold keeps the port of an expired mapping for its client for a while.
 type hold struct {
 	port      int
 	transport Transport
-	owner     Owner
+	client    ClientID
 	until     deadline
 }
 
 // internalKey finds what a client's port is mapped to, in whichever language.
 type internalKey struct {
-	owner     Owner
+	client    ClientID
 	transport Transport
 	port      uint16
 	id        uint64
 }
 
 func keyInside(m *Mapping) internalKey {
-	return internalKey{m.Client.Owner(), m.Transport, m.Internal.Port(), m.ID}
+	return internalKey{m.Client.ID(), m.Transport, m.Internal.Port(), m.ID}
 }
 
 type ownMapping = tree[uint64, *Mapping]
@@ -112,7 +112,7 @@ func NewTable() *Table {
 		ports:    tree[int, slot]{cmp: cmp.Compare[int]},
 		pinholes: tree[pinhole, *Mapping]{cmp: comparePinholes},
 		numbers:  tree[int, *Mapping]{cmp: cmp.Compare[int]},
-		clients:  tree[Owner, ownMapping]{cmp: compareOwners},
+		clients:  tree[ClientID, ownMapping]{cmp: compareClients},
 		inside:   tree[internalKey, *Mapping]{cmp: compareInternal},
 		sources:  tree[sourceKey, *Mapping]{cmp: compareSources},
 		devices:  tree[Device, device]{cmp: compareDevices},
@@ -122,20 +122,20 @@ func NewTable() *Table {
 	}
 }
 
-func compareOwners(a, b Owner) int {
+func compareClients(a, b ClientID) int {
 	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface), slices.Compare(a.MAC[:], b.MAC[:]))
 }
 
 func compareInternal(a, b internalKey) int {
-	return cmp.Or(compareOwners(a.owner, b.owner), cmp.Compare(a.transport, b.transport), cmp.Compare(a.port, b.port), cmp.Compare(a.id, b.id))
+	return cmp.Or(compareClients(a.client, b.client), cmp.Compare(a.transport, b.transport), cmp.Compare(a.port, b.port), cmp.Compare(a.id, b.id))
 }
 
-func comparePlaces(a, b place) int {
+func compareSlotKeys(a, b slotKey) int {
 	return cmp.Or(cmp.Compare(a.transport, b.transport), slices.CompareFunc(a.remotes, b.remotes, compareRemotes))
 }
 
 func comparePinholes(a, b pinhole) int {
-	return cmp.Or(a.internal.Compare(b.internal), comparePlaces(a.place, b.place))
+	return cmp.Or(a.internal.Compare(b.internal), compareSlotKeys(a.slotKey, b.slotKey))
 }
 
 func compareRemotes(a, b Remote) int {
@@ -206,9 +206,9 @@ func (t *Table) All() iter.Seq[Mapping] {
 	}
 }
 
-// Owners walks everybody who has a mapping, by address.
-func (t *Table) Owners() iter.Seq[Owner] {
-	return func(yield func(Owner) bool) {
+// Clients walks everybody who has a mapping, by address.
+func (t *Table) Clients() iter.Seq[ClientID] {
+	return func(yield func(ClientID) bool) {
 		for o := range t.clients.all() {
 			if !yield(o) {
 				return
@@ -220,11 +220,11 @@ func (t *Table) Owners() iter.Seq[Owner] {
 // Hosts returns how many have a mapping.
 func (t *Table) Hosts() int { return t.clients.len() }
 
-// OwnersAt walks the devices with mappings of one address on one interface. There
+// ClientsAt walks the devices with mappings of one address on one interface. There
 // is more than one where the address went from hand to hand.
-func (t *Table) OwnersAt(iface string, addr netip.Addr) iter.Seq[Owner] {
-	return func(yield func(Owner) bool) {
-		for o := range t.clients.from(Owner{Interface: iface, Addr: addr}) {
+func (t *Table) ClientsAt(iface string, addr netip.Addr) iter.Seq[ClientID] {
+	return func(yield func(ClientID) bool) {
+		for o := range t.clients.from(ClientID{Interface: iface, Addr: addr}) {
 			if o.Interface != iface || o.Addr != addr || !yield(o) {
 				return
 			}
@@ -236,8 +236,8 @@ func (t *Table) OwnersAt(iface string, addr netip.Addr) iter.Seq[Owner] {
 type List struct{ own ownMapping }
 
 // Of returns the mappings of one client.
-func (t *Table) Of(o Owner) List {
-	own, _ := t.clients.get(o)
+func (t *Table) Of(id ClientID) List {
+	own, _ := t.clients.get(id)
 	return List{own}
 }
 
@@ -262,9 +262,9 @@ func (l List) All() iter.Seq[Mapping] {
 }
 
 // Inside walks a client's mappings that lead to one internal port, oldest first.
-func (t *Table) Inside(o Owner, tr Transport, port uint16) iter.Seq[Mapping] {
+func (t *Table) Inside(id ClientID, tr Transport, port uint16) iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
-		for m := range t.leading(o, tr, port) {
+		for m := range t.leading(id, tr, port) {
 			if !yield(*m) {
 				return
 			}
@@ -272,10 +272,10 @@ func (t *Table) Inside(o Owner, tr Transport, port uint16) iter.Seq[Mapping] {
 	}
 }
 
-func (t *Table) leading(o Owner, tr Transport, port uint16) iter.Seq[*Mapping] {
+func (t *Table) leading(id ClientID, tr Transport, port uint16) iter.Seq[*Mapping] {
 	return func(yield func(*Mapping) bool) {
-		for k, m := range t.inside.from(internalKey{owner: o, transport: tr, port: port}) {
-			if k.owner != o || k.transport != tr || k.port != port || !yield(m) {
+		for k, m := range t.inside.from(internalKey{client: id, transport: tr, port: port}) {
+			if k.client != id || k.transport != tr || k.port != port || !yield(m) {
 				return
 			}
 		}
@@ -292,14 +292,14 @@ func (t *Table) nextEnd() (time.Time, bool) {
 }
 
 func (s slot) find(tr Transport, remotes []Remote) *Mapping {
-	m, _ := s.mappings.get(place{tr, remotes})
+	m, _ := s.mappings.get(slotKey{tr, remotes})
 	return m
 }
 
 // holder returns a mapping of the transport, which tells who has the port; nil
 // when nobody has.
 func (s slot) holder(tr Transport) *Mapping {
-	for k, m := range s.mappings.from(place{transport: tr}) {
+	for k, m := range s.mappings.from(slotKey{transport: tr}) {
 		if k.transport == tr {
 			return m
 		}

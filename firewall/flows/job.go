@@ -81,7 +81,7 @@ func (j *job) six() bool { return len(j.pins) > 0 }
 func (j *job) empty() bool { return !j.four() && !j.six() }
 
 // change adds what a committed change means for flows.
-func (j *job) change(c *firewall.Change) {
+func (j *job) change(c *firewall.Delta) {
 	for i := range c.Gone {
 		m := &c.Gone[i]
 		if m.Kind == portmap.Pinhole6 {
@@ -109,7 +109,7 @@ func (j *job) change(c *firewall.Change) {
 
 // lose adds the WAN addresses that a new set of facts no longer has. The kernel
 // ends masqueraded flows itself when their address goes, but not ours.
-func (j *job) lose(before, after firewall.Gateway) {
+func (j *job) lose(before, after firewall.Facts) {
 	have := after.WANAddrs()
 	for _, a := range before.WANAddrs() {
 		if !slices.Contains(have, a) {

@@ -10,8 +10,8 @@ import (
 
 // table is what a backend holds: its mappings and its facts of the gateway.
 type table struct {
-	state   *firewall.State
-	gateway firewall.Gateway
+	state *firewall.State
+	facts firewall.Facts
 }
 
 // over reports whether a flow must end. The backend is asked flow by flow, and only
@@ -45,7 +45,7 @@ func (k *Keeper) asked(j *job, f Flow, lost, taken bool) (over bool) {
 		case lost:
 			over = t.ours(f)
 		case j.ports[at]:
-			over = slices.Contains(t.gateway.WANAddrs(), f.Dst.Addr()) && t.misled(f, j.ended[led{at, f.AnswersFrom}])
+			over = slices.Contains(t.facts.WANAddrs(), f.Dst.Addr()) && t.misled(f, j.ended[led{at, f.AnswersFrom}])
 		}
 	})
 	return over
@@ -102,7 +102,7 @@ func (t table) ours(f Flow) bool {
 // somebody else. The gateway's own flows are let be: they were there first, their
 // answers lead where they should, and none of them could be moved.
 func (t table) trespasses(f Flow) bool {
-	wan := t.gateway.WANAddrs()
+	wan := t.facts.WANAddrs()
 	if !slices.Contains(wan, f.AnswersTo.Addr()) || slices.Contains(wan, f.Src.Addr()) {
 		return false
 	}
@@ -113,7 +113,7 @@ func (t table) trespasses(f Flow) bool {
 // inside reports whether an address is of a LAN.
 func (t table) inside(a netip.Addr) bool {
 	return a.IsLinkLocalUnicast() ||
-		slices.ContainsFunc(t.gateway.LANPrefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+		slices.ContainsFunc(t.facts.LANPrefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // carriedOn reports whether its host could carry on a flow alone that the kernel has

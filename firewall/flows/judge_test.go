@@ -50,7 +50,7 @@ type gate struct {
 func newGate(t *testing.T, open ...portmap.Mapping) *gate {
 	t.Helper()
 	g := &gate{t: t, state: firewall.NewState()}
-	facts := firewall.Gateway{
+	facts := firewall.Facts{
 		WAN:         []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr(wan)}}},
 		LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8:77::/64")},
 	}
@@ -156,8 +156,8 @@ func TestOver(t *testing.T) {
 // An address that is gone takes our flows with it, both ways, and nobody else's.
 func TestLostAddress(t *testing.T) {
 	g := newGate(t, mapping(1, "5000", alice))
-	uplink := func(addrs ...netip.Addr) firewall.Gateway {
-		return firewall.Gateway{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: addrs}}}
+	uplink := func(addrs ...netip.Addr) firewall.Facts {
+		return firewall.Facts{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: addrs}}}
 	}
 	j := newJob()
 	j.lose(uplink(netip.MustParseAddr(wan)), uplink(netip.MustParseAddr("203.0.113.9")))
@@ -205,7 +205,7 @@ func TestWithoutConntrack(t *testing.T) {
 		var log bytes.Buffer
 		k := New(Config{
 			Log: slog.New(slog.NewTextHandler(&log, nil)), NetNS: 1 << 20, // no such descriptor
-			Look: func(func(*firewall.State, firewall.Gateway)) { t.Error("asked about a flow") }, Refuse: nil,
+			Look: func(func(*firewall.State, firewall.Facts)) { t.Error("asked about a flow") }, Refuse: nil,
 		})
 		g := newGate(t, mapping(1, "5000", alice))
 		c, err := g.state.Plan(nil, []portmap.Mapping{mapping(1, "5000", alice)})

@@ -30,7 +30,7 @@ type Config struct {
 
 	// Look lends the backend's committed mappings and facts to f, under the
 	// backend's lock.
-	Look func(f func(*firewall.State, firewall.Gateway))
+	Look func(f func(*firewall.State, firewall.Facts))
 	// Refuse has the hosts of these flows (AnswersFrom) told for RefuseTime that
 	// they are over, when they go on sending to the other end (Src).
 	Refuse func([]Flow) error
@@ -65,7 +65,7 @@ func New(cfg Config) *Keeper {
 		kernel: conntrack{netns: cfg.NetNS, patience: patience},
 		quick:  quick{kernel: conntrack{netns: cfg.NetNS, patience: quickPatience}},
 		look: func(f func(table)) {
-			cfg.Look(func(s *firewall.State, g firewall.Gateway) { f(table{s, g}) })
+			cfg.Look(func(s *firewall.State, g firewall.Facts) { f(table{s, g}) })
 		},
 	}
 	go k.run()
@@ -73,14 +73,14 @@ func New(cfg Config) *Keeper {
 }
 
 // Changed notes what a committed change means for flows.
-func (k *Keeper) Changed(c *firewall.Change) {
+func (k *Keeper) Changed(c *firewall.Delta) {
 	j := newJob()
 	j.change(c)
 	k.add(j)
 }
 
 // AddressesGone notes the WAN addresses that new facts no longer have.
-func (k *Keeper) AddressesGone(before, after firewall.Gateway) {
+func (k *Keeper) AddressesGone(before, after firewall.Facts) {
 	j := newJob()
 	j.lose(before, after)
 	k.add(j)

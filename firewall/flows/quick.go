@@ -62,7 +62,7 @@ var errMany = errors.New("too many flows")
 // change has mapped, before it returns where that costs little, and else with the
 // next pass. From then on the rules keep them from these ports. It must not be called
 // under the backend's lock.
-func (k *Keeper) Free(c *firewall.Change) {
+func (k *Keeper) Free(c *firewall.Delta) {
 	j := newJob()
 	for _, e := range c.New {
 		if e.Kind == firewall.Hole {
@@ -93,7 +93,7 @@ func (k *Keeper) Free(c *firewall.Change) {
 // far as that can be told at once.
 func (k *Keeper) Held(t portmap.Transport, external uint16, host netip.Addr) (held bool) {
 	var wan []netip.Addr
-	k.look(func(t table) { wan = t.gateway.WANAddrs() })
+	k.look(func(t table) { wan = t.facts.WANAddrs() })
 	k.quick.try(func(kernel *conntrack) error {
 		seen := 0
 		return kernel.walk(query{family: unix.AF_INET, transport: t, answersTo: external}, func(f found) error {

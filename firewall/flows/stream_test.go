@@ -35,11 +35,11 @@ func track(t *testing.T) *tracked {
 	}
 	t.Cleanup(kernel.Close)
 	g := newGate(t)
-	facts := firewall.Gateway{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr(wan)}}}}
+	facts := firewall.Facts{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr(wan)}}}}
 	k := &tracked{t: t, kernel: kernel, state: g.state}
 	k.Keeper = New(Config{
 		Log: slog.New(slog.DiscardHandler), NetNS: n.FD(),
-		Look:   func(f func(*firewall.State, firewall.Gateway)) { f(k.state, facts) },
+		Look:   func(f func(*firewall.State, firewall.Facts)) { f(k.state, facts) },
 		Refuse: func([]Flow) error { return nil },
 	})
 	return k
@@ -76,7 +76,7 @@ func (k *tracked) count() (n int) {
 func (k *tracked) kernelFD() int { return k.Keeper.kernel.netns }
 
 // change commits one, as a backend does.
-func (k *tracked) change(add, del []portmap.Mapping) *firewall.Change {
+func (k *tracked) change(add, del []portmap.Mapping) *firewall.Delta {
 	k.t.Helper()
 	c, err := k.state.Plan(add, del)
 	if err != nil {

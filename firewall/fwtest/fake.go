@@ -88,7 +88,7 @@ func (f *Fake) Entries() []firewall.Entry { return f.kernel.entries() }
 // Mappings returns the open mappings by ID.
 func (f *Fake) Mappings() []portmap.Mapping {
 	var all []portmap.Mapping
-	f.drive().Look(func(s *firewall.State, _ firewall.Gateway) { all = s.Mappings() })
+	f.drive().Look(func(s *firewall.State, _ firewall.Facts) { all = s.Mappings() })
 	slices.SortFunc(all, func(a, b portmap.Mapping) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
@@ -116,7 +116,7 @@ func (f *Fake) begin() error {
 // noFlows are those of a kernel without connections.
 type noFlows struct{}
 
-func (noFlows) Changed(*firewall.Change)                       {}
-func (noFlows) Free(*firewall.Change)                          {}
-func (noFlows) AddressesGone(_, _ firewall.Gateway)            {}
+func (noFlows) Changed(*firewall.Delta)                        {}
+func (noFlows) Free(*firewall.Delta)                           {}
+func (noFlows) AddressesGone(_, _ firewall.Facts)              {}
 func (noFlows) Close(context.Context, []portmap.Mapping) error { return nil }

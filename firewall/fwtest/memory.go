@@ -14,7 +14,7 @@ type memory struct {
 	mu       sync.Mutex // guards what follows
 	held     map[firewall.Key]firewall.Entry
 	capacity int
-	gateway  firewall.Gateway
+	facts    firewall.Facts
 }
 
 // Write implements firewall.Kernel. It refuses to remove what is not there, and to add
@@ -22,9 +22,9 @@ type memory struct {
 func (m *memory) Write(ctx context.Context, u firewall.Update) (lacking bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil || u.Change == nil {
-		if err == nil && u.Gateway != nil {
-			m.gateway = *u.Gateway
+	if err := ctx.Err(); err != nil || u.Delta == nil {
+		if err == nil && u.Facts != nil {
+			m.facts = *u.Facts
 		}
 		return false, err
 	}
@@ -32,13 +32,13 @@ func (m *memory) Write(ctx context.Context, u firewall.Update) (lacking bool, er
 		return false, firewall.ErrDrifted
 	}
 	next := maps.Clone(m.held)
-	for _, e := range slices.Concat(u.Change.Del, u.Change.Retime) {
+	for _, e := range slices.Concat(u.Delta.Del, u.Delta.Retime) {
 		if _, there := next[e.Key()]; !there {
 			return false, firewall.ErrDrifted
 		}
 		delete(next, e.Key())
 	}
-	for _, e := range slices.Concat(u.Change.Add, u.Change.Retime) {
+	for _, e := range slices.Concat(u.Delta.Add, u.Delta.Retime) {
 		if _, there := next[e.Key()]; there {
 			return false, firewall.ErrDrifted
 		}
@@ -58,7 +58,7 @@ func (m *memory) Rewrite(ctx context.Context, p firewall.Part, w firewall.Whole)
 	for _, e := range w.Entries {
 		next[e.Key()] = e
 	}
-	m.gateway = w.Gateway
+	m.facts = w.Facts
 	return m.take(next)
 }
 

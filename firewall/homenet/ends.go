@@ -31,7 +31,7 @@ func deleteEndsConnections(t *testing.T, h *Home) {
 	h.Open("tcp 8081", Alice+":81")
 	cut := h.Connect(h.World, PeerX, WAN+":8080")
 	cutHairpin := h.Connect(h.Bob, Bob, WAN+":8080")
-	kept := h.Connect(h.World, PeerX, WAN+":8081")
+	stays := h.Connect(h.World, PeerX, WAN+":8081")
 	outbound := h.Connect(h.Alice, Alice, PeerX+":90")
 
 	renewed := h.Renew(gone)
@@ -41,8 +41,8 @@ func deleteEndsConnections(t *testing.T, h *Home) {
 	h.Delete(renewed)
 	h.Eventually("the flow of the deleted mapping ends", func() bool { return ended(cut) })
 	h.Eventually("its hairpin flow ends", func() bool { return ended(cutHairpin) })
-	goOn(t, map[string]net.Conn{"another mapping's": kept, "an outbound": outbound})
-	closeEnds(t, h, kept, outbound)
+	goOn(t, map[string]net.Conn{"another mapping's": stays, "an outbound": outbound})
+	closeEnds(t, h, stays, outbound)
 }
 
 // goOn makes sure that connections carry.

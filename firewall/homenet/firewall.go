@@ -16,7 +16,7 @@ import (
 // Backend is what the tests use of one.
 type Backend interface {
 	portmap.Firewall
-	Configure(ctx context.Context, g firewall.Gateway) error
+	Configure(ctx context.Context, g firewall.Facts) error
 	Audit(ctx context.Context, full bool) (drift string, err error)
 	Repaired() uint64
 	Entries(ctx context.Context) ([]firewall.Entry, error)
@@ -32,7 +32,7 @@ type Firewall struct {
 	// Open opens the backend in a namespace, and does no more.
 	Open func(t testing.TB, gateway *netns.Space) Backend
 	// Facts changes what the backend is told of the gateway; nil leaves it as is.
-	Facts func(*firewall.Gateway)
+	Facts func(*firewall.Facts)
 	// Do has the owner's program do what a script says.
 	Do func(t testing.TB, gateway *netns.Space, script string)
 	// Owner are the scripts.
@@ -59,8 +59,8 @@ type Owner struct {
 }
 
 // Facts is the gateway of the home as a backend is told of it.
-func Facts() firewall.Gateway {
-	return firewall.Gateway{
+func Facts() firewall.Facts {
+	return firewall.Facts{
 		WAN:         []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr(WAN)}}},
 		WAN6:        []string{"wan0"},
 		LAN:         []string{"lan0"},
@@ -69,7 +69,7 @@ func Facts() firewall.Gateway {
 }
 
 // Start tells a backend of its gateway, and closes it with the test.
-func Start(t testing.TB, b Backend, g firewall.Gateway) {
+func Start(t testing.TB, b Backend, g firewall.Facts) {
 	t.Helper()
 	t.Cleanup(func() {
 		if err := b.Close(context.Background(), true); err != nil {

@@ -106,7 +106,7 @@ func (h *Home) Do(script string) {
 	h.fw.Do(h.t, h.Gateway, script)
 }
 
-func (h *Home) facts(change ...func(*firewall.Gateway)) firewall.Gateway {
+func (h *Home) facts(change ...func(*firewall.Facts)) firewall.Facts {
 	g := Facts()
 	if h.fw.Facts != nil {
 		h.fw.Facts(&g)
@@ -118,7 +118,7 @@ func (h *Home) facts(change ...func(*firewall.Gateway)) firewall.Gateway {
 }
 
 // Configure tells the backend of the gateway, changed or as it is.
-func (h *Home) Configure(change ...func(*firewall.Gateway)) {
+func (h *Home) Configure(change ...func(*firewall.Facts)) {
 	h.t.Helper()
 	if err := h.Backend.Configure(Context(h.t), h.facts(change...)); err != nil {
 		h.t.Fatal(err)

@@ -183,7 +183,7 @@ func newWANAddress(t *testing.T, h *Home) {
 		return l.AddrDel(wan, old)
 	})
 	h.Gateway.Address("wan0", fresh+"/24")
-	h.Configure(func(g *firewall.Gateway) { g.WAN[0].Addrs = []netip.Addr{netip.MustParseAddr(fresh)} })
+	h.Configure(func(g *firewall.Facts) { g.WAN[0].Addrs = []netip.Addr{netip.MustParseAddr(fresh)} })
 	// The flows that went through the old address must not keep it, whoever began.
 	for to, c := range map[string]*net.UDPConn{PeerX: peer, PeerY: beginner} {
 		h.Eventually("the flow leaves from the new address", func() bool {

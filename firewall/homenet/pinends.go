@@ -23,7 +23,7 @@ func pinholeDeleteEndsConnections(t *testing.T, h *Home) {
 	h.Pin("tcp", Alice6+":82")
 	cut := h.Connect(h.World, PeerX6, Alice6+":80")
 	staysX, leavesY := h.Connect(h.World, PeerX6, Alice6+":81"), h.Connect(h.World, PeerY6, Alice6+":81")
-	kept, outbound := h.Connect(h.World, PeerX6, Alice6+":82"), h.Connect(h.Alice, Alice6, PeerX6+":90")
+	stays, outbound := h.Connect(h.World, PeerX6, Alice6+":82"), h.Connect(h.Alice, Alice6, PeerX6+":90")
 	lan := h.Connect(guest, "[2001:db8:78::30]", Alice6+":80")
 	h.Pin("tcp", Alice6+":83", From(PeerY6))
 	limited := h.Pin("tcp", Alice6+":83", From(PeerX6))
@@ -57,10 +57,10 @@ func pinholeDeleteEndsConnections(t *testing.T, h *Home) {
 		return slices.Equal(want, refused)
 	})
 	goOn(t, map[string]net.Conn{
-		"another pinhole's": kept, "an outbound": outbound, "a still admitted": staysX, "another LAN's": lan,
+		"another pinhole's": stays, "an outbound": outbound, "a still admitted": staysX, "another LAN's": lan,
 		"another host's": staysY, "the owner's own": ownersY,
 	})
-	closeEnds(t, h, kept, outbound)
+	closeEnds(t, h, stays, outbound)
 }
 
 // C8: a host that keeps sending does not carry a connection on as its own.

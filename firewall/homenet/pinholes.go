@@ -77,11 +77,11 @@ func pinholeInterfaces(t *testing.T, h *Home) {
 }
 
 // OtherInterfaces are facts by which the LAN is not reached from the IPv6 WAN.
-var OtherInterfaces = map[string]func(*firewall.Gateway){
-	"another WAN":        func(g *firewall.Gateway) { g.WAN6 = []string{"wan9"} },
-	"no IPv6 WAN":        func(g *firewall.Gateway) { g.WAN6 = nil },
-	"A8/not behind us":   func(g *firewall.Gateway) { g.LAN = []string{"lan9"} },
-	"the WAN is the LAN": func(g *firewall.Gateway) { g.WAN6, g.LAN = []string{"lan0"}, []string{"wan0"} },
+var OtherInterfaces = map[string]func(*firewall.Facts){
+	"another WAN":        func(g *firewall.Facts) { g.WAN6 = []string{"wan9"} },
+	"no IPv6 WAN":        func(g *firewall.Facts) { g.WAN6 = nil },
+	"A8/not behind us":   func(g *firewall.Facts) { g.LAN = []string{"lan9"} },
+	"the WAN is the LAN": func(g *firewall.Facts) { g.WAN6, g.LAN = []string{"lan0"}, []string{"wan0"} },
 }
 
 // B10: pinholes for one host, for networks and for source ports.
@@ -158,7 +158,7 @@ func (h *Home) guest() *netns.Space {
 	netns.Cable(guest, "eth0 2001:db8:78::30/64", h.Gateway, "lan1 2001:db8:78::1/64")
 	guest.Route("::/0", "2001:db8:78::1")
 	h.Do(h.fw.Owner.AcceptGuest)
-	h.Configure(func(g *firewall.Gateway) {
+	h.Configure(func(g *firewall.Facts) {
 		g.LAN = append(g.LAN, "lan1")
 		g.LANPrefixes = append(g.LANPrefixes, netip.MustParsePrefix("2001:db8:78::/64"))
 	})

@@ -76,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 func (b *Backend) Flavour() string { return b.rules[four].programs.flavour }
 
 // Prepare tells what the gateway is before the first Replace.
-func (b *Backend) Prepare(g firewall.Gateway) error {
+func (b *Backend) Prepare(g firewall.Facts) error {
 	if err := b.follow(g); err != nil {
 		return fmt.Errorf("iptables prepare: %w", err)
 	}
@@ -85,7 +85,7 @@ func (b *Backend) Prepare(g firewall.Gateway) error {
 
 // Configure tells the rules what has changed about the gateway. A *firewall.ChainError
 // says that all is in force but the rules in FORWARD.
-func (b *Backend) Configure(ctx context.Context, g firewall.Gateway) error {
+func (b *Backend) Configure(ctx context.Context, g firewall.Facts) error {
 	if err := b.follow(g); err != nil {
 		return fmt.Errorf("iptables configure: %w", err)
 	}
@@ -169,7 +169,7 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 }
 
 // follow finds out where a rule is wanted.
-func (b *Backend) follow(g firewall.Gateway) error {
+func (b *Backend) follow(g firewall.Facts) error {
 	wanted := [2]bool{true, true}
 	if b.cfg.Named {
 		wanted = [2]bool{four: g.AcceptChain.OfIPTables(), six: g.AcceptChain6.OfIPTables()}

@@ -34,7 +34,7 @@ func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 	if err != nil {
 		return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
 	}
-	g, err := b.Gateway()
+	g, err := b.Facts()
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *scan) chain(name string, given []line, depth int) {
 	if depth > maxForeignDepth {
 		return
 	}
-	for _, l := range s.chains[place{"nat", name}] {
+	for _, l := range s.chains[chainKey{"nat", name}] {
 		if s.read++; s.read > maxForeignRules {
 			return
 		}
@@ -72,7 +72,7 @@ func (s *scan) chain(name string, given []line, depth int) {
 		case "DNAT", "REDIRECT":
 			s.forward(name, path)
 		default:
-			if _, known := s.chains[place{"nat", target}]; known {
+			if _, known := s.chains[chainKey{"nat", target}]; known {
 				s.chain(target, path, depth+1)
 			}
 		}

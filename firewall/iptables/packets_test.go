@@ -129,11 +129,11 @@ func TestMark(t *testing.T) {
 func TestRefusedGateways(t *testing.T) {
 	each(t, func(t *testing.T, flavour string) {
 		b := open(t, netns.New(t, "gw"), flavour)
-		for want, change := range map[string]func(*firewall.Gateway){
-			"accept_chain": func(g *firewall.Gateway) {
+		for want, change := range map[string]func(*firewall.Facts){
+			"accept_chain": func(g *firewall.Facts) {
 				g.AcceptChain = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
 			},
-			"not an interface": func(g *firewall.Gateway) { g.WAN6 = []string{"a b"} },
+			"not an interface": func(g *firewall.Facts) { g.WAN6 = []string{"a b"} },
 		} {
 			g := homenet.Facts()
 			change(&g)

@@ -99,7 +99,7 @@ func (p *programs) forward(ctx context.Context) ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return there.chains[place{"filter", "FORWARD"}], nil
+	return there.chains[chainKey{"filter", "FORWARD"}], nil
 }
 
 // restore does what a script says, in one transaction.

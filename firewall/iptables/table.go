@@ -36,18 +36,18 @@ func (l line) target() string {
 }
 
 // place names a chain of a table.
-type place struct{ table, chain string }
+type chainKey struct{ table, chain string }
 
 // saved is what the program saves.
 type saved struct {
-	chains map[place][]line
-	policy map[place]string
+	chains map[chainKey][]line
+	policy map[chainKey]string
 }
 
 // parseSaved reads what iptables-save prints. Lines that it does not understand
 // are passed over: they are not ours.
 func parseSaved(text []byte) *saved {
-	s := &saved{chains: make(map[place][]line), policy: make(map[place]string)}
+	s := &saved{chains: make(map[chainKey][]line), policy: make(map[chainKey]string)}
 	table := ""
 	scan := bufio.NewScanner(bytes.NewReader(text))
 	scan.Buffer(nil, 1<<20)
@@ -59,7 +59,7 @@ func parseSaved(text []byte) *saved {
 		case strings.HasPrefix(row, ":"):
 			name, rest, _ := strings.Cut(row[1:], " ")
 			policy, _, _ := strings.Cut(rest, " ")
-			at := place{table, name}
+			at := chainKey{table, name}
 			s.chains[at] = s.chains[at][:len(s.chains[at]):len(s.chains[at])]
 			s.policy[at] = policy
 		case strings.HasPrefix(row, "-A "):
@@ -71,7 +71,7 @@ func parseSaved(text []byte) *saved {
 
 func (s *saved) rule(table, row string) {
 	if words := split(row); len(words) > 1 {
-		at := place{table, words[1]}
+		at := chainKey{table, words[1]}
 		s.chains[at] = append(s.chains[at], line{words[2:]})
 	}
 }

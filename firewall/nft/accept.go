@@ -136,7 +136,7 @@ func (a *acceptPart) factSets() []*nftables.Set {
 }
 
 // facts returns the elements of those.
-func (a *acceptPart) facts(g firewall.Gateway) *elements {
+func (a *acceptPart) facts(g firewall.Facts) *elements {
 	e := newElements()
 	if a.family == family6 {
 		e.interfaces(a.wan, g.WAN6)

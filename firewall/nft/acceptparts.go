@@ -27,7 +27,7 @@ func (w wantedChain) none() bool { return w.Chain == firewall.Chain{} }
 // there, and a chain that drops them elsewhere would not be told.
 //
 // With marks, those of iptables are somebody else's to tell (firewall/iptables).
-func acceptWanted(g firewall.Gateway, marks bool) (wanted [2]wantedChain, wrong [2]error) {
+func acceptWanted(g firewall.Facts, marks bool) (wanted [2]wantedChain, wrong [2]error) {
 	want := func(f family, c firewall.Chain, setting string, err error) {
 		if wrong[f] = err; err == nil {
 			wanted[f] = wantedChain{c, setting}
@@ -107,7 +107,7 @@ func (k *kernel) tryAccept(ctx context.Context, f family, chain wantedChain, ent
 	a := newAcceptPart(f, chain.Chain, uint32(k.cfg.Size))
 	only := acceptedHere{}
 	only[f] = a
-	ops := append(a.facts(k.gateway).ops(), (&target{accept: only}).all(entries).ops()...)
+	ops := append(a.facts(k.facts).ops(), (&target{accept: only}).all(entries).ops()...)
 	if err := k.writer.open(); err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (k *kernel) partThere(ctx context.Context, part *acceptPart) bool {
 	if err != nil || !there.intact(part.rules) {
 		return false
 	}
-	held, err := k.quick.holds(ctx, part.facts(k.gateway), part.factSets())
+	held, err := k.quick.holds(ctx, part.facts(k.facts), part.factSets())
 	return err == nil && held
 }
 

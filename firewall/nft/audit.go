@@ -37,7 +37,7 @@ func (k *kernel) rulesDrift(ctx context.Context) (string, error) {
 	if print != k.print {
 		return "our rules were changed", nil
 	}
-	facts, err := k.quick.holds(ctx, k.own.facts(k.gateway), k.own.factSets())
+	facts, err := k.quick.holds(ctx, k.own.facts(k.facts), k.own.factSets())
 	if err != nil {
 		return "", err
 	}

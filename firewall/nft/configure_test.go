@@ -29,26 +29,26 @@ func TestConfigure(t *testing.T) {
 		return strings.Join(list, ", ")
 	}
 	for name, tc := range map[string]struct {
-		change func(*firewall.Gateway)
+		change func(*firewall.Facts)
 		set    string
 		want   string
 	}{
-		"the same":               {func(*firewall.Gateway) {}, "wan_addrs", "203.0.113.5"},
-		"no WAN":                 {func(g *firewall.Gateway) { g.WAN = nil }, "wan_ifaces", ""},
-		"no WAN address":         {func(g *firewall.Gateway) { g.WAN[0].Addrs = nil }, "wan_addrs", ""},
-		"a WAN that vanished":    {func(g *firewall.Gateway) { g.WAN[0].Interface = "ppp0" }, "wan_ifaces", `"ppp0"`},
-		"another IPv6 WAN":       {func(g *firewall.Gateway) { g.WAN6 = []string{"6in4", "ppp0", "6in4"} }, "wan6_ifaces", `"6in4", "ppp0"`},
-		"no IPv6 WAN":            {func(g *firewall.Gateway) { g.WAN6 = nil }, "wan6_ifaces", ""},
-		"two addresses":          {func(g *firewall.Gateway) { g.WAN[0].Addrs = addrs("203.0.113.5", "203.0.113.6", "203.0.113.5") }, "wan_addrs", "203.0.113.5, 203.0.113.6"},
-		"IPv6 is not for this":   {func(g *firewall.Gateway) { g.WAN[0].Addrs = addrs("2001:db8::1", "203.0.113.5") }, "wan_addrs", "203.0.113.5"},
-		"several LANs":           {func(g *firewall.Gateway) { g.LAN = []string{"br-lan", "br-guest", "br-lan"} }, "lan_ifaces", `"br-guest", "br-lan"`},
-		"no LAN":                 {func(g *firewall.Gateway) { g.LAN, g.LANPrefixes = nil, nil }, "lan_prefixes", ""},
-		"neighbouring LANs":      {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("192.168.1.0/24", "192.168.0.0/24") }, "lan_prefixes", "192.168.0.0/23"},
-		"a LAN in another":       {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("10.0.0.0/8", "10.9.0.0/16", "10.0.0.0/8") }, "lan_prefixes", "10.0.0.0/8"},
-		"LANs apart":             {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("192.168.4.0/24", "10.0.0.1/24", "2001:db8::/32") }, "lan_prefixes", "10.0.0.0/24, 192.168.4.0/24"},
-		"the end of the numbers": {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("240.0.0.0/4") }, "lan_prefixes", "240.0.0.0/4"},
-		"all numbers":            {func(g *firewall.Gateway) { g.LANPrefixes = prefixes("0.0.0.0/0") }, "lan_prefixes", "0.0.0.0/0"},
-		"more than one message of it": {func(g *firewall.Gateway) {
+		"the same":               {func(*firewall.Facts) {}, "wan_addrs", "203.0.113.5"},
+		"no WAN":                 {func(g *firewall.Facts) { g.WAN = nil }, "wan_ifaces", ""},
+		"no WAN address":         {func(g *firewall.Facts) { g.WAN[0].Addrs = nil }, "wan_addrs", ""},
+		"a WAN that vanished":    {func(g *firewall.Facts) { g.WAN[0].Interface = "ppp0" }, "wan_ifaces", `"ppp0"`},
+		"another IPv6 WAN":       {func(g *firewall.Facts) { g.WAN6 = []string{"6in4", "ppp0", "6in4"} }, "wan6_ifaces", `"6in4", "ppp0"`},
+		"no IPv6 WAN":            {func(g *firewall.Facts) { g.WAN6 = nil }, "wan6_ifaces", ""},
+		"two addresses":          {func(g *firewall.Facts) { g.WAN[0].Addrs = addrs("203.0.113.5", "203.0.113.6", "203.0.113.5") }, "wan_addrs", "203.0.113.5, 203.0.113.6"},
+		"IPv6 is not for this":   {func(g *firewall.Facts) { g.WAN[0].Addrs = addrs("2001:db8::1", "203.0.113.5") }, "wan_addrs", "203.0.113.5"},
+		"several LANs":           {func(g *firewall.Facts) { g.LAN = []string{"br-lan", "br-guest", "br-lan"} }, "lan_ifaces", `"br-guest", "br-lan"`},
+		"no LAN":                 {func(g *firewall.Facts) { g.LAN, g.LANPrefixes = nil, nil }, "lan_prefixes", ""},
+		"neighbouring LANs":      {func(g *firewall.Facts) { g.LANPrefixes = prefixes("192.168.1.0/24", "192.168.0.0/24") }, "lan_prefixes", "192.168.0.0/23"},
+		"a LAN in another":       {func(g *firewall.Facts) { g.LANPrefixes = prefixes("10.0.0.0/8", "10.9.0.0/16", "10.0.0.0/8") }, "lan_prefixes", "10.0.0.0/8"},
+		"LANs apart":             {func(g *firewall.Facts) { g.LANPrefixes = prefixes("192.168.4.0/24", "10.0.0.1/24", "2001:db8::/32") }, "lan_prefixes", "10.0.0.0/24, 192.168.4.0/24"},
+		"the end of the numbers": {func(g *firewall.Facts) { g.LANPrefixes = prefixes("240.0.0.0/4") }, "lan_prefixes", "240.0.0.0/4"},
+		"all numbers":            {func(g *firewall.Facts) { g.LANPrefixes = prefixes("0.0.0.0/0") }, "lan_prefixes", "0.0.0.0/0"},
+		"more than one message of it": {func(g *firewall.Facts) {
 			g.LANPrefixes = nil
 			for i := range 200 {
 				g.LANPrefixes = append(g.LANPrefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 24))
@@ -68,9 +68,9 @@ func TestConfigure(t *testing.T) {
 			t.Errorf("%s: audit found %q, %v", name, drift, err)
 		}
 	}
-	for name, change := range map[string]func(*firewall.Gateway){
-		"a name too long": func(g *firewall.Gateway) { g.LAN = []string{"an-interface-name"} },
-		"no name":         func(g *firewall.Gateway) { g.WAN = []firewall.Uplink{{}} },
+	for name, change := range map[string]func(*firewall.Facts){
+		"a name too long": func(g *firewall.Facts) { g.LAN = []string{"an-interface-name"} },
+		"no name":         func(g *firewall.Facts) { g.WAN = []firewall.Uplink{{}} },
 	} {
 		g := homenet.Facts()
 		change(&g)

@@ -107,7 +107,7 @@ func (e *elements) ops() []elementOp {
 // change collects what brings a planned change into the kernel. A renewed
 // element is removed and added in the same batch: only kernels since 6.12 give
 // an element that is there a new timeout, older ones accept that and ignore it.
-func (t *target) change(c *firewall.Change) *elements {
+func (t *target) change(c *firewall.Delta) *elements {
 	e := newElements()
 	for _, list := range [][]firewall.Entry{c.Del, c.Retime} {
 		for _, entry := range list {

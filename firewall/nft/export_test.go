@@ -29,7 +29,7 @@ func Steal(q *nftables.Conn, e firewall.Entry) {
 func (b *Backend) MarksIntact(ctx context.Context) (bool, error) {
 	var whole bool
 	var err error
-	b.Look(func(s *firewall.State, _ firewall.Gateway) { whole, err = b.kernel.marksIntact(ctx, s.Entries()) })
+	b.Look(func(s *firewall.State, _ firewall.Facts) { whole, err = b.kernel.marksIntact(ctx, s.Entries()) })
 	return whole, err
 }
 

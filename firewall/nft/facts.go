@@ -12,7 +12,7 @@ import (
 )
 
 // facts returns the elements of the sets that describe the gateway.
-func (s *skeleton) facts(g firewall.Gateway) *elements {
+func (s *skeleton) facts(g firewall.Facts) *elements {
 	e := newElements()
 	var wan []string
 	sourced := make(map[string]bool)

@@ -32,7 +32,7 @@ const (
 // that is not understood is passed over. Rules of iptables-legacy are invisible
 // to nf_tables.
 func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
-	g, err := b.Gateway()
+	g, err := b.Facts()
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (k *kernel) install(ctx context.Context, w firewall.Whole) error {
 		return err
 	}
 	sk := newSkeleton(uint32(k.cfg.Size)).marking(k.cfg.Mark, uint32(k.cfg.Size))
-	facts := sk.facts(w.Gateway).ops()
+	facts := sk.facts(w.Facts).ops()
 	ops := append(facts, (&target{own: sk}).all(w.Entries).ops()...)
 	var err error
 	size := skeletonSize
@@ -39,7 +39,7 @@ func (k *kernel) install(ctx context.Context, w firewall.Whole) error {
 		return why
 	}
 	k.own = sk
-	k.follow(w.Gateway)
+	k.follow(w.Facts)
 	k.accept = acceptedHere{} // to be written with the same entries
 	if k.print, err = k.fingerprint(ctx); err != nil {
 		k.print = "" // the next audit takes it
@@ -99,7 +99,7 @@ func (k *kernel) removeTable(ctx context.Context) error {
 }
 
 // writeFacts brings the gateway's facts into the kernel.
-func (k *kernel) writeFacts(ctx context.Context, g firewall.Gateway) error {
+func (k *kernel) writeFacts(ctx context.Context, g firewall.Facts) error {
 	queue := func(q *nftables.Conn) error {
 		for _, set := range k.own.factSets() {
 			q.FlushSet(set)

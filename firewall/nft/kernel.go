@@ -21,15 +21,15 @@ type kernel struct {
 	watched atomic.Pointer[[2]wantedChain] // wanted, for Watch, which does not wait
 
 	// What follows is guarded by the Driver's lock, as all writing is.
-	writer  writer
-	quick   reader // for questions under the lock, which no listing must hold up
-	gateway firewall.Gateway
-	wanted  [2]wantedChain // by the gateway: where our parts of the owner's tables should stand
-	stands  [2]wantedChain // where they may stand, since they were wanted there
-	unfit   [2]error       // why one that is wanted cannot stand
-	own     *skeleton      // what the kernel holds, once it has been written
-	accept  acceptedHere   // our parts of the owner's tables
-	print   string         // the rules as the kernel tells them, see audit.go
+	writer writer
+	quick  reader // for questions under the lock, which no listing must hold up
+	facts  firewall.Facts
+	wanted [2]wantedChain // by the gateway: where our parts of the owner's tables should stand
+	stands [2]wantedChain // where they may stand, since they were wanted there
+	unfit  [2]error       // why one that is wanted cannot stand
+	own    *skeleton      // what the kernel holds, once it has been written
+	accept acceptedHere   // our parts of the owner's tables
+	print  string         // the rules as the kernel tells them, see audit.go
 
 	acceptLost [2]bool // for logging a change only
 }
@@ -52,17 +52,17 @@ func drifted(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(e
 // Write implements firewall.Kernel.
 func (k *kernel) Write(ctx context.Context, u firewall.Update) (lacking bool, err error) {
 	switch {
-	case u.Gateway != nil:
-		err = k.writeFacts(ctx, *u.Gateway)
-	case u.Change != nil:
-		err = k.writeChange(ctx, u.Change)
+	case u.Facts != nil:
+		err = k.writeFacts(ctx, *u.Facts)
+	case u.Delta != nil:
+		err = k.writeDelta(ctx, u.Delta)
 	default:
 		err = k.writeRefusals(ctx, u.Refuse)
 	}
 	return k.lacking(), told(err)
 }
 
-func (k *kernel) writeChange(ctx context.Context, c *firewall.Change) error {
+func (k *kernel) writeDelta(ctx context.Context, c *firewall.Delta) error {
 	if err := k.writer.open(); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (k *kernel) Read(ctx context.Context, q firewall.Query) (h firewall.Held, e
 
 // Remove implements firewall.Kernel.
 func (k *kernel) Remove(ctx context.Context) error {
-	k.follow(firewall.Gateway{})
+	k.follow(firewall.Facts{})
 	return errors.Join(k.leaveAccept(ctx), told(k.removeTable(ctx)))
 }
 
@@ -124,8 +124,8 @@ func (k *kernel) close() {
 }
 
 // follow takes over facts of the gateway.
-func (k *kernel) follow(g firewall.Gateway) {
-	k.gateway = g
+func (k *kernel) follow(g firewall.Facts) {
+	k.facts = g
 	k.wanted, k.unfit = acceptWanted(g, k.cfg.Mark != 0)
 	wanted := k.wanted
 	k.watched.Store(&wanted)
@@ -135,7 +135,7 @@ func (k *kernel) target() *target { return &target{own: k.own, accept: k.accept}
 
 // settle finds out what became of a transaction whose outcome the kernel did not
 // tell, and does it again where nothing came of it.
-func (k *kernel) settle(ctx context.Context, c *firewall.Change, queue func(*nftables.Conn) error, unknown error) error {
+func (k *kernel) settle(ctx context.Context, c *firewall.Delta, queue func(*nftables.Conn) error, unknown error) error {
 	k.cfg.Log.Warn("outcome of a change is unknown; reading the kernel state", "err", unknown)
 	ctx, cancel := fresh(ctx)
 	defer cancel()
@@ -151,7 +151,7 @@ func (k *kernel) settle(ctx context.Context, c *firewall.Change, queue func(*nft
 
 // happened reports whether a change is in the kernel. A transaction is all or
 // nothing, so one element tells.
-func (k *kernel) happened(ctx context.Context, c *firewall.Change) (bool, error) {
+func (k *kernel) happened(ctx context.Context, c *firewall.Delta) (bool, error) {
 	own := &target{own: k.own}
 	look := func(e firewall.Entry) (found bool, err error) {
 		asked := false

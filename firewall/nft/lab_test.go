@@ -96,8 +96,8 @@ func strict() homenet.Firewall {
 	return fw
 }
 
-func acceptChain(name string) func(*firewall.Gateway) {
-	return func(g *firewall.Gateway) { g.AcceptChain = chain(name) }
+func acceptChain(name string) func(*firewall.Facts) {
+	return func(g *firewall.Facts) { g.AcceptChain = chain(name) }
 }
 
 // chain takes up to three words apart, whatever they are.

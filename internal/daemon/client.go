@@ -7,13 +7,12 @@ import (
 	"time"
 
 	"portcullis/internal/netif"
-	"portcullis/pcp"
 	"portcullis/portmap"
 )
 
 // client says who is behind an address on a LAN interface (the client is who the socket
 // says). A host on the wire has a MAC, by which it is known; until the kernel has asked
-// for it the error is pcp.ErrUnknownHost. Its name is what a DHCP server's lease for
+// for it the error is portmap.ErrUnknownHost. Its name is what a DHCP server's lease for
 // this MAC and address says.
 func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
 	l, served := g.lans()[iface]
@@ -22,7 +21,7 @@ func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
 	}
 	c, known, err := g.lookUp(l, addr)
 	if err == nil && !known && l.HasMAC(addr) {
-		err = errors.Join(pcp.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
+		err = errors.Join(portmap.ErrUnknownHost, g.kernel.Resolve(l.Index, addr))
 	}
 	return c, err
 }
@@ -82,7 +81,7 @@ func (g *gate) as(c portmap.Client, target netip.Addr) (portmap.Client, error) {
 	for n := 0; ; n++ {
 		owner, err := g.client(c.Interface, target)
 		switch {
-		case errors.Is(err, pcp.ErrUnknownHost) && n < maxLooks:
+		case errors.Is(err, portmap.ErrUnknownHost) && n < maxLooks:
 			time.Sleep(firstLook << n)
 			continue
 		case err != nil:

@@ -277,7 +277,7 @@ func (g *gate) presence() *presence.Keeper {
 // begin takes over the mappings of the last run: until the one transaction that
 // does it, what that run left in the kernel is in force.
 func (g *gate) begin(ctx context.Context, r netif.Roles) error {
-	if err := g.firewall.Prepare(wiring.Gateway(g.cfg, r)); err != nil {
+	if err := g.firewall.Prepare(wiring.Facts(g.cfg, r)); err != nil {
 		return err
 	}
 	if err := g.seeSenders(ctx, r); err != nil {

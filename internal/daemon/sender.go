@@ -12,7 +12,6 @@ import (
 	"portcullis/firewall/witness"
 	"portcullis/internal/datagram"
 	"portcullis/internal/netif"
-	"portcullis/pcp"
 	"portcullis/portmap"
 )
 
@@ -53,7 +52,7 @@ func (g *gate) sender(iface string, p datagram.Packet) (portmap.Client, datagram
 	}
 	switch {
 	case !known:
-		return client, datagram.Account{Device: datagram.Device{Sender: p.Sender}, Class: datagram.Stranger}, pcp.ErrUnknownHost
+		return client, datagram.Account{Device: datagram.Device{Sender: p.Sender}, Class: datagram.Stranger}, portmap.ErrUnknownHost
 	case !p.Sender.Is(mac):
 		g.forged(l, p, mac)
 		g.seek(iface, p) // who really has the address by now is known soon

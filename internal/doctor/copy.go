@@ -85,7 +85,7 @@ func build(ctx context.Context, s Setup) (c *copied, err error) {
 		}
 	}
 	c.host = other(s.LAN)
-	wan, lan := s.Gateway.WAN[0].Interface, s.Gateway.LAN[0]
+	wan, lan := s.Firewall.WAN[0].Interface, s.Firewall.LAN[0]
 	err = errors.Join(
 		c.gateway.in(func() error {
 			return errors.Join(

@@ -150,24 +150,24 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 
 // trialSetup is the machine as a packet sees it, or why it cannot be copied.
 func trialSetup(c config.Config, state netif.State, roles netif.Roles) (Setup, string) {
-	s := Setup{Gateway: wiring.Gateway(c, roles)}
+	s := Setup{Firewall: wiring.Facts(c, roles)}
 	if roles.WAN.Name == "" || !roles.WAN.Up || len(roles.LAN) == 0 {
 		return s, "there is no WAN or no LAN"
 	}
-	if len(s.Gateway.WAN) == 0 { // a private address, which the trial does not mind
-		s.Gateway.WAN = []firewall.Uplink{{Interface: roles.WAN.Name, Addrs: roles.WAN.IPv4()}}
+	if len(s.Firewall.WAN) == 0 { // a private address, which the trial does not mind
+		s.Firewall.WAN = []firewall.Uplink{{Interface: roles.WAN.Name, Addrs: roles.WAN.IPv4()}}
 	}
-	if len(s.Gateway.WAN[0].Addrs) == 0 {
+	if len(s.Firewall.WAN[0].Addrs) == 0 {
 		return s, "the WAN has no address"
 	}
-	s.External = s.Gateway.WAN[0].Addrs[0]
+	s.External = s.Firewall.WAN[0].Addrs[0]
 	for _, link := range state.Links {
 		if !link.Loopback {
 			s.Links = append(s.Links, link.Name)
 		}
 	}
 	l := roles.LAN[max(slices.IndexFunc(roles.LAN, func(l netif.LAN) bool { return l.Addr.IsValid() }), 0)]
-	s.Gateway.LAN = []string{l.Name}
+	s.Firewall.LAN = []string{l.Name}
 	for _, p := range l.Prefixes {
 		if l.Addr.IsValid() && p.Contains(l.Addr) {
 			s.LAN = netip.PrefixFrom(l.Addr, p.Bits())

@@ -20,13 +20,13 @@ import (
 
 // Setup is the machine as far as a packet on its way sees it.
 type Setup struct {
-	Rules    []Rules          // all that filter and translate
-	Open     Open             // the backend that is to be tried
-	Links    []string         // names of all interfaces
-	Gateway  firewall.Gateway // with the names of WAN and LAN
-	External netip.Addr       // of the WAN
-	LAN      netip.Prefix     // the gateway's address on the LAN, with the length of the network
-	LAN6     netip.Prefix     // the same of IPv6; invalid: none
+	Rules    []Rules        // all that filter and translate
+	Open     Open           // the backend that is to be tried
+	Links    []string       // names of all interfaces
+	Firewall firewall.Facts // with the names of WAN and LAN
+	External netip.Addr     // of the WAN
+	LAN      netip.Prefix   // the gateway's address on the LAN, with the length of the network
+	LAN6     netip.Prefix   // the same of IPv6; invalid: none
 }
 
 // Rules are what one program lists, and how they are loaded again.
@@ -37,7 +37,7 @@ type Rules struct {
 
 // Backend is a firewall backend, as far as one packet needs it.
 type Backend interface {
-	Prepare(firewall.Gateway) error
+	Prepare(firewall.Facts) error
 	Replace(context.Context, []portmap.Mapping) error
 	Close(ctx context.Context, keep bool) error
 }
@@ -88,7 +88,7 @@ func Try(ctx context.Context, s Setup) (Trial, error) {
 	if t.Mapping, err = try(ctx, s, false); err != nil {
 		return t, err
 	}
-	if s.LAN6.IsValid() && len(s.Gateway.WAN6) > 0 && s.Gateway.WAN6[0] == s.Gateway.WAN[0].Interface {
+	if s.LAN6.IsValid() && len(s.Firewall.WAN6) > 0 && s.Firewall.WAN6[0] == s.Firewall.WAN[0].Interface {
 		t.Pinhole, err = try(ctx, s, true)
 	}
 	return t, err
@@ -105,7 +105,7 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 		return Verdict{}, err
 	}
 	defer func() { _ = b.Close(context.WithoutCancel(ctx), true) }() // it ends with the namespace
-	if err := b.Prepare(s.Gateway); err != nil {
+	if err := b.Prepare(s.Firewall); err != nil {
 		return Verdict{}, err
 	}
 	if err := replace(ctx, b, c.mappings(s)); err != nil {
@@ -117,7 +117,7 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	}
 	v, err := c.judge(ctx, s.Rules, to)
 	if err == nil && v.Passed {
-		v.Mark, v.Marked = c.answerMark(ctx, s.Gateway.LAN[0], to)
+		v.Mark, v.Marked = c.answerMark(ctx, s.Firewall.LAN[0], to)
 	}
 	return v, err
 }

@@ -100,7 +100,7 @@ func (l *Events) write(ctx context.Context, ev portmap.Event) {
 
 // refusal counts one, and tells it where its key has not been told for a minute.
 func (l *Events) refusal(ctx context.Context, ev portmap.Event) {
-	key := refusalKey{ev.Client.Owner().Device(), ev.Reason}
+	key := refusalKey{ev.Client.ID().Device(), ev.Reason}
 	r := l.refused[key]
 	if r == nil {
 		if r = new(refusals); len(l.refused) < maxRefusals {

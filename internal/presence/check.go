@@ -11,7 +11,7 @@ import (
 )
 
 // check looks for a host, and does to its mappings what must be done.
-func (k *Keeper) check(ctx context.Context, o portmap.Owner) {
+func (k *Keeper) check(ctx context.Context, o portmap.ClientID) {
 	l, served := k.cfg.LANs()[o.Interface]
 	if !served || o.MAC == (portmap.MAC{}) || !l.HasMAC(o.Addr) {
 		return
@@ -53,7 +53,7 @@ var (
 
 // missing says why the mappings of a host must end for which nobody answers, nil when
 // they go on.
-func (k *Keeper) missing(l netif.LAN, o portmap.Owner) (*end, error) {
+func (k *Keeper) missing(l netif.LAN, o portmap.ClientID) (*end, error) {
 	a, already := k.absent[o]
 	if !already {
 		a.since = time.Now()
@@ -87,7 +87,7 @@ func (k *Keeper) missing(l netif.LAN, o portmap.Owner) (*end, error) {
 // invented reports whether a host has never answered, neither when it asked nor since:
 // it takes one frame to make up an address and its MAC, and what is made up must not
 // keep others from their share for half an hour. What the last run held is not.
-func (k *Keeper) invented(o portmap.Owner) bool {
+func (k *Keeper) invented(o portmap.ClientID) bool {
 	for m := range k.cfg.Engine.Snapshot().Of(o).All() {
 		if !m.Client.Unheard {
 			return false
@@ -98,7 +98,7 @@ func (k *Keeper) invented(o portmap.Owner) bool {
 
 // displaced suspends the mappings of a host whose address another device has, and
 // says why they must end when that one stays.
-func (k *Keeper) displaced(ctx context.Context, o portmap.Owner, by portmap.MAC) (*end, error) {
+func (k *Keeper) displaced(ctx context.Context, o portmap.ClientID, by portmap.MAC) (*end, error) {
 	h := k.shared[o]
 	h.back = time.Time{}
 	table := k.cfg.Engine.Snapshot()
@@ -124,7 +124,7 @@ func (k *Keeper) displaced(ctx context.Context, o portmap.Owner, by portmap.MAC)
 
 // here opens the mappings of a host again that were suspended, and lets its endless
 // leases go on.
-func (k *Keeper) here(ctx context.Context, o portmap.Owner, seen netif.Sighting) error {
+func (k *Keeper) here(ctx context.Context, o portmap.ClientID, seen netif.Sighting) error {
 	delete(k.absent, o)
 	if seen.Answered {
 		k.answered[o] = true
@@ -154,7 +154,7 @@ func (k *Keeper) here(ctx context.Context, o portmap.Owner, seen netif.Sighting)
 
 // due reports whether an endless lease of o has less than half of its time left. Until
 // then it is not made longer, for that is a transaction and a line of the journal.
-func (k *Keeper) due(table *portmap.Table, o portmap.Owner) bool {
+func (k *Keeper) due(table *portmap.Table, o portmap.ClientID) bool {
 	now := time.Now()
 	for m := range table.Of(o).All() {
 		if m.Endless && m.LeaseLeft(portmap.ViaUPnP, now) < k.cfg.LeaseMax/2 {
@@ -166,7 +166,7 @@ func (k *Keeper) due(table *portmap.Table, o portmap.Owner) bool {
 
 // suspendedSince returns when the first mapping of o was suspended, the zero time when
 // none is.
-func suspendedSince(table *portmap.Table, o portmap.Owner) time.Time {
+func suspendedSince(table *portmap.Table, o portmap.ClientID) time.Time {
 	var since time.Time
 	for m := range table.Of(o).All() {
 		if !m.Suspended.IsZero() && (since.IsZero() || m.Suspended.Before(since)) {
@@ -177,7 +177,7 @@ func suspendedSince(table *portmap.Table, o portmap.Owner) time.Time {
 }
 
 // revokeAll ends all mappings of a host.
-func (k *Keeper) revokeAll(ctx context.Context, o portmap.Owner, e end) {
+func (k *Keeper) revokeAll(ctx context.Context, o portmap.ClientID, e end) {
 	err := k.cfg.Engine.RevokeAll(ctx, o, e.reason)
 	switch {
 	case ctx.Err() != nil:

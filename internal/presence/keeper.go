@@ -40,11 +40,11 @@ const (
 // Engine is what a Keeper does to mappings; portmap.Engine is one.
 type Engine interface {
 	Snapshot() *portmap.Table
-	Suspend(context.Context, portmap.Owner) error
-	Resume(context.Context, portmap.Owner) error
-	Keep(context.Context, portmap.Owner) error
-	Seen(context.Context, portmap.Owner) error
-	RevokeAll(context.Context, portmap.Owner, portmap.Reason) error
+	Suspend(context.Context, portmap.ClientID) error
+	Resume(context.Context, portmap.ClientID) error
+	Keep(context.Context, portmap.ClientID) error
+	Seen(context.Context, portmap.ClientID) error
+	RevokeAll(context.Context, portmap.ClientID, portmap.Reason) error
 }
 
 // Kernel is what a Keeper asks about neighbours; netif.Kernel is one.
@@ -72,15 +72,15 @@ type Config struct {
 // Keeper looks after the hosts that mappings lead to.
 type Keeper struct {
 	cfg      Config
-	heard    heard              // devices that have answered the kernel
-	suspects chan portmap.Owner // another device has their address, or nobody, or they are back
-	lost     chan struct{}      // holds one: changes of neighbours were not seen
+	heard    heard                 // devices that have answered the kernel
+	suspects chan portmap.ClientID // another device has their address, or nobody, or they are back
+	lost     chan struct{}         // holds one: changes of neighbours were not seen
 
 	// What follows is Run's alone.
-	absent   map[portmap.Owner]absence
-	shared   map[portmap.Owner]handover
-	answered map[portmap.Owner]bool // has answered the kernel in this run
-	crowded  bool                   // the owner was told that room is running out
+	absent   map[portmap.ClientID]absence
+	shared   map[portmap.ClientID]handover
+	answered map[portmap.ClientID]bool // has answered the kernel in this run
+	crowded  bool                      // the owner was told that room is running out
 }
 
 // absence is of a host that does not answer.
@@ -99,9 +99,9 @@ type handover struct {
 // New returns a Keeper. Run must be called.
 func New(cfg Config) *Keeper {
 	return &Keeper{
-		cfg: cfg, absent: make(map[portmap.Owner]absence),
-		shared: make(map[portmap.Owner]handover), answered: make(map[portmap.Owner]bool),
-		suspects: make(chan portmap.Owner, 64), lost: make(chan struct{}, 1),
+		cfg: cfg, absent: make(map[portmap.ClientID]absence),
+		shared: make(map[portmap.ClientID]handover), answered: make(map[portmap.ClientID]bool),
+		suspects: make(chan portmap.ClientID, 64), lost: make(chan struct{}, 1),
 	}
 }
 
@@ -158,7 +158,7 @@ func (k *Keeper) watch(ctx context.Context) {
 		err := k.cfg.Kernel.WatchNeighbours(ctx, func(ifindex int, addr netip.Addr, s netif.Sighting) {
 			for name, l := range k.cfg.LANs() {
 				if l.Index == ifindex {
-					k.saw(portmap.Owner{Interface: name, Addr: addr, MAC: s.MAC}, s.Answered)
+					k.saw(portmap.ClientID{Interface: name, Addr: addr, MAC: s.MAC}, s.Answered)
 				}
 			}
 		}, k.Look)
@@ -175,12 +175,12 @@ func (k *Keeper) watch(ctx context.Context) {
 }
 
 // saw takes in what the kernel knows of an address now.
-func (k *Keeper) saw(now portmap.Owner, answered bool) {
+func (k *Keeper) saw(now portmap.ClientID, answered bool) {
 	if answered {
 		k.heard.note(now.MAC, time.Now())
 	}
 	table := k.cfg.Engine.Snapshot()
-	for o := range table.OwnersAt(now.Interface, now.Addr) {
+	for o := range table.ClientsAt(now.Interface, now.Addr) {
 		if o.MAC == now.MAC && suspendedSince(table, o).IsZero() {
 			continue // as it should be
 		}
@@ -206,11 +206,11 @@ func (k *Keeper) Heard(mac portmap.MAC) bool { return k.heard.has(mac) }
 
 func (k *Keeper) sweep(ctx context.Context) {
 	table := k.cfg.Engine.Snapshot()
-	gone := func(o portmap.Owner) bool { return table.Of(o).Len() == 0 }
-	maps.DeleteFunc(k.absent, func(o portmap.Owner, _ absence) bool { return gone(o) })
-	maps.DeleteFunc(k.answered, func(o portmap.Owner, _ bool) bool { return gone(o) })
-	maps.DeleteFunc(k.shared, func(o portmap.Owner, h handover) bool { return gone(o) || time.Since(h.last) > forgotten })
-	for o := range table.Owners() {
+	gone := func(o portmap.ClientID) bool { return table.Of(o).Len() == 0 }
+	maps.DeleteFunc(k.absent, func(o portmap.ClientID, _ absence) bool { return gone(o) })
+	maps.DeleteFunc(k.answered, func(o portmap.ClientID, _ bool) bool { return gone(o) })
+	maps.DeleteFunc(k.shared, func(o portmap.ClientID, h handover) bool { return gone(o) || time.Since(h.last) > forgotten })
+	for o := range table.Clients() {
 		k.check(ctx, o)
 	}
 }

@@ -18,8 +18,8 @@ import (
 // are such.
 type Backend interface {
 	portmap.Firewall
-	Prepare(firewall.Gateway) error
-	Configure(context.Context, firewall.Gateway) error
+	Prepare(firewall.Facts) error
+	Configure(context.Context, firewall.Facts) error
 	Close(ctx context.Context, keep bool) error
 	Counters(context.Context) (map[uint64]firewall.Counter, error)
 	Counter(ctx context.Context, id uint64) (firewall.Counter, error)

@@ -40,9 +40,9 @@ func Plain[T ~string](texts []T) []string {
 	return all
 }
 
-// Gateway returns what the firewall's rules must know of the network.
-func Gateway(c config.Config, r netif.Roles) firewall.Gateway {
-	g := firewall.Gateway{
+// Facts returns what the firewall's rules must know of the network.
+func Facts(c config.Config, r netif.Roles) firewall.Facts {
+	g := firewall.Facts{
 		AcceptChain:  c.Firewall.AcceptChain,
 		AcceptChain6: c.Firewall.AcceptChain6,
 	}

@@ -1,7 +1,7 @@
 // Package wiring is what the configuration means to the other rooms: the daemon, doctor
 // and check all have it from here.
 //
-// Owns: Policy, Network, Gateway (the parts of a configuration in the types of those who
+// Owns: Policy, Network, Facts (the parts of a configuration in the types of those who
 // obey them), Firewall and Backend (which firewall backend is opened).
 //
 // May import: the standard library; of ours config, firewall and its backends, netif,

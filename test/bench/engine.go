@@ -156,7 +156,7 @@ func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, erro
 	if err := owner.UnmarshalText([]byte(lab.OwnerChain)); err != nil {
 		return nil, err
 	}
-	err := backend.Configure(ctx, firewall.Gateway{
+	err := backend.Configure(ctx, firewall.Facts{
 		WAN: []firewall.Uplink{{Interface: lab.WANInterface, Addrs: []netip.Addr{lab.GatewayWAN}}},
 		LAN: []string{lab.Bridge}, LANPrefixes: []netip.Prefix{lab.LANPrefix},
 		AcceptChain: owner,

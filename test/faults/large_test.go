@@ -62,7 +62,7 @@ func TestSixtyThousandMappings(t *testing.T) {
 	if err := r.Daemon.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	kept, _, err := journal.Open(journal.Config{Dir: r.Daemon.State(), Log: slog.New(slog.DiscardHandler), MaxMappings: manyMappings})
+	j, _, err := journal.Open(journal.Config{Dir: r.Daemon.State(), Log: slog.New(slog.DiscardHandler), MaxMappings: manyMappings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,10 +71,10 @@ func TestSixtyThousandMappings(t *testing.T) {
 	for i := range want {
 		added[i] = portmap.Change{New: &want[i]}
 	}
-	if err := kept.Record(t.Context(), added); err != nil {
+	if err := j.Record(t.Context(), added); err != nil {
 		t.Fatal(err)
 	}
-	if err := kept.Close(); err != nil {
+	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
 	r.Restart(t)

@@ -24,9 +24,9 @@ type WANStatus struct {
 	PacketsReceived uint64
 }
 
-// view is the state of the gateway as one client may see it: nobody sees the
+// visitor is a client, and the state of the gateway as it may see it: nobody sees the
 // mappings of another (abuse cases C5 and K7).
-type view struct {
+type visitor struct {
 	device *Device
 	client portmap.Client
 	igd    int // the version of the gateway that the client was shown
@@ -34,14 +34,14 @@ type view struct {
 
 // own returns the client's IPv4 mappings. What an IPv6 address owns are pinholes,
 // which this list does not show.
-func (v view) own() portmap.List {
+func (v visitor) own() portmap.List {
 	if !v.client.Addr.Is4() {
 		return portmap.List{}
 	}
-	return v.device.mapper.Snapshot().Of(v.client.Owner())
+	return v.device.mapper.Snapshot().Of(v.client.ID())
 }
 
-func (v view) connectionStatus() string {
+func (v visitor) connectionStatus() string {
 	if v.device.wan.Status().Up {
 		return connected
 	}
@@ -50,7 +50,7 @@ func (v view) connectionStatus() string {
 
 // externalAddress is empty while there is none: WANIPConnection:2 section
 // 2.3.10 wants that, and "0.0.0.0" would pass for an address (abuse case K10).
-func (v view) externalAddress() string {
+func (v visitor) externalAddress() string {
 	if a := v.device.wan.Status().External; a.Is4() && !a.IsUnspecified() {
 		return a.String()
 	}
@@ -58,28 +58,28 @@ func (v view) externalAddress() string {
 }
 
 // inboundAllowed reports whether a pinhole can be opened at present.
-func (v view) inboundAllowed() string {
+func (v visitor) inboundAllowed() string {
 	return soap.FormatBoolean(v.device.allowed())
 }
 
-func (v view) linkStatus() string {
+func (v visitor) linkStatus() string {
 	if v.device.wan.Status().LinkUp {
 		return linkUp
 	}
 	return linkDown
 }
 
-func (v view) entries() string {
+func (v visitor) entries() string {
 	return strconv.Itoa(min(v.own().Len(), math.MaxUint16))
 }
 
 // systemUpdateID counts the changes of the whole table, modulo 2^32.
-func (v view) systemUpdateID() string {
+func (v visitor) systemUpdateID() string {
 	return strconv.FormatUint(v.device.mapper.Snapshot().Revision()&math.MaxUint32, 10)
 }
 
 // defaultConnection names the one connection in the terms of the description that the
 // client was shown: the UDN and the type of its device, a comma, the service's id.
-func (v view) defaultConnection() string {
+func (v visitor) defaultConnection() string {
 	return v.device.udns[2] + ":WANConnectionDevice:" + digit(v.igd) + "," + serviceIDPrefix + "WANIPConn1"
 }

@@ -86,29 +86,29 @@ func FuzzChainText(f *testing.F) {
 
 func TestGatewayValidate(t *testing.T) {
 	t.Parallel()
-	good := func() firewall.Gateway {
-		return firewall.Gateway{
+	good := func() firewall.Facts {
+		return firewall.Facts{
 			WAN: []firewall.Uplink{{Interface: "pppoe-wan"}}, WAN6: []string{"6in4-wan6"}, LAN: []string{"br-lan", "eth0.3"},
 			LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")},
 			AcceptChain: firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}, AcceptChain6: firewall.Chain{Family: "ip6", Table: "filter", Name: "forward"},
 		}
 	}
 	for name, tc := range map[string]struct {
-		change func(*firewall.Gateway)
+		change func(*firewall.Facts)
 		want   string
 	}{
-		"good":           {func(*firewall.Gateway) {}, ""},
-		"empty":          {func(g *firewall.Gateway) { *g = firewall.Gateway{} }, ""},
-		"longest name":   {func(g *firewall.Gateway) { g.LAN[0] = "fifteen-letters" }, ""},
-		"name too long":  {func(g *firewall.Gateway) { g.LAN[0] = "sixteen-letters-" }, "not an interface name"},
-		"no name":        {func(g *firewall.Gateway) { g.WAN[0].Interface = "" }, "not an interface name"},
-		"a slash":        {func(g *firewall.Gateway) { g.WAN[0].Interface = "a/b" }, "not an interface name"},
-		"K4/a line feed": {func(g *firewall.Gateway) { g.LAN[0] = "lan\n0" }, `"lan\n0"`},
-		"no prefix":      {func(g *firewall.Gateway) { g.LANPrefixes = []netip.Prefix{{}} }, "not a LAN prefix"},
-		"no WAN6":        {func(g *firewall.Gateway) { g.WAN6, g.AcceptChain6 = nil, firewall.Chain{} }, ""},
-		"a WAN6 unnamed": {func(g *firewall.Gateway) { g.WAN6 = []string{""} }, "not an interface name"},
-		"chain of IPv4":  {func(g *firewall.Gateway) { g.AcceptChain6.Family = "ip" }, "not a chain that forwards IPv6"},
-		"no chain":       {func(g *firewall.Gateway) { g.AcceptChain = firewall.Chain{Name: "forward"} }, "not a chain"},
+		"good":           {func(*firewall.Facts) {}, ""},
+		"empty":          {func(g *firewall.Facts) { *g = firewall.Facts{} }, ""},
+		"longest name":   {func(g *firewall.Facts) { g.LAN[0] = "fifteen-letters" }, ""},
+		"name too long":  {func(g *firewall.Facts) { g.LAN[0] = "sixteen-letters-" }, "not an interface name"},
+		"no name":        {func(g *firewall.Facts) { g.WAN[0].Interface = "" }, "not an interface name"},
+		"a slash":        {func(g *firewall.Facts) { g.WAN[0].Interface = "a/b" }, "not an interface name"},
+		"K4/a line feed": {func(g *firewall.Facts) { g.LAN[0] = "lan\n0" }, `"lan\n0"`},
+		"no prefix":      {func(g *firewall.Facts) { g.LANPrefixes = []netip.Prefix{{}} }, "not a LAN prefix"},
+		"no WAN6":        {func(g *firewall.Facts) { g.WAN6, g.AcceptChain6 = nil, firewall.Chain{} }, ""},
+		"a WAN6 unnamed": {func(g *firewall.Facts) { g.WAN6 = []string{""} }, "not an interface name"},
+		"chain of IPv4":  {func(g *firewall.Facts) { g.AcceptChain6.Family = "ip" }, "not a chain that forwards IPv6"},
+		"no chain":       {func(g *firewall.Facts) { g.AcceptChain = firewall.Chain{Name: "forward"} }, "not a chain"},
 	} {
 		g := good()
 		tc.change(&g)

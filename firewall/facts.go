@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Gateway is what the rules must know of the machine. It has nothing to do with
+// Facts is what the rules must know of the machine. It has nothing to do with
 // the mappings: when an interface or an address changes, a backend does the same
 // small work with one mapping and with sixty thousand.
-type Gateway struct {
+type Facts struct {
 	WAN         []Uplink       // where mappings are open; empty while there is none
 	WAN6        []string       // the interfaces where pinholes are open, by name; empty while there is none
 	LAN         []string       // the served interfaces, by name
@@ -43,9 +43,9 @@ func (u Uplink) IPv4() []netip.Addr {
 }
 
 // WANAddrs returns the IPv4 addresses of all uplinks, each once.
-func (g Gateway) WANAddrs() []netip.Addr {
+func (f Facts) WANAddrs() []netip.Addr {
 	var all []netip.Addr
-	for _, u := range g.WAN {
+	for _, u := range f.WAN {
 		for _, a := range u.IPv4() {
 			if !slices.Contains(all, a) {
 				all = append(all, a)
@@ -69,9 +69,9 @@ var private = []netip.Prefix{
 // Inside returns the sources that leave by a WAN under its address: what is
 // translated, because it could have no answer else, and the gateway itself. A
 // public subnet that is routed behind the gateway is not among them.
-func (g Gateway) Inside() []netip.Prefix {
+func (f Facts) Inside() []netip.Prefix {
 	all := slices.Clone(private)
-	for _, a := range g.WANAddrs() {
+	for _, a := range f.WANAddrs() {
 		if p := netip.PrefixFrom(a, a.BitLen()); !slices.ContainsFunc(private, p.Overlaps) {
 			all = append(all, p)
 		}
@@ -84,29 +84,29 @@ const MaxInterfaceName = 15
 
 // Validate finds what a backend could not write: a name that is no interface
 // name, an accept chain that is no chain.
-func (g Gateway) Validate() error {
-	for _, u := range g.WAN {
+func (f Facts) Validate() error {
+	for _, u := range f.WAN {
 		if err := checkInterface(u.Interface); err != nil {
 			return err
 		}
 	}
-	for _, name := range slices.Concat(g.WAN6, g.LAN) {
+	for _, name := range slices.Concat(f.WAN6, f.LAN) {
 		if err := checkInterface(name); err != nil {
 			return err
 		}
 	}
-	for _, p := range g.LANPrefixes {
+	for _, p := range f.LANPrefixes {
 		if !p.IsValid() {
 			return fmt.Errorf("not a LAN prefix: %v", p)
 		}
 	}
-	if g.AcceptChain != (Chain{}) {
-		if err := g.AcceptChain.Check4(); err != nil {
+	if f.AcceptChain != (Chain{}) {
+		if err := f.AcceptChain.Check4(); err != nil {
 			return err
 		}
 	}
-	if g.AcceptChain6 != (Chain{}) {
-		return g.AcceptChain6.Check6()
+	if f.AcceptChain6 != (Chain{}) {
+		return f.AcceptChain6.Check6()
 	}
 	return nil
 }
