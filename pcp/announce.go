@@ -64,10 +64,10 @@ func (a *announcer) tell(now time.Time, local netip.Addr) (failed error) {
 // speakers returns the addresses that announcements leave from. A host heeds only what
 // its own router says (RFC 6886 section 3.2.1): over IPv4 that may be any address of
 // ours, over IPv6 any link-local one, and those stand first.
-func speakers(v datagram.View) []netip.Addr {
+func speakers(a datagram.Addresses) []netip.Addr {
 	n := 0
-	for n < len(v.Locals) && (v.Locals[n].Is4() || v.Locals[n].IsLinkLocalUnicast()) {
+	for n < len(a.Locals) && (a.Locals[n].Is4() || a.Locals[n].IsLinkLocalUnicast()) {
 		n++
 	}
-	return v.Locals[:max(n, min(len(v.Locals), 1))]
+	return a.Locals[:max(n, min(len(a.Locals), 1))]
 }

@@ -12,11 +12,11 @@ import (
 	"portcullis/portmap"
 )
 
-// How many requests wait for the gate. It takes many together in one kernel
+// How many requests wait for the engine. It takes many together in one kernel
 // transaction, so those of different clients go there at once; those of one client
 // go one after the other and keep their order.
 const (
-	maxBusy     = 64  // at the gate: as many as one transaction has
+	maxBusy     = 64  // with the engine: as many as one transaction has
 	maxJobs     = 512 // in all
 	maxOfDevice = 32  // of one device
 )
@@ -50,18 +50,20 @@ type done struct {
 // goroutine that owns it.
 type queue struct {
 	handler handler
-	lines   map[netip.Addr][]job // of each client, in order; the first is at the gate, or ready
-	ready   []netip.Addr         // clients whose first job waits for a place at the gate
+	lines   map[netip.Addr][]job // of each client, in order; the first is with the engine, or ready
+	ready   []netip.Addr         // clients whose first job waits for a place there
 	devices map[datagram.Device]int
 	jobs    int
 	busy    int
-	done    chan done // has room for all that are at the gate
+	done    chan done // has room for all that are with the engine
+	wake    func()    // is called when done has one more
 	working sync.WaitGroup
 }
 
-func newQueue(h handler) *queue {
+func newQueue(h handler, wake func()) *queue {
 	return &queue{
-		handler: h, lines: map[netip.Addr][]job{}, devices: map[datagram.Device]int{}, done: make(chan done, maxBusy),
+		handler: h, wake: wake,
+		lines: map[netip.Addr][]job{}, devices: map[datagram.Device]int{}, done: make(chan done, maxBusy),
 	}
 }
 
@@ -110,7 +112,7 @@ func (q *queue) finish(ctx context.Context, j job) (answers int) {
 	return answers
 }
 
-// start lets go to the gate whom there is a place for.
+// start hands ready jobs to the engine, as many as it may have.
 func (q *queue) start(ctx context.Context) {
 	for q.busy < maxBusy && len(q.ready) > 0 {
 		j := q.lines[q.ready[0]][0]
@@ -120,6 +122,7 @@ func (q *queue) start(ctx context.Context) {
 			d := done{job: j}
 			d.panicked = datagram.Recovered(func() { d.reply = q.handler.answer(ctx, time.Now(), j.client, j.bytes) })
 			q.done <- d
+			q.wake()
 		})
 	}
 }

@@ -6,7 +6,7 @@
 // how fast answers go out; which options the socket on port 1900 needs.
 //
 // May import: the standard library but not net/http, golang.org/x/net/ipv4
-// and ipv6, golang.org/x/sys/unix, golang.org/x/time/rate, and datagram.
+// and ipv6, golang.org/x/sys/unix, and internal/datagram.
 //
 // Never: knows what the device does (portmap, igd), serves the description it
 // points at, parses anything but a search, puts text of a client into an answer,

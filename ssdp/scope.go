@@ -30,6 +30,14 @@ type scope struct {
 	announce time.Time // when the next one is due
 }
 
+// groups returns the groups of an IP family.
+func groups(six bool) []netip.Addr {
+	if !six {
+		return []netip.Addr{Group.Addr()}
+	}
+	return []netip.Addr{GroupLink.Addr(), GroupSite.Addr()}
+}
+
 // scopes returns those of an IP family.
 func scopes(six bool, f facts) []*scope {
 	with := func(group netip.AddrPort, class func(netip.Addr) int) *scope {
@@ -85,20 +93,12 @@ func (s *scope) choose(locals []netip.Addr) netip.Addr {
 	return best
 }
 
-// group returns the group that a datagram was sent to, or the zero Addr.
-func (o *owner) group(destination netip.Addr) netip.Addr {
-	if slices.ContainsFunc(o.scopes, func(s *scope) bool { return s.group.Addr() == destination }) {
-		return destination
-	}
-	return netip.Addr{}
-}
-
 // scopeOf returns the scope of who asks: its answers name an address that it can
 // reach (UDA 2.0 section A.3). Nil while no scope has an address.
-func (o *owner) scopeOf(source netip.Addr) *scope {
+func (l *loop) scopeOf(source netip.Addr) *scope {
 	wide := source.Is6() && !source.IsLinkLocalUnicast()
 	var found *scope
-	for _, s := range o.scopes { // from the narrow to the wide
+	for _, s := range l.scopes { // from the narrow to the wide
 		if s.local.IsValid() && (found == nil || wide) {
 			found = s
 		}
@@ -109,12 +109,12 @@ func (o *owner) scopeOf(source netip.Addr) *scope {
 // near returns the address from which a multicast search is answered: one in a network
 // of the client's, the scope's own before others. Some clients heed nobody else, and
 // one with another router may not reach the scope's.
-func (o *owner) near(s *scope, source netip.Addr) netip.Addr {
-	if o.cfg.IPv6 {
+func (l *loop) near(s *scope, source netip.Addr) netip.Addr {
+	if l.cfg.IPv6 {
 		return s.local // scopeOf has chosen
 	}
 	var networks []netip.Prefix
-	for _, p := range o.view.Prefixes {
+	for _, p := range l.addresses.Prefixes {
 		if p.Contains(source) {
 			networks = append(networks, p)
 		}
@@ -122,21 +122,21 @@ func (o *owner) near(s *scope, source netip.Addr) netip.Addr {
 	shared := func(a netip.Addr) bool {
 		return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
-	if i := slices.IndexFunc(o.view.Locals, shared); i >= 0 && !shared(s.local) {
-		return o.view.Locals[i]
+	if i := slices.IndexFunc(l.addresses.Locals, shared); i >= 0 && !shared(s.local) {
+		return l.addresses.Locals[i]
 	}
 	return s.local
 }
 
 // factsAt returns what is told at an address: over IPv4 the LOCATION is there.
-func (o *owner) factsAt(s *scope, at netip.Addr) *facts {
-	if at == s.local || o.cfg.IPv6 {
+func (l *loop) factsAt(s *scope, at netip.Addr) *facts {
+	if at == s.local || l.cfg.IPv6 {
 		return &s.facts
 	}
 	if f := s.others[at]; f != nil {
 		return f
 	}
-	shown, err := describe(o.cfg.Describe, at)
+	shown, err := describe(l.cfg.Describe, at)
 	if err != nil {
 		return &s.facts // as good as before: it was asked at another address of this gateway
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
-	"sync"
 	"time"
 
 	"portcullis/internal/datagram"
@@ -55,14 +53,9 @@ const defaultMaxAge = 1800 * time.Second // UDA 2.0 section 1.2.2: at least 1800
 // Server answers searches and advertises on one interface.
 type Server struct {
 	cfg  Config
-	log  *slog.Logger
+	udp  *datagram.Server
 	conn datagram.Conn
 	cat  *catalogue
-
-	changed chan struct{} // one place: wanted is new
-
-	mu     sync.Mutex // guards wanted
-	wanted datagram.View
 }
 
 // New checks the configuration and makes a Server, which is silent until Run
@@ -76,10 +69,8 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 		cfg.MaxAge = defaultMaxAge
 	}
 	switch {
-	case cfg.Logger == nil || cfg.Describe == nil || cfg.Account == nil || conn == nil:
-		return nil, errors.New("ssdp: Logger, Describe, Account and conn must not be nil")
-	case cfg.Ifindex <= 0:
-		return nil, fmt.Errorf("ssdp: interface index %d", cfg.Ifindex)
+	case cfg.Describe == nil || cfg.Account == nil:
+		return nil, errors.New("ssdp: Describe and Account must not be nil")
 	case cfg.Server == "" || len(cfg.Server) > maxServer || !printable(cfg.Server, " "):
 		return nil, fmt.Errorf("ssdp: server %.80q is empty, too long or not printable", cfg.Server)
 	case cfg.MaxAge < 2*time.Second || cfg.MaxAge > 24*time.Hour || cfg.MaxAge%time.Second != 0:
@@ -90,86 +81,41 @@ func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	if cfg.NewBootID == nil {
 		cfg.NewBootID = func(last uint32) uint32 { return NextBootID(last, time.Now()) }
 	}
-	return &Server{
-		cfg:     cfg,
-		log:     cfg.Logger.With("subsystem", "ssdp", "interface", cfg.Ifname),
-		conn:    conn,
-		cat:     cat,
-		changed: make(chan struct{}, 1),
-	}, nil
+	udp, err := datagram.NewServer(datagram.Config{
+		Protocol: "ssdp", Logger: cfg.Logger, Ifname: cfg.Ifname, Ifindex: cfg.Ifindex,
+		Groups: groups(cfg.IPv6), MaxDatagram: MaxDatagram, Conn: conn,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{cfg: cfg, udp: udp, conn: conn, cat: cat}, nil
 }
 
-// SetAddresses says which addresses the interface has now and which networks are on its
-// link (the owner's routed prefixes included); only hosts in these are answered.
+// SetAddresses replaces the addresses of the interface and the networks on its link
+// (configured routed prefixes included); only hosts in these are answered.
 // Addresses of the other family count for nothing. Over IPv4 the first is announced,
-// and a host that searches from the network of another one is told of that; over IPv6 a
+// and a host that searches from the network of another one is shown that; over IPv6 a
 // link-local one on the link and another one, a global one where there is, on the site.
 // A new one is a new appearance there: byebye, then alive with the new location and a
 // greater BOOTID (UDA 2.0 section 1.2.2). None silences the server. It never waits; of
 // several calls the last one counts.
 func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
-	v := datagram.View{Prefixes: slices.Clone(prefixes)}
+	var own []netip.Addr
 	for _, a := range locals {
 		if a.IsValid() && a.Is4() != s.cfg.IPv6 && !a.Is4In6() {
-			v.Locals = append(v.Locals, a.WithZone(""))
+			own = append(own, a.WithZone(""))
 		}
 	}
-	s.mu.Lock()
-	s.wanted = v
-	s.mu.Unlock()
-	select {
-	case s.changed <- struct{}{}:
-	default: // Run has not looked yet, and will find this one
-	}
+	s.udp.SetAddresses(own, prefixes)
 }
 
-func (s *Server) wantedView() datagram.View {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.wanted
-}
-
-// Run serves until ctx ends, then says byebye twice, closes the conn, and
+// Run serves until ctx ends, then sends byebye twice, closes the conn, and
 // returns nil when no goroutine is left; that takes some 100 ms. It returns an
 // error when the socket can no longer be read, or when answering panicked three
 // times. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	o := newOwner(s)
-	r := datagram.NewReader(s.conn, MaxDatagram)
-	err := s.serve(ctx, o, r)
-	o.farewell()
-	if e := r.Close(); e != nil {
-		err = errors.Join(err, fmt.Errorf("ssdp: close: %w", e))
-	}
-	return err
-}
-
-// serve is the one goroutine that owns all state.
-func (s *Server) serve(ctx context.Context, o *owner, r *datagram.Reader) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	select {
-	case <-s.changed: // before any datagram; what is ready first below is a matter of chance
-		o.adopt(time.Now(), s.wantedView())
-	default:
-	}
-	for ctx.Err() == nil {
-		timer.Reset(time.Until(o.next(time.Now())))
-		var err error
-		select {
-		case <-ctx.Done():
-		case <-s.changed:
-			o.adopt(time.Now(), s.wantedView())
-		case <-timer.C:
-			o.act(time.Now())
-		case d := <-r.C:
-			err = o.log.Guard(func() { o.receive(time.Now(), d.Packet, d.Bytes) })
-			r.Release(d)
-		case err = <-r.Failed:
-		}
-		if err != nil {
-			return fmt.Errorf("ssdp: %s: %w", s.cfg.Ifname, err)
-		}
-	}
-	return nil
+	l := newLoop(s)
+	err := s.udp.Run(ctx, l)
+	l.farewell()
+	return errors.Join(err, s.udp.Close())
 }

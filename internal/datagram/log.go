@@ -38,11 +38,14 @@ func (l *Log) Ignored(now time.Time, p Packet, reason string) {
 	}
 }
 
-// Guard keeps one datagram from ending the program. After the third panic the error
-// says to give up.
+// Guard keeps one datagram from ending the program. After the third panic, of handle
+// or otherwise accounted for, it returns an error: give up.
 func (l *Log) Guard(handle func()) error {
 	if p := Recovered(handle); p != nil {
-		return l.Panicked(*p)
+		l.Panicked(*p)
+	}
+	if l.panics >= maxPanics {
+		return fmt.Errorf("answering panicked %d times", l.panics)
 	}
 	return nil
 }
@@ -64,11 +67,8 @@ func Recovered(handle func()) (panicked *Panic) {
 	return nil
 }
 
-// Panicked accounts for a panic. After the third the error says to give up.
-func (l *Log) Panicked(p Panic) error {
+// Panicked accounts for a panic.
+func (l *Log) Panicked(p Panic) {
 	l.Error("datagram dropped after a panic", "panic", fmt.Sprintf("%.200v", p.Value), "stack", p.Stack)
-	if l.panics++; l.panics >= maxPanics {
-		return fmt.Errorf("answering panicked %d times", l.panics)
-	}
-	return nil
+	l.panics++
 }

@@ -12,39 +12,36 @@ const (
 	readPause   = 100 * time.Millisecond
 )
 
-// Datagram is one that was read. Its bytes are valid until it is released.
-type Datagram struct {
+// received is a datagram. Its bytes are valid until it is released.
+type received struct {
 	Packet
-	Bytes []byte
+	bytes []byte
 	buf   []byte
 }
 
-// Reader reads from a Conn for the one goroutine that serves it. It has a fixed
+// reader reads from a Conn for the one goroutine that serves it. It has a fixed
 // number of buffers: when the server is behind, the kernel drops.
-type Reader struct {
-	C      <-chan Datagram // each must be given back with Release
-	Failed <-chan error    // the socket cannot be read any more; net.ErrClosed among others
+type reader struct {
+	datagrams chan received // each must be given back with release
+	failed    chan error    // the socket cannot be read any more; net.ErrClosed among others
 
-	conn      Conn
-	free      chan []byte
-	datagrams chan Datagram
-	failed    chan error
-	stop      chan struct{} // closed by Close
-	stopped   chan struct{} // closed by the reader
+	conn    Conn
+	free    chan []byte
+	stop    chan struct{} // closed by close
+	stopped chan struct{} // closed by the reader
 }
 
-// NewReader begins to read. Of a datagram longer than size, size+1 octets are
+// newReader begins to read. Of a datagram longer than size, size+1 octets are
 // given, which shows that it is.
-func NewReader(conn Conn, size int) *Reader {
-	r := &Reader{
+func newReader(conn Conn, size int) *reader {
+	r := &reader{
 		conn:      conn,
 		free:      make(chan []byte, readAhead),
-		datagrams: make(chan Datagram, readAhead),
+		datagrams: make(chan received, readAhead),
 		failed:    make(chan error, 1),
 		stop:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 	}
-	r.C, r.Failed = r.datagrams, r.failed
 	for range readAhead {
 		r.free <- make([]byte, size+1)
 	}
@@ -52,12 +49,12 @@ func NewReader(conn Conn, size int) *Reader {
 	return r
 }
 
-// Release gives back the buffer of a datagram.
-func (r *Reader) Release(d Datagram) { r.free <- d.buf }
+// release gives back the buffer of a datagram.
+func (r *reader) release(d received) { r.free <- d.buf }
 
-// Close closes the Conn and returns when the reader's goroutine has ended. It is
+// close closes the Conn and returns when the reader's goroutine has ended. It is
 // called once.
-func (r *Reader) Close() error {
+func (r *reader) close() error {
 	close(r.stop)
 	err := r.conn.Close()
 	<-r.stopped
@@ -67,7 +64,7 @@ func (r *Reader) Close() error {
 	return err
 }
 
-func (r *Reader) run() {
+func (r *reader) run() {
 	defer close(r.stopped)
 	var buf []byte
 	for failures := 0; ; {
@@ -81,7 +78,7 @@ func (r *Reader) run() {
 		p, err := r.conn.Receive(buf)
 		if err == nil {
 			failures = 0
-			r.datagrams <- Datagram{p, buf[:p.Size], buf} // has room for all buffers there are
+			r.datagrams <- received{p, buf[:p.Size], buf} // has room for all buffers there are
 			buf = nil
 			continue
 		}

@@ -18,11 +18,11 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 var (
-	four = datagram.View{
+	four = datagram.Addresses{
 		Locals:   []netip.Addr{addr("192.168.1.1")},
 		Prefixes: prefixes("192.168.1.0/24", "10.9.9.8/31", "fe80::/64"),
 	}
-	six = datagram.View{
+	six = datagram.Addresses{
 		Locals:   []netip.Addr{addr("fe80::1"), addr("2001:db8::1")},
 		Prefixes: prefixes("192.168.1.0/24", "fe80::/64", "2001:db8::/64", "fd00::/127"),
 	}
@@ -30,12 +30,12 @@ var (
 	group6 = addr("ff02::c")
 )
 
-// TestViewRefuses: who is answered, in both families.
-func TestViewRefuses(t *testing.T) {
+// TestAddressesRefuse: who is answered, in both families.
+func TestAddressesRefuse(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name        string
-		view        datagram.View
+		addresses   datagram.Addresses
 		group       netip.Addr
 		source, to  string
 		wantRefused string
@@ -51,7 +51,7 @@ func TestViewRefuses(t *testing.T) {
 		{"broadcast", four, group4, "192.168.1.255:5000", "192.168.1.1", "network, broadcast or anycast address"},
 		{"first of two", four, group4, "10.9.9.8:5000", "192.168.1.1", ""},
 		{"A8/other family", four, group4, "[fe80::9]:5000", "192.168.1.1", "not a host's address"},
-		{"no address", datagram.View{}, group4, "192.168.1.9:5000", "239.255.255.250", "no address"},
+		{"no address", datagram.Addresses{}, group4, "192.168.1.9:5000", "239.255.255.250", "no address"},
 
 		{"6/link-local", six, netip.Addr{}, "[fe80::9]:5000", "fe80::1", ""},
 		{"6/global to link-local", six, netip.Addr{}, "[2001:db8::9]:5000", "fe80::1", ""},
@@ -72,7 +72,7 @@ func TestViewRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := datagram.Packet{Source: netip.MustParseAddrPort(c.source), Destination: addr(c.to)}
-			if got := c.view.Refuses(p, c.group); got != c.wantRefused {
+			if got := c.addresses.Refuses(p, c.group); got != c.wantRefused {
 				t.Errorf("refused %q, want %q", got, c.wantRefused)
 			}
 		})
