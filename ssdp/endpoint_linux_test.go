@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // patience is how long a test waits for what must come.
@@ -30,7 +30,7 @@ type endpoint struct {
 
 // bind opens a socket in a namespace with the given options set before bind;
 // its multicast goes out by ifname.
-func bind(t *testing.T, ns *netns.Space, ifname, address string, options ...int) *endpoint {
+func bind(t *testing.T, ns *netnstest.Space, ifname, address string, options ...int) *endpoint {
 	t.Helper()
 	e := &endpoint{t: t}
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
@@ -74,7 +74,7 @@ func bind(t *testing.T, ns *netns.Space, ifname, address string, options ...int)
 }
 
 // join makes the endpoint hear a group.
-func (e *endpoint) join(ns *netns.Space, ifname string, group netip.AddrPort) {
+func (e *endpoint) join(ns *netnstest.Space, ifname string, group netip.AddrPort) {
 	e.t.Helper()
 	if err := ns.In(func() error {
 		ifi, err := net.InterfaceByName(ifname)
@@ -128,7 +128,7 @@ func (e *endpoint) next() ([]byte, netip.AddrPort) {
 // refused sends to an address and gives what the network says to it: port
 // unreachable is proof that a datagram came, and that no socket took it. The
 // kernel limits how many of those it sends, so it is asked again.
-func (e *endpoint) refused(ns *netns.Space, b []byte, to netip.AddrPort) error {
+func (e *endpoint) refused(ns *netnstest.Space, b []byte, to netip.AddrPort) error {
 	e.t.Helper()
 	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
 	if to.Addr().Is4() {

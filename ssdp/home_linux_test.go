@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"portcullis/internal/datagram"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/ssdp"
 )
 
@@ -79,22 +79,22 @@ func (s segment) served() netip.Addr { return s.locals[len(s.locals)-1] }
 // home is a gateway with two LANs and a WAN, and a host on each.
 type home struct {
 	family
-	gateway *netns.Space
-	hosts   [2]*netns.Space
-	x       *netns.Space // on the WAN
+	gateway *netnstest.Space
+	hosts   [2]*netnstest.Space
+	x       *netnstest.Space // on the WAN
 }
 
 func newHome(t *testing.T, f family) *home {
 	t.Helper()
-	h := &home{family: f, gateway: netns.New(t, "gateway"), x: netns.New(t, "x")}
-	connect := func(s segment, host *netns.Space) *netns.Space {
-		netns.Cable(h.gateway, s.link+" "+s.ends[0], host, "eth0 "+s.ends[1])
+	h := &home{family: f, gateway: netnstest.New(t, "gateway"), x: netnstest.New(t, "x")}
+	connect := func(s segment, host *netnstest.Space) *netnstest.Space {
+		netnstest.Cable(h.gateway, s.link+" "+s.ends[0], host, "eth0 "+s.ends[1])
 		host.Route("", s.via)
 		return host
 	}
 	connect(f.wan, h.x)
 	for i, s := range f.segments {
-		h.hosts[i] = connect(s, netns.New(t, "host"))
+		h.hosts[i] = connect(s, netnstest.New(t, "host"))
 	}
 	return h
 }

@@ -15,10 +15,8 @@ import (
 	"syscall"
 
 	"portcullis/internal/lab"
+	"portcullis/internal/netns"
 )
-
-// inLab marks the process that runs in a user namespace of its own.
-const inLab = "PORTCULLIS_LAB"
 
 // Exit codes, as those of the daemon's commands.
 const (
@@ -43,51 +41,32 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, o)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		os.Exit(exit.ExitCode()) // it has said why
+	code := 0
+	var err error
+	if os.Geteuid() != 0 {
+		code, err = netns.AsRoot(ctx)
+	} else {
+		err = run(ctx, o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "portcullis-lab:", err)
-		os.Exit(exitWrong)
+		code = exitWrong
 	}
+	os.Exit(code)
 }
 
 func run(ctx context.Context, o options) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 && os.Getenv(inLab) == "" {
-		return asRoot(ctx, self)
-	}
 	if o.daemon == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
 		o.daemon = filepath.Join(filepath.Dir(self), "portcullis")
 	}
 	if _, err := exec.LookPath(o.daemon); err != nil {
 		return fmt.Errorf("no daemon to play with: %w; `make lab` builds it", err)
 	}
 	return play(ctx, o)
-}
-
-// asRoot runs the lab again as root of an unprivileged user namespace.
-func asRoot(ctx context.Context, self string) error {
-	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Env = append(os.Environ(), inLab+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("the lab needs root, or a kernel that permits unprivileged user namespaces: %w", err)
-	}
-	return err
 }
 
 func play(ctx context.Context, o options) error {

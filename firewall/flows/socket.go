@@ -4,10 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/netns"
 )
 
 // socket is one to nfnetlink. The libraries that we have read a whole listing into
@@ -19,13 +20,13 @@ type socket struct {
 
 // openSocket opens one in a network namespace (0: the current one), with a bound on
 // each wait for the kernel.
-func openSocket(netns int, patience time.Duration) (*socket, error) {
+func openSocket(namespace int, patience time.Duration) (*socket, error) {
 	fd := -1
 	open := func() (err error) {
 		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 		return err
 	}
-	if err := within(netns, open); err != nil {
+	if err := netns.In(namespace, open); err != nil {
 		return nil, err
 	}
 	limit := unix.NsecToTimeval(patience.Nanoseconds())
@@ -39,23 +40,6 @@ func openSocket(netns int, patience time.Duration) (*socket, error) {
 		return nil, err
 	}
 	return &socket{fd: fd, buf: make([]byte, buffer)}, nil
-}
-
-// within does something in a network namespace (0: the current one).
-func within(netns int, do func() error) error {
-	if netns == 0 {
-		return do()
-	}
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := unix.Setns(netns, unix.CLONE_NEWNET)
-		if err == nil {
-			err = do()
-		}
-		result <- err
-	}()
-	return <-result
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -28,7 +28,7 @@ type tracked struct {
 
 func track(t *testing.T) *tracked {
 	t.Helper()
-	n := netns.New(t, "gw")
+	n := netnstest.New(t, "gw")
 	kernel, err := ct.NewHandleAt(nsfd.NsHandle(n.FD()), unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"portcullis/internal/netns"
 	"portcullis/portmap"
 )
 
@@ -22,12 +23,12 @@ var outboundTimeouts = map[portmap.Transport]string{
 // one) lets answers in, at least, after the last packet of what a host began itself:
 // of TCP once it is connected. It is the same for both families. An error is a
 // transport that is none, or a kernel without conntrack.
-func OutboundTimeout(netns int, t portmap.Transport) (time.Duration, error) {
+func OutboundTimeout(namespace int, t portmap.Transport) (time.Duration, error) {
 	path, known := outboundTimeouts[t]
 	if !known {
 		return 0, fmt.Errorf("no timeout is known for %s", t)
 	}
-	text, err := readIn(netns, path)
+	text, err := readIn(namespace, path)
 	if err != nil {
 		return 0, fmt.Errorf("the outbound timeout of %s: %w", t, err)
 	}
@@ -39,8 +40,8 @@ func OutboundTimeout(netns int, t portmap.Transport) (time.Duration, error) {
 }
 
 // readIn reads a file as it is in a network namespace (0: the current one).
-func readIn(netns int, path string) (text []byte, err error) {
-	err = within(netns, func() (err error) {
+func readIn(namespace int, path string) (text []byte, err error) {
+	err = netns.In(namespace, func() (err error) {
 		text, err = os.ReadFile(path)
 		return err
 	})

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -39,7 +39,7 @@ func Drift(t *testing.T, fw Firewall, all []Damage) {
 
 // OutboundTimeout: the kernel's own word on flows that a host began.
 func OutboundTimeout(t *testing.T, fw Firewall) {
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := fw.Open(t, n)
 	Start(t, b, Facts()) // conntrack is there once there are rules that need it
 	for _, tc := range []struct {

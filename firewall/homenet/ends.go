@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -35,7 +35,7 @@ func deleteEndsConnections(t *testing.T, h *Home) {
 	outbound := h.Connect(h.Alice, Alice, PeerX+":90")
 
 	renewed := h.Renew(gone)
-	if err := netns.Say(cut, "still here", Reach); err != nil {
+	if err := netnstest.Say(cut, "still here", Reach); err != nil {
 		t.Fatalf("a renewal ended the flow: %v", err)
 	}
 	h.Delete(renewed)
@@ -49,7 +49,7 @@ func deleteEndsConnections(t *testing.T, h *Home) {
 func goOn(t *testing.T, conns map[string]net.Conn) {
 	t.Helper()
 	for name, c := range conns {
-		if err := netns.Say(c, "hello", Reach); err != nil {
+		if err := netnstest.Say(c, "hello", Reach); err != nil {
 			t.Errorf("%s flow was ended: %v", name, err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -30,16 +30,16 @@ type Backend interface {
 // writes his own rules with.
 type Firewall struct {
 	// Open opens the backend in a namespace, and does no more.
-	Open func(t testing.TB, gateway *netns.Space) Backend
+	Open func(t testing.TB, gateway *netnstest.Space) Backend
 	// Facts changes what the backend is told of the gateway; nil leaves it as is.
 	Facts func(*firewall.Facts)
 	// Do has the owner's program do what a script says.
-	Do func(t testing.TB, gateway *netns.Space, script string)
+	Do func(t testing.TB, gateway *netnstest.Space, script string)
 	// Owner are the scripts.
 	Owner Owner
 	// Refused lists the IPv6 flows that a host may not carry on, each
 	// "2001:db8:77::10 80 2001:db8:5::66": the host, its port, its peer.
-	Refused func(t testing.TB, gateway *netns.Space) []string
+	Refused func(t testing.TB, gateway *netnstest.Space) []string
 	// Timeouts: the kernel removes the entry of a lease that is over. Rules of
 	// iptables have a date from which on they match nothing, and stay listed.
 	Timeouts bool

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -37,7 +37,7 @@ const (
 // Home is a gateway with two hosts on one LAN and an Internet of one machine. IPv4
 // is translated, IPv6 is routed: the world has a route to the LAN.
 type Home struct {
-	Gateway, Alice, Bob, World *netns.Space
+	Gateway, Alice, Bob, World *netnstest.Space
 	Backend                    Backend
 
 	t      *testing.T
@@ -50,14 +50,14 @@ type Home struct {
 func New(t *testing.T, fw Firewall) *Home {
 	t.Helper()
 	h := &Home{
-		t: t, fw: fw, Gateway: netns.New(t, "gateway"), Alice: netns.New(t, "alice"), Bob: netns.New(t, "bob"),
-		World: netns.New(t, "world"),
+		t: t, fw: fw, Gateway: netnstest.New(t, "gateway"), Alice: netnstest.New(t, "alice"), Bob: netnstest.New(t, "bob"),
+		World: netnstest.New(t, "world"),
 	}
-	netns.Cable(h.Alice, end("eth0", Alice, Alice6), h.Gateway, "port1")
-	netns.Cable(h.Bob, end("eth0", Bob, Bob6), h.Gateway, "port2")
-	netns.Cable(h.World, end("eth0", PeerX, PeerY, PeerX6, PeerY6), h.Gateway, end("wan0", WAN, WAN6))
+	netnstest.Cable(h.Alice, end("eth0", Alice, Alice6), h.Gateway, "port1")
+	netnstest.Cable(h.Bob, end("eth0", Bob, Bob6), h.Gateway, "port2")
+	netnstest.Cable(h.World, end("eth0", PeerX, PeerY, PeerX6, PeerY6), h.Gateway, end("wan0", WAN, WAN6))
 	h.Gateway.Bridge("lan0", strings.Fields(end("", Gate, Gate6)), "port1", "port2")
-	for _, host := range []*netns.Space{h.Alice, h.Bob} {
+	for _, host := range []*netnstest.Space{h.Alice, h.Bob} {
 		host.Route("", Gate)
 		host.Route("::/0", bare(Gate6))
 	}
@@ -74,7 +74,7 @@ func New(t *testing.T, fw Firewall) *Home {
 	// gateway begins: its bridge has no link-local address for a second, and cannot
 	// ask for a host on behalf of the world.
 	for _, host := range []string{Alice6, Bob6} {
-		for _, who := range []*netns.Space{h.Gateway, h.World} {
+		for _, who := range []*netnstest.Space{h.Gateway, h.World} {
 			h.Eventually("a ping reaches "+host, func() bool { return who.Ping(host, Silence) == nil })
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -33,7 +33,7 @@ func pinholeDeleteEndsConnections(t *testing.T, h *Home) {
 	cutX84, ownersY := h.Connect(h.World, PeerX6, Alice6+":84"), h.Connect(h.World, PeerY6, Alice6+":84")
 
 	renewed := h.Renew(gone)
-	if err := netns.Say(cut, "still here", Reach); err != nil {
+	if err := netnstest.Say(cut, "still here", Reach); err != nil {
 		t.Fatalf("a renewal ended the flow: %v", err)
 	}
 	h.Delete(renewed)

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"portcullis/firewall"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // Pinholes: what an IPv6 pinhole lets in, from whom, and how its flows end with
@@ -152,10 +152,10 @@ func pinholeLeavesICMP(t *testing.T, h *Home) {
 
 // guest adds a second LAN with a host, and a rule of the owner that lets it reach
 // the first.
-func (h *Home) guest() *netns.Space {
+func (h *Home) guest() *netnstest.Space {
 	h.t.Helper()
-	guest := netns.New(h.t, "guest")
-	netns.Cable(guest, "eth0 2001:db8:78::30/64", h.Gateway, "lan1 2001:db8:78::1/64")
+	guest := netnstest.New(h.t, "guest")
+	netnstest.Cable(guest, "eth0 2001:db8:78::30/64", h.Gateway, "lan1 2001:db8:78::1/64")
 	guest.Route("::/0", "2001:db8:78::1")
 	h.Do(h.fw.Owner.AcceptGuest)
 	h.Configure(func(g *firewall.Facts) {

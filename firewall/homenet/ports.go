@@ -4,7 +4,7 @@ import (
 	"net"
 	"testing"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // KeptPorts: "open NAT". A mapped endpoint has one name for everybody, the
@@ -23,7 +23,7 @@ func keptPorts(t *testing.T, h *Home) {
 	peer := h.World.UDP(PeerX + ":7000")
 	for _, tc := range []struct {
 		name, from string
-		who        *netns.Space
+		who        *netnstest.Space
 		want       string
 	}{
 		{"alice's mapped port", Alice + ":3074", h.Alice, WAN + ":6001"},
@@ -48,7 +48,7 @@ func hairpin(t *testing.T, h *Home) {
 	h.Open("tcp 8080", Alice+":80")
 	h.Alice.Echo(Alice + ":80")
 	for _, from := range []struct {
-		who  *netns.Space
+		who  *netnstest.Space
 		addr string
 	}{{h.Bob, Bob}, {h.Alice, Alice}} {
 		c := from.who.UDP(from.addr + ":7000")

@@ -3,7 +3,7 @@ package homenet
 import (
 	"testing"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // GatewayServices: the rules close no port of the gateway, not to anybody, and not by
@@ -18,7 +18,7 @@ func gatewayServices(t *testing.T, h *Home) {
 	h.Gateway.Echo("0.0.0.0:5000")
 	h.Gateway.Echo("[::]:5000")
 	for name, tc := range map[string]struct {
-		who      *netns.Space
+		who      *netnstest.Space
 		from, to string
 	}{
 		"WAN":                                 {h.World, PeerX, WAN + ":5000"},
@@ -30,7 +30,7 @@ func gatewayServices(t *testing.T, h *Home) {
 	} {
 		c, err := tc.who.Dial(tc.from, tc.to, Reach)
 		if err == nil {
-			err = netns.Say(c, "hello", Reach)
+			err = netnstest.Say(c, "hello", Reach)
 		}
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

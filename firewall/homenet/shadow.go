@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"portcullis/firewall"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // PortShadow: an external port is its owner's in both directions. Who has no mapping
@@ -176,7 +176,7 @@ func Untranslated(t *testing.T, fw Firewall, script string) {
 	}})
 }
 
-func (h *Home) untranslated(who *netns.Space, from string, x *net.UDPConn) {
+func (h *Home) untranslated(who *netnstest.Space, from string, x *net.UDPConn) {
 	h.t.Helper()
 	Send(h.t, who.UDP(from+":5000"), PeerX+":7000", "public")
 	if got := Receive(h.t, x, "public"); got != from+":5000" {

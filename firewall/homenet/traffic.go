@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // Send sends a datagram.
@@ -90,17 +90,17 @@ func (h *Home) Stops(what string, c *net.UDPConn, peer, to string) {
 }
 
 // Connect makes a connection to something that echoes, and tries it.
-func (h *Home) Connect(who *netns.Space, from, to string) net.Conn {
+func (h *Home) Connect(who *netnstest.Space, from, to string) net.Conn {
 	h.t.Helper()
 	c, err := who.Dial(from, to, Reach)
 	if err != nil {
 		h.t.Fatalf("%s to %s: %v", from, to, err)
 	}
-	if err := netns.Say(c, "hello", Reach); err != nil {
+	if err := netnstest.Say(c, "hello", Reach); err != nil {
 		h.t.Fatalf("%s to %s: %v", from, to, err)
 	}
 	return c
 }
 
 // ended reports whether a connection carries no longer.
-func ended(c net.Conn) bool { return netns.Say(c, "x", Silence) != nil }
+func ended(c net.Conn) bool { return netnstest.Say(c, "x", Silence) != nil }

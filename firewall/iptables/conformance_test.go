@@ -10,7 +10,7 @@ import (
 	"portcullis/firewall/fwtest"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 func TestConformance(t *testing.T) {
@@ -20,7 +20,7 @@ func TestConformance(t *testing.T) {
 }
 
 func subject(t *testing.T, flavour string, capacity int) fwtest.Subject {
-	n := netns.New(t, "gw")
+	n := netnstest.New(t, "gw")
 	b := open(t, n, flavour, func(c *iptables.Config) { c.Size, c.Log = capacity, quiet() })
 	return fwtest.Subject{
 		Firewall: b,
@@ -47,7 +47,7 @@ func (blind) Done() <-chan struct{}       { return nil }
 func (blind) Err() error                  { return nil }
 
 // steal removes the elements of one entry. Of holes it knows those for anyone.
-func steal(t testing.TB, n *netns.Space, e firewall.Entry) {
+func steal(t testing.TB, n *netnstest.Space, e firewall.Entry) {
 	t.Helper()
 	var script string
 	take := func(set, format string, args ...any) {

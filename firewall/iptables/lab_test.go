@@ -9,7 +9,7 @@ import (
 
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // mark is the one of the tests.
@@ -17,7 +17,7 @@ const mark = 0x100
 
 // do runs a program for each line of a script: "iptables -t nat -F", in the flavour,
 // or "nft flush ruleset".
-func do(t testing.TB, n *netns.Space, flavour, script string) {
+func do(t testing.TB, n *netnstest.Space, flavour, script string) {
 	t.Helper()
 	for line := range strings.Lines(script) {
 		words := strings.Fields(line)
@@ -31,7 +31,7 @@ func do(t testing.TB, n *netns.Space, flavour, script string) {
 }
 
 // save returns all rules of a family, "" or "6".
-func save(t testing.TB, n *netns.Space, flavour, family string) string {
+func save(t testing.TB, n *netnstest.Space, flavour, family string) string {
 	t.Helper()
 	out, err := n.Run("", "ip"+family+"tables-"+flavour+"-save")
 	if err != nil {
@@ -63,8 +63,8 @@ ip6tables -A FORWARD -i lan0 -j ACCEPT
 // strict is a home with these rules.
 func strict(flavour string) homenet.Firewall {
 	return homenet.Firewall{
-		Open:     func(t testing.TB, n *netns.Space) homenet.Backend { return unconfigured(t, n, flavour) },
-		Do:       func(t testing.TB, n *netns.Space, script string) { t.Helper(); do(t, n, flavour, script) },
+		Open:     func(t testing.TB, n *netnstest.Space) homenet.Backend { return unconfigured(t, n, flavour) },
+		Do:       func(t testing.TB, n *netnstest.Space, script string) { t.Helper(); do(t, n, flavour, script) },
 		Refused:  refused,
 		Timeouts: true,
 		Owner: homenet.Owner{
@@ -84,7 +84,7 @@ func strict(flavour string) homenet.Firewall {
 
 var refusal = regexp.MustCompile(`tcp \. (\S+) \. (\S+) \. (\S+) \. \d+`)
 
-func refused(t testing.TB, n *netns.Space) (all []string) {
+func refused(t testing.TB, n *netnstest.Space) (all []string) {
 	t.Helper()
 	out, err := n.Run("", "nft", "list", "set", "inet", "portcullis", "ended_flows6")
 	if err != nil {
@@ -101,11 +101,11 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 // flavours are those the tests run with: legacy only where the kernel has it, which
 // is a fact of the machine and not of the code.
 func flavours(t testing.TB) []string {
-	netns.NeedRoot(t)
+	netnstest.NeedRoot(t)
 	for _, p := range []string{"iptables-nft", "iptables-legacy"} {
-		netns.NeedProgram(t, p)
+		netnstest.NeedProgram(t, p)
 	}
-	n := netns.New(t, "probe")
+	n := netnstest.New(t, "probe")
 	if out, err := n.Run("", "iptables-legacy", "-t", "nat", "-S"); err != nil {
 		t.Logf("this kernel has no legacy tables, iptables-nft alone is tested: %v %s", err, out)
 		return []string{"nft"}
@@ -125,7 +125,7 @@ func each(t *testing.T, f func(t *testing.T, flavour string)) {
 }
 
 // open returns a backend in a namespace, configured.
-func open(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
+func open(t testing.TB, n *netnstest.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
 	t.Helper()
 	b := unconfigured(t, n, flavour, change...)
 	homenet.Start(t, b, homenet.Facts())
@@ -133,7 +133,7 @@ func open(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables
 }
 
 // unconfigured returns one that has been told nothing, and must be closed.
-func unconfigured(t testing.TB, n *netns.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
+func unconfigured(t testing.TB, n *netnstest.Space, flavour string, change ...func(*iptables.Config)) *iptables.Backend {
 	t.Helper()
 	cfg := iptables.Config{Log: homenet.Logger(t), NetNS: n.FD(), Program: "iptables-" + flavour, Mark: mark}
 	for _, c := range change {

@@ -6,7 +6,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -72,7 +72,7 @@ func TestCloseLeavesTheOwners(t *testing.T) {
 
 func TestForwarded(t *testing.T) {
 	each(t, func(t *testing.T, flavour string) {
-		n := netns.New(t, "gateway")
+		n := netnstest.New(t, "gateway")
 		b := open(t, n, flavour)
 		do(t, n, flavour, `iptables -t nat -N DOCKER
 			iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
@@ -128,7 +128,7 @@ func TestMark(t *testing.T) {
 
 func TestRefusedGateways(t *testing.T) {
 	each(t, func(t *testing.T, flavour string) {
-		b := open(t, netns.New(t, "gw"), flavour)
+		b := open(t, netnstest.New(t, "gw"), flavour)
 		for want, change := range map[string]func(*firewall.Facts){
 			"accept_chain": func(g *firewall.Facts) {
 				g.AcceptChain = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}

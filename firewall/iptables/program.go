@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"runtime"
 	"strings"
 	"time"
 
 	goiptables "github.com/coreos/go-iptables/iptables"
-	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/internal/netns"
 )
 
 const (
@@ -50,14 +49,14 @@ type programs struct {
 }
 
 // findPrograms looks for the commands of a family. name is that of IPv4's.
-func findPrograms(f family, name string, netns int) (*programs, error) {
-	p := &programs{family: f, main: name, netns: netns}
+func findPrograms(f family, name string, namespace int) (*programs, error) {
+	p := &programs{family: f, main: name, netns: namespace}
 	proto := goiptables.ProtocolIPv4
 	if f == six {
 		p.main, proto = strings.Replace(name, "iptables", "ip6tables", 1), goiptables.ProtocolIPv6
 	}
 	var version []byte
-	err := inNamespace(netns, func() (err error) {
+	err := netns.In(namespace, func() (err error) {
 		_, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Path(p.main))
 		if err != nil {
 			return err
@@ -114,7 +113,7 @@ func (p *programs) run(ctx context.Context, stdin, name string, args ...string) 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var out, complaint capped
-	err := inNamespace(p.netns, func() error {
+	err := netns.In(p.netns, func() error {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
 		cmd.WaitDelay = patience // for its output, which a busy machine reads late
@@ -145,22 +144,4 @@ func (c *capped) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return c.Buffer.Write(p)
-}
-
-// inNamespace runs f on a thread in a network namespace (0: the current one). A
-// program that f starts is there too.
-func inNamespace(netns int, f func() error) error {
-	if netns == 0 {
-		return f()
-	}
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }

@@ -7,7 +7,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -93,7 +93,7 @@ func TestAcceptChain(t *testing.T) {
 // A chain that cannot serve is named, with the remedy, and all else is in force.
 func TestAcceptChainThatCannotServe(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	do(t, n, strictOwner+`
 	table inet fw4 {
 		chain input {

@@ -15,12 +15,12 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
 // tables lists the tables of a namespace.
-func tables(t *testing.T, n *netns.Space) []string {
+func tables(t *testing.T, n *netnstest.Space) []string {
 	t.Helper()
 	q, err := nftables.New(nftables.WithNetNSFd(n.FD()))
 	if err != nil {
@@ -38,7 +38,7 @@ func tables(t *testing.T, n *netns.Space) []string {
 }
 
 // bare is a backend that was told nothing yet.
-func bare(t *testing.T, n *netns.Space) *nft.Backend {
+func bare(t *testing.T, n *netnstest.Space) *nft.Backend {
 	t.Helper()
 	b := unconfigured(t, n)
 	t.Cleanup(func() { _ = b.Close(context.Background(), true) })
@@ -49,7 +49,7 @@ func bare(t *testing.T, n *netns.Space) *nft.Backend {
 // replaces them in one step and writes nothing before.
 func TestKeptTableIsReplaced(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
 
 	first := bare(t, n)
@@ -89,7 +89,7 @@ func TestKeptTableIsReplaced(t *testing.T) {
 
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := bare(t, n)
 	for range 2 {
 		if err := b.Close(ctx(t), false); err != nil {
@@ -145,7 +145,7 @@ func TestAudit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := netns.New(t, "gateway")
+			n := netnstest.New(t, "gateway")
 			b := open(t, n)
 			both := []portmap.Mapping{homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Pinhole(2, "udp", homenet.Alice6+":6000")}
 			if err := b.Apply(ctx(t), both, nil); err != nil {
@@ -179,7 +179,7 @@ func TestAudit(t *testing.T) {
 
 func TestOpenWithoutCapability(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	err := n.In(func() error { // a thread that ends with it
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var data [2]unix.CapUserData
@@ -210,7 +210,7 @@ func TestOpenWithoutLogger(t *testing.T) {
 // nothing is written anew.
 func TestLostAnswerIsLookedUp(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := open(t, n)
 	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
 	moved := homenet.Mapping(1, "udp 5000", homenet.Bob+":6000")
@@ -240,7 +240,7 @@ func TestLostAnswerIsLookedUp(t *testing.T) {
 // refused, nothing of it stays, and what was there before comes back.
 func TestLargeChangeThatFails(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := open(t, n, func(c *nft.Config) { c.Size, c.Buffer = 600, 24<<10 })
 	if err := b.Replace(ctx(t), crowd(1000)); !errors.Is(err, firewall.ErrFull) {
 		t.Errorf("the first Replace: %v, want %v", err, firewall.ErrFull)
@@ -275,7 +275,7 @@ func TestLargeChangeThatFails(t *testing.T) {
 // What the kernel lacks is named; this one lacks only what nobody has.
 func TestFeatures(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := bare(t, n)
 	for name, err := range b.TryFeatures(ctx(t)) {
 		if err != nil {
@@ -295,7 +295,7 @@ func TestFeatures(t *testing.T) {
 // Renewals and removals from several goroutines, with readers beside them.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := open(t, n, func(c *nft.Config) { c.Log = quiet() })
 	done := make(chan error)
 	const workers = 4

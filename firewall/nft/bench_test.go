@@ -8,7 +8,7 @@ import (
 
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -28,7 +28,7 @@ func crowd(n int) []portmap.Mapping {
 // What one change costs must not depend on how many mappings there are.
 func BenchmarkOne(b *testing.B) {
 	for _, n := range []int{100, 20_000} {
-		backend := open(b, netns.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+		backend := open(b, netnstest.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
 		if err := backend.Replace(ctx(b), crowd(n)); err != nil {
 			b.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func BenchmarkFiltered(b *testing.B) {
 		}
 	}
 	for _, n := range []int{0, 100, 1000, 5000} {
-		backend := open(b, netns.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+		backend := open(b, netnstest.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
 		all := crowd(n)
 		for i := range all {
 			filtered(&all[i], i)
@@ -124,7 +124,7 @@ func BenchmarkFiltered(b *testing.B) {
 func BenchmarkReplace(b *testing.B) {
 	for _, n := range []int{0, 1000, 60_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			backend := open(b, netns.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
+			backend := open(b, netnstest.New(b, "gateway"), func(c *nft.Config) { c.Log = quiet() })
 			all := crowd(n)
 			for b.Loop() {
 				if err := backend.Replace(ctx(b), all); err != nil {

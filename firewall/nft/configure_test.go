@@ -8,14 +8,14 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
 // Facts change at the same cost with any number of mappings, and only they do.
 func TestConfigure(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := open(t, n)
 	if err := b.Apply(ctx(t), []portmap.Mapping{homenet.Mapping(1, "udp 5000", homenet.Alice+":6000")}, nil); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"portcullis/firewall/fwtest"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 func TestConformance(t *testing.T) {
@@ -45,7 +45,7 @@ func TestConformanceMarked(t *testing.T) {
 }
 
 func subject(t *testing.T, capacity, buffer int, acceptChain string, change ...func(*nft.Config)) fwtest.Subject {
-	n := netns.New(t, "gw")
+	n := netnstest.New(t, "gw")
 	if acceptChain != "" {
 		ownersFirewall(t, n)
 	}
@@ -92,7 +92,7 @@ func (blind) Done() <-chan struct{}       { return nil }
 func (blind) Err() error                  { return nil }
 
 // foreign is somebody else at work on the ruleset.
-func foreign(t testing.TB, n *netns.Space, work func(*nftables.Conn)) {
+func foreign(t testing.TB, n *netnstest.Space, work func(*nftables.Conn)) {
 	t.Helper()
 	q, err := nftables.New(nftables.WithNetNSFd(n.FD()))
 	if err != nil {
@@ -106,7 +106,7 @@ func foreign(t testing.TB, n *netns.Space, work func(*nftables.Conn)) {
 
 // ownersFirewall is the shape of a fw4 ruleset: a forward chain that drops what
 // it does not know.
-func ownersFirewall(t testing.TB, n *netns.Space) {
+func ownersFirewall(t testing.TB, n *netnstest.Space) {
 	t.Helper()
 	foreign(t, n, func(q *nftables.Conn) {
 		drop := nftables.ChainPolicyDrop
@@ -120,7 +120,7 @@ func ownersFirewall(t testing.TB, n *netns.Space) {
 
 // sameInOwnersTable compares the holes with the flows the owner's table lets
 // pass.
-func sameInOwnersTable(t *testing.T, n *netns.Space, held []firewall.Entry) {
+func sameInOwnersTable(t *testing.T, n *netnstest.Space, held []firewall.Entry) {
 	t.Helper()
 	want := make(map[string]bool)
 	for _, e := range held {

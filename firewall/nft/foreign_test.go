@@ -16,7 +16,7 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -91,7 +91,7 @@ func TestForwarded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := netns.New(t, "gateway")
+			n := netnstest.New(t, "gateway")
 			b := open(t, n)
 			do(t, n, `table inet owner {
 				set web { type inet_service; elements = { 80, 443 } }
@@ -130,7 +130,7 @@ func TestForwarded(t *testing.T) {
 // hand; the expressions are those it was seen to send.
 func TestForwardedByIptables(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	b := open(t, n)
 	dnat := &expr.Target{Name: "DNAT", Rev: 2, Info: &xt.NatRange2{NatRange: xt.NatRange{
 		Flags: uint(xt.NatRangeMapIPs), MinIP: net.IPv4(172, 17, 0, 2), MaxIP: net.IPv4(172, 17, 0, 2),
@@ -229,7 +229,7 @@ func TestForwardedNamesTheRule(t *testing.T) {
 		if got := nft.CommentIn(tc.userData); len(got) > 0 != (tc.want != "") {
 			t.Errorf("%s: comment %q", name, got)
 		}
-		n := netns.New(t, "gateway")
+		n := netnstest.New(t, "gateway")
 		b := open(t, n)
 		foreign(t, n, func(q *nftables.Conn) {
 			table := q.AddTable(&nftables.Table{Name: "owner", Family: nftables.TableFamilyIPv4})

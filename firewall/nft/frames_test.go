@@ -8,10 +8,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
-func frames(t *testing.T, n *netns.Space) *nft.Frames {
+func frames(t *testing.T, n *netnstest.Space) *nft.Frames {
 	t.Helper()
 	f, err := nft.OpenFrames(ctx(t), n.FD(), 200, 1900, 5351)
 	if err != nil {
@@ -24,7 +24,7 @@ func frames(t *testing.T, n *netns.Space) *nft.Frames {
 // again.
 func TestFramesList(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	f := frames(t, n)
 	if got := list(t, n, "ruleset"); got != "" {
 		t.Errorf("opening leaves something in the kernel:\n%s", got)
@@ -57,7 +57,7 @@ func TestFramesList(t *testing.T) {
 // TestFramesAudit: what others do to the table is found and put right.
 func TestFramesAudit(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	f := frames(t, n)
 	if err := f.Follow(ctx(t), []string{"br-lan"}); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestFramesAudit(t *testing.T) {
 // table is written anew; those that are known no more are gone.
 func TestFramesKnow(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	f := frames(t, n)
 	many := make([][6]byte, nft.MaxKnown+1) // one is left out
 	for i := range many {
@@ -136,7 +136,7 @@ func TestFramesKnow(t *testing.T) {
 // rules.
 func TestFramesAreOurs(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	if err := frames(t, n).Follow(ctx(t), []string{"br-lan"}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // Short names for what stands in every line.
@@ -20,20 +20,20 @@ var (
 )
 
 // do runs the nft program with a ruleset.
-func do(t testing.TB, n *netns.Space, ruleset string) {
+func do(t testing.TB, n *netnstest.Space, ruleset string) {
 	t.Helper()
 	run(t, n, ruleset, "-f", "-")
 }
 
 // list lists with the nft program: "table inet portcullis".
-func list(t testing.TB, n *netns.Space, argv ...string) string {
+func list(t testing.TB, n *netnstest.Space, argv ...string) string {
 	t.Helper()
 	return run(t, n, "", append([]string{"list"}, argv...)...)
 }
 
-func run(t testing.TB, n *netns.Space, stdin string, argv ...string) string {
+func run(t testing.TB, n *netnstest.Space, stdin string, argv ...string) string {
 	t.Helper()
-	netns.NeedProgram(t, "nft")
+	netnstest.NeedProgram(t, "nft")
 	out, err := n.Run(stdin, append([]string{"nft"}, argv...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func run(t testing.TB, n *netns.Space, stdin string, argv ...string) string {
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // open returns a backend in a namespace, configured.
-func open(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backend {
+func open(t testing.TB, n *netnstest.Space, change ...func(*nft.Config)) *nft.Backend {
 	t.Helper()
 	b := unconfigured(t, n, change...)
 	homenet.Start(t, b, homenet.Facts())
@@ -52,7 +52,7 @@ func open(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backen
 }
 
 // unconfigured returns one that has been told nothing, and must be closed.
-func unconfigured(t testing.TB, n *netns.Space, change ...func(*nft.Config)) *nft.Backend {
+func unconfigured(t testing.TB, n *netnstest.Space, change ...func(*nft.Config)) *nft.Backend {
 	t.Helper()
 	cfg := nft.Config{Log: homenet.Logger(t), NetNS: n.FD()}
 	for _, c := range change {
@@ -109,7 +109,7 @@ func chain(text string) (c firewall.Chain) {
 
 func owned(rules string) homenet.Firewall {
 	return homenet.Firewall{
-		Open:     func(t testing.TB, n *netns.Space) homenet.Backend { return unconfigured(t, n) },
+		Open:     func(t testing.TB, n *netnstest.Space) homenet.Backend { return unconfigured(t, n) },
 		Do:       do,
 		Refused:  refused,
 		Timeouts: true,
@@ -139,7 +139,7 @@ func owned(rules string) homenet.Firewall {
 
 var refusal = regexp.MustCompile(`tcp \. (\S+) \. (\S+) \. (\S+) \. \d+`)
 
-func refused(t testing.TB, n *netns.Space) (all []string) {
+func refused(t testing.TB, n *netnstest.Space) (all []string) {
 	t.Helper()
 	for _, m := range refusal.FindAllStringSubmatch(list(t, n, "set", "inet", "portcullis", "ended_flows6"), -1) {
 		all = append(all, m[1]+" "+m[2]+" "+m[3])

@@ -14,7 +14,7 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -43,7 +43,7 @@ func golden(t *testing.T, file, got string) {
 func TestLongLists(t *testing.T) {
 	t.Parallel()
 	const mappings = 15000
-	b := open(t, netns.New(t, "gw"))
+	b := open(t, netnstest.New(t, "gw"))
 	all := make([]portmap.Mapping, mappings)
 	for i := range all {
 		all[i] = homenet.Mapping(uint64(i+1), fmt.Sprintf("udp %d", 30000+i), fmt.Sprintf("%s:%d", homenet.Alice, 30000+i))
@@ -61,7 +61,7 @@ func TestLongLists(t *testing.T) {
 // The table as a person sees it, and as nft must be able to load it again.
 func TestList(t *testing.T) {
 	t.Parallel()
-	n := netns.New(t, "gateway")
+	n := netnstest.New(t, "gateway")
 	do(t, n, `table inet fw4 {
 		chain forward {
 			type filter hook forward priority filter; policy drop;

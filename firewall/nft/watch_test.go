@@ -9,7 +9,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
@@ -21,7 +21,7 @@ func TestWatch(t *testing.T) {
 	// that of a test beside this one may end at any time.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	n := netns.New(t, "watched")
+	n := netnstest.New(t, "watched")
 	b := open(t, n)
 	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
 	if err := b.Replace(ctx(t), []portmap.Mapping{one}); err != nil {

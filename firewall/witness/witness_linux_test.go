@@ -19,7 +19,7 @@ import (
 	"portcullis/firewall/nft"
 	"portcullis/firewall/witness"
 	"portcullis/internal/datagram"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 const (
@@ -37,24 +37,24 @@ var (
 )
 
 // wires are the kinds of LAN, with the gateway's interface and the host's.
-var wires = map[string]func(g, h *netns.Space) (lan, own string){
-	"cable": func(g, h *netns.Space) (string, string) { return "lan0", "eth0" },
-	"bridge": func(g, h *netns.Space) (string, string) {
+var wires = map[string]func(g, h *netnstest.Space) (lan, own string){
+	"cable": func(g, h *netnstest.Space) (string, string) { return "lan0", "eth0" },
+	"bridge": func(g, h *netnstest.Space) (string, string) {
 		g.Bridge("br-lan", nil, "lan0")
 		return "br-lan", "eth0"
 	},
-	"VLAN": func(g, h *netns.Space) (string, string) { return vlan(g, "lan0"), vlan(h, "eth0") },
-	"VLAN on a bridge": func(g, h *netns.Space) (string, string) {
+	"VLAN": func(g, h *netnstest.Space) (string, string) { return vlan(g, "lan0"), vlan(h, "eth0") },
+	"VLAN on a bridge": func(g, h *netnstest.Space) (string, string) {
 		g.Bridge("br-lan", nil, "lan0")
 		return vlan(g, "br-lan"), vlan(h, "eth0")
 	},
-	"bridge of a VLAN": func(g, h *netns.Space) (string, string) {
+	"bridge of a VLAN": func(g, h *netnstest.Space) (string, string) {
 		g.Bridge("br-lan", nil, vlan(g, "lan0"))
 		return "br-lan", vlan(h, "eth0")
 	},
 }
 
-func vlan(s *netns.Space, parent string) string {
+func vlan(s *netnstest.Space, parent string) string {
 	index := s.Index(parent)
 	s.Links(func(h *netlink.Handle) error {
 		return h.LinkAdd(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: parent + ".7", ParentIndex: index}, VlanId: 7})
@@ -67,7 +67,7 @@ func vlan(s *netns.Space, parent string) string {
 func hasVLANs(t *testing.T) bool {
 	t.Helper()
 	has := true
-	netns.New(t, "probe").Links(func(h *netlink.Handle) error {
+	netnstest.New(t, "probe").Links(func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
 			return err
@@ -84,7 +84,7 @@ func hasVLANs(t *testing.T) bool {
 
 // home is a gateway with a witness, and a host.
 type home struct {
-	gateway, host *netns.Space
+	gateway, host *netnstest.Space
 	lan, own      string
 	witness       *witness.Witness
 	known         int // octets of a sender
@@ -92,8 +92,8 @@ type home struct {
 
 func build(t *testing.T, wire string, way witness.Way) *home {
 	t.Helper()
-	h := &home{gateway: netns.New(t, "gateway"), host: netns.New(t, "host"), known: 6}
-	netns.Cable(h.gateway, "lan0", h.host, "eth0")
+	h := &home{gateway: netnstest.New(t, "gateway"), host: netnstest.New(t, "host"), known: 6}
+	netnstest.Cable(h.gateway, "lan0", h.host, "eth0")
 	h.lan, h.own = wires[wire](h.gateway, h.host)
 	h.gateway.Address(h.lan, "192.168.1.1/24", "2001:db8::1/64")
 	h.host.Address(h.own, "192.168.1.10/24", "192.168.1.11/24", "2001:db8::10/64")

@@ -100,7 +100,7 @@ func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	b, err := s.Open(ctx, int(c.gateway.ns))
+	b, err := s.Open(ctx, c.gateway.FD())
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -157,7 +157,7 @@ func (c *copied) judge(ctx context.Context, rules []Rules, to netip.AddrPort) (V
 			return Verdict{Tried: err == nil, Passed: passed}, err
 		}
 	}
-	q, err := nftables.New(nftables.WithNetNSFd(int(c.gateway.ns)))
+	q, err := nftables.New(nftables.WithNetNSFd(c.gateway.FD()))
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -260,7 +260,7 @@ func (c *copied) answerMark(ctx context.Context, lan string, to netip.AddrPort) 
 		if _, err := c.exchange(ctx, to, true); err != nil {
 			return 0, false
 		}
-		list, err := c.output(ctx, "nft", "list", "set", "inet", "portcullis_doctor", "answer_marks")
+		list, err := c.gateway.Output(ctx, "", "nft", "list", "set", "inet", "portcullis_doctor", "answer_marks")
 		if err != nil {
 			return 0, false
 		}
@@ -285,12 +285,12 @@ func (c *copied) exchange(ctx context.Context, to netip.AddrPort, answer bool) (
 	if to.Addr().Is6() {
 		host, sender = c.host6, outside6
 	}
-	in, err := c.inside.listen(netip.AddrPortFrom(host, TrialPort))
+	in, err := c.inside.UDP(netip.AddrPortFrom(host, TrialPort))
 	if err != nil {
 		return false, err
 	}
 	defer in.Close()
-	out, err := c.internet.listen(netip.AddrPortFrom(sender, 0))
+	out, err := c.internet.UDP(netip.AddrPortFrom(sender, 0))
 	if err != nil {
 		return false, err
 	}

@@ -7,20 +7,20 @@ import (
 	"time"
 
 	"portcullis/internal/gena"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // TestDialLeavesByTheInterface: two LANs have a host of the same address, and
 // the routing table knows one of them. The connection goes to the subscriber's.
 func TestDialLeavesByTheInterface(t *testing.T) {
 	t.Parallel()
-	gate, first, second := netns.New(t, "gate"), netns.New(t, "first"), netns.New(t, "second")
-	for ifname, host := range map[string]*netns.Space{"lan0": first, "lan1": second} {
-		netns.Cable(gate, ifname+" 192.0.2.1/24 fe80::1/64", host, "eth0 192.0.2.10/24 fe80::10/64")
+	gate, first, second := netnstest.New(t, "gate"), netnstest.New(t, "first"), netnstest.New(t, "second")
+	for ifname, host := range map[string]*netnstest.Space{"lan0": first, "lan1": second} {
+		netnstest.Cable(gate, ifname+" 192.0.2.1/24 fe80::1/64", host, "eth0 192.0.2.10/24 fe80::10/64")
 	}
 	for _, tc := range []struct {
 		name, iface, local, host string
-		home                     *netns.Space
+		home                     *netnstest.Space
 	}{
 		{"routed LAN", "lan0", "192.0.2.1", "192.0.2.10", first},
 		{"the other LAN", "lan1", "192.0.2.1", "192.0.2.10", second},

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,22 +37,12 @@ func (h *Host) DialFrom(ctx context.Context, source netip.AddrPort, network, add
 	}
 	// A TCP handshake may take long; opening and connecting are one call in
 	// package net, so each dial gets a thread of its own in the namespace.
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(h.ns); err != nil {
-			done <- result{nil, err}
-			return
-		}
-		conn, err := d.DialContext(ctx, network, addr)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
+	var conn net.Conn
+	err = h.space.In(func() (err error) {
+		conn, err = d.DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
 }
 
 // Listen opens a TCP listener on the host, for the family of the address.
@@ -130,23 +118,19 @@ func (h *Host) literal(addr string) (string, error) {
 	}
 	a := ap.Addr()
 	if zone := a.Zone(); zone != "" && strings.Trim(zone, "0123456789") != "" {
-		link, err := h.handle.LinkByName(zone)
+		index, err := h.space.Index(zone)
 		if err != nil {
 			return "", fmt.Errorf("lab: zone %s: %w", zone, err)
 		}
-		a = a.WithZone(strconv.Itoa(link.Attrs().Index))
+		a = a.WithZone(strconv.Itoa(index))
 	}
 	return netip.AddrPortFrom(h.Zoned(a), ap.Port()).String(), nil
 }
 
 // learnIndex looks up the number of the host's own interface.
-func (h *Host) learnIndex() error {
-	l, err := h.handle.LinkByName(h.ifname)
-	if err != nil {
-		return fmt.Errorf("%s: %w", h.ifname, err)
-	}
-	h.index = l.Attrs().Index
-	return nil
+func (h *Host) learnIndex() (err error) {
+	h.index, err = h.space.Index(h.ifname)
+	return err
 }
 
 // plain is an endpoint as the house has them: no zone, and IPv4 as IPv4.

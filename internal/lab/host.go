@@ -1,17 +1,17 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	handle "github.com/vishvananda/netns"
+
+	"portcullis/internal/netns"
 )
 
 // Host is one machine of the network: a network namespace with a thread that
@@ -28,58 +28,30 @@ type Host struct {
 	ifname string // of its own interface
 	index  int
 
-	ns     netns.NsHandle
-	handle *netlink.Handle
-	work   chan func()
-	ended  chan struct{}
+	space  *netns.Space
+	thread *netns.Thread
 }
-
-var errClosed = errors.New("lab: the host is gone")
 
 // newHost makes a namespace and its thread.
 func newHost(name string) (*Host, error) {
-	h := &Host{Name: name, work: make(chan func()), ended: make(chan struct{})}
-	ready := make(chan error)
-	go h.live(ready)
-	if err := <-ready; err != nil {
+	space, err := netns.New(name)
+	if err != nil {
 		return nil, err
 	}
-	var err error
-	if h.handle, err = netlink.NewHandleAt(h.ns); err != nil {
-		h.close()
-		return nil, fmt.Errorf("lab: netlink in %s: %w", name, err)
-	}
-	return h, nil
-}
-
-// live is the host's thread. It is never unlocked, so it ends with the goroutine
-// and no other goroutine can ever run in this namespace.
-func (h *Host) live(ready chan<- error) {
-	defer close(h.ended)
-	runtime.LockOSThread()
-	ns, err := netns.New()
+	thread, err := space.Thread()
 	if err != nil {
-		ready <- fmt.Errorf("lab: network namespace for %s: %w", h.Name, err)
-		return
+		space.Close()
+		return nil, err
 	}
-	h.ns = ns
-	ready <- nil
-	for f := range h.work {
-		f()
-	}
+	return &Host{Name: name, space: space, thread: thread}, nil
 }
 
 // Do runs f on a thread that is inside the host. Sockets opened there stay
 // there; f must not wait long, the host does one thing at a time.
-func (h *Host) Do(f func() error) error {
-	done := make(chan error, 1)
-	select {
-	case h.work <- func() { done <- f() }:
-		return <-done
-	case <-h.ended:
-		return errClosed
-	}
-}
+func (h *Host) Do(f func() error) error { return h.thread.Do(f) }
+
+// Thread starts one more thread in the host, for work that takes long.
+func (h *Host) Thread() (*netns.Thread, error) { return h.space.Thread() }
 
 // Start starts a command inside the host. It is killed when this process ends.
 func (h *Host) Start(cmd *exec.Cmd) error {
@@ -91,26 +63,18 @@ func (h *Host) Start(cmd *exec.Cmd) error {
 }
 
 // Netlink returns a handle into the host, for tests that change its network.
-func (h *Host) Netlink() *netlink.Handle { return h.handle }
+func (h *Host) Netlink() *netlink.Handle { return h.space.Links() }
 
 // Namespace returns the host's namespace, for tests that look into its kernel.
-func (h *Host) Namespace() netns.NsHandle { return h.ns }
+func (h *Host) Namespace() handle.NsHandle { return handle.NsHandle(h.space.FD()) }
 
 // Path names the namespace for nsenter --net=.
-func (h *Host) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(h.ns)) }
+func (h *Host) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.space.FD()) }
 
 // SetSysctl writes a value under /proc/sys/net inside the host.
-func (h *Host) SetSysctl(name, value string) error {
-	return h.Do(func() error {
-		return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
-	})
-}
+func (h *Host) SetSysctl(name, value string) error { return h.space.Sysctl("net/"+name, value) }
 
 func (h *Host) close() {
-	if h.handle != nil {
-		h.handle.Close()
-	}
-	close(h.work)
-	<-h.ended
-	_ = h.ns.Close() // nothing can be done about a failed close of a namespace
+	h.thread.Close()
+	h.space.Close()
 }

@@ -87,7 +87,7 @@ func (n *Network) join6(h *Host, port string) error {
 	err := errors.Join(
 		n.Gateway.SetSysctl("ipv6/conf/"+port+"/disable_ipv6", "1"),
 		address(h, h.ifname, h.LinkLocal, linkLocalPrefix),
-		route(h, h.ifname, anywhere6, GatewayLinkLocal),
+		h.space.Route(h.ifname, anywhere6, GatewayLinkLocal),
 	)
 	for _, p := range n.lan6 {
 		err = errors.Join(err, address(h, h.ifname, inPrefix(p, h.last()), p))
@@ -113,7 +113,7 @@ func (n *Network) guest6(ifname string, h *Host, number byte) error {
 		address(n.Gateway, ifname, inPrefix(p, 1), p),
 		address(h, h.ifname, h.LinkLocal, linkLocalPrefix),
 		address(h, h.ifname, h.Addr6, p),
-		route(h, h.ifname, anywhere6, GatewayLinkLocal),
+		h.space.Route(h.ifname, anywhere6, GatewayLinkLocal),
 	)
 }
 
@@ -129,7 +129,7 @@ func (n *Network) AddWAN6() error {
 	}
 	return errors.Join(
 		address(n.Gateway, WANInterface, GatewayWAN6, WANPrefix6),
-		route(n.Gateway, WANInterface, anywhere6, InternetOne6),
+		n.Gateway.space.Route(WANInterface, anywhere6, InternetOne6),
 	)
 }
 
@@ -139,8 +139,8 @@ func (n *Network) RemoveWAN6() error {
 		return errNoIPv6
 	}
 	return errors.Join(
-		unroute(n.Gateway, WANInterface, anywhere6, InternetOne6),
-		strip(n.Gateway, WANInterface, WANPrefix6),
+		n.Gateway.space.RemoveRoute(WANInterface, anywhere6, InternetOne6),
+		n.Gateway.space.RemoveAddresses(WANInterface, WANPrefix6),
 	)
 }
 
@@ -163,7 +163,7 @@ func (n *Network) AddLAN6(p netip.Prefix) error {
 	}
 	n.settle6()
 	// The attacker knows the way to private ones, too (abuse case A2).
-	return errors.Join(err, route(n.Internet, HostPort, p, GatewayWAN6))
+	return errors.Join(err, n.Internet.space.Route(HostPort, p, GatewayWAN6))
 }
 
 // RemoveLAN6 takes a prefix from the LAN, with every address in it that the
@@ -175,12 +175,12 @@ func (n *Network) RemoveLAN6(p netip.Prefix) error {
 		return fmt.Errorf("lab: the LAN does not have %s", p)
 	}
 	n.lan6 = slices.Delete(n.lan6, i, i+1)
-	err := strip(n.Gateway, Bridge, p)
+	err := n.Gateway.space.RemoveAddresses(Bridge, p)
 	for _, h := range n.lan {
-		err = errors.Join(err, strip(h, h.ifname, p))
+		err = errors.Join(err, h.space.RemoveAddresses(h.ifname, p))
 	}
 	n.settle6()
-	return errors.Join(err, unroute(n.Internet, HostPort, p, GatewayWAN6))
+	return errors.Join(err, n.Internet.space.RemoveRoute(HostPort, p, GatewayWAN6))
 }
 
 // RenumberLAN6 is what a provider does at night: the new prefix comes, and the
@@ -219,7 +219,7 @@ func (h *Host) AddAddress(a netip.Addr) error { return address(h, h.ifname, a, l
 
 // RemoveAddress takes an address from the host's own interface.
 func (h *Host) RemoveAddress(a netip.Addr) error {
-	return strip(h, h.ifname, netip.PrefixFrom(a, a.BitLen()))
+	return h.space.RemoveAddresses(h.ifname, netip.PrefixFrom(a, a.BitLen()))
 }
 
 func lanLength(a netip.Addr) netip.Prefix {

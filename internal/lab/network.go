@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
+	"portcullis/internal/netns"
 )
 
 // The addresses of the network. The WAN's are from a documentation range, which
@@ -74,7 +75,7 @@ func build(ipv6 bool, names []string) (_ *Network, err error) {
 			return nil, fmt.Errorf("lab: IPv6: %w", err)
 		}
 	}
-	if err = errors.Join(carries(n.Gateway, WANInterface), carries(n.Internet, HostPort)); err != nil {
+	if err = errors.Join(n.Gateway.space.Carries(WANInterface), n.Internet.space.Carries(HostPort)); err != nil {
 		return nil, fmt.Errorf("lab: the WAN: %w", err)
 	}
 	for i, name := range names {
@@ -112,17 +113,16 @@ func (n *Network) add(name, ifname string) (*Host, error) {
 	if err := prepare6(h, n.ipv6); err != nil {
 		return nil, fmt.Errorf("lab: IPv6 of %s: %w", name, err)
 	}
-	return h, up(h, "lo")
+	return h, h.space.Up("lo")
 }
 
 func (n *Network) buildGateway() error {
 	g := n.Gateway
 	g.Addr, g.MAC = GatewayLAN, mac(0, 1)
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: Bridge, HardwareAddr: g.MAC}}
-	if err := g.handle.LinkAdd(bridge); err != nil {
-		return fmt.Errorf("bridge: %w", err)
+	if err := g.space.Bridge(Bridge, g.MAC); err != nil {
+		return err
 	}
-	if err := errors.Join(g.learnIndex(), address(g, Bridge, GatewayLAN, LANPrefix)); err != nil {
+	if err := errors.Join(g.learnIndex(), address(g, Bridge, GatewayLAN, LANPrefix), g.space.Up(Bridge)); err != nil {
 		return err
 	}
 	// Where br_netfilter is loaded (Docker does that), translation would happen
@@ -138,7 +138,7 @@ func (n *Network) buildGateway() error {
 
 func (n *Network) buildInternet() error {
 	i := n.Internet
-	if err := n.wire(n.Gateway, WANInterface, wanMAC, i, mac(1, 66)); err != nil {
+	if err := n.wire(WANInterface, wanMAC, i, mac(1, 66)); err != nil {
 		return err
 	}
 	i.Addr = InternetOne
@@ -147,8 +147,8 @@ func (n *Network) buildInternet() error {
 		address(i, HostPort, InternetOne, WANPrefix),
 		address(i, HostPort, InternetTwo, WANPrefix),
 		// The attacker may address the LAN through the gateway (abuse case A2).
-		route(i, HostPort, LANPrefix, GatewayWAN),
-		route(n.Gateway, WANInterface, anywhere4, InternetOne),
+		i.space.Route(HostPort, LANPrefix, GatewayWAN),
+		n.Gateway.space.Route(WANInterface, anywhere4, InternetOne),
 	)
 }
 
@@ -166,17 +166,17 @@ func (n *Network) AddHost(name string, addr netip.Addr) error {
 	h.Addr = addr
 	last := addr.As4()[3]
 	port := fmt.Sprintf("lan%d", last)
-	if err := n.wire(n.Gateway, port, mac(2, last), h, mac(0, last)); err != nil {
+	if err := n.wire(port, mac(2, last), h, mac(0, last)); err != nil {
 		return err
 	}
 	n.lan = append(n.lan, h)
 	return errors.Join(
-		enslave(n.Gateway, port, Bridge),
+		n.Gateway.space.Plug(port, Bridge),
 		address(h, HostPort, addr, LANPrefix),
-		route(h, HostPort, anywhere4, GatewayLAN),
+		h.space.Route(HostPort, anywhere4, GatewayLAN),
 		n.join6(h, port),
-		carries(n.Gateway, port, Bridge),
-		carries(h, HostPort),
+		n.Gateway.space.Carries(port, Bridge),
+		h.space.Carries(HostPort),
 	)
 }
 
@@ -194,7 +194,7 @@ func (n *Network) AddInterface(ifname, host string, p netip.Prefix) error {
 	}
 	n.hosts[host] = h
 	third := p.Addr().As4()[2]
-	if err := n.wire(n.Gateway, ifname, mac(3, third), h, mac(4, third)); err != nil {
+	if err := n.wire(ifname, mac(3, third), h, mac(4, third)); err != nil {
 		return err
 	}
 	first, tenth := p.Addr().As4(), p.Addr().As4()
@@ -204,9 +204,29 @@ func (n *Network) AddInterface(ifname, host string, p netip.Prefix) error {
 	return errors.Join(
 		address(n.Gateway, ifname, gateway, p),
 		address(h, HostPort, h.Addr, p),
-		route(h, HostPort, anywhere4, gateway),
+		h.space.Route(HostPort, anywhere4, gateway),
 		n.guest6(ifname, h, third),
-		carries(n.Gateway, ifname),
-		carries(h, HostPort),
+		n.Gateway.space.Carries(ifname),
+		h.space.Carries(HostPort),
 	)
+}
+
+// wanMAC is the gateway's on its WAN interface.
+var wanMAC = mac(1, 5)
+
+func mac(network, host byte) net.HardwareAddr { return []byte{2, 0, 0, 77, network, host} }
+
+// wire lays a cable from a new interface of the gateway to the own interface of h.
+func (n *Network) wire(name string, own net.HardwareAddr, h *Host, mac net.HardwareAddr) error {
+	h.MAC = mac
+	err := netns.Cable(netns.End{Space: n.Gateway.space, Name: name, MAC: own}, netns.End{Space: h.space, Name: h.ifname, MAC: mac})
+	if err != nil {
+		return err
+	}
+	return h.learnIndex()
+}
+
+// address gives an interface an address, in a network of the prefix's length.
+func address(h *Host, name string, a netip.Addr, p netip.Prefix) error {
+	return h.space.Address(name, netip.PrefixFrom(a, p.Bits()))
 }

@@ -87,7 +87,7 @@ type ownerRule struct {
 
 // ownerTable adds to the owner's table in one transaction.
 func (n *Network) ownerTable(add func(*nftables.Conn, *nftables.Table) []ownerRule) error {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(n.Gateway.ns)))
+	conn, err := nftables.New(nftables.WithNetNSFd(n.Gateway.space.FD()))
 	if err != nil {
 		return fmt.Errorf("lab: nftables: %w", err)
 	}
@@ -152,7 +152,7 @@ func interfaceIs(key expr.MetaKey, name string) []expr.Any {
 
 // Tables lists the nftables tables in the gateway's kernel, "family name".
 func (n *Network) Tables() ([]string, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(n.Gateway.ns)))
+	conn, err := nftables.New(nftables.WithNetNSFd(n.Gateway.space.FD()))
 	if err != nil {
 		return nil, fmt.Errorf("lab: nftables: %w", err)
 	}

@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
+	handle "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/netns"
 )
 
 // answerTimeout bounds every question to the kernel. The library's sockets wait
@@ -28,7 +29,7 @@ var ErrNoInterface = errors.New("no such interface")
 // returned. It needs no privilege.
 type Kernel struct {
 	log *slog.Logger
-	ns  netns.NsHandle // netns.None in production
+	ns  int // the network namespace; 0 in production: that of the process
 
 	route      *netlink.Handle  // links and addresses
 	raw        *nl.SocketHandle // routes: own requests, see routes.go
@@ -45,28 +46,28 @@ type Kernel struct {
 // Open opens the sockets in the network namespace of the process. log must not
 // be nil; it gets what Watch heals.
 func Open(log *slog.Logger) (*Kernel, error) {
-	return OpenAt(log, netns.None())
+	return OpenAt(log, 0)
 }
 
-// OpenAt opens them in the namespace ns, which the caller may close afterwards.
+// OpenAt opens them in the namespace of a file descriptor, which the caller may close
+// afterwards.
 // Entering another namespace than the process's own needs CAP_SYS_ADMIN there,
 // so this is for tests and labs.
-func OpenAt(log *slog.Logger, ns netns.NsHandle) (*Kernel, error) {
+func OpenAt(log *slog.Logger, ns int) (*Kernel, error) {
 	if log == nil {
 		return nil, errors.New("netif: the logger must not be nil")
 	}
 	k := &Kernel{
 		log:       log,
-		ns:        netns.None(),
 		procNet:   "/proc/thread-self/net",
 		ipForward: "/proc/sys/net/ipv4/ip_forward",
 	}
-	if ns.IsOpen() {
+	if ns > 0 {
 		fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return nil, fmt.Errorf("keep the network namespace: %w", err)
 		}
-		k.ns = netns.NsHandle(fd)
+		k.ns = fd
 	}
 	if err := k.inNamespace(k.openSockets); err != nil {
 		k.Close()
@@ -100,7 +101,7 @@ func (k *Kernel) openSockets() (err error) {
 }
 
 func openNetlink(protocol int) (*nl.SocketHandle, error) {
-	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), protocol)
+	s, err := nl.GetNetlinkSocketAt(handle.None(), handle.None(), protocol)
 	if err != nil {
 		return nil, err
 	}
@@ -125,29 +126,13 @@ func (k *Kernel) Close() {
 	if k.inet != nil {
 		_ = k.inet.Close() // a socket without data: nothing can be lost
 	}
-	if k.ns.IsOpen() {
-		_ = k.ns.Close()
+	if k.ns > 0 {
+		_ = unix.Close(k.ns)
 	}
 }
 
-// inNamespace runs f where the Kernel's sockets belong. The thread that entered
-// a foreign namespace is never unlocked, so the runtime throws it away with the
-// goroutine instead of letting others run in the wrong namespace.
-func (k *Kernel) inNamespace(f func() error) error {
-	if !k.ns.IsOpen() {
-		return f()
-	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(k.ns); err != nil {
-			done <- fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
+// inNamespace runs f where the Kernel's sockets belong.
+func (k *Kernel) inNamespace(f func() error) error { return netns.In(k.ns, f) }
 
 // request starts a netlink request on one of the held sockets.
 func request(s *nl.SocketHandle, protocol, typ, flags int) *nl.NetlinkRequest {

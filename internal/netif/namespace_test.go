@@ -2,68 +2,29 @@ package netif_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	handle "github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // patience is how long a test waits for an event that must come.
 const patience = 10 * time.Second
 
-// reexecuted marks the copy of the test binary that runs inside a user
-// namespace.
-const reexecuted = "NETIF_TEST_IN_USER_NAMESPACE"
-
 // TestMain runs the tests again as root of a user namespace of their own when
-// they are not run by root. Fuzz workers are left alone: their parent has been
-// through this already.
-func TestMain(m *testing.M) {
-	worker := strings.Contains(strings.Join(os.Args, " "), "-test.fuzzworker")
-	if os.Geteuid() != 0 && os.Getenv(reexecuted) == "" && !worker {
-		if code, ok := runInUserNamespace(); ok {
-			os.Exit(code)
-		}
-	}
-	os.Exit(m.Run())
-}
-
-func runInUserNamespace() (code int, ok bool) {
-	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
-		Env:   append(os.Environ(), reexecuted+"=1"),
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		},
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "no user namespace, so tests of kernel behaviour cannot run:", err)
-		return 0, false
-	}
-	state, err := p.Wait()
-	if err != nil {
-		return 1, true
-	}
-	return state.ExitCode(), true
-}
+// they are not run by root.
+func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
 
 // space is a namespace of a test, with what is tested.
 type space struct {
-	*netns.Space
+	*netnstest.Space
 	t testing.TB
 	h *netlink.Handle // to change it
 	k *netif.Kernel   // what is tested
@@ -71,10 +32,10 @@ type space struct {
 
 func newSpace(t testing.TB) *space {
 	t.Helper()
-	s := &space{Space: netns.New(t, "gateway"), t: t}
+	s := &space{Space: netnstest.New(t, "gateway"), t: t}
 	s.h = s.Handle()
 	var err error
-	if s.k, err = netif.OpenAt(slog.New(slog.DiscardHandler), handle.NsHandle(s.FD())); err != nil {
+	if s.k, err = netif.OpenAt(slog.New(slog.DiscardHandler), s.FD()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.k.Close)

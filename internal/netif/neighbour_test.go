@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
-	"portcullis/internal/netns"
+	"portcullis/internal/netns/netnstest"
 )
 
 // ask asks both ways and wants the same answer.
@@ -95,10 +95,10 @@ func TestNeighbourNonsense(t *testing.T) {
 
 // lanWithHost joins a gateway, 192.168.1.1, and a host, 192.168.1.10, that have not
 // spoken yet. The index is that of the LAN.
-func lanWithHost(t *testing.T) (gateway *space, host *netns.Space, index int, hostMAC net.HardwareAddr) {
+func lanWithHost(t *testing.T) (gateway *space, host *netnstest.Space, index int, hostMAC net.HardwareAddr) {
 	t.Helper()
-	gateway, host = newSpace(t), netns.New(t, "host")
-	netns.Cable(gateway.Space, "lan0 192.168.1.1/24", host, "eth0 192.168.1.10/24")
+	gateway, host = newSpace(t), netnstest.New(t, "host")
+	netnstest.Cable(gateway.Space, "lan0 192.168.1.1/24", host, "eth0 192.168.1.10/24")
 	host.Links(func(h *netlink.Handle) error {
 		link, err := h.LinkByName("eth0")
 		if err == nil {

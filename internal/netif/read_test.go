@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
@@ -436,7 +435,7 @@ func TestOpenHere(t *testing.T) {
 func TestOpenAtNothing(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
-	if k, err := netif.OpenAt(log, netns.NsHandle(99999)); err == nil {
+	if k, err := netif.OpenAt(log, 99999); err == nil {
 		k.Close()
 		t.Error("opened in a namespace that is not there")
 	}
@@ -445,7 +444,7 @@ func TestOpenAtNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if k, err := netif.OpenAt(log, netns.NsHandle(file.Fd())); err == nil {
+	if k, err := netif.OpenAt(log, int(file.Fd())); err == nil {
 		k.Close()
 		t.Error("opened in a namespace that is a file")
 	}

@@ -1,12 +1,14 @@
-// Package netns gives tests throw-away network namespaces: real links, addresses,
-// routes and sockets of the kernel, which end with the test.
+// Package netns makes network namespaces: real links, addresses, routes and sockets of
+// the kernel, which end with the process at the latest. The doctor tries a packet in
+// them, the lab and the tests play home networks.
 //
-// Owns: making and entering a namespace, cables between two, the small sockets at
-// their ends, and what a test does where namespaces or programs cannot be had.
+// Owns: making and entering a namespace, cables between two, what is on them, and
+// running this program again as root of a user namespace.
 //
 // May import: vishvananda/netlink and netns, x/sys/unix, the standard library. No
-// room of ours, so that the tests of each of them can use it.
+// room of ours, so that each of them and its tests can use it. What fails a test is in
+// netnstest, so that package testing stays out of the daemon.
 //
-// Never: named namespaces or anything else that outlives the test's process, waits
-// for a time instead of an event, another namespace than those it made.
+// Never: named namespaces or anything else that outlives the process, another
+// namespace than those it made or was given.
 package netns

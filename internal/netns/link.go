@@ -1,167 +1,190 @@
 package netns
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+// carryLimit is how long the kernel may take until a new cable carries.
+const carryLimit = 10 * time.Second
 
-// Cable joins two namespaces by a veth pair. Each end is its name and its
-// addresses, if any: "eth0 192.168.1.10/24 2001:db8:77::10/64". When it returns
-// both ends carry and take what is sent to their addresses.
-func Cable(a *Space, endA string, b *Space, endB string) {
-	a.t.Helper()
-	wordsA, wordsB := strings.Fields(endA), strings.Fields(endB)
-	a.Links(func(h *netlink.Handle) error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = wordsA[0]
-		return h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: wordsB[0], PeerNamespace: netlink.NsFd(b.fd)})
-	})
-	a.Address(wordsA[0], wordsA[1:]...)
-	b.Address(wordsB[0], wordsB[1:]...)
-	a.Up(wordsA[0])
-	b.Up(wordsB[0])
-	a.carries(wordsA[0], wordsA[1:])
-	b.carries(wordsB[0], wordsB[1:])
+// End is one end of a cable.
+type End struct {
+	Space *Space
+	Name  string
+	MAC   net.HardwareAddr // nil: any
 }
 
-// carries waits until a link carries and the kernel has all its IPv6 addresses in
-// the routing table, which it does in its own time: until then it takes nothing
-// that is sent to them.
-func (s *Space) carries(name string, addrs []string) {
-	s.t.Helper()
-	ready := func(h *netlink.Handle) (bool, error) {
-		link, err := h.LinkByName(name)
-		if err != nil || link.Attrs().OperState != netlink.OperUp {
-			return false, err
-		}
-		filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_LOCAL}
-		routes, err := h.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-		return err == nil && !slices.ContainsFunc(addrs, func(a string) bool { return !owned(routes, a) }), err
+// Cable joins two namespaces by a veth pair, both ends up.
+func Cable(a, b End) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = a.Name, a.MAC
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: b.Name, PeerHardwareAddr: b.MAC, PeerNamespace: netlink.NsFd(b.Space.fd)}
+	if err := a.Space.links.LinkAdd(veth); err != nil {
+		return fmt.Errorf("veth %s-%s: %w", a.Name, b.Name, err)
 	}
-	s.Links(func(h *netlink.Handle) error {
-		for deadline := time.Now().Add(patience); ; <-time.After(time.Millisecond) {
-			if ok, err := ready(h); err != nil || ok {
-				return err
-			}
-			if time.Now().After(deadline) {
-				return os.ErrDeadlineExceeded
-			}
-		}
-	})
+	return errors.Join(a.Space.Up(a.Name), b.Space.Up(b.Name))
 }
 
-func owned(local []netlink.Route, addr string) bool {
-	a := netip.MustParsePrefix(addr).Addr()
-	return a.Is4() || slices.ContainsFunc(local, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.AsSlice()) })
+// Bridge makes a bridge, down, without ports.
+func (s *Space) Bridge(name string, mac net.HardwareAddr) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = name, mac
+	if err := s.links.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		return fmt.Errorf("bridge %s: %w", name, err)
+	}
+	return nil
 }
 
-// Up brings links up.
-func (s *Space) Up(names ...string) {
-	s.t.Helper()
-	s.Links(func(h *netlink.Handle) error {
-		for _, name := range names {
-			link, err := h.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			if err := h.LinkSetUp(link); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+// Plug makes a link a port of a bridge.
+func (s *Space) Plug(port, bridge string) error {
+	b, err := s.link(bridge)
+	if err != nil {
+		return err
+	}
+	return s.with(port, func(l netlink.Link) error { return s.links.LinkSetMaster(l, b) })
 }
 
-// Address adds addresses to a link: "192.168.1.1/24".
-func (s *Space) Address(link string, addrs ...string) {
-	s.t.Helper()
-	s.Links(func(h *netlink.Handle) error {
-		l, err := h.LinkByName(link)
-		if err != nil {
-			return err
-		}
-		for _, text := range addrs {
-			a, err := netlink.ParseAddr(text)
-			if err != nil {
-				return err
-			}
-			if a.IP.To4() == nil {
-				a.Flags = unix.IFA_F_NODAD
-			}
-			if err := h.AddrAdd(l, a); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// Bridge makes a bridge, up, with addresses and with links as its ports.
-func (s *Space) Bridge(name string, addrs []string, ports ...string) {
-	s.t.Helper()
-	s.Links(func(h *netlink.Handle) error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
-		bridge := &netlink.Bridge{LinkAttrs: attrs}
-		if err := h.LinkAdd(bridge); err != nil {
-			return err
-		}
-		for _, port := range ports {
-			link, err := h.LinkByName(port)
-			if err != nil {
-				return err
-			}
-			if err := h.LinkSetMaster(link, bridge); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	s.Address(name, addrs...)
-	s.Up(name)
-}
+// Up brings a link up.
+func (s *Space) Up(name string) error { return s.with(name, s.links.LinkSetUp) }
 
 // Index returns the number of a link.
-func (s *Space) Index(name string) (index int) {
-	s.t.Helper()
-	s.Links(func(h *netlink.Handle) error {
-		link, err := h.LinkByName(name)
-		if err == nil {
-			index = link.Attrs().Index
+func (s *Space) Index(name string) (index int, err error) {
+	l, err := s.link(name)
+	if err == nil {
+		index = l.Attrs().Index
+	}
+	return index, err
+}
+
+// Address adds an address to a link, with the length of its network. Duplicates are
+// not looked for: an IPv6 address is usable at once.
+func (s *Space) Address(name string, p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return s.with(name, func(l netlink.Link) error { return s.links.AddrAdd(l, a) })
+}
+
+// RemoveAddresses takes from a link every address in a prefix.
+func (s *Space) RemoveAddresses(name string, p netip.Prefix) error {
+	family := netlink.FAMILY_V4
+	if p.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	return s.with(name, func(l netlink.Link) error {
+		addrs, err := s.links.AddrList(l, family)
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && p.Contains(ip.Unmap()) {
+				err = errors.Join(err, s.links.AddrDel(l, &netlink.Addr{IPNet: a.IPNet}))
+			}
 		}
 		return err
 	})
-	return index
 }
 
-// Route adds a route, or the default route where to is "". A router's link-local
-// address says on which link: "fe80::1%eth0".
-func (s *Space) Route(to, via string) {
-	s.t.Helper()
-	router := netip.MustParseAddr(via)
-	index := 0
-	if router.Zone() != "" {
-		index = s.Index(router.Zone())
+// Route adds a route by way of a router, or straight to the link where via is invalid.
+// The kernel finds the link where its name is "".
+func (s *Space) Route(link string, to netip.Prefix, via netip.Addr) error {
+	return s.route(link, to, via, s.links.RouteAdd)
+}
+
+// RemoveRoute takes it away.
+func (s *Space) RemoveRoute(link string, to netip.Prefix, via netip.Addr) error {
+	return s.route(link, to, via, s.links.RouteDel)
+}
+
+func (s *Space) route(link string, to netip.Prefix, via netip.Addr, do func(*netlink.Route) error) error {
+	r := &netlink.Route{Dst: ipNet(to), Gw: via.AsSlice()}
+	if !via.IsValid() {
+		r.Scope = netlink.SCOPE_LINK
 	}
-	s.Links(func(h *netlink.Handle) error {
-		route := &netlink.Route{Gw: router.AsSlice(), LinkIndex: index}
-		if to != "" {
-			_, dst, err := net.ParseCIDR(to)
+	if link != "" {
+		index, err := s.Index(link)
+		if err != nil {
+			return err
+		}
+		r.LinkIndex = index
+	}
+	if err := do(r); err != nil {
+		return fmt.Errorf("%s: route to %s: %w", s.name, to, err)
+	}
+	return nil
+}
+
+// Carries waits until links carry packets, and until the kernel takes what is sent to
+// their IPv6 addresses. It does both in its own time, and drops packets until then.
+func (s *Space) Carries(names ...string) error {
+	deadline := time.Now().Add(carryLimit)
+	for _, name := range names {
+		for {
+			ready, err := s.carries(name)
 			if err != nil {
 				return err
 			}
-			route.Dst = dst
+			if ready {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s: %s does not carry", s.name, name)
+			}
+			time.Sleep(time.Millisecond)
 		}
-		return h.RouteAdd(route)
+	}
+	return nil
+}
+
+func (s *Space) carries(name string) (bool, error) {
+	l, err := s.link(name)
+	if err != nil || l.Attrs().OperState != netlink.OperUp {
+		return false, err
+	}
+	addrs, err := s.links.AddrList(l, netlink.FAMILY_V6)
+	if err != nil || len(addrs) == 0 {
+		return err == nil, err
+	}
+	var routes []byte // read at once; the netlink library's own list makes garbage of each route
+	err = s.In(func() (err error) {
+		routes, err = os.ReadFile("/proc/thread-self/net/ipv6_route")
+		return err
 	})
+	for _, a := range addrs {
+		if !bytes.Contains(routes, fmt.Appendf(nil, "%032x 80 ", []byte(a.IP.To16()))) {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
+
+func (s *Space) link(name string) (netlink.Link, error) {
+	l, err := s.links.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", s.name, name, err)
+	}
+	return l, nil
+}
+
+// with does something with a link; an error names it.
+func (s *Space) with(name string, do func(netlink.Link) error) error {
+	l, err := s.link(name)
+	if err != nil {
+		return err
+	}
+	if err := do(l); err != nil {
+		return fmt.Errorf("%s: %s: %w", s.name, name, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

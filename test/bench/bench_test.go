@@ -99,7 +99,7 @@ func TestCheckFinds(t *testing.T) {
 		}
 	}
 	// A request that is refused is no measurement: this one is for another host.
-	if err := <-g.hosts[1].start(func() error { return g.soap[1].remove(g.ports[0]) }); err == nil {
+	if err := <-g.hosts[1].Go(func() error { return g.soap[1].remove(g.ports[0]) }); err == nil {
 		t.Error("a refusal passes for a removal")
 	}
 }

@@ -121,7 +121,7 @@ func startEngine(ctx context.Context, kind shape) (_ *engineBench, err error) {
 		}
 	}()
 	quiet := slog.New(slog.DiscardHandler)
-	if e.kernel, err = netif.OpenAt(quiet, n.Gateway.Namespace()); err != nil {
+	if e.kernel, err = netif.OpenAt(quiet, int(n.Gateway.Namespace())); err != nil {
 		return nil, err
 	}
 	if e.backend, err = nft.Open(ctx, nft.Config{Log: quiet, NetNS: int(n.Gateway.Namespace())}); err != nil {

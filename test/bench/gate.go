@@ -16,6 +16,7 @@ import (
 
 	"portcullis/internal/control"
 	"portcullis/internal/lab"
+	"portcullis/internal/netns"
 	"portcullis/policy"
 	"portcullis/portmap"
 )
@@ -38,10 +39,10 @@ type gate struct {
 	name    string
 	pid     int // of the daemon
 	control string
-	hosts   []*thread
+	hosts   []*netns.Thread
 	soap    []*soapClient   // of each host, to be used on its thread
 	natpmp  []*natpmpClient // the same
-	wan     []*thread       // on the Internet: one
+	wan     []*netns.Thread // on the Internet: one
 	ports   []uint16        // what is mapped, in this order
 	held    int             // how many of them are
 	filled  time.Duration   // that it took
@@ -134,7 +135,7 @@ func (g *gate) enter(ctx context.Context) error {
 	g.control, g.ports = cp.Control, ports()
 	for i := range clients {
 		h := g.Host(hostName(i))
-		t, err := newThread(h)
+		t, err := h.Thread()
 		if err != nil {
 			return err
 		}
@@ -144,7 +145,7 @@ func (g *gate) enter(ctx context.Context) error {
 			return err
 		}
 		g.soap = append(g.soap, c)
-		err = <-t.start(func() error {
+		err = <-t.Go(func() error {
 			c, err := newNATPMPClient()
 			if err == nil {
 				g.natpmp = append(g.natpmp, c)
@@ -155,7 +156,7 @@ func (g *gate) enter(ctx context.Context) error {
 			return err
 		}
 	}
-	t, err := newThread(g.Internet)
+	t, err := g.Internet.Thread()
 	if err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (g *gate) enter(ctx context.Context) error {
 // close ends the daemon and the network.
 func (g *gate) close() error {
 	for _, t := range append(g.hosts, g.wan...) {
-		t.close()
+		t.Close()
 	}
 	err := g.stop()
 	for _, c := range g.natpmp {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"portcullis/internal/netns"
 )
 
 // sample is one measurement.
@@ -114,7 +116,7 @@ var errEnough = errors.New("enough")
 // measure runs op on each of the threads, with the worker's number and that of
 // the turn, until the time is up or op says errEnough. Each has one turn at least,
 // however late a busy machine lets it begin.
-func (g *gate) measure(ctx context.Context, on []*thread, slice time.Duration, op func(worker, turn int) error) (sample, error) {
+func (g *gate) measure(ctx context.Context, on []*netns.Thread, slice time.Duration, op func(worker, turn int) error) (sample, error) {
 	counts, errs := make([]int, len(on)), make([]error, len(on))
 	before, err := g.cpu()
 	if err != nil {
@@ -123,7 +125,7 @@ func (g *gate) measure(ctx context.Context, on []*thread, slice time.Duration, o
 	start := time.Now()
 	var wait sync.WaitGroup
 	for w, t := range on {
-		done := t.start(func() error {
+		done := t.Go(func() error {
 			for turn := 0; (turn == 0 || time.Since(start) < slice) && ctx.Err() == nil; turn++ {
 				if err := op(w, turn); err != nil {
 					return err

@@ -181,8 +181,8 @@ func (g *gate) batch(ctx context.Context, size int, slice time.Duration, workers
 // as many entries, the kernel holds as many, and a packet passes through the last.
 func (g *gate) check(ctx context.Context) error {
 	c, n := g.soap[0], g.held
-	last := <-g.hosts[0].start(func() error { return c.generic(n - 1) })
-	beyond := <-g.hosts[0].start(func() error { return c.generic(n) })
+	last := <-g.hosts[0].Go(func() error { return c.generic(n - 1) })
+	beyond := <-g.hosts[0].Go(func() error { return c.generic(n) })
 	var code refusedError
 	if last != nil || !errors.As(beyond, &code) || code != 713 {
 		return fmt.Errorf("%s: the list does not have %d entries: the last gives %v, the one beyond %v", g.name, n, last, beyond)

@@ -155,7 +155,7 @@ func (g *gate) untilPasses(ctx context.Context, wan netip.Addr) (took time.Durat
 	}()
 	to := &unix.SockaddrInet4{Addr: wan.As4(), Port: recoveryPort}
 	for time.Since(start) < recoveryPatience && ctx.Err() == nil {
-		if err := <-g.wan[0].start(func() error { return knock(to) }); err != nil {
+		if err := <-g.wan[0].Go(func() error { return knock(to) }); err != nil {
 			return 0, err
 		}
 		select {

@@ -10,26 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/lab"
+	"portcullis/internal/netns"
 )
 
 // acceptor takes connections on a LAN host and drops them.
 type acceptor struct {
 	fd     int
-	thread *thread
+	thread *netns.Thread
 	done   <-chan error
 }
 
 func accept(h *lab.Host, port uint16) (*acceptor, error) {
-	t, err := newThread(h)
+	t, err := h.Thread()
 	if err != nil {
 		return nil, err
 	}
 	a := &acceptor{thread: t}
-	if err := <-t.start(func() error { return a.listen(port) }); err != nil {
-		t.close()
+	if err := <-t.Go(func() error { return a.listen(port) }); err != nil {
+		t.Close()
 		return nil, err
 	}
-	a.done = t.start(a.run)
+	a.done = t.Go(a.run)
 	return a, nil
 }
 
@@ -72,7 +73,7 @@ func (a *acceptor) close() {
 	_ = unix.Shutdown(a.fd, unix.SHUT_RDWR) // wakes run
 	<-a.done
 	_ = unix.Close(a.fd)
-	a.thread.close()
+	a.thread.Close()
 }
 
 // hangUp closes a connection with a reset, so that neither end keeps its port.

@@ -13,12 +13,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"portcullis/internal/control"
 	"portcullis/internal/lab"
+	"portcullis/internal/netns"
 )
 
 // patience is how long a test waits for what must happen.
@@ -31,7 +31,12 @@ var Exe string
 // namespace where this process is not root.
 func Main(m *testing.M) int {
 	if os.Geteuid() != 0 {
-		return asRoot()
+		code, err := netns.AsRoot(context.Background())
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
 	}
 	if Exe = os.Getenv("PORTCULLIS"); Exe != "" {
 		return m.Run()
@@ -48,22 +53,6 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
-}
-
-// asRoot runs the tests again as root of a user namespace.
-func asRoot() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "the tests need root or unprivileged user namespaces:", err)
-		return 1
-	}
-	return 0
 }
 
 // Rig is a network with a running daemon.

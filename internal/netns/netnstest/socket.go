@@ -1,4 +1,4 @@
-package netns
+package netnstest
 
 import (
 	"context"
@@ -23,11 +23,8 @@ func family(transport, addr string) string {
 // once: a program that another test just starts has a copy until it is loaded.
 func (s *Space) UDP(addr string) *net.UDPConn {
 	s.t.Helper()
-	var c *net.UDPConn
-	s.Must(func() (err error) {
-		c, err = net.ListenUDP(family("udp", addr), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
-		return err
-	})
+	c, err := s.Space.UDP(netip.MustParseAddrPort(addr))
+	s.must(err)
 	s.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
