@@ -6,9 +6,9 @@
 // (Try): a copy of the host's ruleset in namespaces of its own, where a real packet
 // goes through a real mapping.
 //
-// May import: config, control, firewall and its backends, internal/wiring, netif and
-// portmap of ours; the standard library but not net/http, google/nftables,
-// vishvananda/netlink and netns, golang.org/x/sys/unix.
+// May import: config, control, firewall and its backends, internal/wiring, netif, netns
+// and portmap of ours; the standard library but not net/http, google/nftables,
+// golang.org/x/sys/unix.
 //
 // Never: changes anything on the machine. What it tries it tries in namespaces that
 // end with it.

@@ -49,7 +49,7 @@ func Examine(ctx context.Context, c config.Config, f *Facts) error {
 	examineMachine(c, kernel, roles, f)
 	running := control.NewClient(string(c.Control.Socket))
 	if _, err := running.Status(ctx); err != nil {
-		f.Taken = taken(c)
+		f.Taken = taken(ctx, kernel, c)
 	}
 	for _, l := range roles.LAN {
 		if !l.Addr.IsValid() {

@@ -26,54 +26,36 @@ import (
 const listenFor = time.Second
 
 // taken lists our ports that other programs hold.
-func taken(c config.Config) []Listener {
-	type want struct {
-		table string
-		port  uint16
-		name  string
+func taken(ctx context.Context, kernel *netif.Kernel, c config.Config) []Listener {
+	ports, _ := kernel.Listening(ctx) // none, where the kernel does not tell
+	var all []Listener
+	find := func(name string, transport uint8, port uint16) {
+		var sockets []string
+		for _, l := range ports.All() {
+			if l.Transport == transport && l.Port == port {
+				sockets = append(sockets, fmt.Sprintf("socket:[%d]", l.Inode))
+			}
+		}
+		if len(sockets) > 0 {
+			all = append(all, Listener{Port: fmt.Sprintf("%s %d", name, port), Program: programOf(sockets)})
+		}
 	}
-	var wants []want
 	if c.PCP.NATPMP || c.PCP.PCP {
-		wants = append(wants, want{"udp", 5351, "udp 5351"})
+		find("udp", unix.IPPROTO_UDP, 5351)
 	}
 	if c.UPnP.Enabled {
-		wants = append(wants, want{"tcp", c.UPnP.HTTPPort, fmt.Sprintf("tcp %d", c.UPnP.HTTPPort)})
-	}
-	var all []Listener
-	for _, w := range wants {
-		inodes := slices.Concat(holders("/proc/thread-self/net/"+w.table, w.table, w.port), holders("/proc/thread-self/net/"+w.table+"6", w.table, w.port))
-		if len(inodes) > 0 {
-			all = append(all, Listener{Port: w.name, Program: programOf(inodes)})
-		}
+		find("tcp", unix.IPPROTO_TCP, c.UPnP.HTTPPort)
 	}
 	return all // 1900 is shared by those who search, which is no mishap
 }
 
-// holders returns the inodes of the sockets that hold a port, from a table of the
-// kernel: "sl local_address rem_address st ... inode" in columns.
-func holders(table, protocol string, port uint16) []string {
-	data, err := os.ReadFile(table)
-	if err != nil {
-		return nil
-	}
-	var inodes []string
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) < 10 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) || protocol == "tcp" && f[3] != "0A" { // LISTEN
-			continue
-		}
-		inodes = append(inodes, f[9])
-	}
-	return inodes
-}
-
 // programOf returns the name of a program that has one of the sockets; "" where the
 // kernel does not let us look.
-func programOf(inodes []string) string {
+func programOf(sockets []string) string {
 	descriptors, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, d := range descriptors {
 		to, err := os.Readlink(d)
-		if err != nil || !slices.Contains(inodes, strings.TrimSuffix(strings.TrimPrefix(to, "socket:["), "]")) {
+		if err != nil || !slices.Contains(sockets, to) {
 			continue
 		}
 		name, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(d)), "comm"))

@@ -7,10 +7,10 @@
 // firewall of such a network; small clients of UPnP, NAT-PMP and PCP; the story
 // and its report.
 //
-// May import: vishvananda/netlink and netns, google/nftables (for the owner's
+// May import: vishvananda/netlink and netns, google/nftables (for the
 // firewall that a real gateway has), x/net/ipv6 and x/sys/unix, the standard
 // library. It starts the daemon as a process of its own, as the owner would; it
-// uses no other room of ours.
+// uses no other room of ours but netns.
 //
 // Never: runs an external command of its own accord, or leaves anything behind:
 // the namespaces have no names, so they end with the process that holds them,

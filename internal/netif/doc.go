@@ -7,8 +7,9 @@
 // it), Choose (the pure rule that turns a State and the owner's Settings into
 // Roles), Ports (the gateway's own listeners).
 //
-// May import: the standard library, vishvananda/netlink and netns, x/sys/unix.
-// It is a leaf: no other room of this program.
+// May import: netns, the standard library, vishvananda/netlink and netns,
+// x/sys/unix. It is a leaf: but for netns, which knows nothing of us, no other room
+// of this program.
 //
 // Never: changes anything in the kernel, needs a privilege in production, acts
 // on one notification's content (a notification is only a hint that something

@@ -118,6 +118,7 @@ func parseDiag(transport uint8, m []byte) (Listener, bool) {
 		Transport: transport,
 		Port:      binary.BigEndian.Uint16(m[4:]),
 		Index:     int(binary.NativeEndian.Uint32(m[40:])),
+		Inode:     binary.NativeEndian.Uint32(m[68:]),
 	}
 	switch m[0] {
 	case unix.AF_INET:
@@ -169,7 +170,7 @@ func parseProc(transport uint8, r io.Reader) ([]Listener, error) {
 	var list []Listener
 	lines := bufio.NewScanner(r) // bounds a line at 64 kB
 	for lines.Scan() {
-		// "sl local_address rem_address st ...": 0: 0100007F:1F90 00000000:0000 0A
+		// "sl local_address rem_address st ... inode": 0: 0100007F:1F90 00000000:0000 0A
 		f := strings.Fields(lines.Text())
 		if len(f) < 4 {
 			continue
@@ -179,7 +180,12 @@ func parseProc(transport uint8, r io.Reader) ([]Listener, error) {
 		if err != nil || !ok || uint8(state) != listenState(transport) || addr.Port() == 0 {
 			continue
 		}
-		list = append(list, Listener{Transport: transport, Port: addr.Port(), Addr: addr.Addr().Unmap()})
+		l := Listener{Transport: transport, Port: addr.Port(), Addr: addr.Addr().Unmap()}
+		if len(f) > 9 {
+			inode, _ := strconv.ParseUint(f[9], 10, 32) // 0 is what is not known
+			l.Inode = uint32(inode)
+		}
+		list = append(list, l)
 	}
 	return list, lines.Err()
 }

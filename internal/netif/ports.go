@@ -15,6 +15,7 @@ type Listener struct {
 	Addr      netip.Addr // the local address; unspecified: every address. Never IPv4-mapped
 	V6Only    bool       // Addr is "::" and IPv4 does not reach it
 	Index     int        // the only interface it takes packets from (SO_BINDTODEVICE), or 0
+	Inode     uint32     // of the socket; 0: the kernel's own. Of those alike in all else, one's
 }
 
 // Ports are the gateway's own listeners at one moment; a value, safe to share.
@@ -27,7 +28,7 @@ type Ports struct {
 func NewPorts(list []Listener) Ports {
 	sorted := slices.Clone(list)
 	sort.Slice(sorted, func(i, j int) bool { return compareListeners(sorted[i], sorted[j]) < 0 })
-	return Ports{sorted: slices.Compact(sorted)}
+	return Ports{sorted: slices.CompactFunc(sorted, func(a, b Listener) bool { return compareListeners(a, b) == 0 })}
 }
 
 func compareListeners(a, b Listener) int {
