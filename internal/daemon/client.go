@@ -15,7 +15,7 @@ import (
 // for it the error is portmap.ErrUnknownHost. Its name is what a DHCP server's lease for
 // this MAC and address says.
 func (g *gate) client(iface string, addr netip.Addr) (portmap.Client, error) {
-	l, served := g.lans()[iface]
+	l, served := g.network.LANs()[iface]
 	if !served {
 		return portmap.Client{}, fmt.Errorf("%s is not served", iface)
 	}
@@ -48,7 +48,7 @@ func (g *gate) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, known boo
 // such. The key is the address then.
 func (g *gate) device(iface string, addr netip.Addr) (key string, known bool) {
 	addr = addr.Unmap().WithZone("")
-	if l, served := g.lans()[iface]; served {
+	if l, served := g.network.LANs()[iface]; served {
 		if mac, known, err := g.kernel.Neighbour(l.Index, addr); err == nil && known {
 			return iface + " " + portmap.MAC(mac).String(), true
 		}

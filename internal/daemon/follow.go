@@ -57,7 +57,7 @@ func (g *gate) choose(s netif.State) (netif.Roles, error) {
 
 // configure tells everybody what the network looks like now.
 func (g *gate) configure(ctx context.Context, s netif.State, r netif.Roles) error {
-	g.network.set(s, r)
+	g.network.Set(s, r)
 	return errors.Join(g.firewall.Configure(ctx, wiring.Facts(g.cfg, r)), g.seeSenders(ctx, r))
 }
 

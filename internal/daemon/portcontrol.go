@@ -67,7 +67,7 @@ func (c *portControl) follow() (four, six bool) {
 	began, began6 := c.epochs.V4.Began(), c.epochs.V6.Began()
 	v := c.g.network.View()
 	n := pcp.Network{External: v.WAN().External, Up6: v.WAN6Up}
-	for _, l := range c.g.network.roles.Load().LAN {
+	for _, l := range c.g.network.Roles().LAN {
 		n.Prefixes = append(n.Prefixes, l.Prefixes...)
 	}
 	turn := c.epochs.Follow(time.Now(), n)

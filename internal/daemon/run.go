@@ -14,6 +14,7 @@ import (
 	"portcullis/firewall/witness"
 	"portcullis/internal/control"
 	"portcullis/internal/dhcp"
+	"portcullis/internal/gateway"
 	"portcullis/internal/listeners"
 	"portcullis/internal/logging"
 	"portcullis/internal/netif"
@@ -58,7 +59,7 @@ type gate struct {
 
 	kernel    *netif.Kernel
 	state     *state
-	network   *gateway
+	network   *gateway.Gateway
 	names     *dhcp.Reader
 	firewall  wiring.Backend
 	backend   string // its name
@@ -111,7 +112,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	}
 	// Our ports come before the kernel: who finds them taken by another gate leaves
 	// its mappings alone.
-	g.network.set(now, roles)
+	g.network.Set(now, roles)
 	if err := g.listeners.Follow(ctx, roles.LAN); err != nil {
 		return errors.Join(err, g.listeners.Abandon(), socket.Close())
 	}
@@ -131,7 +132,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	front.Go(func() error { return g.control.Serve(frontCtx, socket) })
 	front.Go(func() error { return g.serve(frontCtx) })
 	front.Go(func() error { return g.hosts.Run(frontCtx) })
-	front.Go(func() error { return (&portKeeper{g: g}).run(frontCtx) })
+	front.Go(func() error { return g.portKeeper().Run(frontCtx) })
 	front.Go(func() error { return g.rules.Run(frontCtx) })
 	if g.ports != nil {
 		g.ports.follow() // servers announce themselves when they begin
@@ -231,7 +232,7 @@ func (g *gate) build() error {
 	if err != nil {
 		return err
 	}
-	g.network = &gateway{inUse: newInUse(g.kernel.Listening, g.firewall.Forwarded)}
+	g.network = gateway.New(gateway.Config{Listening: g.kernel.Listening, Forwarded: g.firewall.Forwarded})
 	g.names = dhcp.New(dhcp.Config{Files: wiring.Plain(g.cfg.LAN.Leases), Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held,
@@ -253,7 +254,7 @@ func (g *gate) build() error {
 
 func (g *gate) reconcile() *reconcile.Keeper {
 	cfg := reconcile.Config{
-		Log: g.log, Watch: g.firewall.Watch, Changed: g.network.rulesChanged, Settled: g.network.Look,
+		Log: g.log, Watch: g.firewall.Watch, Changed: g.network.RulesChanged, Settled: g.network.Look,
 		Drifted: g.engine.Drifted,
 		Audits:  []func(context.Context, bool) (string, error){g.firewall.Audit},
 	}
@@ -265,13 +266,19 @@ func (g *gate) reconcile() *reconcile.Keeper {
 
 func (g *gate) presence() *presence.Keeper {
 	cfg := presence.Config{
-		Log: g.log, Engine: g.engine, Kernel: g.kernel, LANs: g.lans,
+		Log: g.log, Engine: g.engine, Kernel: g.kernel, LANs: g.network.LANs,
 		LeaseMax: g.cfg.Lease.Max, Limit: g.cfg.Limits.Mappings,
 	}
 	if g.witness != nil {
 		cfg.Know = g.witness.Know
 	}
 	return presence.New(cfg)
+}
+
+func (g *gate) portKeeper() *gateway.Keeper {
+	return gateway.NewKeeper(gateway.KeeperConfig{
+		Log: g.log, Gateway: g.network, Snapshot: g.engine.Snapshot, Revoke: g.revoke,
+	})
 }
 
 // begin takes over the mappings of the last run: until the one transaction that
@@ -329,7 +336,7 @@ func (g *gate) status() control.Status {
 	if wan.External.IsValid() {
 		s.WAN.ExternalIP = wan.External.String()
 	}
-	for _, l := range g.network.roles.Load().LAN {
+	for _, l := range g.network.Roles().LAN {
 		lan := control.LAN{Interface: l.Name, Prefixes: []string{}}
 		for _, p := range l.Prefixes {
 			lan.Prefixes = append(lan.Prefixes, p.String())

@@ -28,7 +28,7 @@ var (
 // has the address, or from the router behind which it is. A link without MAC
 // addresses shows nothing but the interface, which is the device's own there.
 func (g *gate) sender(iface string, p datagram.Packet) (portmap.Client, datagram.Account, error) {
-	l, served := g.lans()[iface]
+	l, served := g.network.LANs()[iface]
 	if !served {
 		return portmap.Client{}, datagram.Account{}, fmt.Errorf("%s is not served", iface)
 	}
@@ -86,7 +86,7 @@ func (g *gate) hop(l netif.LAN, p datagram.Packet) (netip.Addr, error) {
 
 // seek has the kernel ask for the machine to which answers to a datagram would go.
 func (g *gate) seek(iface string, p datagram.Packet) {
-	l, served := g.lans()[iface]
+	l, served := g.network.LANs()[iface]
 	if !served {
 		return
 	}
@@ -102,7 +102,7 @@ func (g *gate) seek(iface string, p datagram.Packet) {
 // account says whom a search is charged to. It needs no identity: an answer changes
 // nothing, and who hears it must have an address of the link.
 func (g *gate) account(iface string, p datagram.Packet) datagram.Account {
-	l, addr := g.lans()[iface], p.Source.Addr()
+	l, addr := g.network.LANs()[iface], p.Source.Addr()
 	a := datagram.Account{Device: datagram.Device{Sender: p.Sender}, Class: datagram.Stranger}
 	mac, known, err := g.kernel.Neighbour(l.Index, addr)
 	switch known = known && err == nil; {

@@ -135,7 +135,7 @@ func (s *state) readmit(ctx context.Context, over ...uint64) {
 	if len(s.waiting) == 0 {
 		return
 	}
-	lans, now := s.g.lans(), time.Now()
+	lans, now := s.g.network.LANs(), time.Now()
 	var ready, rest []portmap.Mapping
 	for _, m := range s.waiting {
 		if slices.Contains(over, m.ID) {
@@ -190,8 +190,6 @@ func (s *state) run(ctx context.Context) error {
 	}
 }
 
-var ranOut = end{portmap.Ended, "its lease ended while the machine was off"}
-
 func (s *state) endOverdue(ctx context.Context) {
 	over := s.journal.Overdue()
 	s.readmit(ctx, over...)
@@ -200,7 +198,7 @@ func (s *state) endOverdue(ctx context.Context) {
 	}
 	for m := range s.g.engine.Snapshot().All() {
 		if slices.Contains(over, m.ID) {
-			s.g.revoke(ctx, m, ranOut)
+			s.g.revoke(ctx, m, portmap.Ended, "its lease ended while the machine was off")
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package gateway
 
 import (
 	"context"
@@ -23,13 +23,13 @@ type machine struct {
 	hangs               chan struct{} // a reading of rules waits for it, or for its context
 }
 
-func (m *machine) gateway() *gateway {
-	g := &gateway{inUse: newInUse(
-		func(context.Context) (netif.Ports, error) {
+func (m *machine) gateway() *Gateway {
+	return New(Config{
+		Listening: func(context.Context) (netif.Ports, error) {
 			n := m.listeners.Add(1)
 			return netif.NewPorts([]netif.Listener{{Transport: 6, Port: uint16(n), Addr: netip.IPv4Unspecified()}}), m.err
 		},
-		func(ctx context.Context) (*firewall.Forwards, error) {
+		Forwarded: func(ctx context.Context) (*firewall.Forwards, error) {
 			n := m.forwards.Add(1)
 			if m.hangs != nil {
 				select {
@@ -43,9 +43,7 @@ func (m *machine) gateway() *gateway {
 			f.Add(portmap.UDP, 1000+uint16(n), 1000+uint16(n), "a rule")
 			return f, m.err
 		},
-	)}
-	g.set(netif.State{}, netif.Roles{})
-	return g
+	})
 }
 
 func vacant(t *testing.T, v *portmap.View, tr portmap.Transport, port uint16, want portmap.Reason) {
@@ -85,11 +83,11 @@ func TestPortsInUse(t *testing.T) {
 		time.Sleep(listenersAge)
 		readings(2, 1)
 		vacant(t, g.View(), portmap.TCP, 2, portmap.PortInUse)
-		g.rulesChanged()
+		g.RulesChanged()
 		readings(2, 2)
 		vacant(t, g.View(), portmap.UDP, 1002, portmap.PortInUse)
 		vacant(t, g.View(), portmap.UDP, 1001, portmap.NoReason)
-		g.set(netif.State{}, netif.Roles{}) // the network changes, the ports are still known
+		g.Set(netif.State{}, netif.Roles{}) // the network changes, the ports are still known
 		vacant(t, g.View(), portmap.TCP, 2, portmap.PortInUse)
 		time.Sleep(forwardsAge)
 		readings(3, 3)
