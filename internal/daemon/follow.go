@@ -75,7 +75,7 @@ func (g *gate) follow(ctx context.Context, s netif.State) {
 		g.log.Error("cannot update the firewall for the network", "err", err)
 	}
 	g.dropForeign(ctx)
-	g.state.readmit(ctx)
+	g.restore.Readmit(ctx)
 	if ctx.Err() != nil {
 		return
 	}

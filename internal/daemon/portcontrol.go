@@ -7,6 +7,7 @@ import (
 
 	"portcullis/firewall/witness"
 	"portcullis/internal/datagram"
+	"portcullis/internal/journal"
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
 	"portcullis/pcp"
@@ -23,6 +24,12 @@ type portControl struct {
 
 func newPortControl(g *gate) *portControl {
 	return &portControl{g: g, epochs: pcp.NewEpochs(time.Now())}
+}
+
+// resume lets the epochs of the last run go on.
+func (c *portControl) resume(e journal.Epochs) {
+	c.epochs.V4.Restart(e.V4)
+	c.epochs.V6.Restart(e.V6)
 }
 
 // server opens the socket of a LAN in one family.
@@ -79,7 +86,7 @@ func (c *portControl) follow() (four, six bool) {
 	}
 	if !c.kept || c.epochs.V4.Began() != began || c.epochs.V6.Began() != began6 {
 		c.kept = true
-		c.g.state.keepEpochs(c.epochs.V4, c.epochs.V6)
+		c.g.store.KeepEpochs(journal.Epochs{V4: c.epochs.V4.Began(), V6: c.epochs.V6.Began()})
 	}
 	return turn.Announce4, turn.Announce6
 }

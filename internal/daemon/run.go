@@ -15,11 +15,13 @@ import (
 	"portcullis/internal/control"
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
+	"portcullis/internal/journal"
 	"portcullis/internal/listeners"
 	"portcullis/internal/logging"
 	"portcullis/internal/netif"
 	"portcullis/internal/presence"
 	"portcullis/internal/reconcile"
+	"portcullis/internal/restore"
 	"portcullis/internal/wiring"
 	"portcullis/pcp"
 	"portcullis/policy"
@@ -58,7 +60,11 @@ type gate struct {
 	started time.Time
 
 	kernel    *netif.Kernel
-	state     *state
+	journal   restore.Journal  // nil: nothing is kept
+	last      journal.Restored // what it knew
+	store     *restore.Store
+	identity  *restore.Identity
+	restore   *restore.Keeper
 	network   *gateway.Gateway
 	names     *dhcp.Reader
 	firewall  wiring.Backend
@@ -83,10 +89,12 @@ func (g *gate) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer g.kernel.Close()
-	if g.state, err = openState(g); err != nil {
+	if err = g.openState(); err != nil {
 		return errors.Join(err, g.firewall.Close(ctx, true))
 	}
-	defer func() { err = errors.Join(err, g.state.close()) }()
+	if g.journal != nil {
+		defer func() { err = errors.Join(err, g.journal.Close()) }()
+	}
 	ours := false // what is in the kernel; before begin it is another run's
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -124,7 +132,7 @@ func (g *gate) run(ctx context.Context) (err error) {
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	engine := new(errgroup.Group)
 	engine.Go(func() error { return g.engine.Run(inner) })
-	engine.Go(func() error { return g.state.run(inner) })
+	engine.Go(func() error { return g.restore.Run(inner) })
 	engine.Go(func() error { return g.names.Run(inner) })
 	engine.Go(func() error { return logging.NewEvents(g.log).Run(inner, g.engine.Watch(256)) })
 
@@ -200,6 +208,16 @@ func (g *gate) open(ctx context.Context) (netif.State, netif.Roles, error) {
 	return state, roles, nil
 }
 
+// openState reads what the last run left.
+func (g *gate) openState() (err error) {
+	g.journal, g.last, err = restore.Open(journal.Config{Dir: string(g.cfg.State.Dir), Log: g.log, MaxMappings: g.cfg.Limits.Mappings})
+	if err != nil {
+		return err
+	}
+	g.store, g.identity = restore.NewStore(g.log, g.journal), restore.NewIdentity(g.log, g.journal, ssdp.NextBootID)
+	return nil
+}
+
 // What the kernel lets pass of one machine in a second, more than is answered: a router
 // may be many hosts, and a media server has much to announce.
 const (
@@ -236,7 +254,7 @@ func (g *gate) build() error {
 	g.names = dhcp.New(dhcp.Config{Files: wiring.Plain(g.cfg.LAN.Leases), Log: g.log})
 	g.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: patient{g.firewall}, Gateway: g.network, Held: g.firewall.Held,
-		Store: g.state, Recorded: g.state.recorded,
+		Store: g.store, Recorded: g.store.Recorded,
 		LeaseMax: g.cfg.Lease.Max, LeaseMin: g.cfg.Lease.Min, Strict: g.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
@@ -249,6 +267,11 @@ func (g *gate) build() error {
 		return err
 	}
 	g.hosts, g.rules = g.presence(), g.reconcile()
+	g.restore = restore.New(restore.Config{
+		Log: g.log, Journal: g.journal, Last: g.last, Identity: g.identity, Engine: g.engine, Revoke: g.revoke,
+		Name: g.host, LANs: g.network.LANs, Look: g.hosts.Look,
+	})
+	g.last = journal.Restored{}
 	return g.buildServers()
 }
 
@@ -291,14 +314,11 @@ func (g *gate) begin(ctx context.Context, r netif.Roles) error {
 		return err
 	}
 	g.names.Look(time.Now())
-	whole, err := g.state.restore(ctx)
-	if err != nil {
-		return err
+	epochs, err := g.restore.Restore(ctx)
+	if err == nil && g.ports != nil && epochs != (journal.Epochs{}) {
+		g.ports.resume(epochs)
 	}
-	if whole && g.ports != nil {
-		g.state.resume(g.ports.epochs.V4, g.ports.epochs.V6)
-	}
-	return nil
+	return err
 }
 
 // seeSenders makes the witness see the frames of the LANs.

@@ -37,7 +37,7 @@ func newUPnP(g *gate) (*upnp, error) {
 		Mapper: g.engine, WAN: u.wan, Identify: g.client,
 		As: g.as, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
 		InboundAllowed: func() bool { return g.network.View().WAN6Up },
-		UUID:           g.state.uuid(), Path: g.state.path(), FriendlyName: string(g.cfg.UPnP.FriendlyName), Log: g.log,
+		UUID:           g.identity.UUID(), Path: g.identity.Path(), FriendlyName: string(g.cfg.UPnP.FriendlyName), Log: g.log,
 	}
 	if u.notifier != nil {
 		cfg.Notifier = u.notifier
@@ -125,7 +125,7 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 	s, err := ssdp.New(ssdp.Config{
 		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.IPv6, Targets: u.targets, Server: serverName,
 		Account: func(p datagram.Packet) datagram.Account { return u.g.account(l.Name, p) },
-		BootID:  u.g.state.nextBootID(0), NewBootID: u.g.state.nextBootID,
+		BootID:  u.g.identity.NextBootID(0), NewBootID: u.g.identity.NextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
 			if at.IPv6 {
 				// Consoles, which believe in version 1 alone, do not come this way,
