@@ -54,9 +54,9 @@ func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN)
 		NATPMP: c.g.cfg.PCP.NATPMP && !at.IPv6, PCP: c.g.cfg.PCP.PCP,
 		Mapper: c.g.engine, View: c.g.network.View, Epoch: epoch,
 		Identify: func(p datagram.Packet) (portmap.Client, datagram.Account, error) {
-			return c.g.sender(l.Name, p)
+			return c.g.identify.Sender(l.Name, p)
 		},
-		Seek:              func(p datagram.Packet) { c.g.seek(l.Name, p) },
+		Seek:              func(p datagram.Packet) { c.g.identify.Seek(l.Name, p) },
 		RequestsPerSecond: c.g.cfg.Limits.RequestsPerSecond,
 	}, conn)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"portcullis/internal/control"
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
+	"portcullis/internal/identify"
 	"portcullis/internal/journal"
 	"portcullis/internal/listeners"
 	"portcullis/internal/logging"
@@ -78,7 +79,7 @@ type gate struct {
 	follower  follower
 	rules     *reconcile.Keeper
 	witness   *witness.Witness // nil: who sends datagrams cannot be seen
-	reports   reports
+	identify  *identify.Identifier
 }
 
 // run serves until ctx ends, and leaves nothing behind, or what its successor takes
@@ -272,7 +273,21 @@ func (g *gate) build() error {
 		Name: g.host, LANs: g.network.LANs, Look: g.hosts.Look,
 	})
 	g.last = journal.Restored{}
+	g.identify = g.identifier()
 	return g.buildServers()
+}
+
+func (g *gate) identifier() *identify.Identifier {
+	cfg := identify.Config{
+		Log: g.log, Kernel: g.kernel, LANs: g.network.LANs, Name: g.names.Name, Heard: g.hosts.Heard,
+		SameDevice: g.cfg.Policy.SameDevice,
+	}
+	if g.witness != nil {
+		if way, _ := g.witness.Way(); way != witness.PacketSocket {
+			cfg.Suspect = g.rules.Suspect
+		}
+	}
+	return identify.New(cfg)
 }
 
 func (g *gate) reconcile() *reconcile.Keeper {

@@ -34,8 +34,8 @@ func newUPnP(g *gate) (*upnp, error) {
 		u.notifier = gena.New(gena.Config{Logger: g.log, Server: serverName})
 	}
 	cfg := igd.Config{
-		Mapper: g.engine, WAN: u.wan, Identify: g.client,
-		As: g.as, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
+		Mapper: g.engine, WAN: u.wan, Identify: g.identify.Client,
+		As: g.identify.As, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
 		InboundAllowed: func() bool { return g.network.View().WAN6Up },
 		UUID:           g.identity.UUID(), Path: g.identity.Path(), FriendlyName: string(g.cfg.UPnP.FriendlyName), Log: g.log,
 	}
@@ -84,7 +84,7 @@ func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accep
 		Server:            serverName,
 		RequestsPerSecond: u.g.cfg.Limits.RequestsPerSecond,
 		Accept:            accepts,
-		Device:            func(a netip.Addr) (string, bool) { return u.g.device(l.Name, a) },
+		Device:            func(a netip.Addr) (string, bool) { return u.g.identify.Device(l.Name, a) },
 	})
 	if err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 	}
 	s, err := ssdp.New(ssdp.Config{
 		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.IPv6, Targets: u.targets, Server: serverName,
-		Account: func(p datagram.Packet) datagram.Account { return u.g.account(l.Name, p) },
+		Account: func(p datagram.Packet) datagram.Account { return u.g.identify.Account(l.Name, p) },
 		BootID:  u.g.identity.NextBootID(0), NewBootID: u.g.identity.NextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
 			if at.IPv6 {

@@ -82,6 +82,7 @@ var allowed = map[string][]string{
 	"internal/listeners":       {"internal/netif"},
 	"internal/gateway":         {"firewall", "internal/netif", "portmap"},
 	"internal/restore":         {"internal/journal", "internal/netif", "portmap"},
+	"internal/identify":        {"internal/datagram", "internal/netif", "portmap"},
 	"internal/reconcile":       {"firewall"},
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},
@@ -89,7 +90,7 @@ var allowed = map[string][]string{
 	"internal/wiring":          {"config", "firewall", "firewall/iptables", "firewall/nft", "internal/netif", "policy", "portmap"},
 	"internal/daemon": {
 		"config", "internal/control", "internal/datagram", "internal/dhcp", "internal/doctor", "firewall", "firewall/witness", "internal/gena", "internal/httpd", "igd",
-		"internal/listeners", "internal/logging", "internal/presence", "internal/reconcile", "internal/restore", "internal/gateway", "internal/wiring",
+		"internal/listeners", "internal/logging", "internal/presence", "internal/reconcile", "internal/identify", "internal/restore", "internal/gateway", "internal/wiring",
 		"internal/journal", "internal/netif", "pcp", "policy", "portmap", "ssdp",
 	},
 	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/wiring", "policy"},
