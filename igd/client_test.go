@@ -152,7 +152,7 @@ func libraryPinholes(t *testing.T, l *lan) {
 // TestSubscription runs the real notifier over the loopback.
 func TestSubscription(t *testing.T) {
 	t.Parallel()
-	h := host{from: "127.0.0.50", client: portmap.Client{Addr: netip.MustParseAddr("127.0.0.50"), Interface: "lan"}}
+	h := hostA
 	events := make(chan *http.Request, 4)
 	bodies := make(chan string, 4)
 	listener, err := net.Listen("tcp4", h.from+":0")
@@ -171,10 +171,11 @@ func TestSubscription(t *testing.T) {
 	n := gena.New(gena.Config{
 		Logger: slog.New(slog.DiscardHandler), MinInterval: time.Millisecond,
 		Dial: func(ctx context.Context, _ gena.Subscriber, to netip.AddrPort) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp4", to.String())
+			return new(net.Dialer).DialContext(ctx, "tcp4", netip.AddrPortFrom(netip.MustParseAddr(h.from), to.Port()).String())
 		},
 	})
-	l := &lan{t: t, engine: newEngine(t), wan: goodWAN()}
+	callback := netip.AddrPortFrom(h.client.Addr, netip.MustParseAddrPort(listener.Addr().String()).Port())
+	l := &lan{t: t, engine: newEngine(t), wan: goodWAN(), peer: h.client.Addr}
 	cfg := config(l.engine, l.wan)
 	cfg.Notifier = n
 	cfg.Identify = func(string, netip.Addr) (portmap.Client, error) { return h.client, nil }
@@ -186,7 +187,7 @@ func TestSubscription(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-done; <-done })
 
 	path := l.url(2, "WANIPConnection", "event")
-	resp := l.do(h, "SUBSCRIBE", path, "", "CALLBACK", "<http://"+listener.Addr().String()+"/cb>", "NT", "upnp:event", "TIMEOUT", "Second-300")
+	resp := l.do(h, "SUBSCRIBE", path, "", "CALLBACK", "<http://"+callback.String()+"/cb>", "NT", "upnp:event", "TIMEOUT", "Second-300")
 	sid := resp.Header.Get("SID")
 	if resp.StatusCode != 200 || sid == "" {
 		t.Fatalf("GENA-1/SUBSCRIBE: %s, SID %q", resp.Status, sid)

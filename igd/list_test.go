@@ -171,10 +171,12 @@ func TestListOnTheWire(t *testing.T) {
 func TestLargeList(t *testing.T) {
 	t.Parallel()
 	l := start(t)
+	client := hostA.client
+	client.Via = portmap.ViaUPnP
 	nasty := strings.Repeat(`<>&"`, 64)
 	for i := range 200 {
 		r := portmap.Request{
-			Client: hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000 + i),
+			Client: client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000 + i),
 			Exact: true, Description: nasty,
 		}
 		if _, err := l.engine.Map(t.Context(), r); err != nil {

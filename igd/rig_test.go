@@ -250,6 +250,7 @@ type lan struct {
 	wan    *wan
 	addr   string
 	front  *igd.Front
+	peer   netip.Addr // what the other end of each connection is taken for; zero: what it is
 }
 
 func start(t testing.TB) *lan {
@@ -272,7 +273,14 @@ func (l *lan) serve(cfg igd.Config) {
 	l.addr = listener.Addr().String()
 	l.device = newDevice(l.t, cfg)
 	l.front = l.device.On("lan", netip.MustParseAddrPort(l.addr))
-	server, err := httpd.New(httpd.Config{Logger: cfg.Log, Handler: l.front, Server: "test UPnP/1.1 test/1", MaxConnsPerDevice: 64})
+	var handler http.Handler = l.front
+	if l.peer.IsValid() {
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.RemoteAddr = netip.AddrPortFrom(l.peer, 50000).String()
+			l.front.ServeHTTP(w, r)
+		})
+	}
+	server, err := httpd.New(httpd.Config{Logger: cfg.Log, Handler: handler, Server: "test UPnP/1.1 test/1", MaxConnsPerDevice: 64})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -3,10 +3,22 @@ package portmap
 import (
 	"fmt"
 	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// Check reports what of a mapping could not be enforced, as an *Error. Table.Plan asks
-// it of each mapping that it plans, so that a firewall never has to refuse one.
+// Bounds of the names in a mapping, in bytes. They are wider than what the kernel, the
+// configuration and the lease files of DHCP servers give.
+const (
+	maxInterface = 15
+	maxName      = 255
+	maxRule      = 256
+)
+
+// Check reports what of a mapping could not be enforced or kept, as an *Error where a
+// request can be the cause. Table.Plan asks it of each mapping that it plans, so that a
+// firewall never has to refuse one; the journal of each that it writes or reads.
 func (m *Mapping) Check() error {
 	switch {
 	case m.Kind != NAT4 && m.Kind != Pinhole6:
@@ -15,11 +27,41 @@ func (m *Mapping) Check() error {
 		return &Error{Reason: BadTransport, Detail: fmt.Sprintf("cannot map %s", m.Transport)}
 	case m.Internal.Port() == 0 || m.Kind == NAT4 && m.External.Port() == 0:
 		return &Error{Reason: BadPort, Detail: fmt.Sprintf("port 0 cannot be mapped: %s", m)}
+	case m.Kind == NAT4 && (m.Number != 0 || m.External.Addr().IsValid() && !m.External.Addr().Is4()):
+		return fmt.Errorf("not an external port: %s", m)
+	case m.Kind == Pinhole6 && m.External != m.Internal:
+		return fmt.Errorf("a pinhole does not translate: %s", m)
 	}
 	if host := m.Internal.Addr(); !m.Kind.canReach(host) {
 		return &Error{Reason: NotAHost, Detail: fmt.Sprintf("no mapping of this kind can lead to %.64q", host)}
 	}
-	return m.Kind.checkRemotes(m.Remotes)
+	if err := m.Kind.checkRemotes(m.Remotes); err != nil {
+		return err
+	}
+	return m.checkKept()
+}
+
+// checkKept refuses what no request and no configuration can have given.
+func (m *Mapping) checkKept() error {
+	for v := range m.Leases {
+		if m.Leases[v] != (Lease{}) && !m.Claims.Has(Via(v)) {
+			return fmt.Errorf("a lease of a protocol that has no claim: %s", Via(v))
+		}
+	}
+	c := &m.Client
+	switch {
+	case !isHost(c.Addr):
+		return fmt.Errorf("not the address of a client: %q", c.Addr)
+	case c.Via == 0 || c.Via >= viaCount || m.Claims&^allVias != 0:
+		return fmt.Errorf("unknown protocol: %s, %08b", c.Via, m.Claims)
+	case m.Endless && !m.Claims.Has(endlessVia):
+		return fmt.Errorf("only %s has leases without an end", endlessVia)
+	case len(m.Description) > MaxDescription:
+		return fmt.Errorf("the description has %d bytes", len(m.Description))
+	case !isName(c.Interface, maxInterface) || !isName(m.WAN, maxInterface) || !isName(c.Name, maxName) || !isName(m.Rule, maxRule):
+		return fmt.Errorf("not the name of an interface, a client or a rule: %q, %q, %q, %q", c.Interface, m.WAN, c.Name, m.Rule)
+	}
+	return nil
 }
 
 // canReach reports whether a mapping may lead to an address. One with a zone cannot,
@@ -28,7 +70,7 @@ func (k Kind) canReach(a netip.Addr) bool {
 	if k == Pinhole6 {
 		return isIPv6(a) && a.Zone() == "" && a.IsGlobalUnicast()
 	}
-	return a.Is4() && !a.IsUnspecified()
+	return a.Is4() && isHost(a)
 }
 
 // checkRemotes refuses what no Source can say: a restriction that is accepted and not
@@ -48,6 +90,17 @@ func (k Kind) checkRemotes(remotes []Remote) error {
 		}
 	}
 	return nil
+}
+
+// isHost reports whether a can be one machine's address, without a zone.
+func isHost(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a.Zone() == "" && !a.Is4In6() &&
+		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// isName reports whether s is text for a line of output, of at most so many bytes.
+func isName(s string, most int) bool {
+	return len(s) <= most && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 func tooMany(remotes []Remote) error {

@@ -88,6 +88,9 @@ func (s Vias) With(v Via) Vias { return s | 1<<v }
 // Without returns the set without v.
 func (s Vias) Without(v Via) Vias { return s &^ (1 << v) }
 
+// allVias is the set of every one.
+const allVias = Vias(1<<viaCount - 1<<ViaUPnP)
+
 // paired reports whether one of them keeps both transports of an external port for one client
 // (RFC 6886 section 3.3).
 func (s Vias) paired() bool { return s.Has(ViaNATPMP) }

@@ -28,8 +28,7 @@ const (
 	syncEvery   = time.Second      // what a loss of power can cost
 	lookEvery   = 5 * time.Second  // whether the file is where it would be read again
 	noteEvery   = 10 * time.Minute // how old the last line gets while there are leases
-	retryFirst  = time.Second      // after a failure to write; doubled up to ...
-	retryMost   = 10 * time.Second
+	retryEvery  = 10 * time.Second // after a failure to write anew
 	renewSlack  = 10 * time.Second // see Record
 	deadAllowed = 64 << 10         // bytes of lines that no longer count
 	leastLimit  = 16 << 20         // the file may always have this many bytes
@@ -65,16 +64,6 @@ type Restored struct {
 // of IPv6.
 type Epochs struct{ V4, V6 time.Time }
 
-// entry is one mapping that the journal keeps.
-type entry struct {
-	made    int64
-	lease   lease
-	fixed   string
-	told    time.Time // the end that portmap knows of
-	written int64     // when a renewal was last written, on the run's clock
-	late    bool      // ends earlier than portmap knows, and Overdue has not said so yet
-}
-
 // Journal keeps mappings and the identity on disk. Its methods may be called at the
 // same time. The sync that Run makes each second keeps nobody waiting; writing the file
 // anew does, for as long as the disk takes.
@@ -83,26 +72,19 @@ type Journal struct {
 	clock Clock
 	boot  string
 	max   int
-	limit int64         // bytes of the file
-	wake  chan struct{} // something was written
+	limit int64 // bytes of the file
 
-	mu      sync.Mutex // guards what follows
-	disk    disk
-	live    map[uint64]*entry
-	epochs  epochs
-	f       file // nil: there is none to append to, and behind is not
-	size    int64
-	fresh   int64  // its size when it was last written anew
-	seq     uint64 // of the next line
-	synced  uint64 // lines on the disk for certain
-	last    int64  // the run's clock at the last line
-	pair    int64  // the day's clock less the run's, as written last; see stamp
-	paired  bool
-	behind  error // why the file does not hold what it should, or nil
-	retryAt int64 // it is not written anew before this, on the run's clock
-	retry   int64 // how long to wait after the next failure
-	buf     []byte
-	closed  bool
+	mu       sync.Mutex // guards what follows
+	state               // what the file should say
+	disk     disk
+	f        file // nil: there is none to append to, and behind is not
+	size     int64
+	snapshot int64  // its size when it was last written anew
+	seq      uint64 // of the next line
+	synced   uint64 // lines on the disk for certain
+	behind   error  // why the file does not say what it should, or nil
+	retryAt  int64  // it is not written anew before this, on the run's clock
+	closed   bool
 }
 
 // Open locks the directory, reads the journal there, and begins a new one with
@@ -129,7 +111,7 @@ func open(cfg Config, d disk) (*Journal, Restored, error) {
 		return nil, Restored{}, fmt.Errorf("open the journal: %w", err)
 	}
 	now := j.clock.Moment()
-	if err := j.rewrite(now); err != nil && j.behind == nil {
+	if err := j.rewrite(now); err != nil {
 		j.fail(now, err)
 	}
 	return j, got, nil
@@ -142,17 +124,20 @@ func prepare(cfg Config, d disk) (*Journal, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = SystemClock{}
 	}
+	boot := cfg.Clock.BootID()
+	if boot == "" {
+		boot = noBoot
+	}
 	return &Journal{
-		log: cfg.Log, clock: cfg.Clock, boot: cfg.Clock.BootID(), disk: d, max: cfg.MaxMappings,
+		log: cfg.Log, clock: cfg.Clock, boot: boot, disk: d, max: cfg.MaxMappings,
 		limit: max(leastLimit, int64(cfg.MaxMappings)*maxLine*5/4),
-		wake:  make(chan struct{}, 1),
-		live:  map[uint64]*entry{},
+		state: state{leases: map[uint64]*kept{}},
 	}, nil
 }
 
 // restore reads the journal and fills the live set.
 func (j *Journal) restore() (Restored, error) {
-	in, short, err := j.disk.Open(journalFile)
+	in, incomplete, err := j.disk.Open(journalFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return Restored{}, nil
@@ -166,7 +151,7 @@ func (j *Journal) restore() (Restored, error) {
 	}
 	now := j.clock.Moment()
 	// A clock that is behind its own past is another one, whatever it is called.
-	sameRun := p.boot != "" && p.boot == j.boot && p.last <= now.at()
+	sameRun := p.boot != noBoot && p.boot == j.boot && p.last <= now.at()
 	switch {
 	case err != nil:
 	case p.newer:
@@ -176,34 +161,33 @@ func (j *Journal) restore() (Restored, error) {
 	case p.damaged(!sameRun):
 		err = fmt.Errorf("line %d is damaged", p.next+1)
 	default:
-		return j.adopt(p, now, sameRun, short), nil
+		return j.adopt(p, now, sameRun, incomplete), nil
 	}
 	j.log.Error("cannot read the journal; no mapping is restored, clients have to ask again", "err", err)
 	return Restored{}, nil
 }
 
-// adopt takes over what an old journal says, onto the clocks of today. One that is
-// short lacks what could not be written to it.
-func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
-	got := Restored{Whole: sameRun && !short && p.overflow == 0, Mappings: make([]portmap.Mapping, 0, len(p.live))}
-	over := 0
-	for _, id := range slices.Sorted(maps.Keys(p.live)) {
-		k := p.live[id]
-		e := &entry{made: k.made, lease: k.lease, fixed: k.fixed, written: now.at() - longest}
-		if !sameRun {
-			e.carry(p, &k, now)
+// adopt takes over what the log of the last run says, onto the clocks of today.
+func (j *Journal) adopt(p *replay, now Moment, sameRun, incomplete bool) Restored {
+	got := Restored{Whole: sameRun && !incomplete && p.left == 0, Mappings: make([]portmap.Mapping, 0, len(p.leases))}
+	j.leases = p.leases
+	ended := 0
+	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
+		k := j.leases[id]
+		if k.written = now.at() - longest; !sameRun {
+			p.carry(k, now)
 		}
-		if e.lease.end <= now.at() {
-			over++
+		if k.lease.end <= now.at() {
+			delete(j.leases, id)
+			ended++
 			continue
 		}
-		j.live[id] = e
-		m := k.mapping
-		m.Created = now.ofNow(e.made)
-		if e.lease.end != never {
-			m.Expires = now.ofNow(e.lease.end)
+		m := decodeMapping(id, k.mapping)
+		m.Created = now.ofNow(k.created)
+		if k.lease.end != never {
+			m.Expires = now.ofNow(k.lease.end)
 		}
-		e.told = m.Expires
+		k.expires = m.Expires
 		settleTimes(&m, now.Now)
 		got.Mappings = append(got.Mappings, m)
 	}
@@ -211,42 +195,12 @@ func (j *Journal) adopt(p *replay, now Moment, sameRun, short bool) Restored {
 		j.epochs = p.epochs
 		got.Epochs = Epochs{now.ofNow(p.epochs.v4), now.ofNow(p.epochs.v6)}
 	}
-	if p.overflow > 0 {
-		j.log.Warn("the journal has more mappings than limits.mappings; the rest is not restored", "mappings", p.overflow)
+	if sameRun {
+		j.day = p.day
 	}
-	if sameRun && p.paired {
-		j.paired, j.pair = true, p.pairWall-p.pairAt
+	if p.left > 0 {
+		j.log.Warn("the journal has more mappings than limits.mappings; the rest is not restored", "mappings", p.left)
 	}
-	j.log.Info("leases restored", "mappings", len(got.Mappings), "ended_meanwhile", over, "torn", p.bad || p.torn, "machine_restarted", !sameRun)
+	j.log.Info("leases restored", "mappings", len(got.Mappings), "ended_meanwhile", ended, "torn", p.bad || p.torn, "machine_restarted", !sameRun)
 	return got
-}
-
-// carry takes a mapping from another run of the machine to this one. How long it
-// was off only the clock of the day can tell, if it is right now and was right
-// then; otherwise that time counts for nothing, and the lease has what it had
-// left at the last line.
-func (e *entry) carry(p *replay, k *kept, now Moment) {
-	passed := now.at() - p.last // from a place on the old run's clock to the same on ours
-	e.made = max(k.made+passed-p.off(now), -longest)
-	if k.lease.end == never {
-		return
-	}
-	e.lease = lease{end: min(k.lease.end+passed, longest), until: p.until(k.lease)}
-	e.settle(now)
-}
-
-// settle takes the end on the clock of the day for true where that is possible,
-// and reports whether it was. An end by that clock cannot be later than the one
-// without the time off: such a clock is wrong, whatever the kernel thinks.
-func (e *entry) settle(now Moment) bool {
-	if e.lease.until == 0 || !now.Synced {
-		return false
-	}
-	const jitter = 1000
-	end := now.at() + e.lease.until - now.Wall.UnixMilli()
-	if end > e.lease.end+jitter {
-		return false
-	}
-	e.lease = lease{end: max(min(end, e.lease.end), -longest)}
-	return true
 }

@@ -28,24 +28,19 @@ func (j *Journal) Record(_ context.Context, changes []portmap.Change) error {
 		return ErrClosed
 	}
 	now := j.clock.Moment()
-	var lines []string
-	var left error
-	final := false
+	var lines []line
+	var refused error
+	revokes := false
 	for _, c := range changes {
-		text, over := "", false
-		if c.New == nil {
-			text, over = j.end(c.Old.ID)
-		} else {
-			var err error
-			if text, over, err = j.take(now, c.New); err != nil {
-				left = errors.Join(left, fmt.Errorf("mapping %d is not kept: %w", c.New.ID, err))
-			}
+		l, less, err := j.change(now, c)
+		if err != nil {
+			refused = errors.Join(refused, fmt.Errorf("mapping %d is not kept: %w", c.New.ID, err))
 		}
-		if text != "" {
-			lines, final = append(lines, text), final || over
+		if l.verb != "" {
+			lines, revokes = append(lines, l), revokes || less
 		}
 	}
-	return errors.Join(left, j.put(now, lines, final))
+	return errors.Join(refused, j.append(now, lines, revokes))
 }
 
 // KeepEpochs keeps the beginnings of the epochs, both of which must be set. It is
@@ -59,72 +54,57 @@ func (j *Journal) KeepEpochs(e Epochs) error {
 	now := j.clock.Moment()
 	// Rounded down, so that no epoch goes back by a second.
 	j.epochs = epochs{now.ofRun(e.V4) - 1, now.ofRun(e.V6) - 1}
-	return j.put(now, []string{epochsText(j.epochs)}, false)
-}
-
-// put appends lines to the file; where it is behind, all is written anew instead,
-// which is more. final says that something has ended or is another now: a file that
-// shows it as it was, and cannot be told, is removed. Then a crash loses mappings, but
-// brings none back, and there is more room. mu is held.
-func (j *Journal) put(now Moment, lines []string, final bool) error {
-	if j.behind != nil {
-		j.mend(now)
-	} else if len(lines) > 0 {
-		if err := j.write(now, lines); err != nil {
-			j.fail(now, err)
-		}
-	}
-	if final && j.behind != nil {
-		if j.mend(now); j.behind != nil {
-			j.drop(now)
-			j.mend(now)
-		}
-	}
-	if j.behind != nil {
-		return fmt.Errorf("%w: %w", ErrBehind, j.behind)
-	}
-	return nil
-}
-
-// end returns the line for a mapping that is no more, "" if it is not known.
-func (j *Journal) end(id uint64) (text string, known bool) {
-	if j.live[id] == nil {
-		return "", false
-	}
-	delete(j.live, id)
-	return endText(id), true
+	return j.append(now, []line{{verb: verbEpochs, epochs: j.epochs}}, false)
 }
 
 // errTooMany means that there are more mappings than Config.MaxMappings.
 var errTooMany = errors.New("too many mappings")
 
-// take returns the line for one mapping, "" if none is needed, and whether it was
-// known and is another now, other than by renewal.
-func (j *Journal) take(now Moment, m *portmap.Mapping) (text string, changed bool, err error) {
-	at := now.at()
-	e := j.live[m.ID]
-	if err = check(m); err == nil && e == nil && len(j.live) >= j.max {
+// change returns the line for a change of one mapping, none (without a verb) if it needs
+// none, and whether it revokes what the file says: the mapping has ended, or is
+// another now, other than by renewal.
+func (j *Journal) change(now Moment, c portmap.Change) (l line, revokes bool, err error) {
+	m := c.New
+	if m == nil {
+		l, revokes = j.end(c.Old.ID)
+		return l, revokes, nil
+	}
+	k := j.leases[m.ID]
+	known := k != nil
+	if err = check(m); err == nil && !known && len(j.leases) >= j.max {
 		err = errTooMany
 	}
 	if err != nil {
 		// What it was is not what it is: better nothing than that.
-		text, changed = j.end(m.ID)
-		return text, changed, err
+		l, revokes = j.end(m.ID)
+		return l, revokes, err
 	}
-	j.buf = appendFixed(j.buf[:0], m)
-	if e != nil && e.fixed == string(j.buf) {
-		return e.renew(now, m), false, nil
+	text := encodeMapping(m)
+	if known && k.mapping == text {
+		return k.renew(now, m), false, nil
 	}
-	known := e != nil
 	if !known {
-		e = &entry{made: min(now.ofRun(m.Created), at)}
-		j.live[m.ID] = e
+		k = &kept{created: min(now.ofRun(m.Created), now.at())}
+		j.leases[m.ID] = k
 	}
-	if !known || !e.told.Equal(m.Expires) {
-		e.lease, e.written, e.late = lease{end: now.end(m)}, at, false
+	if !known || !k.expires.Equal(m.Expires) {
+		k.lease, k.written, k.sooner = lease{end: now.end(m)}, now.at(), false
 	}
-	e.told, e.fixed = m.Expires, string(j.buf)
-	return putText(m.ID, e.made, e.lease, e.fixed), known, nil
+	k.expires, k.mapping = m.Expires, text
+	return k.line(m.ID), known, nil
+}
+
+func (k *kept) line(id uint64) line {
+	return line{verb: verbPut, id: id, created: k.created, lease: k.lease, mapping: k.mapping}
+}
+
+// end returns the line for a mapping that is no more, none if it is not known.
+func (j *Journal) end(id uint64) (l line, known bool) {
+	if j.leases[id] == nil {
+		return line{}, false
+	}
+	delete(j.leases, id)
+	return line{verb: verbEnd, id: id}, true
 }
 
 // end returns a mapping's end on the run's clock.
@@ -135,37 +115,59 @@ func (m Moment) end(of *portmap.Mapping) int64 {
 	return m.ofRun(of.Expires)
 }
 
-// renew returns the line for a mapping of which only the end is another, "" if
+// renew returns the line for a mapping of which only the end is another, none if
 // what was written before will do.
-func (e *entry) renew(now Moment, m *portmap.Mapping) string {
-	if e.told.Equal(m.Expires) {
-		return ""
+func (k *kept) renew(now Moment, m *portmap.Mapping) line {
+	if k.expires.Equal(m.Expires) {
+		return line{}
 	}
-	at, end, slack := now.at(), now.end(m), renewSlack.Milliseconds()
-	e.told, e.late = m.Expires, false
-	if end != never && e.lease.end != never && e.lease.until == 0 {
-		if end <= e.lease.end && e.lease.end-end <= slack {
-			return ""
+	end, slack := now.end(m), renewSlack.Milliseconds()
+	k.expires, k.sooner = m.Expires, false
+	if end != never && k.lease.end != never && k.lease.until == 0 {
+		if end <= k.lease.end && k.lease.end-end <= slack {
+			return line{}
 		}
-		if end > e.lease.end && at-e.written < slack {
+		if end > k.lease.end && now.at()-k.written < slack {
 			end += slack
 		}
 	}
-	e.lease, e.written = lease{end: end}, at
-	return leaseText(m.ID, e.lease)
+	k.lease, k.written = lease{end: end}, now.at()
+	return line{verb: verbLease, id: m.ID, lease: k.lease}
+}
+
+// append appends lines to the file; while that is behind, it is written anew instead.
+// One that cannot be, and still says what the lines revoke, is removed: then a crash
+// loses mappings, but brings none back, and there is more room. mu is held.
+func (j *Journal) append(now Moment, lines []line, revokes bool) error {
+	if j.behind != nil {
+		j.catchUp(now)
+	} else if len(lines) > 0 {
+		if err := j.write(now, lines); err != nil {
+			j.fail(now, err)
+		}
+	}
+	if revokes && j.behind != nil {
+		if j.catchUp(now); j.behind != nil {
+			j.remove(now)
+			j.catchUp(now)
+		}
+	}
+	if j.behind != nil {
+		return fmt.Errorf("%w: %w", ErrBehind, j.behind)
+	}
+	return nil
 }
 
 // write appends lines in one write; nothing of them is in the file if it fails.
-func (j *Journal) write(now Moment, lines []string) error {
+func (j *Journal) write(now Moment, lines []line) error {
 	if stamp, need := j.stamp(now); need {
-		lines = append([]string{stamp}, lines...)
+		lines = append([]line{stamp}, lines...)
 	}
-	b := j.buf[:0]
-	for i, text := range lines {
-		b = appendLine(b, j.seq+uint64(i), j.synced, now.at(), text)
-	}
-	if j.buf = b; cap(b) > keepBuffer {
-		j.buf = nil
+	var b []byte
+	for i := range lines {
+		l := &lines[i]
+		l.seq, l.synced, l.at = j.seq+uint64(i), j.synced, now.at()
+		b = l.append(b)
 	}
 	if j.size+int64(len(b)) > j.limit {
 		return fmt.Errorf("the file has reached %d bytes", j.limit)
@@ -179,27 +181,20 @@ func (j *Journal) write(now Moment, lines []string) error {
 	j.size += int64(len(b))
 	j.seq += uint64(len(lines))
 	j.last = now.at()
-	j.kick()
 	return nil
 }
 
-// keepBuffer is how large a buffer is kept for the next record.
-const keepBuffer = 64 << 10
-
 // stamp returns the line that ties the day's clock to the run's, and whether it is
 // needed: the day's clock has become right, or was set.
-func (j *Journal) stamp(now Moment) (text string, need bool) {
-	pair := now.Wall.UnixMilli() - now.at()
-	if !now.Synced || j.paired && max(pair-j.pair, j.pair-pair) <= 1000 {
-		return "", false
+func (j *Journal) stamp(now Moment) (l line, need bool) {
+	ahead := now.Wall.UnixMilli() - now.at()
+	if !now.Synced || j.day.known && max(ahead-j.day.ahead, j.day.ahead-ahead) <= 1000 {
+		return line{}, false
 	}
-	j.paired, j.pair = true, pair
-	return clockText(now.Wall, true), true
+	j.day = dayClock{true, ahead}
+	return clockLine(now.Wall.UnixMilli(), true), true
 }
 
-func (j *Journal) kick() {
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
+func clockLine(wall int64, inSync bool) line {
+	return line{verb: verbClock, wall: wall, inSync: inSync}
 }

@@ -14,31 +14,19 @@ import (
 // file small again; notes the time while there are leases; and mends what could
 // not be written. It returns the context's error when that ends.
 func (j *Journal) Run(ctx context.Context) error {
-	pause := time.NewTimer(noteEvery)
-	defer pause.Stop()
+	second := time.NewTicker(syncEvery)
+	defer second.Stop()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	noted := time.Now()
 	for {
-		pause.Reset(noteEvery - time.Since(noted))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-look.C:
 			j.look()
-			continue
-		case <-pause.C:
-		case <-j.wake:
-			// What comes in within the next second shares the sync.
-			pause.Reset(syncEvery)
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-pause.C:
-			}
+		case <-second.C:
+			j.tick()
 		}
-		j.tick()
-		noted = time.Now()
 	}
 }
 
@@ -56,14 +44,13 @@ func (j *Journal) look() {
 	}
 	j.log.Warn("state directory was changed; rewriting the journal", "err", err)
 	now := j.clock.Moment()
-	if err := j.rewrite(now); err != nil && j.behind == nil {
+	if err := j.rewrite(now); err != nil {
 		j.fail(now, err)
 	}
 }
 
 // tick does what is due.
 func (j *Journal) tick() {
-	j.noteTime()
 	j.sync()
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -71,31 +58,20 @@ func (j *Journal) tick() {
 	switch {
 	case j.closed:
 	case j.behind != nil:
-		if j.mend(now); j.behind != nil {
-			j.kick() // to come again
-		}
-	case j.size >= 2*j.fresh+deadAllowed && now.at() >= j.retryAt:
+		j.catchUp(now)
+	case j.size >= 2*j.snapshot+deadAllowed && now.at() >= j.retryAt:
 		if err := j.rewrite(now); err != nil && j.behind == nil {
 			j.log.Warn("cannot compact the journal", "err", err)
 			j.retryAt = now.at() + noteEvery.Milliseconds()
 		}
+	case len(j.leases) > 0 && now.at()-j.last >= noteEvery.Milliseconds():
+		// So that after a power cut no lease gets back more than that.
+		l, need := j.stamp(now)
+		if !need {
+			l = clockLine(now.Wall.UnixMilli(), now.Synced)
+		}
+		_ = j.append(now, []line{l}, false) // it is logged, and mended later
 	}
-}
-
-// noteTime writes the time down when nothing else has been written for long, so
-// that after a power cut no lease gets back more than that.
-func (j *Journal) noteTime() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := j.clock.Moment()
-	if j.closed || j.behind != nil || len(j.live) == 0 || now.at()-j.last < noteEvery.Milliseconds()*9/10 {
-		return
-	}
-	text, need := j.stamp(now)
-	if !need {
-		text = clockText(now.Wall, now.Synced)
-	}
-	_ = j.put(now, []string{text}, false) // it is logged, and mended later
 }
 
 // sync brings to the disk what was written until now, without keeping Record
@@ -122,17 +98,11 @@ func (j *Journal) sync() {
 	}
 }
 
-// rewrite puts a new file with what counts in the place of the old one, whatever
+// rewrite puts a new file with a snapshot in the place of the old one, whatever
 // that was. With an error the old one goes on, or behind says why it cannot. mu is
 // held.
 func (j *Journal) rewrite(now Moment) error {
-	lines := j.everything(now)
-	n := uint64(len(lines))
-	var b []byte
-	for i, text := range lines {
-		// They are on the disk before the file has its name.
-		b = appendLine(b, uint64(i), n, now.at(), text)
-	}
+	b, n := j.everything(now)
 	f, err := replace(j.disk, journalFile, b)
 	if f == nil {
 		return err
@@ -140,10 +110,10 @@ func (j *Journal) rewrite(now Moment) error {
 	if j.f != nil {
 		_ = j.f.Close() // it has no name any more
 	}
-	j.f, j.size, j.fresh, j.seq, j.synced = f, int64(len(b)), int64(len(b)), n, n
+	j.f, j.size, j.snapshot, j.seq, j.synced = f, int64(len(b)), int64(len(b)), n, n
 	j.last = max(j.last, now.at())
-	if now.Synced || !j.paired {
-		j.paired, j.pair = now.Synced, now.Wall.UnixMilli()-now.at()
+	if now.Synced {
+		j.day = dayClock{true, now.Wall.UnixMilli() - now.at()}
 	}
 	if j.behind, j.retryAt = nil, 0; err != nil {
 		j.fail(now, err)
@@ -151,54 +121,62 @@ func (j *Journal) rewrite(now Moment) error {
 	return err
 }
 
-// everything returns the lines of a new file. mu is held.
-func (j *Journal) everything(now Moment) []string {
-	wall, inSync := now.Wall, now.Synced
-	if !inSync && j.paired { // it was right, and still can be told
-		wall, inSync = time.UnixMilli(now.at()+j.pair), true
-	}
-	lines := make([]string, 0, len(j.live)+3)
-	lines = append(lines, headText(version, j.boot), clockText(wall, inSync))
+// everything returns a snapshot, and how many lines it has. All of them are on the disk
+// before the file has its name. mu is held.
+func (j *Journal) everything(now Moment) (b []byte, lines uint64) {
+	n := uint64(len(j.leases) + 2)
 	if j.epochs != (epochs{}) {
-		lines = append(lines, epochsText(j.epochs))
+		n++
 	}
-	for _, id := range slices.Sorted(maps.Keys(j.live)) {
-		e := j.live[id]
-		lines = append(lines, putText(id, e.made, e.lease, e.fixed))
+	b = make([]byte, 0, j.snapshot)
+	add := func(l line) {
+		l.seq, l.synced, l.at = lines, n, now.at()
+		b = l.append(b)
+		lines++
 	}
-	return lines
+	add(line{verb: verbHeader, version: version, boot: j.boot})
+	wall, inSync := now.Wall.UnixMilli(), now.Synced
+	if !inSync && j.day.known { // it was right, and still can be told
+		wall, inSync = now.at()+j.day.ahead, true
+	}
+	add(clockLine(wall, inSync))
+	if j.epochs != (epochs{}) {
+		add(line{verb: verbEpochs, epochs: j.epochs})
+	}
+	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
+		add(j.leases[id].line(id))
+	}
+	return b, n
 }
 
-// fail remembers that the file does not hold what it should, and marks it so. mu is
+// fail remembers that the file does not say what it should, and marks it so. mu is
 // held.
 func (j *Journal) fail(now Moment, err error) {
 	if j.behind == nil {
 		j.log.Error("cannot write the journal; mappings would not survive a crash", "err", err)
-		j.retry, j.retryAt = retryFirst.Milliseconds(), now.at()
+		j.retryAt = now.at()
 		if err := j.disk.Mark(journalFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			j.log.Debug("cannot mark the journal as incomplete", "err", err)
 		}
 	}
 	j.behind = err
-	j.kick()
 }
 
-// mend writes everything anew if the file is behind, unless that was tried a moment
+// catchUp writes everything anew if the file is behind, unless that was tried a moment
 // ago. mu is held.
-func (j *Journal) mend(now Moment) {
+func (j *Journal) catchUp(now Moment) {
 	if j.behind == nil || now.at() < j.retryAt {
 		return
 	}
 	if err := j.rewrite(now); err != nil {
-		j.behind, j.retryAt = err, now.at()+j.retry
-		j.retry = min(2*j.retry, retryMost.Milliseconds())
+		j.behind, j.retryAt = err, now.at()+retryEvery.Milliseconds()
 		return
 	}
-	j.log.Info("writing the journal again", "mappings", len(j.live))
+	j.log.Info("writing the journal again", "mappings", len(j.leases))
 }
 
-// drop removes the file. mu is held.
-func (j *Journal) drop(now Moment) {
+// remove removes the file. mu is held.
+func (j *Journal) remove(now Moment) {
 	if err := j.disk.Remove(journalFile); err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			j.log.Debug("cannot remove an outdated journal", "err", err)
@@ -226,19 +204,19 @@ func (j *Journal) Overdue() []uint64 {
 	}
 	now := j.clock.Moment()
 	var over []uint64
-	var lines []string
-	for _, id := range slices.Sorted(maps.Keys(j.live)) {
-		e := j.live[id]
-		if e.settle(now) {
-			e.late = true
-			lines = append(lines, leaseText(id, e.lease))
+	var lines []line
+	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
+		k := j.leases[id]
+		if k.settle(now) {
+			k.sooner = true
+			lines = append(lines, line{verb: verbLease, id: id, lease: k.lease})
 		}
-		if e.late && e.lease.end <= now.at() {
-			e.late = false
+		if k.sooner && k.lease.end <= now.at() {
+			k.sooner = false
 			over = append(over, id)
 		}
 	}
-	_ = j.put(now, lines, false) // it is logged, and mended later
+	_ = j.append(now, lines, false) // it is logged, and mended later
 	return over
 }
 
@@ -256,7 +234,7 @@ func (j *Journal) Close() error {
 		}
 	}
 	j.retryAt = 0
-	j.mend(now)
+	j.catchUp(now)
 	j.closed = true
 	var err error
 	if j.behind != nil {
