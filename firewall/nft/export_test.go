@@ -145,17 +145,17 @@ func ReadForeign(rule, elements []byte) (claims []string) {
 	}
 	s := &foreignScan{wan: []string{"wan0"}, wanAddrs: [][]byte{{203, 0, 113, 5}}}
 	cond := anything()
-	var regs registers
+	var now loaded
 	for _, raw := range r.exprs {
 		switch e := raw.read(nftables.TableFamilyINet).(type) {
 		case nil:
-			regs = registers{}
+			now = loaded{}
 		case *expr.Lookup:
-			s.narrow(&cond, &regs, slotOf(e.SourceRegister), spans(members))
+			s.narrow(&cond, now.fields, spans(members))
 		case *expr.Verdict:
 			_ = targetOf(e)
 		default:
-			s.condition(e, &regs, &cond)
+			s.condition(e, &now, &cond)
 		}
 	}
 	for _, m := range members {

@@ -25,12 +25,12 @@ const (
 // iptables-nft and Docker write them. Mappings for such ports would never work,
 // because the owner's rule comes first.
 //
-// It reads what it understands: transports, destination ports (single, ranges,
-// sets, maps, verdict maps), the arrival interface and the destination address,
-// through jumps. Other conditions count as met where a port is named, so a port
-// may be called taken that is not; a rule that names no port and has a condition
-// that is not understood is passed over. Rules of iptables-legacy are invisible
-// to nf_tables.
+// It reads what stands there: transports, destination ports (single, ranges, sets,
+// maps), the arrival interface and the destination address, through jumps. Other
+// conditions count as met where a port is named, so a port may be called taken that is
+// not; a rule that names no port and has a condition that is not understood is passed
+// over. So are verdict maps, which none of those programs writes there. Rules of
+// iptables-legacy are invisible to nf_tables.
 func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 	g, err := b.Facts()
 	if err != nil {
@@ -119,8 +119,11 @@ func (s *foreignScan) chainRules(c firewall.Chain) []ruleRead {
 
 // rule follows the expressions of one rule.
 func (s *foreignScan) rule(c firewall.Chain, r ruleRead, cond conditions, depth int) {
-	var regs registers
+	var now loaded
 	for _, raw := range r.exprs {
+		if raw.idle() {
+			continue
+		}
 		switch e := raw.read(tableOf(c).Family).(type) {
 		case *expr.NAT:
 			if e.Type == expr.NATTypeDestNAT {
@@ -141,16 +144,15 @@ func (s *foreignScan) rule(c firewall.Chain, r ruleRead, cond conditions, depth 
 			}
 			return
 		case *expr.Lookup:
-			if !s.lookup(c, e, &regs, &cond, depth) {
+			if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT {
 				return
 			}
+			s.lookup(c, e, &now, &cond)
 		case nil:
-			// It may have loaded a register; what is compared with it is not
-			// understood, and nothing else is either.
-			regs = registers{}
+			now = loaded{fields: []field{{contentOther, 4}}}
 			cond.unclear = cond.unclear || !loads[raw.name]
 		default:
-			s.condition(e, &regs, &cond)
+			s.condition(e, &now, &cond)
 		}
 		if cond.never() {
 			return
@@ -158,8 +160,8 @@ func (s *foreignScan) rule(c firewall.Chain, r ruleRead, cond conditions, depth 
 	}
 }
 
-// loads are expressions that are not read but only load a register. All others
-// that are not read may be conditions.
+// loads are expressions that are not read but only load something: Docker's own rules
+// have fib. All others that are not read may be conditions.
 var loads = map[string]bool{
 	"byteorder": true, "ct": true, "exthdr": true, "fib": true, "hash": true, "numgen": true, "osf": true,
 	"rt": true, "socket": true, "tunnel": true, "xfrm": true,
@@ -183,30 +185,16 @@ func (s *foreignScan) hit(c firewall.Chain, r ruleRead, cond conditions) {
 	}
 }
 
-// lookup narrows the conditions to a set's members, or follows a verdict map.
-// It reports whether the rule goes on.
-func (s *foreignScan) lookup(c firewall.Chain, e *expr.Lookup, regs *registers, cond *conditions, depth int) bool {
+// lookup narrows the conditions to a set's members.
+func (s *foreignScan) lookup(c firewall.Chain, e *expr.Lookup, now *loaded, cond *conditions) {
 	members, err := s.reader.dump(s.ctx, tableOf(c).Family, c.Table, e.SetName)
 	if err != nil || e.Invert {
 		cond.unclear = true
-		return true
+	} else {
+		s.narrow(cond, now.fields, spans(members))
 	}
-	from := slotOf(e.SourceRegister)
-	if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT {
-		for _, m := range spans(members) {
-			if to := targetOf(verdictOf(m.val)); to != "" {
-				follow := cond.copy()
-				s.narrow(&follow, regs, from, []member{m})
-				if !follow.never() {
-					s.chain(firewall.Chain{Family: c.Family, Table: c.Table, Name: to}, follow, depth+1)
-				}
-			}
-		}
-		return false
+	now.compared = true
+	if e.IsDestRegSet { // the value of a map
+		now.add(field{contentOther, 4})
 	}
-	s.narrow(cond, regs, from, spans(members))
-	if e.IsDestRegSet {
-		regs.set(slotOf(e.DestRegister), 1, contentOther)
-	}
-	return true
 }

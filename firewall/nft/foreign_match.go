@@ -2,7 +2,6 @@ package nft
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"slices"
 	"sort"
@@ -16,7 +15,8 @@ import (
 )
 
 // conditions are what a packet must be to get to a point in the owner's rules,
-// as far as it is understood.
+// as far as it is understood. They go on through a jump: fw4 and firewalld name the
+// interface before it, netavark the port.
 type conditions struct {
 	claims  []claim // what it may be; none: nothing gets there
 	unclear bool    // and something that is not understood
@@ -98,7 +98,12 @@ func (c *conditions) ports(low, high uint16, others bool) {
 	c.restrict(rest...)
 }
 
-// content is what a register holds.
+// field is what an expression loads, and how many bytes of a set's key it takes.
+type field struct {
+	content content
+	size    int
+}
+
 type content uint8
 
 const (
@@ -110,52 +115,51 @@ const (
 	contentNFProto
 )
 
-// registers are the kernel's sixteen slots of four bytes.
-type registers [16]content
-
-// slotOf returns the first slot of a register, in the old numbering or the new.
-func slotOf(reg uint32) int {
-	switch {
-	case reg >= unix.NFT_REG32_00 && reg <= unix.NFT_REG32_15:
-		return int(reg - unix.NFT_REG32_00)
-	case reg >= unix.NFT_REG_1 && reg <= unix.NFT_REG_4:
-		return int(reg-unix.NFT_REG_1) * 4
-	}
-	return 0
+// loaded are the fields that a rule has loaded since it last compared something, in
+// order. One is compared with a value; the key of a set may be made of several. Which
+// register each is in is not looked at: all programs that write rules compare what they
+// have just loaded.
+type loaded struct {
+	fields   []field
+	compared bool
 }
 
-func (r *registers) set(slot, width int, c content) {
-	for i := slot; i < min(slot+width, len(r)); i++ {
-		r[i] = c
+func (l *loaded) add(f field) {
+	if l.compared {
+		*l = loaded{}
+	}
+	l.fields = append(l.fields, f)
+}
+
+// spoil forgets what was loaded last, because it was changed.
+func (l *loaded) spoil() {
+	if n := len(l.fields); n > 0 {
+		l.fields[n-1].content = contentOther
 	}
 }
 
-// widthOf returns how many slots a content takes.
-func widthOf(c content) int {
-	if c == contentIface {
-		return 4
+// last returns what a value is compared with. Two comparisons may follow one load.
+func (l *loaded) last() content {
+	l.compared = true
+	if n := len(l.fields); n > 0 {
+		return l.fields[n-1].content
 	}
-	return 1
+	return contentOther
 }
 
 // condition follows an expression that loads or compares.
-func (s *foreignScan) condition(e expr.Any, regs *registers, cond *conditions) {
+func (s *foreignScan) condition(e expr.Any, now *loaded, cond *conditions) {
 	switch e := e.(type) {
 	case *expr.Meta:
-		c := metaContent(e.Key)
-		regs.set(slotOf(e.Register), widthOf(c), c)
+		now.add(metaField(e.Key))
 	case *expr.Payload:
-		regs.set(slotOf(e.DestRegister), max(1, int(e.Len+3)/4), payloadContent(e))
+		now.add(field{payloadContent(e), int(e.Len+3) / 4 * 4})
 	case *expr.Bitwise:
-		regs.set(slotOf(e.DestRegister), max(1, int(e.Len+3)/4), contentOther)
+		now.spoil()
 	case *expr.Cmp:
-		s.compare(cond, regs[slotOf(e.Register)], e)
+		s.compare(cond, now.last(), e)
 	case *expr.Range:
-		if regs[slotOf(e.Register)] != contentDport || len(e.FromData) < 2 || len(e.ToData) < 2 {
-			cond.unclear = true
-			return
-		}
-		cond.ports(binary.BigEndian.Uint16(e.FromData), binary.BigEndian.Uint16(e.ToData), e.Op == expr.CmpOpNeq)
+		s.between(cond, now.last(), e.FromData, e.ToData, e.Op == expr.CmpOpNeq)
 	case *expr.Match:
 		matchXT(cond, e)
 	case *expr.Counter, *expr.Log, *expr.Immediate:
@@ -164,16 +168,16 @@ func (s *foreignScan) condition(e expr.Any, regs *registers, cond *conditions) {
 	}
 }
 
-func metaContent(key expr.MetaKey) content {
+func metaField(key expr.MetaKey) field {
 	switch key {
 	case expr.MetaKeyL4PROTO:
-		return contentProto
+		return field{contentProto, 4}
 	case expr.MetaKeyIIFNAME:
-		return contentIface
+		return field{contentIface, unix.IFNAMSIZ}
 	case expr.MetaKeyNFPROTO:
-		return contentNFProto
+		return field{contentNFProto, 4}
 	}
-	return contentOther
+	return field{contentOther, 4}
 }
 
 func payloadContent(e *expr.Payload) content {
@@ -191,53 +195,42 @@ func payloadContent(e *expr.Payload) content {
 
 // compare narrows the conditions to a comparison.
 func (s *foreignScan) compare(cond *conditions, c content, e *expr.Cmp) {
-	if c == contentDport && len(e.Data) >= 2 {
-		p := binary.BigEndian.Uint16(e.Data)
-		switch e.Op {
-		case expr.CmpOpGte:
-			cond.ports(p, 65535, false)
-		case expr.CmpOpLte:
-			cond.ports(0, p, false)
-		case expr.CmpOpEq, expr.CmpOpNeq:
-			cond.ports(p, p, e.Op == expr.CmpOpNeq)
-		default:
-			cond.unclear = true
-		}
-		return
-	}
-	if e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
+	switch e.Op {
+	case expr.CmpOpEq, expr.CmpOpNeq:
+		s.between(cond, c, e.Data, e.Data, e.Op == expr.CmpOpNeq)
+	case expr.CmpOpGte: // a range is two comparisons to some versions of nft
+		s.between(cond, c, e.Data, []byte{0xff, 0xff}, false)
+	case expr.CmpOpLte:
+		s.between(cond, c, []byte{0, 0}, e.Data, false)
+	default:
 		cond.unclear = true
-		return
 	}
-	s.is(cond, c, e.Data, e.Op == expr.CmpOpNeq)
 }
 
-// is narrows the conditions to a value, or to all others.
-func (s *foreignScan) is(cond *conditions, c content, value []byte, others bool) {
-	possible := true
-	if len(value) == 0 {
+// between narrows the conditions to the values of a field from low to high, or to all
+// others. Ranges are understood of ports only.
+func (s *foreignScan) between(cond *conditions, c content, low, high []byte, others bool) {
+	if c == contentDport && len(low) >= 2 && len(high) >= 2 {
+		cond.ports(binary.BigEndian.Uint16(low), binary.BigEndian.Uint16(high), others)
+		return
+	}
+	if len(low) == 0 || !bytes.Equal(low, high) || c == contentDaddr && len(low) < 4 { // a prefix
 		c = contentOther
 	}
+	possible := true
 	switch c {
 	case contentProto:
-		t := transportBit(value[0])
+		t := transportBit(low[0])
 		if others {
 			t = both &^ t
 		}
 		cond.restrict(claim{t, 0, 65535})
-		return
 	case contentNFProto:
-		possible = (value[0] == unix.NFPROTO_IPV4) != others
+		possible = (low[0] == unix.NFPROTO_IPV4) != others
 	case contentIface:
-		possible = slices.ContainsFunc(s.wan, func(name string) bool {
-			return bytes.HasPrefix(ifnameKey(name), value) != others
-		})
+		possible = slices.ContainsFunc(s.wan, func(name string) bool { return bytes.HasPrefix(ifnameKey(name), low) != others })
 	case contentDaddr:
-		if len(value) < 4 {
-			cond.unclear = true // a prefix
-			return
-		}
-		possible = slices.ContainsFunc(s.wanAddrs, func(a []byte) bool { return bytes.Equal(a, value) != others })
+		possible = slices.ContainsFunc(s.wanAddrs, func(a []byte) bool { return bytes.Equal(a, low) != others })
 	default:
 		cond.unclear = true
 	}
@@ -256,7 +249,8 @@ type member struct {
 func spans(elements []element) []member {
 	sort.SliceStable(elements, func(i, j int) bool {
 		a, b := elements[i], elements[j]
-		return cmp.Or(bytes.Compare(a.key, b.key), -compareBool(a.intervalEnd, b.intervalEnd)) < 0
+		order := bytes.Compare(a.key, b.key)
+		return order < 0 || order == 0 && a.intervalEnd && !b.intervalEnd
 	})
 	var members []member
 	open := -1 // the member whose end is not known yet
@@ -278,16 +272,6 @@ func spans(elements []element) []member {
 	return members
 }
 
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
-}
-
 // before returns the key just before k.
 func before(k []byte) []byte {
 	b := slices.Clone(k)
@@ -300,37 +284,24 @@ func before(k []byte) []byte {
 	return b
 }
 
-// narrow keeps what may be one of a set's members. The key is the content of
-// neighbouring registers.
-func (s *foreignScan) narrow(cond *conditions, regs *registers, from int, members []member) {
+// narrow keeps what may be one of a set's members.
+func (s *foreignScan) narrow(cond *conditions, fields []field, members []member) {
 	var all []claim
-	unclear := false
 	for _, m := range members {
 		one := anything()
-		slot := from
-		for off := 0; off < len(m.key) && slot < len(regs); {
-			c := regs[slot]
-			n := widthOf(c)
-			end := min(off+4*n, len(m.key))
-			s.inRange(&one, c, m.key[off:end], m.last[off:end])
-			slot, off = slot+n, off+4*n
+		off := 0
+		for _, f := range fields {
+			if off >= len(m.key) {
+				break
+			}
+			end := min(off+f.size, len(m.key))
+			s.between(&one, f.content, m.key[off:end], m.last[off:end], false)
+			off = end
 		}
 		all = append(all, one.claims...)
-		unclear = unclear || one.unclear
+		cond.unclear = cond.unclear || one.unclear
 	}
 	cond.restrict(all...)
-	cond.unclear = cond.unclear || unclear
-}
-
-func (s *foreignScan) inRange(cond *conditions, c content, low, high []byte) {
-	switch {
-	case c == contentDport && len(low) >= 2 && len(high) >= 2:
-		cond.ports(binary.BigEndian.Uint16(low), binary.BigEndian.Uint16(high), false)
-	case c == contentOther || !bytes.Equal(low, high) || len(low) == 0:
-		cond.unclear = true
-	default:
-		s.is(cond, c, low, false)
-	}
 }
 
 // matchXT narrows the conditions to an extension of iptables.

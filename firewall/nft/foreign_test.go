@@ -67,8 +67,8 @@ func TestForwarded(t *testing.T) {
 		"a concatenation":            {"meta l4proto . th dport { tcp . 80, udp . 443 } dnat to 192.168.1.20", "tcp 80; udp 443"},
 		"a map of targets":           {"dnat to tcp dport map { 80 : 192.168.1.20, 443 : 192.168.1.21 }", "tcp 80, 443"},
 		"a map of interface, port":   {`dnat to iifname . tcp dport map { "wan0" . 80 : 192.168.1.20, "lan0" . 81 : 192.168.1.20 }`, "tcp 80"},
-		"a verdict map":              {"tcp dport vmap { 80 : jump web, 8000-8010 : goto web, 22 : accept }", "tcp 80, 8000-8010"},
-		"an interface map":           {`iifname vmap { "wan0" : jump one, "lan0" : jump web }`, "tcp 7777"},
+		"a verdict map is not read":  {"tcp dport vmap { 80 : jump web, 8000-8010 : goto web, 22 : accept }", ""},
+		"what follows one is":        {`iifname vmap { "lan0" : jump web }; tcp dport 81 dnat to 192.168.1.20`, "tcp 81"},
 		"a jump":                     {`iifname "wan0" jump one`, "tcp 7777"},
 		"a jump that narrows":        {"tcp dport 80-90 jump web", "tcp 80-90"},
 		"redirect":                   {"udp dport 53 redirect to :5353", "udp 53"},
@@ -115,6 +115,106 @@ func TestForwarded(t *testing.T) {
 			if err := b.Apply(ctx(t), ours, nil); err != nil {
 				t.Fatal(err)
 			}
+			f, err := b.Forwarded(ctx(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, taken(f)); diff != "" {
+				t.Errorf("forwarded (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The forms in which other programs write a port forward, without what does not matter
+// here; those of iptables-nft are below and in firewall/iptables.
+var forwardingPrograms = map[string]struct{ rules, want string }{
+	"fw4": {`table inet fw4 {
+		chain dstnat {
+			type nat hook prerouting priority dstnat; policy accept;
+			iifname "br-lan" jump dstnat_lan comment "!fw4: Handle lan IPv4/IPv6 dstnat traffic"
+			iifname { "wan0", "wan1" } jump dstnat_wan comment "!fw4: Handle wan IPv4/IPv6 dstnat traffic"
+		}
+		chain dstnat_lan {
+			ip saddr 192.168.1.0/24 ip daddr 203.0.113.5 tcp dport 8443 dnat ip to 192.168.1.20:443 comment "!fw4: web (reflection)"
+			meta nfproto ipv4 udp dport 53 counter redirect to :53 comment "!fw4: DNS for all"
+		}
+		chain dstnat_wan {
+			meta nfproto ipv4 tcp dport 8443 counter dnat ip to 192.168.1.20:443 comment "!fw4: web"
+			meta nfproto ipv4 udp dport 27015-27030 counter dnat ip to 192.168.1.21 comment "!fw4: game"
+			meta nfproto ipv4 tcp dport { 6881, 6882 } counter dnat ip to 192.168.1.21 comment "!fw4: list"
+			meta nfproto ipv4 tcp dport 2222 counter redirect to :22 comment "!fw4: redirect"
+		}
+	}`, "tcp 2222, 6881-6882, 8443; udp 27015-27030"},
+	"firewalld": {`table inet firewalld {
+		chain nat_PREROUTING {
+			type nat hook prerouting priority dstnat + 10; policy accept;
+			jump nat_PREROUTING_ZONES
+		}
+		chain nat_PREROUTING_ZONES {
+			ip saddr 10.0.0.0/8 goto nat_PRE_trusted
+			iifname "lan0" goto nat_PRE_internal
+			iifname "wan0" goto nat_PRE_external
+			goto nat_PRE_public
+		}
+		chain nat_PRE_trusted {
+		}
+		chain nat_PRE_internal {
+			meta nfproto ipv4 tcp dport 81 dnat ip to 192.168.1.20:81
+		}
+		chain nat_PRE_external {
+			jump nat_PRE_external_allow
+		}
+		chain nat_PRE_external_allow {
+			meta nfproto ipv4 tcp dport 8080 dnat ip to 192.168.1.20:80
+			meta nfproto ipv4 udp dport 5000-5010 redirect to :6000
+		}
+		chain nat_PRE_public {
+		}
+	}`, "tcp 8080; udp 5000-5010"},
+	"Docker's own nftables": {`table ip docker-bridges {
+		chain nat-PREROUTING {
+			type nat hook prerouting priority dstnat; policy accept;
+			fib daddr type local counter jump nat-prerouting-and-output
+		}
+		chain nat-prerouting-and-output {
+			iifname != "docker0" tcp dport 8080 counter dnat to 172.17.0.2:80 comment "DNAT"
+			ip daddr 127.0.0.1 iifname != "docker0" tcp dport 8081 counter dnat to 172.17.0.2:80 comment "DNAT"
+		}
+	}`, "tcp 8080"},
+	"netavark": {`table inet netavark {
+		chain PREROUTING {
+			type nat hook prerouting priority dstnat; policy accept;
+			fib daddr type local jump HOSTPORT-DNAT
+		}
+		chain HOSTPORT-DNAT {
+			tcp dport 8080 jump nv_dnat
+		}
+		chain nv_dnat {
+			ip saddr 10.88.0.0/16 tcp dport 8080 meta mark set 1
+			tcp dport 8080 dnat ip to 10.88.0.2:80
+		}
+	}`, "tcp 8080"},
+	"nftables.conf": {`table ip nat {
+		map forwards { type inet_service : ipv4_addr . inet_service; elements = { 80 : 192.168.1.20 . 80, 8443 : 192.168.1.21 . 443 } }
+		set games { type inet_proto . inet_service; flags interval; elements = { udp . 27015-27030, tcp . 27036 } }
+		chain prerouting {
+			type nat hook prerouting priority -100;
+			iifname "wan0" dnat to tcp dport map @forwards
+			iifname "wan0" meta l4proto . th dport @games dnat to 192.168.1.22
+			ip daddr 203.0.113.5 tcp dport { 25, 465 } dnat to 192.168.1.23
+		}
+	}`, "tcp 25, 80, 465, 8443, 27036; udp 27015-27030"},
+}
+
+func TestForwardedByPrograms(t *testing.T) {
+	t.Parallel()
+	for name, tc := range forwardingPrograms {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := netnstest.New(t, "gateway")
+			b := open(t, n)
+			do(t, n, tc.rules)
 			f, err := b.Forwarded(ctx(t))
 			if err != nil {
 				t.Fatal(err)
