@@ -75,6 +75,7 @@ func startFirewalldOn(t *testing.T, r *testrig.Rig, backend string) []reload {
 		"--zone=internal --add-interface=br-lan",
 		"--zone=internal --add-port=1900/udp --add-port=5351/udp --add-port=5000/tcp",
 		"--zone=external --add-interface=wan0",
+		"--zone=external --add-forward-port=port=7070:proto=udp:toport=7070:toaddr=192.168.77.20",
 		"--new-policy=lan-to-wan",
 		"--policy=lan-to-wan --add-ingress-zone=internal",
 		"--policy=lan-to-wan --add-egress-zone=external",

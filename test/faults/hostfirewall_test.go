@@ -20,8 +20,9 @@ import (
 // hostFirewall is one that gateways have, and what docs/firewalls.md says that its
 // owner must configure for us.
 type hostFirewall struct {
-	section string // of the configuration, in place of accept_chain
-	start   func(*testing.T, *testrig.Rig) []reload
+	section  string // of the configuration, in place of accept_chain
+	start    func(*testing.T, *testrig.Rig) []reload
+	forwards bool // it forwards UDP port 7070 itself
 }
 
 // reload is one way in which a firewall writes all of its rules anew.
@@ -52,6 +53,7 @@ table inet filter {
 	}
 }
 table ip nat {
+	chain prerouting { type nat hook prerouting priority dstnat; iifname "wan0" udp dport { 7069, 7070 } dnat to 192.168.77.20; }
 	chain postrouting { type nat hook postrouting priority srcnat; oifname "wan0" masquerade; }
 }
 `
@@ -83,16 +85,16 @@ table ip nat {
 func TestHostFirewalls(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]hostFirewall{
-		"nftables.service, one table for both families": {`accept_chain = "inet filter forward"`, byNFT(oneTable)},
+		"nftables.service, one table for both families": {`accept_chain = "inet filter forward"`, byNFT(oneTable), true},
 		"nftables.service, a table for each": {
-			"accept_chain = \"ip filter forward\"\naccept_chain6 = \"ip6 filter forward\"", byNFT(twoTables),
+			"accept_chain = \"ip filter forward\"\naccept_chain6 = \"ip6 filter forward\"", byNFT(twoTables), false,
 		},
-		"Docker beside iptables":                 {`backend = "iptables"`, startDocker},
-		"firewalld":                              {`accept_chain = "inet firewalld filter_FORWARD"`, startFirewalld},
-		"firewalld on iptables":                  {`backend = "iptables"`, startFirewalldOnIPTables},
-		"ufw":                                    {`backend = "iptables"`, startUFW("nft", "")},
-		"ufw on iptables-legacy":                 {"", startUFW("legacy", "")},
-		"ufw, which manages the built-in chains": {`backend = "iptables"`, startUFW("nft", "MANAGE_BUILTINS=yes\n")},
+		"Docker beside iptables":                 {`backend = "iptables"`, startDocker, false},
+		"firewalld":                              {`accept_chain = "inet firewalld filter_FORWARD"`, startFirewalld, true},
+		"firewalld on iptables":                  {`backend = "iptables"`, startFirewalldOnIPTables, true},
+		"ufw":                                    {`backend = "iptables"`, startUFW("nft", ""), true},
+		"ufw on iptables-legacy":                 {"", startUFW("legacy", ""), true},
+		"ufw, which manages the built-in chains": {`backend = "iptables"`, startUFW("nft", "MANAGE_BUILTINS=yes\n"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,9 +108,15 @@ func TestHostFirewalls(t *testing.T) {
 			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, h.section, 1))
 			a, b := r.Host("a"), r.Host("b")
 			closed(t, r, a, b)
-			opened(t, r, 6000)
+			c := opened(t, r, 6000)
 			pinhole(t, a)
 			both(t, r, a)
+			var refused *lab.UPnPError
+			if h.forwards {
+				if err := c.Add(t.Context(), udp(7070)); !errors.As(err, &refused) || refused.Code != 718 {
+					t.Errorf("a port that the firewall forwards is asked for: %v", err)
+				}
+			}
 			for _, again := range reloads {
 				lost := during(t, r, a, func() { again.do(t) })
 				end := time.Now()

@@ -10,7 +10,8 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// masqueradeByUFW is what ufw-framework(8) has its owner add to before.rules. With the
+// masqueradeByUFW is what ufw-framework(8) has its owner add to before.rules, with a
+// port forward. With the
 // flushes a reload does not add the rule once more; they take our jumps, too.
 const masqueradeByUFW = `*nat
 :PREROUTING ACCEPT [0:0]
@@ -19,6 +20,7 @@ const masqueradeByUFW = `*nat
 :POSTROUTING ACCEPT [0:0]
 -F PREROUTING
 -F POSTROUTING
+-A PREROUTING -i wan0 -p udp --dport 7070 -j DNAT --to-destination 192.168.77.20:7070
 -A POSTROUTING -o wan0 -j MASQUERADE
 COMMIT
 `
