@@ -75,7 +75,7 @@ func play(ctx context.Context, o options) error {
 		return fmt.Errorf("%w; the lab needs root, or a kernel that permits unprivileged user namespaces", err)
 	}
 	defer n.Close()
-	if err := n.OwnerFirewall(); err != nil {
+	if err := n.HostFirewall(); err != nil {
 		return err
 	}
 	d, err := n.StartDaemon(ctx, o.daemon, "")

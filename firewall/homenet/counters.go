@@ -67,10 +67,10 @@ func countersOfMappings(t *testing.T, h *Home) {
 	h.counted("a replacement carries over", size4, ms, 10, 4)
 	talk(t, x, game, WAN+":5000", 1)
 	h.counted("and goes on", size4, ms, 12, 4)
-	h.Do(h.fw.Owner.Reload)
+	h.Do(h.fw.Scripts.Reload)
 	h.Open("udp 5002", Alice+":6002")
 	h.counted("what was last seen survives a flush", size4, ms, 12, 4)
-	h.Do(h.fw.Owner.Reload)
+	h.Do(h.fw.Scripts.Reload)
 	if drift, err := h.Backend.Audit(Context(t), true); drift == "" || err != nil {
 		t.Errorf("Audit: %q, %v", drift, err)
 	}
@@ -108,7 +108,7 @@ func countersOfPinholes(t *testing.T, h *Home) {
 		t.Fatal(err)
 	}
 	h.counted("a replacement carries over", size6, ms, total, 6, 6)
-	h.Do(h.fw.Owner.FlushPins)
+	h.Do(h.fw.Scripts.FlushPins)
 	h.counted("what was last seen survives a loss", size6, ms, total, 6, 6)
 	if c, err := h.Backend.Counter(Context(t), 999); err != nil || c != (firewall.Counter{}) {
 		t.Errorf("no such mapping: %+v, %v", c, err)

@@ -91,7 +91,7 @@ func closeEndsWhatIsWaiting(t *testing.T, h *Home) {
 // C8: a host that keeps sending could carry its connection on as one of its own,
 // where the external port is the internal one. It is told to end it.
 func deleteEndsStream(t *testing.T, h *Home) {
-	h.Do(h.fw.Owner.DropInput)
+	h.Do(h.fw.Scripts.DropInput)
 	h.streamEnds(Alice, PeerX, func(internal string) (portmap.Mapping, string) {
 		return h.Open("tcp 8080", internal), WAN + ":8080"
 	})
@@ -169,9 +169,9 @@ func othersGoOn(t *testing.T, h *Home) {
 	alice, bob := h.Alice.UDP(Alice+":6000"), h.Bob.UDP(Bob+":6000")
 	x, y := h.World.UDP(PeerX+":7000"), h.World.UDP(PeerY+":7000")
 	_ = h.Gateway.UDP(WAN + ":5000") // takes what nobody translates
-	h.Do(h.fw.Owner.Forward)
+	h.Do(h.fw.Scripts.Forward)
 	Answer(t, x, bob, WAN+":5000", "by the owner's forward")
-	h.Do(h.fw.Owner.Unforward)
+	h.Do(h.fw.Scripts.Unforward)
 	Send(t, y, WAN+":5000", "early")
 
 	// That a flow of y is ended shows that the flows have been looked at.

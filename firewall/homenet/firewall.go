@@ -26,17 +26,16 @@ type Backend interface {
 	Close(ctx context.Context, keep bool) error
 }
 
-// Firewall is a backend together with the program that the owner of the gateway
-// writes his own rules with.
+// Firewall is a backend together with the program that writes the gateway's own
+// firewall.
 type Firewall struct {
 	// Open opens the backend in a namespace, and does no more.
 	Open func(t testing.TB, gateway *netnstest.Space) Backend
 	// Facts changes what the backend is told of the gateway; nil leaves it as is.
 	Facts func(*firewall.Facts)
-	// Do has the owner's program do what a script says.
-	Do func(t testing.TB, gateway *netnstest.Space, script string)
-	// Owner are the scripts.
-	Owner Owner
+	// Do has that program do what a script says.
+	Do      func(t testing.TB, gateway *netnstest.Space, script string)
+	Scripts Scripts
 	// Refused lists the IPv6 flows that a host may not carry on, each
 	// "2001:db8:77::10 80 2001:db8:5::66": the host, its port, its peer.
 	Refused func(t testing.TB, gateway *netnstest.Space) []string
@@ -45,8 +44,8 @@ type Firewall struct {
 	Timeouts bool
 }
 
-// Owner is what the owner does, or another program of his.
-type Owner struct {
+// Scripts change the gateway's own firewall, or do what another program may do.
+type Scripts struct {
 	Home        string // from the start: a masquerade out of wan0, and what else the home has
 	DropInput   string // what comes in by wan0 to the gateway and is not an answer is dropped
 	Forward     string // port udp 5000 of wan0 is forwarded to bob's port 6000

@@ -78,7 +78,7 @@ func New(t *testing.T, fw Firewall) *Home {
 			h.Eventually("a ping reaches "+host, func() bool { return who.Ping(host, Silence) == nil })
 		}
 	}
-	h.Do(fw.Owner.Home)
+	h.Do(fw.Scripts.Home)
 	h.Backend = fw.Open(t, h.Gateway)
 	Start(t, h.Backend, h.facts())
 	return h

@@ -200,7 +200,7 @@ func newWANAddress(t *testing.T, h *Home) {
 func staticForward(t *testing.T, h *Home) {
 	alice, bob := h.Alice.UDP(Alice+":6000"), h.Bob.UDP(Bob+":6000")
 	h.Open("udp 5000", Alice+":6000")
-	h.Do(h.fw.Owner.Forward)
+	h.Do(h.fw.Scripts.Forward)
 	// Rules that are looked at in turn have to be put in order first, as Watch would.
 	if _, err := h.Backend.Audit(Context(t), true); err != nil {
 		t.Fatal(err)

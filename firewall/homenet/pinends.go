@@ -27,7 +27,7 @@ func pinholeDeleteEndsConnections(t *testing.T, h *Home) {
 	lan := h.Connect(guest, "[2001:db8:78::30]", Alice6+":80")
 	h.Pin("tcp", Alice6+":83", From(PeerY6))
 	limited := h.Pin("tcp", Alice6+":83", From(PeerX6))
-	h.Do(h.fw.Owner.AcceptPort)
+	h.Do(h.fw.Scripts.AcceptPort)
 	owners := h.Pin("tcp", Alice6+":84", From(PeerX6))
 	cutX, staysY := h.Connect(h.World, PeerX6, Alice6+":83"), h.Connect(h.World, PeerY6, Alice6+":83")
 	cutX84, ownersY := h.Connect(h.World, PeerX6, Alice6+":84"), h.Connect(h.World, PeerY6, Alice6+":84")

@@ -133,7 +133,7 @@ func pinholeLeavesICMP(t *testing.T, h *Home) {
 	if err := h.World.Ping(WAN6, Reach); err != nil {
 		t.Errorf("the gateway itself: %v", err)
 	}
-	h.Do(h.fw.Owner.AcceptEcho)
+	h.Do(h.fw.Scripts.AcceptEcho)
 	if err := h.World.Ping(Alice6, Reach); err != nil {
 		t.Errorf("an echo that the owner lets pass: %v", err)
 	}
@@ -157,7 +157,7 @@ func (h *Home) guest() *netnstest.Space {
 	guest := netnstest.New(h.t, "guest")
 	netnstest.Cable(guest, "eth0 2001:db8:78::30/64", h.Gateway, "lan1 2001:db8:78::1/64")
 	guest.Route("::/0", "2001:db8:78::1")
-	h.Do(h.fw.Owner.AcceptGuest)
+	h.Do(h.fw.Scripts.AcceptGuest)
 	h.Configure(func(g *firewall.Facts) {
 		g.LAN = append(g.LAN, "lan1")
 		g.LANPrefixes = append(g.LANPrefixes, netip.MustParsePrefix("2001:db8:78::/64"))

@@ -49,9 +49,9 @@ ip6tables -F
 ip6tables -X
 `
 
-// ownerRules are those of a home router whose owner drops what he does not know, so
+// hostRules are those of a home router whose owner drops what he does not know, so
 // that each packet that passes has passed by our rule.
-const ownerRules = `iptables -t nat -A POSTROUTING -o wan0 -j MASQUERADE
+const hostRules = `iptables -t nat -A POSTROUTING -o wan0 -j MASQUERADE
 iptables -P FORWARD DROP
 iptables -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 iptables -A FORWARD -i lan0 -j ACCEPT
@@ -67,8 +67,8 @@ func strict(flavour string) homenet.Firewall {
 		Do:       func(t testing.TB, n *netnstest.Space, script string) { t.Helper(); do(t, n, flavour, script) },
 		Refused:  refused,
 		Timeouts: true,
-		Owner: homenet.Owner{
-			Home:      ownerRules,
+		Scripts: homenet.Scripts{
+			Home:      hostRules,
 			DropInput: "iptables -A INPUT -i wan0 -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
 			Forward: "iptables -t nat -A PREROUTING -i wan0 -p udp --dport 5000 -j DNAT --to-destination 192.168.1.20:6000\n" +
 				"iptables -A FORWARD -d 192.168.1.20 -p udp --dport 6000 -j ACCEPT",
@@ -76,7 +76,7 @@ func strict(flavour string) homenet.Firewall {
 			AcceptEcho:  "ip6tables -A FORWARD -p icmpv6 -j ACCEPT",
 			AcceptGuest: "ip6tables -A FORWARD -i lan1 -o lan0 -j ACCEPT",
 			AcceptPort:  "ip6tables -A FORWARD -s 2001:db8:5::67 -p tcp --dport 84 -j ACCEPT",
-			Reload:      wipe + ownerRules,
+			Reload:      wipe + hostRules,
 			FlushPins:   "nft flush set inet portcullis pinholes",
 		},
 	}

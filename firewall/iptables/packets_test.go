@@ -36,13 +36,13 @@ func TestOutboundTimeout(t *testing.T) { shared(t, homenet.OutboundTimeout) }
 func TestDrift(t *testing.T) {
 	shared(t, func(t *testing.T, fw homenet.Firewall) {
 		homenet.Drift(t, fw, []homenet.Damage{
-			{Name: "the owner's rules are loaded anew", Script: fw.Owner.Reload, Want: "missing"},
+			{Name: "the owner's rules are loaded anew", Script: fw.Scripts.Reload, Want: "missing"},
 			{Name: "FORWARD is flushed", Script: "iptables -F FORWARD", Want: "missing"},
 			{Name: "that of IPv6 is", Script: "ip6tables -F FORWARD", Want: "ip6tables"},
 			{Name: "our rule is another", Script: "iptables -R FORWARD 1 -j ACCEPT", Want: "missing"},
 			{Name: "a drop comes before ours", Script: "iptables -I FORWARD -j DROP", Want: "too late"},
 			{Name: "our table is gone", Script: "nft delete table inet portcullis", Want: "our table was gone"},
-			{Name: "all is flushed", Script: "nft flush ruleset\n" + fw.Owner.Home, Want: "our table was gone"},
+			{Name: "all is flushed", Script: "nft flush ruleset\n" + fw.Scripts.Home, Want: "our table was gone"},
 			{Name: "nothing is marked", Script: "nft flush chain inet portcullis mark_mapped", Want: "our rules were changed"},
 			{Name: "our mappings are not", Script: "nft flush set inet portcullis marked_flows", Want: "our mappings were changed"},
 		})

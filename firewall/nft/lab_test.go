@@ -92,7 +92,7 @@ func plain() homenet.Firewall { return owned(masquerade) }
 func strict() homenet.Firewall {
 	fw := owned(masquerade + strictOwner)
 	fw.Facts = acceptChain("inet fw4 forward")
-	fw.Owner.Forward += "\nadd rule inet fw4 forward ip daddr 192.168.1.20 udp dport 6000 accept"
+	fw.Scripts.Forward += "\nadd rule inet fw4 forward ip daddr 192.168.1.20 udp dport 6000 accept"
 	return fw
 }
 
@@ -113,7 +113,7 @@ func owned(rules string) homenet.Firewall {
 		Do:       do,
 		Refused:  refused,
 		Timeouts: true,
-		Owner: homenet.Owner{
+		Scripts: homenet.Scripts{
 			Home: rules,
 			DropInput: `table inet owner {
 				chain input {

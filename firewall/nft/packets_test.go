@@ -58,7 +58,7 @@ func TestOutboundTimeout(t *testing.T) {
 func TestDrift(t *testing.T) {
 	t.Parallel()
 	homenet.Drift(t, strict(), []homenet.Damage{
-		{Name: "all is loaded anew", Script: strict().Owner.Reload, Want: "our table was gone"},
+		{Name: "all is loaded anew", Script: strict().Scripts.Reload, Want: "our table was gone"},
 		{Name: "our table is gone", Script: "delete table inet portcullis", Want: "our table was gone"},
 		{Name: "our rules are flushed", Script: "flush table inet portcullis", Want: "our rules were changed"},
 		{Name: "our mappings are flushed", Script: "flush map inet portcullis mapped", Want: "our mappings were changed"},

@@ -235,7 +235,7 @@ func judgePath(add adder, backend, configured, what, id, key string, v Verdict) 
 	case v.Passed:
 		add(id, Fine, "", "a packet for an %s passes the rules of this machine", what)
 	case v.Blame == "":
-		add(id, Failure, "find out what drops forwarded packets, with `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
+		add(id, Failure, "find out what drops packets or forwards them elsewhere, with `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
 	case v.OfIPTables && backend == firewall.IPTables:
 		add(id, Failure, "change that chain to accept what comes in by the WAN and is not refused in FORWARD",
 			"a packet for an %s is dropped by %s, before which Portcullis has no jump", what, v.Blame)

@@ -54,7 +54,7 @@ type Trial struct {
 // Verdict is on one packet.
 type Verdict struct {
 	Tried, Passed bool
-	Blame         string // "inet owner forward": the base chain without which it passes; "" where none is found
+	Blame         string // "inet hostfw forward": the base chain without which it passes; "" where none is found
 	OfIPTables    bool   // that belongs to iptables
 	// Mark is what the rules of the host put on the answer, where Marked says that
 	// it could be seen: rules of routing may go by it.

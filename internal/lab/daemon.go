@@ -34,7 +34,7 @@ interfaces = ["br-lan"]
 [wan]
 interface = "wan0"
 [firewall]
-accept_chain = "` + OwnerChain + `"
+accept_chain = "` + FirewallChain + `"
 [state]
 dir = "%[1]s/state"
 [control]

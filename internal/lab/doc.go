@@ -1,9 +1,9 @@
 // Package lab builds a whole home network out of network namespaces: a gateway
-// with a bridge, hosts on the LAN, the Internet on the other side. `portcullis
+// with a bridge, hosts on the LAN, the Internet on the other side. `make
 // lab` plays a story on it and shows what happened; the tests under test/ use
 // the same network for theirs.
 //
-// Owns: namespaces, links, addresses of both families and the owner's own
+// Owns: namespaces, links, addresses of both families and the gateway's own
 // firewall of such a network; small clients of UPnP, NAT-PMP and PCP; the story
 // and its report.
 //

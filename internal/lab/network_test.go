@@ -241,7 +241,7 @@ func TestIPv4Only(t *testing.T) {
 	n, err := lab.NewIPv4("laptop")
 	must(t, err)
 	t.Cleanup(n.Close)
-	must(t, n.OwnerFirewall())
+	must(t, n.HostFirewall())
 	laptop := n.Host("laptop")
 	for h, ifname := range map[*lab.Host]string{n.Gateway: lab.WANInterface, n.Internet: lab.HostPort, laptop: lab.HostPort} {
 		if got := addresses(t, h, ifname); got != nil {

@@ -319,7 +319,7 @@ func (s *story) stop(d *Daemon) {
 	if slices.Contains(tables, "inet portcullis") {
 		step.Answer = "its table is still there"
 	}
-	step.OK = slices.Equal(tables, []string{"inet owner"})
+	step.OK = slices.Equal(tables, []string{"inet hostfw"})
 	s.tell(step)
 }
 

@@ -309,7 +309,7 @@ func TestPrivateWAN(t *testing.T) {
 			testrig.On(t, n.Gateway, "ip", "addr", "flush", "dev", "wan0")
 			testrig.On(t, n.Gateway, "ip", "addr", "add", "100.64.3.4/24", "dev", "wan0")
 			testrig.On(t, n.Gateway, "ip", "route", "add", "default", "dev", "wan0")
-			if err := n.OwnerFirewall(); err != nil {
+			if err := n.HostFirewall(); err != nil {
 				t.Fatal(err)
 			}
 			config := strings.Replace(lab.Settings, "interface = \"wan0\"\n", "interface = \"wan0\"\n"+x.extra, 1)

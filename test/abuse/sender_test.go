@@ -27,7 +27,7 @@ var gateways = map[string]func(t *testing.T, settings string, hosts ...string) *
 	},
 	"iptables": func(t *testing.T, settings string, hosts ...string) *rig {
 		n := testrig.Network(t, hosts...)
-		return &rig{testrig.StartWith(t, n, strings.Replace(lab.Settings, "accept_chain = \""+lab.OwnerChain+"\"", `backend = "iptables"`, 1)+settings)}
+		return &rig{testrig.StartWith(t, n, strings.Replace(lab.Settings, "accept_chain = \""+lab.FirewallChain+"\"", `backend = "iptables"`, 1)+settings)}
 	},
 	"packet socket": func(t *testing.T, settings string, hosts ...string) *rig {
 		n := testrig.Network(t, hosts...)

@@ -132,8 +132,8 @@ func TestOwnService(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	testrig.On(t, r.Gateway, "nft", "add chain inet owner prerouting { type nat hook prerouting priority dstnat; }")
-	testrig.On(t, r.Gateway, "nft", "add rule inet owner prerouting iifname wan0 tcp dport 25565 dnat ip to 192.168.77.20:25565")
+	testrig.On(t, r.Gateway, "nft", "add chain inet hostfw prerouting { type nat hook prerouting priority dstnat; }")
+	testrig.On(t, r.Gateway, "nft", "add rule inet hostfw prerouting iifname wan0 tcp dport 25565 dnat ip to 192.168.77.20:25565")
 	// What the gateway listens on is read at most once a second, what its owner
 	// forwards at most every two: the first grant may still see the world before.
 	a1, a2 := r.v1(t, "a"), r.v2(t, "a")

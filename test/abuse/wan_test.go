@@ -138,7 +138,7 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	if err := errors.Join(n.OwnerFirewall(), n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.50.0/24"))); err != nil {
+	if err := errors.Join(n.HostFirewall(), n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.50.0/24"))); err != nil {
 		t.Fatal(err)
 	}
 	r := startOn(t, n, "")

@@ -152,14 +152,14 @@ func (e *engineBench) close(ctx context.Context) error {
 }
 
 func newEngine(ctx context.Context, backend *nft.Backend) (*portmap.Engine, error) {
-	var owner firewall.Chain
-	if err := owner.UnmarshalText([]byte(lab.OwnerChain)); err != nil {
+	var forward firewall.Chain
+	if err := forward.UnmarshalText([]byte(lab.FirewallChain)); err != nil {
 		return nil, err
 	}
 	err := backend.Configure(ctx, firewall.Facts{
 		WAN: []firewall.Uplink{{Interface: lab.WANInterface, Addrs: []netip.Addr{lab.GatewayWAN}}},
 		LAN: []string{lab.Bridge}, LANPrefixes: []netip.Prefix{lab.LANPrefix},
-		AcceptChain: owner,
+		AcceptChain: forward,
 	})
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ type gate struct {
 	anyRenews bool
 }
 
-// networkOf builds one network: a gateway with its owner's firewall, LAN hosts,
+// networkOf builds one network: a gateway with its own firewall, LAN hosts,
 // the Internet.
 func networkOf() (*lab.Network, error) {
 	names := make([]string, clients)
@@ -68,7 +68,7 @@ func networkOf() (*lab.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.OwnerFirewall(); err != nil {
+	if err := n.HostFirewall(); err != nil {
 		n.Close()
 		return nil, err
 	}

@@ -21,9 +21,9 @@ var errAbsent = errors.New("miniupnpd with its nftables backend is not installed
 
 // incumbentConfig is miniupnpd's configuration. It reads a documentation address
 // as private and would refuse everything, so it is told that its external
-// address is another one; it only reports it. Its rules go into the owner's
-// table, as they do on OpenWrt, because an accept in a table of its own would not
-// undo the owner's drop.
+// address is another one; it only reports it. Its rules go into the table of
+// the gateway's firewall, as they do on OpenWrt, because an accept in a table of its
+// own would not undo that one's drop.
 const incumbentConfig = `ext_ifname=wan0
 ext_ip=9.9.9.9
 listening_ip=br-lan
@@ -36,8 +36,8 @@ system_uptime=no
 notify_interval=900
 clean_ruleset_interval=0
 uuid=11111111-2222-3333-4444-555555555555
-upnp_table_name=owner
-upnp_nat_table_name=owner
+upnp_table_name=hostfw
+upnp_nat_table_name=hostfw
 upnp_forward_chain=miniupnpd
 upnp_nat_chain=prerouting_miniupnpd
 upnp_nat_postrouting_chain=postrouting_miniupnpd
@@ -79,12 +79,12 @@ func startIncumbent(ctx context.Context, exe string) (*gate, error) {
 
 func (g *gate) nftables() (*nftables.Conn, *nftables.Table, error) {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(g.Gateway.Namespace())))
-	return conn, &nftables.Table{Family: nftables.TableFamilyINet, Name: "owner"}, err
+	return conn, &nftables.Table{Family: nftables.TableFamilyINet, Name: "hostfw"}, err
 }
 
 // incumbentChains makes the chains that its package should have made.
 //
-//	table inet owner {
+//	table inet hostfw {
 //		chain miniupnpd { }
 //		chain prerouting_miniupnpd { }
 //		chain postrouting_miniupnpd { }

@@ -105,7 +105,7 @@ func (g *gate) flushed() error {
 	if err := conn.Flush(); err != nil {
 		return err
 	}
-	return g.OwnerFirewall()
+	return g.HostFirewall()
 }
 
 // readdressed gives the WAN the next address.

@@ -137,7 +137,7 @@ func startSpeaking(t *testing.T, client, external, more string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
+	if err := n.HostFirewall(); err != nil {
 		t.Fatal(err)
 	}
 	settings := strings.Replace(lab.Settings, "[wan]\n", "[wan]\nexternal_ip = \""+external+"\"\n", 1) + more

@@ -199,7 +199,7 @@ func TestHostFirewallsDocker(t *testing.T) {
 	d.image(t)
 	d.run(t, 7000)
 	testrig.On(t, n.Gateway, "iptables", strings.Fields("-w 5 -I DOCKER-USER -i wan0 -p udp -m conntrack --ctorigdstport 6001 -j DROP")...)
-	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, `backend = "iptables"`, 1))
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, `backend = "iptables"`, 1))
 	c := opened(t, r, 6000)
 	for _, port := range []uint16{6001, 7001} {
 		if err := c.Add(t.Context(), udp(port)); err != nil {

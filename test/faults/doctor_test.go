@@ -64,7 +64,7 @@ func (s seen) has(id, level string, words ...string) bool {
 // where nothing does, a packet through a copy of the rules proves it.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
-	noChain := strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, "", 1)
+	noChain := strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, "", 1)
 	for name, c := range map[string]struct {
 		config string
 		spoil  func(*testing.T, *testrig.Rig)
@@ -73,13 +73,17 @@ func TestDoctor(t *testing.T) {
 		words  []string
 		stops  bool
 	}{
-		"nothing":                 {lab.Settings, nil, "path", "ok", []string{"IPv4"}, false},
-		"nothing, IPv6":           {lab.Settings, nil, "path6", "ok", []string{"IPv6"}, false},
-		"the owner's chain drops": {noChain, nil, "path", "failure", []string{"inet owner forward", `accept_chain = "inet owner forward"`}, true},
-		"and pinholes":            {noChain, nil, "path6", "failure", []string{"inet owner forward"}, true},
+		"nothing":                {lab.Settings, nil, "path", "ok", []string{"IPv4"}, false},
+		"nothing, IPv6":          {lab.Settings, nil, "path6", "ok", []string{"IPv6"}, false},
+		"the host's chain drops": {noChain, nil, "path", "failure", []string{"inet hostfw forward", `accept_chain = "inet hostfw forward"`}, true},
+		"and pinholes":           {noChain, nil, "path6", "failure", []string{"inet hostfw forward"}, true},
 		"a rule before our jump": {lab.Settings, func(t *testing.T, r *testrig.Rig) {
 			nft(t, r, "table inet other { chain early { type filter hook forward priority -200; udp dport 1024-65535 drop; }; }")
 		}, "path", "failure", []string{"inet other early"}, true},
+		// What Forwarded leaves to guess: a verdict map.
+		"all ports are forwarded elsewhere": {lab.Settings, func(t *testing.T, r *testrig.Rig) {
+			nft(t, r, "table ip other { chain all { dnat to 192.168.77.99; }; chain pre { type nat hook prerouting priority dstnat; iifname vmap { wan0 : jump all }; }; }")
+		}, "path", "failure", []string{"does not pass", "forwards them elsewhere"}, true},
 		"forwarding is off":           {lab.Settings, sysctl("ipv4/ip_forward", "0"), "forwarding", "failure", []string{"net.ipv4.ip_forward=1"}, true},
 		"IPv6 forwarding is off":      {lab.Settings, sysctl("ipv6/conf/all/forwarding", "0"), "forwarding6", "failure", []string{"forwarding=1"}, true},
 		"no WAN":                      {lab.Settings, func(t *testing.T, r *testrig.Rig) { ip(t, r, "link set wan0 down") }, "wan", "failure", []string{"wan0"}, true},
@@ -107,7 +111,7 @@ func TestDoctor(t *testing.T) {
 // are copied by iptables' own programs, and the chain that drops is named.
 func TestDoctorIPTables(t *testing.T) {
 	t.Parallel()
-	const choice = `accept_chain = "` + lab.OwnerChain + `"`
+	const choice = `accept_chain = "` + lab.FirewallChain + `"`
 	noChain := strings.Replace(lab.Settings, choice, "", 1)
 	byIPTables := strings.Replace(lab.Settings, choice, `backend = "iptables"`, 1)
 	byNFTables := strings.Replace(lab.Settings, choice, `backend = "nftables"`, 1)

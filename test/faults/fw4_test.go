@@ -65,7 +65,7 @@ func TestFW4Glue(t *testing.T) {
 	t.Cleanup(n.Close)
 	r := &testrig.Rig{Network: n}
 	nft(t, r, fw4(t))
-	r = testrig.StartWith(t, n, strings.Replace(lab.Settings, lab.OwnerChain, "inet fw4 forward", 1))
+	r = testrig.StartWith(t, n, strings.Replace(lab.Settings, lab.FirewallChain, "inet fw4 forward", 1))
 	a := r.Host("a")
 	opened(t, r, 6000)
 	if _, err := mapPCP(t, a, lab.MapRequest{Gateway: lab.GatewayLinkLocal, Source: a.Addr6, Protocol: "UDP", Internal: 9000, Lease: time.Hour}); err != nil {

@@ -105,7 +105,7 @@ func TestHostFirewalls(t *testing.T) {
 			t.Cleanup(n.Close)
 			reloads := h.start(t, &testrig.Rig{Network: n})
 			before := rules(t, n.Gateway)
-			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, h.section, 1))
+			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, h.section, 1))
 			a, b := r.Host("a"), r.Host("b")
 			closed(t, r, a, b)
 			c := opened(t, r, 6000)
@@ -162,7 +162,7 @@ func TestHostFirewallsUntold(t *testing.T) {
 			}
 			t.Cleanup(n.Close)
 			h.start(t, &testrig.Rig{Network: n})
-			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, "", 1))
+			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, "", 1))
 			a := r.Host("a")
 			if err := r.Point(t, "a", lab.IGD1, lab.WANIP1).Add(t.Context(), udp(6000)); err != nil {
 				t.Fatal(err)

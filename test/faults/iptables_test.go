@@ -100,7 +100,7 @@ func TestIPTables(t *testing.T) {
 			if n == nil {
 				return
 			}
-			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, `backend = "`+c.backend+`"`, 1))
+			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, `backend = "`+c.backend+`"`, 1))
 			r.Logged(t, c.why)
 			mapped := opened(t, r, 6000)
 			to := netip.AddrPortFrom(r.Host("a").Addr6, 6001)

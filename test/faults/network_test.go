@@ -225,7 +225,7 @@ func TestRemoteHostSurvives(t *testing.T) {
 	}
 	ask()
 	restricted("at first")
-	nft(t, r, "flush ruleset\n"+ownerRules)
+	nft(t, r, "flush ruleset\n"+hostRules)
 	restricted("after a reload")
 	ask()
 	restricted("renewed")

@@ -271,7 +271,7 @@ func TestTwoGates(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := other.OwnerFirewall(); err != nil {
+	if err := other.HostFirewall(); err != nil {
 		t.Fatal(err)
 	}
 	config = []byte(strings.Replace(string(config), "control.sock", "other.sock", 1))

@@ -9,8 +9,8 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// ownerRules is the firewall of the gateway's owner, as lab.OwnerFirewall has it.
-const ownerRules = `table inet owner {
+// hostRules is the gateway's own firewall, as lab.HostFirewall has it.
+const hostRules = `table inet hostfw {
 	chain forward {
 		type filter hook forward priority filter; policy drop;
 		ct state established,related accept
@@ -30,15 +30,15 @@ const ownerRules = `table inet owner {
 func TestRulesetChanges(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
-		"nft flush ruleset and the owner's rules again, systemctl reload nftables": "flush ruleset\n" + ownerRules,
-		"an fw4-like restart: the owner's table is made anew":                      "table inet owner\ndelete table inet owner\n" + ownerRules,
+		"nft flush ruleset and the owner's rules again, systemctl reload nftables": "flush ruleset\n" + hostRules,
+		"an fw4-like restart: the host's table is made anew":                       "table inet hostfw\ndelete table inet hostfw\n" + hostRules,
 		"our table is deleted":       "delete table inet portcullis",
 		"our chains are flushed":     "flush chain inet portcullis forward_mapped\nflush chain inet portcullis dnat_mapped",
 		"a rule is put before ours":  "insert rule inet portcullis forward_mapped udp dport 6000 drop",
 		"our mappings are flushed":   "flush map inet portcullis mapped",
 		"our interfaces are flushed": "flush set inet portcullis wan_ifaces",
-		"the owner's chain is flushed, and filled without our jump": "flush chain inet owner forward\n" +
-			"add rule inet owner forward ct state established,related accept\nadd rule inet owner forward iifname br-lan oifname wan0 accept",
+		"the host's chain is flushed, and filled without our jump": "flush chain inet hostfw forward\n" +
+			"add rule inet hostfw forward ct state established,related accept\nadd rule inet hostfw forward iifname br-lan oifname wan0 accept",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

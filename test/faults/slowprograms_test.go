@@ -46,7 +46,7 @@ func newWatchedPrograms(t *testing.T) *watchedPrograms {
 		write("bin/"+name, fmt.Sprintf(watchedProgram, w.here))
 	}
 	exe := write("portcullis", fmt.Sprintf("#!/bin/sh\nPATH=%s/bin:$PATH exec %s \"$@\"\n", w.here, testrig.Exe))
-	config := strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, `backend = "iptables"`, 1) +
+	config := strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, `backend = "iptables"`, 1) +
 		"[limits]\ngrants_per_second = 0\nrequests_per_second = 0\n"
 	d, err := n.StartDaemonWith(t.Context(), exe, config)
 	if err != nil {

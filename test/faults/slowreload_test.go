@@ -211,7 +211,7 @@ func TestSlowReload(t *testing.T) {
 				with := newSlowNetwork(t, row.flavour)
 				o = slowOwners(t)[name]
 				o.begin(t, with.run(t))
-				r := testrig.StartWith(t, with.Network, strings.Replace(lab.Settings, `accept_chain = "`+lab.OwnerChain+`"`, row.section, 1))
+				r := testrig.StartWith(t, with.Network, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, row.section, 1))
 				with.Rig = r
 				a, b := r.Host("a"), r.Host("b")
 				opened(t, r, 6000)

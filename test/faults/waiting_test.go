@@ -24,7 +24,7 @@ func TestChainComesLater(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]string{
 		"no table": "destroy",
-		"no chain": "table inet owner { }",
+		"no chain": "table inet hostfw { }",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,7 +36,7 @@ func TestChainComesLater(t *testing.T) {
 			r := testrig.Start(t, n, "")
 			r.Logged(t, `level=WARN msg="accept chain missing; mapped traffic may be dropped"`)
 			opened(t, r, 6000) // nobody drops it yet
-			nft(t, r, ownerRules)
+			nft(t, r, hostRules)
 			working(t, r, 6000)
 			r.Logged(t, "accept chain passes mapped traffic again")
 			if !r.Blocked(t, "UDP", 6001, r.Host("a"), 6001) {
@@ -46,9 +46,9 @@ func TestChainComesLater(t *testing.T) {
 			if err := r.Daemon.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			nft(t, r, "delete table inet owner")
+			nft(t, r, "delete table inet hostfw")
 			r.Restart(t)
-			nft(t, r, ownerRules)
+			nft(t, r, hostRules)
 			working(t, r, 6000)
 		})
 	}

@@ -62,7 +62,7 @@ type Rig struct {
 	Owner  *control.Client
 }
 
-// Network builds a network whose gateway has its owner's firewall.
+// Network builds a network whose gateway has a firewall of its own.
 func Network(t *testing.T, hosts ...string) *lab.Network {
 	t.Helper()
 	n, err := lab.New(hosts...)
@@ -70,7 +70,7 @@ func Network(t *testing.T, hosts ...string) *lab.Network {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	if err := n.OwnerFirewall(); err != nil {
+	if err := n.HostFirewall(); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnerChain is the forward chain of the firewall that the gateway's owner has,
+// FirewallChain is the forward chain of the gateway's own firewall,
 // as firewall.accept_chain names it.
-const OwnerChain = "inet owner forward"
+const FirewallChain = "inet hostfw forward"
 
-// OwnerFirewall gives the gateway what every home router has: masquerading
+// HostFirewall gives the gateway what every home router has: masquerading
 // towards the Internet for IPv4, and a forward chain that drops what the LAN did
 // not start, of either family. What IPv6 cannot do without passes (RFC 4890
 // section 4.3.1), and so does ping.
 //
-//	table inet owner {
+//	table inet hostfw {
 //		chain forward {
 //			type filter hook forward priority filter; policy drop;
 //			ct state established,related accept
@@ -33,15 +33,15 @@ const OwnerChain = "inet owner forward"
 //		}
 //	}
 //
-// It has no input chain: see OwnerInput.
-func (n *Network) OwnerFirewall() error {
-	return n.ownerTable(func(conn *nftables.Conn, table *nftables.Table) []ownerRule {
+// It has no input chain: see HostFirewallInput.
+func (n *Network) HostFirewall() error {
+	return n.firewallTable(func(conn *nftables.Conn, table *nftables.Table) []firewallRule {
 		forward := filterChain(conn, table, "forward", nftables.ChainHookForward)
 		postrouting := conn.AddChain(&nftables.Chain{
 			Table: table, Name: "postrouting", Type: nftables.ChainTypeNAT,
 			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 		})
-		return []ownerRule{
+		return []firewallRule{
 			{forward, allOf(established(), accept())},
 			{forward, allOf(interfaceIs(expr.MetaKeyIIFNAME, Bridge), interfaceIs(expr.MetaKeyOIFNAME, WANInterface), accept())},
 			{forward, allOf(icmp6(1, 4), accept())},
@@ -51,12 +51,12 @@ func (n *Network) OwnerFirewall() error {
 	})
 }
 
-// OwnerInput gives the gateway the other half: nothing that the WAN starts
+// HostFirewallInput gives the gateway the other half: nothing that the WAN starts
 // reaches the gateway itself, but for what IPv6 cannot do without (RFC 4890
-// section 4.4.1). It is apart from OwnerFirewall because behind it nobody can
+// section 4.4.1). It is apart from HostFirewall because behind it nobody can
 // tell whether the daemon would have kept silent by itself.
 //
-//	table inet owner {
+//	table inet hostfw {
 //		chain input {
 //			type filter hook input priority filter; policy drop;
 //			ct state established,related accept
@@ -66,10 +66,10 @@ func (n *Network) OwnerFirewall() error {
 //			icmpv6 type 133-136 accept # neighbours and routers
 //		}
 //	}
-func (n *Network) OwnerInput() error {
-	return n.ownerTable(func(conn *nftables.Conn, table *nftables.Table) []ownerRule {
+func (n *Network) HostFirewallInput() error {
+	return n.firewallTable(func(conn *nftables.Conn, table *nftables.Table) []firewallRule {
 		input := filterChain(conn, table, "input", nftables.ChainHookInput)
-		return []ownerRule{
+		return []firewallRule{
 			{input, allOf(established(), accept())},
 			{input, allOf(interfaceIs(expr.MetaKeyIIFNAME, Bridge), accept())},
 			{input, allOf(interfaceIs(expr.MetaKeyIIFNAME, "lo"), accept())},
@@ -80,23 +80,23 @@ func (n *Network) OwnerInput() error {
 	})
 }
 
-type ownerRule struct {
+type firewallRule struct {
 	chain *nftables.Chain
 	exprs []expr.Any
 }
 
-// ownerTable adds to the owner's table in one transaction.
-func (n *Network) ownerTable(add func(*nftables.Conn, *nftables.Table) []ownerRule) error {
+// firewallTable adds to the table of that firewall in one transaction.
+func (n *Network) firewallTable(add func(*nftables.Conn, *nftables.Table) []firewallRule) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(n.Gateway.space.FD()))
 	if err != nil {
 		return fmt.Errorf("lab: nftables: %w", err)
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "owner"})
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "hostfw"})
 	for _, r := range add(conn, table) {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: r.chain, Exprs: r.exprs})
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("lab: the owner's firewall: %w", err)
+		return fmt.Errorf("lab: the host firewall: %w", err)
 	}
 	return nil
 }

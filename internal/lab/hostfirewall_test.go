@@ -18,13 +18,13 @@ import (
 	"portcullis/internal/lab"
 )
 
-// TestOwnerFirewall: what the LAN starts passes, with its answers, and what the
+// TestHostFirewall: what the LAN starts passes, with its answers, and what the
 // Internet starts does not; by IPv4 behind the gateway's address, by IPv6 as it
-// is. What the owner's forward chain accepts, passes.
-func TestOwnerFirewall(t *testing.T) {
+// is. What its forward chain accepts, passes.
+func TestHostFirewall(t *testing.T) {
 	t.Parallel()
 	n := network(t, "laptop")
-	must(t, n.OwnerFirewall())
+	must(t, n.HostFirewall())
 	laptop := n.Host("laptop")
 	arrives(t, "out/IPv4", laptop, lab.InternetOne, n.Internet, lab.GatewayWAN)
 	arrives(t, "out/IPv6", laptop, lab.InternetTwo6, n.Internet, laptop.Addr6)
@@ -39,13 +39,13 @@ func TestOwnerFirewall(t *testing.T) {
 	arrives(t, "in/IPv6, let in", n.Internet, laptop.Addr6, laptop, lab.InternetOne6)
 }
 
-// letIn puts one rule at the top of the owner's forward chain, where the
+// letIn puts one rule at the top of the forward chain, where the
 // daemon's jump will be.
 func letIn(t *testing.T, n *lab.Network) {
 	t.Helper()
 	conn, err := nftables.New(nftables.WithNetNSFd(int(n.Gateway.Namespace())))
 	must(t, err)
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "owner"}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "hostfw"}
 	conn.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Table: table, Name: "forward"},
 		Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
 	must(t, conn.Flush())
@@ -56,7 +56,7 @@ func letIn(t *testing.T, n *lab.Network) {
 func TestPacketTooBig(t *testing.T) {
 	t.Parallel()
 	n := network(t, "laptop")
-	must(t, n.OwnerFirewall())
+	must(t, n.HostFirewall())
 	link, err := n.Gateway.Netlink().LinkByName(lab.WANInterface)
 	must(t, err)
 	must(t, n.Gateway.Netlink().LinkSetMTU(link, 1280))
@@ -79,18 +79,18 @@ func TestPacketTooBig(t *testing.T) {
 	}
 }
 
-// TestOwnerInput: what the WAN starts does not reach the gateway, by either
+// TestHostFirewallInput: what the WAN starts does not reach the gateway, by either
 // family, but the LAN does; neighbours are found.
-func TestOwnerInput(t *testing.T) {
+func TestHostFirewallInput(t *testing.T) {
 	t.Parallel()
 	n := network(t, "laptop")
-	must(t, n.OwnerFirewall())
+	must(t, n.HostFirewall())
 	laptop := n.Host("laptop")
 	outside := []netip.Addr{lab.GatewayWAN, lab.GatewayLAN, lab.GatewayWAN6, lab.GatewayLAN6, lab.GatewayWANLinkLocal}
 	for _, to := range outside {
 		arrives(t, to.String()+" without it", n.Internet, to, n.Gateway, netip.Addr{})
 	}
-	must(t, n.OwnerInput())
+	must(t, n.HostFirewallInput())
 	for _, to := range outside {
 		fails(t, to.String(), n.Internet, to, n.Gateway)
 	}
