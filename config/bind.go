@@ -154,7 +154,7 @@ func (r *reader) value(path string, f reflect.StructField, field reflect.Value, 
 	default:
 		s, ok := v.(string)
 		if !ok {
-			r.fail(path, "must be a text in quotes, and is %s", kindOf(v))
+			r.fail(path, "must be a string in quotes, and is %s", kindOf(v))
 			return
 		}
 		if _, omit := keyOf(f); s == "" && !omit && text(field) == "" {
@@ -202,7 +202,7 @@ func (r *reader) list(path string, f reflect.StructField, field reflect.Value, v
 		why = fmt.Sprintf("%d elements; allowed: at most %d", len(list), maxList)
 	}
 	if _, omit := keyOf(f); why == "" && omit && len(list) == 0 {
-		why = "the list is empty; allowed: at least one element, or no such key to match everything"
+		why = "the list is empty; allowed: at least one element; leave the key out to match everything"
 	}
 	if why != "" {
 		r.fail(path, "%s", why)
@@ -263,7 +263,7 @@ func (r *reader) unknownTop(doc map[string]any, tags []string) {
 		case map[string]any, []map[string]any:
 			r.failLine(line, fmt.Sprintf("unknown table %s; allowed: %s", quote(key), strings.Join(tags, ", ")))
 		default:
-			r.failLine(line, fmt.Sprintf("key %s stands outside every table%s; tables: %s", quote(key), r.elsewhere(key), strings.Join(tags, ", ")))
+			r.failLine(line, fmt.Sprintf("key %s is outside every table%s; tables: %s", quote(key), r.elsewhere(key), strings.Join(tags, ", ")))
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // interface is on both sides of the wall (abuse case A9).
 func (r *reader) together(c *Config) {
 	if p := c.UPnP.HTTPPort; p == 1900 || p == 5351 {
-		r.fail("upnp.http_port", "%d belongs to discovery, or to NAT-PMP and PCP; allowed: 1 to 65535 without 1900 and 5351", p)
+		r.fail("upnp.http_port", "%d is used by discovery, or by NAT-PMP and PCP; allowed: 1 to 65535 without 1900 and 5351", p)
 	}
 	r.lease(&c.Lease)
 	r.sides(c)
@@ -49,7 +49,7 @@ func (r *reader) sides(c *Config) {
 	}
 	for i, p := range c.LAN.ExtraPrefixes {
 		if p.Contains(c.WAN.ExternalIP.Addr) {
-			r.fail(elementPath("lan.extra_prefixes", i), "%s holds wan.external_ip; allowed: networks of the LAN only", quote(p.String()))
+			r.fail(elementPath("lan.extra_prefixes", i), "%s contains wan.external_ip; allowed: networks of the LAN only", quote(p.String()))
 		}
 	}
 }
@@ -63,7 +63,7 @@ func (r *reader) chains(f *Firewall) {
 		switch {
 		case c.name == firewall.Chain{}:
 		case f.Backend == BackendIPTables:
-			r.fail(c.key, "%s has no use with backend %s, whose rule stands first in FORWARD; allowed: %s",
+			r.fail(c.key, "%s has no effect with backend %s, whose rule is first in FORWARD; allowed: %s",
 				quote(c.name.String()), quote(string(BackendIPTables)), `""`)
 		case c.name.Family != "inet" && c.name.Family != c.family:
 			r.fail(c.key, "%s has a family whose forward chain does not see these packets; allowed: a chain of family inet or %s",

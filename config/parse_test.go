@@ -289,7 +289,7 @@ func TestErrorsAreSingle(t *testing.T) {
 	if !errors.As(err, &all) || len(all) != 2 {
 		t.Fatalf("want two errors, got %v", err)
 	}
-	want := &config.Error{File: "p.toml", Line: 4, Text: "log.level: must be a text in quotes, and is the number 1"}
+	want := &config.Error{File: "p.toml", Line: 4, Text: "log.level: must be a string in quotes, and is the number 1"}
 	var first *config.Error
 	if !errors.As(err, &first) || *first != *want {
 		t.Errorf("errors.As gives %+v, want %+v", first, want)

@@ -47,7 +47,7 @@ type Network struct{ netip.Prefix }
 func (n *Network) UnmarshalText(text []byte) error {
 	p, err := portmap.ParsePrefix(string(text))
 	if err == nil && (p.Bits() < 8 || !special.Hosts(p.Addr())) {
-		err = errors.New("is no network of hosts")
+		err = errors.New("is not a network of hosts")
 	}
 	if err != nil {
 		return fmt.Errorf(`%w; allowed: a unicast network like "192.168.7.0/24" or "2001:db8:7::/64", with a prefix length of 8 or more`, err)
@@ -111,7 +111,7 @@ type FriendlyName string
 // UnmarshalText checks the name.
 func (f *FriendlyName) UnmarshalText(text []byte) error {
 	if !isText(string(text), 63) {
-		return errors.New("is not a name to show; allowed: 1 to 63 printable characters")
+		return errors.New("cannot be shown as a name; allowed: 1 to 63 printable characters")
 	}
 	*f = FriendlyName(text)
 	return nil

@@ -157,7 +157,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 		kind, external = portmap.Pinhole6, c.Addr
 	}
 	if r.options.preferFailure && external.IsValid() && !r.possible(external, kind) {
-		return 0, &portmap.Error{Reason: portmap.PortTaken, Detail: "the suggested address or port cannot be had"}
+		return 0, &portmap.Error{Reason: portmap.PortTaken, Detail: "the suggested address or port is not available"}
 	}
 	n, parity := 1, false
 	if set := r.options.set; set != nil {

@@ -193,7 +193,7 @@ func (l *loop) serve(ctx context.Context, now time.Time, j job) {
 		return
 	}
 	if !l.queue.add(ctx, j) {
-		l.log.Ignored(now, j.packet, "too many requests wait")
+		l.log.Ignored(now, j.packet, "too many requests queued")
 	}
 }
 

@@ -119,7 +119,7 @@ func (m *ClientMatch) compile() error {
 		return fmt.Errorf("a client is one of a MAC, a prefix, a host name and an interface, not %d of them", set)
 	}
 	if m.Prefix != (netip.Prefix{}) && (!m.Prefix.IsValid() || m.Prefix.Addr().Is4In6()) {
-		return fmt.Errorf("%s is no network a client can be in", m.Prefix)
+		return fmt.Errorf("%s is not a network that a client can be in", m.Prefix)
 	}
 	if len(m.Host) > maxHost {
 		return fmt.Errorf("a host pattern is longer than %d bytes", maxHost)

@@ -75,7 +75,7 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 			elsewhere.Transport, elsewhere.Internal.Port(), elsewhere.Claims, s.Only)}
 	}
 	if foreign {
-		return nil, &Error{Reason: NotOwner, Detail: "the mapping is another host's"}
+		return nil, &Error{Reason: NotOwner, Detail: "the mapping belongs to another host"}
 	}
 	return nil, &Error{Reason: NoSuchMapping, Detail: "there is no such mapping"}
 }

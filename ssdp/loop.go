@@ -95,7 +95,7 @@ func (l *loop) Receive(_ context.Context, now time.Time, p datagram.Packet, b []
 	}
 	switch {
 	case len(rows) == 0:
-		l.log.Ignored(now, p, "nothing of ours")
+		l.log.Ignored(now, p, "unknown search target")
 	case spread && (l.queue.holds(p.Source) || !l.queue.fits(len(rows))):
 		l.log.Ignored(now, p, "answers are waiting")
 	case !l.limits.Allow(now, l.cfg.Account(p), len(rows)):

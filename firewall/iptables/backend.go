@@ -174,7 +174,7 @@ func (b *Backend) follow(g firewall.Facts) error {
 	if b.cfg.Named {
 		wanted = [2]bool{four: g.AcceptChain.OfIPTables(), six: g.AcceptChain6.OfIPTables()}
 	} else if none := (firewall.Chain{}); g.AcceptChain != none || g.AcceptChain6 != none {
-		return errors.New("firewall.accept_chain and accept_chain6 are for nftables: with iptables our rule stands " +
+		return errors.New("firewall.accept_chain and accept_chain6 are for nftables: with iptables our rule is " +
 			"first in FORWARD, and what it accepts no later rule can drop; leave them empty")
 	}
 	b.mu.Lock()
@@ -202,7 +202,7 @@ func (b *Backend) keep(ctx context.Context) (lost string, err error) {
 		if failed != nil {
 			err = errors.Join(err, &firewall.ChainError{
 				Chain: firewall.Chain{Family: names[f], Table: "filter", Name: "FORWARD"}, Setting: b.setting(family(f)),
-				Detail: "what is mapped may not pass: " + failed.Error(),
+				Detail: "mapped traffic may be dropped: " + failed.Error(),
 			})
 		}
 	}

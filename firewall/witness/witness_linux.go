@@ -41,7 +41,7 @@ func Open(ctx context.Context, most int, ports ...uint16) (*Witness, error) {
 		}
 	}
 	if err := packetSockets(); err != nil {
-		return nil, fmt.Errorf("nobody can see who sends a datagram: by marks: %w; by a packet socket: %w "+
+		return nil, fmt.Errorf("cannot see which machine sends a datagram: by marks: %w; by a packet socket: %w "+
 			"(give the daemon CAP_NET_RAW, or nf_tables on Linux 5.19 or later)", noMarks, err)
 	}
 	return &Witness{way: PacketSocket, why: noMarks}, nil

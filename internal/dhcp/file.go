@@ -42,7 +42,7 @@ const systemUsers = 1000
 var (
 	errNotRegular = errors.New("it is not a regular file")
 	errTooLarge   = errors.New("it is larger than 1 MiB")
-	errOwner      = errors.New("it is at a usual place, and no system user's; who trusts it names it in lan.leases")
+	errOwner      = errors.New("it is in a default location and does not belong to root or a system user; if you trust it, name it in lan.leases")
 )
 
 // lookAt returns the state of what stands at path, zero where nothing does, and why it

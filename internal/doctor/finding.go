@@ -52,9 +52,9 @@ func (s Stray) String() string {
 		what = "IPv6"
 	}
 	if s.By == "" {
-		return fmt.Sprintf("answers of %s to the Internet leave nowhere by %s: %s", hosts, what, s.Way)
+		return fmt.Sprintf("replies from %s to the Internet have no route over %s: %s", hosts, what, s.Way)
 	}
-	return fmt.Sprintf("answers of %s to the Internet leave by %s and not by %s, where %s comes in (%s)", hosts, s.By, s.WAN, what, s.Way)
+	return fmt.Sprintf("replies from %s to the Internet leave by %s and not by %s, where %s comes in (%s)", hosts, s.By, s.WAN, what, s.Way)
 }
 
 // Facts is what was found on the machine. The zero value of a field is the good one
@@ -99,7 +99,7 @@ func Judge(f *Facts) []Finding {
 		all = append(all, Finding{id, level, fmt.Sprintf(what, args...), remedy})
 	}
 	if f.Config != nil {
-		add("config", Failure, "correct the file, and check it with `portcullis check`", "the configuration is not valid: %v", f.Config)
+		add("config", Failure, "fix the file, and check it with `portcullis check`", "the configuration is not valid: %v", f.Config)
 		return all
 	}
 	judgeNetwork(f, add)

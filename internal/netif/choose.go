@@ -76,7 +76,7 @@ func (c *chooser) wan() {
 	l, ok := c.state.Link(name)
 	if !ok {
 		c.roles.WAN = WAN{Uplink: Uplink{Name: name}}
-		c.why("%s is the WAN: %s; it is not there yet", name, how)
+		c.why("%s is the WAN: %s; it does not exist yet", name, how)
 		return
 	}
 	if l.Loopback {
@@ -165,7 +165,7 @@ func (c *chooser) external(own netip.Addr) {
 	w.External = own
 	if o := c.set.ExternalIP.Unmap(); o.IsValid() {
 		if !o.Is4() || o.IsUnspecified() || o.IsLoopback() || o.IsMulticast() || o == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			c.problem(ErrExternalIP, o.String(), "wan.external_ip %s is no IPv4 address of a host: give the address by which the Internet reaches this gateway, or nothing", o)
+			c.problem(ErrExternalIP, o.String(), "wan.external_ip %s is not the IPv4 address of a host: set the address at which the Internet reaches this gateway, or leave it empty", o)
 		} else {
 			w.External = o
 			c.why("the external address is %s, as configured; the one of %s is %s", o, w.Name, own)

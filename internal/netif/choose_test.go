@@ -193,7 +193,7 @@ func TestChooseLAN(t *testing.T) {
 		{name: "named: only that", state: usual + "\nbr-guest bridge 10.7.0.1/16", set: netif.Settings{LAN: []string{"br-guest"}}, lan: "br-guest", wan: "wan0"},
 		{name: "named twice", state: usual, set: netif.Settings{LAN: []string{"br-lan", "br-lan"}}, lan: "br-lan", wan: "wan0"},
 		{name: "named, in the order of index", state: usual + "\nbr-guest bridge 10.7.0.1/16", set: netif.Settings{LAN: []string{"br-guest", "br-lan"}}, lan: "br-lan br-guest", wan: "wan0"},
-		{name: "one of two named is missing", state: usual, set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it is not there yet"},
+		{name: "one of two named is missing", state: usual, set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it does not exist yet"},
 		{name: "one of two named is down", state: usual + "\nbr-iot down 10.1.0.1/24", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it is not up"},
 		{name: "one of two named has no address", state: usual + "\nbr-iot", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan", wan: "wan0", why: "br-iot is not served: it has no address yet"},
 		{name: "named, with IPv6 alone", state: usual + "\nbr-iot fe80::2/64!link 2001:db8:2::1/64", set: netif.Settings{LAN: []string{"br-lan", "br-iot"}}, lan: "br-lan br-iot", wan: "wan0", why: "br-iot is a LAN: the configuration names it; it has no IPv4 address yet and is served by IPv6 alone"},
@@ -204,7 +204,7 @@ func TestChooseLAN(t *testing.T) {
 		{name: "no cable on the LAN yet", state: "wan0 203.0.113.5/24\ndefault wan0\nbr-lan bridge nocarrier 192.168.1.1/24", lan: "br-lan", wan: "wan0"},
 
 		{name: "WAN not up yet", state: "wan0 down\nbr-lan bridge 192.168.1.1/24", lan: "br-lan", wan: "", why: "there is no WAN yet"},
-		{name: "WAN named and not there yet", state: "br-lan bridge 192.168.1.1/24", set: netif.Settings{WAN: "ppp0"}, lan: "br-lan", wan: "ppp0", why: "it is not there yet"},
+		{name: "WAN named and not there yet", state: "br-lan bridge 192.168.1.1/24", set: netif.Settings{WAN: "ppp0"}, lan: "br-lan", wan: "ppp0", why: "it does not exist yet"},
 		{name: "WAN by metric", state: usual + "\nlte0 198.51.100.9/24\ndefault lte0 9", lan: "br-lan", wan: "wan0"},
 		{name: "WAN named against the metric", state: usual + "\nlte0 198.51.100.9/24\ndefault lte0 9", set: netif.Settings{WAN: "lte0"}, lan: "br-lan", wan: "lte0"},
 		{name: "WAN behind another router", state: "wan0 192.168.0.5/24!dynamic\nbr-lan bridge 192.168.1.1/24\ndefault wan0", lan: "br-lan", wan: "wan0"},

@@ -30,7 +30,7 @@ func (c *chooser) namedLAN() {
 		switch {
 		case c.faulty(name): // sameAsLAN has told
 		case !ok:
-			c.why("%s is not served: it is not there yet", name)
+			c.why("%s is not served: it does not exist yet", name)
 		case c.misuse(l):
 		case !l.Up:
 			c.why("%s is not served: it is not up", name)
@@ -98,7 +98,7 @@ func (c *chooser) serveNamed(l Link, extra []netip.Prefix) {
 // it leads outside by a route that is not the main table's default route.
 func (c *chooser) warnUplink(l Link) {
 	if l.Uplink != (Way{}) {
-		c.warn("%s is served because lan.interfaces names it, but %s leads to the Internet by it: whoever is on that side can open ports; take it out of lan.interfaces unless all hosts there are yours", l.Name, l.Uplink)
+		c.warn("%s is served because lan.interfaces names it, but %s leads to the Internet by it: anybody on that side can open ports; take it out of lan.interfaces unless all hosts there are yours", l.Name, l.Uplink)
 	}
 }
 

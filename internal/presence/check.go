@@ -48,7 +48,7 @@ var (
 	replaced = end{portmap.IdentityChanged, "another device has kept the address"}
 	movedOn  = end{portmap.Revoked, "its address has left the device"}
 	longGone = end{portmap.Revoked, "the host has not been seen for long"}
-	unheard  = end{portmap.Revoked, "nobody has ever answered for the host"}
+	unheard  = end{portmap.Revoked, "the host has never answered"}
 )
 
 // missing says why the mappings of a host must end for which nobody answers, nil when

@@ -61,7 +61,7 @@ func TestInventedHosts(t *testing.T) {
 	}
 	r.Logged(t, "mappings are running out")
 	testrig.Eventually(t, time.Minute, "what nobody answers for is gone", func() bool { return len(r.List(t)) == 6 })
-	r.Logged(t, fmt.Sprintf("why=%q", "nobody has ever answered for the host"))
+	r.Logged(t, fmt.Sprintf("why=%q", "the host has never answered"))
 	if !r.Passes(t, "UDP", 6000, r.Host("b"), 6000) || !r.Passes(t, "UDP", 5999, r.Host("a"), 5999) {
 		t.Error("a mapping of a real host does not work")
 	}

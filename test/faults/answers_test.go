@@ -65,7 +65,7 @@ func TestAnswersStray(t *testing.T) {
 			"answers", "failure", []string{"by wg0", "table 7", "from 192.168.77.0/24 lookup 7"}, false, true},
 		"one host": {[]string{"route add default via 10.66.0.10 table 7", "rule add from 192.168.77.10 lookup 7"},
 			"answers", "warning", []string{"192.168.77.10/32", "by wg0", "table 7"}, false, true},
-		"no route": {[]string{"rule add from 192.168.77.0/24 prohibit"}, "answers", "failure", []string{"leave nowhere", "ip route get"}, false, true},
+		"no route": {[]string{"rule add from 192.168.77.0/24 prohibit"}, "answers", "failure", []string{"have no route over", "ip route get"}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
