@@ -88,3 +88,33 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRewrite: how long Record may have to wait while the file is written anew.
+func BenchmarkRewrite(b *testing.B) {
+	for _, n := range []int{1000, 20_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w := newWorld(b)
+			cfg := journal.Config{Dir: filepath.Join(b.TempDir(), "s"), Log: discard(), MaxMappings: n, Clock: w.clock}
+			j, _, err := journal.Open(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer j.Close()
+			var all []portmap.Mapping
+			for id := range uint64(n) {
+				m := w.mapping(id + 1)
+				m.Description = "a description of usual length"
+				m.External = w.mapping(id%60000 + 1).External
+				all = append(all, m)
+			}
+			if err := write(j, all, nil); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if err := j.Compact(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -35,6 +35,9 @@ const longest = int64(100 * 365 * 24 * time.Hour / time.Millisecond)
 
 func (m Moment) at() int64 { return m.Boot.Milliseconds() }
 
+// ahead returns how far the clock of the day is ahead of the run's.
+func (m Moment) ahead() int64 { return m.Wall.UnixMilli() - m.at() }
+
 // ofRun returns where on the run's clock t is, rounded up, so that no lease is
 // shortened.
 func (m Moment) ofRun(t time.Time) int64 {

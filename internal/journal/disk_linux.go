@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +35,7 @@ func openDirectory(path string) (*directory, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	err = trusted(fd, path)
-	if err == nil {
+	if _, err = trusted(fd, path, unix.S_IFDIR); err == nil {
 		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 			err = fmt.Errorf("%s: %w", path, ErrLocked)
 		}
@@ -47,19 +47,21 @@ func openDirectory(path string) (*directory, error) {
 	return &directory{path, fd}, nil
 }
 
-// trusted reports whether only root and ourselves can have written here.
-func trusted(fd int, path string) error {
-	var st unix.Stat_t
+// trusted returns what a file or directory is. With an error others than root and
+// ourselves can have written there, or it is of another kind.
+func trusted(fd int, path string, kind uint32) (st unix.Stat_t, err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
+		return st, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) {
-		return fmt.Errorf("%s belongs to user %d: %w", path, st.Uid, ErrUnsafe)
+	switch {
+	case st.Mode&unix.S_IFMT != kind:
+		err = fmt.Errorf("%s is of another kind: %w", path, ErrUnsafe)
+	case st.Uid != 0 && st.Uid != uint32(os.Geteuid()):
+		err = fmt.Errorf("%s belongs to user %d: %w", path, st.Uid, ErrUnsafe)
+	case st.Mode&0o022 != 0:
+		err = fmt.Errorf("%s can be written to by others (mode %04o): %w", path, st.Mode&0o7777, ErrUnsafe)
 	}
-	if st.Mode&0o022 != 0 {
-		return fmt.Errorf("%s can be written to by others (mode %04o): %w", path, st.Mode&0o7777, ErrUnsafe)
-	}
-	return nil
+	return st, err
 }
 
 func (d *directory) fail(op, name string, err error) error {
@@ -79,19 +81,13 @@ func (d *directory) Open(name string) (io.ReadCloser, bool, error) {
 	if err != nil {
 		return nil, false, d.fail("open", name, err)
 	}
-	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file: %w", f.Name(), ErrUnsafe)
-	}
-	if err == nil {
-		err = trusted(fd, f.Name())
-	}
+	path := filepath.Join(d.path, name)
+	st, err := trusted(fd, path, unix.S_IFREG)
 	if err != nil {
-		_ = f.Close()
+		_ = unix.Close(fd)
 		return nil, false, err
 	}
-	return f, info.Mode().Perm()&0o200 == 0, nil
+	return os.NewFile(uintptr(fd), path), st.Mode&0o200 == 0, nil
 }
 
 // Create implements disk.
@@ -103,7 +99,7 @@ func (d *directory) Create(name string) (file, error) {
 	if err != nil {
 		return nil, d.fail("create", name, err)
 	}
-	return logFile{os.NewFile(uintptr(fd), filepath.Join(d.path, name))}, nil
+	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
 }
 
 // Rename implements disk.
@@ -121,42 +117,35 @@ func (d *directory) Lost(name string, f file) error {
 	if err := d.strayed(); err != nil {
 		return err
 	}
-	own, ok := f.(logFile)
+	held, ok := f.(*os.File)
 	if !ok {
 		return nil
 	}
-	var held, there unix.Stat_t
-	if err := unix.Fstat(int(own.Fd()), &held); err != nil {
-		return d.fail("stat", name, err)
-	}
-	if err := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return d.fail("stat", name, err)
-	}
-	if !same(&held, &there) {
-		return d.fail("stat", name, errReplaced)
-	}
-	return nil
+	var there unix.Stat_t
+	err := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW)
+	return d.fail("stat", name, cmp.Or(err, isAt(int(held.Fd()), &there)))
+}
+
+// strayed returns why the path does not lead to the directory that is held.
+func (d *directory) strayed() error {
+	var there unix.Stat_t
+	err := unix.Lstat(d.path, &there)
+	return d.fail("stat", "", cmp.Or(err, isAt(d.fd, &there)))
 }
 
 // errReplaced means that another file or directory has the name.
 var errReplaced = errors.New("it was replaced")
 
-// strayed returns why the path does not lead to the directory that is held.
-func (d *directory) strayed() error {
-	var held, there unix.Stat_t
-	if err := unix.Fstat(d.fd, &held); err != nil {
-		return d.fail("stat", "", err)
+func isAt(fd int, there *unix.Stat_t) error {
+	var held unix.Stat_t
+	if err := unix.Fstat(fd, &held); err != nil {
+		return err
 	}
-	if err := unix.Lstat(d.path, &there); err != nil {
-		return d.fail("stat", "", err)
-	}
-	if !same(&held, &there) {
-		return d.fail("stat", "", errReplaced)
+	if held.Dev != there.Dev || held.Ino != there.Ino {
+		return errReplaced
 	}
 	return nil
 }
-
-func same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
 // Return implements disk.
 func (d *directory) Return() error {
@@ -191,23 +180,4 @@ func (d *directory) Sync() error {
 // would hold the lock until the exec closes it (flock(2)).
 func (d *directory) Close() error {
 	return errors.Join(d.fail("unlock", "", unix.Flock(d.fd, unix.LOCK_UN)), d.fail("close", "", unix.Close(d.fd)))
-}
-
-// logFile syncs what is needed to read the file again: not its times.
-type logFile struct{ *os.File }
-
-// Sync implements file. Another goroutine may close the file meanwhile.
-func (f logFile) Sync() error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.Fdatasync(int(fd)) }); err != nil {
-		return err
-	}
-	if failed != nil {
-		return &os.PathError{Op: "sync", Path: f.Name(), Err: failed}
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,17 +75,17 @@ type Journal struct {
 	max   int
 	limit int64 // bytes of the file
 
-	mu       sync.Mutex // guards what follows
-	state               // what the file should say
-	disk     disk
-	f        file // nil: there is none to append to, and behind is not
-	size     int64
-	snapshot int64  // its size when it was last written anew
-	seq      uint64 // of the next line
-	synced   uint64 // lines on the disk for certain
-	behind   error  // why the file does not say what it should, or nil
-	retryAt  int64  // it is not written anew before this, on the run's clock
-	closed   bool
+	mu      sync.Mutex // guards what follows
+	state              // what the file should say
+	disk    disk
+	f       file // nil: there is none to append to, and behind is not
+	size    int64
+	fresh   int64  // its size when it was last written anew
+	seq     uint64 // of the next line
+	synced  uint64 // lines on the disk for certain: the checkpoint
+	behind  error  // why the file does not say what it should, or nil
+	retryAt int64  // it is not written anew before this, on the run's clock
+	closed  bool
 }
 
 // Open locks the directory, reads the journal there, and begins a new one with
@@ -93,6 +94,9 @@ type Journal struct {
 // (ErrLocked, ErrUnsafe, or the system's about the directory) means that there is no
 // journal to be had.
 func Open(cfg Config) (*Journal, Restored, error) {
+	if cfg.Log == nil || cfg.MaxMappings < 1 {
+		return nil, Restored{}, errors.New("open the journal: Log must not be nil and MaxMappings at least 1")
+	}
 	d, err := openDirectory(cfg.Dir)
 	if err != nil {
 		return nil, Restored{}, fmt.Errorf("open the journal: %w", err)
@@ -101,11 +105,15 @@ func Open(cfg Config) (*Journal, Restored, error) {
 }
 
 func open(cfg Config, d disk) (*Journal, Restored, error) {
-	j, err := prepare(cfg, d)
-	var got Restored
-	if err == nil {
-		got, err = j.restore()
+	if cfg.Clock == nil {
+		cfg.Clock = SystemClock{}
 	}
+	j := &Journal{
+		log: cfg.Log, clock: cfg.Clock, boot: cmp.Or(cfg.Clock.BootID(), noBoot), disk: d, max: cfg.MaxMappings,
+		limit: max(leastLimit, int64(cfg.MaxMappings)*maxLine*5/4),
+		state: state{leases: map[uint64]*kept{}},
+	}
+	got, err := j.restore()
 	if err != nil {
 		_ = d.Close()
 		return nil, Restored{}, fmt.Errorf("open the journal: %w", err)
@@ -115,24 +123,6 @@ func open(cfg Config, d disk) (*Journal, Restored, error) {
 		j.fail(now, err)
 	}
 	return j, got, nil
-}
-
-func prepare(cfg Config, d disk) (*Journal, error) {
-	if cfg.Log == nil || cfg.MaxMappings < 1 {
-		return nil, errors.New("Log must not be nil and MaxMappings at least 1")
-	}
-	if cfg.Clock == nil {
-		cfg.Clock = SystemClock{}
-	}
-	boot := cfg.Clock.BootID()
-	if boot == "" {
-		boot = noBoot
-	}
-	return &Journal{
-		log: cfg.Log, clock: cfg.Clock, boot: boot, disk: d, max: cfg.MaxMappings,
-		limit: max(leastLimit, int64(cfg.MaxMappings)*maxLine*5/4),
-		state: state{leases: map[uint64]*kept{}},
-	}, nil
 }
 
 // restore reads the journal and fills the live set.

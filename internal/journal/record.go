@@ -160,8 +160,8 @@ func (j *Journal) append(now Moment, lines []line, revokes bool) error {
 
 // write appends lines in one write; nothing of them is in the file if it fails.
 func (j *Journal) write(now Moment, lines []line) error {
-	if stamp, need := j.stamp(now); need {
-		lines = append([]line{stamp}, lines...)
+	if ahead := now.ahead(); now.Synced && (!j.day.known || max(ahead-j.day.ahead, j.day.ahead-ahead) > 1000) {
+		lines = append([]line{j.clockLine(now)}, lines...) // it has become right, or was set
 	}
 	var b []byte
 	for i := range lines {
@@ -184,17 +184,14 @@ func (j *Journal) write(now Moment, lines []line) error {
 	return nil
 }
 
-// stamp returns the line that ties the day's clock to the run's, and whether it is
-// needed: the day's clock has become right, or was set.
-func (j *Journal) stamp(now Moment) (l line, need bool) {
-	ahead := now.Wall.UnixMilli() - now.at()
-	if !now.Synced || j.day.known && max(ahead-j.day.ahead, j.day.ahead-ahead) <= 1000 {
-		return line{}, false
+// clockLine returns the line that ties the day's clock to the run's. Where that is not
+// right now, and was, it can still be told.
+func (j *Journal) clockLine(now Moment) line {
+	if now.Synced {
+		j.day = dayClock{true, now.ahead()}
 	}
-	j.day = dayClock{true, ahead}
-	return clockLine(now.Wall.UnixMilli(), true), true
-}
-
-func clockLine(wall int64, inSync bool) line {
-	return line{verb: verbClock, wall: wall, inSync: inSync}
+	if !j.day.known {
+		return line{verb: verbClock, wall: now.Wall.UnixMilli()}
+	}
+	return line{verb: verbClock, wall: now.at() + j.day.ahead, inSync: true}
 }

@@ -59,18 +59,14 @@ func (j *Journal) tick() {
 	case j.closed:
 	case j.behind != nil:
 		j.catchUp(now)
-	case j.size >= 2*j.snapshot+deadAllowed && now.at() >= j.retryAt:
+	case j.size >= 2*j.fresh+deadAllowed && now.at() >= j.retryAt:
 		if err := j.rewrite(now); err != nil && j.behind == nil {
 			j.log.Warn("cannot compact the journal", "err", err)
 			j.retryAt = now.at() + noteEvery.Milliseconds()
 		}
 	case len(j.leases) > 0 && now.at()-j.last >= noteEvery.Milliseconds():
 		// So that after a power cut no lease gets back more than that.
-		l, need := j.stamp(now)
-		if !need {
-			l = clockLine(now.Wall.UnixMilli(), now.Synced)
-		}
-		_ = j.append(now, []line{l}, false) // it is logged, and mended later
+		_ = j.append(now, []line{j.clockLine(now)}, false) // it is logged, and mended later
 	}
 }
 
@@ -102,7 +98,7 @@ func (j *Journal) sync() {
 // that was. With an error the old one goes on, or behind says why it cannot. mu is
 // held.
 func (j *Journal) rewrite(now Moment) error {
-	b, n := j.everything(now)
+	b, n := j.snapshot(now)
 	f, err := replace(j.disk, journalFile, b)
 	if f == nil {
 		return err
@@ -110,36 +106,29 @@ func (j *Journal) rewrite(now Moment) error {
 	if j.f != nil {
 		_ = j.f.Close() // it has no name any more
 	}
-	j.f, j.size, j.snapshot, j.seq, j.synced = f, int64(len(b)), int64(len(b)), n, n
+	j.f, j.size, j.fresh, j.seq, j.synced = f, int64(len(b)), int64(len(b)), n, n
 	j.last = max(j.last, now.at())
-	if now.Synced {
-		j.day = dayClock{true, now.Wall.UnixMilli() - now.at()}
-	}
 	if j.behind, j.retryAt = nil, 0; err != nil {
 		j.fail(now, err)
 	}
 	return err
 }
 
-// everything returns a snapshot, and how many lines it has. All of them are on the disk
-// before the file has its name. mu is held.
-func (j *Journal) everything(now Moment) (b []byte, lines uint64) {
-	n := uint64(len(j.leases) + 2)
+// snapshot returns all that the log has to say, and in how many lines. They are on the
+// disk before the file has its name. mu is held.
+func (j *Journal) snapshot(now Moment) (b []byte, lines uint64) {
+	n := uint64(len(j.leases) + 2) // a header and the clock
 	if j.epochs != (epochs{}) {
 		n++
 	}
-	b = make([]byte, 0, j.snapshot)
+	b = make([]byte, 0, j.fresh)
 	add := func(l line) {
 		l.seq, l.synced, l.at = lines, n, now.at()
 		b = l.append(b)
 		lines++
 	}
 	add(line{verb: verbHeader, version: version, boot: j.boot})
-	wall, inSync := now.Wall.UnixMilli(), now.Synced
-	if !inSync && j.day.known { // it was right, and still can be told
-		wall, inSync = now.at()+j.day.ahead, true
-	}
-	add(clockLine(wall, inSync))
+	add(j.clockLine(now))
 	if j.epochs != (epochs{}) {
 		add(line{verb: verbEpochs, epochs: j.epochs})
 	}
