@@ -5,6 +5,13 @@ import "log/slog"
 // ErrBusy says that a file is not what it was.
 var ErrBusy = errBusy
 
+// Parse reads one file of a format.
+func Parse(f Format, data []byte) Parsed {
+	c := newCollector()
+	c.parse(f, data)
+	return c.parsed()
+}
+
 // ReadAfter looks at a file, and reads it when between has ended.
 func ReadAfter(path string, between func()) ([]byte, error) {
 	s, err := lookAt(path, anyOwner)

@@ -14,14 +14,8 @@ const (
 	Kea     Format = "kea"
 )
 
-// Parse reads a file of a format, of which at most MaxFile bytes. Of an unknown
+// parse reads a file of a format, of which at most MaxFile bytes. Of an unknown
 // format every line is damaged.
-func Parse(f Format, data []byte) Parsed {
-	c := newCollector()
-	c.parse(f, data)
-	return c.parsed()
-}
-
 func (c *collector) parse(f Format, data []byte) {
 	if len(data) > MaxFile {
 		data = data[:MaxFile]
