@@ -195,7 +195,7 @@ const maxList = 256
 
 // list stores a list of texts. It refuses one that is too long or says the same
 // thing twice, and the empty list as a condition of a rule: it could mean "nobody"
-// as well as "anybody", and one of the two would open a door (abuse case C13).
+// as well as "anybody", and one of the two would let strangers in (abuse case C13).
 func (r *reader) list(path string, f reflect.StructField, field reflect.Value, v any) {
 	list, why := listOf(v)
 	if why == "" && len(list) > maxList {

@@ -31,18 +31,18 @@ type Config struct {
 	Log      Log           `toml:"log"`
 }
 
-// LAN says who is served.
+// LAN configures the inside of the network.
 type LAN struct {
 	Interfaces    []Interface `toml:"interfaces"`     // nil: detect
 	ExtraPrefixes []Network   `toml:"extra_prefixes"` // routed LAN prefixes; none contains WAN.ExternalIP; nil: none
 	Leases        []LeaseFile `toml:"leases"`         // of DHCP servers; nil: the usual places
 }
 
-// WAN says where the Internet is.
+// WAN configures the way to the Internet.
 type WAN struct {
 	Interface      Interface      `toml:"interface"`       // "": the one with the IPv4 default route
 	Interface6     Interface      `toml:"interface6"`      // "": the one with the IPv6 default route
-	ExternalIP     PublicIP       `toml:"external_ip"`     // told to clients instead of the interface's address; zero: not set
+	ExternalIP     PublicIP       `toml:"external_ip"`     // reported to clients instead of the interface's address; zero: not set
 	PrivateAddress PrivateAddress `toml:"private_address"` // what to do when the WAN address itself is private, CGNAT or link-local
 }
 
@@ -85,7 +85,7 @@ type Policy struct {
 	UniqueLocal bool           `toml:"unique_local"` // pinholes may be for unique local addresses
 }
 
-// Firewall says how the kernel is told.
+// Firewall configures the kernel's firewall.
 type Firewall struct {
 	Backend      Backend        `toml:"backend"`
 	AcceptChain  firewall.Chain `toml:"accept_chain"`  // of family inet or ip; gets one jump to our forward chain; zero: none
@@ -94,7 +94,7 @@ type Firewall struct {
 	KeepOnStop   bool           `toml:"keep_on_stop"`
 }
 
-// State says where leases are kept.
+// State configures where leases are kept.
 type State struct {
 	Dir Path `toml:"dir"`
 }
@@ -105,7 +105,7 @@ type Control struct {
 	Group  Group  `toml:"group"` // its members may use the socket beside root; "": root only
 }
 
-// Log says what is logged and how.
+// Log configures what is logged, and how.
 type Log struct {
 	Level  Level  `toml:"level"`
 	Format Format `toml:"format"`

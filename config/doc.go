@@ -12,5 +12,5 @@
 //
 // Never: looks at the system (interfaces, addresses, groups, other files), logs,
 // decides about a request, or lets a file pass in part: a file with one error
-// gives no Config at all (abuse case C13).
+// yields no Config at all (abuse case C13).
 package config

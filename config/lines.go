@@ -8,7 +8,7 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// The TOML library tells the line of a key only inside its own errors, and for
+// The TOML library reports the line of a key only inside its own errors, and for
 // an array of tables only that of the last one. It does list all keys in the
 // order of the text, so the lines are found by a scan of our own that lists
 // nothing but the line of each key, in the same order; FuzzKeyLines holds the
@@ -79,7 +79,7 @@ func rulePath(i int) string { return fmt.Sprintf("%s[%d]", ruleTag, i) }
 
 func elementPath(path string, i int) string { return fmt.Sprintf("%s#%d", path, i) }
 
-// keyLine says where a key stands, and where the elements of its list do.
+// keyLine is where a key stands, and where the elements of its list do.
 type keyLine struct {
 	line     int
 	elements []int // nil where the value is no list

@@ -18,7 +18,7 @@ const MaxFileSize = 1 << 20
 // Load reads and checks the file at path. A missing file is an error that
 // satisfies errors.Is(err, fs.ErrNotExist): the caller knows whether it was
 // named explicitly or may be replaced by Default. A file that was read but is
-// not valid gives Errors, and never a Config.
+// not valid yields Errors, and never a Config.
 func Load(path string) (Config, error) {
 	f, err := os.Open(path)
 	if err != nil {

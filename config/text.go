@@ -20,7 +20,7 @@ import (
 )
 
 // The types of the values that stand as texts in the file. The error of an
-// UnmarshalText says what is wrong as the rest of a sentence that begins with
+// UnmarshalText returns what is wrong as the rest of a sentence that begins with
 // the text, and ends with what is allowed. Where the default of a key is the
 // empty text, the file may have it too, and no method is asked.
 
@@ -90,7 +90,7 @@ func (p *PublicIP) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// PrivateAddress says what to do on a WAN whose address nobody can reach.
+// PrivateAddress is what to do on a WAN whose address nobody can reach.
 type PrivateAddress string
 
 // What a PrivateAddress can be.
@@ -117,7 +117,7 @@ func (f *FriendlyName) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Nonce says who may renew a mapping that was made by PCP.
+// Nonce is who may renew a mapping that was made by PCP.
 type Nonce string
 
 // What a Nonce can be.

@@ -12,7 +12,7 @@ import (
 	"portcullis/soap"
 )
 
-// patience is how long the gate may take over one action, from the moment on at which
+// patience is how long the engine may take over one action, from the moment on at which
 // the request is whole, as the front's time for the answer runs: less than that, so
 // that an answer is always written.
 const patience = 4 * time.Second
@@ -20,7 +20,7 @@ const patience = 4 * time.Second
 const _ = uint64(httpd.DefaultTimeout - patience - time.Second/2) // is not negative
 
 // control performs one action (UDA 1.1 section 3; in the order of checks that
-// docs/protocol-notes.md has). A client that goes away while the gate works changes
+// docs/protocol-notes.md has). A client that goes away while the engine works changes
 // nothing: some close their half of the connection as soon as they have sent the
 // request.
 func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v visitor) {
@@ -85,7 +85,7 @@ func envelope(r *http.Request) (header string, body []byte, status int) {
 // queryType is the pseudo service of QueryStateVariable (UDA 1.0 section 3.3).
 const queryType = "urn:schemas-upnp-org:control-1-0"
 
-// perform does what msg asks, and gives the envelope of the reply.
+// perform does what msg asks, and returns the envelope of the reply.
 func (c *call) perform(msg *soap.Action) ([]byte, error) {
 	if msg.ServiceType == queryType && msg.Name == "QueryStateVariable" {
 		return c.query(msg)

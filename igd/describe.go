@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The texts of the description. They tell what this is, and nothing by which an
+// The texts of the description. They name what this is, and nothing by which an
 // attacker could choose his weapon: no serial number, no version, no address of
 // an administration page (abuse case K6).
 const (
@@ -20,7 +20,7 @@ const (
 
 const xmlHead = `<?xml version="1.0"?>` + "\n"
 
-// documents gives every description document by its path, and the number that
+// documents returns every description document by its path, and the number that
 // stands for this very set of them (configId, UDA 1.1 section 2.2: 0 to
 // 16777215). The number is made from the documents, so it changes when one of
 // them does; it is written into all of them last.

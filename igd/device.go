@@ -22,7 +22,7 @@ type Mapper interface {
 	Snapshot() *portmap.Table
 }
 
-// WAN tells how the connection to the Internet stands. It is asked at every
+// WAN is the state of the connection to the Internet. It is asked at every
 // request and answers from memory.
 type WAN interface {
 	Status() WANStatus
@@ -34,7 +34,7 @@ type Config struct {
 	Mapper Mapper
 	WAN    WAN
 
-	// Identify says who stands behind an address that a request came from by
+	// Identify returns who stands behind an address that a request came from by
 	// an interface, going by the neighbour table. An error, for instance
 	// because the address is not on that link, refuses the request.
 	Identify func(iface string, addr netip.Addr) (portmap.Client, error)
@@ -42,10 +42,10 @@ type Config struct {
 	// The four that pinholes need: all of them are set, or none, and then there
 	// is no WANIPv6FirewallControl.
 
-	// As says who c is when it names target, an address that is not its own:
+	// As returns who c is when it names target, an address that is not its own:
 	// the client at that address, where it is the same device and the gateway's
 	// owner allows that (policy.same_device); else an error. It goes by the
-	// neighbour table. The client that it gives has target for its Addr.
+	// neighbour table. The client that it returns has target for its Addr.
 	As func(c portmap.Client, target netip.Addr) (portmap.Client, error)
 
 	// Packets returns how many packets have come in by a pinhole.

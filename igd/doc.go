@@ -44,7 +44,7 @@
 //     since none is free text (abuse case J2).
 //   - A target that is not the caller's own address, nor another one of the same
 //     device where the owner allows that, is 606, what is no host included (B12).
-//     The gate is asked all the same, so that the owner sees the attempt.
+//     The engine is asked all the same, so that the attempt is logged.
 //   - A UniqueID of another host's pinhole is 704, word for word as one that
 //     does not exist (abuse case J4). AddPinhole says 606 where it is the address
 //     that is another's: that tells nothing of pinholes.

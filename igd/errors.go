@@ -89,7 +89,7 @@ type answer struct {
 	tell   bool // the reason's sentence may be shown to the client
 }
 
-// mappingReasons turns the gate's Reasons into UPnP errors. A denial is 606 and never
+// mappingReasons turns the engine's Reasons into UPnP errors. A denial is 606 and never
 // 718, because clients answer 718 by trying the next port; full is 728 where that
 // exists and 501 where it does not (RFC 6970 section 5.3). Sentences that speak of the
 // gateway's own listeners or of the kernel stay inside.
@@ -179,8 +179,8 @@ var pinholeReasons = map[portmap.Reason]answer{
 
 func always(c code, tell bool) answer { return answer{c, c, tell} }
 
-// faultOf returns the UPnP error for what the gate said to a service of this
-// version. An error without a Reason is the gate's own failure.
+// faultOf returns the UPnP error for an error of the engine, for a service of this
+// version. An error without a Reason is the daemon's own failure.
 func (s *service) faultOf(err error, version int) *fault {
 	var f *fault
 	if errors.As(err, &f) {

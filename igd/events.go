@@ -17,7 +17,7 @@ type Notifier interface {
 	PublishEach(service string, changed func(gena.Subscriber) []gena.Property)
 }
 
-// moment says when an evented variable is told.
+// moment is when an evented variable is sent.
 type moment uint8
 
 const (
@@ -80,7 +80,7 @@ func properties(s *service, v visitor, moments ...moment) []gena.Property {
 	return all
 }
 
-// Run tells subscribers what changes, until ctx ends: changes of mappings, as
+// Run notifies subscribers of changes, until ctx ends: changes of mappings, as
 // the engine's events report them, and those of the connection, IPv6 included,
 // at each signal on wan. Without a Notifier it only waits.
 func (d *Device) Run(ctx context.Context, events <-chan portmap.Event, wan <-chan struct{}) error {
@@ -154,7 +154,7 @@ func gather(ctx context.Context, first portmap.Event, events <-chan portmap.Even
 	}
 }
 
-// publishMappings tells each subscriber of its own mappings and of nobody
+// publishMappings notifies each subscriber of its own mappings and of nobody
 // else's (abuse case K7). The number and the SystemUpdateID go into one message
 // (WANIPConnection:2 section 2.3.23).
 func (d *Device) publishMappings(c changes) {
@@ -200,7 +200,7 @@ type neighbour struct {
 
 func neighbourOf(o portmap.ClientID) neighbour { return neighbour{o.Interface, o.Addr} }
 
-// wanProperties returns what is told of the connection, by topic.
+// wanProperties returns the properties of the connection, by topic.
 func (d *Device) wanProperties() map[string][]gena.Property {
 	all := make(map[string][]gena.Property)
 	d.eachTopic(func(igd int, s *service) {
@@ -209,7 +209,7 @@ func (d *Device) wanProperties() map[string][]gena.Property {
 	return all
 }
 
-// publishWAN tells what is different.
+// publishWAN sends what is different.
 func (d *Device) publishWAN(before, now map[string][]gena.Property) {
 	for t, values := range now {
 		var changed []gena.Property

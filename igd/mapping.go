@@ -61,7 +61,7 @@ func (c *call) hint(r portmap.Request) netip.AddrPort {
 }
 
 // request builds the wish that an Add action states. What the arguments may not
-// be in any case is refused here; the rest is for the gate to judge.
+// be in any case is refused here; the rest is for the engine to judge.
 func (c *call) request() (portmap.Request, error) {
 	if !c.client.Addr.Is4() {
 		return portmap.Request{}, &fault{code: codeNotAuthorized, detail: "the request did not come from an IPv4 address"}
@@ -106,7 +106,7 @@ func (c *call) transport() portmap.Transport {
 // internalClient reads the target. A name is never resolved, and a literal must
 // be written the one usual way (abuse case B5). A blank target is the requester
 // itself (compatibility). Whether a client may name this address is for the
-// gate to say.
+// engine to say.
 func (c *call) internalClient() (netip.Addr, error) {
 	s := c.text("NewInternalClient")
 	if strings.TrimSpace(s) == "" {
@@ -176,7 +176,7 @@ func deletePortMappingRange(c *call) ([]string, error) {
 	}
 	_, err = c.device.mapper.Unmap(c.ctx, portmap.Selector{
 		Client: c.client, Transport: c.transport(), FirstPort: max(1, first), LastPort: last,
-		Only: portmap.ViaUPnP, // what another language asked for stays (RFC 6970)
+		Only: portmap.ViaUPnP, // what another protocol asked for stays (RFC 6970)
 	})
 	switch portmap.ReasonOf(err) {
 	case portmap.NoSuchMapping, portmap.NotOwner:

@@ -49,7 +49,7 @@ func addPinhole(c *call) ([]string, error) {
 
 // pinholeRequest builds the wish that AddPinhole states. It is made in the name
 // of whom the target belongs to, where that is the caller or the same device;
-// else in the caller's own, and the gate refuses it: so its owner sees who
+// else in the caller's own, and the engine refuses it: so the log has who
 // wanted what (abuse case J1).
 func (c *call) pinholeRequest() (portmap.Request, error) {
 	target, err := c.pinholeTarget()
@@ -257,7 +257,7 @@ func checkPinholeWorking(c *call) ([]string, error) {
 	return []string{soap.FormatBoolean(true)}, nil
 }
 
-// getOutboundPinholeTimeout tells how long answers are let in. It depends on the
+// getOutboundPinholeTimeout returns how long answers are let in. It depends on the
 // protocol alone and is the same for every host, so that anyone may ask, for
 // any host or all of them.
 func getOutboundPinholeTimeout(c *call) ([]string, error) {

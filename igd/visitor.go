@@ -10,7 +10,7 @@ import (
 	"portcullis/soap"
 )
 
-// WANStatus is what the gateway tells about its connection to the Internet.
+// WANStatus is what the gateway reports about its connection to the Internet.
 type WANStatus struct {
 	External        netip.Addr // IPv4; zero while unknown, and where it cannot be reached and the owner did not allow that
 	Up              bool       // the connection is there: link and address

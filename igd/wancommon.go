@@ -62,7 +62,7 @@ func getCommonLinkProperties(c *call) ([]string, error) {
 	return []string{"Ethernet", bitRate(s.RateUp), bitRate(s.RateDown), c.linkStatus()}, nil
 }
 
-// fallbackRate is told where the rate of the link is not known: some clients
+// fallbackRate is reported where the rate of the link is not known: some clients
 // divide by it, or take 0 for a dead line.
 const fallbackRate = 1_000_000_000
 

@@ -8,8 +8,8 @@ import (
 	"portcullis/internal/datagram"
 )
 
-// Announcements tell everybody that mappings may be lost, or lead from another
-// address: ten copies in each language, the first at once, the second after 250
+// Announcements are for everybody: mappings may be lost, or lead from another
+// address: ten copies by each protocol, the first at once, the second after 250
 // ms, and then after twice as long each time (RFC 6886 section 3.2.1, RFC 6887
 // section 14.1.3).
 const (
@@ -46,12 +46,12 @@ func (a *announcer) act(now time.Time, from []netip.Addr) error {
 	return a.tell(now, from[0])
 }
 
-// tell announces in each language from an address.
+// tell announces by each protocol from an address.
 func (a *announcer) tell(now time.Time, local netip.Addr) (failed error) {
 	epoch, to := a.cfg.Epoch.Seconds(now), announceTo(local)
 	// NAT-PMP goes first: some of its clients wait at port 5350 and take what
 	// comes for their reply, as long as it is NAT-PMP (npm nat-pmp). Without an
-	// address there is nothing to announce in it.
+	// address there is nothing to announce by it.
 	if external := a.cfg.View().WAN().External; a.cfg.NATPMP && external.Is4() {
 		failed = a.conn.Send(addressReply(resultOK, epoch, external), local, to)
 	}

@@ -39,13 +39,13 @@ const (
 	resultOpcode         result = 5
 )
 
-// How long an error is said to last (RFC 6887 section 7.4).
+// How long an error lasts (RFC 6887 section 7.4).
 const (
 	longError  = 30 * time.Minute
 	shortError = 30 * time.Second
 )
 
-// lifetime says how long an error of the parser, which is about the request and
+// lifetime returns how long an error of the parser, which is about the request and
 // nothing else, will last.
 func (c code) lifetime() time.Duration {
 	switch c {
@@ -57,7 +57,7 @@ func (c code) lifetime() time.Duration {
 	return longError
 }
 
-// refusal is what a Reason becomes in the two languages.
+// refusal is what a Reason becomes in the two protocols.
 type refusal struct {
 	natpmp result
 	pcp    code
@@ -111,7 +111,7 @@ var portIsTaken = map[portmap.Reason]bool{
 	portmap.PortTaken: true, portmap.PortReserved: true, portmap.PortInUse: true, portmap.IdentityChanged: true,
 }
 
-// codeOf returns the PCP code of a refusal and how long it lasts; exact says that
+// codeOf returns the PCP code of a refusal and how long it lasts; exact means that
 // the client asked for this external port or nothing.
 func codeOf(err error, exact bool) (code, time.Duration) {
 	reason := portmap.ReasonOf(err)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Epoch is the clock by which clients notice that the gate has forgotten them
-// (RFC 6886 section 3.6, RFC 6887 section 8.5). Both languages and all interfaces
+// Epoch is the clock by which clients notice that the gateway has forgotten them
+// (RFC 6886 section 3.6, RFC 6887 section 8.5). Both protocols and all interfaces
 // share one; IPv6 has another, because an external IPv4 address that changes takes
 // no pinhole away, and a new prefix no translated port. It counts the time that
 // the machine was awake: after a suspend clients see it behind, and renew.
@@ -24,7 +24,7 @@ func NewEpoch(start time.Time) *Epoch {
 }
 
 // Restart begins a new epoch: the mappings are lost, or have another external
-// address. The servers must be told to Announce.
+// address. The servers must Announce then.
 func (e *Epoch) Restart(now time.Time) { e.start.Store(&now) }
 
 // Began returns when the epoch began.

@@ -8,14 +8,14 @@ import (
 	"portcullis/portmap"
 )
 
-// Mapper is the gate (portmap.Engine).
+// Mapper is the engine (portmap.Engine).
 type Mapper interface {
 	MapSet(context.Context, portmap.Request, int) ([]portmap.Mapping, error)
 	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
 }
 
 const (
-	// patience is how long the gate may take over one request, more than over a
+	// patience is how long the engine may take over one request, more than over a
 	// transaction (portmap). Nobody else waits for it, and clients ask again after
 	// 250 ms, 500 ms and so on (RFC 6886 section 3.1), or 3 s, 6 s and so on (RFC
 	// 6887 section 8.1.1), for a minute and more.
@@ -38,7 +38,7 @@ type handler struct {
 // isRequest reports whether a datagram may be answered at all.
 func isRequest(b []byte) bool { return len(b) >= 2 && b[1]&isReply == 0 }
 
-// waits reports whether the answer to a request may take its time: that of the gate.
+// waits reports whether the answer to a request has to wait for the engine.
 func (h handler) waits(b []byte) bool {
 	switch {
 	case b[0] == natpmpVersion && h.cfg.NATPMP:
@@ -86,7 +86,7 @@ func (h handler) natpmp(ctx context.Context, epoch uint32, client portmap.Client
 	return m.reply(resultOK, epoch, port, lifetime)
 }
 
-// address says what the external address is, or that there is none.
+// address returns what the external address is, or that there is none.
 func (h handler) address(epoch uint32) []byte {
 	external := h.cfg.View().WAN().External
 	if !external.Is4() {
@@ -211,9 +211,9 @@ func (h handler) unmapPCP(ctx context.Context, c portmap.Client, r *request) err
 	return h.unmap(ctx, s)
 }
 
-// unmap deletes what one language asked for, in whatever other languages its client
+// unmap deletes what one protocol asked for, in whatever other protocols its client
 // asked for it too. That there is nothing to delete is no error (RFC 6886 section
-// 3.4, RFC 6887 section 15); that the port stays open, because another language
+// 3.4, RFC 6887 section 15); that the port stays open, because another protocol
 // alone opened it, is one.
 func (h handler) unmap(ctx context.Context, s portmap.Selector) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -232,6 +232,6 @@ func (h handler) mapSet(ctx context.Context, r portmap.Request, n int) ([]portma
 	return h.cfg.Mapper.MapSet(ctx, r, n)
 }
 
-// left returns the seconds that a mapping still has in a language: another one may
+// left returns the seconds that a mapping still has in a protocol: another one may
 // have been promised more.
 func left(m portmap.Mapping, via portmap.Via) uint32 { return seconds(m.LeaseLeft(via, time.Now())) }

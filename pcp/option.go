@@ -206,7 +206,7 @@ func (r *request) readPortSet(o option) code {
 	return success
 }
 
-// answerSet says how many ports there are in fact; of one nothing is said (RFC
+// answerSet sets how many ports there are in fact, nothing for one (RFC
 // 7753 section 4.2).
 func (r *request) answerSet(size int) {
 	kept := r.options.answered[:0:0]

@@ -26,7 +26,7 @@ const (
 
 const clientForm = `a MAC like "aa:bb:cc:dd:ee:ff", a network like "192.168.1.64/26", an address, "host:cam-*" or "iface:br-iot"`
 
-// UnmarshalText reads one element of a rule's clients. Its error says what is
+// UnmarshalText reads one element of a rule's clients. Its error is what is
 // wrong as the rest of a sentence that begins with the text. Which names an
 // interface can have is not asked here.
 func (m *ClientMatch) UnmarshalText(text []byte) error {

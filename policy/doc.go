@@ -1,4 +1,4 @@
-// Package policy says yes or no to one request for a mapping, and why.
+// Package policy decides about one request for a mapping, and gives the reason.
 //
 // Owns: the walls (walls.go: what no rule can allow), the port tiers
 // (ports.go), the owner's ordered rules (rule.go), and the order in which all
@@ -37,7 +37,7 @@
 //
 // # Any external port
 //
-// A request whose external port is 0 leaves the choice to the gate, which never
+// A request whose external port is 0 leaves the choice to the engine, which never
 // chooses below 1024. Decide then answers for the most welcome port: it refuses
 // only what it would refuse whatever the external port. An allowance of this
 // kind binds nobody; the engine asks again with each port it means to give.

@@ -13,7 +13,7 @@ type stretch struct {
 	probe uint16
 }
 
-// stretches cuts the ports that the gate chooses from, 1024 and above (IGD:2
+// stretches cuts the ports that the engine chooses from, 1024 and above (IGD:2
 // wants no others from AddAnyPortMapping), where a rule's condition starts or
 // ends.
 func stretches(rules []Rule, t portmap.Transport) []stretch {
@@ -38,7 +38,7 @@ func stretches(rules []Rule, t portmap.Transport) []stretch {
 }
 
 // survey returns the most welcome verdict that any external port would get, and
-// which ports get one as welcome; nil means all that the gate chooses from.
+// which ports get one as welcome; nil means all that the engine chooses from.
 func (p *Policy) survey(r *portmap.Request, f *portmap.Facts) (portmap.Decision, []portmap.PortRange) {
 	list := p.tcp
 	if r.Transport == portmap.UDP {
@@ -64,7 +64,7 @@ func (p *Policy) survey(r *portmap.Request, f *portmap.Facts) (portmap.Decision,
 	return best, where
 }
 
-// anywhere is the verdict on a request that leaves the port to the gate.
+// anywhere is the verdict on a request that leaves the port to the engine.
 func (p *Policy) anywhere(r *portmap.Request, f *portmap.Facts) portmap.Decision {
 	d, where := p.survey(r, f)
 	if d.Action != portmap.Deny {

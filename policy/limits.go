@@ -105,7 +105,7 @@ func (p *Policy) meter(d portmap.Decision, r *portmap.Request, f *portmap.Facts)
 	return d
 }
 
-// roundUp gives whole seconds, at least one, so that nobody comes back early.
+// roundUp returns whole seconds, at least one, so that nobody comes back early.
 func roundUp(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }

@@ -26,7 +26,7 @@ type Config struct {
 	UniqueLocal       bool           // a pinhole may be for a unique local address
 }
 
-// Policy is the gate's portmap.Policy. It is immutable, and so safe for
+// Policy is the portmap.Policy of the daemon. It is immutable, and so safe for
 // concurrent use.
 type Policy struct {
 	fallback    portmap.Action
@@ -35,12 +35,12 @@ type Policy struct {
 	total       int
 	uniqueLocal bool
 	interval    time.Duration // between two grants in the long run; 0: no limit
-	tcp, udp    []stretch     // of the external ports that the gate chooses from
+	tcp, udp    []stretch     // of the external ports that the engine chooses from
 }
 
 var _ portmap.Policy = (*Policy)(nil)
 
-// New checks the configuration and gives the policy. The error names the rule.
+// New checks the configuration and returns the policy. The error names the rule.
 func New(c Config) (*Policy, error) {
 	if !validAction(c.Default) {
 		return nil, fmt.Errorf("policy.default: unknown action %d", c.Default)
@@ -102,9 +102,9 @@ func (p *Policy) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	return p.limits(d, &r, &f)
 }
 
-// verdict is what the owner and the tiers say to a request with this external
-// port. The bool says whether the port matters: if not, the verdict holds for
-// all ports that the gate could choose.
+// verdict is what rules and tiers say to a request with this external
+// port. The bool reports whether the port matters: if not, the verdict holds for
+// all ports that the engine could choose.
 func (p *Policy) verdict(r *portmap.Request, ext uint16, f *portmap.Facts) (portmap.Decision, bool) {
 	rl, depends := p.ruling(r, ext)
 	return p.judge(r, ext, rl, f), depends || ext < systemPorts

@@ -6,7 +6,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Side says which of a mapping's two ports is meant.
+// Side is which of a mapping's two ports is meant.
 type Side uint8
 
 // The sides: the port on the LAN host, and the one the Internet sees.
@@ -23,7 +23,7 @@ func (s Side) String() string {
 	return "internal"
 }
 
-// Tier says how much it takes to open a port.
+// Tier is how much it takes to open a port.
 type Tier uint8
 
 // The tiers of docs/abuse-cases.md.

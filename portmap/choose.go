@@ -174,7 +174,7 @@ func (e *Engine) tryOthers(now time.Time, t *Table, r Request, view *View, d Dec
 	return Change{}, d, &Error{Reason: NoPorts, Detail: "no external port is left for this host", Err: last}
 }
 
-// candidates gives at most portTries ports that nobody has, at random places
+// candidates returns at most portTries ports that nobody has, at random places
 // within the ranges that the policy hinted at, and at last the other half of a
 // pair that the client holds already.
 func (e *Engine) candidates(t *Table, r Request, within []PortRange, n int) iter.Seq[int] {

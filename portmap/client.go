@@ -45,7 +45,7 @@ func ParseMAC(s string) (MAC, error) {
 	return m, nil
 }
 
-// Via says in which language, or by whose hand, a request came.
+// Via is the protocol, or the hand, by which a request came.
 type Via uint8
 
 // The ways a request can come in.
@@ -73,10 +73,10 @@ func (v Via) String() string {
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
 
-// endlessVia is the language that can ask for no end of a lease.
+// endlessVia is the protocol that can ask for no end of a lease.
 const endlessVia = ViaUPnP
 
-// Vias is a set of languages.
+// Vias is a set of protocols.
 type Vias uint8
 
 // Has reports whether v is in the set.
@@ -95,7 +95,7 @@ const allVias = Vias(1<<viaCount - 1<<ViaUPnP)
 // (RFC 6886 section 3.3).
 func (s Vias) paired() bool { return s.Has(ViaNATPMP) }
 
-// String returns the words of the languages.
+// String returns the words of the protocols.
 func (s Vias) String() string {
 	var words []string
 	for v := range s.All() {
@@ -130,7 +130,7 @@ type Client struct {
 	Name      string // a host name for people, or ""; never decides anything but a "host:" rule
 	Via       Via
 
-	// Unheard says that the client has a MAC and has never answered a question of the
+	// Unheard means that the client has a MAC and has never answered a question of the
 	// gateway's for its address, so that it may be made up.
 	Unheard bool
 }

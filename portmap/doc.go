@@ -1,4 +1,4 @@
-// Package portmap is the vocabulary of the gate and its engine: who asks
+// Package portmap is the vocabulary of the daemon, and its engine: who asks
 // (Client), for what (Request), what was granted (Mapping), why not (Reason),
 // and what happened (Event); the Table that knows every mapping, and the Engine
 // that is the only one to change it.
@@ -10,7 +10,7 @@
 //
 // Never: reads a clock outside Engine, opens a socket or a file, knows a
 // protocol, a firewall or a configuration format. Everything it needs from the
-// world stands in the small interfaces in engine.go; all other rooms point here.
+// world stands in the small interfaces in engine.go; all other packages point here.
 //
 // What is decided here:
 //   - The Table is an immutable value, made of weight-balanced trees that share nodes.

@@ -22,7 +22,7 @@ type Gateway interface {
 	// View returns the network as it is now; never nil. It comes from memory, and is
 	// asked for at every request.
 	View() *View
-	// Look makes View tell of ports in use as they were a moment ago, where it does not,
+	// Look makes View show ports in use as they were a moment ago, where it does not,
 	// or until ctx ends. Whoever asks for a port waits for it, and not the engine.
 	Look(ctx context.Context)
 }
@@ -72,7 +72,7 @@ type Engine struct {
 type op struct {
 	ctx    context.Context // the client's patience; it belongs to this op alone
 	plan   func(*Table) (outcome, error)
-	failed func(error) // tells the watchers that the kernel refused
+	failed func(error) // reports to the watchers that the kernel refused
 	done   chan result
 	// settled is set by who comes first: the engine with an answer, or the client's
 	// patience at its end.
@@ -123,7 +123,7 @@ func (e *Engine) Map(ctx context.Context, r Request) (Mapping, error) {
 
 // MapSet is Map for n internal ports from r.Internal upwards, onto as many
 // external ports in a row (RFC 7753). It grants fewer when not all can be had,
-// at least one, and gives them in order.
+// at least one, and returns them in order.
 func (e *Engine) MapSet(ctx context.Context, r Request, n int) ([]Mapping, error) {
 	if r.Kind == NAT4 {
 		e.cfg.Gateway.Look(ctx)
@@ -136,7 +136,7 @@ func (e *Engine) MapSet(ctx context.Context, r Request, n int) ([]Mapping, error
 }
 
 // Unmap removes what the selector names, all or (with an error) nothing, and
-// gives the removed mappings.
+// returns the removed mappings.
 func (e *Engine) Unmap(ctx context.Context, s Selector) ([]Mapping, error) {
 	s.strict = e.cfg.Strict
 	return e.do(&op{
@@ -418,13 +418,13 @@ func (e *Engine) refused(now time.Time, r Request, d Decision, err error) {
 	e.watchers.send(ev)
 }
 
-// Drifted tells the watchers that the kernel did not hold what the table says, and
+// Drifted reports to the watchers that the kernel did not hold what the table says, and
 // was put right.
 func (e *Engine) Drifted(detail string) {
 	e.watchers.send(Event{Time: time.Now(), Type: Drift, Detail: detail})
 }
 
-// drifted tells that the kernel does not hold what the table says.
+// drifted reports that the kernel does not hold what the table says.
 func (e *Engine) drifted(now time.Time, err error) {
 	e.watchers.send(Event{Time: now, Type: Drift, Reason: FirewallFailed, Detail: err.Error()})
 }

@@ -2,7 +2,7 @@ package portmap
 
 import "time"
 
-// EventType says what happened; the words are the contract of `events --json`.
+// EventType is what happened; the words are the contract of `events --json`.
 type EventType uint8
 
 // The event types.

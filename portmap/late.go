@@ -8,7 +8,7 @@ import (
 // What becomes of a change that takes longer than its client waits. A client that
 // hears nothing, or an error, must not have a port open that it does not know of.
 
-// tell answers an op, or says that its client has gone without an answer.
+// tell answers an op, or reports that its client has gone without an answer.
 func (o *op) tell(r result) bool {
 	if !o.settled.CompareAndSwap(false, true) {
 		return false

@@ -2,13 +2,13 @@ package portmap
 
 import "time"
 
-// Lease is what one language was promised of a mapping.
+// Lease is what one protocol was promised of a mapping.
 type Lease struct {
 	Granted time.Duration
 	Ends    time.Time
 }
 
-// end returns when a language's lease ends.
+// end returns when a protocol's lease ends.
 func (m *Mapping) end(v Via) time.Time {
 	if l := m.Leases[v]; !l.Ends.IsZero() {
 		return l.Ends
@@ -16,7 +16,7 @@ func (m *Mapping) end(v Via) time.Time {
 	return m.Expires
 }
 
-// LeaseLeft returns the time until the lease of a language ends: at the latest with
+// LeaseLeft returns the time until the lease of a protocol ends: at the latest with
 // the mapping. It is 0 when it is over, and -1 when it never ends.
 func (m *Mapping) LeaseLeft(v Via, now time.Time) time.Duration {
 	if end := m.end(v); !end.IsZero() {
@@ -25,7 +25,7 @@ func (m *Mapping) LeaseLeft(v Via, now time.Time) time.Duration {
 	return -1
 }
 
-// promise gives a language another lease. Each language has its own: the mapping
+// promise sets another lease for a protocol. Each protocol has its own: the mapping
 // lasts as long as the longest, and none is made longer by another one, whose
 // client knows nothing of it. A zero end is never.
 func (m *Mapping) promise(v Via, end, now time.Time) {
@@ -70,7 +70,7 @@ func (m *Mapping) nextEnd() time.Time {
 }
 
 // lapse plans what the time does to m: it ends, and its port is kept for its client
-// until then, or the leases of some languages do.
+// until then, or the leases of some protocols do.
 func (m *Mapping) lapse(now, holdUntil time.Time) Change {
 	if !m.Expires.IsZero() && !m.Expires.After(now) {
 		return Change{Event: Expired, Reason: Ended, Old: m, holdUntil: holdUntil}

@@ -79,7 +79,7 @@ type Request struct {
 	Parity          bool   // of a set: the external ports start as even or odd as the internal ones (RFC 7753 section 3)
 }
 
-// Naming says how a request names the mapping that it would renew or change.
+// Naming is how a request names the mapping that it would renew or change.
 type Naming uint8
 
 // The ways to name one.
@@ -88,7 +88,7 @@ const (
 	ByInternal               // the client's own port (RFC 6886 section 3.3, RFC 6887 section 11.3)
 )
 
-// RemotesMode says what a request's Remotes are to those of a mapping that is there.
+// RemotesMode is what a request's Remotes are to those of a mapping that is there.
 type RemotesMode uint8
 
 // The modes. But for the first they are for ByInternal.
@@ -100,7 +100,7 @@ const (
 )
 
 // Nonce is PCP's mapping nonce (RFC 6887 section 11.1). It is a secret between
-// the client and the gate and is never shown to anybody.
+// the client and the daemon and is never shown to anybody.
 type Nonce [12]byte
 
 // String hides the nonce from logs.
@@ -125,7 +125,7 @@ func countOf(id uint64) uint64 {
 // Mapping is one granted hole.
 type Mapping struct {
 	ID          uint64 // 1 to MaxID; unique for the life of the table, never reused
-	Client      Client // who asked for it first; Via says in which language
+	Client      Client // who asked for it first; Via is by which protocol
 	Kind        Kind
 	Transport   Transport
 	Internal    netip.AddrPort
@@ -137,14 +137,14 @@ type Mapping struct {
 	Description string
 	Rule        string    // the name of the owner's rule that allowed it, or ""
 	Nonce       Nonce     // of the last PCP request
-	Claims      Vias      // the languages in which its client asked for it and whose lease is not over
+	Claims      Vias      // the protocols in which its client asked for it and whose lease is not over
 	Created     time.Time // carries a monotonic reading, as do the others
 	Expires     time.Time // zero: never (only the owner can make such a one)
 
-	// Leases has the languages of Claims whose lease ends before the mapping does.
+	// Leases has the protocols of Claims whose lease ends before the mapping does.
 	Leases [viaCount]Lease
 
-	// Endless says that UPnP asked for no end. Its lease is EngineConfig.LeaseMax
+	// Endless means that UPnP asked for no end. Its lease is EngineConfig.LeaseMax
 	// from when its device was last seen (Engine.Seen).
 	Endless bool
 

@@ -48,8 +48,8 @@ func (t *Table) existing(r Request) *Mapping {
 	return m
 }
 
-// byInternal prefers the mapping that was made in r's language, then the oldest.
-// One that another language restricted is not what r means, nor any restricted one where
+// byInternal prefers the mapping that was made in r's protocol, then the oldest.
+// One that another protocol restricted is not what r means, nor any restricted one where
 // r could not say so.
 func (t *Table) byInternal(r Request) *Mapping {
 	var found *Mapping
@@ -67,7 +67,7 @@ func (t *Table) byInternal(r Request) *Mapping {
 	return found
 }
 
-// Plan says what granting r would change, or why it cannot be. The external
+// Plan returns what granting r would change, or why it cannot be. The external
 // port must be chosen already, and d must allow it. A new pinhole gets the first
 // free number from start on, which should be random. It changes nothing.
 func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration, start uint16) (Change, error) {
@@ -161,7 +161,7 @@ func (t *Table) at(m *Mapping) *Mapping {
 	return s.find(m.Transport, m.Remotes)
 }
 
-// share keeps what other languages were promised of the same mapping: it is no
+// share keeps what other protocols were promised of the same mapping: it is no
 // conflict when one client asks for one thing twice (RFC 6970 section 5).
 func (m *Mapping) share(old *Mapping, r Request, now time.Time) {
 	via, end := r.Client.Via, m.Expires
@@ -184,7 +184,7 @@ func endless(r Request, d Decision) bool {
 	return r.ZeroIsEndless && r.Lifetime == 0 && d.MaxLifetime == 0 && r.Client.MAC != (MAC{})
 }
 
-// conflict says who stands in the way of a client's wish for an external port. A
+// conflict returns who stands in the way of a client's wish for an external port. A
 // mapping that is there tells more than a reservation.
 func (t *Table) conflict(port uint16, tr Transport, id ClientID) error {
 	s, _ := t.ports.get(int(port))

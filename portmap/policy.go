@@ -9,7 +9,7 @@ import (
 // Action is what a policy says to a request.
 type Action uint8
 
-// The actions. Ask refuses, and tells the owner that somebody asked.
+// The actions. Ask refuses, and reports that somebody asked.
 const (
 	Deny Action = iota
 	Allow
@@ -33,7 +33,7 @@ type Policy interface {
 }
 
 // Facts is what a policy may know of the world when it decides. It is a value:
-// deciding twice over the same facts gives the same verdict.
+// deciding twice over the same facts yields the same verdict.
 type Facts struct {
 	Now            time.Time
 	View           *View                 // the gateway's network, never nil
@@ -56,7 +56,7 @@ type Decision struct {
 	// OverExternalPort is true when the same request with another external
 	// port might be allowed: who asked for any port gets another one.
 	OverExternalPort bool
-	// Elsewhere says where such a port may be found, when the owner's rules
+	// Elsewhere is where such a port may be found, when the owner's rules
 	// permit only some; nil means anywhere. It is a hint: each candidate is
 	// decided upon again.
 	Elsewhere []PortRange
@@ -122,7 +122,7 @@ func (v *View) Vacant(tr Transport, port uint16) error {
 type WAN struct {
 	Name     string     // the interface
 	Up       bool       // the link is up and has an address
-	External netip.Addr // the address clients are told; zero while unknown
+	External netip.Addr // the address reported to clients; zero while unknown
 	Private  bool       // External cannot be reached from the Internet, and the owner did not allow that
 }
 

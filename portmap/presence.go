@@ -46,7 +46,7 @@ func (e *Engine) Resume(ctx context.Context, id ClientID) error {
 	}, NoReason)
 }
 
-// Seen says that the device of a client is on the LAN: endless leases go on from now.
+// Seen notes that the device of a client is on the LAN: endless leases go on from now.
 func (e *Engine) Seen(ctx context.Context, id ClientID) error {
 	return e.each(ctx, id, func(now time.Time, m *Mapping) EventType {
 		if !m.Endless {
@@ -65,7 +65,7 @@ func (e *Engine) RevokeAll(ctx context.Context, id ClientID, reason Reason) erro
 	})
 }
 
-// holdUntil says until when the port of a mapping stays with its client that is
+// holdUntil returns until when the port of a mapping stays with its client that is
 // revoked for the reason; the zero time is not at all.
 func (e *Engine) holdUntil(now time.Time, reason Reason) time.Time {
 	if reason == IdentityChanged {

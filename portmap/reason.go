@@ -10,7 +10,7 @@ import (
 // walks the whole set through each table.
 type Reason uint8
 
-// The reasons. The comment of each says what a person should understand.
+// The reasons. The comment of each is what a person should understand.
 const (
 	NoReason Reason = iota
 
@@ -46,9 +46,9 @@ const (
 	PrivateAddress // the WAN address is private, so nobody could reach the port
 	UniqueLocal    // a pinhole for a unique local address, which nobody on the Internet could reach
 	NoSuchMapping
-	AskedElsewhere // what is to be closed was opened in another language, and stays open
+	AskedElsewhere // what is to be closed was opened in another protocol, and stays open
 	FirewallFailed // the kernel refused; nothing was changed
-	Busy           // the engine's queue is full, or the gate is stopping
+	Busy           // the engine's queue is full, or the daemon is stopping
 
 	// How a mapping ended.
 	Ended   // its lease ran out
@@ -120,7 +120,7 @@ type Error struct {
 	Err    error
 	Left   time.Duration // how long what stands in the way will last, where that is known; else 0
 
-	// External says that the policy refuses this external port only: another one
+	// External means that the policy refuses this external port only: another one
 	// might be granted.
 	External bool
 }
@@ -141,7 +141,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // ReasonOf returns the Reason inside err, or NoReason where err is nil. An error
-// that carries none is a failure of the gate itself: FirewallFailed.
+// that carries none is a failure of the daemon itself: FirewallFailed.
 func ReasonOf(err error) Reason {
 	if err == nil {
 		return NoReason

@@ -18,7 +18,7 @@ type Selector struct {
 	LastInternal        uint16    // 0: Internal alone; else the last of a range that begins with Internal
 	Remotes             []Remote  // compared only when ExactRemotes
 	ExactRemotes        bool
-	Only                Via    // not 0: only what was asked for in this language
+	Only                Via    // not 0: only what was asked for in this protocol
 	Nonce               *Nonce // must be the mapping's own where the engine is strict
 	strict              bool
 }
@@ -44,9 +44,9 @@ func (s Selector) inside(port uint16) bool {
 	return s.Internal == 0 || s.Internal == port || s.Internal < port && port <= s.LastInternal
 }
 
-// PlanRemoval says what removing the selected mappings would change. Those of
+// PlanRemoval returns what removing the selected mappings would change. Those of
 // others are passed over; when nothing is left the error is NotOwner if there
-// were such, AskedElsewhere where a port is named that only other languages have
+// were such, AskedElsewhere where a port is named that only other protocols have
 // opened, else NoSuchMapping.
 func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	var changes []Change
@@ -80,7 +80,7 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	return nil, &Error{Reason: NoSuchMapping, Detail: "there is no such mapping"}
 }
 
-// planRevocation says what ending m changes. Its external port stays with its
+// planRevocation returns what ending m changes. Its external port stays with its
 // client until then, which is the zero time for not at all.
 func (t *Table) planRevocation(m *Mapping, reason Reason, holdUntil time.Time) (Change, error) {
 	held := t.at(m)
@@ -133,7 +133,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 	}
 }
 
-// removal ends m, in whatever other languages its client has asked for it: who is
+// removal ends m, in whatever other protocols its client has asked for it: who is
 // told that a port is closed must not find it open.
 func (s Selector) removal(m *Mapping) Change {
 	if s.Anybody {

@@ -38,7 +38,7 @@ func waits(err error) bool { return ReasonOf(err) == OffLink }
 // Restore makes the table and the kernel hold what an earlier run held, in one
 // transaction, as far as today's policy allows it. What is dropped ends in the store
 // too, but for what waits. It must be called once, before Run, and before anybody can
-// ask for anything. With an error the gate cannot work.
+// ask for anything. With an error the daemon cannot work.
 func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error) {
 	e.cfg.Gateway.Look(ctx)
 	kept = slices.Clone(kept)
@@ -86,7 +86,7 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 // readmitted bounds one kernel transaction of mappings that have waited.
 const readmitted = 512
 
-// Readmit takes over mappings that wait since Restore, and gives those that it does
+// Readmit takes over mappings that wait since Restore, and returns those that it does
 // not take over: they still wait, or have ended, in the store too, and then it must
 // not be called with them again. With an error some may have been taken over, and it
 // can be called again with all.
@@ -186,7 +186,7 @@ func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mappin
 	return m, nil
 }
 
-// vacant says what stands where a mapping was.
+// vacant returns what stands where a mapping was.
 func (t *Table) vacant(m *Mapping, view *View) error {
 	if err := m.Check(); err != nil {
 		return err

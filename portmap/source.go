@@ -22,15 +22,15 @@ type Source struct {
 
 const lastPort = 1<<16 - 1
 
-// Anyone says that the source is not limited at all.
+// Anyone reports whether the source is not limited at all.
 func (s Source) Anyone() bool { return !s.Prefix.IsValid() }
 
-// OneHost says that the source is one address with all of its ports.
+// OneHost reports whether the source is one address with all of its ports.
 func (s Source) OneHost() bool {
 	return s.Prefix.IsSingleIP() && s.Low == 0 && s.High == lastPort
 }
 
-// Filtered says that the source is neither: a prefix, a port, or both.
+// Filtered reports whether the source is neither: a prefix, a port, or both.
 func (s Source) Filtered() bool { return !s.Anyone() && !s.OneHost() }
 
 // Admits reports whether a packet from src may pass.
@@ -44,7 +44,7 @@ func (s Source) Overlaps(o Source) bool {
 		s.Prefix.Overlaps(o.Prefix) && s.Low <= o.High && o.Low <= s.High
 }
 
-// String gives "anyone", "198.51.100.7", "198.51.100.0/24",
+// String returns "anyone", "198.51.100.7", "198.51.100.0/24",
 // "198.51.100.0/24 port 53" or "198.51.100.0/24 port 0-52".
 func (s Source) String() string {
 	if s.Anyone() {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Table is every mapping at one moment. It is immutable: a change gives a new
+// Table is every mapping at one moment. It is immutable: a change yields a new
 // Table, so whoever holds one can read it for ever, a failed change needs no
 // undo, and a snapshot costs nothing. All operations cost O(log n) or less.
 type Table struct {
@@ -38,7 +38,7 @@ type slot struct {
 	natpmp   claims // mappings that NAT-PMP asked for
 }
 
-// slotKey is what tells the mappings on one external port apart.
+// slotKey is what distinguishes the mappings on one external port.
 type slotKey struct {
 	transport Transport
 	remotes   []Remote
@@ -46,7 +46,7 @@ type slotKey struct {
 
 func slotKeyOf(m *Mapping) slotKey { return slotKey{m.Transport, m.Remotes} }
 
-// pinhole is what tells pinholes apart.
+// pinhole is what distinguishes pinholes.
 type pinhole struct {
 	internal netip.AddrPort
 	slotKey
@@ -76,7 +76,7 @@ type hold struct {
 	until     deadline
 }
 
-// internalKey finds what a client's port is mapped to, in whichever language.
+// internalKey finds what a client's port is mapped to, in whichever protocol.
 type internalKey struct {
 	client    ClientID
 	transport Transport

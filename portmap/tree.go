@@ -2,7 +2,7 @@ package portmap
 
 import "iter"
 
-// tree is an immutable ordered map: every change gives a new tree that shares
+// tree is an immutable ordered map: every change yields a new tree that shares
 // almost all nodes with the old one, so that a reader may keep the old one for
 // as long as it likes. It is weight-balanced (Adams), because the weights also
 // give ranks: the i-th entry and the number of entries below a key cost

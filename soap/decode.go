@@ -320,7 +320,7 @@ func (d *decoder) envelope() (*Action, error) {
 	return a, nil
 }
 
-// namespace gives that of the action. libplum until May 2025 declares the service
+// namespace returns that of the action. libplum until May 2025 declares the service
 // type under one prefix and writes another one, which nobody has declared and which
 // is therefore no name of anything: what the header names and the element itself
 // declares, once, is meant.

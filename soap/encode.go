@@ -58,7 +58,7 @@ func EncodeVersionMismatch() []byte {
 		`<faultstring>UPnP speaks SOAP 1.1</faultstring></s:Fault>` + tail)
 }
 
-// fitsCDATA reports whether a CDATA section gives s back as it is. Nothing can be
+// fitsCDATA reports whether a CDATA section yields s as it is. Nothing can be
 // escaped in one, so it may hold neither its own end nor what XML cannot carry,
 // and no CR, which a parser reads as LF (XML 1.0 section 2.11).
 func fitsCDATA(s string) bool {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// ErrType says that a value is not of the type it should be; a 402 fault.
+// ErrType means that a value is not of the type it should be; a 402 fault.
 var ErrType = errors.New("not a value of this type")
 
 // maxDigits allows leading zeros, which are legal, within reason.

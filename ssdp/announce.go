@@ -36,7 +36,7 @@ func (l *loop) Adopt(now time.Time, a datagram.Addresses) {
 	}
 }
 
-// withdraw says byebye for what was announced from an address that may be gone,
+// withdraw sends byebye for what was announced from an address that may be gone,
 // and then the kernel does not send from it. The scope's new one is as good, and
 // so is one that fits another scope: a byebye names no location.
 func (l *loop) withdraw(s *scope, old netip.Addr) {
@@ -86,7 +86,7 @@ func (l *loop) alive(now time.Time, s *scope) {
 	s.announce, s.copies = now.Add(quarter+upTo(quarter)), 1
 }
 
-// farewell says byebye for all rows at the end.
+// farewell sends byebye for all rows at the end.
 func (l *loop) farewell() {
 	var known []*scope
 	for _, s := range l.scopes {

@@ -1,5 +1,5 @@
 // Package ssdp is UPnP discovery on one LAN interface in one IP family: it answers
-// searches and advertises the device it was told about (UDA 2.0 section 1).
+// searches and advertises a device (UDA 2.0 section 1).
 //
 // Owns: the wire form of searches, search responses and notifications; the
 // table of what may be searched for; the announcement schedule; how often and

@@ -128,7 +128,7 @@ func (l *loop) near(s *scope, source netip.Addr) netip.Addr {
 	return s.local
 }
 
-// factsAt returns what is told at an address: over IPv4 the LOCATION is there.
+// factsAt returns what is announced at an address: over IPv4 the LOCATION is there.
 func (l *loop) factsAt(s *scope, at netip.Addr) *facts {
 	if at == s.local || l.cfg.IPv6 {
 		return &s.facts

@@ -11,7 +11,7 @@ import (
 	"portcullis/internal/datagram"
 )
 
-// Config says what a Server announces, and where.
+// Config configures a Server.
 type Config struct {
 	// Logger must not be nil.
 	Logger *slog.Logger
@@ -19,7 +19,7 @@ type Config struct {
 	// another one are dropped (abuse cases A2, E7). Ifindex must not be 0.
 	Ifname  string
 	Ifindex int
-	// IPv6 says of which family the socket is: that of Listen6, or of Listen.
+	// IPv6 is the family of the socket: that of Listen6, or of Listen.
 	IPv6 bool
 	// Targets are the rows in the order of UDA 1.1 section 1.2.2, 1 to 64. A row that
 	// is given twice is announced once.
@@ -28,12 +28,12 @@ type Config struct {
 	// version of the device tree: 1 or 2 for who searched for that version of a
 	// type (3 and above are shown 2), 0 for who did not name one (rootdevice,
 	// uuid, ssdp:all, notifications). It is called from Run, once a version
-	// for each address that is told, and must not block.
+	// for each address that is announced, and must not block.
 	Describe func(version int, local netip.Addr) Description
-	// Account says whom a search is charged to. It must not block.
+	// Account returns whom a search is charged to. It must not block.
 	Account func(datagram.Packet) datagram.Account
 	// Server is the SERVER header, "OS UPnP/1.1 product"; printable ASCII, at
-	// most 64 octets. Versions in it tell an attacker what to try (abuse case
+	// most 64 octets. Versions in it show an attacker what to try (abuse case
 	// K6).
 	Server string
 	// MaxAge is how long an announcement holds; whole seconds, 2 s to 24 h, 0

@@ -42,7 +42,7 @@ type Target struct {
 	Tree int
 }
 
-// Description says where a device description is and which one it is.
+// Description is where a device description is and which one it is.
 type Description struct {
 	// Location is the absolute URL of the description: printable ASCII without
 	// blanks, at most 128 octets, with a literal address.

@@ -14,7 +14,7 @@ import (
 // defaultConfig is read when it is there and --config is not given.
 const defaultConfig = "/etc/portcullis/portcullis.toml"
 
-// loadConfig reads the configuration, and says from where. A file that was
+// loadConfig reads the configuration, and prints from where. A file that was
 // named must be there; without the default file, the defaults apply.
 func loadConfig(path string) (config.Config, string, error) {
 	if path != "" {

@@ -13,7 +13,7 @@ import (
 // errStops makes doctor's exit code; what stops a mapping has been printed.
 var errStops = errors.New("something would keep mappings from working")
 
-// runDoctor looks at the machine, changes nothing, and says what is wrong and what
+// runDoctor looks at the machine, changes nothing, and prints what is wrong and what
 // to do about it.
 func runDoctor(ctx context.Context, e env, args []string) error {
 	f := flags(e, "doctor")

@@ -1,4 +1,4 @@
-// Portcullis opens ports on a Linux gateway for the programs behind it, when
+// Portcullis lets programs on a LAN open ports on a Linux gateway, when
 // its owner's policy permits: UPnP IGD in front, nftables behind.
 package main
 

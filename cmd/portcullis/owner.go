@@ -74,7 +74,7 @@ func printStatus(out io.Writer, s control.Status) error {
 	return w.Flush()
 }
 
-// sendersLine says how it is seen who sends a datagram.
+// sendersLine returns how it is seen who sends a datagram.
 func sendersLine(by string) string {
 	if by == "" {
 		return "cannot be seen, so NAT-PMP and PCP are not served"

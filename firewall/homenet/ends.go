@@ -125,7 +125,7 @@ func (h *Home) streamEnds(host, viewer string, open func(internal string) (portm
 	h.Connect(h.World, viewer, to)
 }
 
-// stream writes to the first connection as long as it can, and gives why it could
+// stream writes to the first connection as long as it can, and returns why it could
 // not.
 func stream(l net.Listener) <-chan error {
 	over := make(chan error, 1)

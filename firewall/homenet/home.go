@@ -149,7 +149,7 @@ func (h *Home) Delete(ms ...portmap.Mapping) {
 	h.Apply(nil, ms)
 }
 
-// Renew gives a mapping another hour, and gives what it is then.
+// Renew gives a mapping another hour, and returns what it is then.
 func (h *Home) Renew(m portmap.Mapping) portmap.Mapping {
 	h.t.Helper()
 	renewed := m

@@ -64,7 +64,7 @@ func Drain(c *net.UDPConn) {
 	}
 }
 
-// Answer exchanges a datagram and its answer, and gives where each was seen to
+// Answer exchanges a datagram and its answer, and returns where each was seen to
 // come from.
 func Answer(t testing.TB, outside, inside *net.UDPConn, to, text string) (asker, answerer string) {
 	t.Helper()

@@ -72,10 +72,10 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	return b, err
 }
 
-// Flavour gives "legacy" or "nf_tables": where the program keeps its rules.
+// Flavour returns "legacy" or "nf_tables": where the program keeps its rules.
 func (b *Backend) Flavour() string { return b.rules[four].programs.flavour }
 
-// Prepare tells what the gateway is before the first Replace.
+// Prepare sets the facts of the gateway before the first Replace.
 func (b *Backend) Prepare(g firewall.Facts) error {
 	if err := b.follow(g); err != nil {
 		return fmt.Errorf("iptables prepare: %w", err)
@@ -83,8 +83,8 @@ func (b *Backend) Prepare(g firewall.Facts) error {
 	return b.Backend.Prepare(g)
 }
 
-// Configure tells the rules what has changed about the gateway. A *firewall.ChainError
-// says that all is in force but the rules in FORWARD.
+// Configure changes the facts of the gateway in the rules. A *firewall.ChainError
+// means that all is in force but the rules in FORWARD.
 func (b *Backend) Configure(ctx context.Context, g firewall.Facts) error {
 	if err := b.follow(g); err != nil {
 		return fmt.Errorf("iptables configure: %w", err)
@@ -98,7 +98,7 @@ func (b *Backend) Configure(ctx context.Context, g firewall.Facts) error {
 	return errors.Join(err, failed)
 }
 
-// Replace makes the kernel hold exactly these mappings. A *firewall.ChainError says
+// Replace makes the kernel hold exactly these mappings. A *firewall.ChainError means
 // that all is in force but the rules in FORWARD.
 func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 	err := b.Backend.Replace(ctx, want)
@@ -111,7 +111,7 @@ func (b *Backend) Replace(ctx context.Context, want []portmap.Mapping) error {
 }
 
 // Audit compares the kernel with what it should hold, writes it anew where it
-// differs, and says what was wrong; "" is nothing.
+// differs, and returns what was wrong; "" is nothing.
 func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error) {
 	drift, err = b.Backend.Audit(ctx, full)
 	if errors.Is(err, firewall.ErrClosed) {
@@ -183,7 +183,7 @@ func (b *Backend) follow(g firewall.Facts) error {
 	return nil
 }
 
-// keep makes sure that the rules are there, and says what was wrong with them.
+// keep makes sure that the rules are there, and returns what was wrong with them.
 func (b *Backend) keep(ctx context.Context) (lost string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -222,7 +222,7 @@ func (b *Backend) note(err error) {
 	b.failing = err != nil
 }
 
-// setting says what of the configuration wants the rule.
+// setting returns the key of the configuration that wants the rule.
 func (b *Backend) setting(f family) string {
 	switch {
 	case !b.cfg.Named:

@@ -101,7 +101,7 @@ func (p *programs) forward(ctx context.Context) ([]line, error) {
 	return there.chains[chainKey{"filter", "FORWARD"}], nil
 }
 
-// restore does what a script says, in one transaction.
+// restore runs a script, in one transaction.
 func (p *programs) restore(ctx context.Context, script string) error {
 	_, err := p.run(ctx, script, p.main+"-restore", "--noflush", "-w", lockWait)
 	return err

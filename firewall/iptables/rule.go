@@ -31,7 +31,7 @@ func (r *rule) text() string {
 // tries is how often the rule is written where others write at the same time.
 const tries = 3
 
-// keep makes sure that the rule is there, and says what was wrong with one that had
+// keep makes sure that the rule is there, and returns what was wrong with one that had
 // been written before.
 func (r *rule) keep(ctx context.Context) (lost string, err error) {
 	for range tries {
@@ -87,7 +87,7 @@ func (r *rule) write(ctx context.Context, there []line, add string) error {
 
 var drops = []string{"DROP", "REJECT"}
 
-// wrong says what is wrong with the rule, "" for nothing.
+// wrong returns what is wrong with the rule, "" for nothing.
 func (r *rule) wrong(there []line) string {
 	found := 0
 	for _, l := range there {

@@ -14,7 +14,7 @@ import (
 // nobody of a change: what was lost must be back within two seconds.
 const lookEvery = time.Second
 
-// Watch tells of each transaction of another program, as nftables' own does, until
+// Watch reports each transaction of another program, as nftables' own does, until
 // ctx ends. Of iptables-legacy it tells when our rule is not as it should be, and does
 // not know who did it.
 func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) error {
@@ -27,7 +27,7 @@ func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) erro
 	return parts.Wait()
 }
 
-// look tells until ctx ends, or the rules cannot be read.
+// look reports changes until ctx ends, or the rules cannot be read.
 func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

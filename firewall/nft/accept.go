@@ -210,7 +210,7 @@ func (o *ownersTable) remove(q *nftables.Conn) error {
 	return nil
 }
 
-// wrong says what is wrong with the chain.
+// wrong returns what is wrong with the chain.
 func (o *ownersTable) wrong(format string, args ...any) error {
 	return &firewall.ChainError{Chain: o.chain, Setting: o.setting, Detail: fmt.Sprintf(format, args...)}
 }

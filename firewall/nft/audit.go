@@ -18,7 +18,7 @@ var chainNames = []string{
 	"refuse_ended",
 }
 
-// rulesDrift says what is wrong with our table; "" is nothing.
+// rulesDrift returns what is wrong with our table; "" is nothing.
 func (k *kernel) rulesDrift(ctx context.Context) (string, error) {
 	there, err := k.tableThere(ctx)
 	if err != nil {

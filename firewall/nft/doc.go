@@ -9,7 +9,7 @@
 // transaction.
 // `nft list table inet portcullis` is meant to be read.
 //
-// A program opens a Backend, a firewall.Driver over the calls of kernel.go, tells it of
+// A program opens a Backend, a firewall.Driver over the calls of kernel.go, hands it the
 // the gateway (Configure) and of the mappings it has (Replace), and from then on of
 // changes of either. Now and then it calls Audit, which also finds an accept chain that
 // came back.

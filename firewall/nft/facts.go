@@ -55,7 +55,7 @@ func unique[T comparable](list []T) []T {
 	return out
 }
 
-// intervals gives prefixes as the kernel's interval set wants them: ranges that
+// intervals returns prefixes as the kernel's interval set wants them: ranges that
 // do not touch, each as its first address and the address after its last.
 func intervals(prefixes []netip.Prefix) []nftables.SetElement {
 	type span struct{ first, last uint32 }

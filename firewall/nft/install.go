@@ -140,7 +140,7 @@ func (k *kernel) diagnose(ctx context.Context, err error) error {
 	return err
 }
 
-// try tells what the kernel said to a feature, or nil.
+// try returns the kernel's error about a feature, or nil.
 func (k *kernel) try(ctx context.Context, f feature) error {
 	sk := newSkeleton(uint32(k.cfg.Size))
 	sk.table.Name = Table + "_probe"

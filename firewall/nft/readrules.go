@@ -161,7 +161,7 @@ func known(name string) expr.Any {
 	return nil
 }
 
-// read decodes an expression, or gives nil where it is not known. A verdict is
+// read decodes an expression, or returns nil where it is not known. A verdict is
 // told by the kernel as an immediate load of the verdict register.
 func (e rawExpr) read(family nftables.TableFamily) expr.Any {
 	if e.name == "immediate" {
@@ -198,7 +198,7 @@ func verdictIn(immediate []byte) *expr.Verdict {
 	return v
 }
 
-// verdictOf reads the attributes of a verdict, or gives nil.
+// verdictOf reads the attributes of a verdict, or returns nil.
 func verdictOf(raw []byte) *expr.Verdict {
 	ad, err := decoder(raw)
 	if err != nil {

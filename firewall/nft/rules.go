@@ -109,7 +109,7 @@ func nfproto(t *nftables.Table, family byte) match {
 
 func l4proto(proto byte) match { return match{meta(expr.MetaKeyL4PROTO, reg1), equal(reg1, proto)} }
 
-// tcpOrUDP says more than the sets behind it need: nft cannot load "ct original
+// tcpOrUDP is more than the sets behind it need: nft cannot load "ct original
 // proto-dst" or a translated port back without it.
 func tcpOrUDP(set *nftables.Set) match { return match{meta(expr.MetaKeyL4PROTO, reg1), in(set, reg1)} }
 
@@ -155,7 +155,7 @@ func jump(to *nftables.Chain) match { return verdict(expr.VerdictJump, to.Name) 
 // comment is a rule's comment as nft reads it.
 func comment(text string) []byte { return userdata.AppendString(nil, userdata.TypeComment, text) }
 
-// commentIn reads a comment from a rule's user data, or gives "". The library's
+// commentIn reads a comment from a rule's user data, or returns "". The library's
 // own reader panics on data that is cut short, and other programs' rules are not
 // ours to trust.
 func commentIn(data []byte) string {

@@ -146,7 +146,7 @@ func (s *skeleton) ranges(name string, size uint32, key, data []nftables.SetData
 	return set
 }
 
-// sets gives every set, in the order in which they are listed.
+// sets returns every set, in the order in which they are listed.
 func (s *skeleton) sets() []*nftables.Set {
 	all := append(s.factSets(), s.mapped, s.mappedFrom, s.mappedFiltered)
 	all = append(append(all, s.flows.all()...), s.kept, s.mappedPorts)

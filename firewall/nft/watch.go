@@ -16,7 +16,7 @@ import (
 	"portcullis/firewall"
 )
 
-// Watch tells of each transaction of another program, until ctx ends. It sees only
+// Watch reports each transaction of another program, until ctx ends. It sees only
 // that something was done, not whether it was done to what we hold: Audit says
 // that. One Intrusion is told at the start, because what was done before is not
 // known, and one stands for all that was lost when the socket was full. tell must
@@ -63,7 +63,7 @@ func (k *kernel) Watch(ctx context.Context, tell func(firewall.Intrusion)) error
 }
 
 // watch puts the messages of a transaction together. The one that tells the
-// ruleset's new number comes last, and says who did it.
+// ruleset's new number comes last, and returns who did it.
 type watch struct {
 	own    func(thread uint32) bool    // says whether a thread is of this process
 	owners func(t nftables.Table) bool // and whether a table is an accept chain's

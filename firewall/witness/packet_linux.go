@@ -149,7 +149,7 @@ func (c *packetConn) take(carried uint64) datagram.Sender {
 	return datagram.Sender{MAC: mac, Known: len(mac)}
 }
 
-// carried tells datagrams apart: by who they say they are from, where they go, which
+// carried distinguishes datagrams: by who they say they are from, where they go, which
 // may be through the gateway, and their octets.
 func (c *packetConn) carried(source netip.AddrPort, destination netip.Addr, payload []byte) uint64 {
 	var h maphash.Hash

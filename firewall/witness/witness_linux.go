@@ -22,7 +22,7 @@ const (
 	PacketSocket Way = "packet socket"
 )
 
-// Witness says who sent a datagram. Its methods are safe for concurrent use.
+// Witness finds out which machine sent a datagram. Its methods are safe for concurrent use.
 type Witness struct {
 	way    Way
 	why    error // not by marks

@@ -43,7 +43,7 @@ func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 	return list, c.call(ctx, http.MethodGet, "/v1/mappings", nil, &list)
 }
 
-// Delete removes mappings, and gives what was removed.
+// Delete removes mappings, and returns what was removed.
 func (c *Client) Delete(ctx context.Context, d Deletion) ([]Mapping, error) {
 	var gone []Mapping
 	return gone, c.call(ctx, http.MethodPost, "/v1/delete", d, &gone)

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// Packet says of a received datagram what its bytes cannot be trusted with.
+// Packet is what is known of a received datagram beside its bytes, which its sender
+// chose.
 type Packet struct {
 	Size        int            // octets read
 	Source      netip.AddrPort // unmapped, without zone
@@ -53,8 +54,8 @@ type udpConn struct {
 
 // family is what the two kinds of sockets do in different ways.
 type family interface {
-	// room gives room for the family's control messages of one datagram.
-	room() []byte
+	// buffer returns space for the family's control messages of one datagram.
+	buffer() []byte
 	// parse reads control messages: where a datagram was sent to, and by which
 	// interface it came in.
 	parse(oob []byte) (destination netip.Addr, ifindex int, err error)
@@ -85,7 +86,7 @@ func NewConn6(udp *net.UDPConn, ifindex int) (Conn, error) {
 
 // Receive implements Conn.
 func (c *udpConn) Receive(b []byte) (Packet, error) {
-	oob := append(c.family.room(), make([]byte, markRoom)...)
+	oob := append(c.family.buffer(), make([]byte, markRoom)...)
 	n, oobn, _, source, err := c.udp.ReadMsgUDPAddrPort(b, oob)
 	if err != nil {
 		return Packet{}, err
@@ -122,7 +123,7 @@ func (c *udpConn) Close() error { return c.udp.Close() }
 
 type four struct{}
 
-func (four) room() []byte { return ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface) }
+func (four) buffer() []byte { return ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface) }
 
 func (four) parse(oob []byte) (netip.Addr, int, error) {
 	var cm ipv4.ControlMessage
@@ -137,7 +138,7 @@ func (four) control(from, _ netip.Addr, ifindex int) []byte {
 
 type six struct{}
 
-func (six) room() []byte { return ipv6.NewControlMessage(ipv6.FlagDst | ipv6.FlagInterface) }
+func (six) buffer() []byte { return ipv6.NewControlMessage(ipv6.FlagDst | ipv6.FlagInterface) }
 
 func (six) parse(oob []byte) (netip.Addr, int, error) {
 	var cm ipv6.ControlMessage

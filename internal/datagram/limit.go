@@ -21,7 +21,7 @@ type Device struct {
 	Addr   netip.Addr // only where the sender is not known, or many hosts are behind it
 }
 
-// Class says what is known of who sent a datagram. Each class has a budget of its
+// Class is what is known of who sent a datagram. Each class has a budget of its
 // own, so that none can spend what is another's.
 type Class uint8
 

@@ -14,8 +14,8 @@ const (
 	maxPanics = 3
 )
 
-// Log is what a server says of single datagrams: so much in a second and nothing of
-// their text. It is not safe for concurrent use.
+// Log writes lines about single datagrams: so many a second, and nothing of their text.
+// It is not safe for concurrent use.
 type Log struct {
 	*slog.Logger
 	budget *rate.Limiter

@@ -49,7 +49,7 @@ func newReader(conn Conn, size int) *reader {
 	return r
 }
 
-// release gives back the buffer of a datagram.
+// release takes back the buffer of a datagram.
 func (r *reader) release(d received) { r.free <- d.buf }
 
 // close closes the Conn and returns when the reader's goroutine has ended. It is

@@ -26,7 +26,7 @@ func (s state) settled(now time.Time) bool {
 	return ago < 0 || ago > settle // a clock that was set back says nothing
 }
 
-// trust says who may own a file.
+// trust is who may own a file.
 type trust uint8
 
 const (
@@ -72,7 +72,7 @@ func newState(st *syscall.Stat_t) state {
 	return state{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, written: st.Mtim, changed: st.Ctim}
 }
 
-// errBusy says that a file is not what it was a moment ago.
+// errBusy means that a file is not what it was a moment ago.
 var errBusy = errors.New("it is being written")
 
 // readFile returns the content of a file that has been looked at. It waits for nobody,

@@ -34,7 +34,7 @@ func (c *collector) parse(f Format, data []byte) {
 	}
 }
 
-// Recognise tells the format by the first line that shows it.
+// Recognise returns the format, by the first line that shows it.
 func Recognise(data []byte) Format {
 	if len(data) > MaxFile {
 		data = data[:MaxFile]

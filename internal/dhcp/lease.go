@@ -125,7 +125,7 @@ func hardware(s string) portmap.MAC {
 	return ofDevice(mac)
 }
 
-// ofDevice gives mac, or zero where its first bit marks a group.
+// ofDevice returns mac, or zero where its first bit marks a group.
 func ofDevice(mac portmap.MAC) portmap.MAC {
 	if mac[0]&1 != 0 {
 		return portmap.MAC{}

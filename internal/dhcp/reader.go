@@ -84,7 +84,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	}
 }
 
-// Name says what the device with the MAC calls itself at the address, "" when no
+// Name returns what the device with the MAC calls itself at the address, "" when no
 // lease of both says so. It never waits, and costs the same whatever the files hold.
 func (r *Reader) Name(mac portmap.MAC, addr netip.Addr, now time.Time) string {
 	return r.names.Load().name(mac, addr, now)

@@ -36,7 +36,7 @@ func newNames(sources []*source) *names {
 	return n
 }
 
-// name says what the device with the MAC is called at the address.
+// name returns what the device with the MAC is called at the address.
 func (n *names) name(mac portmap.MAC, addr netip.Addr, now time.Time) string {
 	if mac == (portmap.MAC{}) {
 		return ""

@@ -99,7 +99,7 @@ func (s *source) read(seen *[maxParts]state) (Parsed, error) {
 	return c.parsed(), nil
 }
 
-// say tells the log about a file, and loudly once when there is something new to tell.
+// say logs about a file, and loudly once when there is something new.
 func (s *source) say(log *slog.Logger, p Parsed, err error) {
 	level, text := slog.LevelDebug, "lease file read"
 	trouble := ""

@@ -92,7 +92,7 @@ func wire(gateway *netns.Space, name string, other *netns.Space) error {
 	return netns.Cable(netns.End{Space: gateway, Name: name}, netns.End{Space: other, Name: "port"})
 }
 
-// other gives another host's address in the network of an address.
+// other returns another host's address in the network of an address.
 func other(p netip.Prefix) netip.Addr {
 	if n := p.Addr().Next(); p.Contains(n) && p.Contains(n.Next()) { // not the broadcast address
 		return n

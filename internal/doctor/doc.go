@@ -1,4 +1,4 @@
-// Package doctor finds what would keep a mapping from working, and says what to do
+// Package doctor finds what would keep a mapping from working, and what to do
 // about it.
 //
 // Owns: the facts about the machine (Examine; Strays, whose answers leave by another

@@ -92,7 +92,7 @@ func sysctl(name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// writable says what keeps us from writing to a directory, which may not be there
+// writable returns what keeps us from writing to a directory, which may not be there
 // yet.
 func writable(dir string) error {
 	for {

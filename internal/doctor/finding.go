@@ -9,7 +9,7 @@ import (
 	"portcullis/firewall"
 )
 
-// Level says how bad a finding is.
+// Level is how bad a finding is.
 type Level string
 
 // The levels. A failure keeps mappings from working.
@@ -92,7 +92,7 @@ type Facts struct {
 // earliest is before this program was written: a clock that says less was never set.
 var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Judge says what the facts mean, the worst first.
+// Judge returns what the facts mean, the worst first.
 func Judge(f *Facts) []Finding {
 	var all []Finding
 	add := func(id string, level Level, remedy, what string, args ...any) {
@@ -201,7 +201,7 @@ func judgeFirewall(f *Facts, add adder) {
 	judgePath(add, f.Backend, f.AcceptChain, "IPv6 pinhole", "path6", "accept_chain6", t.Pinhole)
 }
 
-// judgeAnswers tells of answers that leave by another way. A connection to a mapping
+// judgeAnswers adds findings about replies that leave by another way. A connection to a mapping
 // then does not come about, whatever the rules let pass.
 func judgeAnswers(f *Facts, add adder) {
 	strayed := map[bool]bool{}

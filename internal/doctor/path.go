@@ -250,7 +250,7 @@ const recorder = `table inet portcullis_doctor {
 	}
 }`
 
-// answerMark has the host answer a datagram, and gives the mark that the rules have put
+// answerMark has the host answer a datagram, and returns the mark that the rules have put
 // on the answer. Nobody can tell without the program nft.
 func (c *copied) answerMark(ctx context.Context, lan string, to netip.AddrPort) (mark uint32, known bool) {
 	if err := c.run(ctx, fmt.Sprintf(recorder, lan, TrialPort), "nft", "-f", "-"); err != nil {

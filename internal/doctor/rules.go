@@ -68,7 +68,7 @@ func listTables(ctx context.Context) (text string, ofIPTables bool, err error) {
 	return all.String(), ofIPTables, nil
 }
 
-// output runs a program that lists, and gives what it warns of as well.
+// output runs a program that lists, and returns what it warns of as well.
 func output(ctx context.Context, argv ...string) (list, warning string, err error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var out, complaint strings.Builder

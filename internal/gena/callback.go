@@ -100,7 +100,7 @@ func parseURL(url string, self netip.Addr) (callback, bool) {
 }
 
 // splitAuthority reads a literal address and a port. User names, zones, host
-// names and IPv4 in an IPv6 coat do not pass (UDA 2.0 section 4.1.2 as revised
+// names and IPv4 mapped into IPv6 do not pass (UDA 2.0 section 4.1.2 as revised
 // in 2020; abuse cases F1, A8): what is left has one reading.
 func splitAuthority(authority string) (netip.Addr, uint16, bool) {
 	host, port := authority, ""

@@ -1,7 +1,7 @@
 // Package gena is UPnP eventing (GENA) for a server: it accepts subscriptions
-// to sets of variables, and tells the subscribers when a variable changes.
+// to sets of variables, and notifies the subscribers when a variable changes.
 //
-// It is the only room that connects outwards because a client asked for it, so
+// It is the only package that connects outwards because a client asked for it, so
 // it is strict about where to: the address of a delivery is never taken from the
 // CALLBACK header, it is the address the subscriber's own connection came from,
 // out of the interface that connection came in by. The header yields a port, a

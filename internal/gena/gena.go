@@ -42,9 +42,9 @@ type Property struct {
 	Value string // as the variable's type writes it; escaped here
 }
 
-// A Subscriber is who sent a request, as its socket says.
+// A Subscriber is the sender of a request, as its socket has it.
 type Subscriber struct {
-	Addr      netip.Addr // the client's; never an IPv4 address in an IPv6 coat
+	Addr      netip.Addr // the client's; never an IPv4 address mapped into IPv6
 	Local     netip.Addr // the one of ours it connected to
 	Interface string     // the one it came in by
 
@@ -54,7 +54,7 @@ type Subscriber struct {
 	Device string
 }
 
-// A Config says how a Notifier behaves. A zero number or duration means its
+// A Config configures a Notifier. A zero number or duration means its
 // default.
 type Config struct {
 	// Logger must not be nil. Everything a client can cause is logged at Debug,
@@ -170,7 +170,7 @@ func orDefault[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// Publish tells every subscriber of service what changed. It never waits for
+// Publish sends every subscriber of service what changed. It never waits for
 // one: values are kept, the newest of each variable, until the subscription's
 // message before has ended. A value must be visible through a subscription's
 // initial function before it is published, so that none is lost between the two.
@@ -180,7 +180,7 @@ func (n *Notifier) Publish(service string, changed []Property) {
 }
 
 // PublishEach is Publish for variables that each subscriber sees otherwise.
-// Nothing is sent to those for whom changed gives no property. changed is called
+// Nothing is sent to those for whom changed returns no property. changed is called
 // with the Notifier locked: it must not block, nor call the Notifier.
 func (n *Notifier) PublishEach(service string, changed func(Subscriber) []Property) {
 	n.mu.Lock()
@@ -198,7 +198,7 @@ func (n *Notifier) PublishEach(service string, changed func(Subscriber) []Proper
 	n.poke()
 }
 
-// Reset ends all subscriptions without a word, as a device does that has said
+// Reset ends all subscriptions silently, as a device does that has said
 // byebye. What is being delivered is cut off.
 func (n *Notifier) Reset() {
 	n.mu.Lock()

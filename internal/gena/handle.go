@@ -27,7 +27,7 @@ var (
 
 // Handle answers a request for the event URL of a service: SUBSCRIBE, which
 // begins a subscription or with a SID renews one, and UNSUBSCRIBE. sub is the
-// client as its socket says, initial gives all evented variables of the service
+// client as its socket has it, initial returns all evented variables of the service
 // with their values as they are when it is called; it is called once, on
 // another goroutine, and must not block for long.
 //
@@ -79,7 +79,7 @@ func (n *Notifier) handleSubscribe(w http.ResponseWriter, r *http.Request, servi
 	n.logSubscription("subscription begun", service, sub, nil)
 }
 
-// wanted checks the headers of a new subscription, and gives its URLs. A
+// wanted checks the headers of a new subscription, and returns its URLs. A
 // repeated line is refused rather than joined or picked from: another parser
 // would pick otherwise.
 func (n *Notifier) wanted(h http.Header, sub Subscriber) ([]callback, error) {

@@ -52,7 +52,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// next takes the messages out of the line that may go now, and says how long
+// next takes the messages out of the line that may go now, and returns how long
 // until there may be more, should nobody wake Run before.
 func (n *Notifier) next(ctx context.Context, now time.Time) ([]*message, time.Duration) {
 	n.mu.Lock()

@@ -37,7 +37,7 @@ type subscription struct {
 	failures   int                // in a row
 }
 
-// merge gives old with the values of changed in place of its own, and what is
+// merge returns old with the values of changed in place of its own, and what is
 // new behind. Neither argument is altered.
 func merge(old, changed []Property) []Property {
 	out := slices.Clone(old)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Bounds of the connections that are told that there is no room.
+// Bounds of the connections that are answered that there is no room.
 const (
 	maxTurned      = 32                    // at once; nobody waits for what the others send
 	maxTurnedOfOne = 8                     // of one device
@@ -19,7 +19,7 @@ const (
 	turnWrite      = 10 * time.Millisecond // for an answer that finds the socket's buffer empty
 )
 
-// unavailable is what a connection is told for which there is no room (RFC 9110
+// unavailable is the answer to a connection for which there is no room (RFC 9110
 // section 15.6.4).
 const unavailable = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -66,7 +66,7 @@ func (g *gatekeeper) Accept() (net.Conn, error) {
 	}
 }
 
-// turnAway tells a connection that there is no room, and ends it.
+// turnAway answers a connection that there is no room, and closes it.
 func (g *gatekeeper) turnAway(c *counted) {
 	g.mu.Lock()
 	patient := g.all < maxTurned && g.turned[c.device] < maxTurnedOfOne

@@ -1,6 +1,6 @@
 // Package httpd is the hardened HTTP front that stands before every handler of
 // the gate: net/http, with everything refused that no UPnP control point needs.
-// It is a room of its own, apart from igd, because it parses hostile input and
+// It is a package of its own, apart from igd, because it parses hostile input and
 // fuzzes alone.
 //
 // Owns: which connections are accepted and for how long, how many one device may have,

@@ -44,7 +44,7 @@ func newLimits(cfg Config) *limits {
 	}
 }
 
-// enter takes a new connection in, or says that it is one too many. Where there is
+// enter takes a new connection in, or reports that it is one too many. Where there is
 // no room, the greediest device's slowest connection makes it, if there is one that
 // should: that one is out of the count, and for the caller to end.
 func (l *limits) enter(c *counted, now time.Time) (admitted bool, evicted *counted) {
@@ -62,7 +62,7 @@ func (l *limits) enter(c *counted, now time.Time) (admitted bool, evicted *count
 	return true, evicted
 }
 
-// full says which connections a new one competes with, nil where there is room: with
+// full returns which connections a new one competes with, nil where there is room: with
 // those of its own device; those of whom the neighbour table does not know, which
 // share half of the places; all, but for the reserve of who holds nothing.
 func (l *limits) full(c *counted) (among func(*counted) bool) {

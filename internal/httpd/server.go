@@ -42,7 +42,7 @@ type Config struct {
 	// neither IPv4-mapped nor have a zone. Nil accepts all.
 	Accept func(remote, local netip.AddrPort) bool
 
-	// Device says by which key the caps below count an address, and whether the
+	// Device returns the key by which the caps below count an address, and whether the
 	// neighbour table knows who has it: the addresses of one machine have one key.
 	// Nil makes every address a device of its own.
 	Device func(netip.Addr) (key string, known bool)
@@ -64,10 +64,10 @@ type Server struct {
 	failed chan struct{} // closed at the last panic that is tolerated
 }
 
-// ErrPanics says that the handler panicked too often to go on.
+// ErrPanics means that the handler panicked too often to go on.
 var ErrPanics = errors.New("httpd: the handler panicked three times")
 
-// New makes a server; the error says what is wrong with cfg.
+// New returns a server; the error names what is wrong with cfg.
 func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil || cfg.Handler == nil {
 		return nil, errors.New("httpd: Logger and Handler must be set")

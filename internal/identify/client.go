@@ -37,7 +37,7 @@ type Config struct {
 	Suspect func()
 }
 
-// Identifier tells hosts apart. Its methods are safe for concurrent use.
+// Identifier identifies hosts. Its methods are safe for concurrent use.
 type Identifier struct {
 	cfg Config
 

@@ -114,7 +114,7 @@ func (i *Identifier) Account(iface string, p datagram.Packet) datagram.Account {
 	return a
 }
 
-// reportForged tells the owner who sent a datagram in whose name.
+// reportForged logs which machine sent a datagram in the name of which other.
 func (i *Identifier) reportForged(l netif.LAN, p datagram.Packet, owner portmap.MAC) {
 	leftOut, now := i.forged.allow()
 	if !now {

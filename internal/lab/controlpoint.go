@@ -143,7 +143,7 @@ func (c *ControlPoint) get(ctx context.Context, url string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 }
 
-// Call invokes an action; args are names and values in turn. It gives the out
+// Call invokes an action; args are names and values in turn. It returns the out
 // arguments, or an *UPnPError.
 func (c *ControlPoint) Call(ctx context.Context, action string, args ...string) (map[string]string, error) {
 	var body strings.Builder
@@ -235,7 +235,7 @@ func (c *ControlPoint) Add(ctx context.Context, m Mapping) error {
 	return err
 }
 
-// AddAny asks for this mapping or another port, and gives the port (IGD:2).
+// AddAny asks for this mapping or another port, and returns the port (IGD:2).
 func (c *ControlPoint) AddAny(ctx context.Context, m Mapping) (uint16, error) {
 	out, err := c.Call(ctx, "AddAnyPortMapping", c.arguments(m)...)
 	if err != nil {

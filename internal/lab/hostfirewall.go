@@ -14,7 +14,7 @@ import (
 // as firewall.accept_chain names it.
 const FirewallChain = "inet hostfw forward"
 
-// HostFirewall gives the gateway what every home router has: masquerading
+// HostFirewall sets up what every home router has: masquerading
 // towards the Internet for IPv4, and a forward chain that drops what the LAN did
 // not start, of either family. What IPv6 cannot do without passes (RFC 4890
 // section 4.3.1), and so does ping.

@@ -120,7 +120,7 @@ func (n *Network) guest6(ifname string, h *Host, number byte) error {
 // HasIPv6 reports whether the network has IPv6 at all.
 func (n *Network) HasIPv6() bool { return n.ipv6 }
 
-// AddWAN6 gives the gateway its IPv6 address and its default route on the WAN,
+// AddWAN6 adds the gateway's IPv6 address and its default route on the WAN,
 // which it has from the start: RemoveWAN6 first, then this is IPv6 that comes
 // late. The link-local address is always there.
 func (n *Network) AddWAN6() error {
@@ -144,7 +144,7 @@ func (n *Network) RemoveWAN6() error {
 	)
 }
 
-// AddLAN6 gives the LAN one more prefix, of 64 bits: the gateway and each host
+// AddLAN6 adds one more prefix to the LAN, of 64 bits: the gateway and each host
 // have an address in it, and the Internet a way to it. Where it is no private
 // one (RFC 4193), Host.Addr6 is from it from now on.
 func (n *Network) AddLAN6(p netip.Prefix) error {
@@ -212,7 +212,7 @@ func (n *Network) settle6() {
 	}
 }
 
-// AddAddress gives a host one more address on its own interface, as a privacy
+// AddAddress adds one more address to a host's own interface, as a privacy
 // address (RFC 8981) or an alias is. The prefix is as long as the LAN's. By IPv6
 // the host then prefers it as a source, as it would a privacy address.
 func (h *Host) AddAddress(a netip.Addr) error { return address(h, h.ifname, a, lanLength(a)) }

@@ -226,7 +226,7 @@ func (n *Network) wire(name string, own net.HardwareAddr, h *Host, mac net.Hardw
 	return h.learnIndex()
 }
 
-// address gives an interface an address, in a network of the prefix's length.
+// address adds an address to an interface, in a network of the prefix's length.
 func address(h *Host, name string, a netip.Addr, p netip.Prefix) error {
 	return h.space.Address(name, netip.PrefixFrom(a, p.Bits()))
 }

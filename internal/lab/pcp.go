@@ -42,7 +42,7 @@ type Granted struct {
 	Options  []byte   // those that the gateway obeyed
 }
 
-// MapPCP asks by IPv4 for a mapping by PCP and gives the external endpoint.
+// MapPCP asks by IPv4 for a mapping by PCP and returns the external endpoint.
 func (h *Host) MapPCP(ctx context.Context, protocol string, internal, suggested uint16, lease time.Duration) (netip.AddrPort, error) {
 	got, err := h.Map(ctx, MapRequest{Protocol: protocol, Internal: internal, Suggested: suggested, Lease: lease})
 	return got.External, err

@@ -41,7 +41,7 @@ func (c *ControlPoint) key(p Pinhole) []string {
 	}
 }
 
-// AddPinhole opens a pinhole and gives its UniqueID.
+// AddPinhole opens a pinhole and returns its UniqueID.
 func (c *ControlPoint) AddPinhole(ctx context.Context, p Pinhole) (uint16, error) {
 	out, err := c.Call(ctx, "AddPinhole", append(c.key(p), "LeaseTime", seconds(p.Lease))...)
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *ControlPoint) AddPinhole(ctx context.Context, p Pinhole) (uint16, error
 	return uint16(id), err
 }
 
-// UpdatePinhole gives a pinhole another lease.
+// UpdatePinhole changes the lease of a pinhole.
 func (c *ControlPoint) UpdatePinhole(ctx context.Context, id uint16, lease time.Duration) error {
 	_, err := c.Call(ctx, "UpdatePinhole", "UniqueID", fmt.Sprint(id), "NewLeaseTime", seconds(lease))
 	return err
@@ -63,7 +63,7 @@ func (c *ControlPoint) DeletePinhole(ctx context.Context, id uint16) error {
 	return err
 }
 
-// PinholePackets tells how many packets a pinhole has let in.
+// PinholePackets returns how many packets a pinhole has let in.
 func (c *ControlPoint) PinholePackets(ctx context.Context, id uint16) (uint32, error) {
 	out, err := c.Call(ctx, "GetPinholePackets", "UniqueID", fmt.Sprint(id))
 	if err != nil {
@@ -95,7 +95,7 @@ func (c *ControlPoint) FirewallStatus(ctx context.Context) (enabled, allowed boo
 	return enabled, allowed, err
 }
 
-// OutboundPinholeTimeout tells how long answers from outside are let in. The
+// OutboundPinholeTimeout returns how long answers from outside are let in. The
 // lease is not asked for.
 func (c *ControlPoint) OutboundPinholeTimeout(ctx context.Context, p Pinhole) (time.Duration, error) {
 	out, err := c.Call(ctx, "GetOutboundPinholeTimeout", c.key(p)...)

@@ -76,7 +76,7 @@ func (h *Host) facing(to netip.Addr) netip.Addr {
 	return h.Addr6
 }
 
-// MapNATPMP asks for a mapping by NAT-PMP and gives the external port.
+// MapNATPMP asks for a mapping by NAT-PMP and returns the external port.
 func (h *Host) MapNATPMP(ctx context.Context, protocol string, internal, suggested uint16, lease time.Duration) (uint16, error) {
 	op := byte(1)
 	if protocol == "TCP" {

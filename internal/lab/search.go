@@ -43,7 +43,7 @@ type Found struct {
 // Location is the URL of the device description.
 func (f Found) Location() string { return f.Header.Get("Location") }
 
-// Search sends an M-SEARCH and gives the LOCATION of the first answer. An
+// Search sends an M-SEARCH and returns the LOCATION of the first answer. An
 // invalid to means the IPv4 group.
 func (c *ControlPoint) Search(ctx context.Context, target string, to netip.AddrPort) (string, error) {
 	found, err := c.Discover(ctx, Search{Target: target, To: to})
@@ -54,7 +54,7 @@ func (c *ControlPoint) Search(ctx context.Context, target string, to netip.AddrP
 // and whoever searches must reckon with it (UDA 2.0 section 1.3.2).
 const searchAgain = time.Second
 
-// Discover sends an M-SEARCH, again each second, and gives the first answer.
+// Discover sends an M-SEARCH, again each second, and returns the first answer.
 func (c *ControlPoint) Discover(ctx context.Context, s Search) (Found, error) {
 	if !s.To.IsValid() {
 		s.To = Group4

@@ -222,7 +222,7 @@ func (s *story) grantPort(ctx context.Context, who, asks string, h *Host, protoc
 	s.grantVia(ctx, who, asks, &ControlPoint{Host: h}, Mapping{External: wanted, Internal: internal, Protocol: protocol}, ask)
 }
 
-// liar is the malware once more, in the other two languages.
+// liar is the malware once more, in the other two protocols.
 func (s *story) liar(ctx context.Context) {
 	if s.err != nil {
 		return

@@ -40,7 +40,7 @@ func (l *listener) accepts(remote, local netip.AddrPort) bool {
 	return lan.OnLink(remote.Addr()) && slices.Contains(lan.Addrs, local.Addr())
 }
 
-// follow tells the servers of other addresses and prefixes.
+// follow hands the servers other addresses and prefixes.
 func (l *listener) follow(lan netif.LAN) {
 	l.lan.Store(&lan)
 	for _, server := range l.servers {

@@ -56,7 +56,7 @@ type Server struct {
 	Run      func(context.Context) error // until the context ends; closes the socket
 	Close    func() error                // in place of Run
 	Follow   func(netif.LAN)             // takes other addresses and prefixes; may be nil
-	Announce func()                      // tells clients to look at their mappings; may be nil
+	Announce func()                      // has clients look at their mappings; may be nil
 }
 
 // Accepts reports whether a connection comes from the LAN, to an address of ours there.
@@ -175,7 +175,7 @@ func (s *Set) Follow(ctx context.Context, lans []netif.LAN) error {
 	return failed
 }
 
-// compare tells listeners that can stay of what has changed, and takes out those that
+// compare hands listeners that can stay what has changed, and takes out those that
 // cannot. It returns those, and which are missing.
 func (s *Set) compare(lans []netif.LAN) (closing []*listener, missing map[Key]netif.LAN) {
 	s.mu.Lock()

@@ -108,7 +108,7 @@ func (c *calm) room(r slog.Record) bool {
 	return false
 }
 
-// summary says how many lines were left out, and the last one.
+// summary logs how many lines were left out, and the last one.
 func (c *calm) summary() {
 	c.mu.Lock()
 	left, last := c.left, c.last

@@ -10,9 +10,9 @@ import (
 	"portcullis/portmap"
 )
 
-// The log tells of every change and of who is refused what, but a program that asks
+// The log has every change and every refusal, but a program that asks
 // for the same all day must not fill the disk (abuse case K4): each device has a line
-// a minute for each reason, which tells how many it stands for.
+// a minute for each reason, which has the number that it stands for.
 const (
 	refusalEvery = time.Minute
 	refusalTick  = time.Second
@@ -98,7 +98,7 @@ func (l *Events) write(ctx context.Context, ev portmap.Event) {
 	}
 }
 
-// refusal counts one, and tells it where its key has not been told for a minute.
+// refusal counts one, and logs it where its key has not been logged for a minute.
 func (l *Events) refusal(ctx context.Context, ev portmap.Event) {
 	key := refusalKey{ev.Client.ID().Device(), ev.Reason}
 	r := l.refused[key]
@@ -139,7 +139,7 @@ func (l *Events) tellOne(ctx context.Context, r *refusals, now time.Time) {
 	}
 }
 
-// line tells one refusal, and how many others it stands for.
+// line logs one refusal, and how many others it stands for.
 func (l *Events) line(ctx context.Context, ev portmap.Event, others int) {
 	attrs := append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()), slog.String("detail", ev.Detail))
 	if others > 0 {

@@ -10,7 +10,7 @@ import (
 	"portcullis/internal/netif/special"
 )
 
-// Choose says which interfaces are LAN and WAN. It is pure.
+// Choose returns which interfaces are LAN and WAN. It is pure.
 //
 // The error joins one *Problem for each fault of the configuration. The Roles
 // are safe in any case: an interface at fault has no role, so a caller that
@@ -105,7 +105,7 @@ func (c *chooser) best(routes []DefaultRoute) (Link, DefaultRoute, bool) {
 	return Link{}, DefaultRoute{}, false
 }
 
-// sameAsLAN tells of a LAN that leads outside. It gets no role at all.
+// sameAsLAN reports a LAN that leads outside. It gets no role at all.
 func (c *chooser) sameAsLAN(name, role string, named bool) {
 	if c.faulty(name) {
 		return
@@ -155,7 +155,7 @@ func (c *chooser) preferredSource(index int) netip.Addr {
 	return netip.Addr{}
 }
 
-// external fills in what clients are told. own is the WAN's own address.
+// external fills in what is reported to clients. own is the WAN's own address.
 func (c *chooser) external(own netip.Addr) {
 	w := &c.roles.WAN
 	if !own.IsValid() {
@@ -219,7 +219,7 @@ func inUse(l Link) []netip.Addr {
 	return all
 }
 
-// warnOverlap tells of a network that is on two interfaces, of which one is a LAN: a
+// warnOverlap warns of a network that is on two interfaces, of which one is a LAN: a
 // gateway behind another one with the same network, a second uplink or a tunnel.
 func (c *chooser) warnOverlap() {
 	for i, lan := range c.roles.LAN {

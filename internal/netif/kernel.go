@@ -18,7 +18,7 @@ import (
 )
 
 // answerTimeout bounds every question to the kernel. The library's sockets wait
-// for ever by default, and one lost answer must not stop the gate.
+// for ever by default, and one lost answer must not stop the daemon.
 const answerTimeout = 5 * time.Second
 
 // ErrNoInterface is returned when a named interface does not exist.

@@ -28,7 +28,7 @@ func (c *chooser) namedLAN() {
 	for _, name := range names {
 		l, ok := c.state.Link(name)
 		switch {
-		case c.faulty(name): // sameAsLAN has told
+		case c.faulty(name): // already reported by sameAsLAN
 		case !ok:
 			c.why("%s is not served: it does not exist yet", name)
 		case c.misuse(l):
@@ -94,7 +94,7 @@ func (c *chooser) serveNamed(l Link, extra []netip.Prefix) {
 	}
 }
 
-// warnUplink tells of a LAN by name that detection would have passed over, because
+// warnUplink warns of a LAN by name that detection would have passed over, because
 // it leads outside by a route that is not the main table's default route.
 func (c *chooser) warnUplink(l Link) {
 	if l.Uplink != (Way{}) {
@@ -105,7 +105,7 @@ func (c *chooser) warnUplink(l Link) {
 // detectLAN takes every interface that is up, has an RFC 1918 address and holds no
 // default route, but for those that by their kind are no network of the owner's
 // devices. Passing over is the safe side: the owner can name the interface, whereas
-// nobody expects the gate to open there unasked.
+// nobody expects the daemon to listen there unasked.
 func (c *chooser) detectLAN() {
 	extra := c.extraPrefixes()
 	for _, l := range c.state.Links {
@@ -124,7 +124,7 @@ func (c *chooser) detectLAN() {
 	c.sortLAN()
 }
 
-// passOver says why detection does not take an interface with a private
+// passOver returns why detection does not take an interface with a private
 // address, or "".
 func (c *chooser) passOver(l Link) string {
 	wan, ok := c.state.Link(c.roles.WAN.Name)

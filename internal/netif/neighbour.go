@@ -34,12 +34,12 @@ const justNow = 5 * time.Second
 type Sighting struct {
 	MAC [6]byte
 
-	// Answered says that the host has answered a question of the kernel's lately, or
+	// Answered means that the host has answered a question of the kernel's lately, or
 	// has carried on a conversation with it. An entry of which this was never true is
 	// what somebody said of himself.
 	Answered bool
 
-	// Seen says that it is on the link: it has answered within the last minute. An
+	// Seen means that it is on the link: it has answered within the last minute. An
 	// entry that the owner made is no sighting.
 	Seen bool
 }

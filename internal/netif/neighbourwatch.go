@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WatchNeighbours tells whenever the kernel learns, or hears again, which MAC
+// WatchNeighbours reports whenever the kernel learns, or hears again, which MAC
 // address has an address on a link, or that nobody answers for it, which is a Sighting
 // of zeros, until ctx ends. Both functions are called from
 // one goroutine and must be quick: what finds no room meanwhile is lost, and lost

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Settings is what the owner said about interfaces. The zero value means that
+// Settings is what the configuration says about interfaces. The zero value means that
 // everything is detected and nothing private is tolerated.
 type Settings struct {
 	LAN           []string       // names of the LAN interfaces; empty: detect

@@ -95,7 +95,7 @@ func (s State) Outside() []string {
 	return all
 }
 
-// Equal reports whether two states tell the same.
+// Equal reports whether two states are the same.
 func (s State) Equal(o State) bool {
 	return s.Wide == o.Wide && slices.EqualFunc(s.Links, o.Links, Link.equal) &&
 		slices.Equal(s.Default4, o.Default4) &&
@@ -128,7 +128,7 @@ func (s State) LinkByIndex(index int) (Link, bool) {
 	return s.Links[i], true
 }
 
-// Local gives every address of the gateway itself on every interface, loopback
+// Local returns every address of the gateway itself on every interface, loopback
 // included and whatever its condition, sorted and without duplicates.
 func (s State) Local() []netip.Addr {
 	var all []netip.Addr

@@ -51,7 +51,7 @@ var (
 	unheard  = end{portmap.Revoked, "the host has never answered"}
 )
 
-// missing says why the mappings of a host must end for which nobody answers, nil when
+// missing returns why the mappings of a host must end for which nobody answers, nil when
 // they go on.
 func (k *Keeper) missing(l netif.LAN, o portmap.ClientID) (*end, error) {
 	a, already := k.absent[o]
@@ -97,7 +97,7 @@ func (k *Keeper) invented(o portmap.ClientID) bool {
 }
 
 // displaced suspends the mappings of a host whose address another device has, and
-// says why they must end when that one stays.
+// returns why they must end when that one stays.
 func (k *Keeper) displaced(ctx context.Context, o portmap.ClientID, by portmap.MAC) (*end, error) {
 	h := k.shared[o]
 	h.back = time.Time{}

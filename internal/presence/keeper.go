@@ -238,7 +238,7 @@ func (k *Keeper) meet(ask bool) {
 	}
 }
 
-// introduce tells the rules that limit datagrams which devices have answered.
+// introduce passes the devices that have answered to the rules that limit datagrams.
 func (k *Keeper) introduce(ctx context.Context) {
 	if k.cfg.Know == nil {
 		return
@@ -250,7 +250,7 @@ func (k *Keeper) introduce(ctx context.Context) {
 	}
 }
 
-// warn tells the owner when room for mappings runs out: policy keeps what is left
+// warn logs when room for mappings runs out: policy keeps what is left
 // for devices that have few.
 func (k *Keeper) warn(table *portmap.Table) {
 	most := k.cfg.Limit

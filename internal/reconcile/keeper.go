@@ -171,7 +171,7 @@ func (k *Keeper) program() string {
 	return k.seen.Program
 }
 
-// waits tells of an accept chain that is not there. The backend has said so once, and
+// waits logs that an accept chain is not there. The backend has said so once, and
 // says when it has come; all else is in force.
 func (k *Keeper) waits(err error) {
 	if time.Since(k.waited) >= remindEvery-settleMost {
@@ -180,7 +180,7 @@ func (k *Keeper) waits(err error) {
 	}
 }
 
-// audit puts right what is wrong, and says so in one line and one event. It reports
+// audit repairs what is wrong, with one log line and one event. It reports
 // whether it could, and on what occasion.
 func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool) {
 	k.mu.Lock()
@@ -219,7 +219,7 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 	return seen, true
 }
 
-// fails tells of a look that came to nothing. What is not known to be wrong, because
+// fails logs a check that came to nothing. What is not known to be wrong, because
 // it changed while it was read, is no alarm, however long it goes on.
 func (k *Keeper) fails(drift string, err error) {
 	k.failed++

@@ -19,7 +19,7 @@ func Policy(c config.Config) policy.Config {
 	}
 }
 
-// Network returns what the owner said about interfaces.
+// Network returns what the configuration says about interfaces.
 func Network(c config.Config) netif.Settings {
 	return netif.Settings{
 		LAN:           Plain(c.LAN.Interfaces),

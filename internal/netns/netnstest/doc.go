@@ -1,4 +1,4 @@
-// Package netnstest gives tests network namespaces that end with the test.
+// Package netnstest provides tests with network namespaces that end with the test.
 //
 // Owns: netns for tests, where an error ends the test; the small sockets at the ends
 // of a cable, and what a test does where namespaces or programs cannot be had.

@@ -92,7 +92,7 @@ func Say(c net.Conn, text string, within time.Duration) error {
 	return err
 }
 
-// Probe sends to a UDP port and gives the error that comes back: that of ICMP, or
+// Probe sends to a UDP port and returns the error that comes back: that of ICMP, or
 // of the deadline.
 func (s *Space) Probe(to string, within time.Duration) error {
 	s.t.Helper()
