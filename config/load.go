@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"sort"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
@@ -61,7 +61,7 @@ func Parse(name string, data []byte) (Config, error) {
 
 // sorted returns the errors by line, and not more than a person reads.
 func (r *reader) sorted() Errors {
-	slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
+	sort.SliceStable(r.errs, func(i, j int) bool { return r.errs[i].Line < r.errs[j].Line })
 	if more := len(r.errs) - maxErrors; more > 0 {
 		last := r.errs[maxErrors]
 		last.Text = fmt.Sprintf("%d more errors from here on", more)

@@ -160,10 +160,10 @@ func (s *foreignScan) rule(c firewall.Chain, r ruleRead, cond conditions, depth 
 	}
 }
 
-// loads are expressions that are not read but only load something: Docker's own rules
-// have fib. All others that are not read may be conditions.
+// loads are expressions that are not read but only load something (Docker's own rules
+// have fib) or say something. All others that are not read may be conditions.
 var loads = map[string]bool{
-	"byteorder": true, "ct": true, "exthdr": true, "fib": true, "hash": true, "numgen": true, "osf": true,
+	"byteorder": true, "ct": true, "exthdr": true, "fib": true, "hash": true, "log": true, "numgen": true, "osf": true,
 	"rt": true, "socket": true, "tunnel": true, "xfrm": true,
 }
 

@@ -162,7 +162,7 @@ func (s *foreignScan) condition(e expr.Any, now *loaded, cond *conditions) {
 		s.between(cond, now.last(), e.FromData, e.ToData, e.Op == expr.CmpOpNeq)
 	case *expr.Match:
 		matchXT(cond, e)
-	case *expr.Counter, *expr.Log, *expr.Immediate:
+	case *expr.Counter, *expr.Immediate:
 	default:
 		cond.unclear = true
 	}

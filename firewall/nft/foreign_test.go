@@ -54,7 +54,7 @@ func TestForwarded(t *testing.T) {
 	for name, tc := range map[string]struct{ rules, want string }{
 		"nothing":                    {"", ""},
 		"a port":                     {"tcp dport 8080 dnat to 192.168.1.20", "tcp 8080"},
-		"with a comment":             {`tcp dport 8080 counter dnat to 192.168.1.20:80 comment "web"`, "tcp 8080"},
+		"with a comment":             {`tcp dport 8080 counter log prefix "web " dnat to 192.168.1.20:80 comment "web"`, "tcp 8080"},
 		"a range":                    {"udp dport 27015-27030 dnat to 192.168.1.20", "udp 27015-27030"},
 		"a set":                      {"tcp dport { 80, 443, 8000-8010 } dnat to 192.168.1.20", "tcp 80, 443, 8000-8010"},
 		"a named set":                {"tcp dport @web dnat to 192.168.1.20", "tcp 80, 443"},

@@ -139,8 +139,6 @@ func known(name string) expr.Any {
 		return &expr.Counter{}
 	case "immediate":
 		return &expr.Immediate{}
-	case "log":
-		return &expr.Log{}
 	case "lookup":
 		return &expr.Lookup{}
 	case "match":

@@ -22,10 +22,12 @@ func (c *copied) close() {
 	c.internet.Close()
 }
 
+var names = []string{"gateway", "host", "internet"} // for messages
+
 func build(ctx context.Context, s Setup) (c *copied, err error) {
 	c = &copied{}
-	for name, x := range map[string]**netns.Space{"gateway": &c.gateway, "host": &c.inside, "internet": &c.internet} {
-		if *x, err = netns.New(name); err != nil {
+	for i, x := range []**netns.Space{&c.gateway, &c.inside, &c.internet} {
+		if *x, err = netns.New(names[i]); err != nil {
 			return c, err
 		}
 	}
