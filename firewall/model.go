@@ -281,7 +281,7 @@ func check(m *portmap.Mapping) (*opened, error) {
 	if m.ID == 0 {
 		return nil, fmt.Errorf("firewall: mapping without an ID: %s", m)
 	}
-	if err := m.Check(); err != nil {
+	if err := m.Enforceable(); err != nil {
 		return nil, err
 	}
 	return &opened{*m, portmap.Sources(m.Remotes)}, nil

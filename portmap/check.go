@@ -20,6 +20,15 @@ const (
 // request can be the cause. Table.Plan asks it of each mapping that it plans, so that a
 // firewall never has to refuse one; the journal of each that it writes or reads.
 func (m *Mapping) Check() error {
+	if err := m.Enforceable(); err != nil {
+		return err
+	}
+	return m.checkKept()
+}
+
+// Enforceable is Check without what a firewall need not know: whose the mapping is, and
+// what is told of it. The doctor tries mappings that are nobody's.
+func (m *Mapping) Enforceable() error {
 	switch {
 	case m.Kind != NAT4 && m.Kind != Pinhole6:
 		return fmt.Errorf("neither a translated IPv4 port nor an IPv6 pinhole: %s", m)
@@ -35,10 +44,7 @@ func (m *Mapping) Check() error {
 	if host := m.Internal.Addr(); !m.Kind.canReach(host) {
 		return &Error{Reason: NotAHost, Detail: fmt.Sprintf("no mapping of this kind can lead to %.64q", host)}
 	}
-	if err := m.Kind.checkRemotes(m.Remotes); err != nil {
-		return err
-	}
-	return m.checkKept()
+	return m.Kind.checkRemotes(m.Remotes)
 }
 
 // checkKept refuses what no request and no configuration can have given.

@@ -82,7 +82,7 @@ func TestDoctor(t *testing.T) {
 		}, "path", "failure", []string{"inet other early"}, true},
 		// What Forwarded leaves to guess: a verdict map.
 		"all ports are forwarded elsewhere": {lab.Settings, func(t *testing.T, r *testrig.Rig) {
-			nft(t, r, "table ip other { chain all { dnat to 192.168.77.99; }; chain pre { type nat hook prerouting priority dstnat; iifname vmap { wan0 : jump all }; }; }")
+			nft(t, r, "table ip other { chain every { dnat to 192.168.77.99; }; chain pre { type nat hook prerouting priority dstnat; iifname vmap { wan0 : jump every }; }; }")
 		}, "path", "failure", []string{"does not pass", "forwards them elsewhere"}, true},
 		"forwarding is off":           {lab.Settings, sysctl("ipv4/ip_forward", "0"), "forwarding", "failure", []string{"net.ipv4.ip_forward=1"}, true},
 		"IPv6 forwarding is off":      {lab.Settings, sysctl("ipv6/conf/all/forwarding", "0"), "forwarding6", "failure", []string{"forwarding=1"}, true},
