@@ -67,7 +67,7 @@ func Facts() firewall.Facts {
 	}
 }
 
-// Start tells a backend of its gateway, and closes it with the test.
+// Start prepares a backend with its gateway, and closes it with the test.
 func Start(t testing.TB, b Backend, g firewall.Facts) {
 	t.Helper()
 	t.Cleanup(func() {

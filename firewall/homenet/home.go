@@ -117,7 +117,7 @@ func (h *Home) facts(change ...func(*firewall.Facts)) firewall.Facts {
 	return g
 }
 
-// Configure tells the backend of the gateway, changed or as it is.
+// Configure hands the backend the facts of the gateway, changed or as they are.
 func (h *Home) Configure(change ...func(*firewall.Facts)) {
 	h.t.Helper()
 	if err := h.Backend.Configure(Context(h.t), h.facts(change...)); err != nil {
@@ -149,7 +149,7 @@ func (h *Home) Delete(ms ...portmap.Mapping) {
 	h.Apply(nil, ms)
 }
 
-// Renew gives a mapping another hour, and returns what it is then.
+// Renew renews a mapping for another hour, and returns what it is then.
 func (h *Home) Renew(m portmap.Mapping) portmap.Mapping {
 	h.t.Helper()
 	renewed := m

@@ -251,7 +251,7 @@ func (s *skeleton) dnatRules(b *chainBuilder) {
 		translate)
 }
 
-// snatRules gives flows that leave from a mapped endpoint its external port
+// snatRules has flows that leave from a mapped endpoint keep its external port
 // ("open NAT"), and makes the answers of hairpin flows come back through us.
 //
 // A masquerade to a port would need no address. But google/nftables v0.3.0

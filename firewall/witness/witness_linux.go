@@ -164,7 +164,7 @@ func refuseFloods(conn syscall.Conn) error {
 	return nil
 }
 
-// enlarge gives a socket its buffer. Without CAP_NET_ADMIN it stays as it is.
+// enlarge enlarges the buffer of a socket. Without CAP_NET_ADMIN it stays as it is.
 func enlarge(conn syscall.Conn) {
 	_ = control(conn, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer)

@@ -1,4 +1,4 @@
-// Package control is the owner's door: a unix socket that speaks JSON over
+// Package control is the administrator's way in: a unix socket that speaks JSON over
 // HTTP, its server in the daemon and its client in the subcommands.
 //
 // Owns: the JSON types that outside tools rely on, who may talk (root, the daemon's own

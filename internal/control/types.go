@@ -20,7 +20,7 @@ type Status struct {
 	Firewall Firewall `json:"firewall"`
 }
 
-// WAN is the outside as the gate sees it.
+// WAN is the outside as the daemon sees it.
 type WAN struct {
 	Interface  string `json:"interface"`
 	ExternalIP string `json:"external_ip"` // "" while unknown

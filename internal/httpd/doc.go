@@ -1,5 +1,5 @@
 // Package httpd is the hardened HTTP front that stands before every handler of
-// the gate: net/http, with everything refused that no UPnP control point needs.
+// the daemon: net/http, with everything refused that no UPnP control point needs.
 // It is a package of its own, apart from igd, because it parses hostile input and
 // fuzzes alone.
 //

@@ -51,7 +51,7 @@ func (n *Network) HostFirewall() error {
 	})
 }
 
-// HostFirewallInput gives the gateway the other half: nothing that the WAN starts
+// HostFirewallInput sets up the other half: nothing that the WAN starts
 // reaches the gateway itself, but for what IPv6 cannot do without (RFC 4890
 // section 4.4.1). It is apart from HostFirewall because behind it nobody can
 // tell whether the daemon would have kept silent by itself.

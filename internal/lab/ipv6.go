@@ -60,7 +60,7 @@ func prepare6(h *Host, wanted bool) error {
 	return nil
 }
 
-// build6 gives IPv6 to the gateway and the Internet, which IPv4 has connected.
+// build6 adds IPv6 to the gateway and the Internet, which IPv4 has connected.
 func (n *Network) build6() error {
 	g, i := n.Gateway, n.Internet
 	g.LinkLocal, i.LinkLocal, i.Addr6 = GatewayLinkLocal, linkLocal(i.MAC), InternetOne6
@@ -77,7 +77,7 @@ func (n *Network) build6() error {
 	)
 }
 
-// join6 gives IPv6 to a LAN host, whose cable ends at a port of the bridge. The
+// join6 adds IPv6 to a LAN host, whose cable ends at a port of the bridge. The
 // port itself is no place for addresses.
 func (n *Network) join6(h *Host, port string) error {
 	if !n.ipv6 {
@@ -96,7 +96,7 @@ func (n *Network) join6(h *Host, port string) error {
 	return err
 }
 
-// guest6 gives IPv6 to a host behind an interface of the gateway's own.
+// guest6 adds IPv6 to a host behind an interface of the gateway's own.
 func (n *Network) guest6(ifname string, h *Host, number byte) error {
 	if !n.ipv6 {
 		return nil

@@ -35,7 +35,7 @@ type story struct {
 	err  error
 }
 
-// Play tells the whole story on a network with a running daemon. The daemon is
+// Play plays the whole story on a network with a running daemon. The daemon is
 // stopped at its end, because that is the last step. The error is a failure of
 // the lab itself; a step that went wrong is in its Step.
 func Play(ctx context.Context, n *Network, d *Daemon, tell func(Step)) error {

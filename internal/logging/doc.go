@@ -8,4 +8,10 @@
 // May import: the standard library, golang.org/x/time/rate; of ours config and portmap.
 //
 // Never: decides anything, leaves out a line about a mapping that was opened or closed.
+//
+// What is decided here:
+//   - Repeated lines about the network are dropped by their message, in the log's handler,
+//     when there are more than sixty without a quiet minute; a summary a minute has their
+//     number and the last. The package that logs cannot bound them, because each flap
+//     makes it anew.
 package logging

@@ -8,7 +8,7 @@
 // Roles), Ports (the gateway's own listeners).
 //
 // May import: netns, the standard library, vishvananda/netlink and netns,
-// x/sys/unix. It is a leaf: but for netns, which knows nothing of us, no other room
+// x/sys/unix. It is a leaf: but for netns, which knows nothing of us, no other package
 // of this program.
 //
 // Never: changes anything in the kernel, needs a privilege in production, acts

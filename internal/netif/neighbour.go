@@ -27,7 +27,7 @@ const sizeofNdmsg = 12
 const answeredStates = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
 
 // justNow is how fresh a confirmation proves by itself that there was one: a new
-// entry says that it was confirmed a minute ago (twice base_reachable_time).
+// entry means that it was confirmed a minute ago (twice base_reachable_time).
 const justNow = 5 * time.Second
 
 // Sighting is what the kernel knows of a neighbour.

@@ -6,7 +6,7 @@
 // running this program again as root of a user namespace.
 //
 // May import: vishvananda/netlink and netns, x/sys/unix, the standard library. No
-// room of ours, so that each of them and its tests can use it. What fails a test is in
+// package of ours, so that each of them and its tests can use it. What fails a test is in
 // netnstest, so that package testing stays out of the daemon.
 //
 // Never: named namespaces or anything else that outlives the process, another

@@ -1,4 +1,4 @@
-// Package wiring is what the configuration means to the other rooms: the daemon, doctor
+// Package wiring is what the configuration means to the other packages: the daemon, doctor
 // and check all have it from here.
 //
 // Owns: Policy, Network, Facts (the parts of a configuration in the types of those who

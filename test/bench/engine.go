@@ -55,7 +55,7 @@ type engineBench struct {
 	shape  shape
 }
 
-// shape says what the mappings of an engine have in common, because each could
+// shape is what the mappings of an engine have in common, because each could
 // make something slow of its own.
 type shape int
 

@@ -52,7 +52,7 @@ type gate struct {
 	log     func() string // nil: it keeps none for us
 	daemon  *lab.Daemon   // nil: the incumbent
 
-	// anyRenews says that AddAnyPortMapping without an external port gives what
+	// anyRenews means that AddAnyPortMapping without an external port yields what
 	// was given before, instead of one more mapping.
 	anyRenews bool
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// errAbsent says that there is nothing to compare with.
+// errAbsent means that there is nothing to compare with.
 var errAbsent = errors.New("miniupnpd with its nftables backend is not installed (test/install bench does it); only our half is measured")
 
 // incumbentConfig is miniupnpd's configuration. It reads a documentation address

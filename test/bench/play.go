@@ -83,7 +83,7 @@ func (g *gate) fillTo(ctx context.Context, p plan, wanted int, tell func(Row)) e
 	return nil
 }
 
-// side gives everything that is measured with the mappings that are there.
+// side returns everything that is measured with the mappings that are there.
 func (g *gate) side(ctx context.Context, p plan, level int) side {
 	d := side{gate: g.name, level: level, present: g.held}
 	for _, workers := range []int{1, clients} {

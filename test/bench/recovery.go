@@ -108,7 +108,7 @@ func (g *gate) flushed() error {
 	return g.HostFirewall()
 }
 
-// readdressed gives the WAN the next address.
+// readdressed sets the next address of the WAN.
 func (g *gate) readdressed(old netip.Addr) (netip.Addr, error) {
 	h := g.Gateway.Netlink()
 	link, err := h.LinkByName(lab.WANInterface)
