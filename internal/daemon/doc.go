@@ -1,10 +1,13 @@
-// Package daemon runs the gate: in which order its rooms start and stop, and who is told
-// what when the network, the ruleset or a mapping changes.
+// Package daemon runs the two halves of the gateway in their order, and tells them what the
+// network looks like: the warden, which decides, and the front, which parses what the LANs
+// send.
 //
-// Owns: Run, and what follows the network, keeps the rules in the kernel, restores the
-// mappings of the last run and identifies clients.
+// Owns: Run, and what follows the network and tells its owner what keeps a LAN from being
+// served.
 //
-// May import: everything of ours but cmd, lab and test.
+// May import: errgroup and systemd's sd_notify; of ours config, warden, front, netif,
+// doctor (whose answers go astray) and wiring.
 //
-// Never: parses what a client wrote, decides what policy decides.
+// Never: parses what a client wrote, decides what policy decides, hands one half anything
+// of the other that front.Warden and front.Sockets do not name.
 package daemon

@@ -20,7 +20,7 @@ type Kernel interface {
 	MACEnding(ifindex int, ending []byte) (mac [6]byte, found bool, err error)
 }
 
-// Config is what an Identifier needs; every field but Suspect must be set.
+// Config is what an Identifier needs; every field must be set.
 type Config struct {
 	Log    *slog.Logger
 	Kernel Kernel
@@ -32,9 +32,7 @@ type Config struct {
 	// SameDevice lets a client speak for other addresses of its device
 	// (policy.same_device).
 	SameDevice bool
-	// Suspect has the rules looked at that show which machine sent a frame; nil: it is
-	// not rules that do.
-	Suspect func()
+	Suspect    func() // has the rules looked at, if any, that show which machine sent a frame
 }
 
 // Identifier identifies hosts. Its methods are safe for concurrent use.

@@ -129,15 +129,12 @@ func (i *Identifier) reportForged(l netif.LAN, p datagram.Packet, owner portmap.
 		"interface", l.Name, "address", p.Source.Addr(), "mac", owner, "sender", from, "left_out", leftOut)
 }
 
-// reportUnseen has our rules looked at, where it is rules that see frames: somebody may have
-// changed them.
+// reportUnseen tells of a datagram of which no frame was seen, and has the rules looked at
+// that see frames: somebody may have changed them.
 func (i *Identifier) reportUnseen(l netif.LAN, p datagram.Packet) {
 	if leftOut, now := i.unseen.allow(); now {
 		i.cfg.Log.Warn("request ignored: its sender cannot be verified",
 			"interface", l.Name, "address", p.Source.Addr(), "left_out", leftOut)
-	}
-	if i.cfg.Suspect == nil {
-		return
 	}
 	if _, now := i.looks.allow(); now { // a client must not have us look without end
 		i.cfg.Suspect()

@@ -1,15 +1,17 @@
-package daemon
+package front
 
 import (
 	"sync"
 	"time"
 
 	"portcullis/igd"
+	"portcullis/portmap"
 )
 
 // wanStatus is the WAN as UPnP shows it.
 type wanStatus struct {
-	g       *gate
+	view    func() *portmap.View
+	kernel  Kernel
 	changed chan struct{} // holds one: subscribers must be told
 
 	mu    sync.Mutex
@@ -17,7 +19,9 @@ type wanStatus struct {
 	since time.Time // guarded by mu; of the change to up
 }
 
-func newWANStatus(g *gate) *wanStatus { return &wanStatus{g: g, changed: make(chan struct{}, 1)} }
+func newWANStatus(view func() *portmap.View, kernel Kernel) *wanStatus {
+	return &wanStatus{view: view, kernel: kernel, changed: make(chan struct{}, 1)}
+}
 
 // refresh notes when the connection came up, and has subscribers told.
 func (w *wanStatus) refresh() {
@@ -29,7 +33,7 @@ func (w *wanStatus) refresh() {
 }
 
 func (w *wanStatus) connected() (up bool, since time.Time) {
-	now := w.g.network.View().WAN().Up
+	now := w.view().WAN().Up
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if now != w.up {
@@ -41,7 +45,7 @@ func (w *wanStatus) connected() (up bool, since time.Time) {
 // Status reads the WAN's counters and rate from the kernel; what cannot be read
 // stays zero, as for an interface that is not there.
 func (w *wanStatus) Status() igd.WANStatus {
-	v := w.g.network.View().WAN()
+	v := w.view().WAN()
 	up, since := w.connected()
 	s := igd.WANStatus{Up: up, Since: since}
 	if !v.Private {
@@ -50,12 +54,12 @@ func (w *wanStatus) Status() igd.WANStatus {
 	if v.Name == "" {
 		return s
 	}
-	if stats, err := w.g.kernel.Stats(v.Name); err == nil {
+	if stats, err := w.kernel.Stats(v.Name); err == nil {
 		s.LinkUp = stats.Up && stats.Carrier
 		s.BytesSent, s.BytesReceived = stats.TxBytes, stats.RxBytes
 		s.PacketsSent, s.PacketsReceived = stats.TxPackets, stats.RxPackets
 	}
-	if rate, known := w.g.kernel.Speed(v.Name); known {
+	if rate, known := w.kernel.Speed(v.Name); known {
 		s.RateUp, s.RateDown = rate, rate
 	}
 	return s

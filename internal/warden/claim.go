@@ -1,8 +1,9 @@
-package daemon
+package warden
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 
@@ -16,7 +17,7 @@ const claimName = "@portcullis"
 
 // claim makes this process the only gate of its network namespace. A second one would
 // take the first one's table away, even where it serves other LANs, or none yet.
-func (g *gate) claim() (*net.UnixListener, error) {
+func claim(log *slog.Logger) (*net.UnixListener, error) {
 	name := &net.UnixAddr{Net: "unix", Name: claimName}
 	l, err := net.ListenUnix("unix", name)
 	if !errors.Is(err, unix.EADDRINUSE) {
@@ -27,7 +28,7 @@ func (g *gate) claim() (*net.UnixListener, error) {
 		return nil, fmt.Errorf("another portcullis is running on this machine (process %d); one serves all LANs that lan.interfaces names", owner.Pid)
 	}
 	// Nobody else can be a gate: or any user could keep us from starting.
-	g.log.Warn("instance lock is held by another program", "process", owner.Pid, "user", owner.Uid)
+	log.Warn("instance lock is held by another program", "process", owner.Pid, "user", owner.Uid)
 	return nil, nil
 }
 

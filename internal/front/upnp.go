@@ -1,4 +1,4 @@
-package daemon
+package front
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"portcullis/internal/datagram"
 	"portcullis/internal/gena"
 	"portcullis/internal/httpd"
+	"portcullis/internal/identify"
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
 	"portcullis/ssdp"
@@ -19,31 +20,32 @@ import (
 // try (abuse case K6).
 const serverName = "Linux UPnP/1.1 Portcullis"
 
-// upnp is the UPnP side of the gate: one device, shown on every LAN.
+// upnp is one device, shown on every LAN.
 type upnp struct {
-	g        *gate
+	cfg      *Config
+	who      *identify.Identifier
 	device   *igd.Device
 	notifier *gena.Notifier // nil: no eventing
 	wan      *wanStatus
 	targets  []ssdp.Target
 }
 
-func newUPnP(g *gate) (*upnp, error) {
-	u := &upnp{g: g, wan: newWANStatus(g)}
-	if g.cfg.UPnP.Events {
-		u.notifier = gena.New(gena.Config{Logger: g.log, Server: serverName})
+func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
+	u := &upnp{cfg: cfg, who: who, wan: newWANStatus(cfg.Warden.View, cfg.Kernel)}
+	if cfg.Events {
+		u.notifier = gena.New(gena.Config{Logger: cfg.Log, Server: serverName})
 	}
-	cfg := igd.Config{
-		Mapper: g.engine, WAN: u.wan, Identify: g.identify.Client,
-		As: g.identify.As, Packets: g.packets, OutboundTimeout: g.firewall.OutboundTimeout,
-		InboundAllowed: func() bool { return g.network.View().WAN6Up },
-		UUID:           g.identity.UUID(), Path: g.identity.Path(), FriendlyName: string(g.cfg.UPnP.FriendlyName), Log: g.log,
+	device := igd.Config{
+		Mapper: cfg.Warden, WAN: u.wan, Identify: who.Client,
+		As: who.As, Packets: cfg.Warden.Packets, OutboundTimeout: cfg.Warden.OutboundTimeout,
+		InboundAllowed: func() bool { return cfg.Warden.View().WAN6Up },
+		UUID:           cfg.UUID, Path: cfg.Path, FriendlyName: cfg.FriendlyName, Log: cfg.Log,
 	}
 	if u.notifier != nil {
-		cfg.Notifier = u.notifier
+		device.Notifier = u.notifier
 	}
 	var err error
-	if u.device, err = igd.New(cfg); err != nil {
+	if u.device, err = igd.New(device); err != nil {
 		return nil, err
 	}
 	for _, t := range u.device.Targets() {
@@ -57,7 +59,7 @@ func (u *upnp) run(ctx context.Context) error {
 	if u.notifier == nil {
 		return nil
 	}
-	w := u.g.engine.Watch(256)
+	w := u.cfg.Warden.Watch(256)
 	defer w.Close()
 	var wait sync.WaitGroup
 	errs := make(chan error, 2)
@@ -79,17 +81,17 @@ func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accep
 		addr = l.Addr
 	}
 	web, err := httpd.New(httpd.Config{
-		Logger:            u.g.log,
+		Logger:            u.cfg.Log,
 		Handler:           u.front(l, addr),
 		Server:            serverName,
-		RequestsPerSecond: u.g.cfg.Limits.RequestsPerSecond,
+		RequestsPerSecond: u.cfg.RequestsPerSecond,
 		Accept:            accepts,
-		Device:            func(a netip.Addr) (string, bool) { return u.g.identify.Device(l.Name, a) },
+		Device:            func(a netip.Addr) (string, bool) { return u.who.Device(l.Name, a) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	listener, err := httpd.Listen(ctx, l.Name, netip.AddrPortFrom(addr, u.g.cfg.UPnP.HTTPPort))
+	listener, err := u.cfg.Sockets.HTTP(ctx, l, netip.AddrPortFrom(addr, u.cfg.HTTPPort))
 	if err != nil {
 		return nil, err
 	}
@@ -102,30 +104,23 @@ func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accep
 
 // front is the device as it shows itself on a LAN at one address.
 func (u *upnp) front(l netif.LAN, addr netip.Addr) *igd.Front {
-	return u.device.On(l.Name, netip.AddrPortFrom(addr, u.g.cfg.UPnP.HTTPPort))
+	return u.device.On(l.Name, netip.AddrPortFrom(addr, u.cfg.HTTPPort))
 }
 
 // discovery is the server of searches on a LAN in one family.
 func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*listeners.Server, error) {
-	listen, newConn, local := ssdp.Listen, datagram.NewConn, netif.LAN.IPv4
+	local := netif.LAN.IPv4
 	if at.IPv6 {
-		listen, newConn, local = ssdp.Listen6, datagram.NewConn6, netif.LAN.IPv6
+		local = netif.LAN.IPv6
 	}
-	udp, err := listen(ctx, l.Name)
+	conn, err := u.cfg.Sockets.Discovery(ctx, l, at.IPv6)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := newConn(udp, l.Index)
-	if err == nil && u.g.witness != nil {
-		conn, err = u.g.witness.Marked(udp, conn)
-	}
-	if err != nil {
-		return nil, errors.Join(err, udp.Close())
-	}
 	s, err := ssdp.New(ssdp.Config{
-		Logger: u.g.log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.IPv6, Targets: u.targets, Server: serverName,
-		Account: func(p datagram.Packet) datagram.Account { return u.g.identify.Account(l.Name, p) },
-		BootID:  u.g.identity.NextBootID(0), NewBootID: u.g.identity.NextBootID,
+		Logger: u.cfg.Log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.IPv6, Targets: u.targets, Server: serverName,
+		Account: func(p datagram.Packet) datagram.Account { return u.who.Account(l.Name, p) },
+		BootID:  u.cfg.Warden.NextBootID(0), NewBootID: u.cfg.Warden.NextBootID,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
 			if at.IPv6 {
 				// Consoles, which believe in version 1 alone, do not come this way,
@@ -137,7 +132,7 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 		},
 	}, conn)
 	if err != nil {
-		return nil, errors.Join(err, udp.Close())
+		return nil, errors.Join(err, conn.Close())
 	}
 	return &listeners.Server{
 		Name: "discovery", Run: s.Run, Close: conn.Close,

@@ -1,0 +1,118 @@
+package warden
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"portcullis/firewall/witness"
+	"portcullis/internal/datagram"
+	"portcullis/internal/httpd"
+	"portcullis/internal/journal"
+	"portcullis/internal/netif"
+	"portcullis/pcp"
+	"portcullis/portmap"
+	"portcullis/ssdp"
+)
+
+// What follows is for the front: see front.Warden and front.Sockets.
+
+// UUID returns the gateway's own for UPnP.
+func (w *Warden) UUID() string { return w.identity.UUID() }
+
+// Path returns the part of its URLs that nobody can guess.
+func (w *Warden) Path() string { return w.identity.Path() }
+
+// NextBootID returns a BOOTID.UPNP.ORG greater than last and every one before.
+func (w *Warden) NextBootID(last uint32) uint32 { return w.identity.NextBootID(last) }
+
+// KeepEpochs keeps for the next run when the epochs of IPv4 and IPv6 began.
+func (w *Warden) KeepEpochs(four, six time.Time) {
+	w.store.KeepEpochs(journal.Epochs{V4: four, V6: six})
+}
+
+// View returns the network as it is now.
+func (w *Warden) View() *portmap.View { return w.network.View() }
+
+// LANs returns the interfaces to serve, by name.
+func (w *Warden) LANs() map[string]netif.LAN { return w.network.LANs() }
+
+// Packets returns how many packets have come in by a mapping.
+func (w *Warden) Packets(ctx context.Context, m portmap.Mapping) (uint64, error) {
+	c, err := w.firewall.Counter(ctx, m.ID)
+	return c.Packets, err
+}
+
+// OutboundTimeout returns how long answers come in after the last packet of what a host
+// began itself.
+func (w *Warden) OutboundTimeout(tr portmap.Transport) (time.Duration, error) {
+	return w.firewall.OutboundTimeout(tr)
+}
+
+// Name returns what a host is called, "" where nobody knows.
+func (w *Warden) Name(mac portmap.MAC, addr netip.Addr, now time.Time) string {
+	return w.names.Name(mac, addr, now)
+}
+
+// Heard reports whether a device has answered the kernel in this run.
+func (w *Warden) Heard(mac portmap.MAC) bool { return w.hosts.Heard(mac) }
+
+// Suspect has the rules looked at by which senders are seen, where it is rules.
+func (w *Warden) Suspect() {
+	if w.witness == nil {
+		return
+	}
+	if way, _ := w.witness.Way(); way != witness.PacketSocket {
+		w.rules.Suspect()
+	}
+}
+
+// SeesSenders reports whether it can be seen which machine sent a datagram.
+func (w *Warden) SeesSenders() bool { return w.witness != nil }
+
+// Discovery opens the socket of SSDP on a LAN.
+func (w *Warden) Discovery(ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error) {
+	listen, newConn := ssdp.Listen, datagram.NewConn
+	if six {
+		listen, newConn = ssdp.Listen6, datagram.NewConn6
+	}
+	udp, err := listen(ctx, l.Name)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := newConn(udp, l.Index)
+	if err == nil && w.witness != nil {
+		conn, err = w.witness.Marked(udp, conn)
+	}
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return conn, nil
+}
+
+// PortControl opens the socket of NAT-PMP and PCP on a LAN, where SeesSenders.
+func (w *Warden) PortControl(ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error) {
+	listen, newConn := pcp.Listen, datagram.NewConn
+	if six {
+		listen, newConn = pcp.Listen6, datagram.NewConn6
+	}
+	udp, err := listen(ctx, l.Name)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := newConn(udp, l.Index)
+	if err == nil && l.MAC != [6]byte{} {
+		conn, err = w.witness.Conn(udp, conn, witness.Place{Ifindex: l.Index, IPv6: six, Port: pcp.Port})
+	}
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return conn, nil
+}
+
+// HTTP opens the socket of descriptions and actions on a LAN at an address of it.
+func (w *Warden) HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (net.Listener, error) {
+	return httpd.Listen(ctx, l.Name, addr)
+}

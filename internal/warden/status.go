@@ -1,0 +1,58 @@
+package warden
+
+import (
+	"context"
+	"time"
+
+	"portcullis/internal/control"
+	"portcullis/portmap"
+)
+
+// status returns what `portcullis status` shows.
+func (w *Warden) status() control.Status {
+	wan, table := w.network.View().WAN(), w.Snapshot()
+	s := control.Status{
+		Version: w.version,
+		Uptime:  int64(time.Since(w.started) / time.Second),
+		WAN:     control.WAN{Interface: wan.Name, Private: wan.Private, Up: wan.Up},
+		LAN:     []control.LAN{},
+		Denied:  w.Denied(),
+		Firewall: control.Firewall{
+			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
+		},
+	}
+	if w.witness != nil {
+		way, _ := w.witness.Way()
+		s.Firewall.Senders = string(way)
+	}
+	for range table.Pinholes() {
+		s.Pinholes++
+	}
+	s.Mappings = table.Len() - s.Pinholes
+	if wan.External.IsValid() {
+		s.WAN.ExternalIP = wan.External.String()
+	}
+	for _, l := range w.network.Roles().LAN {
+		lan := control.LAN{Interface: l.Name, Prefixes: []string{}}
+		for _, p := range l.Prefixes {
+			lan.Prefixes = append(lan.Prefixes, p.String())
+		}
+		s.LAN = append(s.LAN, lan)
+	}
+	return s
+}
+
+// host returns the name that a client has now.
+func (w *Warden) host(c *portmap.Client) string { return w.names.Name(c.MAC, c.Addr, time.Now()) }
+
+// traffic returns what went through each mapping, as the kernel counts it.
+func (w *Warden) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {
+	counters, err := w.firewall.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(m portmap.Mapping) control.Traffic {
+		c := counters[m.ID]
+		return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}
+	}, nil
+}

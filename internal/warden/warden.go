@@ -1,0 +1,205 @@
+package warden
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"portcullis/config"
+	"portcullis/firewall/witness"
+	"portcullis/internal/control"
+	"portcullis/internal/dhcp"
+	"portcullis/internal/gateway"
+	"portcullis/internal/journal"
+	"portcullis/internal/netif"
+	"portcullis/internal/presence"
+	"portcullis/internal/reconcile"
+	"portcullis/internal/restore"
+	"portcullis/internal/wiring"
+	"portcullis/pcp"
+	"portcullis/policy"
+	"portcullis/portmap"
+	"portcullis/ssdp"
+)
+
+// closeTimeout bounds the last transaction of a clean stop.
+const closeTimeout = 10 * time.Second
+
+// Kernel is what a Warden reads of the machine; netif.Kernel is one.
+type Kernel interface {
+	presence.Kernel
+	Listening(context.Context) (netif.Ports, error)
+}
+
+// Config is what a Warden needs.
+type Config struct {
+	config.Config
+	Log     *slog.Logger
+	Version string // for the owner
+	Kernel  Kernel
+}
+
+// Warden decides, and keeps the kernel as it has decided. What is exported for the front
+// is safe for concurrent use.
+type Warden struct {
+	*portmap.Engine
+
+	cfg     config.Config
+	log     *slog.Logger
+	version string
+	started time.Time
+	kernel  Kernel
+
+	firewall wiring.Backend
+	backend  string           // its name
+	witness  *witness.Witness // nil: who sends datagrams cannot be seen
+	journal  restore.Journal  // nil: nothing is kept
+	store    *restore.Store
+	identity *restore.Identity
+	claim    *net.UnixListener // nil: another user's program has it
+	network  *gateway.Gateway
+	names    *dhcp.Reader
+	control  *control.Server
+	socket   net.Listener // of control
+	hosts    *presence.Keeper
+	rules    *reconcile.Keeper
+	ports    *gateway.Keeper
+	restore  *restore.Keeper
+
+	ours bool // what is in the kernel; before Begin it is another run's
+}
+
+// Open opens the firewall and the state directory, and claims to be the only one here.
+// The kernel's rules are as they were.
+func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
+	w := &Warden{cfg: cfg.Config, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now()}
+	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
+		return nil, err
+	}
+	w.openWitness(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close(ctx, true))
+		}
+	}()
+	var last journal.Restored
+	w.journal, last, err = restore.Open(journal.Config{Dir: string(w.cfg.State.Dir), Log: w.log, MaxMappings: w.cfg.Limits.Mappings})
+	if err != nil {
+		return nil, err
+	}
+	w.store, w.identity = restore.NewStore(w.log, w.journal), restore.NewIdentity(w.log, w.journal, ssdp.NextBootID)
+	if w.claim, err = claim(w.log); err != nil {
+		return nil, err
+	}
+	if err = w.build(last); err != nil {
+		return nil, err
+	}
+	w.socket, err = control.Listen(string(w.cfg.Control.Socket), string(w.cfg.Control.Group))
+	return w, err
+}
+
+// Close ends what Open began, after Serve and Run. What is in the kernel stays there if
+// keep is set, or if it is another run's.
+func (w *Warden) Close(ctx context.Context, keep bool) error {
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	var err error
+	if w.socket != nil {
+		if err = w.socket.Close(); errors.Is(err, net.ErrClosed) { // it was served
+			err = nil
+		}
+	}
+	err = errors.Join(err, w.firewall.Close(closing, keep || !w.ours))
+	if w.witness != nil {
+		err = errors.Join(err, w.witness.Close(closing))
+	}
+	if w.journal != nil {
+		err = errors.Join(err, w.journal.Close())
+	}
+	if w.claim != nil { // last: nobody else begins before
+		err = errors.Join(err, w.claim.Close())
+	}
+	return err
+}
+
+// What the kernel lets pass of one machine in a second, more than is answered: a router
+// may be many hosts, and a media server has much to announce.
+const (
+	leastOfMachine = 200
+	hostsOfMachine = 4
+)
+
+// openWitness finds a way to see who sends datagrams. Without one NAT-PMP and PCP are
+// not served: a source address alone would open any host's ports for its neighbours.
+func (w *Warden) openWitness(ctx context.Context) {
+	var err error
+	most := 0
+	if own := w.cfg.Limits.RequestsPerSecond; own > 0 {
+		most = max(leastOfMachine, hostsOfMachine*own)
+	}
+	if w.witness, err = witness.Open(ctx, most, ssdp.Group.Port(), pcp.Port); err == nil {
+		if way, why := w.witness.Way(); why == nil {
+			w.log.Info("identifying UDP senders", "by", way)
+		} else {
+			w.log.Info("identifying UDP senders", "by", way, "not_by_mark", why)
+		}
+	} else if w.cfg.PCP.NATPMP || w.cfg.PCP.PCP {
+		w.log.Error("NAT-PMP and PCP are not served", "err", err)
+	}
+}
+
+// build makes the rooms that need no network yet.
+func (w *Warden) build(last journal.Restored) error {
+	decide, err := policy.New(wiring.Policy(w.cfg))
+	if err != nil {
+		return err
+	}
+	w.network = gateway.New(gateway.Config{Listening: w.kernel.Listening, Forwarded: w.firewall.Forwarded})
+	w.names = dhcp.New(dhcp.Config{Files: wiring.Plain(w.cfg.LAN.Leases), Log: w.log})
+	w.Engine, err = portmap.NewEngine(portmap.EngineConfig{
+		Policy: decide, Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
+		Store: w.store, Recorded: w.store.Recorded,
+		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
+	})
+	if err != nil {
+		return err
+	}
+	w.control, err = control.New(control.Config{
+		Logger: w.log, Mapper: w.Engine, Status: w.status, Traffic: w.traffic, Host: w.host, Group: string(w.cfg.Control.Group),
+	})
+	if err != nil {
+		return err
+	}
+	w.hosts, w.rules = w.newPresence(), w.newReconcile()
+	w.ports = gateway.NewKeeper(gateway.KeeperConfig{Log: w.log, Gateway: w.network, Snapshot: w.Snapshot, Revoke: w.revoke})
+	w.restore = restore.New(restore.Config{
+		Log: w.log, Journal: w.journal, Last: last, Identity: w.identity, Engine: w.Engine, Revoke: w.revoke,
+		Name: w.host, LANs: w.LANs, Look: w.hosts.Look,
+	})
+	return nil
+}
+
+func (w *Warden) newReconcile() *reconcile.Keeper {
+	cfg := reconcile.Config{
+		Log: w.log, Watch: w.firewall.Watch, Changed: w.network.RulesChanged, Settled: w.network.Look,
+		Drifted: w.Drifted,
+		Audits:  []func(context.Context, bool) (string, error){w.firewall.Audit},
+	}
+	if w.witness != nil {
+		cfg.Audits = append(cfg.Audits, func(ctx context.Context, _ bool) (string, error) { return w.witness.Audit(ctx) })
+	}
+	return reconcile.New(cfg)
+}
+
+func (w *Warden) newPresence() *presence.Keeper {
+	cfg := presence.Config{
+		Log: w.log, Engine: w.Engine, Kernel: w.kernel, LANs: w.LANs,
+		LeaseMax: w.cfg.Lease.Max, Limit: w.cfg.Limits.Mappings,
+	}
+	if w.witness != nil {
+		cfg.Know = w.witness.Know
+	}
+	return presence.New(cfg)
+}
