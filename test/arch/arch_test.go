@@ -195,6 +195,19 @@ func TestPureRooms(t *testing.T) {
 	}
 }
 
+// TestWall: whatever the half that parses the network depends on, directly or by way of
+// others, it does not have the means of the half that decides.
+func TestWall(t *testing.T) {
+	front := rooms(t)[module+"/internal/front"]
+	for _, dep := range front.Deps {
+		name := strings.TrimPrefix(dep, module+"/")
+		if slices.Contains([]string{"config", "policy", "internal/journal", "internal/control", "internal/warden"}, name) ||
+			strings.HasPrefix(name, "firewall") {
+			t.Errorf("internal/front depends on %s", dep)
+		}
+	}
+}
+
 // TestRoomsSayWhatTheyAre: each doc.go says what its room owns, may import and
 // never does.
 func TestRoomsSayWhatTheyAre(t *testing.T) {
