@@ -181,6 +181,10 @@ func removeFirst[K, V any](n *node[K, V]) (first, rest *node[K, V]) {
 	return first, balance(n.key, n.value, left, n.right)
 }
 
+// join is not inlined: balance would have it nine times, for each type that a tree is of,
+// which were 40 kB. What it costs is the allocation.
+//
+//go:noinline
 func join[K, V any](k K, v V, l, r *node[K, V]) *node[K, V] {
 	return &node[K, V]{left: l, right: r, key: k, value: v, size: l.len() + r.len() + 1}
 }
