@@ -42,9 +42,11 @@ func (l *lines) told(t *testing.T, line string, times int) {
 // halves are what a follower tells of the network.
 type halves struct {
 	*follower
-	log    *lines
-	told   []string // who was told, and of which LANs
-	closed error    // what the front returns
+	log *lines
+
+	mu     sync.Mutex // guards what follows
+	told   []string   // who was told, and of which LANs
+	closed error      // what the front returns
 	strays []doctor.Stray
 	stop   func() // if set, when the warden was told
 }
@@ -54,16 +56,24 @@ func newHalves(set netif.Settings) *halves {
 	h.follower = newFollower(followerConfig{
 		Log: slog.New(slog.NewTextHandler(h.log, nil)), Network: set,
 		Warden: func(_ context.Context, _ netif.State, r netif.Roles) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
 			h.told = append(h.told, "warden "+names(r.LAN))
 			if h.stop != nil {
 				h.stop()
 			}
 		},
 		Front: func(_ context.Context, lans []netif.LAN) error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
 			h.told = append(h.told, "front "+names(lans))
 			return h.closed
 		},
-		Strays: func(netif.State, netif.Roles) []doctor.Stray { return h.strays },
+		Strays: func(netif.State, netif.Roles) []doctor.Stray {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.strays
+		},
 	})
 	return h
 }
@@ -80,13 +90,22 @@ func names(lans []netif.LAN) string {
 func (h *halves) want(t *testing.T, want ...string) {
 	t.Helper()
 	synctest.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if !slices.Equal(h.told, want) {
 		t.Errorf("told %q, want %q", h.told, want)
 	}
 	h.told = nil
 }
 
-// network has these links with an address each; the route outside is by the one that
+// fails has the front fail from now on, or no more, and forgets who was told.
+func (h *halves) fails(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed, h.told = err, nil
+}
+
+// networkOf has these links with an address each; the route outside is by the one that
 // uplink names.
 func networkOf(uplink string, addrs ...string) netif.State {
 	var s netif.State
@@ -155,10 +174,14 @@ func TestReminds(t *testing.T) {
 		closed error
 		line   string
 		tries  string // what the front is told at each
+		mended netif.State
 	}{
-		"no LAN":           {netif.Settings{}, noLAN, nil, `level=WARN msg="waiting for a LAN"`, ""},
-		"no socket":        {netif.Settings{}, served, errors.New("port 5000 is taken"), `level=ERROR msg="cannot serve a LAN interface" err="port 5000 is taken"`, "br-lan"},
-		"a LAN is the WAN": {netif.Settings{LAN: []string{"br-lan", "eth0"}}, served, nil, `level=ERROR msg="network no longer fits the configuration"`, "br-lan"},
+		"no LAN":    {netif.Settings{}, noLAN, nil, `level=WARN msg="waiting for a LAN"`, "", served},
+		"no socket": {netif.Settings{}, served, errors.New("port 5000 is taken"), `level=ERROR msg="cannot serve a LAN interface" err="port 5000 is taken"`, "br-lan", served},
+		"a LAN is the WAN": {
+			netif.Settings{LAN: []string{"br-lan", "eth0"}}, served, nil, `level=ERROR msg="network no longer fits the configuration"`, "br-lan",
+			networkOf("eth1", "eth0 192.168.2.1/24", "br-lan 192.168.1.1/24", "eth1 203.0.113.5/24"),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -168,21 +191,20 @@ func TestReminds(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- h.remind(ctx) }()
 				time.Sleep(remindEvery / 2)
-				h.closed = c.closed
+				h.fails(c.closed)
 				h.changed(ctx, c.state)
 				h.changed(ctx, c.state) // the same is not told again
 				h.log.told(t, c.line, 1)
-				h.told = nil
+				h.fails(c.closed)
 				for n := range 3 {
 					time.Sleep(remindEvery)
 					h.want(t, "warden "+c.tries, "front "+c.tries)
 					h.log.told(t, c.line, n+2)
 				}
-				h.closed = nil
-				h.cfg.Network = netif.Settings{}
-				h.changed(ctx, served)
+				h.fails(nil)
+				h.changed(ctx, c.mended)
 				h.log.told(t, "every LAN is served", 1)
-				h.told = nil
+				h.fails(nil)
 				time.Sleep(3 * remindEvery)
 				h.want(t)
 				h.log.told(t, c.line, 4)
@@ -203,7 +225,7 @@ func TestServerEnded(t *testing.T) {
 		h := newHalves(netif.Settings{})
 		go func() { _ = h.remind(t.Context()) }()
 		h.changed(t.Context(), served)
-		h.told = nil
+		h.fails(nil)
 		h.failed(errors.New("broken"))
 		time.Sleep(remindEvery)
 		h.want(t, "warden br-lan", "front br-lan")

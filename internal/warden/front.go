@@ -19,6 +19,27 @@ import (
 
 // What follows is for the front: see front.Warden and front.Sockets.
 
+// Map is portmap.Engine.Map.
+func (w *Warden) Map(ctx context.Context, r portmap.Request) (portmap.Mapping, error) {
+	return w.engine.Map(ctx, r)
+}
+
+// MapSet is portmap.Engine.MapSet.
+func (w *Warden) MapSet(ctx context.Context, r portmap.Request, n int) ([]portmap.Mapping, error) {
+	return w.engine.MapSet(ctx, r, n)
+}
+
+// Unmap is portmap.Engine.Unmap.
+func (w *Warden) Unmap(ctx context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
+	return w.engine.Unmap(ctx, s)
+}
+
+// Snapshot returns the mappings as they are now.
+func (w *Warden) Snapshot() *portmap.Table { return w.engine.Snapshot() }
+
+// Watch returns how they change.
+func (w *Warden) Watch(buffer int) *portmap.Watcher { return w.engine.Watch(buffer) }
+
 // UUID returns the gateway's own for UPnP.
 func (w *Warden) UUID() string { return w.identity.UUID() }
 

@@ -9,7 +9,7 @@ import (
 // dropForeign ends the pinholes of addresses that are not on their LAN any more.
 func (w *Warden) dropForeign(ctx context.Context) {
 	lans := w.LANs()
-	for m := range w.Snapshot().Pinholes() {
+	for m := range w.engine.Snapshot().Pinholes() {
 		if l, served := lans[m.Client.Interface]; !served || !l.OnLink(m.Internal.Addr()) {
 			w.revoke(ctx, m, portmap.Revoked, "its network is not on the LAN any more")
 		}
@@ -18,7 +18,7 @@ func (w *Warden) dropForeign(ctx context.Context) {
 
 // revoke ends a mapping that nobody asked to end, and says why.
 func (w *Warden) revoke(ctx context.Context, m portmap.Mapping, reason portmap.Reason, why string) {
-	err := w.Revoke(ctx, m, reason)
+	err := w.engine.Revoke(ctx, m, reason)
 	switch {
 	case portmap.ReasonOf(err) == portmap.NoSuchMapping || ctx.Err() != nil:
 	case err != nil:

@@ -38,10 +38,10 @@ func (w *Warden) Begin(ctx context.Context) (four, six time.Time, err error) {
 // outlive Serve and all who ask.
 func (w *Warden) Run(ctx context.Context) error {
 	var all errgroup.Group
-	all.Go(func() error { return w.Engine.Run(ctx) })
+	all.Go(func() error { return w.engine.Run(ctx) })
 	all.Go(func() error { return w.restore.Run(ctx) })
 	all.Go(func() error { return w.names.Run(ctx) })
-	all.Go(func() error { return logging.NewEvents(w.log).Run(ctx, w.Watch(256)) })
+	all.Go(func() error { return logging.NewEvents(w.log).Run(ctx, w.engine.Watch(256)) })
 	return all.Wait()
 }
 
@@ -83,11 +83,11 @@ func (w *Warden) seeSenders(ctx context.Context, r netif.Roles) error {
 // patient is the firewall as the engine sees it: an accept chain that is not there yet
 // is nothing that a start could fail of. All else is in force, the backend has told
 // the owner, and its audit puts our part in as soon as the chain is there.
-type patient struct{ wiring.Backend }
+type patient struct{ portmap.Firewall }
 
 // Replace implements portmap.Firewall.
 func (p patient) Replace(ctx context.Context, want []portmap.Mapping) error {
-	err := p.Backend.Replace(ctx, want)
+	err := p.Firewall.Replace(ctx, want)
 	var chain *firewall.ChainError
 	if errors.As(err, &chain) {
 		return nil

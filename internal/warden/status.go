@@ -10,13 +10,13 @@ import (
 
 // status returns what `portcullis status` shows.
 func (w *Warden) status() control.Status {
-	wan, table := w.network.View().WAN(), w.Snapshot()
+	wan, table := w.network.View().WAN(), w.engine.Snapshot()
 	s := control.Status{
 		Version: w.version,
 		Uptime:  int64(time.Since(w.started) / time.Second),
 		WAN:     control.WAN{Interface: wan.Name, Private: wan.Private, Up: wan.Up},
 		LAN:     []control.LAN{},
-		Denied:  w.Denied(),
+		Denied:  w.engine.Denied(),
 		Firewall: control.Firewall{
 			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
 		},

@@ -44,14 +44,13 @@ type Config struct {
 // Warden decides, and keeps the kernel as it has decided. What is exported for the front
 // is safe for concurrent use.
 type Warden struct {
-	*portmap.Engine
-
 	cfg     config.Config
 	log     *slog.Logger
 	version string
 	started time.Time
 	kernel  Kernel
 
+	engine   *portmap.Engine
 	firewall wiring.Backend
 	backend  string           // its name
 	witness  *witness.Witness // nil: who sends datagrams cannot be seen
@@ -158,7 +157,7 @@ func (w *Warden) build(last journal.Restored) error {
 	}
 	w.network = gateway.New(gateway.Config{Listening: w.kernel.Listening, Forwarded: w.firewall.Forwarded})
 	w.names = dhcp.New(dhcp.Config{Files: wiring.Plain(w.cfg.LAN.Leases), Log: w.log})
-	w.Engine, err = portmap.NewEngine(portmap.EngineConfig{
+	w.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
 		Store: w.store, Recorded: w.store.Recorded,
 		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
@@ -167,15 +166,15 @@ func (w *Warden) build(last journal.Restored) error {
 		return err
 	}
 	w.control, err = control.New(control.Config{
-		Logger: w.log, Mapper: w.Engine, Status: w.status, Traffic: w.traffic, Host: w.host, Group: string(w.cfg.Control.Group),
+		Logger: w.log, Mapper: w.engine, Status: w.status, Traffic: w.traffic, Host: w.host, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err
 	}
 	w.hosts, w.rules = w.newPresence(), w.newReconcile()
-	w.ports = gateway.NewKeeper(gateway.KeeperConfig{Log: w.log, Gateway: w.network, Snapshot: w.Snapshot, Revoke: w.revoke})
+	w.ports = gateway.NewKeeper(gateway.KeeperConfig{Log: w.log, Gateway: w.network, Snapshot: w.engine.Snapshot, Revoke: w.revoke})
 	w.restore = restore.New(restore.Config{
-		Log: w.log, Journal: w.journal, Last: last, Identity: w.identity, Engine: w.Engine, Revoke: w.revoke,
+		Log: w.log, Journal: w.journal, Last: last, Identity: w.identity, Engine: w.engine, Revoke: w.revoke,
 		Name: w.host, LANs: w.LANs, Look: w.hosts.Look,
 	})
 	return nil
@@ -184,7 +183,7 @@ func (w *Warden) build(last journal.Restored) error {
 func (w *Warden) newReconcile() *reconcile.Keeper {
 	cfg := reconcile.Config{
 		Log: w.log, Watch: w.firewall.Watch, Changed: w.network.RulesChanged, Settled: w.network.Look,
-		Drifted: w.Drifted,
+		Drifted: w.engine.Drifted,
 		Audits:  []func(context.Context, bool) (string, error){w.firewall.Audit},
 	}
 	if w.witness != nil {
@@ -195,7 +194,7 @@ func (w *Warden) newReconcile() *reconcile.Keeper {
 
 func (w *Warden) newPresence() *presence.Keeper {
 	cfg := presence.Config{
-		Log: w.log, Engine: w.Engine, Kernel: w.kernel, LANs: w.LANs,
+		Log: w.log, Engine: w.engine, Kernel: w.kernel, LANs: w.LANs,
 		LeaseMax: w.cfg.Lease.Max, Limit: w.cfg.Limits.Mappings,
 	}
 	if w.witness != nil {

@@ -80,13 +80,13 @@ func newWarden(t *testing.T, log *bytes.Buffer) (*Warden, *backend) {
 	})
 	w.Learn(netif.State{}, lan("192.168.1.0/24", "2001:db8:1::/64", "2001:db8:2::/64"))
 	var err error
-	w.Engine, err = portmap.NewEngine(portmap.EngineConfig{Policy: everything{}, Firewall: patient{b}, Gateway: w.network, LeaseMax: time.Hour})
+	w.engine, err = portmap.NewEngine(portmap.EngineConfig{Policy: everything{}, Firewall: patient{b}, Gateway: w.network, LeaseMax: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { _ = w.Engine.Run(ctx) })
+	running.Go(func() { _ = w.engine.Run(ctx) })
 	t.Cleanup(func() {
 		stop()
 		running.Wait()
