@@ -11,7 +11,7 @@ const (
 )
 
 // Audit compares the kernel with what it should hold, writes it anew where it
-// differs, and says what was wrong; "" is nothing. Rules, gateway facts and the
+// differs, and returns what was wrong; "" is nothing. Rules, gateway facts and the
 // accept chain are always compared, at a cost that does not depend on the
 // mappings; with full the mappings are too, which takes as long as Counters.
 func (d *Driver) Audit(ctx context.Context, full bool) (drift string, err error) {

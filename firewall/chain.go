@@ -17,7 +17,7 @@ type Chain struct {
 const ownTable = "portcullis"
 
 // UnmarshalText reads "family table chain", as the configuration has it. Its error
-// says what is wrong as the rest of a sentence that begins with the text.
+// returns what is wrong as the rest of a sentence that begins with the text.
 func (c *Chain) UnmarshalText(text []byte) error {
 	w := strings.Split(string(text), " ")
 	if len(w) != 3 || !isChainWord(w[1]) || !isChainWord(w[2]) {

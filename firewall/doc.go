@@ -1,4 +1,4 @@
-// Package firewall keeps a kernel as the mappings of the gate want it. What the kernel
+// Package firewall keeps a kernel as the mappings want it. What the kernel
 // shall hold is pure: the entries that a set of mappings asks for and the change from
 // one set to the next (State), the facts of the machine that the rules depend on
 // (Facts), what the owner's own rules already forward (Forwards), and the errors a
@@ -9,7 +9,7 @@
 // A backend is a Kernel: five calls that take and give plain values. firewall/nft makes
 // them through nf_tables, firewall/iptables has the same and a rule in the tables of
 // iptables. firewall/flows ends flows. firewall/fwtest holds the conformance
-// suite that each passes, and a fake for the tests of other rooms; firewall/homenet
+// suite that each passes, and a fake for the tests of other packages; firewall/homenet
 // the network and the packets that prove it.
 //
 // Owns: the translation of mappings into entries, their text form, the Driver, the

@@ -85,7 +85,7 @@ func (d *Driver) apply(ctx context.Context, add, del []portmap.Mapping) (*Delta,
 
 // Replace makes the kernel hold exactly these mappings, whatever it held before,
 // by writing the whole table. When it fails, the kernel holds what it held before.
-// A *ChainError says that all is in force but what stands in the owner's tables.
+// A *ChainError means that all is in force but what stands in the owner's tables.
 func (d *Driver) Replace(ctx context.Context, want []portmap.Mapping) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -109,7 +109,7 @@ func (d *Driver) Replace(ctx context.Context, want []portmap.Mapping) error {
 	return d.rewriteOwners(ctx)
 }
 
-// Prepare tells what the gateway is before the first Replace, which then writes
+// Prepare sets the facts of the gateway before the first Replace, which then writes
 // everything at once. Nothing is written now: what an earlier run left in the
 // kernel stays open until then.
 func (d *Driver) Prepare(f Facts) error {
@@ -128,9 +128,9 @@ func (d *Driver) Prepare(f Facts) error {
 	return nil
 }
 
-// Configure tells the rules what has changed about the gateway. Its cost does
+// Configure changes the facts of the gateway in the rules. Its cost does
 // not depend on the number of mappings, unless the accept chain changes.
-// A *ChainError says that all is in force but what stands in the owner's tables; with
+// A *ChainError means that all is in force but what stands in the owner's tables; with
 // another error nothing has changed, unless it says that our part of a former accept
 // chain could not be removed.
 func (d *Driver) Configure(ctx context.Context, f Facts) error {
@@ -156,7 +156,7 @@ func (d *Driver) Configure(ctx context.Context, f Facts) error {
 	return err
 }
 
-// Facts returns what was told of the gateway, or ErrClosed.
+// Facts returns the facts of the gateway, or ErrClosed.
 func (d *Driver) Facts() (Facts, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -195,7 +195,7 @@ func (d *Driver) Repaired() uint64 {
 	return d.repaired
 }
 
-// Watch tells of each transaction of another program, until ctx ends. It sees only
+// Watch reports each transaction of another program, until ctx ends. It sees only
 // that something was done, not whether it was done to what we hold: Audit says
 // that. tell must not block for long.
 func (d *Driver) Watch(ctx context.Context, tell func(Intrusion)) error {

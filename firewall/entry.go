@@ -119,7 +119,7 @@ func SortEntries(es []Entry) {
 	})
 }
 
-// World gives sorted entries as text, a line each.
+// World returns sorted entries as text, a line each.
 func World(es []Entry) string {
 	es = slices.Clone(es)
 	SortEntries(es)
@@ -152,7 +152,7 @@ type Delta struct {
 	after map[uint64]*opened // nil: no longer open
 }
 
-// Empty says that the kernel has nothing to do.
+// Empty reports whether the kernel has nothing to do.
 func (c *Delta) Empty() bool { return len(c.Del)+len(c.Add)+len(c.Retime) == 0 }
 
 // String is the text form that tests compare, a line an entry, sorted: "del ...",

@@ -10,7 +10,7 @@ import (
 // wraps the kernel's own error behind it.
 var (
 	// ErrPermission is given when the process may not change the firewall.
-	ErrPermission = errors.New("the kernel does not let us change the firewall: CAP_NET_ADMIN is missing; " +
+	ErrPermission = errors.New("not permitted to change the firewall: CAP_NET_ADMIN is missing; " +
 		"run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN")
 	// ErrUnsupported is given when the kernel lacks what the backend is made of.
 	ErrUnsupported = errors.New("this kernel has no nf_tables with NAT; " +
@@ -31,7 +31,7 @@ var (
 	// ErrDrifted is given when it holds something else than was written.
 	ErrDrifted = errors.New("the kernel does not hold what was written")
 	// ErrTooLarge is given to a change that does not fit one transaction.
-	ErrTooLarge = errors.New("more than fits one transaction")
+	ErrTooLarge = errors.New("too large for one transaction")
 	// ErrUnknown is given when a transaction may have been made or not.
 	ErrUnknown = errors.New("the outcome is not known")
 	// ErrNothingLeft is given when our table was being written and could not be.
@@ -50,7 +50,7 @@ func (e *FeatureError) Error() string {
 	return fmt.Sprintf("this kernel lacks %s; load or install the module %s: %v", e.Feature, e.Module, e.Err)
 }
 
-// Unwrap gives ErrUnsupported and the kernel's error.
+// Unwrap returns ErrUnsupported and the kernel's error.
 func (e *FeatureError) Unwrap() []error { return []error{ErrUnsupported, e.Err} }
 
 // ChainError is given when the owner's chain that shall let mapped traffic pass

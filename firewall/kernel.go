@@ -19,9 +19,9 @@ type Kernel interface {
 	Write(context.Context, Update) (lacking bool, err error)
 	// Rewrite makes one part of the rules be as they should, whatever they were.
 	Rewrite(context.Context, Part, Whole) error
-	// Read tells what is there. With an error it tells what it read before.
+	// Read returns what is there. With an error it returns what it read before.
 	Read(context.Context, Query) (Held, error)
-	// Watch tells of what other programs do to the rules until ctx ends. tell must not
+	// Watch reports what other programs do to the rules until ctx ends. tell must not
 	// block for long.
 	Watch(ctx context.Context, tell func(Intrusion)) error
 	// Remove takes away all that was written.
@@ -62,7 +62,7 @@ type Whole struct {
 	Facts   Facts
 }
 
-// Query says what is to be read; one of these.
+// Query is what is to be read; one of these.
 type Query struct {
 	Quick bool // a client waits: no listing that is under way may hold it up
 

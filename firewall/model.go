@@ -232,7 +232,7 @@ func (s *State) Governing(t portmap.Transport, external uint16, src netip.AddrPo
 	return s.governing(portKey{transport: t, external: external}, src)
 }
 
-// GoverningPin gives in the same way the pinhole that a packet from src to an
+// GoverningPin returns in the same way the pinhole that a packet from src to an
 // internal endpoint follows.
 func (s *State) GoverningPin(t portmap.Transport, internal, src netip.AddrPort) (portmap.Mapping, bool) {
 	return s.governing(pinnedAt(t, internal), src)

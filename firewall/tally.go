@@ -92,7 +92,7 @@ func (d *Driver) saw(read []Count, at uint64) {
 }
 
 // look reads all counters before the table is rewritten, as far as that is
-// quick; it is no matter if it fails.
+// quick; errors are ignored.
 func (d *Driver) look(ctx context.Context) {
 	if !d.whole || d.state.Len() == 0 || d.state.Len() > lookLimit {
 		return

@@ -26,7 +26,7 @@ type conntrack struct {
 	closed   bool
 }
 
-// query says which flows to list, by ports: of IPv6 addresses the kernel's filter tells
+// query is which flows to list, by ports: of IPv6 addresses the kernel's filter tells
 // those that are others (measured with 6.18). The kernel looks through all of them either way,
 // but tells only those (Linux 5.8; an older one tells all, and who asks looks again).
 type query struct {

@@ -19,7 +19,7 @@ type Flow struct {
 	AnswersTo   netip.AddrPort // the reply's destination: what Src was translated to
 }
 
-// job says which flows to look at.
+// job is which flows to look at.
 type job struct {
 	ports map[port]bool           // external ports of which a mapping changed
 	ended map[led]bool            // who those ports led to

@@ -23,7 +23,7 @@ const (
 	tries    = 3               // how often a pass that failed is made again
 )
 
-// Config says whose flows a Keeper keeps.
+// Config configures a Keeper.
 type Config struct {
 	Log   *slog.Logger // must not be nil
 	NetNS int          // file descriptor of a network namespace, open until Close; 0: the current one

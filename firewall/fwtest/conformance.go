@@ -29,7 +29,7 @@ type Subject struct {
 	Blind func(context.Context) context.Context
 }
 
-// Conformance runs the cases. open gives a fresh subject; with a capacity above
+// Conformance runs the cases. open returns a fresh subject; with a capacity above
 // zero it has room for that many mappings and no more. The cases run in
 // parallel. sizes are how many mappings are written at once; none: around what fits
 // a message, and 5000.

@@ -1,4 +1,4 @@
-// Package fwtest is for tests: a Fake firewall for the rooms above the
+// Package fwtest is for tests: a Fake firewall for the packages above the
 // backends, and Conformance, the cases that every backend must pass, the Fake
 // included.
 //
