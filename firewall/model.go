@@ -273,7 +273,7 @@ func (s *State) KeptPort(t portmap.Transport, internal netip.AddrPort) (uint16, 
 	if len(held) == 0 {
 		return 0, false
 	}
-	return held[0].External.Port(), true
+	return held[0].ExternalPort, true
 }
 
 // check refuses what no entry can say.
@@ -293,7 +293,7 @@ func (o *opened) port() portKey {
 	if o.pinhole() {
 		return pinnedAt(o.Transport, o.Internal)
 	}
-	return portKey{transport: o.Transport, external: o.External.Port()}
+	return portKey{transport: o.Transport, external: o.ExternalPort}
 }
 
 func pinnedAt(t portmap.Transport, internal netip.AddrPort) portKey {
@@ -318,14 +318,14 @@ func (o *opened) hole(src portmap.Source) Entry {
 		return Entry{Kind: Pin, Transport: o.Transport, Source: src, Internal: o.Internal, Expires: o.Expires}
 	}
 	return Entry{
-		Kind: Hole, Transport: o.Transport, External: o.External.Port(), Source: src,
+		Kind: Hole, Transport: o.Transport, External: o.ExternalPort, Source: src,
 		Internal: o.Internal, Expires: o.Expires,
 	}
 }
 
 func (o *opened) kept() Entry {
 	return Entry{
-		Kind: Kept, Transport: o.Transport, External: o.External.Port(),
+		Kind: Kept, Transport: o.Transport, External: o.ExternalPort,
 		Internal: o.Internal, Expires: o.Expires,
 	}
 }

@@ -32,7 +32,7 @@ func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping
 		t.Fatalf("%q: %v", text, err)
 	}
 	m.Transport = map[string]portmap.Transport{"tcp": portmap.TCP, "udp": portmap.UDP}[proto]
-	m.External = netip.AddrPortFrom(netip.Addr{}, port)
+	m.ExternalPort = port
 	m.Created = epoch
 	for i := 3; i < len(words); i++ {
 		switch words[i] {
@@ -62,7 +62,7 @@ func mapping(t interface{ Fatalf(string, ...any) }, text string) portmap.Mapping
 		}
 	}
 	if m.Kind == portmap.Pinhole6 {
-		m.External = m.Internal
+		m.ExternalPort = m.Internal.Port()
 	}
 	return m
 }
@@ -421,7 +421,7 @@ func TestRefused(t *testing.T) {
 			}
 		}, portmap.TooManyRemotes},
 		"B7/transport":            {func(m *portmap.Mapping) { m.Transport = 1 }, portmap.BadTransport},
-		"B6/external port 0":      {func(m *portmap.Mapping) { m.External = netip.AddrPort{} }, portmap.BadPort},
+		"B6/external port 0":      {func(m *portmap.Mapping) { m.ExternalPort = 0 }, portmap.BadPort},
 		"B6/internal port 0":      {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("10.0.0.2:0") }, portmap.BadPort},
 		"A8/v4-mapped host":       {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("[::ffff:10.0.0.2]:80") }, portmap.NotAHost},
 		"B4/unspecified host":     {func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("0.0.0.0:80") }, portmap.NotAHost},

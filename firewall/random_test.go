@@ -122,7 +122,8 @@ func apply(naive map[uint64]portmap.Mapping, add, del []portmap.Mapping) (map[ui
 			continue
 		}
 		for id, o := range after {
-			if o.Kind != m.Kind || o.Transport != m.Transport || o.External != m.External || !overlap(o.Remotes, m.Remotes) {
+			if o.Kind != m.Kind || o.Transport != m.Transport || o.ExternalPort != m.ExternalPort ||
+				m.Kind == portmap.Pinhole6 && o.Internal != m.Internal || !overlap(o.Remotes, m.Remotes) {
 				continue
 			}
 			if m.Kind == portmap.Pinhole6 || !slices.Equal(o.Remotes, m.Remotes) {

@@ -41,7 +41,7 @@ func TestTableMappingsAreEnforceable(t *testing.T) {
 				r.Named, r.RemotesAre = portmap.ByInternal, portmap.RemotesAdd
 			}
 			r.Internal = netip.AddrPortFrom(r.Client.Addr, rapid.Uint16Range(0, 2).Draw(t, "internal"))
-			r.External = netip.AddrPortFrom(netip.Addr{}, rapid.Uint16Range(0, 1).Draw(t, "external"))
+			r.ExternalPort = rapid.Uint16Range(0, 1).Draw(t, "external")
 			r.Remotes = rapid.SliceOfN(rapid.SampledFrom(remotes[r.Kind]), 0, 3).Draw(t, "restrictions")
 			c, err := table.Plan(now, r, portmap.Decision{}, time.Hour, 0)
 			if err != nil {

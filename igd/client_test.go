@@ -215,7 +215,7 @@ func TestSubscription(t *testing.T) {
 	c.Via = portmap.ViaUPnP
 	r := portmap.Request{
 		Client: c, Transport: portmap.UDP, Exact: true, Lifetime: time.Hour,
-		Internal: netip.AddrPortFrom(c.Addr, 5000), External: external(6000),
+		Internal: netip.AddrPortFrom(c.Addr, 5000), ExternalPort: 6000,
 	}
 	if _, err := l.engine.Map(t.Context(), r); err != nil {
 		t.Fatal(err)

@@ -147,7 +147,7 @@ func (b *bed) open(h host, port int) {
 
 func (b *bed) add(h host, port int) {
 	b.t.Helper()
-	b.mapped(h, portmap.Request{Exact: true, Internal: addrPort(h, 5000), External: external(port)})
+	b.mapped(h, portmap.Request{Exact: true, Internal: addrPort(h, 5000), ExternalPort: uint16(port)})
 }
 
 // mapped has the engine grant what a control point asks for, for an hour.
@@ -270,7 +270,7 @@ func TestMappingEvents(t *testing.T) {
 		b.want("SOAP-23/expired", told{eventIP1, addrA, entries("0")}, told{eventIP2, addrA, both("0", "13")},
 			told{eventIP1, addrB, entries("0")}, told{eventIP2, addrB, both("0", "12")}) // B's ended first
 
-		r := portmap.Request{Client: c, Transport: portmap.UDP, Exact: true, Internal: addrPort(hostB, 1), External: external(7000)}
+		r := portmap.Request{Client: c, Transport: portmap.UDP, Exact: true, Internal: addrPort(hostB, 1), ExternalPort: 7000}
 		if _, err := b.engine.Map(t.Context(), r); err == nil {
 			t.Fatal("mapped to another host")
 		}

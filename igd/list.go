@@ -30,7 +30,7 @@ func getListOfPortMappings(c *call) ([]string, error) {
 	}
 	var found []portmap.Mapping
 	for m := range c.own().All() {
-		if port := m.External.Port(); m.Transport == c.transport() && first <= port && port <= last {
+		if port := m.ExternalPort; m.Transport == c.transport() && first <= port && port <= last {
 			found = append(found, m)
 		}
 	}
@@ -39,7 +39,7 @@ func getListOfPortMappings(c *call) ([]string, error) {
 	}
 	sort.Slice(found, func(i, j int) bool {
 		a, b := &found[i], &found[j]
-		return cmp.Or(cmp.Compare(a.External.Port(), b.External.Port()), cmp.Compare(a.ID, b.ID)) < 0
+		return cmp.Or(cmp.Compare(a.ExternalPort, b.ExternalPort), cmp.Compare(a.ID, b.ID)) < 0
 	})
 	if n := int(c.number("NewNumberOfPorts")); n != 0 && n < len(found) {
 		found = found[:n]
@@ -67,7 +67,7 @@ func (c *call) listEntry(m *portmap.Mapping) string {
 	rest := c.entry(m)
 	fields := [...]struct{ name, value string }{
 		{"NewRemoteHost", remoteHost(m.Remotes)},
-		{"NewExternalPort", portText(m.External)},
+		{"NewExternalPort", portText(m.ExternalPort)},
 		{"NewProtocol", protocol(m.Transport)},
 		{"NewInternalPort", rest[0]},
 		{"NewInternalClient", rest[1]},

@@ -176,7 +176,7 @@ func TestLargeList(t *testing.T) {
 	nasty := strings.Repeat(`<>&"`, 64)
 	for i := range 200 {
 		r := portmap.Request{
-			Client: client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000 + i),
+			Client: client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), ExternalPort: uint16(6000 + i),
 			Exact: true, Description: nasty,
 		}
 		if _, err := l.engine.Map(t.Context(), r); err != nil {
@@ -214,7 +214,7 @@ func TestOtherLanguagesEntries(t *testing.T) {
 	c := hostA.client
 	c.Via = portmap.ViaPCP
 	r := portmap.Request{
-		Client: c, Transport: portmap.TCP, Internal: addrPort(hostA, 8333), External: external(8333),
+		Client: c, Transport: portmap.TCP, Internal: addrPort(hostA, 8333), ExternalPort: 8333,
 		Lifetime: time.Hour, Nonce: &portmap.Nonce{'s', 'e', 'c', 'r', 'e', 't'}, Description: "bad \x00\xff bytes",
 		Remotes: []portmap.Remote{{Prefix: prefix("198.51.100.0/24")}, {Prefix: prefix("203.0.113.9/32"), Port: 53}},
 	}

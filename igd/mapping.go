@@ -19,7 +19,7 @@ func addPortMapping(c *call) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.External.Port() == 0 {
+	if r.ExternalPort == 0 {
 		return nil, fail(codeNoWildcardPort)
 	}
 	r.Exact = true
@@ -33,31 +33,31 @@ func addAnyPortMapping(c *call) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.External = c.hint(r)
+	r.ExternalPort = c.hint(r)
 	m, err := c.device.mapper.Map(c.ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	return []string{portText(m.External)}, nil
+	return []string{portText(m.ExternalPort)}, nil
 }
 
 // hint returns the external port to try first. A client that asked before, and
 // was given another port than the one it names, means that mapping again: it
 // is renewed, so that repeated requests do not pile up.
-func (c *call) hint(r portmap.Request) netip.AddrPort {
-	port, table := r.External.Port(), c.device.mapper.Snapshot()
+func (c *call) hint(r portmap.Request) uint16 {
+	port, table := r.ExternalPort, c.device.mapper.Snapshot()
 	if port != 0 {
 		held, taken := table.Find(r.Transport, port, r.Remotes)
 		if !taken || held.Client.ID() == r.Client.ID() {
-			return r.External
+			return port
 		}
 	}
 	for m := range table.Inside(c.client.ID(), r.Transport, r.Internal.Port()) {
 		if m.Internal == r.Internal && slices.Equal(m.Remotes, r.Remotes) {
-			return netip.AddrPortFrom(r.External.Addr(), m.External.Port())
+			return m.ExternalPort
 		}
 	}
-	return r.External
+	return port
 }
 
 // request builds the wish that an Add action states. What the arguments may not
@@ -82,15 +82,15 @@ func (c *call) request() (portmap.Request, error) {
 		return portmap.Request{}, &fault{code: codeInvalidArgs, detail: "NewInternalPort cannot be 0"}
 	}
 	return portmap.Request{
-		Client:      c.client,
-		Kind:        portmap.NAT4,
-		Transport:   c.transport(),
-		Internal:    netip.AddrPortFrom(internal, port),
-		External:    netip.AddrPortFrom(netip.Addr{}, c.port("NewExternalPort")),
-		Remotes:     remotes,
-		Lifetime:    time.Duration(c.number("NewLeaseDuration")) * time.Second,
-		Disabled:    !c.true("NewEnabled"),
-		Description: cut(c.text("NewPortMappingDescription"), portmap.MaxDescription),
+		Client:       c.client,
+		Kind:         portmap.NAT4,
+		Transport:    c.transport(),
+		Internal:     netip.AddrPortFrom(internal, port),
+		ExternalPort: c.port("NewExternalPort"),
+		Remotes:      remotes,
+		Lifetime:     time.Duration(c.number("NewLeaseDuration")) * time.Second,
+		Disabled:     !c.true("NewEnabled"),
+		Description:  cut(c.text("NewPortMappingDescription"), portmap.MaxDescription),
 
 		ZeroIsEndless: true,
 	}, nil
@@ -202,7 +202,7 @@ func getGenericPortMappingEntry(c *call) ([]string, error) {
 		return nil, fail(codeInvalidIndex)
 	}
 	m := own.At(i)
-	key := []string{remoteHost(m.Remotes), portText(m.External), protocol(m.Transport)}
+	key := []string{remoteHost(m.Remotes), portText(m.ExternalPort), protocol(m.Transport)}
 	return append(key, c.entry(&m)...), nil
 }
 
@@ -222,7 +222,7 @@ func getSpecificPortMappingEntry(c *call) ([]string, error) {
 // C5).
 func (c *call) entry(m *portmap.Mapping) []string {
 	return []string{
-		portText(m.Internal),
+		portText(m.Internal.Port()),
 		m.Internal.Addr().String(),
 		soap.FormatBoolean(!m.Disabled),
 		m.Description,
@@ -268,4 +268,4 @@ func remoteHost(remotes []portmap.Remote) string {
 	return strings.Join(all, ",")
 }
 
-func portText(a netip.AddrPort) string { return strconv.Itoa(int(a.Port())) }
+func portText(port uint16) string { return strconv.Itoa(int(port)) }

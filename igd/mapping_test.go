@@ -104,7 +104,7 @@ func TestRenewalAndConflict(t *testing.T) {
 		m := portmap.Request{Client: hostB.client, Transport: portmap.UDP}
 		m.Client.Via = portmap.ViaNATPMP
 		m.Internal = addrPort(hostB, 6100)
-		m.External = external(6100)
+		m.ExternalPort = 6100
 		if _, err := l.engine.Map(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}

@@ -160,7 +160,7 @@ func TestRequest(t *testing.T) {
 	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
 	base := portmap.Request{
 		ZeroIsEndless: true,
-		Client:        hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), External: external(6000),
+		Client:        hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), ExternalPort: 6000,
 		Lifetime: time.Hour, Exact: true, Description: "game",
 	}
 	base.Client.Via = portmap.ViaUPnP
@@ -171,8 +171,8 @@ func TestRequest(t *testing.T) {
 	}{
 		"as it is":    {"AddPortMapping", nil, func(*portmap.Request) {}},
 		"any port":    {"AddAnyPortMapping", nil, func(r *portmap.Request) { r.Exact = false }},
-		"any port, 0": {"AddAnyPortMapping", []string{"NewExternalPort", "0"}, func(r *portmap.Request) { r.Exact, r.External = false, external(0) }},
-		"any port, *": {"AddAnyPortMapping", []string{"NewExternalPort", "*"}, func(r *portmap.Request) { r.Exact, r.External = false, external(0) }},
+		"any port, 0": {"AddAnyPortMapping", []string{"NewExternalPort", "0"}, func(r *portmap.Request) { r.Exact, r.ExternalPort = false, 0 }},
+		"any port, *": {"AddAnyPortMapping", []string{"NewExternalPort", "*"}, func(r *portmap.Request) { r.Exact, r.ExternalPort = false, 0 }},
 		"C10/lease 0": {"AddPortMapping", []string{"NewLeaseDuration", "0"}, func(r *portmap.Request) { r.Lifetime = 0 }},
 		"C10/lease 2^32-1": {"AddPortMapping", []string{"NewLeaseDuration", "4294967295"}, func(r *portmap.Request) {
 			r.Lifetime = 4294967295 * time.Second

@@ -202,7 +202,7 @@ func (rules) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 		return deny(portmap.NotAHost, "the target is no host of the LAN")
 	case r.Internal.Port() == 445:
 		return deny(portmap.ForbiddenPort, "port 445 is Windows file sharing")
-	case r.External.Port() != 0 && r.External.Port() < 1024:
+	case r.ExternalPort != 0 && r.ExternalPort < 1024:
 		d := deny(portmap.PrivilegedPort, "ports below 1024 are the owner's")
 		d.OverExternalPort = true
 		return d
@@ -491,7 +491,5 @@ func (l *lan) table() []string {
 func addrPort(h host, port int) netip.AddrPort {
 	return netip.AddrPortFrom(h.client.Addr, uint16(port))
 }
-
-func external(port int) netip.AddrPort { return netip.AddrPortFrom(netip.Addr{}, uint16(port)) }
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

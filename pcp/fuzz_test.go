@@ -24,7 +24,7 @@ func (g giver) MapSet(_ context.Context, r portmap.Request, n int) ([]portmap.Ma
 	for i := range all {
 		all[i] = portmap.Mapping{
 			Client: r.Client, Transport: r.Transport, Internal: r.Internal, Remotes: r.Remotes,
-			External: netip.AddrPortFrom(externalIP, 6000), Expires: g.now.Add(max(r.Lifetime, time.Second)),
+			ExternalPort: 6000, Expires: g.now.Add(max(r.Lifetime, time.Second)),
 		}
 	}
 	return all, nil

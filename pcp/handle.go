@@ -112,15 +112,15 @@ func (h handler) mapNATPMP(ctx context.Context, c portmap.Client, m natpmpMap) (
 	}
 	got, err := h.mapSet(ctx, portmap.Request{
 		Client: c, Transport: transport,
-		Internal: netip.AddrPortFrom(c.Addr, m.internal),
-		External: netip.AddrPortFrom(netip.Addr{}, m.suggested),
-		Lifetime: time.Duration(m.lifetime) * time.Second,
-		Named:    portmap.ByInternal, RemotesAre: portmap.RemotesUnsaid, KeepDescription: true,
+		Internal:     netip.AddrPortFrom(c.Addr, m.internal),
+		ExternalPort: m.suggested,
+		Lifetime:     time.Duration(m.lifetime) * time.Second,
+		Named:        portmap.ByInternal, RemotesAre: portmap.RemotesUnsaid, KeepDescription: true,
 	}, 1)
 	if err != nil {
 		return 0, 0, err
 	}
-	return got[0].External.Port(), min(m.lifetime, left(got[0], c.Via)), nil
+	return got[0].ExternalPort, min(m.lifetime, left(got[0], c.Via)), nil
 }
 
 // pcp answers a request of version 2 that has a whole header.
@@ -170,7 +170,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	got, err := h.mapSet(ctx, portmap.Request{
 		Kind: kind, Client: c, Transport: portmap.Transport(r.protocol),
 		Internal:        netip.AddrPortFrom(c.Addr, r.internal),
-		External:        netip.AddrPortFrom(netip.Addr{}, r.external),
+		ExternalPort:    r.external,
 		Remotes:         r.options.filters,
 		Lifetime:        time.Duration(min(r.lifetime, maxLease)) * time.Second,
 		Exact:           r.options.preferFailure,
@@ -185,7 +185,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	if err != nil {
 		return 0, err
 	}
-	r.external, r.address = got[0].External.Port(), external
+	r.external, r.address = got[0].ExternalPort, external
 	r.answerSet(len(got))
 	return left(got[0], c.Via), nil
 }

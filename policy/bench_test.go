@@ -42,7 +42,7 @@ func TestAllowDoesNotAllocate(t *testing.T) {
 					t.Fatalf("%+v", d)
 				}
 			}); n != 0 {
-				t.Errorf("%s, external port %d: %v allocations", name, r.External.Port(), n)
+				t.Errorf("%s, external port %d: %v allocations", name, r.ExternalPort, n)
 			}
 		}
 	}

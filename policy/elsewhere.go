@@ -103,7 +103,7 @@ func (p *Policy) addElsewhere(d *portmap.Decision, r *portmap.Request, f *portma
 	case d.OverExternalPort, d.Action == portmap.Allow && best.Action == portmap.Allow:
 		d.Elsewhere = where
 	case d.Action == portmap.Allow: // below 1024, where a rule names it: nowhere else
-		port := r.External.Port()
+		port := r.ExternalPort
 		d.Elsewhere = []portmap.PortRange{{First: port, Last: port}}
 	}
 }

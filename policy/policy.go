@@ -80,7 +80,7 @@ func (p *Policy) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	if hit && !d.OverExternalPort {
 		return d
 	}
-	switch ext := r.External.Port(); {
+	switch ext := r.ExternalPort; {
 	case hit:
 		p.addElsewhere(&d, &r, &f)
 	case r.Kind != portmap.NAT4:

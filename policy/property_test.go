@@ -61,10 +61,10 @@ var (
 		r := portmap.Request{
 			Client: portmap.Client{Addr: source, MAC: macA, Interface: iface, Name: "console",
 				Via: portmap.Via(rapid.IntRange(1, 4).Draw(t, "via"))},
-			Transport: genTransport.Draw(t, "transport"),
-			Internal:  netip.AddrPortFrom(target, genPort.Draw(t, "internal")),
-			External:  netip.AddrPortFrom(netip.Addr{}, genPort.Draw(t, "external")),
-			Exact:     rapid.Bool().Draw(t, "exact"),
+			Transport:    genTransport.Draw(t, "transport"),
+			Internal:     netip.AddrPortFrom(target, genPort.Draw(t, "internal")),
+			ExternalPort: genPort.Draw(t, "external"),
+			Exact:        rapid.Bool().Draw(t, "exact"),
 		}
 		if target.Is6() && !(one4(t, "odd kind") && one4(t, "wrong kind")) {
 			r.Kind = portmap.Pinhole6
@@ -165,7 +165,7 @@ func invariant(t *rapid.T, p *policy.Policy, f portmap.Facts, r portmap.Request)
 	if allowed != (d.Reason == portmap.NoReason) || allowed != (d.Detail == "") {
 		t.Fatalf("%+v", d)
 	}
-	if allowed && d.OverExternalPort || len(d.Elsewhere) > 0 && !allowed && !d.OverExternalPort && r.External.Port() != 0 {
+	if allowed && d.OverExternalPort || len(d.Elsewhere) > 0 && !allowed && !d.OverExternalPort && r.ExternalPort != 0 {
 		t.Fatalf("%+v", d)
 	}
 	if d.Wall && (d.Rule != "" || d.Action != portmap.Deny) {
@@ -194,9 +194,9 @@ func invariant(t *rapid.T, p *policy.Policy, f portmap.Facts, r portmap.Request)
 	} else if tier == policy.Privileged && d.Rule == "" {
 		t.Fatalf("allowed internal %s %d without a rule", r.Transport, r.Internal.Port())
 	}
-	tier, _ := policy.TierOf(policy.External, r.Transport, r.External.Port())
+	tier, _ := policy.TierOf(policy.External, r.Transport, r.ExternalPort)
 	if r.Kind == portmap.NAT4 && (tier == policy.Forbidden || tier == policy.Privileged && d.Rule == "") {
-		t.Fatalf("allowed external %s %d by rule %q", r.Transport, r.External.Port(), d.Rule)
+		t.Fatalf("allowed external %s %d by rule %q", r.Transport, r.ExternalPort, d.Rule)
 	}
 }
 
@@ -221,7 +221,7 @@ func TestAnyPortIsTheBestPort(t *testing.T) {
 		r := nat(rapid.SampledFrom(both()).Draw(t, "transport"), 0, genPort.Draw(t, "internal"))
 		asked := genPort.Draw(t, "asked for")
 		with := func(port int) portmap.Decision {
-			r.External = netip.AddrPortFrom(netip.Addr{}, uint16(port))
+			r.ExternalPort = uint16(port)
 			return p.Decide(r, f)
 		}
 		best := 0

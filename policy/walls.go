@@ -15,7 +15,7 @@ import (
 // read the wire.
 //
 // A NAT4 mapping and an IPv6 pinhole meet the same walls; a pinhole has no
-// external port of its own, and Request.External is not looked at for it.
+// external port of its own, and Request.ExternalPort is not looked at for it.
 func Walls(r portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	if !r.Transport.Valid() { // abuse case B7
 		return wall(portmap.BadTransport, "only TCP and UDP ports can be mapped, not %s", r.Transport), true
@@ -62,7 +62,7 @@ func linkWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 // the gateway's own, or a broadcast, is no client either.
 func targetWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	t := r.Internal.Addr()
-	if t.Is4In6() || r.External.Addr().Is4In6() { // A8, B5
+	if t.Is4In6() { // A8, B5
 		return wall(portmap.NotAHost, "an IPv4 address cannot be written as an IPv6 address"), true
 	}
 	if !ofKind(r.Kind, t) {
@@ -195,7 +195,7 @@ func externalWall(r *portmap.Request) (portmap.Decision, bool) {
 	if r.Kind != portmap.NAT4 {
 		return portmap.Decision{}, false
 	}
-	port := r.External.Port()
+	port := r.ExternalPort
 	tier, why := TierOf(External, r.Transport, port)
 	if tier != Forbidden {
 		return portmap.Decision{}, false

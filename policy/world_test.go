@@ -69,10 +69,10 @@ func facts() portmap.Facts { return portmap.Facts{Now: now, View: network()} }
 // nat is A's wish for a port of its own.
 func nat(t portmap.Transport, ext, in uint16) portmap.Request {
 	return portmap.Request{
-		Client:    portmap.Client{Addr: hostA, MAC: macA, Interface: "br-lan", Name: "console", Via: portmap.ViaUPnP},
-		Transport: t,
-		Internal:  netip.AddrPortFrom(hostA, in),
-		External:  netip.AddrPortFrom(netip.Addr{}, ext),
+		Client:       portmap.Client{Addr: hostA, MAC: macA, Interface: "br-lan", Name: "console", Via: portmap.ViaUPnP},
+		Transport:    t,
+		Internal:     netip.AddrPortFrom(hostA, in),
+		ExternalPort: ext,
 	}
 }
 

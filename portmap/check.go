@@ -34,11 +34,11 @@ func (m *Mapping) Enforceable() error {
 		return fmt.Errorf("neither a translated IPv4 port nor an IPv6 pinhole: %s", m)
 	case !m.Transport.Valid():
 		return &Error{Reason: BadTransport, Detail: fmt.Sprintf("cannot map %s", m.Transport)}
-	case m.Internal.Port() == 0 || m.Kind == NAT4 && m.External.Port() == 0:
+	case m.Internal.Port() == 0 || m.Kind == NAT4 && m.ExternalPort == 0:
 		return &Error{Reason: BadPort, Detail: fmt.Sprintf("port 0 cannot be mapped: %s", m)}
-	case m.Kind == NAT4 && (m.Number != 0 || m.External.Addr().IsValid() && !m.External.Addr().Is4()):
-		return fmt.Errorf("not an external port: %s", m)
-	case m.Kind == Pinhole6 && m.External != m.Internal:
+	case m.Kind == NAT4 && m.Number != 0:
+		return fmt.Errorf("only a pinhole has a number: %s", m)
+	case m.Kind == Pinhole6 && m.ExternalPort != m.Internal.Port():
 		return fmt.Errorf("a pinhole does not translate: %s", m)
 	}
 	if host := m.Internal.Addr(); !m.Kind.canReach(host) {

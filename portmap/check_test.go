@@ -16,7 +16,7 @@ func TestCheck(t *testing.T) {
 	good := func() portmap.Mapping {
 		a := netip.MustParseAddr("192.168.1.50")
 		return portmap.Mapping{
-			ID: 1, Transport: portmap.UDP, Internal: netip.AddrPortFrom(a, 5000), External: netip.AddrPortFrom(netip.Addr{}, 5000),
+			ID: 1, Transport: portmap.UDP, Internal: netip.AddrPortFrom(a, 5000), ExternalPort: 5000,
 			Client: portmap.Client{Addr: a, Interface: "lan", Via: portmap.ViaUPnP}, Claims: portmap.Vias(0).With(portmap.ViaUPnP),
 		}
 	}
@@ -28,7 +28,7 @@ func TestCheck(t *testing.T) {
 		return func(m *portmap.Mapping) {
 			m.Internal = netip.AddrPortFrom(netip.MustParseAddr(addr), 5000)
 			if m.Internal.Addr().Is6() && !m.Internal.Addr().Is4In6() {
-				m.Kind, m.External = portmap.Pinhole6, m.Internal
+				m.Kind, m.ExternalPort = portmap.Pinhole6, m.Internal.Port()
 			}
 		}
 	}

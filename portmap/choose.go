@@ -29,7 +29,7 @@ func (e *Engine) planMap(t *Table, r Request, n int) (outcome, error) {
 		without = without.Commit(c)
 	}
 	first, d, err := e.planOne(now, without, r, view, n)
-	if len(yield) > 0 && (err != nil || r.Kind == NAT4 && first.New.External.Port() != r.External.Port()) {
+	if len(yield) > 0 && (err != nil || r.Kind == NAT4 && first.New.ExternalPort != r.ExternalPort) {
 		without, yield = t, nil // it is not their port that r gets
 		first, d, err = e.planOne(now, t, r, view, n)
 	}
@@ -56,14 +56,13 @@ func (e *Engine) planMap(t *Table, r Request, n int) (outcome, error) {
 
 // following returns the request for the i-th port of a set that begins with m.
 func following(r Request, m *Mapping, i int) (Request, bool) {
-	internal, external := int(r.Internal.Port())+i, int(m.External.Port())+i // of a pinhole they are one
+	internal, external := int(r.Internal.Port())+i, int(m.ExternalPort)+i // of a pinhole they are one
 	if internal > 65535 || external > 65535 {
 		return r, false
 	}
-	r.Internal = addrPort(r.Internal.Addr(), internal)
-	r.External = addrPort(r.External.Addr(), external)
+	r.Internal = netip.AddrPortFrom(r.Internal.Addr(), uint16(internal))
 	r.Exact = true
-	return r, true
+	return withPort(r, external), true
 }
 
 // planOne plans one mapping; n is how many ports in a row would be welcome.
@@ -91,7 +90,7 @@ func (e *Engine) planOne(now time.Time, t *Table, r Request, view *View, n int) 
 // held reports whether a grant would take a port from flows of another host.
 func (e *Engine) held(c Change) bool {
 	return e.cfg.Held != nil && c.Event == Granted && c.New.Kind == NAT4 &&
-		e.cfg.Held(c.New.Transport, c.New.External.Port(), c.New.Internal.Addr())
+		e.cfg.Held(c.New.Transport, c.New.ExternalPort, c.New.Internal.Addr())
 }
 
 // renewing fills in what a request means whose internal port is mapped already: that
@@ -107,11 +106,11 @@ func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
 	if e.cfg.Strict && r.Nonce != nil && *r.Nonce != old.Nonce && old.Claims.Has(r.Client.Via) {
 		return r, wrongNonce(old, now)
 	}
-	if r.Exact && r.Kind == NAT4 && r.External.Port() != old.External.Port() {
+	if r.Exact && r.Kind == NAT4 && r.ExternalPort != old.ExternalPort {
 		return r, &Error{Reason: PortTaken, Left: max(0, old.Left(now)), Detail: fmt.Sprintf(
-			"%s port %d is mapped to external port %d already", r.Transport, r.Internal.Port(), old.External.Port())}
+			"%s port %d is mapped to external port %d already", r.Transport, r.Internal.Port(), old.ExternalPort)}
 	}
-	r.External = addrPort(r.External.Addr(), int(old.External.Port()))
+	r.ExternalPort = old.ExternalPort
 	if r.RemotesAre != RemotesReplace {
 		merged := slices.Clone(old.Remotes)
 		for _, remote := range r.Remotes {
@@ -143,7 +142,7 @@ func (e *Engine) try(now time.Time, t *Table, r Request, view *View) (Change, De
 	if c.New.WAN = view.name(r.Kind); r.Kind == Pinhole6 {
 		return c, d, nil
 	}
-	if err := view.Vacant(r.Transport, c.New.External.Port()); err != nil {
+	if err := view.Vacant(r.Transport, c.New.ExternalPort); err != nil {
 		return Change{}, d, err
 	}
 	return c, d, nil
@@ -222,10 +221,6 @@ func (t *Table) row(port, n int, r Request) int {
 }
 
 func withPort(r Request, port int) Request {
-	r.External = addrPort(r.External.Addr(), port)
+	r.ExternalPort = uint16(port) // #nosec G115 -- callers pass 0..65535
 	return r
-}
-
-func addrPort(a netip.Addr, port int) netip.AddrPort {
-	return netip.AddrPortFrom(a, uint16(port)) // #nosec G115 -- callers pass 0..65535
 }

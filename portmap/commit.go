@@ -51,7 +51,7 @@ func (t *Table) put(m *Mapping) {
 }
 
 func (t *Table) putPort(m *Mapping) {
-	port := int(m.External.Port())
+	port := int(m.ExternalPort)
 	s, _ := t.ports.get(port)
 	for _, h := range s.holds {
 		if h.transport == m.Transport {
@@ -70,7 +70,7 @@ func (t *Table) drop(m *Mapping) {
 	if m.Kind == Pinhole6 {
 		t.pinholes, t.numbers = t.pinholes.without(pinholeOf(m)), t.numbers.without(int(m.Number))
 	} else {
-		port := int(m.External.Port())
+		port := int(m.ExternalPort)
 		s, _ := t.ports.get(port)
 		s.mappings = s.mappings.without(slotKeyOf(m))
 		s.natpmp = s.natpmp.plus(m, -1)
@@ -131,7 +131,7 @@ func (t *Table) limitGrants(key Device, readyAt time.Time) {
 // hold keeps a port for m's client, and forgets an earlier promise of the kind:
 // the later one lasts longer.
 func (t *Table) hold(m *Mapping, until time.Time) {
-	port := int(m.External.Port())
+	port := int(m.ExternalPort)
 	h := hold{port: port, transport: m.Transport, client: m.Client.ID(), until: deadline{until, m.ID}}
 	s, _ := t.ports.get(port)
 	for _, o := range s.holds {

@@ -410,7 +410,7 @@ func (e *Engine) refused(now time.Time, r Request, d Decision, err error) {
 	ev := Event{
 		Time: now, Type: Denied, Reason: ReasonOf(err), Detail: err.Error(), Rule: d.Rule, Client: r.Client,
 		Mapping: Mapping{Client: r.Client, Kind: r.Kind, Transport: r.Transport, Internal: r.Internal,
-			External: r.External, Remotes: r.Remotes, Description: r.Description, Rule: d.Rule},
+			ExternalPort: r.ExternalPort, Remotes: r.Remotes, Description: r.Description, Rule: d.Rule},
 	}
 	if d.Action == Ask {
 		ev.Type = Pending

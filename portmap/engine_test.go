@@ -46,10 +46,10 @@ func (k *kernel) Apply(_ context.Context, add, del []portmap.Mapping) error {
 		}
 	}
 	for _, m := range add {
-		if k.bad[m.External.Port()] && k.refusal != nil {
+		if k.bad[m.ExternalPort] && k.refusal != nil {
 			return k.refusal
 		}
-		if k.bad[m.External.Port()] {
+		if k.bad[m.ExternalPort] {
 			return errKernel
 		}
 		next[m.String()]++
@@ -113,7 +113,7 @@ var (
 func ask(c portmap.Client, tr portmap.Transport, port uint16) portmap.Request {
 	return portmap.Request{
 		Client: c, Transport: tr, Exact: true, Lifetime: time.Hour,
-		Internal: netip.AddrPortFrom(c.Addr, 5000), External: netip.AddrPortFrom(netip.Addr{}, port),
+		Internal: netip.AddrPortFrom(c.Addr, 5000), ExternalPort: port,
 	}
 }
 
@@ -148,7 +148,7 @@ func (r rig) mustMap(t *testing.T, req portmap.Request) portmap.Mapping {
 	t.Helper()
 	m, err := r.Map(t.Context(), req)
 	if err != nil {
-		t.Fatalf("map %s %d: %v", req.Transport, req.External.Port(), err)
+		t.Fatalf("map %s %d: %v", req.Transport, req.ExternalPort, err)
 	}
 	return m
 }
@@ -157,7 +157,7 @@ func (r rig) refuses(t *testing.T, req portmap.Request, want portmap.Reason) {
 	t.Helper()
 	before, open := r.Snapshot(), r.kernel.list()
 	if m, err := r.Map(t.Context(), req); portmap.ReasonOf(err) != want || err == nil {
-		t.Errorf("map %s %d = %v, %v; want %v", req.Transport, req.External.Port(), &m, err, want)
+		t.Errorf("map %s %d = %v, %v; want %v", req.Transport, req.ExternalPort, &m, err, want)
 	}
 	if r.Snapshot().Revision() != before.Revision() {
 		t.Error("a refusal changed the table")
@@ -231,7 +231,7 @@ func TestConflicts(t *testing.T) {
 				r.refuses(t, c.wanted, c.want)
 				c.wanted.Exact = false
 				m := r.mustMap(t, c.wanted)
-				if p := m.External.Port(); p == c.wanted.External.Port() || p < 1024 || p == 6000 {
+				if p := m.ExternalPort; p == c.wanted.ExternalPort || p < 1024 || p == 6000 {
 					t.Errorf("another port is %d", p)
 				}
 			})
@@ -329,7 +329,7 @@ func TestBatchSharesTransactionsNotFates(t *testing.T) {
 		gate := make(chan struct{})
 		r := start(t, portmap.EngineConfig{
 			Policy: policyFunc(func(r portmap.Request, _ portmap.Facts) portmap.Decision {
-				if r.External.Port() == 7000 {
+				if r.ExternalPort == 7000 {
 					<-gate // keeps the engine busy until the others wait
 				}
 				return portmap.Decision{Action: portmap.Allow}
@@ -372,7 +372,7 @@ func TestBatchIsOneTransaction(t *testing.T) {
 		gate := make(chan struct{})
 		r := start(t, portmap.EngineConfig{
 			Policy: policyFunc(func(r portmap.Request, _ portmap.Facts) portmap.Decision {
-				if r.External.Port() == 7000 {
+				if r.ExternalPort == 7000 {
 					<-gate
 				}
 				return portmap.Decision{Action: portmap.Allow}
@@ -422,7 +422,7 @@ func TestPortChoiceObeysPolicyHint(t *testing.T) {
 		r := start(t, portmap.EngineConfig{
 			Gateway: gateway{40001: "the gateway listens there"},
 			Policy: policyFunc(func(r portmap.Request, _ portmap.Facts) portmap.Decision {
-				if p := r.External.Port(); p == 0 || few[0].Contains(p) {
+				if p := r.ExternalPort; p == 0 || few[0].Contains(p) {
 					return portmap.Decision{Action: portmap.Allow, Elsewhere: few}
 				}
 				return portmap.Decision{Reason: portmap.RuleDenied, OverExternalPort: true, Elsewhere: few}
@@ -432,7 +432,7 @@ func TestPortChoiceObeysPolicyHint(t *testing.T) {
 		for _, want := range []uint16{0, 50000, 40001} {
 			req := ask(hostA, portmap.UDP, want)
 			req.Exact = false
-			got = append(got, r.mustMap(t, req).External.Port())
+			got = append(got, r.mustMap(t, req).ExternalPort)
 		}
 		slices.Sort(got)
 		if diff := cmp.Diff([]uint16{40000, 40002, 40003}, got); diff != "" {
@@ -591,7 +591,7 @@ func TestHeldPorts(t *testing.T) {
 			return portmap.Decision{Action: portmap.Allow, Elsewhere: []portmap.PortRange{{First: 40000, Last: 40007}}}
 		})})
 		exact := r.mustMap(t, ask(hostA, portmap.UDP, 40001))
-		if got := exact.External.Port(); got != 40001 {
+		if got := exact.ExternalPort; got != 40001 {
 			t.Errorf("asked for 40001 and got %d", got)
 		}
 		if renewed := r.mustMap(t, ask(hostA, portmap.UDP, 40001)); renewed.ID != exact.ID {
@@ -601,7 +601,7 @@ func TestHeldPorts(t *testing.T) {
 		for i := range 7 { // seven of eight ports are left
 			req := ask(hostA, portmap.UDP, 0)
 			req.Exact, req.Internal = false, netip.AddrPortFrom(hostA.Addr, uint16(6000+i))
-			got[r.mustMap(t, req).External.Port()]++
+			got[r.mustMap(t, req).ExternalPort]++
 		}
 		if len(got) != 7 || got[40001] != 0 {
 			t.Errorf("seven mappings have %v", got)
@@ -611,7 +611,7 @@ func TestHeldPorts(t *testing.T) {
 		r.refuses(t, req, portmap.NoPorts)
 		req = ask(hostA, portmap.TCP, 40001)
 		req.Exact, req.Internal = false, netip.AddrPortFrom(hostA.Addr, 7000)
-		if got := r.mustMap(t, req).External.Port(); got != 40001 && got < 40000 {
+		if got := r.mustMap(t, req).ExternalPort; got != 40001 && got < 40000 {
 			t.Errorf("of TCP nothing is held, and it got %d", got)
 		}
 	})
@@ -627,7 +627,7 @@ func TestHeldPortIsAvoided(t *testing.T) {
 		for client, avoided := range map[portmap.Client]bool{hostA: true, hostB: false} {
 			req := ask(client, portmap.UDP, 40001)
 			req.Exact = false
-			if got := r.mustMap(t, req).External.Port(); (got != 40001) != avoided {
+			if got := r.mustMap(t, req).ExternalPort; (got != 40001) != avoided {
 				t.Errorf("%s got %d", client.Addr, got)
 			}
 		}

@@ -52,7 +52,7 @@ func (r rig) MapSet(ctx context.Context, req portmap.Request, n int) ([]portmap.
 func inward(c portmap.Client, internal, suggested uint16) portmap.Request {
 	return portmap.Request{
 		Client: c, Transport: portmap.UDP, Lifetime: time.Hour,
-		Internal: netip.AddrPortFrom(c.Addr, internal), External: netip.AddrPortFrom(netip.Addr{}, suggested),
+		Internal: netip.AddrPortFrom(c.Addr, internal), ExternalPort: suggested,
 	}
 }
 
@@ -75,7 +75,7 @@ func TestSameThingInThreeLanguages(t *testing.T) {
 			req := inward(c, 6000, 7777)
 			req.Lifetime = time.Minute
 			m := r.mustMap(t, req)
-			if m.ID != first.ID || m.External.Port() != 6000 || m.Left(time.Now()) != time.Hour || m.LeaseLeft(c.Via, time.Now()) != time.Minute {
+			if m.ID != first.ID || m.ExternalPort != 6000 || m.Left(time.Now()) != time.Hour || m.LeaseLeft(c.Via, time.Now()) != time.Minute {
 				t.Errorf("%v: %v for %v, of it %v, want the first mapping with its hour", c.Via, &m, m.Left(time.Now()), m.LeaseLeft(c.Via, time.Now()))
 			}
 		}
@@ -122,7 +122,7 @@ func TestCloseCloses(t *testing.T) {
 					r := start(t, portmap.EngineConfig{})
 					open := func(w portmap.Request) {
 						w.Transport, w.Lifetime = portmap.UDP, time.Hour
-						w.Internal, w.External = netip.AddrPortFrom(hostA.Addr, 6000), netip.AddrPortFrom(netip.Addr{}, 6000)
+						w.Internal, w.ExternalPort = netip.AddrPortFrom(hostA.Addr, 6000), 6000
 						r.mustMap(t, w)
 					}
 					for _, closing := range []portmap.Selector{first.close, second.close} {
@@ -194,18 +194,18 @@ func TestInward(t *testing.T) {
 		r := start(t, portmap.EngineConfig{})
 		first := r.mustMap(t, inward(natA, 6000, 6000))
 		again := r.mustMap(t, inward(natA, 6000, 9999)) // PMP-5, PCP-39
-		if again.ID != first.ID || again.External.Port() != 6000 {
+		if again.ID != first.ID || again.ExternalPort != 6000 {
 			t.Errorf("the renewal is %v", &again)
 		}
 		other := r.mustMap(t, inward(natA, 6001, 6000)) // its own port, for something else
-		if other.External.Port() == 6000 || other.ID == first.ID {
+		if other.ExternalPort == 6000 || other.ID == first.ID {
 			t.Errorf("two internal ports on one external: %v", &other)
 		}
 		prefer := inward(pcpA, 6000, 9999)
 		prefer.Exact = true
 		r.refuses(t, prefer, portmap.PortTaken)
 		b := r.mustMap(t, inward(by(hostB, portmap.ViaNATPMP), 6000, 6000))
-		if b.External.Port() == 6000 {
+		if b.ExternalPort == 6000 {
 			t.Error("B got A's port")
 		}
 	})
@@ -288,7 +288,7 @@ func TestPortSets(t *testing.T) {
 		r := start(t, portmap.EngineConfig{Gateway: gateway{6002: "the gateway listens there"}})
 		ports := func(ms []portmap.Mapping) (all []uint16) {
 			for _, m := range ms {
-				all = append(all, m.External.Port())
+				all = append(all, m.ExternalPort)
 			}
 			return all
 		}
@@ -303,11 +303,11 @@ func TestPortSets(t *testing.T) {
 		odd := inward(by(hostB, portmap.ViaPCP), 7001, 6000)
 		odd.Parity = true
 		set, err := r.MapSet(t.Context(), odd, 8)
-		if err != nil || len(set) != 8 || set[0].External.Port()%2 != 1 {
+		if err != nil || len(set) != 8 || set[0].ExternalPort%2 != 1 {
 			t.Fatalf("another host's set: %v, %v", ports(set), err)
 		}
 		for i, m := range set {
-			if m.External.Port() != set[0].External.Port()+uint16(i) || m.Internal.Port() != 7001+uint16(i) {
+			if m.ExternalPort != set[0].ExternalPort+uint16(i) || m.Internal.Port() != 7001+uint16(i) {
 				t.Errorf("the set is not a row: %v", &m)
 			}
 		}

@@ -57,16 +57,16 @@ const MaxRemotes = 8
 // protocol. Adding, renewing and changing are the same wish: the state that
 // should hold afterwards.
 type Request struct {
-	Client      Client
-	Kind        Kind
-	Transport   Transport
-	Internal    netip.AddrPort // the address must be the client's own
-	External    netip.AddrPort // port 0: any; the address is a hint and may be zero; a pinhole has none
-	Remotes     []Remote       // empty: anyone
-	Lifetime    time.Duration  // 0: as long as is allowed
-	Exact       bool           // this external port or nothing
-	Disabled    bool           // kept and listed, but closed (UPnP's NewEnabled 0)
-	Description string         // untrusted text, capped at MaxDescription
+	Client       Client
+	Kind         Kind
+	Transport    Transport
+	Internal     netip.AddrPort // the address must be the client's own
+	ExternalPort uint16         // 0: any; a pinhole has none
+	Remotes      []Remote       // empty: anyone
+	Lifetime     time.Duration  // 0: as long as is allowed
+	Exact        bool           // this external port or nothing
+	Disabled     bool           // kept and listed, but closed (UPnP's NewEnabled 0)
+	Description  string         // untrusted text, capped at MaxDescription
 
 	// What the client's protocol means by it. The zero values are WANIPConnection's, but
 	// for ZeroIsEndless.
@@ -124,22 +124,22 @@ func countOf(id uint64) uint64 {
 
 // Mapping is one granted hole.
 type Mapping struct {
-	ID          uint64 // 1 to MaxID; unique for the life of the table, never reused
-	Client      Client // who asked for it first; Via is by which protocol
-	Kind        Kind
-	Transport   Transport
-	Internal    netip.AddrPort
-	External    netip.AddrPort // the address may be zero while the WAN has none; of a pinhole the same as Internal
-	WAN         string         // the interface that it was last granted on
-	Number      uint16         // of a pinhole: random and its own, what UPnP calls UniqueID
-	Remotes     []Remote
-	Disabled    bool
-	Description string
-	Rule        string    // the name of the owner's rule that allowed it, or ""
-	Nonce       Nonce     // of the last PCP request
-	Claims      Vias      // the protocols in which its client asked for it and whose lease is not over
-	Created     time.Time // carries a monotonic reading, as do the others
-	Expires     time.Time // zero: never (only the owner can make such a one)
+	ID           uint64 // 1 to MaxID; unique for the life of the table, never reused
+	Client       Client // who asked for it first; Via is by which protocol
+	Kind         Kind
+	Transport    Transport
+	Internal     netip.AddrPort
+	ExternalPort uint16 // of a pinhole the internal one
+	WAN          string // the interface that it was last granted on
+	Number       uint16 // of a pinhole: random and its own, what UPnP calls UniqueID
+	Remotes      []Remote
+	Disabled     bool
+	Description  string
+	Rule         string    // the name of the owner's rule that allowed it, or ""
+	Nonce        Nonce     // of the last PCP request
+	Claims       Vias      // the protocols in which its client asked for it and whose lease is not over
+	Created      time.Time // carries a monotonic reading, as do the others
+	Expires      time.Time // zero: never (only the owner can make such a one)
 
 	// Leases has the protocols of Claims whose lease ends before the mapping does.
 	Leases [viaCount]Lease
@@ -172,7 +172,7 @@ func (m *Mapping) String() string {
 	if m.Kind == Pinhole6 {
 		fmt.Fprintf(&b, "%s %s", m.Transport, m.Internal)
 	} else {
-		fmt.Fprintf(&b, "%s %d -> %s", m.Transport, m.External.Port(), m.Internal)
+		fmt.Fprintf(&b, "%s %d -> %s", m.Transport, m.ExternalPort, m.Internal)
 	}
 	for _, r := range m.Remotes {
 		fmt.Fprintf(&b, " from %s", r.Prefix)

@@ -28,11 +28,11 @@ func (n *naive) verdict(r Request) Reason {
 	verdict := NoReason
 	for _, m := range n.all {
 		mo := m.Client.ID()
-		if m.External.Port() == r.External.Port() && m.Transport == r.Transport && mo == o &&
+		if m.ExternalPort == r.ExternalPort && m.Transport == r.Transport && mo == o &&
 			o == natpmpClient && m.Internal.Port() != r.Internal.Port() {
 			return PortTaken // its own, for another port
 		}
-		if m.External.Port() != r.External.Port() || mo == o {
+		if m.ExternalPort != r.ExternalPort || mo == o {
 			continue
 		}
 		switch {
@@ -46,7 +46,7 @@ func (n *naive) verdict(r Request) Reason {
 	}
 	for _, h := range n.holds {
 		switch {
-		case h.port != r.External.Port() || h.tr != r.Transport || h.client == o:
+		case h.port != r.ExternalPort || h.tr != r.Transport || h.client == o:
 		case h.client.Addr == o.Addr && h.client.Interface == o.Interface:
 			return IdentityChanged
 		default:
@@ -64,7 +64,7 @@ func (n *naive) meant(r Request) Request {
 	}
 	for _, m := range n.all {
 		if m.Client.ID() == r.Client.ID() && m.Transport == r.Transport && m.Internal.Port() == r.Internal.Port() {
-			r.External = m.External
+			r.ExternalPort = m.ExternalPort
 			return r
 		}
 	}
@@ -74,20 +74,20 @@ func (n *naive) meant(r Request) Request {
 func (n *naive) add(now time.Time, r Request, lifetime time.Duration) {
 	var holds []naiveHold
 	for _, h := range n.holds {
-		if h.port != r.External.Port() || h.tr != r.Transport {
+		if h.port != r.ExternalPort || h.tr != r.Transport {
 			holds = append(holds, h)
 		}
 	}
 	n.holds = holds
 	for i, m := range n.all {
-		if m.External == r.External && m.Transport == r.Transport && len(m.Remotes) == len(r.Remotes) &&
+		if m.ExternalPort == r.ExternalPort && m.Transport == r.Transport && len(m.Remotes) == len(r.Remotes) &&
 			(len(m.Remotes) == 0 || m.Remotes[0] == r.Remotes[0]) {
 			n.all[i].Internal, n.all[i].Expires = r.Internal, now.Add(lifetime)
 			return
 		}
 	}
 	n.all = append(n.all, Mapping{Client: r.Client, Transport: r.Transport, Internal: r.Internal,
-		External: r.External, Remotes: r.Remotes, Created: now, Expires: now.Add(lifetime)})
+		ExternalPort: r.ExternalPort, Remotes: r.Remotes, Created: now, Expires: now.Add(lifetime)})
 }
 
 func (n *naive) expire(now time.Time, hold time.Duration) {
@@ -97,7 +97,7 @@ func (n *naive) expire(now time.Time, hold time.Duration) {
 			live = append(live, m)
 			continue
 		}
-		n.holds = append(n.holds, naiveHold{m.Transport, m.External.Port(), m.Client.ID(), now.Add(hold)})
+		n.holds = append(n.holds, naiveHold{m.Transport, m.ExternalPort, m.Client.ID(), now.Add(hold)})
 	}
 	n.all = live
 	var holds []naiveHold
@@ -150,7 +150,7 @@ func TestTableAgainstModel(t *testing.T) {
 			before, beforeLen := table, table.Len()
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0, 1:
-				r := Request{Client: client, Transport: tr, External: netip.AddrPortFrom(netip.Addr{}, port),
+				r := Request{Client: client, Transport: tr, ExternalPort: port,
 					Internal: netip.AddrPortFrom(client.Addr, rapid.Uint16Range(1, 3).Draw(t, "internal"))}
 				if client.Via == ViaUPnP && rapid.Bool().Draw(t, "remote") {
 					r.Remotes = []Remote{{Prefix: netip.MustParsePrefix("198.51.100.7/32")}}
@@ -162,7 +162,7 @@ func TestTableAgainstModel(t *testing.T) {
 				meant := model.meant(r)
 				c, err := table.Plan(now, r, Decision{Action: Allow, Rule: "r"}, lifetime, 0)
 				if got, want := ReasonOf(err), model.verdict(meant); got != want {
-					t.Fatalf("plan %v for %v: %v, want %v", r.External, client.Addr, got, want)
+					t.Fatalf("plan %v for %v: %v, want %v", r.ExternalPort, client.Addr, got, want)
 				}
 				if err == nil {
 					table = table.Commit(c)
@@ -213,7 +213,7 @@ func compare(t *rapid.T, table *Table, model *naive) {
 	got := map[string]int{}
 	for m := range table.All() {
 		got[line(m)]++
-		if found, ok := table.Find(m.Transport, m.External.Port(), m.Remotes); !ok || found.ID != m.ID {
+		if found, ok := table.Find(m.Transport, m.ExternalPort, m.Remotes); !ok || found.ID != m.ID {
 			t.Fatalf("cannot find %v", &m)
 		}
 	}
@@ -306,7 +306,7 @@ func TestFreeAtTheEnd(t *testing.T) {
 	table := NewTable()
 	for port := 65530; port <= 65535; port++ {
 		c, err := table.Plan(time.Now(), Request{Client: modelClients[0], Transport: TCP,
-			Internal: addrPort(modelClients[0].Addr, 5000), External: addrPort(netip.Addr{}, port)}, Decision{}, time.Hour, 0)
+			Internal: netip.AddrPortFrom(modelClients[0].Addr, 5000), ExternalPort: uint16(port)}, Decision{}, time.Hour, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

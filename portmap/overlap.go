@@ -30,7 +30,7 @@ func keyOfSource(m *Mapping, s Source) sourceKey {
 	if m.Kind == Pinhole6 {
 		k.pinned = m.Internal
 	} else {
-		k.external = m.External.Port()
+		k.external = m.ExternalPort
 	}
 	switch {
 	case s.OneHost():
@@ -103,7 +103,7 @@ func (t *Table) overlapped(m *Mapping, s Source, old *Mapping) (*Mapping, Source
 	}
 	other, _ := t.sources.get(k)
 	if k.class == anyone && (other == nil || other == old) {
-		other = t.at(&Mapping{Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, External: m.External})
+		other = t.at(&Mapping{Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, ExternalPort: m.ExternalPort})
 	}
 	if other == old {
 		return nil, Source{}
@@ -122,13 +122,13 @@ func (m *Mapping) inTheWay(other *Mapping, mine, theirs Source) error {
 	}
 	// What has the same client leads elsewhere, or it would be renewed.
 	return &Error{Reason: PortTaken, Detail: fmt.Sprintf(
-		"%s port %d is already mapped to another port of this host", m.Transport, m.External.Port())}
+		"%s port %d is already mapped to another port of this host", m.Transport, m.ExternalPort)}
 }
 
 // Overlap returns the error of a mapping whose source mine overlaps another mapping's
 // source theirs.
 func Overlap(m *Mapping, mine, theirs Source) error {
-	port := fmt.Sprintf("%s port %d", m.Transport, m.External.Port())
+	port := fmt.Sprintf("%s port %d", m.Transport, m.ExternalPort)
 	if m.Kind == Pinhole6 {
 		port = fmt.Sprintf("%s %s", m.Transport, m.Internal)
 	}

@@ -98,7 +98,7 @@ func TestRenewalTakesNoOtherPlace(t *testing.T) {
 // two from the gate.
 func busy(gate chan struct{}) portmap.Policy {
 	return policyFunc(func(r portmap.Request, _ portmap.Facts) portmap.Decision {
-		if r.External.Port() == 7000 {
+		if r.ExternalPort == 7000 {
 			<-gate
 			<-gate
 		}

@@ -30,7 +30,7 @@ func TestPinholes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, portmap.EngineConfig{Gateway: gateway{8443: "the gateway listens there"}})
 		first := r.mustMap(t, open(sixA, 8443))
-		if first.External != first.Internal || first.Left(time.Now()) != time.Hour {
+		if first.ExternalPort != first.Internal.Port() || first.Left(time.Now()) != time.Hour {
 			t.Errorf("granted %+v", first)
 		}
 		longer := open(sixA, 8443)

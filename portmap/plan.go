@@ -41,7 +41,7 @@ func (t *Table) existing(r Request) *Mapping {
 	if r.Named == ByInternal {
 		return t.byInternal(r)
 	}
-	m := t.at(&Mapping{Kind: r.Kind, Internal: r.Internal, External: r.External, Transport: r.Transport, Remotes: r.Remotes})
+	m := t.at(&Mapping{Kind: r.Kind, Internal: r.Internal, ExternalPort: r.ExternalPort, Transport: r.Transport, Remotes: r.Remotes})
 	if m == nil || m.Client.ID() != r.Client.ID() {
 		return nil
 	}
@@ -73,26 +73,26 @@ func (t *Table) byInternal(r Request) *Mapping {
 func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration, start uint16) (Change, error) {
 	old := t.existing(r)
 	if old != nil && r.Named == ByInternal {
-		r.External = old.External
+		r.ExternalPort = old.ExternalPort
 	}
 	if r.Kind == Pinhole6 {
-		r.External = r.Internal
-	} else if err := t.conflict(r.External.Port(), r.Transport, r.Client.ID()); err != nil {
+		r.ExternalPort = r.Internal.Port()
+	} else if err := t.conflict(r.ExternalPort, r.Transport, r.Client.ID()); err != nil {
 		return Change{}, err
 	}
 	m := &Mapping{
-		ID:          t.lastID + 1,
-		Client:      r.Client,
-		Kind:        r.Kind,
-		Transport:   r.Transport,
-		Internal:    r.Internal,
-		External:    r.External,
-		Remotes:     r.Remotes,
-		Disabled:    r.Disabled,
-		Description: r.Description,
-		Rule:        d.Rule,
-		Created:     now,
-		Endless:     endless(r, d),
+		ID:           t.lastID + 1,
+		Client:       r.Client,
+		Kind:         r.Kind,
+		Transport:    r.Transport,
+		Internal:     r.Internal,
+		ExternalPort: r.ExternalPort,
+		Remotes:      r.Remotes,
+		Disabled:     r.Disabled,
+		Description:  r.Description,
+		Rule:         d.Rule,
+		Created:      now,
+		Endless:      endless(r, d),
 	}
 	if r.Nonce != nil {
 		m.Nonce = *r.Nonce
@@ -157,7 +157,7 @@ func (t *Table) at(m *Mapping) *Mapping {
 		held, _ := t.pinholes.get(pinholeOf(m))
 		return held
 	}
-	s, _ := t.ports.get(int(m.External.Port()))
+	s, _ := t.ports.get(int(m.ExternalPort))
 	return s.find(m.Transport, m.Remotes)
 }
 
@@ -247,9 +247,9 @@ func gap[V any](t tree[int, V], lo, hi int) int {
 // last resort when every number is in use.
 func (t *Table) ownHalf(tr Transport, id ClientID) (int, bool) {
 	for m := range t.Of(id).All() {
-		s, _ := t.ports.get(int(m.External.Port()))
-		if s.holder(tr) == nil && t.conflict(m.External.Port(), tr, id) == nil {
-			return int(m.External.Port()), true
+		s, _ := t.ports.get(int(m.ExternalPort))
+		if s.holder(tr) == nil && t.conflict(m.ExternalPort, tr, id) == nil {
+			return int(m.ExternalPort), true
 		}
 	}
 	return 0, false

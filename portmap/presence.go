@@ -117,7 +117,7 @@ func (t *Table) yielding(before time.Time, r Request) []Change {
 		}
 		return over
 	}
-	s, _ := t.ports.get(int(r.External.Port()))
+	s, _ := t.ports.get(int(r.ExternalPort))
 	for k, m := range s.mappings.all() {
 		if late(m) && (k.transport == r.Transport || m.Claims.paired()) {
 			end(m)

@@ -107,11 +107,11 @@ func TestSuspendedPortIsKept(t *testing.T) {
 				time.Sleep(time.Minute)
 				for _, q := range []portmap.Request{ask(other, portmap.UDP, 6000), companion} {
 					if _, err := r.Map(t.Context(), q); err == nil {
-						t.Errorf("%v got %v within the minute", other.MAC, q.External)
+						t.Errorf("%v got %v within the minute", other.MAC, q.ExternalPort)
 					}
 				}
 				time.Sleep(time.Nanosecond)
-				if m := r.mustMap(t, inward(by(other, portmap.ViaPCP), 4001, 6000)); m.External.Port() != 6000 {
+				if m := r.mustMap(t, inward(by(other, portmap.ViaPCP), 4001, 6000)); m.ExternalPort != 6000 {
 					t.Errorf("suggested and free: %v", &m)
 				}
 				r.mustMap(t, companion)
@@ -160,7 +160,7 @@ func TestSuspendedYieldsNothingInVain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, portmap.EngineConfig{Policy: policyFunc(func(q portmap.Request, _ portmap.Facts) portmap.Decision {
-			if q.Client.MAC == hostB.MAC && q.External.Port() == 6000 {
+			if q.Client.MAC == hostB.MAC && q.ExternalPort == 6000 {
 				return portmap.Decision{Reason: portmap.RuleDenied, Detail: "no", OverExternalPort: true}
 			}
 			return portmap.Decision{Action: portmap.Allow}
@@ -169,7 +169,7 @@ func TestSuspendedYieldsNothingInVain(t *testing.T) {
 		r.suspend(t, hostA.ID())
 		time.Sleep(time.Hour / 2)
 		r.refuses(t, ask(hostB, portmap.UDP, 6000), portmap.RuleDenied)
-		if m := r.mustMap(t, inward(by(hostB, portmap.ViaPCP), 4000, 6000)); m.External.Port() == 6000 {
+		if m := r.mustMap(t, inward(by(hostB, portmap.ViaPCP), 4000, 6000)); m.ExternalPort == 6000 {
 			t.Errorf("the policy forbids %v", &m)
 		}
 		r.resume(t, hostA.ID())
@@ -416,7 +416,7 @@ func TestRenewalOfAPortInUse(t *testing.T) {
 		if err := r.Revoke(t.Context(), m, portmap.PortInUse); err != nil {
 			t.Fatal(err)
 		}
-		if m := r.mustMap(t, inward(natA, 5000, 6000)); m.External.Port() == 6000 {
+		if m := r.mustMap(t, inward(natA, 5000, 6000)); m.ExternalPort == 6000 {
 			t.Errorf("a new one is %v", &m)
 		}
 	})

@@ -20,7 +20,7 @@ func (l *late) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	switch {
 	case !l.there && r.Client.Interface == "lan":
 		return portmap.Decision{Action: portmap.Deny, Reason: portmap.OffLink, Detail: "no such LAN"}
-	case r.External.Port() == 5001:
+	case r.ExternalPort == 5001:
 		return portmap.Decision{Action: portmap.Deny, Reason: portmap.RuleDenied, Detail: "a new rule"}
 	case !f.GrantReadyAt.IsZero():
 		return portmap.Decision{Action: portmap.Deny, Reason: portmap.GrantRate, Detail: "too fast"}
@@ -71,7 +71,7 @@ func readmit(t *testing.T, e *portmap.Engine, list []portmap.Mapping, want ...st
 	}
 	var got []string
 	for _, d := range dropped {
-		got = append(got, fmt.Sprintf("%d: %s", d.Mapping.External.Port(), portmap.ReasonOf(d.Err)))
+		got = append(got, fmt.Sprintf("%d: %s", d.Mapping.ExternalPort, portmap.ReasonOf(d.Err)))
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
@@ -96,7 +96,7 @@ func TestReadmit(t *testing.T) {
 		if len(s.held) != 4 {
 			t.Errorf("the store holds %v", s.held)
 		}
-		wait = slices.DeleteFunc(wait, func(m portmap.Mapping) bool { return m.External.Port() == 5002 })
+		wait = slices.DeleteFunc(wait, func(m portmap.Mapping) bool { return m.ExternalPort == 5002 })
 		l.there = true
 		readmit(t, r.Engine, wait, "5001: rule-denied")
 		r.kernelHas(t, "udp 5000 -> 192.168.1.10:5000", "udp 5002 -> 192.168.1.20:5000", "udp 5003 -> 192.168.1.10:5000")

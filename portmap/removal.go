@@ -24,7 +24,7 @@ type Selector struct {
 }
 
 func (s Selector) matches(m *Mapping) bool {
-	port := m.External.Port()
+	port := m.ExternalPort
 	return (s.ID == 0 || s.ID == m.ID) &&
 		(s.Transport == 0 || s.Transport == m.Transport) &&
 		(s.anyPort() || m.Kind == NAT4 && s.FirstPort <= port && port <= s.LastPort) &&

@@ -165,7 +165,7 @@ func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mappin
 		return m, err
 	}
 	r := Request{
-		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, External: m.External,
+		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, ExternalPort: m.ExternalPort,
 		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description,
 	}
 	facts := t.Facts(now, r, view)
@@ -200,10 +200,10 @@ func (t *Table) vacant(m *Mapping, view *View) error {
 		}
 		return nil
 	}
-	if err := t.conflict(m.External.Port(), m.Transport, m.Client.ID()); err != nil {
+	if err := t.conflict(m.ExternalPort, m.Transport, m.Client.ID()); err != nil {
 		return err
 	}
-	return view.Vacant(m.Transport, m.External.Port())
+	return view.Vacant(m.Transport, m.ExternalPort)
 }
 
 // oneByOne restores what the firewall takes, where it did not take everything.

@@ -151,14 +151,14 @@ func TestReadmission(t *testing.T) {
 		twin.ID = 99
 		s.held[99] = twin
 		over := s.held[1]
-		over.ID, over.Expires, over.External = 98, time.Now(), netip.AddrPortFrom(netip.Addr{}, 5020)
+		over.ID, over.Expires, over.ExternalPort = 98, time.Now(), 5020
 		s.held[98] = over
 
 		today := policyFunc(func(r portmap.Request, f portmap.Facts) portmap.Decision {
 			if f.Renewal || !f.GrantReadyAt.IsZero() {
 				t.Errorf("facts %+v", f)
 			}
-			switch r.External.Port() {
+			switch r.ExternalPort {
 			case 5001:
 				return portmap.Decision{Action: portmap.Deny, Reason: portmap.RuleDenied, Detail: "a new rule"}
 			case 5002:
@@ -304,7 +304,7 @@ func TestNamesItsWAN(t *testing.T) {
 		r.mustMap(t, ask(hostA, portmap.UDP, 5000))
 		r.mustMap(t, open(sixA, 9000))
 		peer := s.held[1]
-		peer.ID, peer.External = 1<<48+77, netip.AddrPortFrom(netip.Addr{}, 5007)
+		peer.ID, peer.ExternalPort = 1<<48+77, 5007
 		s.held[peer.ID] = peer
 		for _, c := range []struct{ now, want string }{{"", "wan0"}, {"ppp0", "ppp0"}} {
 			next, dropped := restored(t, s, portmap.EngineConfig{Gateway: uplink{name: c.now}})

@@ -88,7 +88,7 @@ func (j *job) change(c *firewall.Delta) {
 			j.endPin(m, false)
 			continue
 		}
-		p := port{m.Transport, m.External.Port()}
+		p := port{m.Transport, m.ExternalPort}
 		j.ports[p] = true
 		j.ended[led{p, m.Internal}] = true
 	}
@@ -126,7 +126,7 @@ func (j *job) endAll(ms []portmap.Mapping) {
 			j.endPin(m, true)
 			continue
 		}
-		p := port{m.Transport, m.External.Port()}
+		p := port{m.Transport, m.ExternalPort}
 		j.force[p] = append(j.force[p], ending{m.Internal, m.Remotes})
 	}
 }

@@ -29,10 +29,10 @@ func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // mapping returns one of UDP, "5000" for an external port, or a pinhole for "".
 func mapping(id uint64, external, internal string, remotes ...string) portmap.Mapping {
 	m := portmap.Mapping{ID: id, Transport: portmap.UDP, Internal: at(internal), Expires: time.Unix(1<<40, 0)}
-	if m.External = m.Internal; external == "" {
+	if m.ExternalPort = m.Internal.Port(); external == "" {
 		m.Kind = portmap.Pinhole6
 	} else {
-		m.External = at(wan + ":" + external)
+		m.ExternalPort = at(wan + ":" + external).Port()
 	}
 	for _, r := range remotes {
 		m.Remotes = append(m.Remotes, portmap.Remote{Prefix: netip.MustParsePrefix(r)})

@@ -79,9 +79,9 @@ func newRun(t *testing.T, s Subject) *run {
 func (r *run) mapping(id uint64, change ...func(*portmap.Mapping)) portmap.Mapping {
 	m := portmap.Mapping{
 		ID: id, Transport: portmap.UDP,
-		External: netip.AddrPortFrom(netip.Addr{}, uint16(4000+id)),
-		Internal: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(id >> 8), byte(id)}), 5000),
-		Created:  r.start.Add(time.Duration(id) * time.Millisecond), Expires: r.start.Add(time.Hour),
+		ExternalPort: uint16(4000 + id),
+		Internal:     netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(id >> 8), byte(id)}), 5000),
+		Created:      r.start.Add(time.Duration(id) * time.Millisecond), Expires: r.start.Add(time.Hour),
 	}
 	for _, c := range change {
 		c(&m)
@@ -125,7 +125,7 @@ func to(internal string) func(*portmap.Mapping) {
 }
 
 func at(port uint16) func(*portmap.Mapping) {
-	return func(m *portmap.Mapping) { m.External = netip.AddrPortFrom(m.External.Addr(), port) }
+	return func(m *portmap.Mapping) { m.ExternalPort = port }
 }
 
 func (r *run) until(d time.Duration) func(*portmap.Mapping) {
@@ -404,7 +404,7 @@ var misfortunes = map[string]func(*run){
 func (r *run) steal(m portmap.Mapping) {
 	r.Helper()
 	for _, e := range r.want.Entries() {
-		if e.Internal == m.Internal && (e.Kind == firewall.Pin || e.External == m.External.Port()) {
+		if e.Internal == m.Internal && (e.Kind == firewall.Pin || e.External == m.ExternalPort) {
 			r.Steal(r.T, e)
 		}
 	}

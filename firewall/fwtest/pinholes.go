@@ -16,7 +16,7 @@ func (r *run) pin(id uint64, change ...func(*portmap.Mapping)) portmap.Mapping {
 	for _, c := range change {
 		c(&m)
 	}
-	m.External = m.Internal
+	m.ExternalPort = m.Internal.Port()
 	return m
 }
 

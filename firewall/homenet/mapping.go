@@ -14,14 +14,14 @@ import (
 func Mapping(id uint64, port, internal string, change ...func(*portmap.Mapping)) portmap.Mapping {
 	transport, number, _ := strings.Cut(port, " ")
 	return mapping(portmap.Mapping{
-		ID: id, External: netip.MustParseAddrPort(WAN + ":" + number), Internal: netip.MustParseAddrPort(internal),
+		ID: id, ExternalPort: netip.MustParseAddrPort(WAN + ":" + number).Port(), Internal: netip.MustParseAddrPort(internal),
 	}, transport, change)
 }
 
 // Pinhole is one to "[2001:db8:77::10]:6000", for an hour.
 func Pinhole(id uint64, transport, internal string, change ...func(*portmap.Mapping)) portmap.Mapping {
 	to := netip.MustParseAddrPort(internal)
-	return mapping(portmap.Mapping{ID: id, Kind: portmap.Pinhole6, External: to, Internal: to}, transport, change)
+	return mapping(portmap.Mapping{ID: id, Kind: portmap.Pinhole6, ExternalPort: to.Port(), Internal: to}, transport, change)
 }
 
 func mapping(m portmap.Mapping, transport string, change []func(*portmap.Mapping)) portmap.Mapping {

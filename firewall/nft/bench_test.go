@@ -17,7 +17,7 @@ func crowd(n int) []portmap.Mapping {
 	all := make([]portmap.Mapping, n)
 	for i := range all {
 		all[i] = portmap.Mapping{
-			ID: uint64(i + 1), Transport: portmap.UDP, External: netip.AddrPortFrom(netip.Addr{}, uint16(i+1)),
+			ID: uint64(i + 1), Transport: portmap.UDP, ExternalPort: uint16(i + 1),
 			Internal: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 5000),
 			Created:  time.Now(), Expires: time.Now().Add(time.Hour),
 		}
@@ -33,7 +33,7 @@ func BenchmarkOne(b *testing.B) {
 			b.Fatal(err)
 		}
 		one := portmap.Mapping{
-			ID: 1 << 32, Transport: portmap.TCP, External: netip.AddrPortFrom(netip.Addr{}, 9),
+			ID: 1 << 32, Transport: portmap.TCP, ExternalPort: 9,
 			Internal: netip.MustParseAddrPort("192.168.1.10:9"), Created: time.Now(), Expires: time.Now().Add(time.Hour),
 		}
 		renewed := one
@@ -98,7 +98,7 @@ func BenchmarkFiltered(b *testing.B) {
 			}
 		}
 		plain := portmap.Mapping{
-			ID: 1 << 32, Transport: portmap.TCP, External: netip.AddrPortFrom(netip.Addr{}, 60_000),
+			ID: 1 << 32, Transport: portmap.TCP, ExternalPort: 60_000,
 			Internal: netip.MustParseAddrPort("192.168.1.10:9"), Created: time.Now(), Expires: time.Now().Add(time.Hour),
 		}
 		one := plain

@@ -69,7 +69,7 @@ func oneMapping(t *testing.T) *portmap.Table {
 	now := time.Now()
 	tab := portmap.NewTable()
 	c, err := tab.Plan(now, portmap.Request{Client: client, Transport: portmap.UDP, Description: "game", ZeroIsEndless: true,
-		Internal: netip.MustParseAddrPort("192.168.1.50:3074"), External: netip.MustParseAddrPort("0.0.0.0:3075"),
+		Internal: netip.MustParseAddrPort("192.168.1.50:3074"), ExternalPort: 3075,
 		Remotes: []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.9/32")}}}, portmap.Decision{Rule: "consoles"}, 10*time.Minute, 0)
 	if err != nil {
 		t.Fatal(err)

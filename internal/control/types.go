@@ -81,7 +81,7 @@ func NewMapping(m portmap.Mapping, t *Traffic, now time.Time) Mapping {
 		ID:           m.ID,
 		Protocol:     m.Transport.String(),
 		Family:       family(m.Kind),
-		ExternalPort: m.External.Port(),
+		ExternalPort: m.ExternalPort,
 		InternalIP:   m.Internal.Addr().String(),
 		InternalPort: m.Internal.Port(),
 		Remote:       remote(m.Remotes),

@@ -139,12 +139,12 @@ func (c *copied) mappings(s Setup) []portmap.Mapping {
 	end := time.Now().Add(time.Hour)
 	inner := netip.AddrPortFrom(c.host, TrialPort)
 	all := []portmap.Mapping{{
-		ID: 1, Transport: portmap.UDP, Internal: inner, External: netip.AddrPortFrom(s.External, TrialPort), Expires: end,
+		ID: 1, Transport: portmap.UDP, Internal: inner, ExternalPort: TrialPort, Expires: end,
 	}}
 	if c.host6.IsValid() {
 		inner6 := netip.AddrPortFrom(c.host6, TrialPort)
 		all = append(all, portmap.Mapping{
-			ID: 2, Kind: portmap.Pinhole6, Transport: portmap.UDP, Internal: inner6, External: inner6, Expires: end,
+			ID: 2, Kind: portmap.Pinhole6, Transport: portmap.UDP, Internal: inner6, ExternalPort: inner6.Port(), Expires: end,
 		})
 	}
 	return all

@@ -67,7 +67,7 @@ func (k *Keeper) look(ctx context.Context) {
 		if m.Kind != portmap.NAT4 {
 			return // pinholes come last
 		}
-		port := m.External.Port()
+		port := m.ExternalPort
 		by, used := portmap.InUse(view.InUse, m.Transport, port)
 		switch {
 		case ctx.Err() != nil:

@@ -88,9 +88,9 @@ func keeping(t *testing.T) *used {
 	u := &used{table: portmap.NewTable()}
 	host, host6 := netip.MustParseAddrPort("192.168.1.10:8080"), netip.MustParseAddrPort("[2001:db8::10]:8080")
 	for i, m := range []portmap.Mapping{
-		{Transport: portmap.TCP, Internal: host, External: host},
-		{Transport: portmap.UDP, Internal: host, External: host},
-		{Transport: portmap.TCP, Internal: host6, External: host6, Kind: portmap.Pinhole6, Number: 1},
+		{Transport: portmap.TCP, Internal: host, ExternalPort: host.Port()},
+		{Transport: portmap.UDP, Internal: host, ExternalPort: host.Port()},
+		{Transport: portmap.TCP, Internal: host6, ExternalPort: host6.Port(), Kind: portmap.Pinhole6, Number: 1},
 	} {
 		m.ID = uint64(i + 1)
 		m.Client = portmap.Client{Addr: m.Internal.Addr(), Interface: "lan0"}

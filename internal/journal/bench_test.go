@@ -18,7 +18,7 @@ func BenchmarkRecord(b *testing.B) {
 	for name, record := range map[string]func(j *journal.Journal, i int) error{
 		"grant and end": func(j *journal.Journal, i int) error {
 			m := w.mapping(uint64(i + 1))
-			m.External = w.mapping(uint64(i%60000 + 1)).External
+			m.ExternalPort = w.mapping(uint64(i%60000 + 1)).ExternalPort
 			m.Description = "a description of usual length"
 			return write(j, []portmap.Mapping{m}, []uint64{uint64(i)})
 		},
@@ -68,7 +68,7 @@ func BenchmarkOpen(b *testing.B) {
 			for id := range uint64(n) {
 				m := w.mapping(id + 1)
 				m.Description = fmt.Sprintf("game %d", r.Uint32())
-				m.External = w.mapping(id%60000 + 1).External
+				m.ExternalPort = w.mapping(id%60000 + 1).ExternalPort
 				if err := write(j, []portmap.Mapping{m}, nil); err != nil {
 					b.Fatal(err)
 				}
@@ -104,7 +104,7 @@ func BenchmarkRewrite(b *testing.B) {
 			for id := range uint64(n) {
 				m := w.mapping(id + 1)
 				m.Description = "a description of usual length"
-				m.External = w.mapping(id%60000 + 1).External
+				m.ExternalPort = w.mapping(id%60000 + 1).ExternalPort
 				all = append(all, m)
 			}
 			if err := write(j, all, nil); err != nil {

@@ -32,18 +32,17 @@ func TestNonsense(t *testing.T) {
 		"internal unspecified":     func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("0.0.0.0:80") },
 		"internal multicast":       func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("224.0.0.1:80") },
 		"internal mapped":          func(m *portmap.Mapping) { m.Internal = netip.MustParseAddrPort("[::ffff:10.0.0.1]:80") },
-		"external port 0":          func(m *portmap.Mapping) { m.External = netip.AddrPort{} },
-		"external address of IPv6": func(m *portmap.Mapping) { m.External = netip.AddrPortFrom(v6, 5000) },
+		"external port 0":          func(m *portmap.Mapping) { m.ExternalPort = 0 },
 		"number of a NAT mapping":  func(m *portmap.Mapping) { m.Number = 1 },
-		"pinhole of IPv4":          func(m *portmap.Mapping) { m.Kind, m.External = portmap.Pinhole6, m.Internal },
+		"pinhole of IPv4":          func(m *portmap.Mapping) { m.Kind, m.ExternalPort = portmap.Pinhole6, m.Internal.Port() },
 		"pinhole that translates": func(m *portmap.Mapping) {
 			*m = pinhole(*m)
-			m.External = netip.AddrPortFrom(m.Internal.Addr(), 1)
+			m.ExternalPort = 1
 		},
 		"pinhole with a zone": func(m *portmap.Mapping) {
 			*m = pinhole(*m)
 			m.Internal = netip.MustParseAddrPort("[fe80::1%eth0]:80")
-			m.External = m.Internal
+			m.ExternalPort = m.Internal.Port()
 		},
 		"nine remotes":        func(m *portmap.Mapping) { m.Remotes = make([]portmap.Remote, 9) },
 		"remote that is none": func(m *portmap.Mapping) { m.Remotes = make([]portmap.Remote, 1) },
@@ -130,8 +129,9 @@ func TestOrder(t *testing.T) {
 func TestForeignFiles(t *testing.T) {
 	t.Parallel()
 	head := journal.Line(0, 1, 1000, "journal version=1 boot=-")
-	put := func(seq uint64) string {
-		return journal.Line(seq, 1, 1000, `put id=1 made=1.000 end=never tr=udp in=192.168.1.2:5000 out=:5001 client=192.168.1.2 via=upnp if="lan"`)
+	put := func(seq uint64, oldnew ...string) string {
+		const text = `put id=1 made=1.000 end=never tr=udp in=192.168.1.2:5000 out=:5001 client=192.168.1.2 via=upnp if="lan"`
+		return journal.Line(seq, 1, 1000, strings.NewReplacer(oldnew...).Replace(text))
 	}
 	cases := map[string]string{
 		"empty":                     "",
@@ -147,9 +147,11 @@ func TestForeignFiles(t *testing.T) {
 		"carriage returns":          head + strings.ReplaceAll(put(1), "\n", "\r\n"),
 		"an end of a run to come":   head + journal.Line(1, 1, 1000, "lease id=1 end=99999999999999999999.000"),
 		"an unknown verb":           head + journal.Line(1, 1, 1000, "open id=1"),
+		"an address outside":        head + put(1, "out=", "out=203.0.113.7"),
+		"an address of IPv6 there":  head + put(1, "out=", "out=[2001:db8::1]"),
 		"an unknown field":          head + journal.Line(1, 1, 1000, "end id=1 why=x"),
 		"a time with few decimals":  head + journal.Line(1, 1, 1000, "lease id=1 end=1.0"),
-		"a mapping made afterwards": head + strings.Replace(put(1), "made=1.000", "made=1.001", 1),
+		"a mapping made afterwards": head + put(1, "made=1.000", "made=1.001"),
 	}
 	for name, text := range cases {
 		t.Run(name, func(t *testing.T) {

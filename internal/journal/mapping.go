@@ -30,14 +30,14 @@ func (c *coder) mapping(m *portmap.Mapping) {
 	field(c, "tr", &m.Transport, portmap.Transport.String, parseTransport)
 	field(c, "in", &m.Internal, netip.AddrPort.String, netip.ParseAddrPort)
 	if c.has("pinhole") {
-		m.Kind, m.External = portmap.Pinhole6, m.Internal
+		m.Kind, m.ExternalPort = portmap.Pinhole6, m.Internal.Port()
 	}
 	if m.Kind == portmap.Pinhole6 {
 		n := uint64(m.Number)
 		c.number("pinhole", &n)
 		m.Number = uint16(n)
-	} else if out := c.word("out", externalText(m.External)); c.reading {
-		m.External = parseExternal(out)
+	} else {
+		field(c, "out", &m.ExternalPort, portText, parsePort)
 	}
 	c.quoted("wan", &m.WAN)
 	if from := c.word("from", remotesText(m.Remotes)); c.reading && from != "" {
@@ -85,19 +85,13 @@ func parseVia(s string) (portmap.Via, error) {
 
 const allVias = portmap.Vias(1<<portmap.ViaUPnP | 1<<portmap.ViaNATPMP | 1<<portmap.ViaPCP | 1<<portmap.ViaOwner)
 
-func externalText(a netip.AddrPort) string {
-	port := ":" + strconv.Itoa(int(a.Port()))
-	if a.Addr().IsValid() {
-		return a.Addr().String() + port
-	}
-	return port
-}
+// portText writes an external port. There was room for an address before the colon, which
+// no version has written.
+func portText(port uint16) string { return ":" + strconv.Itoa(int(port)) }
 
-func parseExternal(s string) netip.AddrPort {
-	text, number, _ := strings.Cut(s, ":")
-	addr, _ := netip.ParseAddr(text)
-	port, _ := strconv.ParseUint(number, 10, 16)
-	return netip.AddrPortFrom(addr, uint16(port))
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, ":"), 10, 16)
+	return uint16(n), err
 }
 
 func remotesText(remotes []portmap.Remote) string {

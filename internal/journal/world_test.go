@@ -137,7 +137,7 @@ func (w *world) mapping(id uint64) portmap.Mapping {
 	now := w.clock.now()
 	addr := netip.AddrFrom4([4]byte{192, 168, 1, byte(1 + id%250)})
 	return portmap.Mapping{
-		ID: id, Transport: portmap.UDP, Internal: netip.AddrPortFrom(addr, 5000), External: netip.AddrPortFrom(netip.Addr{}, uint16(5000+id)),
+		ID: id, Transport: portmap.UDP, Internal: netip.AddrPortFrom(addr, 5000), ExternalPort: uint16(5000 + id),
 		Client: portmap.Client{Addr: addr, MAC: portmap.MAC{2, 0, 0, 0, 0, byte(id)}, Interface: "br-lan", Via: portmap.ViaPCP},
 		WAN:    "wan0", Claims: portmap.Vias(0).With(portmap.ViaPCP), Nonce: portmap.Nonce{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, byte(id)},
 		Created: now, Expires: now.Add(time.Hour),
@@ -166,10 +166,8 @@ func (w *world) anyMapping(r *rand.Rand, id uint64) portmap.Mapping {
 	if r.IntN(3) == 0 {
 		addr := netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", id))
 		m.Kind, m.Internal, m.Client.Addr, m.Number = portmap.Pinhole6, netip.AddrPortFrom(addr, 5000), addr, uint16(id)
-		m.External = m.Internal
+		m.ExternalPort = m.Internal.Port()
 		prefixes = []string{"2001:db8:1::/48", "2001:db8::1/128", "::/0"}
-	} else if r.IntN(2) == 0 {
-		m.External = netip.AddrPortFrom(netip.MustParseAddr("203.0.113.7"), m.External.Port())
 	}
 	for range r.IntN(4) {
 		m.Remotes = append(m.Remotes, portmap.Remote{Prefix: netip.MustParsePrefix(prefixes[r.IntN(3)]), Port: uint16(r.IntN(3))})
@@ -209,7 +207,7 @@ func pinhole(m portmap.Mapping) portmap.Mapping {
 	addr := netip.MustParseAddr("2001:db8::20")
 	m.Kind, m.Transport, m.Number = portmap.Pinhole6, portmap.TCP, 4711
 	m.Internal = netip.AddrPortFrom(addr, 443)
-	m.External, m.Client.Addr, m.Client.Via = m.Internal, addr, portmap.ViaUPnP
+	m.ExternalPort, m.Client.Addr, m.Client.Via = 443, addr, portmap.ViaUPnP
 	m.Claims, m.Nonce = portmap.Vias(0).With(portmap.ViaUPnP), portmap.Nonce{}
 	m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("2001:db8:1::/48")}, {Prefix: netip.MustParsePrefix("2001:db8:2::1/128"), Port: 53}}
 	return m

@@ -157,7 +157,7 @@ func mappingAttrs(ev portmap.Event) []slog.Attr {
 		slog.String("mac", ev.Client.MAC.String()),
 		slog.String("via", ev.Client.Via.String()),
 		slog.String("protocol", m.Transport.String()),
-		slog.Int("external_port", int(m.External.Port())),
+		slog.Int("external_port", int(m.ExternalPort)),
 		slog.String("internal", m.Internal.String()),
 		slog.String("description", m.Description),
 	}

@@ -150,7 +150,7 @@ func TestEventLog(t *testing.T) {
 	now := time.Now()
 	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.9"), MAC: portmap.MAC{2, 0, 0, 0, 0, 1}, Via: portmap.ViaUPnP}
 	m := portmap.Mapping{Client: client, Transport: portmap.UDP, Description: "game", Rule: "consoles",
-		External: netip.MustParseAddrPort("0.0.0.0:3074"), Internal: netip.MustParseAddrPort("192.168.1.9:3074"), Expires: now.Add(time.Hour)}
+		ExternalPort: 3074, Internal: netip.MustParseAddrPort("192.168.1.9:3074"), Expires: now.Add(time.Hour)}
 	for _, ev := range []portmap.Event{
 		{Type: portmap.Granted}, {Type: portmap.Renewed}, {Type: portmap.Expired, Reason: portmap.Ended},
 		{Type: portmap.Drift, Reason: portmap.FirewallFailed, Detail: "gone"}, {Type: portmap.Resync},

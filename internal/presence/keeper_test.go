@@ -193,7 +193,7 @@ func (r *rig) maps(t *testing.T, mac portmap.MAC, addr netip.Addr, port uint16, 
 	t.Helper()
 	req := portmap.Request{
 		Client:    portmap.Client{Addr: addr, MAC: mac, Interface: lan, Via: portmap.ViaUPnP},
-		Transport: portmap.UDP, Internal: netip.AddrPortFrom(addr, port), External: netip.AddrPortFrom(netip.Addr{}, port),
+		Transport: portmap.UDP, Internal: netip.AddrPortFrom(addr, port), ExternalPort: port,
 		Lifetime: 3 * time.Hour,
 	}
 	for _, f := range change {
@@ -213,7 +213,7 @@ func (r *rig) want(t *testing.T, when, want string) {
 	synctest.Wait()
 	var got []string
 	for m := range r.Snapshot().All() {
-		text := strconv.Itoa(int(m.External.Port()))
+		text := strconv.Itoa(int(m.ExternalPort))
 		if !m.Suspended.IsZero() {
 			text = "(" + text + ")"
 		}

@@ -67,7 +67,7 @@ func mapping(id uint64, n int, port uint16, left time.Duration) portmap.Mapping 
 	now := time.Now()
 	host := netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("192.168.%d.10", n)), port)
 	return portmap.Mapping{
-		ID: id, Transport: portmap.TCP, Internal: host, External: netip.AddrPortFrom(netip.Addr{}, port),
+		ID: id, Transport: portmap.TCP, Internal: host, ExternalPort: port,
 		Client:  portmap.Client{Addr: host.Addr(), MAC: portmap.MAC{2, byte(n)}, Interface: "lan" + strconv.Itoa(n), Name: "old", Via: portmap.ViaUPnP},
 		Claims:  portmap.Vias(0).With(portmap.ViaUPnP),
 		Created: now, Expires: now.Add(left),

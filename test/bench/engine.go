@@ -192,7 +192,7 @@ func (e *engineBench) request(i int) portmap.Request {
 	}
 	return portmap.Request{
 		Client: e.client, Transport: portmap.TCP, Internal: netip.AddrPortFrom(e.client.Addr, internal), Remotes: remotes,
-		External: netip.AddrPortFrom(netip.Addr{}, external), Lifetime: time.Hour, Exact: true, Description: "bench",
+		ExternalPort: external, Lifetime: time.Hour, Exact: true, Description: "bench",
 	}
 }
 
@@ -205,7 +205,7 @@ func (e *engineBench) add(ctx context.Context, i int) error {
 func (e *engineBench) remove(ctx context.Context, i int) error {
 	r := e.request(i)
 	_, err := e.engine.Unmap(ctx, portmap.Selector{
-		Client: e.client, Transport: r.Transport, FirstPort: r.External.Port(), LastPort: r.External.Port(),
+		Client: e.client, Transport: r.Transport, FirstPort: r.ExternalPort, LastPort: r.ExternalPort,
 		Remotes: r.Remotes, ExactRemotes: true,
 	})
 	return err

@@ -40,14 +40,14 @@ func many() []portmap.Mapping {
 		host := len(all)/manyEach + 1
 		addr := netip.AddrFrom4([4]byte{10, 0, byte(host >> 8), byte(host)})
 		all = append(all, portmap.Mapping{
-			ID:        uint64(len(all) + 1),
-			Client:    portmap.Client{Addr: addr, Interface: "br-lan", Via: portmap.ViaPCP},
-			Transport: transport,
-			Internal:  netip.AddrPortFrom(addr, port),
-			WAN:       "wan0",
-			External:  netip.AddrPortFrom(netip.Addr{}, port),
-			Claims:    portmap.Vias(0).With(portmap.ViaPCP),
-			Created:   now, Expires: now.Add(time.Hour),
+			ID:           uint64(len(all) + 1),
+			Client:       portmap.Client{Addr: addr, Interface: "br-lan", Via: portmap.ViaPCP},
+			Transport:    transport,
+			Internal:     netip.AddrPortFrom(addr, port),
+			WAN:          "wan0",
+			ExternalPort: port,
+			Claims:       portmap.Vias(0).With(portmap.ViaPCP),
+			Created:      now, Expires: now.Add(time.Hour),
 			Description: fmt.Sprint("game ", len(all)),
 		})
 	}
@@ -97,7 +97,7 @@ func TestSixtyThousandMappings(t *testing.T) {
 	}
 	for i, m := range all {
 		w := want[i]
-		if m.ID != w.ID || m.ExternalPort != w.External.Port() || m.Protocol != w.Transport.String() || m.InternalIP != w.Internal.Addr().String() {
+		if m.ID != w.ID || m.ExternalPort != w.ExternalPort || m.Protocol != w.Transport.String() || m.InternalIP != w.Internal.Addr().String() {
 			t.Fatalf("place %d: %+v, want %+v", i, m, w)
 		}
 	}
