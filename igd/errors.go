@@ -83,101 +83,62 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// answer is what a Reason becomes under the two versions of a service.
+// answer is what a Reason becomes.
 type answer struct {
-	v1, v2 code
-	tell   bool // the reason's sentence may be shown to the client
+	v1, v2  code // in the two versions of the services of IPv4
+	pinhole code // in WANIPv6FirewallControl
+	tell    bool // the reason's sentence may be shown to the client
 }
 
-// mappingReasons turns the engine's Reasons into UPnP errors. A denial is 606 and never
+func everywhere(c code, tell bool) answer { return answer{c, c, c, tell} }
+
+// reasons turns the engine's Reasons into UPnP errors. A denial is 606 and never
 // 718, because clients answer 718 by trying the next port; full is 728 where that
 // exists and 501 where it does not (RFC 6970 section 5.3). Sentences that speak of the
 // gateway's own listeners or of the kernel stay inside.
-var mappingReasons = map[portmap.Reason]answer{
-	portmap.NotRequester:    {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.NotAHost:        {codeInvalidArgs, codeInvalidArgs, true},
-	portmap.GatewayTarget:   {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.OffLink:         {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.BadTransport:    {codeInvalidArgs, codeOutOfRange, true},
-	portmap.BadPort:         {codeInvalidArgs, codeInvalidArgs, true},
-	portmap.ForbiddenPort:   {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.PrivilegedPort:  {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.BadRemote:       {codeInvalidArgs, codeInvalidArgs, true},
-	portmap.IdentityChanged: {codeConflict, codeConflict, true}, // another client has the port: try the next
-	portmap.NotOwner:        {codeNoSuchEntry, codeNotAuthorized, false},
+//
+// Of pinholes, a target that is no host of the LAN is not authorized (abuse case B12),
+// as is one that is another's. They have no port of the gateway's, so that nothing is
+// in the way of them.
+var reasons = map[portmap.Reason]answer{
+	portmap.NotRequester:    everywhere(codeNotAuthorized, true),
+	portmap.NotAHost:        {codeInvalidArgs, codeInvalidArgs, codeNotAuthorized, true},
+	portmap.GatewayTarget:   everywhere(codeNotAuthorized, true),
+	portmap.OffLink:         everywhere(codeNotAuthorized, true),
+	portmap.BadTransport:    {codeInvalidArgs, codeOutOfRange, codeNoProtocol, true},
+	portmap.BadPort:         {codeInvalidArgs, codeInvalidArgs, codeNoAnyInternal, true},
+	portmap.ForbiddenPort:   everywhere(codeNotAuthorized, true),
+	portmap.PrivilegedPort:  everywhere(codeNotAuthorized, true),
+	portmap.BadRemote:       everywhere(codeInvalidArgs, true),
+	portmap.IdentityChanged: {codeConflict, codeConflict, codeNotAuthorized, true},      // another client has the port: try the next
+	portmap.NotOwner:        {codeNoSuchEntry, codeNotAuthorized, codeNoPinhole, false}, // of pinholes as if there were none (abuse case J4)
+	portmap.WrongNonce:      everywhere(codeNotAuthorized, false),                       // PCP's
+	portmap.TooManyRemotes:  everywhere(codeActionFailed, true),                         // PCP's (RFC 6970 section 5.3)
 
-	portmap.WrongNonce:     {codeNotAuthorized, codeNotAuthorized, false}, // PCP's
-	portmap.TooManyRemotes: {codeActionFailed, codeActionFailed, true},    // PCP's (RFC 6970 section 5.3)
+	portmap.RuleDenied:    everywhere(codeNotAuthorized, true),
+	portmap.DefaultDenied: everywhere(codeNotAuthorized, true),
+	portmap.NeedsApproval: everywhere(codeNotAuthorized, true),
+	portmap.ClientQuota:   {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},
+	portmap.TotalQuota:    {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},
+	portmap.GrantRate:     {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},
 
-	portmap.RuleDenied:    {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.DefaultDenied: {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.NeedsApproval: {codeNotAuthorized, codeNotAuthorized, true},
-	portmap.ClientQuota:   {codeActionFailed, codeNoPortMaps, true},
-	portmap.TotalQuota:    {codeActionFailed, codeNoPortMaps, true},
-	portmap.GrantRate:     {codeActionFailed, codeNoPortMaps, true},
-
-	portmap.PortTaken:      {codeConflict, codeConflict, true},
-	portmap.PortReserved:   {codeConflict, codeConflict, true},
-	portmap.PortInUse:      {codeConflict, codeOtherMechanism, false},
-	portmap.NoPorts:        {codeActionFailed, codeNoPortMaps, true},
-	portmap.NoAddress:      {codeActionFailed, codeActionFailed, true},
-	portmap.PrivateAddress: {codeActionFailed, codeActionFailed, true},
-	portmap.UniqueLocal:    {codeNotAuthorized, codeNotAuthorized, true}, // a pinhole's
-	portmap.NoSuchMapping:  {codeNoSuchEntry, codeNoSuchEntry, false},
-	portmap.AskedElsewhere: {codeNotAuthorized, codeNotAuthorized, true}, // NAT-PMP's and PCP's
-	portmap.FirewallFailed: {codeActionFailed, codeActionFailed, false},
-	portmap.Busy:           {codeActionFailed, codeActionFailed, true},
+	portmap.PortTaken:      {codeConflict, codeConflict, codeActionFailed, true},
+	portmap.PortReserved:   {codeConflict, codeConflict, codeActionFailed, true},
+	portmap.PortInUse:      {codeConflict, codeOtherMechanism, codeActionFailed, false},
+	portmap.NoPorts:        {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},
+	portmap.NoAddress:      {codeActionFailed, codeActionFailed, codeNoInbound, true},
+	portmap.PrivateAddress: {codeActionFailed, codeActionFailed, codeNoInbound, true},
+	portmap.UniqueLocal:    everywhere(codeNotAuthorized, true), // not 703, which speaks of all of the host's addresses
+	portmap.NoSuchMapping:  {codeNoSuchEntry, codeNoSuchEntry, codeNoPinhole, false},
+	portmap.AskedElsewhere: everywhere(codeNotAuthorized, true), // NAT-PMP's and PCP's
+	portmap.FirewallFailed: everywhere(codeActionFailed, false),
+	portmap.Busy:           everywhere(codeActionFailed, true),
 
 	// How mappings end; no request is answered with these.
-	portmap.Ended:   {codeActionFailed, codeActionFailed, false},
-	portmap.Removed: {codeActionFailed, codeActionFailed, false},
-	portmap.Revoked: {codeActionFailed, codeActionFailed, false},
+	portmap.Ended:   everywhere(codeActionFailed, false),
+	portmap.Removed: everywhere(codeActionFailed, false),
+	portmap.Revoked: everywhere(codeActionFailed, false),
 }
-
-// pinholeReasons is the same for WANIPv6FirewallControl. A target that is no host
-// of the LAN is not authorized (abuse case B12), as is one that is another's.
-// Pinholes have no port of the gateway's, so that nothing is in the way of them.
-var pinholeReasons = map[portmap.Reason]answer{
-	portmap.NotRequester:    always(codeNotAuthorized, true),
-	portmap.NotAHost:        always(codeNotAuthorized, true),
-	portmap.GatewayTarget:   always(codeNotAuthorized, true),
-	portmap.OffLink:         always(codeNotAuthorized, true),
-	portmap.BadTransport:    always(codeNoProtocol, true),
-	portmap.BadPort:         always(codeNoAnyInternal, true),
-	portmap.ForbiddenPort:   always(codeNotAuthorized, true),
-	portmap.PrivilegedPort:  always(codeNotAuthorized, true),
-	portmap.BadRemote:       always(codeInvalidArgs, true),
-	portmap.IdentityChanged: always(codeNotAuthorized, true),
-	portmap.NotOwner:        always(codeNoPinhole, false), // as if there were none (abuse case J4)
-
-	portmap.WrongNonce:     always(codeNotAuthorized, false), // PCP's
-	portmap.TooManyRemotes: always(codeActionFailed, true),   // PCP's
-
-	portmap.RuleDenied:    always(codeNotAuthorized, true),
-	portmap.DefaultDenied: always(codeNotAuthorized, true),
-	portmap.NeedsApproval: always(codeNotAuthorized, true),
-	portmap.ClientQuota:   always(codeNoPinholes, true),
-	portmap.TotalQuota:    always(codeNoPinholes, true),
-	portmap.GrantRate:     always(codeNoPinholes, true),
-
-	portmap.PortTaken:      always(codeActionFailed, true),
-	portmap.PortReserved:   always(codeActionFailed, true),
-	portmap.PortInUse:      always(codeActionFailed, false),
-	portmap.NoPorts:        always(codeNoPinholes, true),
-	portmap.NoAddress:      always(codeNoInbound, true),
-	portmap.PrivateAddress: always(codeNoInbound, true),
-	portmap.UniqueLocal:    always(codeNotAuthorized, true), // not 703, which speaks of all of the host's addresses
-	portmap.NoSuchMapping:  always(codeNoPinhole, false),
-	portmap.AskedElsewhere: always(codeNotAuthorized, true), // NAT-PMP's and PCP's
-	portmap.FirewallFailed: always(codeActionFailed, false),
-	portmap.Busy:           always(codeActionFailed, true),
-
-	portmap.Ended:   always(codeActionFailed, false),
-	portmap.Removed: always(codeActionFailed, false),
-	portmap.Revoked: always(codeActionFailed, false),
-}
-
-func always(c code, tell bool) answer { return answer{c, c, tell} }
 
 // faultOf returns the UPnP error for an error of the engine, for a service of this
 // version. An error without a Reason is the daemon's own failure.
@@ -186,17 +147,17 @@ func (s *service) faultOf(err error, version int) *fault {
 	if errors.As(err, &f) {
 		return f
 	}
-	reasons := s.reasons
-	if reasons == nil {
-		reasons = mappingReasons
-	}
 	a, known := reasons[portmap.ReasonOf(err)]
 	if !known {
-		a = answer{v1: codeActionFailed, v2: codeActionFailed}
+		a = everywhere(codeActionFailed, false)
 	}
-	f = &fault{code: a.v1}
-	if version >= 2 {
-		f.code = a.v2
+	switch {
+	case s.pinholes:
+		f = &fault{code: a.pinhole}
+	case version >= 2:
+		f = &fault{code: a.v2}
+	default:
+		f = &fault{code: a.v1}
 	}
 	var refusal *portmap.Error
 	if a.tell && errors.As(err, &refusal) {

@@ -2,8 +2,6 @@ package igd
 
 import (
 	"strings"
-
-	"portcullis/portmap"
 )
 
 // kind is the UPnP data type of a state variable (UDA 1.1 section 2.5).
@@ -67,8 +65,8 @@ type service struct {
 	igd       int // the version of the gateway that brought it; 0 stands for 1
 	variables []variable
 	actions   []action
-	noText    bool                      // no argument is free text: one that is too long is no value of its type
-	reasons   map[portmap.Reason]answer // what its refusals are; nil: mappingReasons
+	noText    bool // no argument is free text: one that is too long is no value of its type
+	pinholes  bool // its refusals are those of pinholes
 }
 
 // device is one level of the device tree.

@@ -6,7 +6,7 @@ package igd
 func wanIPv6FirewallControl() *service {
 	return &service{
 		name: "WANIPv6FirewallControl", id: "WANIPv6Firewall1", latest: 1, igd: 2,
-		noText: true, reasons: pinholeReasons,
+		noText: true, pinholes: true,
 		variables: []variable{
 			{name: "FirewallEnabled", kind: boolean, evented: once, value: func(visitor) string { return firewallEnabled }},
 			{name: "InboundPinholeAllowed", kind: boolean, evented: ofWAN, value: visitor.inboundAllowed},

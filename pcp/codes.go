@@ -106,11 +106,6 @@ var refusals = map[portmap.Reason]refusal{
 	portmap.Revoked: {resultRefused, notAuthorized, longError},
 }
 
-// portIsTaken are the reasons that another external port would mend.
-var portIsTaken = map[portmap.Reason]bool{
-	portmap.PortTaken: true, portmap.PortReserved: true, portmap.PortInUse: true, portmap.IdentityChanged: true,
-}
-
 // codeOf returns the PCP code of a refusal and how long it lasts; exact means that
 // the client asked for this external port or nothing.
 func codeOf(err error, exact bool) (code, time.Duration) {
@@ -119,7 +114,7 @@ func codeOf(err error, exact bool) (code, time.Duration) {
 	var told *portmap.Error
 	if errors.As(err, &told) {
 		lasts = told.Left
-		if exact && (told.External || portIsTaken[reason]) {
+		if exact && (told.External || reason.OfExternalPort()) {
 			r = refusal{pcp: cannotProvideExternal, lasts: longError}
 		}
 	}

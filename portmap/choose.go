@@ -125,7 +125,7 @@ func (e *Engine) renewing(now time.Time, t *Table, r Request) (Request, error) {
 
 // anotherPortHelps reports whether who asked for any port should get another one.
 func anotherPortHelps(r Reason) bool {
-	return r == PortTaken || r == PortReserved || r == PortInUse || r == BadPort || r == IdentityChanged
+	return r.OfExternalPort() || r == BadPort
 }
 
 // try plans r with the external port it names; port 0 is refused with BadPort, after

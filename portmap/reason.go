@@ -112,6 +112,16 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
+// OfExternalPort reports whether the reason is the external port alone, so that another
+// one might be granted.
+func (r Reason) OfExternalPort() bool {
+	switch r {
+	case PortTaken, PortReserved, PortInUse, IdentityChanged:
+		return true
+	}
+	return false
+}
+
 // Error is a refusal. Reason is what programs branch on, Detail a sentence for
 // people (it may quote capped client text with %q), Err the cause if any.
 type Error struct {
