@@ -1,11 +1,11 @@
 package policy
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"portcullis/internal/netif/special"
 	"portcullis/portmap"
 )
 
@@ -68,7 +68,7 @@ func targetWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	if !ofKind(r.Kind, t) {
 		return wall(portmap.NotAHost, "%s is of the wrong address family for this kind of mapping", t), true
 	}
-	if reason, what := special(t, v); reason != portmap.NoReason {
+	if reason, what := notAHost(t, v); reason != portmap.NoReason {
 		return wall(reason, "%s is %s, not a host on the LAN", t, what), true
 	}
 	if t != r.Client.Addr { // B1, B2, J1
@@ -91,9 +91,9 @@ func ofKind(k portmap.Kind, t netip.Addr) bool {
 	return false
 }
 
-// special recognises the addresses that are no host on a LAN (B4) or are the
+// notAHost recognises the addresses that are no host on a LAN (B4) or are the
 // gateway itself (B3), and says in words which.
-func special(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
+func notAHost(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
 	switch {
 	case t.IsUnspecified():
 		return portmap.NotAHost, "the unspecified address"
@@ -119,7 +119,7 @@ func special(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
 	return inLANs(t, v)
 }
 
-// inLANs is the part of special that depends on the LANs. All of them count,
+// inLANs is the part of notAHost that depends on the LANs. All of them count,
 // not the client's alone: where prefixes overlap, the kernel may deliver a
 // broadcast to another LAN than the one that was asked from.
 func inLANs(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
@@ -129,10 +129,8 @@ func inLANs(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
 			own = own || t == a
 		}
 		for _, p := range lan.Prefixes {
-			if p.Contains(t) {
-				inside = true
-				edge = edge || isEdge(t, p.Bits())
-			}
+			inside = inside || p.Contains(t)
+			edge = edge || special.Edge(p, t)
 		}
 	}
 	switch {
@@ -144,23 +142,6 @@ func inLANs(t netip.Addr, v *portmap.View) (portmap.Reason, string) {
 		return portmap.NotAHost, "a provider's shared address"
 	}
 	return portmap.NoReason, ""
-}
-
-// isEdge reports whether t is the network or broadcast address of its prefix of
-// the given length, in IPv6 the subnet-router anycast address (RFC 4291
-// section 2.6.1). Point-to-point prefixes (RFC 3021, RFC 6164) have none.
-func isEdge(t netip.Addr, bits int) bool {
-	if t.Is6() {
-		p, err := t.Prefix(bits)
-		return err == nil && bits < 127 && p.Addr() == t
-	}
-	if bits > 30 {
-		return false
-	}
-	b := t.As4()
-	mask := ^uint32(0) >> bits
-	host := binary.BigEndian.Uint32(b[:]) & mask
-	return host == 0 || host == mask
 }
 
 // plain6 reports whether t is in 2000::/3 or fc00::/7 and has no IPv4 address

@@ -1,9 +1,10 @@
 package datagram
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
+
+	"portcullis/internal/netif/special"
 )
 
 // Addresses are what a server knows of its interface: its own addresses there, all
@@ -45,30 +46,8 @@ func (a Addresses) Refuses(p Packet, groups ...netip.Addr) string {
 		return "not a host's address" // abuse case A8
 	case !slices.ContainsFunc(a.Prefixes, func(n netip.Prefix) bool { return n.Contains(source) }):
 		return "off link" // abuse case A6
-	case slices.ContainsFunc(a.Prefixes, func(n netip.Prefix) bool { return isEnd(n, source) }):
+	case slices.ContainsFunc(a.Prefixes, func(n netip.Prefix) bool { return special.Edge(n, source) }):
 		return "network, broadcast or anycast address"
 	}
 	return ""
-}
-
-// isEnd reports whether a is kept from hosts by its place in a network: the first
-// and the last address of an IPv4 one that is large enough (RFC 3021: one of two
-// addresses does not), the first of an IPv6 one, which all routers of the link
-// have (RFC 4291 section 2.6.1; not in one of two addresses, RFC 6164).
-func isEnd(n netip.Prefix, a netip.Addr) bool {
-	switch {
-	case a.BitLen() != n.Addr().BitLen() || n.Bits() > a.BitLen()-2 || !n.Contains(a):
-		return false
-	case a == n.Masked().Addr():
-		return true
-	}
-	return a.Is4() && a == broadcast(n)
-}
-
-// broadcast returns the last address of an IPv4 network.
-func broadcast(n netip.Prefix) netip.Addr {
-	octets := n.Addr().As4()
-	hosts := uint32(1)<<(32-n.Bits()) - 1
-	binary.BigEndian.PutUint32(octets[:], binary.BigEndian.Uint32(octets[:])|hosts)
-	return netip.AddrFrom4(octets)
 }

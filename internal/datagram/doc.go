@@ -9,7 +9,8 @@
 // addresses may be answered, who may be answered how often.
 //
 // May import: the standard library but not net/http, golang.org/x/net/ipv4
-// and ipv6, golang.org/x/sys/unix, golang.org/x/time/rate. No other package of ours.
+// and ipv6, golang.org/x/sys/unix, golang.org/x/time/rate. Of ours
+// netif/special alone.
 //
 // Never: knows a protocol, a port, or what an answer contains.
 //

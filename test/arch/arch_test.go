@@ -55,10 +55,10 @@ func own(path string) bool { return path == module || strings.HasPrefix(path, mo
 // those import in turn is theirs to answer for.
 var allowed = map[string][]string{
 	"portmap":                  {},
-	"policy":                   {"portmap"},
+	"policy":                   {"internal/netif/special", "portmap"},
 	"config":                   {"firewall", "internal/netif/special", "policy", "portmap"},
 	"soap":                     {},
-	"internal/datagram":        {},
+	"internal/datagram":        {"internal/netif/special"},
 	"ssdp":                     {"internal/datagram"},
 	"pcp":                      {"internal/datagram", "portmap"},
 	"internal/httpd":           {},

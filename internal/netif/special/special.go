@@ -1,6 +1,7 @@
 package special
 
 import (
+	"encoding/binary"
 	"net/netip"
 )
 
@@ -47,6 +48,22 @@ func Hosts(a netip.Addr) bool {
 		return i < 0 || ranges4[i].hosts
 	}
 	return a.IsValid() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified()
+}
+
+// Edge reports whether a is kept from hosts by its place in a network: the first and
+// the last address of an IPv4 one that is large enough (RFC 3021: one of two addresses
+// is not), the first of an IPv6 one, which all routers of the link have (RFC 4291
+// section 2.6.1; not in one of two addresses, RFC 6164).
+func Edge(n netip.Prefix, a netip.Addr) bool {
+	switch {
+	case !n.Contains(a) || n.Bits() > a.BitLen()-2:
+		return false
+	case a.Is6():
+		return a == n.Masked().Addr()
+	}
+	octets, hosts := a.As4(), ^uint32(0)>>n.Bits()
+	host := binary.BigEndian.Uint32(octets[:]) & hosts
+	return host == 0 || host == hosts
 }
 
 // find4 returns the place of the range that contains a, or -1.

@@ -56,3 +56,36 @@ func TestHosts(t *testing.T) {
 		t.Error("the zero address is a host's")
 	}
 }
+
+func TestEdge(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		network, addr string
+		want          bool
+	}{
+		{"192.168.1.0/24", "192.168.1.0", true},
+		{"192.168.1.0/24", "192.168.1.255", true},
+		{"192.168.1.0/24", "192.168.1.1", false},
+		{"192.168.1.0/24", "192.168.1.254", false},
+		{"192.168.1.0/24", "192.168.2.255", false},
+		{"192.168.1.77/24", "192.168.1.0", true}, // not masked
+		{"10.0.0.0/8", "10.255.255.255", true},
+		{"10.0.0.0/8", "10.0.0.255", false},
+		{"10.0.0.4/30", "10.0.0.4", true},
+		{"10.0.0.4/30", "10.0.0.7", true},
+		{"10.0.0.4/31", "10.0.0.4", false},
+		{"10.0.0.4/31", "10.0.0.5", false},
+		{"10.0.0.4/32", "10.0.0.4", false},
+		{"0.0.0.0/0", "255.255.255.255", true},
+		{"192.168.1.0/24", "::ffff:192.168.1.255", false},
+		{"2001:db8::/64", "2001:db8::", true},
+		{"2001:db8::/64", "2001:db8::ffff:ffff:ffff:ffff", false},
+		{"2001:db8::/126", "2001:db8::", true},
+		{"2001:db8::/127", "2001:db8::", false},
+		{"2001:db8::/128", "2001:db8::", false},
+	} {
+		if got := special.Edge(netip.MustParsePrefix(c.network), netip.MustParseAddr(c.addr)); got != c.want {
+			t.Errorf("%s in %s: %v", c.addr, c.network, got)
+		}
+	}
+}
