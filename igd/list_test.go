@@ -216,7 +216,7 @@ func TestOtherLanguagesEntries(t *testing.T) {
 	r := portmap.Request{
 		Client: c, Transport: portmap.TCP, Internal: addrPort(hostA, 8333), ExternalPort: 8333,
 		Lifetime: time.Hour, Nonce: &portmap.Nonce{'s', 'e', 'c', 'r', 'e', 't'}, Description: "bad \x00\xff bytes",
-		Remotes: []portmap.Remote{{Prefix: prefix("198.51.100.0/24")}, {Prefix: prefix("203.0.113.9/32"), Port: 53}},
+		Remotes: []portmap.Remote{{Prefix: prefix("198.51.100.0/24")}, {Prefix: prefix("203.0.113.9/32"), Port: 53}, {Prefix: prefix("192.0.2.0/24"), Port: 80}},
 	}
 	if _, err := l.engine.Map(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func TestOtherLanguagesEntries(t *testing.T) {
 	leaseBetween(t, got, 3590, 3600)
 	delete(got.Out, "NewLeaseDuration")
 	want := map[string]string{
-		"NewRemoteHost": "198.51.100.0/24,203.0.113.9:53", "NewExternalPort": "8333", "NewProtocol": "TCP", "NewInternalPort": "8333",
+		"NewRemoteHost": "198.51.100.0/24,203.0.113.9:53,192.0.2.0/24:80", "NewExternalPort": "8333", "NewProtocol": "TCP", "NewInternalPort": "8333",
 		"NewInternalClient": "192.168.1.50", "NewEnabled": "1", "NewPortMappingDescription": "bad \ufffd\ufffd bytes",
 	}
 	if diff := cmp.Diff(want, got.Out); diff != "" {

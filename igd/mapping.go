@@ -249,23 +249,9 @@ func protocol(t portmap.Transport) string { return strings.ToUpper(t.String()) }
 
 // remoteHost writes the restriction. What UPnP cannot express (PCP filters with
 // several prefixes, or with ports) is shown as text that no request can mean,
-// rather than as "anybody".
+// rather than as "anybody". It has no blanks.
 func remoteHost(remotes []portmap.Remote) string {
-	if len(remotes) == 0 {
-		return ""
-	}
-	var all []string
-	for _, r := range remotes {
-		s := r.Prefix.String()
-		if r.Prefix.IsSingleIP() {
-			s = r.Prefix.Addr().String()
-		}
-		if r.Port != 0 {
-			s += ":" + strconv.Itoa(int(r.Port))
-		}
-		all = append(all, s)
-	}
-	return strings.Join(all, ",")
+	return strings.ReplaceAll(portmap.RemotesString(remotes), " port ", ":")
 }
 
 func portText(port uint16) string { return strconv.Itoa(int(port)) }

@@ -301,7 +301,7 @@ func TestTolerance(t *testing.T) {
 		{"B7/protocol in lower case", []string{"NewProtocol", "tcp"}, "tcp 6000 -> 192.168.1.50:6000"},
 		{"SOAP-34/blanks around numbers", []string{"NewExternalPort", " 6000\n", "NewInternalPort", "\t6001 "}, "udp 6000 -> 192.168.1.50:6001"},
 		{"NewRemoteHost/*", []string{"NewRemoteHost", "*"}, "udp 6000 -> 192.168.1.50:6000"},
-		{"SOAP-19 B10/remote host", []string{"NewRemoteHost", "198.51.100.9"}, "udp 6000 -> 192.168.1.50:6000 from 198.51.100.9/32"},
+		{"SOAP-19 B10/remote host", []string{"NewRemoteHost", "198.51.100.9"}, "udp 6000 -> 192.168.1.50:6000 from 198.51.100.9"},
 		{"B11/disabled", []string{"NewEnabled", "0"}, "udp 6000 -> 192.168.1.50:6000 (disabled)"},
 		{"NewEnabled/true", []string{"NewEnabled", "true"}, "udp 6000 -> 192.168.1.50:6000"},
 		{"NewEnabled/no", []string{"NewEnabled", "no"}, "udp 6000 -> 192.168.1.50:6000 (disabled)"},

@@ -46,6 +46,36 @@ type Remote struct {
 	Port   uint16       // 0: any
 }
 
+// String returns "198.51.100.7", "198.51.100.7:53", "198.51.100.0/24" or
+// "198.51.100.0/24 port 53".
+func (r Remote) String() string {
+	switch {
+	case r.Port == 0:
+		return network(r.Prefix)
+	case r.Prefix.IsSingleIP():
+		return netip.AddrPortFrom(r.Prefix.Addr(), r.Port).String()
+	}
+	return network(r.Prefix) + " port " + strconv.Itoa(int(r.Port))
+}
+
+// network returns the text of a network, of one host only its address.
+func network(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// RemotesString returns the texts of remotes with commas between them, "" where there is
+// none.
+func RemotesString(remotes []Remote) string {
+	var words []string
+	for _, r := range remotes {
+		words = append(words, r.String())
+	}
+	return strings.Join(words, ",")
+}
+
 // MaxDescription is how many bytes of a description are kept.
 const MaxDescription = 256
 
@@ -175,10 +205,7 @@ func (m *Mapping) String() string {
 		fmt.Fprintf(&b, "%s %d -> %s", m.Transport, m.ExternalPort, m.Internal)
 	}
 	for _, r := range m.Remotes {
-		fmt.Fprintf(&b, " from %s", r.Prefix)
-		if r.Port != 0 {
-			fmt.Fprintf(&b, " port %d", r.Port)
-		}
+		fmt.Fprintf(&b, " from %s", r)
 	}
 	if m.Disabled {
 		b.WriteString(" (disabled)")

@@ -50,10 +50,7 @@ func (s Source) String() string {
 	if s.Anyone() {
 		return "anyone"
 	}
-	text := s.Prefix.String()
-	if s.Prefix.IsSingleIP() {
-		text = s.Prefix.Addr().String()
-	}
+	text := network(s.Prefix)
 	switch {
 	case s.Low == s.High:
 		text += fmt.Sprintf(" port %d", s.Low)

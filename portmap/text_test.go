@@ -3,6 +3,7 @@ package portmap_test
 import (
 	"encoding"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"portcullis/portmap"
@@ -78,6 +79,28 @@ func TestParsePrefix(t *testing.T) {
 			t.Errorf("%q: reads as %s, %v", text, p, err)
 		case want != "" && (err == nil || err.Error() != want || p.IsValid()):
 			t.Errorf("%q: reads as %s, %v; want %s", text, p, err, want)
+		}
+	}
+}
+
+// TestRemotesString: the words are those of the JSON, and of the log.
+func TestRemotesString(t *testing.T) {
+	t.Parallel()
+	remote := func(prefix string, port uint16) portmap.Remote {
+		return portmap.Remote{Prefix: netip.MustParsePrefix(prefix), Port: port}
+	}
+	for want, remotes := range map[string][]portmap.Remote{
+		"":                          nil,
+		"198.51.100.7":              {remote("198.51.100.7/32", 0)},
+		"198.51.100.7:53":           {remote("198.51.100.7/32", 53)},
+		"198.51.100.0/24":           {remote("198.51.100.0/24", 0)},
+		"198.51.100.0/24 port 53":   {remote("198.51.100.0/24", 53)},
+		"2001:db8::7":               {remote("2001:db8::7/128", 0)},
+		"[2001:db8::7]:53":          {remote("2001:db8::7/128", 53)},
+		"::/0 port 1,2001:db8::/32": {remote("::/0", 1), remote("2001:db8::/32", 0)},
+	} {
+		if got := portmap.RemotesString(remotes); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -1,8 +1,6 @@
 package control
 
 import (
-	"net/netip"
-	"strconv"
 	"time"
 
 	"portcullis/portmap"
@@ -84,7 +82,7 @@ func NewMapping(m portmap.Mapping, t *Traffic, now time.Time) Mapping {
 		ExternalPort: m.ExternalPort,
 		InternalIP:   m.Internal.Addr().String(),
 		InternalPort: m.Internal.Port(),
-		Remote:       remote(m.Remotes),
+		Remote:       portmap.RemotesString(m.Remotes),
 		ClientMAC:    m.Client.MAC.String(),
 		ClientHost:   m.Client.Name,
 		Via:          m.Client.Via.String(),
@@ -115,31 +113,6 @@ func expiresIn(left time.Duration) int64 {
 		return 0
 	}
 	return max(1, int64((left+time.Second-1)/time.Second))
-}
-
-func remote(remotes []portmap.Remote) string {
-	var s string
-	for i, r := range remotes {
-		if i > 0 {
-			s += ","
-		}
-		s += remoteText(r)
-	}
-	return s
-}
-
-func remoteText(r portmap.Remote) string {
-	text := r.Prefix.String()
-	if r.Prefix.IsSingleIP() {
-		text = r.Prefix.Addr().String()
-	}
-	if r.Port == 0 {
-		return text
-	}
-	if r.Prefix.IsSingleIP() {
-		return netip.AddrPortFrom(r.Prefix.Addr(), r.Port).String()
-	}
-	return text + " port " + strconv.Itoa(int(r.Port))
 }
 
 // Deletion is the body of POST /v1/delete: exactly one of ID, All, or a
