@@ -3,11 +3,10 @@ package igd
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"strings"
 	"time"
 
+	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
 	"portcullis/soap"
 )
@@ -23,22 +22,19 @@ const _ = uint64(httpd.DefaultTimeout - patience - time.Second/2) // is not nega
 // docs/protocol-notes.md has). A client that goes away while the engine works changes
 // nothing: some close their half of the connection as soon as they have sent the
 // request.
-func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v visitor) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+func (f *Front) control(r *http1.Request, s *service, v visitor) *http1.Response {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	header, body, status := envelope(r)
+	header, status := envelope(r)
 	if status != 0 {
-		w.WriteHeader(status)
-		return
+		return http1.Empty(status)
 	}
-	msg, err := soap.Decode(header, body)
+	msg, err := soap.Decode(header, r.Body)
 	switch {
 	case errors.Is(err, soap.ErrMalformed):
-		w.WriteHeader(http.StatusBadRequest)
-		return
+		return http1.Empty(http1.BadRequest)
 	case errors.Is(err, soap.ErrVersion):
-		httpd.WriteXML(w, http.StatusInternalServerError, soap.EncodeVersionMismatch())
-		return
+		return httpd.XML(http1.InternalServerError, soap.EncodeVersionMismatch())
 	}
 	c := &call{visitor: v, ctx: ctx, now: time.Now(), service: s}
 	var reply []byte
@@ -49,37 +45,32 @@ func (f *Front) control(w http.ResponseWriter, r *http.Request, s *service, v vi
 		refused := c.refusal(err)
 		f.device.log.Debug("action refused", "interface", f.iface, "client", v.client.Addr,
 			"service", s.name, "code", refused.code.number, "detail", refused.detail)
-		httpd.WriteXML(w, http.StatusInternalServerError, soap.EncodeFault(refused.code.number, refused.description()))
-		return
+		return httpd.XML(http1.InternalServerError, soap.EncodeFault(refused.code.number, refused.description()))
 	}
-	httpd.WriteXML(w, http.StatusOK, reply)
+	return httpd.XML(http1.OK, reply)
 }
 
-// envelope returns the SOAPAction header and the body, or the HTTP status that
-// refuses the request. A page in a browser cannot send the header without asking
-// first, and is told no (abuse cases D2, D3); so a media type need not be there, which
-// scripts with Python's requests leave out. One that is there must be XML's: forms and
-// plain text are what a page may send unasked.
-func envelope(r *http.Request) (header string, body []byte, status int) {
-	headers := r.Header.Values("SOAPAction")
+// envelope returns the SOAPAction header, or the HTTP status that refuses the request. A
+// page in a browser cannot send the header without asking first, and is told no (abuse
+// cases D2, D3); so a media type need not be there, which scripts with Python's requests
+// leave out. One that is there must be XML's: forms and plain text are what a page may
+// send unasked.
+func envelope(r *http1.Request) (header string, status int) {
+	headers := r.Header["Soapaction"]
 	if len(headers) != 1 {
-		return "", nil, http.StatusBadRequest
+		return "", http1.BadRequest
 	}
-	if types := r.Header.Values("Content-Type"); len(types) > 0 {
+	if types := r.Header["Content-Type"]; len(types) > 0 {
 		switch media, _, _ := strings.Cut(types[0], ";"); strings.ToLower(strings.TrimSpace(media)) {
 		case "text/xml", "application/soap+xml":
 		default:
-			return "", nil, http.StatusUnsupportedMediaType
+			return "", http1.UnsupportedMediaType
 		}
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, soap.MaxBody+1))
-	if err != nil {
-		return "", nil, http.StatusBadRequest
+	if len(r.Body) > soap.MaxBody {
+		return "", http1.ContentTooLarge
 	}
-	if len(body) > soap.MaxBody {
-		return "", nil, http.StatusRequestEntityTooLarge
-	}
-	return headers[0], body, 0
+	return headers[0], 0
 }
 
 // queryType is the pseudo service of QueryStateVariable (UDA 1.0 section 3.3).

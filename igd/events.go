@@ -2,18 +2,17 @@ package igd
 
 import (
 	"context"
-	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
 	"portcullis/internal/gena"
+	"portcullis/internal/http1"
 	"portcullis/portmap"
 )
 
 // Notifier is what the device needs of gena's Notifier.
 type Notifier interface {
-	Handle(w http.ResponseWriter, r *http.Request, service string, sub gena.Subscriber, initial func() []gena.Property)
+	Handle(r *http1.Request, service string, sub gena.Subscriber, initial func() []gena.Property) *http1.Response
 	PublishEach(service string, changed func(gena.Subscriber) []gena.Property)
 }
 
@@ -37,12 +36,15 @@ const gatherTime = 20 * time.Millisecond
 // SystemUpdateID is told only to those who were shown version 2.
 func topic(igd int, s *service) string { return digit(igd) + "/" + s.name }
 
-func (f *Front) event(w http.ResponseWriter, r *http.Request, s *service, v visitor) {
-	sub := gena.Subscriber{Addr: v.client.Addr, Local: f.local(r), Interface: v.client.Interface, Device: deviceOf(v.client)}
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		sub.Addr = peer.Addr().Unmap() // with its zone, where it has one
+// event answers SUBSCRIBE and UNSUBSCRIBE. A server that listens on several addresses of
+// the gateway knows which one the subscriber came to (UDA 1.1 annex A: events keep the
+// scope).
+func (f *Front) event(r *http1.Request, s *service, v visitor) *http1.Response {
+	sub := gena.Subscriber{
+		Addr:  r.Remote.Addr(), // with its zone, where it has one
+		Local: r.Local.Addr(), Interface: v.client.Interface, Device: deviceOf(v.client),
 	}
-	f.device.notifier.Handle(w, r, topic(v.igd, s), sub, func() []gena.Property {
+	return f.device.notifier.Handle(r, topic(v.igd, s), sub, func() []gena.Property {
 		return properties(s, v, once, ofWAN, ofCount, ofChange)
 	})
 }
@@ -53,17 +55,6 @@ func deviceOf(c portmap.Client) string {
 		return ""
 	}
 	return c.Interface + " " + c.MAC.String()
-}
-
-// local is the gateway's address that the subscriber connected to. A server that
-// listens on several knows which it was (UDA 1.1 annex A: events keep the scope).
-func (f *Front) local(r *http.Request) netip.Addr {
-	if a, known := r.Context().Value(http.LocalAddrContextKey).(net.Addr); known {
-		if at, err := netip.ParseAddrPort(a.String()); err == nil {
-			return at.Addr().Unmap()
-		}
-	}
-	return f.addr.Addr()
 }
 
 // properties returns the values of the evented variables of these moments, in the

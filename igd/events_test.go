@@ -2,9 +2,6 @@ package igd_test
 
 import (
 	"context"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,6 +13,7 @@ import (
 
 	"portcullis/igd"
 	"portcullis/internal/gena"
+	"portcullis/internal/http1"
 	"portcullis/portmap"
 )
 
@@ -39,10 +37,11 @@ type subscriber struct {
 	initial func() []gena.Property
 }
 
-func (n *notifier) Handle(_ http.ResponseWriter, _ *http.Request, service string, sub gena.Subscriber, initial func() []gena.Property) {
+func (n *notifier) Handle(_ *http1.Request, service string, sub gena.Subscriber, initial func() []gena.Property) *http1.Response {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.subs = append(n.subs, subscriber{service, sub, initial})
+	return http1.Empty(http1.OK)
 }
 
 func (n *notifier) PublishEach(service string, changed func(gena.Subscriber) []gena.Property) {
@@ -116,14 +115,8 @@ func inBed(t *testing.T, fake bool, test func(*testing.T, *bed)) {
 // subscribe returns the values of the first event.
 func (b *bed) subscribe(h host, path string) []gena.Property {
 	b.t.Helper()
-	req, err := http.NewRequest("SUBSCRIBE", "http://192.168.1.1:5000"+path, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	req.RequestURI = path
-	req.RemoteAddr = addrPort(h, 50000).String()
 	before := len(b.notifier.subs)
-	b.front.ServeHTTP(nil, req)
+	b.front.ServeHTTP(&http1.Request{Method: "SUBSCRIBE", Target: path, Remote: addrPort(h, 50000), Local: netip.MustParseAddrPort("192.168.1.1:5000")})
 	if len(b.notifier.subs) != before+1 {
 		b.t.Fatalf("%s: not handed to the notifier", path)
 	}
@@ -371,15 +364,11 @@ func TestSubscriberAddresses(t *testing.T) {
 		return linkA.client, nil
 	}
 	front := newDevice(t, cfg).On("lan", netip.MustParseAddrPort("[::]:5000"))
-	for local, want := range map[string]string{"[fe80::1%lan]:5000": "fe80::1%lan", "[2001:db8::1]:5000": "2001:db8::1", "": "::"} {
+	for local, want := range map[string]string{"[fe80::1%lan]:5000": "fe80::1%lan", "[2001:db8::1]:5000": "2001:db8::1"} {
 		path := "/" + testPath + "/2/WANIPv6FirewallControl/event"
-		req := httptest.NewRequest("SUBSCRIBE", path, nil)
-		req.RemoteAddr = "[fe80::50%lan]:50000"
-		if local != "" {
-			a := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(local))
-			req = req.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, a))
-		}
-		front.ServeHTTP(httptest.NewRecorder(), req)
+		front.ServeHTTP(&http1.Request{
+			Method: "SUBSCRIBE", Target: path, Remote: netip.MustParseAddrPort("[fe80::50%lan]:50000"), Local: netip.MustParseAddrPort(local),
+		})
 		sub := n.subs[len(n.subs)-1].sub
 		if sub.Addr.String() != "fe80::50%lan" || sub.Local.String() != want || sub.Interface != "lan" {
 			t.Errorf("by %q: %+v", local, sub)

@@ -1,11 +1,11 @@
 package igd
 
 import (
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
 	"portcullis/portmap"
 )
@@ -13,7 +13,7 @@ import (
 // resource is what one path leads to.
 type resource struct {
 	allow string // the methods, as the Allow header lists them
-	serve func(*Front, http.ResponseWriter, *http.Request, portmap.Client)
+	serve func(*Front, *http1.Request, portmap.Client) *http1.Response
 }
 
 // The files of a service under its directory.
@@ -44,11 +44,12 @@ func (d *Device) layout() (map[string]resource, uint32) {
 	docs, configID := d.documents()
 	all := make(map[string]resource)
 	for path, doc := range docs {
-		all[path] = resource{readMethods, func(_ *Front, w http.ResponseWriter, r *http.Request, _ portmap.Client) {
+		all[path] = resource{readMethods, func(_ *Front, r *http1.Request, _ portmap.Client) *http1.Response {
+			answer := httpd.XML(http1.OK, doc)
 			if r.Header.Get("Accept-Language") != "" { // UDA 1.1 section 2.11 wants an answer to it
-				w.Header().Set("Content-Language", "en")
+				answer.Header = append(answer.Header, http1.Field{Name: "Content-Language", Value: "en"})
 			}
-			httpd.WriteXML(w, http.StatusOK, doc)
+			return answer
 		}}
 	}
 	for _, igd := range igdVersions {
@@ -56,12 +57,12 @@ func (d *Device) layout() (map[string]resource, uint32) {
 			if !s.offered(igd) {
 				continue
 			}
-			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(f *Front, w http.ResponseWriter, r *http.Request, c portmap.Client) {
-				f.control(w, r, s, visitor{d, c, igd})
+			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(f *Front, r *http1.Request, c portmap.Client) *http1.Response {
+				return f.control(r, s, visitor{d, c, igd})
 			}}
 			if d.notifier != nil {
-				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(f *Front, w http.ResponseWriter, r *http.Request, c portmap.Client) {
-					f.event(w, r, s, visitor{d, c, igd})
+				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(f *Front, r *http1.Request, c portmap.Client) *http1.Response {
+					return f.event(r, s, visitor{d, c, igd})
 				}}
 			}
 		}
@@ -69,8 +70,8 @@ func (d *Device) layout() (map[string]resource, uint32) {
 	return all, configID
 }
 
-// Front is the device as one LAN interface sees it. It is the http.Handler to
-// stand behind httpd's guard.
+// Front is the device as one LAN interface sees it. It is the handler that
+// stands behind httpd's guard.
 type Front struct {
 	device *Device
 	iface  string
@@ -94,35 +95,27 @@ func (f *Front) Location(version int) string {
 // ServeHTTP finds the resource by the request target as it was sent: nothing is
 // decoded, cleaned or redirected (abuse case G9). Who cannot be identified as a
 // host of this LAN is refused before anything is told.
-func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	client, ok := f.identify(r)
+func (f *Front) ServeHTTP(r *http1.Request) *http1.Response {
+	client, ok := f.identify(r.Remote.Addr())
 	if !ok {
-		w.WriteHeader(http.StatusForbidden)
-		return
+		return http1.Empty(http1.Forbidden)
 	}
-	found, ok := f.device.resources[r.RequestURI]
+	found, ok := f.device.resources[r.Target]
 	if !ok {
-		w.WriteHeader(http.StatusNotFound)
-		return
+		return http1.Empty(http1.NotFound)
 	}
 	if !slices.Contains(strings.Split(found.allow, ", "), r.Method) {
-		w.Header().Set("Allow", found.allow)
-		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
+		return http1.Empty(http1.MethodNotAllowed, http1.Field{Name: "Allow", Value: found.allow})
 	}
-	found.serve(f, w, r, client)
+	return found.serve(f, r, client)
 }
 
 // identify goes by the socket's peer, never by anything the client wrote. The
 // interface is known, and so the zone of a link-local address says nothing new.
-func (f *Front) identify(r *http.Request) (portmap.Client, bool) {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+func (f *Front) identify(peer netip.Addr) (portmap.Client, bool) {
+	client, err := f.device.identify(f.iface, peer.WithZone(""))
 	if err != nil {
-		return portmap.Client{}, false
-	}
-	client, err := f.device.identify(f.iface, peer.Addr().Unmap().WithZone(""))
-	if err != nil {
-		f.device.log.Debug("client not identified", "interface", f.iface, "client", peer.Addr(), "err", err)
+		f.device.log.Debug("client not identified", "interface", f.iface, "client", peer, "err", err)
 		return portmap.Client{}, false
 	}
 	client.Via = portmap.ViaUPnP

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"portcullis/igd"
+	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
 	"portcullis/portmap"
 )
@@ -273,11 +274,11 @@ func (l *lan) serve(cfg igd.Config) {
 	l.addr = listener.Addr().String()
 	l.device = newDevice(l.t, cfg)
 	l.front = l.device.On("lan", netip.MustParseAddrPort(l.addr))
-	var handler http.Handler = l.front
+	var handler http1.Handler = l.front
 	if l.peer.IsValid() {
-		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			r.RemoteAddr = netip.AddrPortFrom(l.peer, 50000).String()
-			l.front.ServeHTTP(w, r)
+		handler = http1.HandlerFunc(func(r *http1.Request) *http1.Response {
+			r.Remote = netip.AddrPortFrom(l.peer, 50000)
+			return l.front.ServeHTTP(r)
 		})
 	}
 	server, err := httpd.New(httpd.Config{Logger: cfg.Log, Handler: handler, Server: "test UPnP/1.1 test/1", MaxConnsPerDevice: 64})

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
+	"portcullis/internal/http1"
 	"syscall"
 	"time"
 )
@@ -34,19 +34,19 @@ func (r *Refusal) Error() string { return r.Failure.Error }
 // Status asks how the daemon is.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, c.call(ctx, http1.Get, "/v1/status", nil, &s)
 }
 
 // Mappings asks for all mappings.
 func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 	var list []Mapping
-	return list, c.call(ctx, http.MethodGet, "/v1/mappings", nil, &list)
+	return list, c.call(ctx, http1.Get, "/v1/mappings", nil, &list)
 }
 
 // Delete removes mappings, and returns what was removed.
 func (c *Client) Delete(ctx context.Context, d Deletion) ([]Mapping, error) {
 	var gone []Mapping
-	return gone, c.call(ctx, http.MethodPost, "/v1/delete", d, &gone)
+	return gone, c.call(ctx, http1.Post, "/v1/delete", d, &gone)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
@@ -56,43 +56,37 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 			return err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://portcullis"+path, body)
-	if err != nil {
-		return err
-	}
-	req.Close = true
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
 	if err != nil {
 		return c.explain(err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })() // what waits on conn gives up
-	if err := exchange(conn, req, out); err != nil {
+	if err := exchange(conn, method, path, body.Bytes(), out); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}
 	return nil
 }
 
-// exchange sends one request and reads its answer. An http.Client does more than a
-// local socket needs, for 0.3 MB.
-func exchange(conn net.Conn, req *http.Request, out any) error {
-	if err := req.Write(conn); err != nil {
-		return err
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+// exchange sends one request and reads its answer.
+func exchange(conn net.Conn, method, path string, body []byte, out any) error {
+	_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: portcullis\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	answer := io.LimitReader(resp.Body, maxAnswer)
-	if resp.StatusCode != http.StatusOK {
+	answer, err := http1.ReadAnswer(bufio.NewReaderSize(conn, http1.MaxHead))
+	if err != nil {
+		return err
+	}
+	text := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer))
+	if answer.Status != http1.OK {
 		var f Failure
-		if err := json.NewDecoder(answer).Decode(&f); err != nil || f.Error == "" {
-			return fmt.Errorf("the daemon replied with %s", resp.Status)
+		if err := text.Decode(&f); err != nil || f.Error == "" {
+			return fmt.Errorf("the daemon replied with HTTP status %d", answer.Status)
 		}
 		return &Refusal{f}
 	}
-	return json.NewDecoder(answer).Decode(out)
+	return text.Decode(out)
 }
 
 func (c *Client) explain(err error) error {

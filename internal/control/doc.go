@@ -5,7 +5,7 @@
 // user, members of the configured group, by peer credentials), and the bounds of the
 // conversation.
 //
-// May import: portmap, net/http, golang.org/x/sys/unix for the credentials.
+// May import: portmap, http1, golang.org/x/sys/unix for the credentials.
 //
 // Never: opens anything by itself. The owner's wishes go through the engine
 // like everybody's; there is no second way.

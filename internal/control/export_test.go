@@ -2,8 +2,8 @@ package control
 
 import (
 	"context"
-	"net/http"
 
+	"portcullis/internal/http1"
 	"portcullis/portmap"
 )
 
@@ -17,7 +17,8 @@ func (u unmapper) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mappin
 	return u.hear(s)
 }
 
-// Delete returns the handler of deletions alone.
-func Delete(hear func(portmap.Selector) ([]portmap.Mapping, error)) http.Handler {
-	return http.HandlerFunc((&Server{cfg: Config{Mapper: unmapper{hear: hear}}}).delete)
+// Delete answers a deletion.
+func Delete(body []byte, hear func(portmap.Selector) ([]portmap.Mapping, error)) *http1.Response {
+	s := &Server{cfg: Config{Mapper: unmapper{hear: hear}}}
+	return s.delete(context.Background(), &http1.Request{Method: http1.Post, Body: body})
 }

@@ -1,13 +1,11 @@
 package control_test
 
 import (
-	"bytes"
 	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"portcullis/internal/control"
+	"portcullis/internal/http1"
 	"portcullis/portmap"
 )
 
@@ -22,18 +20,17 @@ func FuzzDelete(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var asked []portmap.Selector
-		w := httptest.NewRecorder()
-		control.Delete(func(s portmap.Selector) ([]portmap.Mapping, error) {
+		w := control.Delete(body, func(s portmap.Selector) ([]portmap.Mapping, error) {
 			asked = append(asked, s)
 			return nil, nil
-		}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/delete", bytes.NewReader(body)))
-		if (w.Code == http.StatusOK) != (len(asked) == 1) || len(asked) > 1 {
-			t.Fatalf("HTTP %d, asked %v", w.Code, asked)
+		})
+		if (w.Status == http1.OK) != (len(asked) == 1) || len(asked) > 1 {
+			t.Fatalf("HTTP %d, asked %v", w.Status, asked)
 		}
-		if w.Code != http.StatusOK {
+		if w.Status != http1.OK {
 			var why control.Failure
-			if err := json.Unmarshal(w.Body.Bytes(), &why); w.Code != http.StatusBadRequest || err != nil || why.Error == "" {
-				t.Errorf("HTTP %d without a reason: %s", w.Code, w.Body)
+			if err := json.Unmarshal(w.Body, &why); w.Status != http1.BadRequest || err != nil || why.Error == "" {
+				t.Errorf("HTTP %d without a reason: %s", w.Status, w.Body)
 			}
 			return
 		}

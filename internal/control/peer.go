@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"net"
 	"os"
 	"slices"
@@ -11,24 +10,22 @@ import (
 
 const noGroup = ^uint32(0) // (gid_t)-1, which no process can have
 
-type peerKey struct{}
-
 // peer is who sits at the other end of the socket, by the kernel's word.
 type peer struct {
 	uid    uint32
 	groups []uint32
 }
 
-func withPeer(ctx context.Context, c net.Conn) context.Context {
+// peerOf reports who is at the other end, if that can be told.
+func peerOf(c net.Conn) (p peer, known bool) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return ctx
+		return p, false
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return ctx
+		return p, false
 	}
-	var p peer
 	var credErr error
 	err = raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred
@@ -37,10 +34,7 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 			p.groups = append(supplementary(int(fd)), cred.Gid)
 		}
 	})
-	if err != nil || credErr != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, p)
+	return p, err == nil && credErr == nil
 }
 
 func (s *Server) mayTalk(p peer) bool {

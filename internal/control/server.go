@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -10,13 +11,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
+	"portcullis/internal/http1"
 	"portcullis/portmap"
 )
 
@@ -39,19 +42,22 @@ type Config struct {
 // Bounds of one conversation.
 const (
 	maxBody        = 4 << 10
-	requestTimeout = 10 * time.Second
-	// A list may be long, and its counters are a long answer of the kernel: a list that
-	// waited for them in vain comes without, and for a part of it that is written there
-	// is as much time as for any other answer.
-	countTimeout = 15 * time.Second
-	listPart     = 1000 // mappings
+	requestTimeout = 10 * time.Second // to send a request, and to take in each part of the answer
+	countTimeout   = 15 * time.Second // a list that waited in vain for its counters comes without
+	maxConns       = 32               // the others wait in the listener's queue
 )
 
 // Server answers the owner.
 type Server struct {
-	cfg  Config
-	gid  uint32
-	http *http.Server
+	cfg    Config
+	gid    uint32
+	routes map[string]route
+}
+
+// route is what may be asked of one path.
+type route struct {
+	method string
+	serve  func(context.Context, *http1.Request) *http1.Response
 }
 
 // New makes a server. It fails when the group does not exist.
@@ -68,17 +74,10 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.gid = uint32(gid)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.status)
-	mux.HandleFunc("GET /v1/mappings", s.mappings)
-	mux.HandleFunc("POST /v1/delete", s.delete)
-	s.http = &http.Server{
-		Handler:        s.guard(mux),
-		ReadTimeout:    requestTimeout,
-		WriteTimeout:   requestTimeout,
-		MaxHeaderBytes: maxBody,
-		ErrorLog:       slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-		ConnContext:    withPeer,
+	s.routes = map[string]route{
+		"/v1/status":   {http1.Get, s.status},
+		"/v1/mappings": {http1.Get, s.mappings},
+		"/v1/delete":   {http1.Post, s.delete},
 	}
 	return s, nil
 }
@@ -132,57 +131,110 @@ func giveTo(path, group string) error {
 	return os.Chmod(path, 0o660)
 }
 
-// Serve answers until ctx ends.
+// Serve answers until ctx ends, and closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.http.Close() })
+	stop := sync.OnceFunc(func() { _ = l.Close() })
 	defer stop()
-	if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("control: %w", err)
+	defer context.AfterFunc(ctx, stop)()
+	var work sync.WaitGroup
+	defer work.Wait()
+	room := make(chan struct{}, maxConns)
+	for {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("control: %w", err)
+		}
+		work.Go(func() {
+			defer func() { <-room }()
+			s.serve(ctx, conn)
+		})
 	}
-	return ctx.Err()
 }
 
-// guard lets only those talk that may.
-func (s *Server) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer, ok := r.Context().Value(peerKey{}).(peer)
-		if !ok || !s.mayTalk(peer) {
-			s.cfg.Logger.Warn("control refused", "uid", peer.uid)
-			fail(w, http.StatusForbidden, "forbidden", "only root and members of control.group may talk to the daemon")
+// serve answers the one request of a connection.
+func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
+	from := bufio.NewReaderSize(conn, http1.MaxHead)
+	r, err := http1.ReadRequest(from)
+	if err != nil {
+		return // whoever talks to us speaks HTTP
+	}
+	answer := s.refuse(conn, r)
+	if answer == nil {
+		if r.ReadBody(from) != nil {
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	reply(w, s.cfg.Status())
-}
-
-func (s *Server) mappings(w http.ResponseWriter, r *http.Request) {
-	conn := http.NewResponseController(w)
-	_ = conn.SetReadDeadline(time.Time{}) // the request has been read; its end would end the context
-	traffic := s.traffic(r.Context())
-	w.Header().Set("Content-Type", "application/json")
-	out := bufio.NewWriter(w)
-	list := json.NewEncoder(out)
-	now, n := time.Now(), 0
-	_ = out.WriteByte('[')
-	for m := range s.cfg.Mapper.Snapshot().All() {
-		if n%listPart == 0 {
-			_ = conn.SetWriteDeadline(time.Now().Add(requestTimeout))
-		}
-		if n++; n > 1 {
-			_ = out.WriteByte(',')
-		}
-		m.Client.Name = cmp.Or(s.cfg.Host(&m.Client), m.Client.Name)
-		if list.Encode(NewMapping(m, traffic(m), now)) != nil {
-			return // the peer has gone
-		}
+		answer = s.routes[r.Target].serve(ctx, r)
 	}
-	_, _ = out.WriteString("]\n")
-	_ = out.Flush()
+	_ = answer.Write(patient{conn}, r, time.Now()) // the peer has gone when this fails
+}
+
+// refuse returns the answer to who may not talk, or asks for what is not there; nil
+// where a route will answer. Nothing of the body has been read yet.
+func (s *Server) refuse(conn net.Conn, r *http1.Request) *http1.Response {
+	peer, known := peerOf(conn)
+	found, ok := s.routes[r.Target]
+	switch {
+	case !known || !s.mayTalk(peer):
+		s.cfg.Logger.Warn("control refused", "uid", peer.uid)
+		return fail(http1.Forbidden, "forbidden", "only root and members of control.group may talk to the daemon")
+	case !ok:
+		return fail(http1.NotFound, "not-found", "there is no such path")
+	case r.Method != found.method:
+		answer := fail(http1.MethodNotAllowed, "bad-request", "the method is not "+found.method)
+		answer.Header = append(answer.Header, http1.Field{Name: "Allow", Value: found.method})
+		return answer
+	case r.Encoded() || r.Length > maxBody:
+		return fail(http1.BadRequest, "bad-request", fmt.Sprintf("a request has at most %d octets, and says how many", maxBody))
+	}
+	return nil
+}
+
+// patient is a connection whose peer has as much time for each part of an answer as for
+// any other: a list may be long.
+type patient struct{ net.Conn }
+
+func (p patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Write(b)
+}
+
+func (s *Server) status(context.Context, *http1.Request) *http1.Response {
+	return reply(s.cfg.Status())
+}
+
+func (s *Server) mappings(ctx context.Context, _ *http1.Request) *http1.Response {
+	traffic := s.traffic(ctx)
+	return &http1.Response{Status: http1.OK, Header: jsonHeader, Stream: func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, 64<<10)
+		list := json.NewEncoder(out)
+		now, before := time.Now(), byte('[')
+		for m := range s.cfg.Mapper.Snapshot().All() {
+			_ = out.WriteByte(before) // Flush returns the error
+			before = ','
+			m.Client.Name = cmp.Or(s.cfg.Host(&m.Client), m.Client.Name)
+			if err := list.Encode(NewMapping(m, traffic(m), now)); err != nil {
+				return err
+			}
+		}
+		if before == '[' {
+			_ = out.WriteByte(before)
+		}
+		_, _ = out.WriteString("]\n")
+		return out.Flush()
+	}}
 }
 
 // traffic returns what went through each mapping, as far as it can be known.
@@ -197,37 +249,33 @@ func (s *Server) traffic(ctx context.Context) func(portmap.Mapping) *Traffic {
 	return func(m portmap.Mapping) *Traffic { t := counted(m); return &t }
 }
 
-func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
+func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 	var d Deletion
-	dec := json.NewDecoder(r.Body)
+	dec := json.NewDecoder(bytes.NewReader(r.Body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
-		fail(w, http.StatusBadRequest, "bad-request", err.Error())
-		return
+		return fail(http1.BadRequest, "bad-request", err.Error())
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		fail(w, http.StatusBadRequest, "bad-request", "there is more than one request")
-		return
+		return fail(http1.BadRequest, "bad-request", "there is more than one request")
 	}
 	sel, err := d.selector()
 	if err != nil {
-		fail(w, http.StatusBadRequest, "bad-request", err.Error())
-		return
+		return fail(http1.BadRequest, "bad-request", err.Error())
 	}
-	gone, err := s.cfg.Mapper.Unmap(r.Context(), sel)
+	gone, err := s.cfg.Mapper.Unmap(ctx, sel)
 	if err != nil {
-		status := http.StatusConflict
+		status := http1.Conflict
 		if portmap.ReasonOf(err) == portmap.NoSuchMapping {
-			status = http.StatusNotFound
+			status = http1.NotFound
 		}
-		fail(w, status, portmap.ReasonOf(err).String(), err.Error())
-		return
+		return fail(status, portmap.ReasonOf(err).String(), err.Error())
 	}
 	list, now := make([]Mapping, len(gone)), time.Now()
 	for i, m := range gone {
 		list[i] = NewMapping(m, nil, now)
 	}
-	reply(w, list)
+	return reply(list)
 }
 
 func (d Deletion) selector() (portmap.Selector, error) {
@@ -259,13 +307,19 @@ func (d Deletion) selector() (portmap.Selector, error) {
 	return s, nil
 }
 
-func reply(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the peer has gone when this fails
+// jsonHeader is the header of every answer.
+var jsonHeader = []http1.Field{{Name: "Content-Type", Value: "application/json"}}
+
+func reply(v any) *http1.Response { return encoded(http1.OK, v) }
+
+func fail(status int, reason, text string) *http1.Response {
+	return encoded(status, Failure{Reason: reason, Error: text})
 }
 
-func fail(w http.ResponseWriter, status int, reason, text string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(Failure{Reason: reason, Error: text})
+func encoded(status int, v any) *http1.Response {
+	body := new(bytes.Buffer)
+	if err := json.NewEncoder(body).Encode(v); err != nil {
+		return http1.Empty(http1.InternalServerError) // which no type of ours can make happen
+	}
+	return &http1.Response{Status: status, Header: slices.Clip(jsonHeader), Body: body.Bytes()}
 }

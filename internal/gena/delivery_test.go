@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/internal/gena"
+	"portcullis/internal/http1"
 )
 
 func accept(notify) string { return ok200 }
@@ -331,26 +331,13 @@ func TestSeveralURLs(t *testing.T) {
 	})
 }
 
-// A slowWriter is a client that takes its time to read the answer.
-type slowWriter struct {
-	*httptest.ResponseRecorder
-	flushed chan struct{}
-	err     error
-}
-
-func (w *slowWriter) FlushError() error { <-w.flushed; return w.err }
-
 func TestAnswerFirst(t *testing.T) {
-	request := func() *http.Request {
-		r := httptest.NewRequest("SUBSCRIBE", "/evt/conn", nil)
-		r.Header.Set("CALLBACK", callbackTo(alice, openPort))
-		r.Header.Set("NT", "upnp:event")
-		return r
+	subscribe := func() *http1.Request {
+		return request("SUBSCRIBE", "conn", "CALLBACK: "+callbackTo(alice, openPort), "NT: upnp:event")
 	}
 	bubble(t, "the first event waits for the answer", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
-		w := &slowWriter{httptest.NewRecorder(), make(chan struct{}), nil}
-		go h.Handle(w, request(), "conn", alice, values())
+		answer := h.Handle(subscribe(), "conn", alice, values())
 		time.Sleep(time.Minute)
 		h.Publish("conn", []gena.Property{prop("A", 1)})
 		time.Sleep(time.Minute)
@@ -358,7 +345,7 @@ func TestAnswerFirst(t *testing.T) {
 			t.Fatal("connected before the answer was out")
 		}
 		answered := time.Now()
-		close(w.flushed)
+		answer.Sent(nil)
 		time.Sleep(time.Second)
 		got := h.messages()
 		if len(got) != 1 || got[0].seq() != "0" {
@@ -370,10 +357,7 @@ func TestAnswerFirst(t *testing.T) {
 	})
 	bubble(t, "who cannot be answered is not subscribed", func(t *testing.T) {
 		h := newHome(t, gena.Config{}, accept)
-		w := &slowWriter{httptest.NewRecorder(), make(chan struct{}), net.ErrClosed}
-		close(w.flushed)
-		h.Handle(w, request(), "conn", alice, values())
-		h.Handle(struct{ http.ResponseWriter }{httptest.NewRecorder()}, request(), "conn", alice, values()) // cannot flush
+		h.Handle(subscribe(), "conn", alice, values()).Sent(net.ErrClosed)
 		time.Sleep(time.Minute)
 		if got := h.Stats().Subscriptions; got != 0 || len(h.dialed()) != 0 || h.Hosts() != 0 {
 			t.Errorf("%d subscriptions, %d connections", got, len(h.dialed()))

@@ -11,10 +11,9 @@
 // UNSUBSCRIBE, the subscriptions and their caps, event keys (SEQ), the NOTIFY
 // message, its delivery and the reading of the subscriber's answer.
 //
-// May import: the standard library, and golang.org/x/sys/unix to bind a
-// connection to an interface. net/http is allowed here, for the server side of
-// SUBSCRIBE alone; a NOTIFY is written by hand on its connection (notify.go says
-// why).
+// May import: the standard library, http1 for the words of SUBSCRIBE, and
+// golang.org/x/sys/unix to bind a connection to an interface. A NOTIFY is written by
+// hand on its connection (notify.go says why).
 //
 // Never: knows a gateway, a mapping or a service; resolves a name; follows a
 // redirect; uses a proxy; connects to an address other than a subscriber's own;

@@ -2,12 +2,13 @@ package gena
 
 import (
 	"errors"
-	"net/http"
 	"strconv"
 	"time"
+
+	"portcullis/internal/http1"
 )
 
-// The headers as net/http files them. Answers carry them in capitals, as UDA
+// The headers by their canonical names. Responses carry them in capitals, as UDA
 // prints them and as some clients look for them.
 const (
 	headerCallback = "Callback"
@@ -34,55 +35,47 @@ var (
 // Answers: 200; 400 for SID together with CALLBACK or NT; 412 for what else is
 // wrong with those headers, a CALLBACK that leads elsewhere, and a SID that is
 // unknown, ended, or another host's; 503 when a cap is reached; 405 for other
-// methods. All have an empty body.
-//
-// w must be able to flush, itself or through Unwrap (http.ResponseController):
-// the first event goes out only after the answer is on its way.
-func (n *Notifier) Handle(w http.ResponseWriter, r *http.Request, service string, sub Subscriber, initial func() []Property) {
-	switch r.Method {
-	case "SUBSCRIBE":
-		if len(r.Header[headerSID]) > 0 {
-			n.handleRenew(w, r, service, sub)
-		} else {
-			n.handleSubscribe(w, r, service, sub, initial)
-		}
-	case "UNSUBSCRIBE":
-		n.handleUnsubscribe(w, r, service, sub)
-	default:
-		w.Header().Set("Allow", "SUBSCRIBE, UNSUBSCRIBE")
-		answer(w, http.StatusMethodNotAllowed)
+// methods. All have an empty body. The first event goes out only when the response
+// has been sent.
+func (n *Notifier) Handle(r *http1.Request, service string, sub Subscriber, initial func() []Property) *http1.Response {
+	switch {
+	case r.Method == "SUBSCRIBE" && len(r.Header[headerSID]) > 0:
+		return n.handleRenew(r, service, sub)
+	case r.Method == "SUBSCRIBE":
+		return n.handleSubscribe(r, service, sub, initial)
+	case r.Method == "UNSUBSCRIBE":
+		return n.handleUnsubscribe(r, service, sub)
 	}
+	return http1.Empty(http1.MethodNotAllowed, http1.Field{Name: "Allow", Value: "SUBSCRIBE, UNSUBSCRIBE"})
 }
 
-func (n *Notifier) handleSubscribe(w http.ResponseWriter, r *http.Request, service string, sub Subscriber, initial func() []Property) {
+func (n *Notifier) handleSubscribe(r *http1.Request, service string, sub Subscriber, initial func() []Property) *http1.Response {
 	urls, err := n.wanted(r.Header, sub)
 	if err != nil {
-		n.refuse(w, http.StatusPreconditionFailed, service, sub, err)
-		return
+		return n.refuse(http1.PreconditionFailed, service, sub, err)
 	}
 	lasts := grant(r.Header[headerTimeout], n.cfg.Timeout, n.cfg.MaxTimeout)
 	s, err := n.subscribe(sub, service, urls, lasts, initial)
 	if err != nil {
-		n.refuse(w, http.StatusServiceUnavailable, service, sub, err)
-		return
+		return n.refuse(http1.ServiceUnavailable, service, sub, err)
 	}
-	n.granted(w, s.id, lasts)
-	if err := http.NewResponseController(w).Flush(); err != nil {
-		n.abandon(s) // nobody knows its SID
-		if errors.Is(err, http.ErrNotSupported) {
-			n.cfg.Logger.Error("event subscriptions need a response writer that can flush", "service", service)
+	answer := n.granted(s.id, lasts)
+	answer.Sent = func(err error) {
+		if err != nil {
+			n.abandon(s) // nobody knows its SID
+			n.logSubscription("subscription not answered", service, sub, err)
+			return
 		}
-		n.logSubscription("subscription not answered", service, sub, err)
-		return
+		n.start(s)
+		n.logSubscription("subscription begun", service, sub, nil)
 	}
-	n.start(s)
-	n.logSubscription("subscription begun", service, sub, nil)
+	return answer
 }
 
 // wanted checks the headers of a new subscription, and returns its URLs. A
 // repeated line is refused rather than joined or picked from: another parser
 // would pick otherwise.
-func (n *Notifier) wanted(h http.Header, sub Subscriber) ([]callback, error) {
+func (n *Notifier) wanted(h http1.Header, sub Subscriber) ([]callback, error) {
 	if nt := h[headerNT]; len(nt) != 1 || nt[0] != eventType {
 		return nil, errNT
 	}
@@ -110,68 +103,56 @@ func (n *Notifier) neighbour(sub Subscriber) bool {
 	return n.cfg.OnLink == nil || n.cfg.OnLink(sub.Interface, a)
 }
 
-func (n *Notifier) handleRenew(w http.ResponseWriter, r *http.Request, service string, sub Subscriber) {
+func (n *Notifier) handleRenew(r *http1.Request, service string, sub Subscriber) *http1.Response {
 	sid, status, err := theSID(r.Header)
 	if err != nil {
-		n.refuse(w, status, service, sub, err)
-		return
+		return n.refuse(status, service, sub, err)
 	}
 	lasts := grant(r.Header[headerTimeout], n.cfg.Timeout, n.cfg.MaxTimeout)
 	if err := n.renew(sub, service, sid, lasts); err != nil {
-		n.refuse(w, http.StatusPreconditionFailed, service, sub, err)
-		return
+		return n.refuse(http1.PreconditionFailed, service, sub, err)
 	}
-	n.granted(w, sid, lasts)
+	return n.granted(sid, lasts)
 }
 
-func (n *Notifier) handleUnsubscribe(w http.ResponseWriter, r *http.Request, service string, sub Subscriber) {
+func (n *Notifier) handleUnsubscribe(r *http1.Request, service string, sub Subscriber) *http1.Response {
 	sid, status, err := theSID(r.Header)
 	if err != nil {
-		n.refuse(w, status, service, sub, err)
-		return
+		return n.refuse(status, service, sub, err)
 	}
 	if err := n.unsubscribe(sub, service, sid); err != nil {
-		n.refuse(w, http.StatusPreconditionFailed, service, sub, err)
-		return
+		return n.refuse(http1.PreconditionFailed, service, sub, err)
 	}
-	answer(w, http.StatusOK)
+	return http1.Empty(http1.OK)
 }
 
 // theSID returns the SID of a request that must have one, and neither CALLBACK nor
 // NT beside it; or the status to refuse with.
-func theSID(h http.Header) (sid string, status int, err error) {
+func theSID(h http1.Header) (sid string, status int, err error) {
 	values := h[headerSID]
 	switch {
 	case len(values) > 0 && (len(h[headerCallback]) > 0 || len(h[headerNT]) > 0):
-		return "", http.StatusBadRequest, errMixed
+		return "", http1.BadRequest, errMixed
 	case len(values) != 1 || values[0] == "":
-		return "", http.StatusPreconditionFailed, errNoSID
+		return "", http1.PreconditionFailed, errNoSID
 	}
 	return values[0], 0, nil
 }
 
 // granted answers a subscription or its renewal. The durations are whole seconds
 // or cut to such: a client must not believe it has longer than it has.
-func (n *Notifier) granted(w http.ResponseWriter, sid string, lasts time.Duration) {
-	h := w.Header()
-	h["SID"] = []string{sid}
-	h["TIMEOUT"] = []string{"Second-" + strconv.FormatInt(int64(lasts/time.Second), 10)}
+func (n *Notifier) granted(sid string, lasts time.Duration) *http1.Response {
+	answer := http1.Empty(http1.OK, http1.Field{Name: "SID", Value: sid},
+		http1.Field{Name: "TIMEOUT", Value: "Second-" + strconv.FormatInt(int64(lasts/time.Second), 10)})
 	if n.cfg.Server != "" {
-		delete(h, "Server") // one that the caller may have set in this case
-		h["SERVER"] = []string{n.cfg.Server}
+		answer.Header = append(answer.Header, http1.Field{Name: "SERVER", Value: n.cfg.Server})
 	}
-	answer(w, http.StatusOK)
+	return answer
 }
 
-// answer writes a status without a body. DATE is net/http's to add.
-func answer(w http.ResponseWriter, status int) {
-	w.Header().Set("Content-Length", "0")
-	w.WriteHeader(status)
-}
-
-func (n *Notifier) refuse(w http.ResponseWriter, status int, service string, sub Subscriber, why error) {
+func (n *Notifier) refuse(status int, service string, sub Subscriber, why error) *http1.Response {
 	n.logSubscription("subscription request refused", service, sub, why)
-	answer(w, status)
+	return http1.Empty(status)
 }
 
 func (n *Notifier) logSubscription(what, service string, sub Subscriber, err error) {

@@ -2,14 +2,15 @@ package gena_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"portcullis/internal/gena"
+	"portcullis/internal/http1"
 )
 
 var (
@@ -152,16 +154,37 @@ func callbackTo(sub gena.Subscriber, ports ...uint16) string {
 	return b.String()
 }
 
-// ask sends one request to Handle; header is "Name: value" lines.
-func ask(n *gena.Notifier, method string, sub gena.Subscriber, service string, initial func() []gena.Property, header ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, "/evt/"+service, nil)
+// An answered request: what would be written, name for name.
+type answered struct {
+	Code   int
+	Body   *bytes.Buffer
+	header http.Header
+}
+
+func (a *answered) Header() http.Header { return a.header }
+
+// request returns a request for the event URL; header is "Name: value" lines.
+func request(method, service string, header ...string) *http1.Request {
+	r := &http1.Request{Method: method, Target: "/evt/" + service, Minor: 1, Length: -1, Header: make(http1.Header)}
 	for _, line := range header {
 		name, value, _ := strings.Cut(line, ": ")
-		r.Header.Add(name, value)
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		r.Header[name] = append(r.Header[name], value)
 	}
-	w := httptest.NewRecorder()
-	n.Handle(w, r, service, sub, initial)
-	return w
+	return r
+}
+
+// ask sends one request to Handle, and has its answer sent.
+func ask(n *gena.Notifier, method string, sub gena.Subscriber, service string, initial func() []gena.Property, header ...string) *answered {
+	got := n.Handle(request(method, service, header...), service, sub, initial)
+	a := &answered{got.Status, bytes.NewBuffer(got.Body), http.Header{"Content-Length": {strconv.Itoa(len(got.Body))}}}
+	for _, f := range got.Header {
+		a.header[f.Name] = append(a.header[f.Name], f.Value)
+	}
+	if got.Sent != nil {
+		got.Sent(nil)
+	}
+	return a
 }
 
 func values(p ...gena.Property) func() []gena.Property {

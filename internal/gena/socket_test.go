@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -19,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/gena"
+	"portcullis/internal/http1"
+	"portcullis/internal/httpd"
 )
 
 // The tests here use real sockets on the loopback interface, where the gateway
@@ -41,16 +42,17 @@ func serve(t *testing.T, cfg gena.Config, initial func() []gena.Property) (*gena
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		from := netip.MustParseAddrPort(r.RemoteAddr).Addr().Unmap()
-		n.Handle(w, r, "conn", gena.Subscriber{Addr: from, Local: gateAddr, Interface: "lo"}, initial)
-	})}
-	srv.SetKeepAlivesEnabled(false)
+	srv, err := httpd.New(httpd.Config{Logger: cfg.Logger, Handler: http1.HandlerFunc(func(r *http1.Request) *http1.Response {
+		return n.Handle(r, "conn", gena.Subscriber{Addr: r.Remote.Addr(), Local: gateAddr, Interface: "lo"}, initial)
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = srv.Serve(l) })
+	wg.Go(func() { _ = srv.Serve(ctx, l) })
 	wg.Go(func() { _ = n.Run(ctx) })
-	t.Cleanup(func() { cancel(); srv.Close(); wg.Wait() })
+	t.Cleanup(func() { cancel(); wg.Wait() })
 	return n, l.Addr().String()
 }
 

@@ -1,33 +1,29 @@
 package httpd
 
 import (
-	"context"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
+
+	"portcullis/internal/http1"
 )
 
 // Bounds of the connections that are answered that there is no room.
 const (
-	maxTurned      = 32                    // at once; nobody waits for what the others send
-	maxTurnedOfOne = 8                     // of one device
-	turnTime       = time.Second           // for one
-	turnRead       = maxHeader + 64<<10    // octets that are read and thrown away
-	turnWrite      = 10 * time.Millisecond // for an answer that finds the socket's buffer empty
+	maxTurned      = 32                     // at once; nobody waits for what the others send
+	maxTurnedOfOne = 8                      // of one device
+	turnTime       = time.Second            // for one
+	turnRead       = http1.MaxHead + 64<<10 // octets that are read and thrown away
+	turnWrite      = 10 * time.Millisecond  // for an answer that finds the socket's buffer empty
 )
 
-// unavailable is the answer to a connection for which there is no room (RFC 9110
-// section 15.6.4).
-const unavailable = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-// gatekeeper is a listener that hands out only the connections that may be read.
+// gatekeeper hands out only the connections that may be read.
 type gatekeeper struct {
-	net.Listener
-	accept func(remote, local netip.AddrPort) bool
-	limits *limits
+	listener net.Listener
+	accept   func(remote, local netip.AddrPort) bool
+	limits   *limits
 
 	mu     sync.Mutex
 	turned map[string]int // connections of a device that are being turned away; guarded by mu
@@ -36,23 +32,24 @@ type gatekeeper struct {
 }
 
 func newGatekeeper(l net.Listener, cfg Config, limits *limits) *gatekeeper {
-	return &gatekeeper{Listener: l, accept: cfg.Accept, limits: limits, turned: make(map[string]int)}
+	return &gatekeeper{listener: l, accept: cfg.Accept, limits: limits, turned: make(map[string]int)}
 }
 
-// Accept returns the next connection that may be read. Who is not on the link is not
+// next returns the next connection that may be read. Who is not on the link is not
 // told anything.
-func (g *gatekeeper) Accept() (net.Conn, error) {
+func (g *gatekeeper) next() (*counted, error) {
 	for {
-		conn, err := g.Listener.Accept()
+		conn, err := g.listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		remote, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+		from, local := addrPort(conn.RemoteAddr()), unzoned(addrPort(conn.LocalAddr()))
+		remote := unzoned(from)
 		if g.accept != nil && !g.accept(remote, local) {
 			_ = conn.Close()
 			continue
 		}
-		c := &counted{Conn: conn}
+		c := &counted{Conn: conn, remote: from, local: local}
 		c.leave = sync.OnceFunc(func() { g.limits.leave(c) })
 		c.device, c.known = g.limits.device(remote.Addr())
 		admitted, evicted := g.limits.enter(c, time.Now())
@@ -78,7 +75,7 @@ func (g *gatekeeper) turnAway(c *counted) {
 	if !patient {
 		// It hears of it if what it sends has not come yet.
 		if c.SetWriteDeadline(time.Now().Add(turnWrite)) == nil {
-			_, _ = io.WriteString(c.Conn, unavailable)
+			_ = busy().Write(c.Conn, nil, time.Now())
 		}
 		_ = c.Close()
 		return
@@ -102,30 +99,36 @@ func refuse(c *counted) {
 	if c.SetDeadline(time.Now().Add(turnTime)) != nil {
 		return
 	}
-	if _, err := io.WriteString(c.Conn, unavailable); err != nil {
+	if busy().Write(c.Conn, nil, time.Now()) != nil {
 		return
 	}
 	_ = c.CloseWrite()
 	_, _ = io.CopyN(io.Discard, c.Conn, turnRead)
 }
 
-// addrPort returns a socket's address, IPv4 without its IPv6 form, and without the
-// zone: the listener is bound to one interface, and no Host header or prefix has
-// one. It is the zero value for what is no IP socket.
+// addrPort returns a socket's address, IPv4 without its IPv6 form. It is the zero value
+// for what is no IP socket.
 func addrPort(a net.Addr) netip.AddrPort {
 	p, err := netip.ParseAddrPort(a.String())
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+// unzoned returns an address without its zone: the listener is bound to one interface,
+// and no Host header or prefix has one.
+func unzoned(p netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(p.Addr().WithZone(""), p.Port())
 }
 
 // counted is a connection that is counted until it is closed.
 type counted struct {
 	net.Conn
-	device string // who caps count it for
-	known  bool   // by the neighbour table
-	leave  func()
+	remote, local netip.AddrPort
+	device        string // who caps count it for
+	known         bool   // by the neighbour table
+	leave         func()
 
 	since   time.Time // guarded by limits.mu, as what follows
 	arrived bool      // the whole request
@@ -137,25 +140,11 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite ends the sending direction. net/http looks for it when it hangs up
-// on a client that is still sending: without it the client waits half a second
-// for the end.
+// CloseWrite ends the sending direction: the client has the whole answer, and whoever
+// is still sending can end.
 func (c *counted) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil
-}
-
-// connKey finds a request's connection in its context.
-type connKey struct{}
-
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
-
-// connOf returns the connection that a request came by.
-func connOf(r *http.Request) *counted {
-	c, _ := r.Context().Value(connKey{}).(*counted)
-	return c
 }

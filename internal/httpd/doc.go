@@ -1,15 +1,14 @@
-// Package httpd is the hardened HTTP front that stands before every handler of
-// the daemon: net/http, with everything refused that no UPnP control point needs.
-// It is a package of its own, apart from igd, because it parses hostile input and
-// fuzzes alone.
+// Package httpd is the hardened HTTP server that stands before every handler of the
+// daemon: everything is refused that no UPnP control point needs. It is apart from igd
+// because it reads hostile input, and is fuzzed alone.
 //
 // Owns: which connections are accepted and for how long, how many one device may have,
 // which requests reach a handler, how a reply is written.
 //
-// May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix.
+// May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix; of ours http1.
 //
 // Never: knows a path, a service or a mapping. No proxy may stand in front of
-// it: one request per connection is what makes net/http's tolerance harmless.
+// it: a connection has one request, and nothing behind it is read.
 //
 // What is decided here:
 //   - Sixteen connections a device, because what polls in parallel needs a dozen, and

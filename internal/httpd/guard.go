@@ -1,10 +1,10 @@
 package httpd
 
 import (
-	"net"
-	"net/http"
 	"net/netip"
 	"strings"
+
+	"portcullis/internal/http1"
 )
 
 // MaxBody is how long a request body may be, in bytes (abuse case G7).
@@ -15,10 +15,7 @@ const MaxBody = 16 << 10
 const maxLines = 64
 
 // methods that a handler may see. M-POST is retired (UDA 1.1 section 3.1).
-var methods = map[string]bool{
-	http.MethodGet: true, http.MethodHead: true, http.MethodPost: true,
-	"SUBSCRIBE": true, "UNSUBSCRIBE": true,
-}
+const methods = "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE"
 
 // fromBrowsers are headers that browsers send and control points do not (abuse
 // case D4), and so is every Sec-* but one: Sec-Fetch-Mode alone is what Node's
@@ -26,103 +23,96 @@ var methods = map[string]bool{
 // that one without Sec-Fetch-Site.
 var fromBrowsers = []string{"Origin", "Referer", "Cookie", "Upgrade"}
 
-// guard lets only those requests through that a control point would send. What
-// a handler cannot see any more (bare LF, folded lines, equal Content-Lengths)
-// does no harm, because bytes after the first request are never parsed.
-func guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect {
-			r.RequestURI = origin(r)
-		}
-		if status := verdict(r); status != 0 {
-			w.Header().Set("Connection", "close")
-			if status == http.StatusMethodNotAllowed {
-				w.Header().Set("Allow", "GET, HEAD, POST, SUBSCRIBE, UNSUBSCRIBE")
-			}
-			empty(w, status)
-			return
-		}
-		if r.Method == http.MethodPost {
-			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
-		} else {
-			r.Body = http.NoBody // nothing else has one that means anything
-		}
-		next.ServeHTTP(w, r)
-	})
+// guard lets only those requests through that a control point would send: it returns
+// the response that refuses r, or nil. Nothing of the body has been read yet.
+func guard(r *http1.Request) *http1.Response {
+	if r.Target[0] != '/' {
+		r.Host, r.Target = origin(r)
+	}
+	switch status := verdict(r); status {
+	case 0:
+		return nil
+	case http1.MethodNotAllowed:
+		return http1.Empty(status, http1.Field{Name: "Allow", Value: methods})
+	default:
+		return http1.Empty(status)
+	}
 }
 
-// verdict returns the status that refuses r, or 0. Nothing of the body has been
-// read yet.
-func verdict(r *http.Request) int {
+// verdict returns the status that refuses r, or 0.
+func verdict(r *http1.Request) int {
 	switch {
-	case r.ProtoMajor != 1, !strings.HasPrefix(r.RequestURI, "/"):
-		return http.StatusBadRequest // "PRI *", CONNECT, other schemes
-	case len(r.TransferEncoding) > 0:
-		return http.StatusNotImplemented // abuse cases G6, G10; a deviation from UDA 1.1 section 3.1
-	case lines(r.Header) > maxLines:
-		return http.StatusRequestHeaderFieldsTooLarge
+	case r.Target == "": // "PRI *", CONNECT, other schemes
+		return http1.BadRequest
+	case r.Encoded(): // abuse cases G6, G10; a deviation from UDA 1.1 section 3.1
+		return http1.NotImplemented
+	case r.Lines > maxLines:
+		return http1.HeaderFieldsTooLarge
 	case r.Host == "":
-		return http.StatusBadRequest
-	case !ours(r):
-		return http.StatusForbidden // DNS rebinding (D1)
+		return http1.BadRequest
+	case !ours(r): // DNS rebinding (D1)
+		return http1.Forbidden
 	case browser(r.Header):
-		return http.StatusForbidden
-	case !methods[r.Method]:
-		return http.StatusMethodNotAllowed
+		return http1.Forbidden
+	case !allowed(r.Method):
+		return http1.MethodNotAllowed
 	case repeated(r.Header):
-		return http.StatusBadRequest
-	case r.Method == http.MethodPost && r.ContentLength < 0,
-		r.Method == http.MethodPost && r.Header.Get("Content-Length") == "" && r.ContentLength == 0:
-		return http.StatusLengthRequired
-	case r.ContentLength > MaxBody:
-		return http.StatusRequestEntityTooLarge
+		return http1.BadRequest
+	case r.Method == http1.Post && r.Length < 0:
+		return http1.LengthRequired
+	case r.Length > MaxBody:
+		return http1.ContentTooLarge
+	case r.Header.Get("Expect") != "" && !continues(r):
+		return http1.ExpectationFailed
 	}
 	return 0
 }
 
-// origin returns the target of a request without "http://" and the authority before it,
-// which every server must accept (RFC 9112 section 3.2.2) and a client in
-// go-ethereum#21370 sends. The authority stands in for Host then, as it does in
-// that section: net/http puts it there, and it must be ours like any other (D1). What a
-// browser cannot write in one it cannot write in the other; it sends this form to a
-// proxy alone, and then with the name of the page.
-func origin(r *http.Request) string {
-	rest, absolute := strings.CutPrefix(r.RequestURI, "http://"+r.Host)
-	if absolute && r.URL.Host == r.Host && r.URL.User == nil {
-		return rest
+func allowed(method string) bool {
+	for rest := methods; rest != ""; {
+		var one string
+		if one, rest, _ = strings.Cut(rest, ", "); one == method {
+			return true
+		}
 	}
-	return r.RequestURI
+	return false
 }
 
-// lines counts header lines. net/http keeps Host apart, and has joined folded
-// lines into one.
-func lines(h http.Header) int {
-	n := 1
-	for _, values := range h {
-		n += len(values)
+// continues reports whether the client waits for a word before it sends the body (RFC
+// 9110 section 10.1.1).
+func continues(r *http1.Request) bool {
+	return strings.EqualFold(r.Header.Get("Expect"), "100-continue")
+}
+
+// origin returns the authority and the path of a target with "http://" before it,
+// which every server must accept (RFC 9112 section 3.2.2) and a client in
+// go-ethereum#21370 sends. The authority stands in for Host then, as it does in
+// that section, and must be ours like any other (D1). What a browser cannot write in
+// one it cannot write in the other; it sends this form to a proxy alone, and then with
+// the name of the page. A target that is neither form is "".
+func origin(r *http1.Request) (host, target string) {
+	rest, absolute := strings.CutPrefix(r.Target, "http://")
+	at := strings.IndexByte(rest, '/')
+	if !absolute || at <= 0 || strings.ContainsAny(rest[:at], "@?#") || r.Host == "" {
+		return r.Host, ""
 	}
-	return n
+	return rest[:at], rest[at:]
 }
 
 // ours reports whether Host is the literal address that this connection came to,
 // with our port or none. A zone means something to the client's machine only, and
-// some leave theirs there. It was sent once: net/http refuses a second one.
-func ours(r *http.Request) bool {
-	at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if !ok {
-		return false
-	}
-	local := addrPort(at)
+// some leave theirs there.
+func ours(r *http1.Request) bool {
 	// Reading the bare address with a port of ours behind it has one parser say
 	// what a literal is, and where brackets belong.
 	if host, err := netip.ParseAddrPort(r.Host + ":0"); err == nil {
-		return host.Addr().WithZone("") == local.Addr()
+		return host.Addr().WithZone("") == r.Local.Addr()
 	}
 	host, err := netip.ParseAddrPort(r.Host)
-	return err == nil && host.Addr().WithZone("") == local.Addr() && host.Port() == local.Port()
+	return err == nil && host.Addr().WithZone("") == r.Local.Addr() && host.Port() == r.Local.Port()
 }
 
-func browser(h http.Header) bool {
+func browser(h http1.Header) bool {
 	for _, name := range fromBrowsers {
 		if _, there := h[name]; there {
 			return true
@@ -138,7 +128,7 @@ func browser(h http.Header) bool {
 
 // repeated finds a header line that stands there twice and decides something:
 // Get returns the first, another parser the last.
-func repeated(h http.Header) bool {
+func repeated(h http1.Header) bool {
 	for _, name := range []string{"Soapaction", "Content-Type", "Callback", "Sid", "Nt", "Timeout"} {
 		if len(h[name]) > 1 {
 			return true

@@ -133,6 +133,21 @@ func (l *limits) arrived(c *counted) bool {
 	return c.arrived
 }
 
+// end closes the open connections of a kind.
+func (l *limits) end(which func(*counted) bool) {
+	l.mu.Lock()
+	var all []*counted
+	for _, c := range l.open {
+		if which(c) {
+			all = append(all, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close()
+	}
+}
+
 // request reports whether the device may ask now.
 func (l *limits) request(device string, now time.Time) bool {
 	if l.perSecond == 0 {

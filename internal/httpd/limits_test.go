@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
 )
 
@@ -170,11 +170,11 @@ func TestGreediestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answered := make(chan struct{})
 		var waiting atomic.Int32
-		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := http1.HandlerFunc(func(*http1.Request) *http1.Response {
 			if waiting.Add(1) == 1 {
 				<-answered
 			}
-			w.WriteHeader(http.StatusOK)
+			return http1.Empty(http1.OK)
 		})
 		r := start(t, httpd.Config{Handler: h, Device: machine, MaxConns: 16, MaxConnsPerDevice: 8})
 		defer r.end(t)
@@ -298,9 +298,9 @@ func TestRateByDevice(t *testing.T) {
 func TestAnswerTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := http1.HandlerFunc(func(*http1.Request) *http1.Response {
 			time.Sleep(4 * time.Second)
-			w.WriteHeader(http.StatusOK)
+			return http1.Empty(http1.OK)
 		})
 		r := start(t, httpd.Config{Handler: h})
 		defer r.end(t)

@@ -1,25 +1,19 @@
 package httpd
 
-import (
-	"net/http"
-	"strconv"
-)
+import "portcullis/internal/http1"
 
-// WriteXML sends a document. DATE comes from net/http, SERVER from the server's
-// configuration; EXT must stand there in capitals for UDA 1.0 control points,
-// which Header.Set would rewrite.
-func WriteXML(w http.ResponseWriter, status int, doc []byte) {
-	h := w.Header()
-	h["EXT"] = []string{""}
-	h.Set("Content-Type", `text/xml; charset="utf-8"`)
-	h.Set("Content-Length", strconv.Itoa(len(doc)))
-	w.WriteHeader(status)
-	_, _ = w.Write(doc) // the client has gone when this fails
+// XML returns a response with a document. EXT stands there in capitals for UDA 1.0
+// control points.
+func XML(status int, doc []byte) *http1.Response {
+	return &http1.Response{
+		Status: status,
+		Header: []http1.Field{{Name: "EXT"}, {Name: "Content-Type", Value: `text/xml; charset="utf-8"`}},
+		Body:   doc,
+	}
 }
 
-// empty sends a status and no body, so that net/http has nothing whose type it
-// could guess.
-func empty(w http.ResponseWriter, status int) {
-	w.Header().Set("Content-Length", "0")
-	w.WriteHeader(status)
+// busy is what a client is told for which there is no room now (RFC 9110 section
+// 15.6.4).
+func busy() *http1.Response {
+	return http1.Empty(http1.ServiceUnavailable, http1.Field{Name: "Retry-After", Value: "1"})
 }

@@ -1,18 +1,20 @@
 package httpd
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
-	"os"
 	"runtime/debug"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"portcullis/internal/http1"
 )
 
 // Defaults of a Config (docs/abuse-cases.md has the bounds).
@@ -23,18 +25,20 @@ const (
 )
 
 const (
-	maxHeader = 4 << 10         // net/http adds 4 kB of slack, which makes 8 kB
-	maxPanics = 3               // then something is very wrong, and the server ends
-	stopTime  = 2 * time.Second // for requests under way when the server stops
+	maxPanics  = 3                      // then something is very wrong, and the server ends
+	stopTime   = 2 * time.Second        // for requests under way when the server stops
+	lingerTime = 500 * time.Millisecond // for a client that is still sending what nobody reads
+	lingerRead = 256 << 10              // octets of it
+	acceptWait = time.Second            // after a failure to accept, at most
 )
 
 // Config is what a Server needs. Zero numbers mean their defaults, negative ones
 // are refused.
 type Config struct {
-	Logger  *slog.Logger // must not be nil
-	Handler http.Handler // must not be nil
+	Logger  *slog.Logger  // must not be nil
+	Handler http1.Handler // must not be nil
 
-	// Server is the SERVER header of every reply of the handler.
+	// Server is the SERVER header of every response that has none of its own.
 	Server string
 
 	// Accept reports whether a connection may be read at all: whether its source is
@@ -58,10 +62,9 @@ type Config struct {
 // Server serves one listener.
 type Server struct {
 	cfg    Config
-	http   *http.Server
 	limits *limits
 	panics atomic.Int32
-	failed chan struct{} // closed at the last panic that is tolerated
+	work   sync.WaitGroup // connections
 }
 
 // ErrPanics means that the handler panicked too often to go on.
@@ -87,119 +90,176 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Device == nil {
 		cfg.Device = func(a netip.Addr) (string, bool) { return a.String(), true }
 	}
-	s := &Server{cfg: cfg, limits: newLimits(cfg), failed: make(chan struct{})}
-	s.http = &http.Server{
-		Handler: s.contain(s.named(s.paced(guard(s.arrived(cfg.Handler))))),
-		// Absolute deadlines, so that a byte now and then buys no time (G8). The time
-		// for a reply begins again when the request is whole.
-		ReadTimeout:                  cfg.Timeout,
-		WriteTimeout:                 cfg.Timeout,
-		ConnContext:                  withConn,
-		MaxHeaderBytes:               maxHeader,
-		DisableGeneralOptionsHandler: true, // it would answer "OPTIONS *" with 200 (D3)
-		ErrorLog:                     slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-	}
-	s.http.SetKeepAlivesEnabled(false)
-	return s, nil
+	return &Server{cfg: cfg, limits: newLimits(cfg)}, nil
 }
 
 // Serve accepts from l until ctx ends, and closes l. It returns the context's
 // error, or what made it stop earlier.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	ended := make(chan struct{})
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		select {
-		case <-ctx.Done():
-		case <-s.failed:
-		case <-ended:
-		}
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
-		defer cancel()
-		if s.http.Shutdown(patience) != nil {
-			_ = s.http.Close()
-		}
-	}()
+	stop := sync.OnceFunc(func() { _ = l.Close() })
+	defer context.AfterFunc(ctx, stop)()
 	gate := newGatekeeper(l, s.cfg, s.limits)
-	err := s.http.Serve(gate)
-	close(ended)
-	<-stopped
+	err := s.accept(gate, stop)
+	stop()
+	s.finish()
 	gate.ending.Wait()
 	switch {
 	case s.panics.Load() >= maxPanics:
 		return ErrPanics
-	case errors.Is(err, http.ErrServerClosed):
+	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	return err
 }
 
-// contain keeps a panic from ending the program, and counts it. ErrAbortHandler is
-// a handler's wish for silence, and no mishap.
-func (s *Server) contain(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			reason := recover()
-			if reason == nil {
-				return
-			}
-			if reason == http.ErrAbortHandler {
-				panic(reason)
-			}
-			s.cfg.Logger.Error("a request made the handler panic", "client", r.RemoteAddr, "panic", reason, "stack", string(debug.Stack()))
-			if s.panics.Add(1) == maxPanics {
-				close(s.failed)
-			}
-			empty(w, http.StatusInternalServerError)
-		}()
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (s *Server) named(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.cfg.Server != "" {
-			w.Header().Set("Server", s.cfg.Server)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// paced refuses a device that asks too often.
-func (s *Server) paced(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.limits.request(connOf(r).device, time.Now()) {
-			w.Header().Set("Connection", "close")
-			w.Header().Set("Retry-After", "1")
-			empty(w, http.StatusServiceUnavailable)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// arrived reads the body, so that the handler has a whole request before it, and the
-// full time to answer it however slowly it came: what the handler allows itself is
-// less than Timeout, and so nobody who was granted something hears nothing.
-func (s *Server) arrived(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
+// accept serves connections until the listener fails, or is closed by stop. Too many
+// open files is a failure that passes.
+func (s *Server) accept(gate *gatekeeper, stop func()) error {
+	wait := time.Millisecond
+	for {
+		c, err := gate.next()
+		var passing interface{ Temporary() bool }
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			panic(http.ErrAbortHandler) // there is no time left to answer in (case SOAP-40)
-		case err != nil:
-			w.Header().Set("Connection", "close")
-			empty(w, http.StatusBadRequest)
+		case err == nil:
+			wait = time.Millisecond
+			s.work.Go(func() { s.serve(c, stop) })
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case errors.As(err, &passing) && passing.Temporary():
+			time.Sleep(wait)
+			wait = min(2*wait, acceptWait)
+		default:
+			return err
+		}
+	}
+}
+
+// finish closes the connections whose request has not arrived, and gives the others
+// time for their answers.
+func (s *Server) finish() {
+	s.limits.end(func(c *counted) bool { return !c.arrived })
+	ended := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(stopTime):
+		s.limits.end(func(*counted) bool { return true })
+	}
+}
+
+// serve answers the one request of a connection. The deadline is absolute, so that a
+// byte now and then buys no time (G8); the time for a response begins again when the
+// request is whole.
+func (s *Server) serve(c *counted, stop func()) {
+	defer c.Close()
+	if c.SetDeadline(time.Now().Add(s.cfg.Timeout)) != nil {
+		return
+	}
+	r, response := s.answer(c, stop)
+	if response == nil {
+		return
+	}
+	if s.cfg.Server != "" && !named(response) {
+		response.Header = append([]http1.Field{{Name: "Server", Value: s.cfg.Server}}, response.Header...)
+	}
+	if response.Write(c, r, time.Now()) == nil && (r == nil || int64(len(r.Body)) < r.Length) {
+		linger(c)
+	}
+}
+
+func named(r *http1.Response) bool {
+	for _, f := range r.Header {
+		if strings.EqualFold(f.Name, "Server") {
+			return true
+		}
+	}
+	return false
+}
+
+// linger reads what a client still sends, for a while: the answer would be lost with a
+// connection that is closed over it, because the kernel resets it.
+func linger(c *counted) {
+	if c.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_, _ = io.CopyN(io.Discard, c.Conn, lingerRead)
+	}
+}
+
+// answer reads the request and returns the response to it, nil for silence. The
+// request is nil where it could not be read. A panic does not end the program, and is
+// counted.
+func (s *Server) answer(c *counted, stop func()) (r *http1.Request, response *http1.Response) {
+	defer func() {
+		reason := recover()
+		if reason == nil {
 			return
 		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		if !s.limits.arrived(connOf(r)) {
-			panic(http.ErrAbortHandler) // it was told that there is no room
+		s.cfg.Logger.Error("a request made the handler panic", "client", c.remote, "panic", reason, "stack", string(debug.Stack()))
+		if s.panics.Add(1) == maxPanics {
+			stop()
 		}
-		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.Timeout)); err != nil {
-			panic(http.ErrAbortHandler) // it is closed
+		response = http1.Empty(http1.InternalServerError)
+	}()
+	r, response, ok := s.read(c)
+	if response != nil || !ok {
+		return r, response
+	}
+	// From here on the handler has the full time to answer, however slowly the request
+	// came: what it allows itself is less than Timeout, and so nobody who was granted
+	// something hears nothing.
+	if !s.limits.arrived(c) || c.SetDeadline(time.Now().Add(s.cfg.Timeout)) != nil {
+		return r, nil // it was told that there is no room, or is closed
+	}
+	return r, s.cfg.Handler.ServeHTTP(r)
+}
+
+// read reads a request. It returns the response that refuses it, or reports whether it
+// is whole.
+func (s *Server) read(c *counted) (r *http1.Request, refusal *http1.Response, ok bool) {
+	from := bufio.NewReaderSize(c, http1.MaxHead)
+	r, err := http1.ReadRequest(from)
+	refusal, silent := refuseHead(err)
+	switch {
+	case silent:
+		return nil, nil, false
+	case !s.limits.request(c.device, time.Now()):
+		return r, busy(), false
+	case refusal != nil:
+		return r, refusal, false
+	}
+	r.Remote, r.Local = c.remote, c.local
+	if refusal := guard(r); refusal != nil {
+		return r, refusal, false
+	}
+	if r.Method != http1.Post {
+		return r, nil, true // nothing else has a body that means anything
+	}
+	if continues(r) && r.Minor > 0 && from.Buffered() == 0 {
+		if _, err := io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+			return r, nil, false
 		}
-		next.ServeHTTP(w, r)
-	})
+	}
+	switch err := r.ReadBody(from); {
+	case errors.Is(err, http1.ErrCut):
+		return r, http1.Empty(http1.BadRequest), false
+	case err != nil: // there is no time left to answer in (case SOAP-40)
+		return r, nil, false
+	}
+	return r, nil, true
+}
+
+// refuseHead returns what a head is answered with that could not be read; silent says
+// that there is nobody to answer, or no time.
+func refuseHead(err error) (refusal *http1.Response, silent bool) {
+	switch {
+	case err == nil:
+		return nil, false
+	case errors.Is(err, http1.ErrTooLong):
+		return http1.Empty(http1.HeaderFieldsTooLarge), false
+	case errors.Is(err, http1.ErrMalformed), errors.Is(err, http1.ErrCut):
+		return http1.Empty(http1.BadRequest), false
+	}
+	return nil, true
 }

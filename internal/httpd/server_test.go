@@ -17,24 +17,20 @@ import (
 	"testing/synctest"
 	"time"
 
+	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
 )
 
-// counting is a handler that reads the body and counts what reached it.
+// counting is a handler that keeps the body and counts what reached it.
 type counting struct {
 	effects atomic.Int32
 	body    atomic.Value
 }
 
-func (c *counting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
+func (c *counting) ServeHTTP(r *http1.Request) *http1.Response {
 	c.effects.Add(1)
-	c.body.Store(string(body))
-	httpd.WriteXML(w, http.StatusOK, []byte("<ok/>"))
+	c.body.Store(string(r.Body))
+	return httpd.XML(http1.OK, []byte("<ok/>"))
 }
 
 // serve starts a server on loopback and gives its address.
@@ -111,7 +107,7 @@ func statuses(t testing.TB, answer []byte, method string) []int {
 	}
 }
 
-// TestRequests sends whole requests; @ stands for the server's own address. A
+// TestRequests sends whole requests; @ stands for the server's own address, ~ for @. A
 // refusal has no effect, and every connection gets exactly one response.
 func TestRequests(t *testing.T) {
 	t.Parallel()
@@ -139,7 +135,7 @@ func TestRequests(t *testing.T) {
 		{"D1/other port", "GET /x HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n", 403},
 		{"D1/odd literal", "GET /x HTTP/1.1\r\nHost: 127.1\r\n\r\n", 403},
 		{"D1/mapped literal", "GET /x HTTP/1.1\r\nHost: [::ffff:127.0.0.1]\r\n\r\n", 403},
-		{"D1/userinfo", "GET /x HTTP/1.1\r\nHost: a@127.0.0.1\r\n\r\n", 403},
+		{"D1/userinfo", "GET /x HTTP/1.1\r\nHost: a~127.0.0.1\r\n\r\n", 403},
 		{"D1/host and port twice", "GET /x HTTP/1.1\r\nHost: @:80\r\n\r\n", 403},
 		{"D1/no host", "GET /x HTTP/1.1\r\n\r\n", 400},
 		{"D1/no host in HTTP 1.0", "GET /x HTTP/1.0\r\n\r\n", 400},
@@ -150,8 +146,8 @@ func TestRequests(t *testing.T) {
 		{"ODD-12/the target's authority counts", "GET http://@/x HTTP/1.1\r\nHost: evil.example\r\n\r\n", ok},
 		{"D1/absolute target elsewhere", "GET http://evil.example/x HTTP/1.1\r\nHost: @\r\n\r\n", 403},
 		{"D1/absolute target at another port", "GET http://127.0.0.1:1/x HTTP/1.1\r\nHost: @\r\n\r\n", 403},
-		{"D1/absolute target with a user", "GET http://a@127.0.0.1/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
-		{"D1/absolute target with a user that looks like us", "GET http://127.0.0.1@evil.example/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target with a user", "GET http://a~127.0.0.1/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
+		{"D1/absolute target with a user that looks like us", "GET http://127.0.0.1~evil.example/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
 		{"D1/absolute target without Host", "GET http://@/x HTTP/1.1\r\n\r\n", 400},
 		{"D1/absolute target in capitals", "GET HTTP://@/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
 		{"D1/absolute target of TLS", "GET https://@/x HTTP/1.1\r\nHost: @\r\n\r\n", 400},
@@ -182,6 +178,21 @@ func TestRequests(t *testing.T) {
 		{"G6/length with text", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4, 4\r\n\r\nbody", 400},
 		{"G6/space before colon", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length : 4\r\n\r\nbody", 400},
 		{"G6/two soapactions", "POST /x HTTP/1.1\r\nHost: @\r\nSOAPAction: a\r\nSoapaction: b\r\n" + body, 400},
+		{"G6/equal lengths", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody", 400},
+		{"G6/encoding in HTTP 1.0", "POST /x HTTP/1.0\r\nHost: @\r\nTransfer-Encoding: chunked\r\n" + body, 501},
+		{"G6/bare LF", "POST /x HTTP/1.1\nHost: @\nContent-Length: 4\n\nbody", 400},
+		{"G6/one bare LF", "POST /x HTTP/1.1\r\nHost: @\nContent-Length: 4\r\n\r\nbody", 400},
+		{"G6/bare CR in a value", "POST /x HTTP/1.1\r\nHost: @\r\nX: a\rContent-Length: 0\r\n" + body, 400},
+		{"G6/folded line", "POST /x HTTP/1.1\r\nHost: @\r\nX: a\r\n b\r\n" + body, 400},
+		{"G6/NUL in a value", "POST /x HTTP/1.1\r\nHost: @\r\nX: a\x00b\r\n" + body, 400},
+		{"G6/no name", "POST /x HTTP/1.1\r\nHost: @\r\n: b\r\n" + body, 400},
+		{"G6/two spaces", "POST  /x HTTP/1.1\r\nHost: @\r\n" + body, 400},
+		{"G6/tab in the request line", "POST\t/x HTTP/1.1\r\nHost: @\r\n" + body, 400},
+		{"G6/no version", "GET /x\r\nHost: @\r\n\r\n", 400},
+		{"G6/version 1.10", "GET /x HTTP/1.10\r\nHost: @\r\n\r\n", 400},
+		{"empty line in front", "\r\nPOST /x HTTP/1.1\r\nHost: @\r\n" + body, ok},
+		{"two empty lines in front", "\r\n\r\nPOST /x HTTP/1.1\r\nHost: @\r\n" + body, 400},
+		{"expect something else", "POST /x HTTP/1.1\r\nHost: @\r\nExpect: wonders\r\n" + body, 417},
 		{"SOAP-40/short body", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 400\r\n\r\nbody", 400},
 
 		{"G7/huge length", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 2147483647\r\n\r\nbody", 413},
@@ -200,7 +211,7 @@ func TestRequests(t *testing.T) {
 			t.Parallel()
 			h := &counting{}
 			to := serve(t, httpd.Config{Handler: h, MaxConnsPerDevice: 64})
-			answer := exchange(t, to, strings.ReplaceAll(c.request, "@", to.String()))
+			answer := exchange(t, to, strings.NewReplacer("@", to.String(), "~", "@").Replace(c.request))
 			method, _, _ := strings.Cut(c.request, " ")
 			got := statuses(t, answer, method)
 			if len(got) != 1 || got[0] != c.want {
@@ -317,7 +328,7 @@ func TestRequestRate(t *testing.T) {
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	s, err := httpd.New(httpd.Config{Logger: slog.New(slog.DiscardHandler),
-		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("test") })})
+		Handler: http1.HandlerFunc(func(*http1.Request) *http1.Response { panic("test") })})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +355,7 @@ func TestAbort(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	to := serve(t, httpd.Config{Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })})
+		Handler: http1.HandlerFunc(func(*http1.Request) *http1.Response { return nil })})
 	for range 5 {
 		if got := exchange(t, to, "GET /x HTTP/1.1\r\nHost: "+to.String()+"\r\n\r\n"); len(got) > 0 {
 			t.Errorf("answered %q", got)
