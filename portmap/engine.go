@@ -259,8 +259,8 @@ func (e *Engine) collect(first *op) []*op {
 }
 
 // serve plans a batch on top of one another and applies it in one transaction.
-// When that fails, each op is tried alone, so that one bad change does not take
-// the others with it.
+// When the kernel refuses that, each op is tried alone: it may only have had no room for
+// one of them.
 func (e *Engine) serve(ctx context.Context, batch []*op) {
 	table := e.Snapshot()
 	var planned []*op

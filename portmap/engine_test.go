@@ -23,7 +23,6 @@ type kernel struct {
 	mu           sync.Mutex
 	open         map[string]int
 	bad          map[uint16]bool
-	refusal      error // for a port in bad; nil: errKernel
 	dead         bool
 	transactions int
 }
@@ -46,9 +45,6 @@ func (k *kernel) Apply(_ context.Context, add, del []portmap.Mapping) error {
 		}
 	}
 	for _, m := range add {
-		if k.bad[m.ExternalPort] && k.refusal != nil {
-			return k.refusal
-		}
 		if k.bad[m.ExternalPort] {
 			return errKernel
 		}

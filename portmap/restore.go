@@ -3,7 +3,6 @@ package portmap
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -60,16 +59,9 @@ func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error)
 		}
 		table = table.Commit(Change{Event: Granted, New: &again})
 	}
+	// What could not be enforced has been dropped, so an error is the kernel's.
 	if err := e.cfg.Firewall.Replace(ctx, open(table)); err != nil {
-		var one *Error
-		if !errors.As(err, &one) {
-			return nil, err
-		}
-		var refused []Dropped
-		if table, refused, err = e.oneByOne(ctx, table); err != nil {
-			return nil, err
-		}
-		dropped = append(dropped, refused...)
+		return nil, err
 	}
 	table.lastID = max(table.lastID, last)
 	e.snapshot.Store(table)
@@ -95,25 +87,15 @@ func (e *Engine) Readmit(ctx context.Context, waiting []Mapping) ([]Dropped, err
 	var dropped []Dropped
 	for some := range slices.Chunk(waiting, readmitted) {
 		d, err := e.readmitSome(ctx, some)
-		if ReasonOf(err) == FirewallFailed || ctx.Err() != nil {
+		if err != nil {
 			return dropped, err
-		}
-		if err != nil { // one of them cannot be enforced
-			for i := range some {
-				one, err := e.readmitSome(ctx, some[i:i+1])
-				if err != nil {
-					return dropped, err
-				}
-				d = append(d, one...)
-			}
 		}
 		dropped = append(dropped, d...)
 	}
 	return dropped, nil
 }
 
-// readmitSome takes over mappings in one transaction, or none of them. One alone
-// that the firewall refuses is dropped.
+// readmitSome takes over mappings in one transaction, or none of them.
 func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, error) {
 	var dropped []Dropped
 	drop := func(m Mapping, err error) {
@@ -142,15 +124,8 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 			}
 			return out, nil
 		},
-		failed: func(err error) {
-			if len(some) == 1 && ReasonOf(err) != FirewallFailed {
-				drop(some[0], err)
-			}
-		},
+		failed: func(error) {},
 	})
-	if err != nil && len(some) == 1 && len(dropped) == 1 {
-		return dropped, nil
-	}
 	return dropped, err
 }
 
@@ -204,30 +179,6 @@ func (t *Table) vacant(m *Mapping, view *View) error {
 		return err
 	}
 	return view.Vacant(m.Transport, m.ExternalPort)
-}
-
-// oneByOne restores what the firewall takes, where it did not take everything.
-func (e *Engine) oneByOne(ctx context.Context, all *Table) (*Table, []Dropped, error) {
-	if err := e.cfg.Firewall.Replace(ctx, nil); err != nil {
-		return nil, nil, err
-	}
-	table := NewTable()
-	var dropped []Dropped
-	for m := range all.All() {
-		if m.Open() {
-			err := e.cfg.Firewall.Apply(ctx, []Mapping{m}, nil)
-			var refusal *Error
-			if errors.As(err, &refusal) {
-				dropped = append(dropped, Dropped{m, refusal})
-				continue
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-		}
-		table = table.Commit(Change{Event: Granted, New: &m})
-	}
-	return table, dropped, nil
 }
 
 func open(t *Table) []Mapping {

@@ -188,8 +188,8 @@ func TestReadmission(t *testing.T) {
 	})
 }
 
-// TestRestoreFailures: a firewall that does not take one mapping gets the others;
-// one that takes nothing is an error.
+// TestRestoreFailures: a mapping that no firewall could enforce takes no other with it,
+// and never reaches the firewall; one that takes nothing is an error.
 func TestRestoreFailures(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -198,7 +198,8 @@ func TestRestoreFailures(t *testing.T) {
 		for port := uint16(5000); port < 5003; port++ {
 			r.mustMap(t, ask(hostA, portmap.UDP, port))
 		}
-		k := &kernel{bad: map[uint16]bool{5001: true}, refusal: &portmap.Error{Reason: portmap.BadRemote, Detail: "no"}}
+		s.held[2] = unenforceable(s.held[2])
+		k := &kernel{}
 		cfg := portmap.EngineConfig{Firewall: k, Policy: policyFunc(allowAll), Gateway: gateway{}, Store: s, LeaseMax: time.Hour}
 		e, err := portmap.NewEngine(cfg)
 		if err != nil {
@@ -208,6 +209,9 @@ func TestRestoreFailures(t *testing.T) {
 		if err != nil || len(dropped) != 1 || portmap.ReasonOf(dropped[0].Err) != portmap.BadRemote {
 			t.Errorf("dropped %v, %v", dropped, err)
 		}
+		if k.transactions != 1 {
+			t.Errorf("%d transactions", k.transactions)
+		}
 		if got := strings.Join(k.list(), " "); got != "udp 5000 -> 192.168.1.10:5000 udp 5002 -> 192.168.1.10:5000" || len(table(e)) != 2 || len(s.held) != 2 {
 			t.Errorf("the kernel has %s, the table %v, the store %v", got, table(e), s.held)
 		}
@@ -216,6 +220,12 @@ func TestRestoreFailures(t *testing.T) {
 			t.Errorf("a dead kernel: %v", err)
 		}
 	})
+}
+
+// unenforceable returns a mapping with a restriction that is none.
+func unenforceable(m portmap.Mapping) portmap.Mapping {
+	m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.1/24")}}
+	return m
 }
 
 // TestStoreFails: what the store cannot keep is granted all the same, and the owner's
