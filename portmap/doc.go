@@ -27,6 +27,8 @@
 //   - A mapping whose host's address another device has is suspended, not ended: ARP
 //     proxies and bonded links change hands and back, and a client that asked for a
 //     lease without an end never asks again. docs/protocol-notes.md has the times.
+//   - A mapping has an external port, and no external address: the WAN has one, and a
+//     mapping follows the WAN.
 //   - A lease of 0 is made longer when less than half is left and the kernel has heard
 //     of the device within a minute, so that the kernel still ends it when the daemon
 //     is dead.

@@ -322,7 +322,7 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 			return err
 		}
 	}
-	e.record(ctx, kept(done))
+	e.record(ctx, toRecord(done))
 	now := time.Now()
 	e.snapshot.Store(next.tidy(now))
 	for _, c := range changes {

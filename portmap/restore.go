@@ -38,16 +38,16 @@ func waits(err error) bool { return ReasonOf(err) == OffLink }
 // transaction, as far as today's policy allows it. What is dropped ends in the store
 // too, but for what waits. It must be called once, before Run, and before anybody can
 // ask for anything. With an error the daemon cannot work.
-func (e *Engine) Restore(ctx context.Context, kept []Mapping) ([]Dropped, error) {
+func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error) {
 	e.cfg.Gateway.Look(ctx)
-	kept = slices.Clone(kept)
-	sort.Slice(kept, func(i, j int) bool { return kept[i].ID < kept[j].ID })
+	held = slices.Clone(held)
+	sort.Slice(held, func(i, j int) bool { return held[i].ID < held[j].ID })
 	now, view := time.Now(), e.cfg.Gateway.View()
 	table := NewTable()
 	var dropped []Dropped
 	var changed []Change
 	last := uint64(0)
-	for _, m := range kept {
+	for _, m := range held {
 		last = max(last, countOf(m.ID))
 		again, err := e.readmit(now, table, m, view)
 		if err != nil {
@@ -204,9 +204,9 @@ func (e *Engine) record(ctx context.Context, changes []Change) {
 	}
 }
 
-// kept returns what the store must know, ends first. What was made and removed
+// toRecord returns what the store must know, ends first. What was made and removed
 // again within one batch it never hears of.
-func kept(done []*step) []Change {
+func toRecord(done []*step) []Change {
 	var ended, put []Change
 	for _, s := range done {
 		switch {

@@ -81,7 +81,7 @@ func Sources(remotes []Remote) []Source { return disjoint(widest(remotes)) }
 // widest drops the restrictions that another one covers. A restriction to the
 // whole Internet and any port leaves none: anyone.
 func widest(remotes []Remote) []Remote {
-	var kept []Remote
+	var rest []Remote
 	for i, r := range remotes {
 		covered := false
 		for j, o := range remotes {
@@ -91,13 +91,13 @@ func widest(remotes []Remote) []Remote {
 			}
 		}
 		if !covered {
-			kept = append(kept, r)
+			rest = append(rest, r)
 		}
 	}
-	if len(kept) == 1 && kept[0].Prefix.Bits() == 0 && kept[0].Port == 0 {
+	if len(rest) == 1 && rest[0].Prefix.Bits() == 0 && rest[0].Port == 0 {
 		return nil
 	}
-	return kept
+	return rest
 }
 
 func covers(wide, r Remote) bool {
