@@ -14,8 +14,10 @@ import (
 	"portcullis/portmap"
 )
 
-// Backend is a firewall as the daemon uses it; firewall/nft and firewall/iptables
-// are such.
+// Backend is a firewall as the daemon uses it: a firewall.Driver, and what only its
+// kernel knows. It is an interface because firewall/iptables stands before half of the
+// Driver's methods with its rule in FORWARD, which its programs are too slow to write
+// below the Driver's lock.
 type Backend interface {
 	portmap.Firewall
 	Prepare(firewall.Facts) error
