@@ -22,7 +22,7 @@ const _ = uint64(httpd.DefaultTimeout - patience - time.Second/2) // is not nega
 // docs/protocol-notes.md has). A client that goes away while the engine works changes
 // nothing: some close their half of the connection as soon as they have sent the
 // request.
-func (f *Front) control(r *http1.Request, s *service, v visitor) *http1.Response {
+func (h *Handler) control(r *http1.Request, s *service, v visitor) *http1.Response {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	header, status := envelope(r)
@@ -43,7 +43,7 @@ func (f *Front) control(r *http1.Request, s *service, v visitor) *http1.Response
 	}
 	if err != nil {
 		refused := c.refusal(err)
-		f.device.log.Debug("action refused", "interface", f.iface, "client", v.client.Addr,
+		h.device.log.Debug("action refused", "interface", h.iface, "client", v.client.Addr,
 			"service", s.name, "code", refused.code.number, "detail", refused.detail)
 		return httpd.XML(http1.InternalServerError, soap.EncodeFault(refused.code.number, refused.description()))
 	}

@@ -39,12 +39,12 @@ func topic(igd int, s *service) string { return digit(igd) + "/" + s.name }
 // event answers SUBSCRIBE and UNSUBSCRIBE. A server that listens on several addresses of
 // the gateway knows which one the subscriber came to (UDA 1.1 annex A: events keep the
 // scope).
-func (f *Front) event(r *http1.Request, s *service, v visitor) *http1.Response {
+func (h *Handler) event(r *http1.Request, s *service, v visitor) *http1.Response {
 	sub := gena.Subscriber{
 		Addr:  r.Remote.Addr(), // with its zone, where it has one
 		Local: r.Local.Addr(), Interface: v.client.Interface, Device: deviceOf(v.client),
 	}
-	return f.device.notifier.Handle(r, topic(v.igd, s), sub, func() []gena.Property {
+	return h.device.notifier.Handle(r, topic(v.igd, s), sub, func() []gena.Property {
 		return properties(s, v, once, ofWAN, ofCount, ofChange)
 	})
 }

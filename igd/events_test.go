@@ -73,7 +73,7 @@ type bed struct {
 	engine   *portmap.Engine
 	wan      *wan
 	changed  chan struct{}
-	front    *igd.Front
+	front    *igd.Handler
 	fake     chan portmap.Event
 }
 

@@ -13,7 +13,7 @@ import (
 // resource is what one path leads to.
 type resource struct {
 	allow string // the methods, as the Allow header lists them
-	serve func(*Front, *http1.Request, portmap.Client) *http1.Response
+	serve func(*Handler, *http1.Request, portmap.Client) *http1.Response
 }
 
 // The files of a service under its directory.
@@ -44,7 +44,7 @@ func (d *Device) layout() (map[string]resource, uint32) {
 	docs, configID := d.documents()
 	all := make(map[string]resource)
 	for path, doc := range docs {
-		all[path] = resource{readMethods, func(_ *Front, r *http1.Request, _ portmap.Client) *http1.Response {
+		all[path] = resource{readMethods, func(_ *Handler, r *http1.Request, _ portmap.Client) *http1.Response {
 			answer := httpd.XML(http1.OK, doc)
 			if r.Header.Get("Accept-Language") != "" { // UDA 1.1 section 2.11 wants an answer to it
 				answer.Header = append(answer.Header, http1.Field{Name: "Content-Language", Value: "en"})
@@ -57,12 +57,12 @@ func (d *Device) layout() (map[string]resource, uint32) {
 			if !s.offered(igd) {
 				continue
 			}
-			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(f *Front, r *http1.Request, c portmap.Client) *http1.Response {
-				return f.control(r, s, visitor{d, c, igd})
+			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(h *Handler, r *http1.Request, c portmap.Client) *http1.Response {
+				return h.control(r, s, visitor{d, c, igd})
 			}}
 			if d.notifier != nil {
-				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(f *Front, r *http1.Request, c portmap.Client) *http1.Response {
-					return f.event(r, s, visitor{d, c, igd})
+				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(h *Handler, r *http1.Request, c portmap.Client) *http1.Response {
+					return h.event(r, s, visitor{d, c, igd})
 				}}
 			}
 		}
@@ -70,52 +70,52 @@ func (d *Device) layout() (map[string]resource, uint32) {
 	return all, configID
 }
 
-// Front is the device as one LAN interface sees it. It is the handler that
+// Handler is the device as one LAN interface sees it. It is the handler that
 // stands behind httpd's guard.
-type Front struct {
+type Handler struct {
 	device *Device
 	iface  string
 	addr   netip.AddrPort
 }
 
-// On returns the front for a LAN interface whose server listens on addr.
-func (d *Device) On(iface string, addr netip.AddrPort) *Front {
-	return &Front{device: d, iface: iface, addr: addr}
+// On returns the handler for a LAN interface whose server listens on addr.
+func (d *Device) On(iface string, addr netip.AddrPort) *Handler {
+	return &Handler{device: d, iface: iface, addr: addr}
 }
 
 // Location is the URL of the description for clients that searched for this
 // version of a gateway, 1 or 2; other versions give that of the nearest. An IPv6
 // address stands in it without a zone, which means something to its host only.
-func (f *Front) Location(version int) string {
+func (h *Handler) Location(version int) string {
 	version = min(max(version, igdVersions[0]), igdVersions[len(igdVersions)-1])
-	at := netip.AddrPortFrom(f.addr.Addr().WithZone(""), f.addr.Port())
-	return "http://" + at.String() + f.device.rootPath(version)
+	at := netip.AddrPortFrom(h.addr.Addr().WithZone(""), h.addr.Port())
+	return "http://" + at.String() + h.device.rootPath(version)
 }
 
 // ServeHTTP finds the resource by the request target as it was sent: nothing is
 // decoded, cleaned or redirected (abuse case G9). Who cannot be identified as a
 // host of this LAN is refused before anything is told.
-func (f *Front) ServeHTTP(r *http1.Request) *http1.Response {
-	client, ok := f.identify(r.Remote.Addr())
+func (h *Handler) ServeHTTP(r *http1.Request) *http1.Response {
+	client, ok := h.identify(r.Remote.Addr())
 	if !ok {
 		return http1.Empty(http1.Forbidden)
 	}
-	found, ok := f.device.resources[r.Target]
+	found, ok := h.device.resources[r.Target]
 	if !ok {
 		return http1.Empty(http1.NotFound)
 	}
 	if !slices.Contains(strings.Split(found.allow, ", "), r.Method) {
 		return http1.Empty(http1.MethodNotAllowed, http1.Field{Name: "Allow", Value: found.allow})
 	}
-	return found.serve(f, r, client)
+	return found.serve(h, r, client)
 }
 
 // identify goes by the socket's peer, never by anything the client wrote. The
 // interface is known, and so the zone of a link-local address says nothing new.
-func (f *Front) identify(peer netip.Addr) (portmap.Client, bool) {
-	client, err := f.device.identify(f.iface, peer.WithZone(""))
+func (h *Handler) identify(peer netip.Addr) (portmap.Client, bool) {
+	client, err := h.device.identify(h.iface, peer.WithZone(""))
 	if err != nil {
-		f.device.log.Debug("client not identified", "interface", f.iface, "client", peer, "err", err)
+		h.device.log.Debug("client not identified", "interface", h.iface, "client", peer, "err", err)
 		return portmap.Client{}, false
 	}
 	client.Via = portmap.ViaUPnP

@@ -250,7 +250,7 @@ type lan struct {
 	engine *portmap.Engine
 	wan    *wan
 	addr   string
-	front  *igd.Front
+	front  *igd.Handler
 	peer   netip.Addr // what the other end of each connection is taken for; zero: what it is
 }
 

@@ -82,7 +82,7 @@ func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accep
 	}
 	web, err := httpd.New(httpd.Config{
 		Logger:            u.cfg.Log,
-		Handler:           u.front(l, addr),
+		Handler:           u.handler(l, addr),
 		Server:            serverName,
 		RequestsPerSecond: u.cfg.RequestsPerSecond,
 		Accept:            accepts,
@@ -102,8 +102,8 @@ func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accep
 	}, nil
 }
 
-// front is the device as it shows itself on a LAN at one address.
-func (u *upnp) front(l netif.LAN, addr netip.Addr) *igd.Front {
+// handler is the device as it shows itself on a LAN at one address.
+func (u *upnp) handler(l netif.LAN, addr netip.Addr) *igd.Handler {
 	return u.device.On(l.Name, netip.AddrPortFrom(addr, u.cfg.HTTPPort))
 }
 
@@ -128,7 +128,7 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 				// miniupnpc does.
 				version = 2
 			}
-			return ssdp.Description{Location: u.front(l, local).Location(version), ConfigID: u.device.ConfigID()}
+			return ssdp.Description{Location: u.handler(l, local).Location(version), ConfigID: u.device.ConfigID()}
 		},
 	}, conn)
 	if err != nil {
