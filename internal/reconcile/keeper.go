@@ -39,7 +39,7 @@ type Config struct {
 	// ends; an error ends it sooner.
 	Watch func(ctx context.Context, changed func(firewall.Intrusion)) error
 	// Changed is called at once when another program has changed rules, Settled when none
-	// has been changed for a moment since.
+	// has been changed for a moment since, and ours are repaired.
 	Changed func()
 	Settled func(context.Context)
 	// Audits compare the kernel with what it should hold, all of it if full is set, put
@@ -76,19 +76,23 @@ func (k *Keeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(auditEvery)
 	defer tick.Stop()
 	for {
+		settled := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		case <-k.signal:
 			k.settle(ctx)
-			k.cfg.Settled(ctx)
+			settled = true
 		}
 		if err := k.patience(ctx); err != nil {
 			return err
 		}
 		if seen, whole := k.audit(ctx); !whole {
 			time.AfterFunc(min(lookAgain<<min(k.failed-1, toldAfter+1), repairGap), func() { k.note(seen) })
+		}
+		if settled { // after the repair, for it may read a large ruleset
+			k.cfg.Settled(ctx)
 		}
 	}
 }
