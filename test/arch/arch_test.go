@@ -1,5 +1,5 @@
-// Package arch holds the house to its plan: who may know whom, and what every
-// room says of itself (ARCHITECTURE.md).
+// Package arch holds the program to its plan: which package may import which, and what
+// each says of itself (ARCHITECTURE.md).
 package arch
 
 import (
@@ -18,8 +18,8 @@ import (
 
 const module = "portcullis"
 
-// room is one package of ours, as `go list -json` tells it.
-type room struct {
+// pkg is one package of ours, as `go list -json` shows it.
+type pkg struct {
 	ImportPath string
 	Dir        string
 	GoFiles    []string
@@ -27,7 +27,7 @@ type room struct {
 	Deps       []string
 }
 
-func rooms(t *testing.T) map[string]room {
+func packages(t *testing.T) map[string]pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,Imports,Deps", module+"/...")
 	cmd.Stderr = os.Stderr
@@ -35,9 +35,9 @@ func rooms(t *testing.T) map[string]room {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]room{}
+	all := map[string]pkg{}
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var r room
+		var r pkg
 		err := dec.Decode(&r)
 		if errors.Is(err, io.EOF) {
 			return all
@@ -51,7 +51,7 @@ func rooms(t *testing.T) map[string]room {
 
 func own(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
 
-// allowed lists, for each room, the rooms of ours that it may import by itself; what
+// allowed lists, for each package, those of ours that it may import directly; what
 // those import in turn is theirs to answer for.
 var allowed = map[string][]string{
 	"portmap":                  {},
@@ -103,14 +103,14 @@ var allowed = map[string][]string{
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 
-// TestArrows: all arrows point at portmap, no protocol room knows another or the
-// firewall, neither half of the daemon knows the other, and only the tests know everybody. Every room has its
-// line, and every line its room.
+// TestArrows: all imports point towards portmap, no protocol's package imports another's or
+// the firewall, neither half of the daemon the other, and only the tests everything. Every
+// package has its line, and every line its package.
 func TestArrows(t *testing.T) {
-	all := rooms(t)
+	all := packages(t)
 	for name := range allowed {
 		if _, there := all[module+"/"+name]; !there {
-			t.Errorf("there is no room %s", name)
+			t.Errorf("there is no package %s", name)
 		}
 	}
 	for path, r := range all {
@@ -120,20 +120,20 @@ func TestArrows(t *testing.T) {
 		}
 		may, known := allowed[name]
 		if !known {
-			t.Errorf("room %s has no line in the table of arrows", name)
+			t.Errorf("package %s has no line in the table of imports", name)
 			continue
 		}
 		for _, imp := range r.Imports {
 			if own(imp) && !slices.Contains(may, strings.TrimPrefix(imp, module+"/")) {
-				t.Errorf("%s imports %s: that arrow is not in the plan of the house", name, imp)
+				t.Errorf("%s imports %s, which its line does not allow", name, imp)
 			}
 		}
 	}
 }
 
-// bans are packages that a room must not import by itself.
+// bans are packages that one of ours must not import directly.
 var bans = []struct {
-	rooms  []string
+	of     []string
 	banned []string
 	why    string
 }{
@@ -142,7 +142,7 @@ var bans = []struct {
 	{[]string{"soap"}, []string{"net", "os/exec"}, "a codec does no I/O"},
 }
 
-// bansEverywhere hold for the direct imports of every room but those named.
+// bansEverywhere hold for the direct imports of every package but those named.
 var bansEverywhere = []struct {
 	banned string
 	except []string
@@ -157,9 +157,9 @@ var bansEverywhere = []struct {
 }
 
 func TestBans(t *testing.T) {
-	all := rooms(t)
+	all := packages(t)
 	for _, b := range bans {
-		for _, name := range b.rooms {
+		for _, name := range b.of {
 			for _, dep := range all[module+"/"+name].Imports {
 				if slices.Contains(b.banned, dep) {
 					t.Errorf("%s imports %s: %s", name, dep, b.why)
@@ -180,11 +180,11 @@ func TestBans(t *testing.T) {
 	}
 }
 
-// TestPureRooms: whatever the vocabulary, the engine and the policy depend on, directly
+// TestPure: whatever the vocabulary, the engine and the policy depend on, directly
 // or by way of others, is of the standard library and speaks to nobody. (fmt brings os
-// along, which they must not import themselves.)
-func TestPureRooms(t *testing.T) {
-	all := rooms(t)
+// along, which they must not import directly.)
+func TestPure(t *testing.T) {
+	all := packages(t)
 	for _, name := range []string{"portmap", "policy"} {
 		for _, dep := range all[module+"/"+name].Deps {
 			first, _, _ := strings.Cut(dep, "/")
@@ -198,7 +198,7 @@ func TestPureRooms(t *testing.T) {
 // TestWall: whatever the half that parses the network depends on, directly or by way of
 // others, it does not have the means of the half that decides.
 func TestWall(t *testing.T) {
-	front := rooms(t)[module+"/internal/front"]
+	front := packages(t)[module+"/internal/front"]
 	for _, dep := range front.Deps {
 		name := strings.TrimPrefix(dep, module+"/")
 		if slices.Contains([]string{"config", "policy", "internal/journal", "internal/control", "internal/warden"}, name) ||
@@ -208,10 +208,10 @@ func TestWall(t *testing.T) {
 	}
 }
 
-// TestRoomsSayWhatTheyAre: each doc.go says what its room owns, may import and
+// TestDocs: each doc.go says what its package owns, may import and
 // never does.
-func TestRoomsSayWhatTheyAre(t *testing.T) {
-	for path, r := range rooms(t) {
+func TestDocs(t *testing.T) {
+	for path, r := range packages(t) {
 		name := strings.TrimPrefix(path, module+"/")
 		if !own(path) || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "test/") {
 			continue
@@ -229,11 +229,41 @@ func TestRoomsSayWhatTheyAre(t *testing.T) {
 	}
 }
 
+// packageRow and inRow find the packages in the first cell of a row of ARCHITECTURE.md.
+var (
+	packageRow = regexp.MustCompile("(?m)^\\| (`[^|]+`) \\|")
+	inRow      = regexp.MustCompile("`([^`]+)`")
+)
+
+// TestPackageTable: ARCHITECTURE.md says of each package what it owns, once.
+func TestPackageTable(t *testing.T) {
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]int{}
+	for _, row := range packageRow.FindAllSubmatch(text, -1) {
+		for _, name := range inRow.FindAllSubmatch(row[1], -1) {
+			rows[string(name[1])]++
+		}
+	}
+	for name := range allowed {
+		if rows[name] != 1 {
+			t.Errorf("%s is in %d rows", name, rows[name])
+		}
+		delete(rows, name)
+	}
+	delete(rows, "test/")
+	for name := range rows {
+		t.Errorf("there is no package %s", name)
+	}
+}
+
 // TestPortmapKnowsNoProtocol: requests say what they mean, so that a new way to ask adds no
 // branch. Which protocol asked is for claims and logs: their file, and the text form, are
 // alone to name one.
 func TestPortmapKnowsNoProtocol(t *testing.T) {
-	r := rooms(t)[module+"/portmap"]
+	r := packages(t)[module+"/portmap"]
 	named := regexp.MustCompile(`\bVia(UPnP|NATPMP|PCP|Owner)\b`)
 	for _, name := range r.GoFiles {
 		text, err := os.ReadFile(filepath.Join(r.Dir, name))
@@ -252,7 +282,7 @@ var logKey = regexp.MustCompile(`\.(?:Debug|Info|Warn|Error|With)\([^\n]*(?:\n[^
 // TestLogKeys: one thing has one key in the log: "err" what went wrong, "subsystem" which
 // server tells it.
 func TestLogKeys(t *testing.T) {
-	for path, r := range rooms(t) {
+	for path, r := range packages(t) {
 		if !own(path) || strings.HasSuffix(path, "/internal/lab") {
 			continue
 		}

@@ -90,10 +90,10 @@ func goSource(t *testing.T, path string, text []byte) source {
 	return s
 }
 
-// forTests reports whether a file is of a room that only tests import.
+// forTests reports whether a file is of a package that only tests import.
 func forTests(path string) bool {
-	return slices.ContainsFunc([]string{"firewall/fwtest/", "firewall/homenet/", "test/"}, func(room string) bool {
-		return strings.Contains("/"+path, "/"+room)
+	return slices.ContainsFunc([]string{"firewall/fwtest/", "firewall/homenet/", "test/"}, func(dir string) bool {
+		return strings.Contains("/"+path, "/"+dir)
 	})
 }
 
@@ -187,15 +187,15 @@ func TestCasesAreShown(t *testing.T) {
 
 var fileName = regexp.MustCompile(`(?:^|[\s("'` + "`" + `])((?:[a-z0-9_-]+/)*[a-z0-9_-]+\.(?:go|md|nft))\b`)
 
-// TestNamedFiles: a file that a comment or a document names is there: in the same room,
-// or by its path from the top. A document may leave out the room.
+// TestNamedFiles: a file that a comment or a document names is there: in the same package,
+// or by its path from the top. A document may leave out the package.
 func TestNamedFiles(t *testing.T) {
 	t.Parallel()
 	all := sources(t)
 	exists := func(s source, name string) bool {
 		return slices.ContainsFunc(all, func(o source) bool {
 			return o.path == name || o.path == filepath.Join(filepath.Dir(s.path), name) ||
-				filepath.Base(o.path) == name && strings.HasSuffix(s.path, ".md") // beside its room
+				filepath.Base(o.path) == name && strings.HasSuffix(s.path, ".md") // beside its package
 		})
 	}
 	for _, s := range all {
