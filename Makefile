@@ -34,7 +34,7 @@ vet:
 	$(GO) vet ./...
 	cd test/clients && $(GO) vet ./...
 
-# Rooms beside their code; in all they stay under 20 seconds. The firewall backends
+# Tests beside their code; in all they stay under 20 seconds. The firewall backends
 # send real packets through a network of namespaces each, and are among the system's.
 BACKENDS := ./firewall/nft ./firewall/iptables
 unit:
@@ -53,7 +53,7 @@ bench: build
 	test/install bench
 	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) run ./test/bench
 
-# Everything with half of one core, room by room: nothing may depend on time. Builds
+# Everything with half of one core, package by package: nothing may depend on time. Builds
 # have all cores. TESTS='./test/faults -run TestCrash' runs some.
 HALF = PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -p 1 -timeout 1800s -exec $(CURDIR)/test/halfcore
 halfcore: build

@@ -27,7 +27,7 @@ const (
 	// Pin lets in what comes from outside to an internal IPv6 endpoint, which is
 	// not translated, and its answers out.
 	Pin
-	// Mapped keeps an external port for its owners: nobody but a mapped endpoint
+	// Mapped keeps an external port for its clients: nobody but a mapped endpoint
 	// that keeps the port (Kept) leaves from it. It lets nothing in. A port that is
 	// shared by restricted mappings is one entry.
 	Mapped

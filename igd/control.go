@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long the engine may take over one action, from the moment on at which
-// the request is whole, as the front's time for the answer runs: less than that, so
+// the request is whole, as httpd's time for the answer runs: less than that, so
 // that an answer is always written.
 const patience = 4 * time.Second
 

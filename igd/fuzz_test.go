@@ -267,7 +267,7 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
-// The two rooms must agree, or a body that the front lets through is refused.
+// soap and httpd must agree, or a body that httpd lets through is refused.
 func TestBodyCaps(t *testing.T) {
 	t.Parallel()
 	if httpd.MaxBody != soap.MaxBody {

@@ -208,7 +208,7 @@ func TestLargeList(t *testing.T) {
 	}
 }
 
-func TestOtherLanguagesEntries(t *testing.T) {
+func TestEntriesOfOtherProtocols(t *testing.T) {
 	t.Parallel()
 	l := start(t)
 	c := hostA.client

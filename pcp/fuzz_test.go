@@ -86,7 +86,7 @@ func proper(request, reply []byte) string {
 	return ""
 }
 
-// FuzzAnswer: PCP-60, in every combination of the languages.
+// FuzzAnswer: PCP-60, in every combination of the protocols.
 func FuzzAnswer(f *testing.F) {
 	for _, s := range seeds() {
 		f.Add(s, true, true)
@@ -143,7 +143,7 @@ func TestAnyDatagram(t *testing.T) {
 		}
 	}
 	if answered[0] == 0 || answered[2] == 0 {
-		t.Errorf("answers by version: %v; a language was never tried", answered)
+		t.Errorf("answers by version: %v; a protocol was never tried", answered)
 	}
 }
 

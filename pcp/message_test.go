@@ -391,7 +391,7 @@ func TestDeleteAllPorts(t *testing.T) {
 	})
 }
 
-// TestOneTable: both languages mean the same mapping, each has the lease that it asked
+// TestOneTable: both protocols mean the same mapping, each has the lease that it asked
 // for, and what is answered with success closes it.
 func TestOneTable(t *testing.T) {
 	t.Parallel()

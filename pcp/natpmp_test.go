@@ -124,9 +124,9 @@ func TestNoPorts(t *testing.T) {
 	})
 }
 
-// TestOnlyOneLanguage: H3, CHOICE-2, CHOICE-3 and section 9 of RFC 6887. What a gate
-// that speaks one language says to the other.
-func TestOnlyOneLanguage(t *testing.T) {
+// TestOnlyOneProtocol: H3, CHOICE-2, CHOICE-3 and section 9 of RFC 6887. What a gate
+// that speaks one protocol says to the other.
+func TestOnlyOneProtocol(t *testing.T) {
 	t.Parallel()
 	t.Run("NAT-PMP", func(t *testing.T) {
 		t.Parallel()
@@ -159,7 +159,7 @@ func TestOnlyOneLanguage(t *testing.T) {
 }
 
 // TestPromisedMore: NAT-PMP never grants more than was asked for, though another
-// language was promised more of the same mapping (RFC 6886 section 3.3).
+// protocol was promised more of the same mapping (RFC 6886 section 3.3).
 func TestPromisedMore(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(r *rig) {

@@ -29,7 +29,7 @@ func announcements(r *rig) []sent {
 	return out
 }
 
-// TestAnnouncements: PMP-26, PCP-32, PCP-59. Ten copies in each language at their times,
+// TestAnnouncements: PMP-26, PCP-32, PCP-59. Ten copies in each protocol at their times,
 // with the epoch of that moment.
 func TestAnnouncements(t *testing.T) {
 	t.Parallel()
@@ -256,7 +256,7 @@ func TestConfig(t *testing.T) {
 		"no way to ask":   func(c *pcp.Config) { c.Seek = nil },
 		"no epoch":        func(c *pcp.Config) { c.Epoch = nil },
 		"no interface":    func(c *pcp.Config) { c.Ifindex = 0 },
-		"no language":     func(c *pcp.Config) { c.NATPMP = false },
+		"no protocol":     func(c *pcp.Config) { c.NATPMP = false },
 		"a negative rate": func(c *pcp.Config) { c.RequestsPerSecond = -1 },
 	} {
 		bad := good

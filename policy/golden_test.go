@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden file")
 
-// elsewhereDecided are the reasons that are not this room's to give.
+// elsewhereDecided are the reasons that are not this package's to give.
 var elsewhereDecided = map[portmap.Reason]bool{
 	portmap.IdentityChanged: true, portmap.AskedElsewhere: true, portmap.NotOwner: true, portmap.WrongNonce: true, portmap.TooManyRemotes: true, portmap.PortTaken: true, portmap.PortReserved: true,
 	portmap.PortInUse: true, portmap.NoPorts: true, portmap.NoSuchMapping: true, portmap.FirewallFailed: true,
@@ -110,7 +110,7 @@ func speak(t *testing.T) []struct {
 }
 
 // Every sentence a person can get to read stands in one file, for review. Each
-// reason this room can give is there, and a new one makes its author choose.
+// reason this package can give is there, and a new one makes its author choose.
 func TestSentences(t *testing.T) {
 	t.Parallel()
 	golden := filepath.Join("testdata", "sentences.txtar")
@@ -126,7 +126,7 @@ func TestSentences(t *testing.T) {
 	}
 	for _, r := range portmap.Reasons() {
 		if seen[r] == elsewhereDecided[r] {
-			t.Errorf("reason %s: has a sentence %v, is another room's %v", r, seen[r], elsewhereDecided[r])
+			t.Errorf("reason %s: has a sentence %v, is another package's %v", r, seen[r], elsewhereDecided[r])
 		}
 	}
 	if *update {

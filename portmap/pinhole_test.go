@@ -24,7 +24,7 @@ func open(c portmap.Client, port uint16) portmap.Request {
 }
 
 // TestPinholes: SOAP-50. A pinhole is granted, renewed under its number in either
-// language, and ends; ports in use on the gateway do not matter.
+// protocol, and ends; ports in use on the gateway do not matter.
 func TestPinholes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -90,7 +90,7 @@ func TestSuspend(t *testing.T) {
 	})
 }
 
-// TestSuspendedPortIsKept: C6. The port of a suspended mapping is its owner's for as
+// TestSuspendedPortIsKept: C6. The port of a suspended mapping is its client's for as
 // long as that of an expired one; then who asks for it has it, and the mapping ends.
 func TestSuspendedPortIsKept(t *testing.T) {
 	t.Parallel()
@@ -263,7 +263,7 @@ func TestEndless(t *testing.T) {
 }
 
 // TestWhatIsNotEndless: a lease has an end where its client asked for one or its
-// language has none without, where a rule sets a term, and where the device cannot be
+// protocol has none without, where a rule sets a term, and where the device cannot be
 // seen.
 func TestWhatIsNotEndless(t *testing.T) {
 	t.Parallel()
@@ -306,7 +306,7 @@ func TestWhatIsNotEndless(t *testing.T) {
 }
 
 // TestEndlessAndFinite: what a client asked for last in UPnP holds, and another
-// language's lease beside it is not made longer by the device.
+// protocol's lease beside it is not made longer by the device.
 func TestEndlessAndFinite(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -390,7 +390,7 @@ func TestPortsInUseAreLookedAtFirst(t *testing.T) {
 }
 
 // TestRenewalOfAPortInUse: B8. A renewal asks about the gateway's own services as a
-// grant does, and is refused in every language; it gets no second port beside the one
+// grant does, and is refused in every protocol; it gets no second port beside the one
 // that will end.
 func TestRenewalOfAPortInUse(t *testing.T) {
 	t.Parallel()

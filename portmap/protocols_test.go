@@ -13,13 +13,13 @@ import (
 	"portcullis/portmap"
 )
 
-// by returns the client as it asks in another language.
+// by returns the client as it asks in another protocol.
 func by(c portmap.Client, via portmap.Via) portmap.Client {
 	c.Via = via
 	return c
 }
 
-// spoken fills in what the rooms of the protocols say of their requests.
+// spoken fills in what the packages of the protocols say of their requests.
 func spoken(r portmap.Request) portmap.Request {
 	switch r.Client.Via {
 	case portmap.ViaUPnP:
@@ -38,7 +38,7 @@ func spoken(r portmap.Request) portmap.Request {
 	return r
 }
 
-// Map asks as the rooms of the protocols do.
+// Map asks as the packages of the protocols do.
 func (r rig) Map(ctx context.Context, req portmap.Request) (portmap.Mapping, error) {
 	return r.Engine.Map(ctx, spoken(req))
 }
@@ -62,9 +62,9 @@ var (
 	network    = portmap.Remote{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 53}
 )
 
-// TestSameThingInThreeLanguages: one mapping serves all three, and each has the lease
+// TestSameThingInThreeProtocols: one mapping serves all three, and each has the lease
 // that it asked for.
-func TestSameThingInThreeLanguages(t *testing.T) {
+func TestSameThingInThreeProtocols(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, portmap.EngineConfig{})
@@ -87,17 +87,17 @@ func TestSameThingInThreeLanguages(t *testing.T) {
 	})
 }
 
-// is checks which languages have a mapping of A's UDP port, and how long it lasts.
-func (r rig) is(t *testing.T, port uint16, languages string, left time.Duration) {
+// is checks which protocols have a mapping of A's UDP port, and how long it lasts.
+func (r rig) is(t *testing.T, port uint16, protocols string, left time.Duration) {
 	t.Helper()
 	synctest.Wait()
 	m, _ := r.Snapshot().Find(portmap.UDP, port, nil)
-	if m.Claims.String() != languages || m.Left(time.Now()) != left {
-		t.Errorf("port %d is mapped by %q for %v, want %q for %v", port, m.Claims, m.Left(time.Now()), languages, left)
+	if m.Claims.String() != protocols || m.Left(time.Now()) != left {
+		t.Errorf("port %d is mapped by %q for %v, want %q for %v", port, m.Claims, m.Left(time.Now()), protocols, left)
 	}
 }
 
-// wishes ask for A's UDP port 6000, and to close it, in each language.
+// wishes ask for A's UDP port 6000, and to close it, in each protocol.
 var wishes = []struct {
 	open  portmap.Request
 	close portmap.Selector
@@ -110,7 +110,7 @@ var wishes = []struct {
 	{portmap.Request{Client: pcpA}, portmap.Selector{Client: pcpA, Transport: portmap.UDP, Internal: 6000, Only: portmap.ViaPCP}},
 }
 
-// TestCloseCloses: in every pair of languages, who opened a port and is told that it is
+// TestCloseCloses: in every pair of protocols, who opened a port and is told that it is
 // closed finds it closed; who did not is told that it is open.
 func TestCloseCloses(t *testing.T) {
 	t.Parallel()
@@ -152,9 +152,9 @@ func TestCloseCloses(t *testing.T) {
 	}
 }
 
-// TestLeasesOfLanguages: a second language makes the first one's lease no longer, and
+// TestLeasesOfProtocols: a second protocol makes the first one's lease no longer, and
 // no shorter, whichever comes first.
-func TestLeasesOfLanguages(t *testing.T) {
+func TestLeasesOfProtocols(t *testing.T) {
 	t.Parallel()
 	week := 7 * 24 * time.Hour
 	for name, order := range map[string][2]int{"NAT-PMP first": {0, 1}, "UPnP first": {1, 0}} {

@@ -33,7 +33,7 @@ func (s Selector) matches(m *Mapping) bool {
 		(s.Only == 0 || m.Claims.Has(s.Only))
 }
 
-func (s Selector) inAnyLanguage() Selector {
+func (s Selector) inAnyProtocol() Selector {
 	s.Only = 0
 	return s
 }
@@ -55,7 +55,7 @@ func (t *Table) PlanRemoval(now time.Time, s Selector) ([]Change, error) {
 	for m := range t.selectable(s) {
 		switch {
 		case !s.matches(m):
-			if s.Internal != 0 && m.Client.ID() == s.Client.ID() && s.inAnyLanguage().matches(m) {
+			if s.Internal != 0 && m.Client.ID() == s.Client.ID() && s.inAnyProtocol().matches(m) {
 				elsewhere = m
 			}
 		case !s.Anybody && m.Client.ID() != s.Client.ID():

@@ -10,7 +10,7 @@
 // few ports are asked about the kernel tells theirs alone.
 //
 // When one begins, flows of other hosts that leave from its external port are ended
-// too: they would take what is sent to the mapping, and keep its owner's own flows
+// too: they would take what is sent to the mapping, and keep the client's own flows
 // out. That is done before the client is answered, as far as that costs little, and
 // what the host sends next leaves from another port, by the backend's rules. The
 // gateway's own flows are let be.
@@ -41,8 +41,7 @@
 // May import: portmap, firewall, netns, x/sys/unix, the standard library.
 //
 // Never: knows a backend, ends a flow that no mapping of ours made or that keeps no
-// owner from its mapped port, or takes more of
-// a core than a tenth, unless a flow would live for two seconds after its mapping.
+// client from its mapped port, or takes more of a core than a tenth, unless a flow would live for two seconds after its mapping.
 //
 // What is decided here:
 //   - conntrack is asked with its own filter (Linux 5.8) over raw netlink and read as

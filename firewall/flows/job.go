@@ -23,7 +23,7 @@ type Flow struct {
 type job struct {
 	ports map[port]bool           // external ports of which a mapping changed
 	ended map[led]bool            // who those ports led to
-	taken map[port]bool           // external ports that nobody but their owner may leave from
+	taken map[port]bool           // external ports that nobody but their client may leave from
 	lost  map[netip.Addr]bool     // WAN addresses we no longer have
 	force map[port][]ending       // mappings whose flows end whatever the table says
 	pins  map[endpoint][]pinEnded // pinholes, of both sorts

@@ -26,7 +26,7 @@
 //     the ruleset, or took an element away), the whole table is written anew.
 //   - No chain here has a drop policy, and no table but ours is touched, save for
 //     the chains that the owner names as accept_chain and accept_chain6 (accept.go).
-//   - An external port is its owner's in both directions: nobody but the mapped
+//   - An external port is its client's in both directions: nobody but the mapped
 //     endpoint leaves from it (ownports.go), and what left from it before is ended.
 //   - Of IPv6 only TCP and UDP to a pinned endpoint is accepted, from the WAN to a
 //     LAN, and its answers. All else, ICMPv6 too, is the owner's to judge.

@@ -9,9 +9,9 @@ import (
 	"portcullis/firewall"
 )
 
-// An external port is its owner's in both directions: who has no mapping of it does
+// An external port is its client's in both directions: who has no mapping of it does
 // not leave from it. Otherwise what a peer sends to the mapping would come to that
-// other host as the answer to its own flow, and what the owner sends there would be
+// other host as the answer to its own flow, and what the client sends there would be
 // dropped, because the flow is there already (the kind of CVE-2021-3773; two
 // consoles of which one has no mapping do it by accident).
 //
@@ -84,7 +84,7 @@ func (s *skeleton) ownRules(b *chainBuilder) {
 		},
 		jump(check))
 	b.rule(check, "the sign is for us alone", setBits(expr.MetaKeyPRIORITY, othersSign, 0))
-	b.rule(check, "a mapped port is its owner's; with the next packet it gets another",
+	b.rule(check, "a mapped port is its client's; with the next packet it gets another",
 		b.tcpOrUDP(), ipv4(s.table),
 		match{addr(offSaddr, reg1), in(s.wanAddrs, reg1)}, fromMapped(s.mappedPorts), verdict(expr.VerdictDrop, ""))
 }

@@ -47,7 +47,7 @@ type skeleton struct {
 	flows flowSets
 	kept  *nftables.Set // internal endpoint -> its external port
 
-	mappedPorts *nftables.Set // what nobody but its owner leaves from (ownports.go)
+	mappedPorts *nftables.Set // what nobody but its client leaves from (ownports.go)
 
 	pins pinSets // IPv6 pinholes (pins.go)
 

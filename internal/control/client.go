@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"portcullis/internal/http1"
 	"syscall"
 	"time"
+
+	"portcullis/internal/http1"
 )
 
 // Client talks to a running daemon.

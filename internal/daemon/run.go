@@ -58,7 +58,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	follower.cfg.Warden, follower.cfg.Front = w.Follow, f.Follow
-	// Our ports come before the kernel: who finds them taken by another gate leaves
+	// Our ports come before the kernel: who finds them taken by another daemon leaves
 	// its mappings alone.
 	w.Learn(state, roles)
 	if err := f.Open(ctx, roles.LAN); err != nil {

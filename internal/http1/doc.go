@@ -10,7 +10,7 @@
 // Never: opens a socket, knows a path or who may ask.
 //
 // What is decided here, all of it allowed by RFC 9112:
-//   - A line ends with CRLF; a bare LF or CR is malformed (section 2.2). The incumbent
+//   - A line ends with CRLF; a bare LF or CR is malformed (section 2.2). miniupnpd
 //     looks for CRLF CRLF as well, so no client that it serves sends anything else.
 //   - A folded line is malformed (section 5.2), and so are white space before a colon,
 //     a second Host, a second Content-Length even if equal (section 6.3).

@@ -113,17 +113,17 @@ func (i *Identifier) As(c portmap.Client, target netip.Addr) (portmap.Client, er
 		return portmap.Client{}, errNotSameDevice
 	}
 	for n := 0; ; n++ {
-		owner, err := i.Client(c.Interface, target)
+		other, err := i.Client(c.Interface, target)
 		switch {
 		case errors.Is(err, portmap.ErrUnknownHost) && n < maxLooks:
 			time.Sleep(firstLook << n)
 			continue
 		case err != nil:
 			return portmap.Client{}, err
-		case owner.MAC != c.MAC:
+		case other.MAC != c.MAC:
 			return portmap.Client{}, errNotSameDevice
 		}
-		owner.Via = c.Via
-		return owner, nil
+		other.Via = c.Via
+		return other, nil
 	}
 }

@@ -115,7 +115,7 @@ func (i *Identifier) Account(iface string, p datagram.Packet) datagram.Account {
 }
 
 // reportForged logs which machine sent a datagram in the name of which other.
-func (i *Identifier) reportForged(l netif.LAN, p datagram.Packet, owner portmap.MAC) {
+func (i *Identifier) reportForged(l netif.LAN, p datagram.Packet, holder portmap.MAC) {
 	leftOut, now := i.forged.allow()
 	if !now {
 		return
@@ -126,7 +126,7 @@ func (i *Identifier) reportForged(l netif.LAN, p datagram.Packet, owner portmap.
 		from = datagram.Sender{MAC: mac, Known: len(mac)}
 	}
 	i.cfg.Log.Warn("forged request ignored: its source address is another machine's",
-		"interface", l.Name, "address", p.Source.Addr(), "mac", owner, "sender", from, "left_out", leftOut)
+		"interface", l.Name, "address", p.Source.Addr(), "mac", holder, "sender", from, "left_out", leftOut)
 }
 
 // reportUnseen tells of a datagram of which no frame was seen, and has the rules looked at

@@ -223,7 +223,7 @@ func TestCopiedDescriptor(t *testing.T) {
 }
 
 // TestTerms: that a lease has no end, that its mapping is suspended, and which
-// languages have a shorter one outlive the daemon; the shorter ones begin anew, in full
+// protocols have a shorter one outlive the daemon; the shorter ones begin anew, in full
 // hours. The file says so, as a promise to the next version.
 func TestTerms(t *testing.T) {
 	t.Parallel()

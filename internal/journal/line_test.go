@@ -51,8 +51,8 @@ func TestNonsense(t *testing.T) {
 			m.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("192.0.2.1/24")}}
 		},
 		"no client":            func(m *portmap.Mapping) { m.Client.Addr = netip.Addr{} },
-		"no language":          func(m *portmap.Mapping) { m.Client.Via = 0 },
-		"unknown language":     func(m *portmap.Mapping) { m.Client.Via = 5 },
+		"no protocol":          func(m *portmap.Mapping) { m.Client.Via = 0 },
+		"unknown protocol":     func(m *portmap.Mapping) { m.Client.Via = 5 },
 		"unknown claim":        func(m *portmap.Mapping) { m.Claims = 1 },
 		"long interface":       func(m *portmap.Mapping) { m.Client.Interface = strings.Repeat("x", 16) },
 		"long name":            func(m *portmap.Mapping) { m.Client.Name = strings.Repeat("x", 256) },

@@ -116,7 +116,7 @@ func parseRemotes(list string) (remotes []portmap.Remote) {
 	return remotes
 }
 
-// claimsText writes the languages, and the lease of each that ends before the mapping:
+// claimsText writes the protocols, and the lease of each that ends before the mapping:
 // in full hours, at least one. Nothing else of it is kept, so that its renewals need no
 // line; after a restart it begins anew.
 func claimsText(m *portmap.Mapping) string {

@@ -2,7 +2,7 @@
 // must not: the engine with its policy, the firewall, the state directory, presence, the
 // administrator's socket, and the right to open sockets on a LAN.
 //
-// Owns: Warden (its rooms wired, in which order they begin and end), the claim to be the
+// Owns: Warden (its parts wired, in which order they begin and end), the claim to be the
 // only one of its network namespace, and how the sockets of the LANs are opened.
 //
 // May import: the standard library, errgroup; of ours config, wiring and what it wires;

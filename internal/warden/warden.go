@@ -149,7 +149,7 @@ func (w *Warden) openWitness(ctx context.Context) {
 	}
 }
 
-// build makes the rooms that need no network yet.
+// build makes the parts that need no network yet.
 func (w *Warden) build(last journal.Restored) error {
 	decide, err := policy.New(wiring.Policy(w.cfg))
 	if err != nil {

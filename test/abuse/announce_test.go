@@ -31,7 +31,7 @@ func listen(t *testing.T, h *lab.Host) ear {
 	return ear{conn}
 }
 
-// hears waits until both languages have announced the same, and NAT-PMP an
+// hears waits until both protocols have announced the same, and NAT-PMP an
 // external address, and gives the epoch that they tell.
 func (e ear) hears(t *testing.T, external netip.Addr) (epoch uint32) {
 	t.Helper()
@@ -42,7 +42,7 @@ func (e ear) hears(t *testing.T, external netip.Addr) (epoch uint32) {
 	for natpmp := false; ; {
 		n, from, err := e.conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
-			t.Fatalf("%s was not announced in both languages (NAT-PMP: %v)", external, natpmp)
+			t.Fatalf("%s was not announced in both protocols (NAT-PMP: %v)", external, natpmp)
 		}
 		b := buf[:n]
 		if from != server {

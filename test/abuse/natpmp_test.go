@@ -157,7 +157,7 @@ func TestNATPMPGrants(t *testing.T) {
 }
 
 // TestNATPMPDeletesAll: H7. A delete-all ends the caller's own mappings of one
-// protocol in this language, and nothing else; C8, with their connections.
+// transport in this protocol, and nothing else; C8, with their connections.
 func TestNATPMPDeletesAll(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)

@@ -248,7 +248,7 @@ func TestPCPGrants(t *testing.T) {
 			}
 		})
 	}
-	t.Run("I19/one epoch in both languages", func(t *testing.T) {
+	t.Run("I19/one epoch in both protocols", func(t *testing.T) {
 		a.ask(t, []byte{0, 0})
 		pmp := a.epoch
 		a.ask(t, pcpMap{}.octets(t)) // receive compares
@@ -315,7 +315,7 @@ func TestPCPFilters(t *testing.T) {
 }
 
 // TestPortControlQuotas: K1, PMP-17, PCP-44, C10. Who has enough is refused in its own
-// language, and others are still served.
+// protocol, and others are still served.
 func TestPortControlQuotas(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates+"mappings_per_client = 5\nmappings = 7\n")

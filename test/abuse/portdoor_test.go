@@ -101,7 +101,7 @@ func TestPortControlOnlyLAN(t *testing.T) {
 
 // TestPortControlUnseen: A1, PMP-23. From the WAN, ports 5350 and 5351 look as they
 // do without the daemon, whatever is sent, and so they do from the LAN when both
-// languages are off.
+// protocols are off.
 func TestPortControlUnseen(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a", "b")
@@ -142,9 +142,9 @@ func TestPortControlUnseen(t *testing.T) {
 	}
 }
 
-// TestPortControlOneLanguage: H3, I3, CHOICE-2 and CHOICE-3. With one language off, its
+// TestPortControlOneProtocol: H3, I3, CHOICE-2 and CHOICE-3. With one protocol off, its
 // requests are told of the version that there is.
-func TestPortControlOneLanguage(t *testing.T) {
+func TestPortControlOneProtocol(t *testing.T) {
 	t.Parallel()
 	pcp := pcpMap{client: hostA}.octets(t)
 	for name, x := range map[string]struct {

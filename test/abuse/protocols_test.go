@@ -14,9 +14,9 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// languages are the ways to ask for UDP port p of a host, the same inside and
+// protocols are the ways to ask for UDP port p of a host, the same inside and
 // outside; none accepts another.
-var languages = []struct {
+var protocols = []struct {
 	name      string
 	ask       func(t *testing.T, r *rig, host string, p uint16) string // "" or what went wrong
 	deleteAll func(t *testing.T, r *rig, host string)
@@ -95,14 +95,14 @@ var languages = []struct {
 	},
 }
 
-// TestHeldInAnotherLanguage: SOAP-44. A port that one host has in one language is a
-// conflict for another host in every language.
-func TestHeldInAnotherLanguage(t *testing.T) {
+// TestHeldInAnotherProtocol: SOAP-44. A port that one host has in one protocol is a
+// conflict for another host in every protocol.
+func TestHeldInAnotherProtocol(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	b := r.talker(t, "b")
 	b1, b2 := r.v1(t, "b"), r.v2(t, "b")
-	for i, holder := range languages {
+	for i, holder := range protocols {
 		port := uint16(6000 + i)
 		if wrong := holder.ask(t, r, "a", port); wrong != "" {
 			t.Fatalf("%s: %s", holder.name, wrong)
@@ -137,16 +137,16 @@ func TestHeldInAnotherLanguage(t *testing.T) {
 	}
 }
 
-// TestOneMapping: the same wish in two languages is one mapping and one element in the
+// TestOneMapping: the same wish in two protocols is one mapping and one element in the
 // kernel. Each of them closes it, by its port and by its way to name all that it has
-// opened, and then it is closed; who deletes everything in a language ends nothing that
+// opened, and then it is closed; who deletes everything in a protocol ends nothing that
 // only another one opened.
 func TestOneMapping(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	port := uint16(6000)
-	for i, first := range languages {
-		for j, second := range languages {
+	for i, first := range protocols {
+		for j, second := range protocols {
 			t.Run(first.name+","+second.name, func(t *testing.T) {
 				port++
 				one := []string{fmt.Sprintf("udp %d -> 192.168.77.10:%d", port, port)}
@@ -162,19 +162,19 @@ func TestOneMapping(t *testing.T) {
 				open := func() {
 					t.Helper()
 					for _, l := range []int{i, j, i} {
-						if wrong := languages[l].ask(t, r, "a", port); wrong != "" {
-							t.Fatalf("%s: %s", languages[l].name, wrong)
+						if wrong := protocols[l].ask(t, r, "a", port); wrong != "" {
+							t.Fatalf("%s: %s", protocols[l].name, wrong)
 						}
-						must(languages[l].name, one)
+						must(protocols[l].name, one)
 					}
 				}
 				for _, closing := range []int{i, j} {
 					open()
 					before := r.world(t)
-					languages[closing].deleteAll(t, r, "b")
+					protocols[closing].deleteAll(t, r, "b")
 					r.unchanged(t, before)
-					languages[closing].delete(t, r, "a", port)
-					must("closed by "+languages[closing].name, []string{})
+					protocols[closing].delete(t, r, "a", port)
+					must("closed by "+protocols[closing].name, []string{})
 					if !r.Blocked(t, "UDP", port, r.Host("a"), port) {
 						t.Error("a packet came through what is closed")
 					}
@@ -211,7 +211,7 @@ func TestCloseOrSayOpen(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	a := r.talker(t, "a")
-	for i, first := range languages {
+	for i, first := range protocols {
 		port := uint16(6000 + i)
 		if wrong := first.ask(t, r, "a", port); wrong != "" {
 			t.Fatalf("%s: %s", first.name, wrong)
@@ -234,17 +234,17 @@ func TestCloseOrSayOpen(t *testing.T) {
 	if got, want := r.ports(t), []string{"udp 6000 -> 192.168.77.10:6000"}; !slices.Equal(got, want) {
 		t.Errorf("open: %q, want %q", got, want)
 	}
-	languages[2].ask(t, r, "a", 6010)
-	languages[0].delete(t, r, "a", 6010)
-	languages[0].delete(t, r, "a", 6000)
+	protocols[2].ask(t, r, "a", 6010)
+	protocols[0].delete(t, r, "a", 6010)
+	protocols[0].delete(t, r, "a", 6000)
 	if got := r.ports(t); len(got) != 0 {
 		t.Errorf("UPnP has closed all, and %q is open", got)
 	}
 }
 
-// TestLeaseOfEachLanguage: an hour in NAT-PMP or PCP is an hour, also when UPnP has
+// TestLeaseOfEachProtocol: an hour in NAT-PMP or PCP is an hour, also when UPnP has
 // asked for ever before or asks after it.
-func TestLeaseOfEachLanguage(t *testing.T) {
+func TestLeaseOfEachProtocol(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	a := r.talker(t, "a")
@@ -278,7 +278,7 @@ func TestDescriptionsOwnNothing(t *testing.T) {
 		}
 	}
 	before := r.world(t)
-	for _, l := range languages[1:] {
+	for _, l := range protocols[1:] {
 		l.deleteAll(t, r, "a")
 	}
 	for port := uint16(6000); port < 6003; port++ {
@@ -293,7 +293,7 @@ func TestDescriptionsOwnNothing(t *testing.T) {
 }
 
 // TestCompanion: C2, PMP-7, PMP-8. A number that a host has through NAT-PMP for one
-// transport is kept for it for the other, in every language.
+// transport is kept for it for the other, in every protocol.
 func TestCompanion(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
@@ -315,7 +315,7 @@ func TestCompanion(t *testing.T) {
 	if m := b.mapPCP(t, pcpMap{internal: 9002, suggested: 50001}); m.code != 0 || m.external.Port() == 50001 {
 		t.Errorf("PCP: %+v", m)
 	}
-	for i, l := range languages { // PMP-8
+	for i, l := range protocols { // PMP-8
 		if wrong := l.ask(t, r, "a", 50001+uint16(i)); wrong != "" {
 			t.Errorf("its own, %s: %s", l.name, wrong)
 		}
@@ -394,7 +394,7 @@ func TestNonceOwners(t *testing.T) {
 }
 
 // TestNoncesStaySecret: C5. Who asks the owner, the log, the kernel or the
-// gateway in another language does not learn a nonce.
+// gateway in another protocol does not learn a nonce.
 func TestNoncesStaySecret(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates+"[log]\nlevel = \"debug\"\n[pcp]\nnonce = \"strict\"\n")

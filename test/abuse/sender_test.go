@@ -113,7 +113,7 @@ func (r *rig) forgeries(t *testing.T) (all []forgery) {
 }
 
 // TestForgedSource: C11, H9, CHOICE-21. A datagram with a neighbour's source address, from
-// another machine, opens, renews and ends nothing, in both languages and families,
+// another machine, opens, renews and ends nothing, in both protocols and families,
 // with either backend; it gets no answer, and the owner is told who sent it. The very
 // same datagrams from the neighbour's MAC address do all of it.
 func TestForgedSource(t *testing.T) {

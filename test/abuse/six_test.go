@@ -188,7 +188,7 @@ func TestPinholeRefusals(t *testing.T) {
 		}
 	}
 	r.unchanged(t, before)
-	// A8 in the other language: an IPv4 mapping in an IPv6 coat, asked for by IPv6.
+	// A8 in the other protocol: an IPv4 mapping of an IPv4-mapped address, asked for by IPv6.
 	four := r.six(t, "a", r.Host("a").Addr6, lab.GatewayLAN6, lab.WANIP2)
 	for to, want := range map[string]int{"::ffff:192.168.77.10": 402, "192.168.77.10": 606, "192.168.77.20": 606, "::": 402} {
 		m := udp(6000, 6000)
@@ -593,7 +593,7 @@ func TestLAN6Late(t *testing.T) {
 
 // TestUniqueLocalPinhole: miniupnp#794. Nobody on the Internet can reach a unique local
 // address (RFC 4193 section 4.3), so that a pinhole for one is refused in both
-// languages, unless the owner has such addresses routed.
+// protocols, unless the owner has such addresses routed.
 func TestUniqueLocalPinhole(t *testing.T) {
 	t.Parallel()
 	for allowed, extra := range map[bool]string{false: "", true: "[policy]\nunique_local = true\n"} {

@@ -140,7 +140,7 @@ func (c *talker) silent(t *testing.T, requests ...[]byte) {
 	c.nothing(t)
 }
 
-// nothing asks for what has its own reply, in whatever language is spoken, and
+// nothing asks for what has its own reply, in whatever protocol is spoken, and
 // fails the test when another comes first.
 func (c *talker) nothing(t *testing.T) {
 	t.Helper()

@@ -87,7 +87,7 @@ func (g *gate) fillTo(ctx context.Context, p plan, wanted int, tell func(Row)) e
 func (g *gate) side(ctx context.Context, p plan, level int) side {
 	d := side{gate: g.name, level: level, present: g.held}
 	for _, workers := range []int{1, clients} {
-		for _, l := range g.languages() {
+		for _, l := range g.protocols() {
 			d.tasks = append(d.tasks, task{[]string{l.added, l.removed}, workers, func() ([]sample, error) {
 				return g.addAndRemove(ctx, p, workers, l)
 			}})
@@ -115,14 +115,14 @@ func (g *gate) side(ctx context.Context, p plan, level int) side {
 	return d
 }
 
-// language is how a host maps and unmaps a port, and what that is called.
-type language struct {
+// protocol is how a host maps and unmaps a port, and what that is called.
+type protocol struct {
 	added, removed string
 	add, remove    func(host int, port uint16) error
 }
 
-func (g *gate) languages() []language {
-	return []language{
+func (g *gate) protocols() []protocol {
+	return []protocol{
 		{
 			measureAdd, measureRemove,
 			func(w int, port uint16) error { return g.soap[w].add(port) },
@@ -138,7 +138,7 @@ func (g *gate) languages() []language {
 
 // addAndRemove adds batches on top of what is there and removes them again, until
 // the time is up.
-func (g *gate) addAndRemove(ctx context.Context, p plan, workers int, l language) ([]sample, error) {
+func (g *gate) addAndRemove(ctx context.Context, p plan, workers int, l protocol) ([]sample, error) {
 	var added, removed sample
 	for added.Elapsed < p.slice {
 		a, r, err := g.batch(ctx, p.batch, p.slice-added.Elapsed, workers, l)
@@ -151,7 +151,7 @@ func (g *gate) addAndRemove(ctx context.Context, p plan, workers int, l language
 }
 
 // batch adds mappings for as long as slice, and removes them.
-func (g *gate) batch(ctx context.Context, size int, slice time.Duration, workers int, l language) (added, removed sample, err error) {
+func (g *gate) batch(ctx context.Context, size int, slice time.Duration, workers int, l protocol) (added, removed sample, err error) {
 	var next atomic.Int64
 	spare, mine := g.ports[g.held:], make([][]uint16, workers)
 	added, err = g.measure(ctx, g.hosts[:workers], slice, func(w, _ int) error {

@@ -204,7 +204,7 @@ func transmission(t *testing.T) *exec.Cmd {
 }
 
 // TestSyncthing: the daemon of Debian maps its listening port to a random one, in
-// each language that it finds.
+// each protocol that it finds.
 func TestSyncthing(t *testing.T) {
 	need(t, "syncthing")
 	for _, c := range []struct{ name, via, settings string }{

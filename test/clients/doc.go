@@ -2,9 +2,9 @@
 // on a network of namespaces. It is a module of its own, so that what it needs is
 // no dependency of the program.
 //
-// Each learns the external address where it can, maps, is listed under the language
+// Each learns the external address where it can, maps, is listed under the protocol
 // that it spoke, receives from the Internet, and unmaps. Some speak several
-// languages: then each is driven by itself. Settings of the daemon, or of the
+// protocols: then each is driven by itself. Settings of the daemon, or of the
 // client, take the others away. Where a client remembers what it found, the daemon
 // is restarted before the client takes its ports back.
 //

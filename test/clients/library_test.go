@@ -41,7 +41,7 @@ var libraries = map[string]struct {
 	"libp2p go-nat":      {upnp, 1, libp2p},
 	"syncthing lib/upnp": {upnp, 1, syncthing},
 	"jackpal/go-nat-pmp": {natpmp, 2, jackpal},
-	// It takes the language that it hears first, mostly NAT-PMP.
+	// It takes the protocol that it hears first, mostly NAT-PMP.
 	"go-ethereum p2p/nat":          {natpmp + " " + upnp, 1, ethereum(ethnat.Any)},
 	"go-ethereum p2p/nat, UPnP":    {upnp, 1, ethereum(ethnat.UPnP)},
 	"go-ethereum p2p/nat, NAT-PMP": {natpmp, 1, ethereum(func() ethnat.Interface { return ethnat.PMP(lab.GatewayLAN.AsSlice()) })},

@@ -49,7 +49,7 @@ func TestNPM(t *testing.T) {
 	}
 }
 
-// TestNATPuncherProbe: nat-puncher finds out which languages there are by mapping
+// TestNATPuncherProbe: nat-puncher finds out which protocols there are by mapping
 // a port in each at once, which it leaves to run out after 120 s.
 func TestNATPuncherProbe(t *testing.T) {
 	needNPM(t)

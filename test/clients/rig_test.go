@@ -113,7 +113,7 @@ func startTelling(t *testing.T, client, external string) *rig {
 	return startSpeaking(t, client, external, "")
 }
 
-// Settings for clients that would ask in several languages at once, or in
+// Settings for clients that would ask in several protocols at once, or in
 // another one first, so that what they do in one is seen.
 const (
 	upnpOnly = "\n[pcp]\nnatpmp = false\npcp = false\n"
@@ -231,7 +231,7 @@ func (r *rig) eventually(within time.Duration, what string, ok func() bool) {
 	}
 }
 
-// The languages, as the list names them.
+// The protocols, as the list names them.
 const (
 	upnp   = "upnp"
 	natpmp = "natpmp"
@@ -239,7 +239,7 @@ const (
 )
 
 // maps waits until the owner sees n mappings of the laptop, each asked for in one
-// of these languages.
+// of these protocols.
 func (r *rig) maps(n int, within time.Duration, via ...string) []control.Mapping {
 	r.t.Helper()
 	var list []control.Mapping

@@ -35,7 +35,7 @@ func TestTailscale(t *testing.T) {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build for %s: %v\n%s", version, err, out)
 		}
-		for _, x := range []struct{ name, languages, more, via string }{
+		for _, x := range []struct{ name, protocols, more, via string }{
 			{"", "upnp natpmp pcp", "", natpmp + " " + upnp},
 			{", PCP", "pcp", "", pcp},
 			{", NAT-PMP", "natpmp", "", natpmp},
@@ -48,7 +48,7 @@ func TestTailscale(t *testing.T) {
 			name := "tailscale " + version + x.name
 			t.Run(name, func(t *testing.T) {
 				r := startSpeaking(t, name, "", x.more)
-				c := r.spawn(exec.Command(program, strings.Fields(x.languages)...))
+				c := r.spawn(exec.Command(program, strings.Fields(x.protocols)...))
 				if x.more == strict {
 					r.forgets(c)
 				}

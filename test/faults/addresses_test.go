@@ -38,7 +38,7 @@ func asked(t *testing.T, h *lab.Host, at netip.Addr) {
 }
 
 // TestSecondSubnet: two networks on one bridge: a client of the second is answered at
-// its own router's address, in every language, and told of that address; and at the
+// its own router's address, in every protocol, and told of that address; and at the
 // first one as well.
 func TestSecondSubnet(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,7 @@ func reached(t *testing.T, r *testrig.Rig, at netip.Addr, port uint16, wait time
 }
 
 // TestWANAddress: another external address: the mapping works there and no more at the
-// old one, and every language tells the new one.
+// old one, and every protocol tells the new one.
 func TestWANAddress(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")

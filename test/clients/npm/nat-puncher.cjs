@@ -9,7 +9,7 @@ async function main (how) {
     const found = await client.probeProtocolSupport()
     console.log('found', JSON.stringify(found))
     if (!found.natPmp || !found.pcp || !found.upnp) {
-      throw new Error('it does not find every language')
+      throw new Error('it does not find every protocol')
     }
   } else {
     const mapping = await (how === 'pcp' ? client.addMappingPcp(6480, 6481, 600) : client.addMappingPmp(6480, 6481, 600))

@@ -1,5 +1,5 @@
 // Command tailscale maps UDP port 41641 with Tailscale's net/portmapper, in the
-// languages that are its arguments, says which external address it learnt, waits
+// protocols that are its arguments, says which external address it learnt, waits
 // for its input to end, and unmaps. It is a module of its own with two module
 // files, because two versions of the library are clients of ours: go.mod, and
 // next.mod for the one that needs a newer Go.
@@ -28,9 +28,9 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, languages []string) error {
-	off := func(language string) func() bool {
-		return func() bool { return !slices.Contains(languages, language) }
+func run(ctx context.Context, protocols []string) error {
+	off := func(protocol string) func() bool {
+		return func() bool { return !slices.Contains(protocols, protocol) }
 	}
 	want := portmappertype.ProbeResult{PCP: !off("pcp")(), PMP: !off("natpmp")(), UPnP: !off("upnp")()}
 	knobs := portmapper.DebugKnobs{DisablePCPFunc: off("pcp"), DisablePMPFunc: off("natpmp"), DisableUPnPFunc: off("upnp")}
