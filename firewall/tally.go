@@ -103,7 +103,7 @@ func (d *Driver) look(ctx context.Context) {
 }
 
 // carry reads the counters of mappings whose entries are about to be written
-// anew. It is no matter if it fails: then what was last seen is carried over.
+// anew. Errors are ignored: then what was last seen is carried over.
 func (d *Driver) carry(ctx context.Context, renewed []portmap.Mapping) {
 	var holes []Entry
 	for _, m := range renewed[:min(len(renewed), lookLimit)] {

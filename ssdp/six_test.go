@@ -108,20 +108,20 @@ func TestSearch6(t *testing.T) {
 		from     netip.Addr // zero: silence
 		location string
 	}{
-		"link, by its group":      {[]netip.Addr{linkAddr, globalAddr}, clientLink, ssdp.GroupLink.Addr(), linkAddr, "[fe80::1]"},
-		"global, by its group":    {[]netip.Addr{linkAddr, globalAddr}, clientGlobal, ssdp.GroupSite.Addr(), globalAddr, "[2001:db8:77::1]"},
-		"global, by the link's":   {[]netip.Addr{linkAddr, globalAddr}, clientGlobal, ssdp.GroupLink.Addr(), globalAddr, "[2001:db8:77::1]"},
-		"link, by the site's":     {[]netip.Addr{linkAddr, globalAddr}, clientLink, ssdp.GroupSite.Addr(), linkAddr, "[fe80::1]"},
-		"link, to an address":     {[]netip.Addr{linkAddr, globalAddr}, clientLink, linkAddr, linkAddr, "[fe80::1]"},
-		"global, to an address":   {[]netip.Addr{linkAddr, globalAddr}, clientGlobal, globalAddr, globalAddr, "[2001:db8:77::1]"},
-		"link, to a global one":   {[]netip.Addr{linkAddr, globalAddr}, clientLink, globalAddr, globalAddr, "[fe80::1]"},
-		"global, and none fits":   {[]netip.Addr{linkAddr}, clientGlobal, ssdp.GroupSite.Addr(), linkAddr, "[fe80::1]"},
-		"link, and none fits":     {[]netip.Addr{globalAddr}, clientLink, ssdp.GroupLink.Addr(), globalAddr, "[2001:db8:77::1]"},
-		"no address":              {nil, clientLink, ssdp.GroupLink.Addr(), netip.Addr{}, ""},
-		"A4/not ours":             {[]netip.Addr{linkAddr}, clientLink, globalAddr, netip.Addr{}, ""},
-		"A4/IPv4's group":         {[]netip.Addr{linkAddr}, clientLink, ssdp.Group.Addr(), netip.Addr{}, ""},
-		"A6/off link":             {[]netip.Addr{linkAddr}, netip.MustParseAddrPort("[2001:db8:9::9]:40000"), ssdp.GroupSite.Addr(), netip.Addr{}, ""},
-		"A8/IPv4 in an IPv6 coat": {[]netip.Addr{linkAddr}, netip.MustParseAddrPort("[::ffff:192.168.1.50]:40000"), ssdp.GroupLink.Addr(), netip.Addr{}, ""},
+		"link, by its group":    {[]netip.Addr{linkAddr, globalAddr}, clientLink, ssdp.GroupLink.Addr(), linkAddr, "[fe80::1]"},
+		"global, by its group":  {[]netip.Addr{linkAddr, globalAddr}, clientGlobal, ssdp.GroupSite.Addr(), globalAddr, "[2001:db8:77::1]"},
+		"global, by the link's": {[]netip.Addr{linkAddr, globalAddr}, clientGlobal, ssdp.GroupLink.Addr(), globalAddr, "[2001:db8:77::1]"},
+		"link, by the site's":   {[]netip.Addr{linkAddr, globalAddr}, clientLink, ssdp.GroupSite.Addr(), linkAddr, "[fe80::1]"},
+		"link, to an address":   {[]netip.Addr{linkAddr, globalAddr}, clientLink, linkAddr, linkAddr, "[fe80::1]"},
+		"global, to an address": {[]netip.Addr{linkAddr, globalAddr}, clientGlobal, globalAddr, globalAddr, "[2001:db8:77::1]"},
+		"link, to a global one": {[]netip.Addr{linkAddr, globalAddr}, clientLink, globalAddr, globalAddr, "[fe80::1]"},
+		"global, and none fits": {[]netip.Addr{linkAddr}, clientGlobal, ssdp.GroupSite.Addr(), linkAddr, "[fe80::1]"},
+		"link, and none fits":   {[]netip.Addr{globalAddr}, clientLink, ssdp.GroupLink.Addr(), globalAddr, "[2001:db8:77::1]"},
+		"no address":            {nil, clientLink, ssdp.GroupLink.Addr(), netip.Addr{}, ""},
+		"A4/not ours":           {[]netip.Addr{linkAddr}, clientLink, globalAddr, netip.Addr{}, ""},
+		"A4/IPv4's group":       {[]netip.Addr{linkAddr}, clientLink, ssdp.Group.Addr(), netip.Addr{}, ""},
+		"A6/off link":           {[]netip.Addr{linkAddr}, netip.MustParseAddrPort("[2001:db8:9::9]:40000"), ssdp.GroupSite.Addr(), netip.Addr{}, ""},
+		"A8/IPv4-mapped":        {[]netip.Addr{linkAddr}, netip.MustParseAddrPort("[::ffff:192.168.1.50]:40000"), ssdp.GroupLink.Addr(), netip.Addr{}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,5 +1,5 @@
-// Portcullis lets programs on a LAN open ports on a Linux gateway, when
-// its owner's policy permits: UPnP IGD in front, nftables behind.
+// Portcullis lets programs on a LAN open ports on a Linux gateway, if its owner allows
+// it: by UPnP IGD, NAT-PMP and PCP, in nftables or iptables.
 package main
 
 import (

@@ -175,9 +175,9 @@ func (d *directory) Sync() error {
 	return d.fail("sync", "", err)
 }
 
-// Close implements disk; it ends the lock. By word, not by the closing alone: a
-// child that is between its fork and its exec has a copy of the descriptor, which
-// would hold the lock until the exec closes it (flock(2)).
+// Close implements disk. It unlocks explicitly, because closing is not enough: a child
+// that is between its fork and its exec has a copy of the descriptor, which would hold
+// the lock until the exec closes it (flock(2)).
 func (d *directory) Close() error {
 	return errors.Join(d.fail("unlock", "", unix.Flock(d.fd, unix.LOCK_UN)), d.fail("close", "", unix.Close(d.fd)))
 }

@@ -59,13 +59,6 @@ func parseRule(family uint8, m []byte) (Rule, bool) {
 		src = netip.IPv6Unspecified()
 	}
 	r := Rule{Table: uint32(m[4])}
-	var words []string
-	if binary.NativeEndian.Uint32(m[8:])&invert != 0 {
-		words = append(words, "not")
-	}
-	if m[3] != 0 {
-		words = append(words, fmt.Sprintf("tos 0x%02x", m[3]))
-	}
 	mark, mask, dst := uint32(0), ^uint32(0), src
 	var more []string
 	for t, v := range attributes(m[unix.SizeofRtMsg:]) {
@@ -82,24 +75,21 @@ func parseRule(family uint8, m []byte) (Rule, bool) {
 			mark = attrUint32(v)
 		case nl.FRA_FWMASK:
 			mask = attrUint32(v)
-		case nl.FRA_IIFNAME:
-			more = append(more, "iif "+strings.TrimRight(string(v), "\x00"))
-		case nl.FRA_OIFNAME:
-			more = append(more, "oif "+strings.TrimRight(string(v), "\x00"))
-		case nl.FRA_IP_PROTO:
-			more = append(more, "ipproto")
-		case nl.FRA_SPORT_RANGE:
-			more = append(more, "sport")
-		case nl.FRA_DPORT_RANGE:
-			more = append(more, "dport")
-		case nl.FRA_UID_RANGE:
-			more = append(more, "uidrange")
+		default:
+			more = append(more, otherCondition(t, v)...)
 		}
 	}
 	r.From = netip.PrefixFrom(src, int(m[2]))
 	to := netip.PrefixFrom(dst, int(m[1]))
 	if !r.From.IsValid() || !to.IsValid() {
 		return Rule{}, false
+	}
+	var words []string
+	if binary.NativeEndian.Uint32(m[8:])&invert != 0 {
+		words = append(words, "not")
+	}
+	if m[3] != 0 {
+		words = append(words, fmt.Sprintf("tos 0x%02x", m[3]))
 	}
 	if r.From.Bits() > 0 {
 		words = append(words, "from "+r.From.String())
@@ -112,6 +102,26 @@ func parseRule(family uint8, m []byte) (Rule, bool) {
 	}
 	r.Text = strings.Join(append(append(words, more...), fmt.Sprintf("lookup %d", r.Table)), " ")
 	return r, true
+}
+
+// otherCondition returns the words for a condition that only the text shows, none for an
+// attribute that is no such.
+func otherCondition(t uint16, v []byte) []string {
+	switch t {
+	case nl.FRA_IIFNAME:
+		return []string{"iif " + strings.TrimRight(string(v), "\x00")}
+	case nl.FRA_OIFNAME:
+		return []string{"oif " + strings.TrimRight(string(v), "\x00")}
+	case nl.FRA_IP_PROTO:
+		return []string{"ipproto"}
+	case nl.FRA_SPORT_RANGE:
+		return []string{"sport"}
+	case nl.FRA_DPORT_RANGE:
+		return []string{"dport"}
+	case nl.FRA_UID_RANGE:
+		return []string{"uidrange"}
+	}
+	return nil
 }
 
 func markText(mark, mask uint32) string {

@@ -81,7 +81,7 @@ func (w *Warden) seeSenders(ctx context.Context, r netif.Roles) error {
 }
 
 // patient is the firewall as the engine sees it: an accept chain that is not there yet
-// is nothing that a start could fail of. All else is in force, the backend has told
+// is no reason for a start to fail. All else is in force, the backend has told
 // the owner, and its audit puts our part in as soon as the chain is there.
 type patient struct{ portmap.Firewall }
 
