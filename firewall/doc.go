@@ -8,7 +8,9 @@
 //
 // A backend is a Kernel: five calls that take and give plain values. firewall/nft makes
 // them through nf_tables, firewall/iptables has the same and a rule in the tables of
-// iptables. firewall/flows ends flows. firewall/fwtest holds the conformance
+// iptables. The daemon asks a backend for three things more, which depend on its kernel
+// alone (wiring.Backend): what the owner forwards, which ports flows hold, and how long
+// answers come in. firewall/flows ends flows. firewall/fwtest holds the conformance
 // suite that each passes, and a fake for the tests of other packages; firewall/homenet
 // the network and the packets that prove it.
 //
