@@ -120,7 +120,11 @@ func (c *call) query(msg *soap.Action) ([]byte, error) {
 	if v == nil || !v.queried {
 		return nil, fail(codeInvalidVar)
 	}
-	return soap.EncodeResponse(msg.ServiceType, msg.Name, []soap.Arg{{Name: "return", Value: v.value(c.visitor)}}), nil
+	now, err := c.counts(c.ctx)
+	if err != nil {
+		return nil, err
+	}
+	return soap.EncodeResponse(msg.ServiceType, msg.Name, []soap.Arg{{Name: "return", Value: v.value(now)}}), nil
 }
 
 // refusal turns any error of an action into a fault.

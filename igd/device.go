@@ -15,11 +15,16 @@ import (
 	"portcullis/portmap"
 )
 
-// Mapper is what the device needs of portmap's Engine.
+// Mapper is what the device needs of portmap's Engine and its Reader.
 type Mapper interface {
 	Map(context.Context, portmap.Request) (portmap.Mapping, error)
 	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
-	Snapshot() *portmap.Table
+
+	Own(ctx context.Context, id portmap.ClientID, from, n int) (portmap.Page, error)
+	OwnPorts(ctx context.Context, id portmap.ClientID, tr portmap.Transport, ports portmap.PortRange, from, n int) (portmap.Page, error)
+	External(ctx context.Context, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error)
+	Internal(ctx context.Context, id portmap.ClientID, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error)
+	Pinhole(ctx context.Context, number uint16) (portmap.Mapping, error)
 }
 
 // WAN is the state of the connection to the Internet. It is asked at every

@@ -3,6 +3,7 @@ package igd
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"portcullis/internal/gena"
@@ -45,7 +46,14 @@ func (h *Handler) event(r *http1.Request, s *service, v visitor) *http1.Response
 		Local: r.Local.Addr(), Interface: v.client.Interface, Device: deviceOf(v.client),
 	}
 	return h.device.notifier.Handle(r, topic(v.igd, s), sub, func() []gena.Property {
-		return properties(s, v, once, ofWAN, ofCount, ofChange)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		now, err := v.counts(ctx)
+		if err != nil { // the next change tells the rest
+			h.device.log.Warn("first event does not count mappings", "interface", h.iface, "subscriber", sub.Addr, "err", err)
+			return properties(s, v, once, ofWAN)
+		}
+		return properties(s, now, once, ofWAN, ofCount, ofChange)
 	})
 }
 
@@ -55,6 +63,15 @@ func deviceOf(c portmap.Client) string {
 		return ""
 	}
 	return c.Interface + " " + c.MAC.String()
+}
+
+// clientOf returns whose mappings a subscriber counts, who was known at that time.
+func clientOf(sub gena.Subscriber) portmap.ClientID {
+	id := portmap.ClientID{Interface: sub.Interface, Addr: sub.Addr.WithZone("")}
+	if mac, known := strings.CutPrefix(sub.Device, sub.Interface+" "); known {
+		id.MAC, _ = portmap.ParseMAC(mac) // deviceOf wrote it
+	}
+	return id
 }
 
 // properties returns the values of the evented variables of these moments, in the
@@ -96,7 +113,7 @@ func (d *Device) Run(ctx context.Context, events <-chan portmap.Event, wan <-cha
 				events = nil
 				continue
 			}
-			d.publishMappings(gather(ctx, ev, events))
+			d.publishMappings(ctx, gather(ctx, ev, events))
 		}
 	}
 }
@@ -148,37 +165,22 @@ func gather(ctx context.Context, first portmap.Event, events <-chan portmap.Even
 // publishMappings notifies each subscriber of its own mappings and of nobody
 // else's (abuse case K7). The number and the SystemUpdateID go into one message
 // (WANIPConnection:2 section 2.3.23).
-func (d *Device) publishMappings(c changes) {
+func (d *Device) publishMappings(ctx context.Context, c changes) {
 	if len(c.counts) == 0 && !c.all {
 		return
 	}
-	counts := make(map[neighbour]bool, len(c.counts))
-	clients := make(map[neighbour]portmap.ClientID, len(c.counts))
-	for client, counted := range c.counts {
-		n := neighbourOf(client)
-		clients[n] = client
-		counts[n] = counts[n] || counted
-	}
-	if c.all {
-		for m := range d.mapper.Snapshot().All() {
-			clients[neighbourOf(m.Client.ID())] = m.Client.ID()
-		}
-	}
+	told := d.counted(ctx, d.concerned(c))
 	d.eachTopic(func(igd int, s *service) {
 		d.notifier.PublishEach(topic(igd, s), func(sub gena.Subscriber) []gena.Property {
-			n := neighbour{sub.Interface, sub.Addr.WithZone("")}
-			client, known := clients[n]
-			if !known {
-				if !c.all {
-					return nil
-				}
-				client = portmap.ClientID{Interface: n.iface, Addr: n.addr}
+			v, concerned := told[neighbourOf(sub)]
+			if !concerned {
+				return nil
 			}
-			v := visitor{d, portmap.Client{Interface: client.Interface, Addr: client.Addr, MAC: client.MAC}, igd}
-			if c.all || counts[n] {
-				return properties(s, v, ofCount, ofChange)
+			v.visitor.igd = igd
+			if v.count {
+				return properties(s, v.visitor, ofCount, ofChange)
 			}
-			return properties(s, v, ofChange)
+			return properties(s, v.visitor, ofChange)
 		})
 	})
 }
@@ -189,7 +191,60 @@ type neighbour struct {
 	addr  netip.Addr
 }
 
-func neighbourOf(o portmap.ClientID) neighbour { return neighbour{o.Interface, o.Addr} }
+func neighbourOf(sub gena.Subscriber) neighbour {
+	return neighbour{sub.Interface, sub.Addr.WithZone("")}
+}
+
+// news is what a subscriber is told of.
+type news struct {
+	visitor visitor
+	count   bool // the number of mappings too, not only that something changed
+}
+
+// concerned returns the subscribers whose mappings changed, or may have.
+func (d *Device) concerned(c changes) map[neighbour]news {
+	changed := make(map[neighbour]news, len(c.counts))
+	for id, count := range c.counts {
+		at := neighbour{id.Interface, id.Addr}
+		changed[at] = news{visitorAs(d, id), count || changed[at].count}
+	}
+	found := make(map[neighbour]news)
+	d.eachTopic(func(igd int, s *service) {
+		d.notifier.PublishEach(topic(igd, s), func(sub gena.Subscriber) []gena.Property {
+			at := neighbourOf(sub)
+			n, known := changed[at]
+			switch {
+			case !known && c.all:
+				found[at] = news{visitorAs(d, clientOf(sub)), true}
+			case known:
+				n.count = n.count || c.all
+				found[at] = n
+			}
+			return nil
+		})
+	})
+	return found
+}
+
+func visitorAs(d *Device, id portmap.ClientID) visitor {
+	return visitor{device: d, client: portmap.Client{Interface: id.Interface, Addr: id.Addr, MAC: id.MAC}}
+}
+
+// counted asks how many mappings they have. Nobody holds the Notifier meanwhile.
+func (d *Device) counted(ctx context.Context, all map[neighbour]news) map[neighbour]news {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for at, n := range all {
+		var err error
+		if n.visitor, err = n.visitor.counts(ctx); err != nil {
+			d.log.Warn("subscriber not told of its mappings", "interface", at.iface, "subscriber", at.addr, "err", err)
+			delete(all, at)
+			continue
+		}
+		all[at] = n
+	}
+	return all
+}
 
 // wanProperties returns the properties of the connection, by topic.
 func (d *Device) wanProperties() map[string][]gena.Property {

@@ -23,13 +23,17 @@ import (
 type witness struct {
 	maps   []portmap.Request
 	unmaps []portmap.Selector
-	table  *portmap.Table // nil: an empty one
+	portmap.Reader
+	pinholes bool // there are some
 }
+
+// empty is the Reader of a gate without mappings.
+var empty = portmap.Reader{Now: portmap.NewTable}
 
 func (w *witness) Map(_ context.Context, r portmap.Request) (portmap.Mapping, error) {
 	w.maps = append(w.maps, r)
 	m := portmap.Mapping{Client: r.Client, Transport: r.Transport, Internal: r.Internal, ExternalPort: r.ExternalPort}
-	if w.table != nil {
+	if w.pinholes {
 		m.ID = 1 // that of the first pinhole
 	}
 	return m, nil
@@ -38,13 +42,6 @@ func (w *witness) Map(_ context.Context, r portmap.Request) (portmap.Mapping, er
 func (w *witness) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
 	w.unmaps = append(w.unmaps, s)
 	return nil, nil
-}
-
-func (w *witness) Snapshot() *portmap.Table {
-	if w.table != nil {
-		return w.table
-	}
-	return portmap.NewTable()
 }
 
 // FuzzControl sends any header and body to a control URL. Whatever they are,
@@ -67,7 +64,7 @@ func FuzzControl(f *testing.F) {
 	f.Add(uint8(6), typePrefix+layer31+"#GetDefaultConnectionService", []byte(envelope(typePrefix+layer31, "GetDefaultConnectionService", "")))
 	f.Add(uint8(4), "", []byte(`<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>`))
 
-	gate := &witness{}
+	gate := &witness{Reader: empty}
 	front := newDevice(f, config(gate, goodWAN())).On("lan", netip.MustParseAddrPort("192.168.1.1:5000"))
 	services := []string{"WANIPConnection", "WANPPPConnection", "WANCommonInterfaceConfig", "Layer3Forwarding"}
 	f.Fuzz(func(t *testing.T, where uint8, header string, body []byte) {
@@ -182,7 +179,7 @@ func FuzzPinholes(f *testing.F) {
 		add(0, "AddPinhole", pinhole(sixA, "InternalClient", odd)...)
 		add(0, "AddPinhole", pinhole(sixA, "RemoteHost", odd)...)
 	}
-	gate := &witness{table: standing(f, sixA, sixB)}
+	gate := &witness{Reader: standing(f, sixA, sixB), pinholes: true}
 	front := newDevice(f, config(gate, goodWAN())).On("lan", netip.MustParseAddrPort("192.168.1.1:5000"))
 	hosts := []host{sixA, hostA, linkA, privacyA}
 	f.Fuzz(func(t *testing.T, who uint8, header string, body []byte) {

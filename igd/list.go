@@ -1,9 +1,8 @@
 package igd
 
 import (
-	"cmp"
 	"encoding/xml"
-	"sort"
+	"math"
 	"strings"
 
 	"portcullis/portmap"
@@ -28,39 +27,47 @@ func getListOfPortMappings(c *call) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []portmap.Mapping
-	for m := range c.own().All() {
-		if port := m.ExternalPort; m.Transport == c.transport() && first <= port && port <= last {
-			found = append(found, m)
-		}
-	}
-	if len(found) == 0 {
+	if !c.client.Addr.Is4() { // it has pinholes
 		return nil, fail(codeMappingNotFound)
 	}
-	sort.Slice(found, func(i, j int) bool {
-		a, b := &found[i], &found[j]
-		return cmp.Or(cmp.Compare(a.ExternalPort, b.ExternalPort), cmp.Compare(a.ID, b.ID)) < 0
-	})
-	if n := int(c.number("NewNumberOfPorts")); n != 0 && n < len(found) {
-		found = found[:n]
+	most := math.MaxUint16
+	if n := int(c.number("NewNumberOfPorts")); n != 0 {
+		most = n
 	}
-	return []string{c.list(found)}, nil
+	list, n, err := c.list(portmap.PortRange{First: first, Last: last}, most)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, fail(codeMappingNotFound)
+	}
+	return []string{list}, nil
 }
 
 // list writes the document of WANIPConnection:2 section 2.3.27, with the child elements
-// of its sample (CHOICE-5).
-func (c *call) list(mappings []portmap.Mapping) string {
+// of its sample (CHOICE-5), of n mappings: most, or as many as there are and find room.
+func (c *call) list(ports portmap.PortRange, most int) (list string, n int, err error) {
 	var b strings.Builder
 	b.WriteString(listHead)
-	for i := range mappings {
-		e := c.listEntry(&mappings[i])
-		if b.Len()+len(e)+len(listTail) > listLimit {
-			break
+	for more := true; more; {
+		page, err := c.device.mapper.OwnPorts(c.ctx, c.client.ID(), c.transport(), ports, n, min(portmap.MaxPage, most-n))
+		if err != nil {
+			return "", 0, err
 		}
-		b.WriteString(e)
+		more = len(page.Mappings) > 0
+		for i := range page.Mappings {
+			e := c.listEntry(&page.Mappings[i])
+			if b.Len()+len(e)+len(listTail) > listLimit {
+				more = false
+				break
+			}
+			b.WriteString(e)
+			n++
+		}
+		more = more && n < min(most, page.Count)
 	}
 	b.WriteString(listTail)
-	return b.String()
+	return b.String(), n, nil
 }
 
 func (c *call) listEntry(m *portmap.Mapping) string {

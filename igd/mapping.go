@@ -3,7 +3,6 @@ package igd
 import (
 	"math"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +32,9 @@ func addAnyPortMapping(c *call) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.ExternalPort = c.hint(r)
+	if r.ExternalPort, err = c.hint(r); err != nil {
+		return nil, err
+	}
 	m, err := c.device.mapper.Map(c.ctx, r)
 	if err != nil {
 		return nil, err
@@ -44,21 +45,28 @@ func addAnyPortMapping(c *call) ([]string, error) {
 // hint returns the external port to try first. A client that asked before, and
 // was given another port than the one it names, means that mapping again: it
 // is renewed, so that repeated requests do not pile up.
-func (c *call) hint(r portmap.Request) uint16 {
-	port, table := r.ExternalPort, c.device.mapper.Snapshot()
-	if port != 0 {
-		held, taken := table.Find(r.Transport, port, r.Remotes)
-		if !taken || held.Client.ID() == r.Client.ID() {
-			return port
+func (c *call) hint(r portmap.Request) (uint16, error) {
+	if r.ExternalPort != 0 {
+		held, err := c.device.mapper.External(c.ctx, r.Transport, r.ExternalPort, r.Remotes)
+		if missing(err) || err == nil && held.Client.ID() == r.Client.ID() {
+			return r.ExternalPort, nil
+		}
+		if err != nil {
+			return 0, err
 		}
 	}
-	for m := range table.Inside(c.client.ID(), r.Transport, r.Internal.Port()) {
-		if m.Internal == r.Internal && slices.Equal(m.Remotes, r.Remotes) {
-			return m.ExternalPort
-		}
+	if r.Internal.Addr() != c.client.Addr { // nobody has such a mapping
+		return r.ExternalPort, nil
 	}
-	return port
+	m, err := c.device.mapper.Internal(c.ctx, c.client.ID(), r.Transport, r.Internal.Port(), r.Remotes)
+	if missing(err) {
+		return r.ExternalPort, nil
+	}
+	return m.ExternalPort, err
 }
+
+// missing reports whether an answer is that there is no such mapping.
+func missing(err error) bool { return portmap.ReasonOf(err) == portmap.NoSuchMapping }
 
 // request builds the wish that an Add action states. What the arguments may not
 // be in any case is refused here; the rest is for the engine to judge.
@@ -197,11 +205,17 @@ func (c *call) portRange() (first, last uint16, err error) {
 // without gaps. The document would have 606 for the others' (section 2.5.14),
 // but clients stop at the first error and would never see what follows.
 func getGenericPortMappingEntry(c *call) ([]string, error) {
-	own, i := c.own(), int(c.number("NewPortMappingIndex"))
-	if i >= own.Len() {
+	if !c.client.Addr.Is4() { // it has pinholes
 		return nil, fail(codeInvalidIndex)
 	}
-	m := own.At(i)
+	own, err := c.device.mapper.Own(c.ctx, c.client.ID(), int(c.number("NewPortMappingIndex")), 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(own.Mappings) == 0 {
+		return nil, fail(codeInvalidIndex)
+	}
+	m := own.Mappings[0]
 	key := []string{remoteHost(m.Remotes), portText(m.ExternalPort), protocol(m.Transport)}
 	return append(key, c.entry(&m)...), nil
 }
@@ -211,8 +225,11 @@ func getSpecificPortMappingEntry(c *call) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, found := c.device.mapper.Snapshot().Find(c.transport(), c.port("NewExternalPort"), remotes)
-	if !found || m.Kind != portmap.NAT4 || m.Client.ID() != c.client.ID() {
+	m, err := c.device.mapper.External(c.ctx, c.transport(), c.port("NewExternalPort"), remotes)
+	if err != nil && !missing(err) {
+		return nil, err
+	}
+	if err != nil || m.Kind != portmap.NAT4 || m.Client.ID() != c.client.ID() {
 		return nil, fail(codeNoSuchEntry)
 	}
 	return c.entry(&m), nil

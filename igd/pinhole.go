@@ -176,9 +176,9 @@ func (c *call) clientAt(target netip.Addr) (portmap.Client, bool) {
 // numbers are random, and a host that tries them all learns nothing of the
 // pinholes of others (abuse case J4).
 func (c *call) pinhole() (portmap.Mapping, portmap.Client, error) {
-	m, found := c.device.mapper.Snapshot().Pinhole(c.port("UniqueID"))
-	if !found {
-		return portmap.Mapping{}, portmap.Client{}, fail(codeNoPinhole)
+	m, err := c.device.mapper.Pinhole(c.ctx, c.port("UniqueID"))
+	if err != nil { // that there is none is 704 too
+		return portmap.Mapping{}, portmap.Client{}, err
 	}
 	client, own := c.clientAt(m.Internal.Addr())
 	if !own || client.ID() != m.Client.ID() {

@@ -122,7 +122,7 @@ func TestPinholeUpdateKeeps(t *testing.T) {
 
 // successor is a gate whose pinholes end just before they are renewed.
 type successor struct {
-	table   *portmap.Table
+	portmap.Reader
 	unmaps  chan portmap.Selector
 	already error
 }
@@ -136,10 +136,8 @@ func (s successor) Unmap(_ context.Context, sel portmap.Selector) ([]portmap.Map
 	return nil, s.already
 }
 
-func (s successor) Snapshot() *portmap.Table { return s.table }
-
-// standing returns a table with pinholes, numbered from 7 on.
-func standing(t testing.TB, hosts ...host) *portmap.Table {
+// standing is the Reader of a table with pinholes, numbered from 7 on.
+func standing(t testing.TB, hosts ...host) portmap.Reader {
 	t.Helper()
 	table := portmap.NewTable()
 	for i, h := range hosts {
@@ -152,7 +150,7 @@ func standing(t testing.TB, hosts ...host) *portmap.Table {
 		}
 		table = table.Commit(change)
 	}
-	return table
+	return portmap.Reader{Now: func() *portmap.Table { return table }}
 }
 
 // TestPinholeUpdateTooLate: nothing stays open under a number that the client
@@ -160,7 +158,7 @@ func standing(t testing.TB, hosts ...host) *portmap.Table {
 func TestPinholeUpdateTooLate(t *testing.T) {
 	t.Parallel()
 	for code, err := range map[int]error{704: nil, 501: &portmap.Error{Reason: portmap.FirewallFailed}} {
-		gate := successor{table: standing(t, sixA), unmaps: make(chan portmap.Selector, 1), already: err}
+		gate := successor{Reader: standing(t, sixA), unmaps: make(chan portmap.Selector, 1), already: err}
 		l := &lan{t: t, wan: goodWAN()}
 		l.serve(config(gate, l.wan))
 		wantCode(t, l.call(sixA, six1, "UpdatePinhole", "UniqueID", "7", "NewLeaseTime", "60"), code)
@@ -228,7 +226,7 @@ func TestOutboundPinholeTimeout(t *testing.T) {
 func TestOutboundPinholeTimeoutFails(t *testing.T) {
 	t.Parallel()
 	l := &lan{t: t, wan: goodWAN()}
-	cfg := config(refuser{}, l.wan)
+	cfg := config(refuser{Reader: empty}, l.wan)
 	cfg.OutboundTimeout = func(portmap.Transport) (time.Duration, error) { return 0, errNobody }
 	l.serve(cfg)
 	r := l.call(hostB, six1, "GetOutboundPinholeTimeout", pinhole(sixA)[:10]...)

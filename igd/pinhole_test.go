@@ -252,7 +252,7 @@ func TestPinholeRequest(t *testing.T) {
 	t.Parallel()
 	asks := make(chan portmap.Request, 1)
 	l := &lan{t: t, wan: goodWAN()}
-	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
+	l.serve(config(refuser{Reader: empty, err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
 	base := func(h host) portmap.Request {
 		h.client.Via = portmap.ViaUPnP
 		return portmap.Request{
@@ -314,7 +314,7 @@ func TestPinholeLying(t *testing.T) {
 	l.wantTable(t, "tcp [2001:db8::60]:8443")
 
 	asks := make(chan portmap.Request, 1)
-	cfg.Mapper = refuser{err: &portmap.Error{Reason: portmap.NotRequester}, asks: asks}
+	cfg.Mapper = refuser{Reader: empty, err: &portmap.Error{Reason: portmap.NotRequester}, asks: asks}
 	l.serve(cfg)
 	wantCode(t, l.call(hostB, six1, "AddPinhole", pinhole(sixB)...), 606)
 	if r := <-asks; r.Client.Addr != hostB.client.Addr {

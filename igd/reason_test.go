@@ -16,9 +16,9 @@ import (
 
 // refuser is a gate that always says the same.
 type refuser struct {
-	err   error
-	asks  chan portmap.Request // may be nil
-	table *portmap.Table       // nil: an empty one
+	err  error
+	asks chan portmap.Request // may be nil
+	portmap.Reader
 }
 
 func (r refuser) Map(_ context.Context, req portmap.Request) (portmap.Mapping, error) {
@@ -30,13 +30,6 @@ func (r refuser) Map(_ context.Context, req portmap.Request) (portmap.Mapping, e
 
 func (r refuser) Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error) {
 	return nil, r.err
-}
-
-func (r refuser) Snapshot() *portmap.Table {
-	if r.table != nil {
-		return r.table
-	}
-	return portmap.NewTable()
 }
 
 // wantCodes is what each Reason becomes: under version 1, under version 2, and
@@ -71,7 +64,7 @@ func TestReasons(t *testing.T) {
 			continue
 		}
 		l := &lan{t: t, wan: goodWAN()}
-		l.serve(config(refuser{err: fmt.Errorf("engine: %w", &portmap.Error{
+		l.serve(config(refuser{Reader: empty, err: fmt.Errorf("engine: %w", &portmap.Error{
 			Reason: reason, Detail: "because of the sentence", Err: errors.New("inner secret"),
 		})}, l.wan))
 		for service, code := range map[string]int{ip1: want.v1, ip2: want.v2, ppp1: want.v1} {
@@ -89,14 +82,14 @@ func TestReasons(t *testing.T) {
 	}
 	for _, err := range []error{context.DeadlineExceeded, errors.New("odd"), &portmap.Error{Reason: 250}} {
 		l := &lan{t: t, wan: goodWAN()}
-		l.serve(config(refuser{err: err}, l.wan))
+		l.serve(config(refuser{Reader: empty, err: err}, l.wan))
 		r := l.call(hostA, ip2, "AddPortMapping", mapping(hostA)...)
 		if r.Code != 501 || r.Description != "Action Failed" {
 			t.Errorf("%v: %d %q", err, r.Code, r.Description)
 		}
 	}
 	l := &lan{t: t, wan: goodWAN()}
-	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.RuleDenied, Detail: strings.Repeat("ö", 500)}}, l.wan))
+	l.serve(config(refuser{Reader: empty, err: &portmap.Error{Reason: portmap.RuleDenied, Detail: strings.Repeat("ö", 500)}}, l.wan))
 	r := l.call(hostA, ip2, "AddPortMapping", mapping(hostA)...)
 	if want := "Action not authorized: " + strings.Repeat("ö", 100); r.Description != want {
 		t.Errorf("long sentence: %q", r.Description)
@@ -134,7 +127,7 @@ func TestPinholeReasons(t *testing.T) {
 			continue
 		}
 		l := &lan{t: t, wan: goodWAN()}
-		l.serve(config(refuser{table: table, err: fmt.Errorf("engine: %w", &portmap.Error{
+		l.serve(config(refuser{Reader: table, err: fmt.Errorf("engine: %w", &portmap.Error{
 			Reason: reason, Detail: "because of the sentence", Err: errors.New("inner secret"),
 		})}, l.wan))
 		for action, args := range map[string][]string{
@@ -157,7 +150,7 @@ func TestRequest(t *testing.T) {
 	t.Parallel()
 	asks := make(chan portmap.Request, 1)
 	l := &lan{t: t, wan: goodWAN()}
-	l.serve(config(refuser{err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
+	l.serve(config(refuser{Reader: empty, err: &portmap.Error{Reason: portmap.Busy}, asks: asks}, l.wan))
 	base := portmap.Request{
 		ZeroIsEndless: true,
 		Client:        hostA.client, Transport: portmap.UDP, Internal: addrPort(hostA, 6000), ExternalPort: 6000,

@@ -58,11 +58,11 @@ func (d *Device) layout() (map[string]resource, uint32) {
 				continue
 			}
 			all[d.path(igd, s, controlFile)] = resource{controlMethods, func(h *Handler, r *http1.Request, c portmap.Client) *http1.Response {
-				return h.control(r, s, visitor{d, c, igd})
+				return h.control(r, s, visitor{device: d, client: c, igd: igd})
 			}}
 			if d.notifier != nil {
 				all[d.path(igd, s, eventFile)] = resource{eventMethods, func(h *Handler, r *http1.Request, c portmap.Client) *http1.Response {
-					return h.event(r, s, visitor{d, c, igd})
+					return h.event(r, s, visitor{device: d, client: c, igd: igd})
 				}}
 			}
 		}

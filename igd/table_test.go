@@ -11,14 +11,13 @@ import (
 	"portcullis/portmap"
 )
 
-type noMapper struct{}
+type noMapper struct{ portmap.Reader }
 
 func (noMapper) Map(context.Context, portmap.Request) (portmap.Mapping, error) {
 	return portmap.Mapping{}, nil
 }
 
 func (noMapper) Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error) { return nil, nil }
-func (noMapper) Snapshot() *portmap.Table                                           { return portmap.NewTable() }
 
 type noWAN struct{}
 
@@ -29,7 +28,7 @@ func noIdentify(string, netip.Addr) (portmap.Client, error) { return portmap.Cli
 func buildDevice(t *testing.T, root *device) *Device {
 	t.Helper()
 	d, err := build(Config{
-		Mapper: noMapper{}, WAN: noWAN{}, Identify: noIdentify,
+		Mapper: noMapper{portmap.Reader{Now: portmap.NewTable}}, WAN: noWAN{}, Identify: noIdentify,
 		UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", Path: "00112233445566778899aabb", Log: slog.New(slog.DiscardHandler),
 	}, root)
 	if err != nil {

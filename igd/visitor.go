@@ -1,6 +1,7 @@
 package igd
 
 import (
+	"context"
 	"math"
 	"net/netip"
 	"strconv"
@@ -30,15 +31,20 @@ type visitor struct {
 	device *Device
 	client portmap.Client
 	igd    int // the version of the gateway that the client was shown
+
+	// What counts tells.
+	own      int    // how many IPv4 mappings the client has
+	revision uint64 // of the table
 }
 
-// own returns the client's IPv4 mappings. What an IPv6 address owns are pinholes,
-// which this list does not show.
-func (v visitor) own() portmap.List {
-	if !v.client.Addr.Is4() {
-		return portmap.List{}
+// counts returns the visitor with the variables that count mappings as they are now.
+func (v visitor) counts(ctx context.Context) (visitor, error) {
+	p, err := v.device.mapper.Own(ctx, v.client.ID(), 0, 0)
+	v.own, v.revision = p.Count, p.Revision
+	if !v.client.Addr.Is4() { // what an IPv6 address owns are pinholes
+		v.own = 0
 	}
-	return v.device.mapper.Snapshot().Of(v.client.ID())
+	return v, err
 }
 
 func (v visitor) connectionStatus() string {
@@ -70,12 +76,12 @@ func (v visitor) linkStatus() string {
 }
 
 func (v visitor) entries() string {
-	return strconv.Itoa(min(v.own().Len(), math.MaxUint16))
+	return strconv.Itoa(min(v.own, math.MaxUint16))
 }
 
 // systemUpdateID counts the changes of the whole table, modulo 2^32.
 func (v visitor) systemUpdateID() string {
-	return strconv.FormatUint(v.device.mapper.Snapshot().Revision()&math.MaxUint32, 10)
+	return strconv.FormatUint(v.revision&math.MaxUint32, 10)
 }
 
 // defaultConnection names the one connection in the terms of the description that the

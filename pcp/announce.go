@@ -52,7 +52,7 @@ func (a *announcer) tell(now time.Time, local netip.Addr) (failed error) {
 	// NAT-PMP goes first: some of its clients wait at port 5350 and take what
 	// comes for their reply, as long as it is NAT-PMP (npm nat-pmp). Without an
 	// address there is nothing to announce by it.
-	if external := a.cfg.View().WAN().External; a.cfg.NATPMP && external.Is4() {
+	if external := a.cfg.External(); a.cfg.NATPMP && external.Is4() {
 		failed = a.conn.Send(addressReply(resultOK, epoch, external), local, to)
 	}
 	if a.cfg.PCP { // ANNOUNCE is a header and nothing else (RFC 6887 section 14.1.1)

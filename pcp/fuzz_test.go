@@ -38,7 +38,7 @@ func giving(natpmp, speaksPCP bool) *pcp.Config {
 	w, now := newWorld(), time.Now()
 	return &pcp.Config{
 		Logger: slog.New(slog.DiscardHandler), Ifname: "lan0", Ifindex: lanIndex, NATPMP: natpmp, PCP: speaksPCP,
-		Mapper: giver{now}, View: w.View, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(now.Add(-time.Hour)),
+		Mapper: giver{now}, External: w.External, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(now.Add(-time.Hour)),
 	}
 }
 

@@ -88,7 +88,7 @@ func (h handler) natpmp(ctx context.Context, epoch uint32, client portmap.Client
 
 // address returns what the external address is, or that there is none.
 func (h handler) address(epoch uint32) []byte {
-	external := h.cfg.View().WAN().External
+	external := h.cfg.External()
 	if !external.Is4() {
 		return addressReply(resultNetworkFailure, epoch, netip.Addr{})
 	}
@@ -151,7 +151,7 @@ func (h handler) mapPCP(ctx context.Context, c portmap.Client, r *request) (life
 	if r.lifetime == 0 {
 		return 0, h.unmapPCP(ctx, c, r)
 	}
-	kind, external := portmap.NAT4, h.cfg.View().WAN().External
+	kind, external := portmap.NAT4, h.cfg.External()
 	if c.Addr.Is6() {
 		// A firewall translates nothing (RFC 6887 section 11.3, step 5).
 		kind, external = portmap.Pinhole6, c.Addr

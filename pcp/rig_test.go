@@ -117,6 +117,9 @@ func (w *world) View() *portmap.View {
 	return &v
 }
 
+// External is what a server is told of it.
+func (w *world) External() netip.Addr { return w.View().WAN().External }
+
 func (w *world) setExternal(a netip.Addr) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -188,7 +191,7 @@ func start(t *testing.T, edit func(*options)) *rig {
 		engine: portmap.EngineConfig{Firewall: r.kernel, Gateway: r.world, LeaseMax: leaseMax, LeaseMin: leaseMin},
 		server: pcp.Config{
 			Logger: slog.New(slog.DiscardHandler), Ifname: "lan0", Ifindex: lanIndex, NATPMP: true, PCP: true,
-			View: r.world.View, Identify: r.world.Identify, Seek: r.world.Seek,
+			External: r.world.External, Identify: r.world.Identify, Seek: r.world.Seek,
 		},
 		age: time.Hour,
 	}

@@ -23,8 +23,8 @@ type Config struct {
 	// NAT-PMP exists over IPv4 only.
 	NATPMP, PCP bool
 	Mapper      Mapper
-	// View returns the network as it is now, never nil.
-	View func() *portmap.View
+	// External returns the IPv4 address that clients are told; zero while unknown.
+	External func() netip.Addr
 	// Identify returns who sent a datagram and whom it is charged to;
 	// portmap.ErrUnknownHost makes the server ask again in a moment. With another
 	// error there is no answer, and nobody is charged. It must not block.
@@ -55,8 +55,8 @@ type Server struct {
 // SetAddresses were called, in whatever order. Run closes conn.
 func New(cfg Config, conn datagram.Conn) (*Server, error) {
 	switch {
-	case cfg.Mapper == nil || cfg.View == nil || cfg.Identify == nil || cfg.Seek == nil || cfg.Epoch == nil:
-		return nil, errors.New("pcp: Mapper, View, Identify, Seek and Epoch must not be nil")
+	case cfg.Mapper == nil || cfg.External == nil || cfg.Identify == nil || cfg.Seek == nil || cfg.Epoch == nil:
+		return nil, errors.New("pcp: Mapper, External, Identify, Seek and Epoch must not be nil")
 	case !cfg.NATPMP && !cfg.PCP:
 		return nil, errors.New("pcp: neither NAT-PMP nor PCP is enabled")
 	case cfg.RequestsPerSecond < 0:

@@ -218,7 +218,7 @@ func TestPanics(t *testing.T) {
 		var log strings.Builder
 		s, err := pcp.New(pcp.Config{
 			Logger: slog.New(slog.NewTextHandler(&log, nil)), Ifname: "lan0", Ifindex: lanIndex, NATPMP: true,
-			Mapper: panicker{}, View: w.View, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(time.Now()),
+			Mapper: panicker{}, External: w.External, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(time.Now()),
 		}, conn)
 		if err != nil {
 			t.Fatal(err)
@@ -243,7 +243,7 @@ func TestConfig(t *testing.T) {
 	w := newWorld()
 	good := pcp.Config{
 		Logger: slog.New(slog.DiscardHandler), Ifname: "lan0", Ifindex: lanIndex, NATPMP: true,
-		Mapper: panicker{}, View: w.View, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(time.Now()),
+		Mapper: panicker{}, External: w.External, Identify: w.Identify, Seek: w.Seek, Epoch: pcp.NewEpoch(time.Now()),
 	}
 	if _, err := pcp.New(good, &fakeConn{}); err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestConfig(t *testing.T) {
 	for name, spoil := range map[string]func(*pcp.Config){
 		"no logger":       func(c *pcp.Config) { c.Logger = nil },
 		"no mapper":       func(c *pcp.Config) { c.Mapper = nil },
-		"no view":         func(c *pcp.Config) { c.View = nil },
+		"no address":      func(c *pcp.Config) { c.External = nil },
 		"no identity":     func(c *pcp.Config) { c.Identify = nil },
 		"no way to ask":   func(c *pcp.Config) { c.Seek = nil },
 		"no epoch":        func(c *pcp.Config) { c.Epoch = nil },

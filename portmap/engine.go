@@ -58,8 +58,11 @@ const (
 	defaultHold  = time.Minute
 )
 
-// Engine changes the table; nothing else does. One goroutine (Run) owns it.
+// Engine changes the table; nothing else does. One goroutine (Run) owns it. Its Reader
+// reads it as Snapshot does.
 type Engine struct {
+	Reader
+
 	cfg      EngineConfig
 	ops      chan *op
 	stopped  chan struct{}
@@ -103,6 +106,7 @@ func NewEngine(cfg EngineConfig) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, ops: make(chan *op, queueLength), stopped: make(chan struct{})}
 	e.snapshot.Store(NewTable())
+	e.Reader = Reader{Now: e.Snapshot}
 	return e, nil
 }
 

@@ -12,5 +12,5 @@
 //
 // What is decided here:
 //   - All that crosses the wall is plain values, so that the two halves can be two
-//     processes: requests, selectors, tables, counters, times and open sockets.
+//     processes: requests, selectors, a few mappings, counters, times and open sockets.
 package front

@@ -21,21 +21,29 @@ type Warden interface {
 	Map(context.Context, portmap.Request) (portmap.Mapping, error)
 	MapSet(context.Context, portmap.Request, int) ([]portmap.Mapping, error)
 	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
-	// Snapshot returns the mappings as they are now, Watch how they change.
-	Snapshot() *portmap.Table
-	Watch(buffer int) *portmap.Watcher
+
+	// The questions of portmap.Reader, each answered with a few values.
+	Own(ctx context.Context, id portmap.ClientID, from, n int) (portmap.Page, error)
+	OwnPorts(ctx context.Context, id portmap.ClientID, tr portmap.Transport, ports portmap.PortRange, from, n int) (portmap.Page, error)
+	External(ctx context.Context, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error)
+	Internal(ctx context.Context, id portmap.ClientID, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error)
+	Pinhole(ctx context.Context, number uint16) (portmap.Mapping, error)
+	// Events returns how the mappings change until ctx ends, as portmap.Watcher does: who
+	// does not keep up finds a Resync. Only these are set: Type, and of the Mapping its
+	// Kind and the ID of its Client.
+	Events(ctx context.Context) <-chan portmap.Event
 	// Packets returns how many packets have come in by a mapping, OutboundTimeout how
 	// long answers come in after the last packet of what a host began itself.
 	Packets(ctx context.Context, m portmap.Mapping) (uint64, error)
 	OutboundTimeout(portmap.Transport) (time.Duration, error)
 
-	// View returns the network as it is now, LANs the interfaces to serve, by name.
-	View() *portmap.View
+	// Uplink returns how the Internet reaches the gateway now, by IPv4, and whether by
+	// IPv6; LANs the interfaces to serve, by name. They come from memory.
+	Uplink() (four portmap.WAN, six bool)
 	LANs() map[string]netif.LAN
 
-	// Name returns what a host is called, Heard reports whether a device has answered the
-	// kernel in this run, and Suspect has the rules looked at by which senders are seen.
-	Name(mac portmap.MAC, addr netip.Addr, now time.Time) string
+	// Heard reports whether a device has answered the kernel in this run, and Suspect has
+	// the rules looked at by which senders are seen.
 	Heard(portmap.MAC) bool
 	Suspect()
 
@@ -95,7 +103,7 @@ func New(cfg Config) (*Front, error) {
 	f := &Front{cfg: cfg}
 	f.listeners = listeners.New(listeners.Config{Log: cfg.Log, Open: f.open, Failed: cfg.Failed})
 	who := identify.New(identify.Config{
-		Log: cfg.Log, Kernel: cfg.Kernel, LANs: cfg.Warden.LANs, Name: cfg.Warden.Name, Heard: cfg.Warden.Heard,
+		Log: cfg.Log, Kernel: cfg.Kernel, LANs: cfg.Warden.LANs, Heard: cfg.Warden.Heard,
 		SameDevice: cfg.SameDevice, Suspect: cfg.Warden.Suspect,
 	})
 	if cfg.NATPMP || cfg.PCP {

@@ -35,12 +35,13 @@ type warden struct {
 
 var began = time.Now()
 
-func (w *warden) View() *portmap.View {
+func (w *warden) Uplink() (portmap.WAN, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	v := w.view
-	return &v
+	return w.view.WAN(), w.view.WAN6Up
 }
+
+func (w *warden) Events(context.Context) <-chan portmap.Event { return w.Watch(1).C }
 
 func (w *warden) LANs() map[string]netif.LAN {
 	w.mu.Lock()
@@ -64,8 +65,6 @@ func (w *warden) NextBootID(last uint32) uint32 {
 func (*warden) Packets(context.Context, portmap.Mapping) (uint64, error) { return 0, nil }
 
 func (*warden) OutboundTimeout(portmap.Transport) (time.Duration, error) { return time.Minute, nil }
-
-func (*warden) Name(portmap.MAC, netip.Addr, time.Time) string { return "" }
 
 func (*warden) Heard(portmap.MAC) bool { return true }
 
@@ -380,7 +379,7 @@ func TestWANStatus(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := new(warden)
-		s := newWANStatus(w.View, kernel{speed: 1e9, stats: map[string]netif.Stats{
+		s := newWANStatus(w.Uplink, kernel{speed: 1e9, stats: map[string]netif.Stats{
 			"wan0": {RxBytes: 1, TxBytes: 2, RxPackets: 3, TxPackets: 4, Up: true, Carrier: true},
 		}})
 		want := func(when string, want igd.WANStatus) {

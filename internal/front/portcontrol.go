@@ -3,6 +3,7 @@ package front
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"portcullis/internal/datagram"
@@ -45,7 +46,8 @@ func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN)
 	s, err := pcp.New(pcp.Config{
 		Logger: c.cfg.Log, Ifname: l.Name, Ifindex: l.Index,
 		NATPMP: c.cfg.NATPMP && !at.IPv6, PCP: c.cfg.PCP,
-		Mapper: c.cfg.Warden, View: c.cfg.Warden.View, Epoch: epoch,
+		Mapper: c.cfg.Warden, Epoch: epoch,
+		External: c.external,
 		Identify: func(p datagram.Packet) (portmap.Client, datagram.Account, error) {
 			return c.who.Sender(l.Name, p)
 		},
@@ -61,12 +63,18 @@ func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN)
 	}, nil
 }
 
+// external is the address that clients are told.
+func (c *portControl) external() netip.Addr {
+	wan, _ := c.cfg.Warden.Uplink()
+	return wan.External
+}
+
 // follow looks at what mappings depend on, and reports in which family clients must
 // be told. It is not safe for concurrent use.
 func (c *portControl) follow() (four, six bool) {
 	began, began6 := c.epochs.V4.Began(), c.epochs.V6.Began()
-	v := c.cfg.Warden.View()
-	n := pcp.Network{External: v.WAN().External, Up6: v.WAN6Up}
+	wan, up6 := c.cfg.Warden.Uplink()
+	n := pcp.Network{External: wan.External, Up6: up6}
 	for _, l := range c.cfg.Warden.LANs() {
 		n.Prefixes = append(n.Prefixes, l.Prefixes...)
 	}

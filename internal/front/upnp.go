@@ -31,14 +31,14 @@ type upnp struct {
 }
 
 func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
-	u := &upnp{cfg: cfg, who: who, wan: newWANStatus(cfg.Warden.View, cfg.Kernel)}
+	u := &upnp{cfg: cfg, who: who, wan: newWANStatus(cfg.Warden.Uplink, cfg.Kernel)}
 	if cfg.Events {
 		u.notifier = gena.New(gena.Config{Logger: cfg.Log, Server: serverName})
 	}
 	device := igd.Config{
 		Mapper: cfg.Warden, WAN: u.wan, Identify: who.Client,
 		As: who.As, Packets: cfg.Warden.Packets, OutboundTimeout: cfg.Warden.OutboundTimeout,
-		InboundAllowed: func() bool { return cfg.Warden.View().WAN6Up },
+		InboundAllowed: u.inboundAllowed,
 		UUID:           cfg.UUID, Path: cfg.Path, FriendlyName: cfg.FriendlyName, Log: cfg.Log,
 	}
 	if u.notifier != nil {
@@ -54,17 +54,23 @@ func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
 	return u, nil
 }
 
+func (u *upnp) inboundAllowed() bool {
+	_, six := u.cfg.Warden.Uplink()
+	return six
+}
+
 // run delivers events until ctx ends.
 func (u *upnp) run(ctx context.Context) error {
 	if u.notifier == nil {
 		return nil
 	}
-	w := u.cfg.Warden.Watch(256)
-	defer w.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	events := u.cfg.Warden.Events(ctx)
 	var wait sync.WaitGroup
 	errs := make(chan error, 2)
 	wait.Go(func() { errs <- u.notifier.Run(ctx) })
-	wait.Go(func() { errs <- u.device.Run(ctx, w.C, u.wan.changed) })
+	wait.Go(func() { errs <- u.device.Run(ctx, events, u.wan.changed) })
 	wait.Wait()
 	return errors.Join(unlessStopped(ctx, <-errs), unlessStopped(ctx, <-errs))
 }

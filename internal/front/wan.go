@@ -10,7 +10,7 @@ import (
 
 // wanStatus is the WAN as UPnP shows it.
 type wanStatus struct {
-	view    func() *portmap.View
+	uplink  func() (portmap.WAN, bool)
 	kernel  Kernel
 	changed chan struct{} // holds one: subscribers must be told
 
@@ -19,8 +19,8 @@ type wanStatus struct {
 	since time.Time // guarded by mu; of the change to up
 }
 
-func newWANStatus(view func() *portmap.View, kernel Kernel) *wanStatus {
-	return &wanStatus{view: view, kernel: kernel, changed: make(chan struct{}, 1)}
+func newWANStatus(uplink func() (portmap.WAN, bool), kernel Kernel) *wanStatus {
+	return &wanStatus{uplink: uplink, kernel: kernel, changed: make(chan struct{}, 1)}
 }
 
 // refresh notes when the connection came up, and has subscribers told.
@@ -33,7 +33,8 @@ func (w *wanStatus) refresh() {
 }
 
 func (w *wanStatus) connected() (up bool, since time.Time) {
-	now := w.view().WAN().Up
+	wan, _ := w.uplink()
+	now := wan.Up
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if now != w.up {
@@ -45,7 +46,7 @@ func (w *wanStatus) connected() (up bool, since time.Time) {
 // Status reads the WAN's counters and rate from the kernel; what cannot be read
 // stays zero, as for an interface that is not there.
 func (w *wanStatus) Status() igd.WANStatus {
-	v := w.view().WAN()
+	v, _ := w.uplink()
 	up, since := w.connected()
 	s := igd.WANStatus{Up: up, Since: since}
 	if !v.Private {

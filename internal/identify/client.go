@@ -25,10 +25,7 @@ type Config struct {
 	Log    *slog.Logger
 	Kernel Kernel
 	LANs   func() map[string]netif.LAN // as they are now, by interface
-	// Name returns what a host is called, as a DHCP server's lease for this MAC and
-	// address says; "": nobody knows.
-	Name  func(mac portmap.MAC, addr netip.Addr, now time.Time) string
-	Heard func(portmap.MAC) bool // has a device answered the kernel in this run
+	Heard  func(portmap.MAC) bool      // has a device answered the kernel in this run
 	// SameDevice lets a client speak for other addresses of its device
 	// (policy.same_device).
 	SameDevice bool
@@ -71,7 +68,7 @@ func (i *Identifier) lookUp(l netif.LAN, addr netip.Addr) (c portmap.Client, kno
 		return c, false, fmt.Errorf("neighbour %s: %w", addr, err)
 	}
 	return portmap.Client{
-		Addr: addr, MAC: seen.MAC, Interface: l.Name, Name: i.cfg.Name(seen.MAC, addr, time.Now()),
+		Addr: addr, MAC: seen.MAC, Interface: l.Name,
 		Unheard: known && !seen.Answered && !i.cfg.Heard(seen.MAC),
 	}, known, nil
 }

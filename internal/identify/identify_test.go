@@ -127,12 +127,6 @@ func newRig(change ...func(*identify.Config)) *rig {
 				"wg0": {Name: "wg0", Index: 9, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.8.0.0/24")}},
 			}
 		},
-		Name: func(mac portmap.MAC, a netip.Addr, _ time.Time) string {
-			if mac == hostMAC && a == host {
-				return "console"
-			}
-			return ""
-		},
 		Heard:      func(mac portmap.MAC) bool { return false },
 		SameDevice: true,
 		Suspect:    func() { r.looks++ },
@@ -144,8 +138,7 @@ func newRig(change ...func(*identify.Config)) *rig {
 	return r
 }
 
-// TestClient: a connection's client is who the neighbour table says, with the name of its
-// lease; one that is not known yet is asked for, one of another network is refused.
+// TestClient: a connection's client is who the neighbour table says; one that is not known yet is asked for, one of another network is refused.
 func TestClient(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -155,7 +148,7 @@ func TestClient(t *testing.T) {
 		err   string
 		asked []netip.Addr
 	}{
-		"known":              {"br-lan", host, portmap.Client{Addr: host, MAC: hostMAC, Interface: "br-lan", Name: "console"}, "", nil},
+		"known":              {"br-lan", host, portmap.Client{Addr: host, MAC: hostMAC, Interface: "br-lan"}, "", nil},
 		"without an answer":  {"br-lan", other, portmap.Client{Addr: other, MAC: someMAC, Interface: "br-lan", Unheard: true}, "", nil},
 		"behind a router":    {"br-lan", routed, portmap.Client{Addr: routed, Interface: "br-lan"}, "", nil},
 		"no MAC addresses":   {"wg0", addr("10.8.0.2"), portmap.Client{Addr: addr("10.8.0.2"), Interface: "wg0"}, "", nil},

@@ -19,13 +19,15 @@ import (
 
 // What follows is for the front: see front.Warden and front.Sockets.
 
-// Map is portmap.Engine.Map.
+// Map is portmap.Engine.Map. What the client is called is what its DHCP server says.
 func (w *Warden) Map(ctx context.Context, r portmap.Request) (portmap.Mapping, error) {
+	r.Client.Name = w.host(&r.Client)
 	return w.engine.Map(ctx, r)
 }
 
-// MapSet is portmap.Engine.MapSet.
+// MapSet is portmap.Engine.MapSet, likewise.
 func (w *Warden) MapSet(ctx context.Context, r portmap.Request, n int) ([]portmap.Mapping, error) {
+	r.Client.Name = w.host(&r.Client)
 	return w.engine.MapSet(ctx, r, n)
 }
 
@@ -34,11 +36,12 @@ func (w *Warden) Unmap(ctx context.Context, s portmap.Selector) ([]portmap.Mappi
 	return w.engine.Unmap(ctx, s)
 }
 
-// Snapshot returns the mappings as they are now.
-func (w *Warden) Snapshot() *portmap.Table { return w.engine.Snapshot() }
-
-// Watch returns how they change.
-func (w *Warden) Watch(buffer int) *portmap.Watcher { return w.engine.Watch(buffer) }
+// Events returns how the mappings change, until ctx ends.
+func (w *Warden) Events(ctx context.Context) <-chan portmap.Event {
+	watcher := w.engine.Watch(256)
+	context.AfterFunc(ctx, watcher.Close)
+	return watcher.C
+}
 
 // UUID returns the gateway's own for UPnP.
 func (w *Warden) UUID() string { return w.identity.UUID() }
@@ -54,8 +57,11 @@ func (w *Warden) KeepEpochs(four, six time.Time) {
 	w.store.KeepEpochs(journal.Epochs{V4: four, V6: six})
 }
 
-// View returns the network as it is now.
-func (w *Warden) View() *portmap.View { return w.network.View() }
+// Uplink returns how the Internet reaches the gateway now: by IPv4, and whether by IPv6.
+func (w *Warden) Uplink() (four portmap.WAN, six bool) {
+	v := w.network.View()
+	return v.WAN(), v.WAN6Up
+}
 
 // LANs returns the interfaces to serve, by name.
 func (w *Warden) LANs() map[string]netif.LAN { return w.network.LANs() }
@@ -70,11 +76,6 @@ func (w *Warden) Packets(ctx context.Context, m portmap.Mapping) (uint64, error)
 // began itself.
 func (w *Warden) OutboundTimeout(tr portmap.Transport) (time.Duration, error) {
 	return w.firewall.OutboundTimeout(tr)
-}
-
-// Name returns what a host is called, "" where nobody knows.
-func (w *Warden) Name(mac portmap.MAC, addr netip.Addr, now time.Time) string {
-	return w.names.Name(mac, addr, now)
 }
 
 // Heard reports whether a device has answered the kernel in this run.

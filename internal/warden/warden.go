@@ -50,6 +50,8 @@ type Warden struct {
 	started time.Time
 	kernel  Kernel
 
+	portmap.Reader // of the engine, for the front
+
 	engine   *portmap.Engine
 	firewall wiring.Backend
 	backend  string           // its name
@@ -165,6 +167,7 @@ func (w *Warden) build(last journal.Restored) error {
 	if err != nil {
 		return err
 	}
+	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Traffic: w.traffic, Host: w.host, Group: string(w.cfg.Control.Group),
 	})

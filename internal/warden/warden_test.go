@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +18,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/fwtest"
+	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
 	"portcullis/internal/netif"
 	"portcullis/internal/wiring"
@@ -84,6 +88,7 @@ func newWarden(t *testing.T, log *bytes.Buffer) (*Warden, *backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.Reader, w.names = w.engine.Reader, dhcp.New(dhcp.Config{})
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.engine.Run(ctx) })
@@ -110,7 +115,7 @@ func newWarden(t *testing.T, log *bytes.Buffer) (*Warden, *backend) {
 // hosts returns what mappings lead to.
 func hosts(w *Warden) string {
 	var all []string
-	for m := range w.Snapshot().All() {
+	for m := range w.engine.Snapshot().All() {
 		all = append(all, m.Internal.Addr().String())
 	}
 	slices.Sort(all)
@@ -151,7 +156,7 @@ func TestRevoke(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		w, b := newWarden(t, &log)
-		for m := range w.Snapshot().All() {
+		for m := range w.engine.Snapshot().All() {
 			b.Fail(&portmap.Error{Reason: portmap.FirewallFailed})
 			w.revoke(t.Context(), m, portmap.Revoked, "a test")
 			w.revoke(t.Context(), m, portmap.Revoked, "a test")
@@ -220,4 +225,35 @@ func TestNoWitness(t *testing.T) {
 	if w.SeesSenders() || w.seeSenders(t.Context(), lan()) != nil {
 		t.Error("somebody sees senders")
 	}
+}
+
+// TestNames: a client is called what its DHCP server says, and not what the front says.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newWarden(t, new(bytes.Buffer))
+		leases := filepath.Join(t.TempDir(), "leases")
+		text := fmt.Sprintf("%d 02:01:00:00:00:00 192.168.1.10 console *\n", time.Now().Add(time.Hour).Unix())
+		if err := os.WriteFile(leases, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.names = dhcp.New(dhcp.Config{Files: []string{"dnsmasq:" + leases}, Log: w.log})
+		w.names.Look(time.Now())
+		for host, want := range map[string]string{"192.168.1.10": "console", "192.168.1.11": ""} {
+			at := netip.AddrPortFrom(netip.MustParseAddr(host), 43000)
+			r := portmap.Request{
+				Client:    portmap.Client{Addr: at.Addr(), MAC: portmap.MAC{2, 1}, Interface: "lan0", Via: portmap.ViaPCP, Name: "forged"},
+				Transport: portmap.UDP, Internal: at,
+			}
+			one, err := w.Map(t.Context(), r)
+			if err != nil || one.Client.Name != want {
+				t.Errorf("%s is called %q, want %q; error %v", host, one.Client.Name, want, err)
+			}
+			r.Internal = netip.AddrPortFrom(at.Addr(), 44000)
+			set, err := w.MapSet(t.Context(), r, 2)
+			if err != nil || len(set) != 2 || set[1].Client.Name != want {
+				t.Errorf("%s: a set of %v, error %v", host, set, err)
+			}
+		}
+	})
 }
