@@ -93,6 +93,10 @@ func (c *packetConn) Receive(b []byte) (datagram.Packet, error) {
 // Close implements datagram.Conn.
 func (c *packetConn) Close() error { return errors.Join(c.Conn.Close(), c.file.Close()) }
 
+// maxDrain is how many frames are taken in one go: all that the socket's buffer can hold,
+// and not what comes meanwhile, or a flood would never let go.
+const maxDrain = 4096
+
 // drain takes what the packet socket has seen. Of a datagram the UDP socket gives
 // size octets at most.
 func (c *packetConn) drain(now time.Time, size int) {
@@ -104,19 +108,25 @@ func (c *packetConn) drain(now time.Time, size int) {
 		c.buf = make([]byte, size+udpHeader+15*4)
 	}
 	_ = raw.Read(func(fd uintptr) bool {
-		for {
-			n, from, err := unix.Recvfrom(int(fd), c.buf, 0)
-			switch {
-			case errors.Is(err, unix.EINTR):
-				continue
-			case err != nil: // EAGAIN: that was all
-				return true
-			}
-			if link, ok := from.(*unix.SockaddrLinklayer); ok && link.Pkttype != unix.PACKET_OTHERHOST {
-				c.remember(now, link, c.buf[:n], size)
-			}
-		}
+		c.takeAll(now, size, func(b []byte) (int, unix.Sockaddr, error) { return unix.Recvfrom(int(fd), b, 0) })
+		return true
 	})
+}
+
+// takeAll remembers the frames that receive returns until there are no more.
+func (c *packetConn) takeAll(now time.Time, size int, receive func([]byte) (int, unix.Sockaddr, error)) {
+	for range maxDrain {
+		n, from, err := receive(c.buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil { // EAGAIN: that was all
+			break
+		}
+		if link, ok := from.(*unix.SockaddrLinklayer); ok && link.Pkttype != unix.PACKET_OTHERHOST {
+			c.remember(now, link, c.buf[:n], size)
+		}
+	}
 	old := 0
 	for old < len(c.seen) && (len(c.seen)-old > maxFrames || now.Sub(c.seen[old].at) > frameAge) {
 		old++

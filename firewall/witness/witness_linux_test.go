@@ -328,7 +328,19 @@ func TestPacketSocketForgets(t *testing.T) {
 	}
 }
 
-// TestFloods: fault 3. Of what one machine sends too much of the socket takes none, so
+// TestDrainEnds: frames that come faster than they are taken keep no datagram waiting, and
+// take no memory.
+func TestDrainEnds(t *testing.T) {
+	t.Parallel()
+	if taken, remembered := witness.Flooded(100_000); taken > 4096 || remembered > 1024 {
+		t.Errorf("%d frames taken at once, %d remembered", taken, remembered)
+	}
+	if taken, remembered := witness.Flooded(1000); taken != 1000 || remembered != 1000 {
+		t.Errorf("of 1000 frames %d are taken, %d remembered", taken, remembered)
+	}
+}
+
+// TestFloods: of what one machine sends too much of the socket takes none, so
 // that its buffer has room for the others.
 func TestFloods(t *testing.T) {
 	t.Parallel()
