@@ -86,7 +86,7 @@ func TestLimitsTotal(t *testing.T) {
 	}
 }
 
-// TestLimitsClasses: fault 3. What strangers, or hosts behind a router, spend is not
+// TestLimitsClasses: what strangers, or hosts behind a router, spend is not
 // what hosts of the link have, and the other way round.
 func TestLimitsClasses(t *testing.T) {
 	t.Parallel()
@@ -102,7 +102,7 @@ func TestLimitsClasses(t *testing.T) {
 	}
 }
 
-// TestLimitsReserve: fault 3. A host that has had nothing is served while others have
+// TestLimitsReserve: a host that has had nothing is served while others have
 // spent the common budget; one that has had its part of it is not.
 func TestLimitsReserve(t *testing.T) {
 	t.Parallel()

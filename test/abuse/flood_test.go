@@ -95,7 +95,7 @@ func collect(t *testing.T, conn *net.UDPConn, good func([]byte) bool) (served in
 	return served
 }
 
-// TestFloodOfOneMachine: fault 3, K2. Whatever one machine floods port 5351 with, at
+// TestFloodOfOneMachine: K2. Whatever one machine floods port 5351 with, at
 // least 19 of 20 requests of another host, each sent once, are answered.
 func TestFloodOfOneMachine(t *testing.T) {
 	t.Parallel()
@@ -121,7 +121,7 @@ func TestFloodOfOneMachine(t *testing.T) {
 	}
 }
 
-// TestFloodOfNewMachines: fault 3, K1. One machine invents another one for each of its
+// TestFloodOfNewMachines: K1. One machine invents another one for each of its
 // datagrams: a host that the gateway knows, though not from its asking for ports, is
 // answered.
 func TestFloodOfNewMachines(t *testing.T) {

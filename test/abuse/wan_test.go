@@ -158,7 +158,7 @@ func TestGuest(t *testing.T) {
 	r.unchanged(t, before)
 }
 
-// TestOwnersServices: faults 6. What the owner serves on an interface that is not ours,
+// TestOwnersServices: what the owner serves on an interface that is not ours,
 // on the ports that are ours on the LAN, is reached; by IPv6 too, and on the WAN.
 func TestOwnersServices(t *testing.T) {
 	t.Parallel()
@@ -243,7 +243,7 @@ func echoes(t *testing.T, h *lab.Host, network, to string) error {
 	return err
 }
 
-// TestClosedPortsAreTheKernels: faults 8. To the WAN a port of ours is closed as any
+// TestClosedPortsAreTheKernels: to the WAN a port of ours is closed as any
 // other is, by IPv6 to the last bit of the answer that a scan could look at.
 func TestClosedPortsAreTheKernels(t *testing.T) {
 	t.Parallel()

@@ -30,7 +30,7 @@ var (
 
 // elsewhere are the ways to cite what is not in the repository.
 var elsewhere = regexp.MustCompile(`(?i)\bdigest(?:'s|,|:)? (?:section|vector|[0-9])|\b(?:design|style)(?:\.md|:| section| [0-9])|` +
-	`\babuse-cases(?:\.md)?,? section|\bissue [0-9]|\bfield notes?\b|\bfaults? [A-Z][0-9]|\bpublic report\b|` +
+	`\babuse-cases(?:\.md)?,? section|\bissue [0-9]|\bfield notes?\b|\bfaults? [A-Z]?[0-9]|\bpublic report\b|` +
 	`\b(?:spec-digest|gateway-ecosystem|incumbent|faults|field-notes|review|packaging|brief)\.md\b`)
 
 // source is one text of the repository: its prose, and for Go the comments; for tests

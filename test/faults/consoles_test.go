@@ -125,7 +125,7 @@ func TestTwoConsoles(t *testing.T) {
 // TestConsoleWithoutMapping: two consoles with one game, of which one has a mapping and
 // the other sends from the same port, to the same server. Whoever came first, what the
 // server sends to the mapping reaches its owner, what the owner sends leaves from it,
-// and the other plays on from another port (faults 2).
+// and the other plays on from another port.
 func TestConsoleWithoutMapping(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
