@@ -3,6 +3,7 @@ package wiring
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -36,14 +37,22 @@ type Backend interface {
 // Firewall opens the backend that the configuration names, or the one that suits the
 // machine, logs which and why, and returns its name as well.
 func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
-	if c.Firewall.Backend == config.BackendNFTables {
+	switch c.Firewall.Backend {
+	case config.BackendNFTables:
 		b, err = nftables(ctx, log, c, 0)
 		return b, firewall.NFTables, err
-	}
-	program, legacy := iptables.LegacyRules(ctx)
-	if c.Firewall.Backend == config.BackendIPTables {
+	case config.BackendIPTables:
+		program, _ := iptables.LegacyRules(ctx)
 		return openIPTables(ctx, log, c, program, "iptables, as the configuration says")
+	case config.BackendAuto:
+		return suitable(ctx, log, c)
 	}
+	return nil, "", unknown(string(c.Firewall.Backend))
+}
+
+// suitable opens the backend that suits the machine.
+func suitable(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
+	program, legacy := iptables.LegacyRules(ctx)
 	m := firewall.Machine{LegacyRules: legacy}
 	if legacy {
 		m.IPTables = iptables.Usable(program)
@@ -61,12 +70,18 @@ func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend
 // FirewallIn opens the backend with this name in a network namespace, by its file
 // descriptor.
 func FirewallIn(ctx context.Context, log *slog.Logger, c config.Config, name string, netns int) (Backend, error) {
-	if name == firewall.NFTables {
+	switch name {
+	case firewall.NFTables:
 		return nftables(ctx, log, c, netns)
+	case firewall.IPTables:
+		program, _ := iptables.LegacyRules(ctx)
+		return iptables.Open(ctx, iptables.Config{Log: log, NetNS: netns, Program: program, Mark: uint32(c.Firewall.Mark)})
 	}
-	program, _ := iptables.LegacyRules(ctx)
-	return iptables.Open(ctx, iptables.Config{Log: log, NetNS: netns, Program: program, Mark: uint32(c.Firewall.Mark)})
+	return nil, unknown(name)
 }
+
+// unknown is the error for a backend that is not opened here.
+func unknown(name string) error { return fmt.Errorf("there is no firewall backend %q", name) }
 
 // ownedNFTables reports whether others have rules in nf_tables. Where that cannot be
 // told, nothing speaks for iptables.
