@@ -191,6 +191,6 @@ func (j *Journal) adopt(p *replay, now Moment, sameRun, incomplete bool) Restore
 	if p.left > 0 {
 		j.log.Warn("the journal has more mappings than limits.mappings; the rest is not restored", "mappings", p.left)
 	}
-	j.log.Info("leases restored", "mappings", len(got.Mappings), "ended_meanwhile", ended, "torn", p.bad || p.torn, "machine_restarted", !sameRun)
+	j.log.Info("journal read", "mappings", len(got.Mappings), "ended_meanwhile", ended, "torn", p.bad || p.torn, "machine_restarted", !sameRun)
 	return got
 }

@@ -20,12 +20,12 @@ func TestCalm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		log := New(&out, config.Log{})
-		room := log.With("room", "ssdp")
+		server := log.With("subsystem", "ssdp")
 		flaps := func(rounds int) (lines int) {
 			out.Reset()
 			for range rounds {
-				log.Error("network no longer fits the configuration", "error", errors.New("no LAN"))
-				room.Info("discovery announced", "address", "192.168.77.1")
+				log.Error("network no longer fits the configuration", "err", errors.New("no LAN"))
+				server.Info("discovery announced", "address", "192.168.77.1")
 				log.Info("serving a LAN", "interface", "br-lan")
 				time.Sleep(time.Second)
 				log.Info("mapping added", "client", "192.168.77.10") // of no concern
@@ -43,7 +43,7 @@ func TestCalm(t *testing.T) {
 			t.Errorf("%d lines in an hour", n)
 		}
 		out.Reset()
-		room.Info("discovery announced", "address", "192.168.77.9")
+		server.Info("discovery announced", "address", "192.168.77.9")
 		time.Sleep(calmEvery)
 		synctest.Wait()
 		if text := out.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, `last="discovery announced" address=192.168.77.9`) {
@@ -54,7 +54,7 @@ func TestCalm(t *testing.T) {
 			t.Errorf("%d lines of 3 after a quiet minute", n)
 		}
 		log = New(&out, config.Log{Level: config.LevelDebug}) // debug: all of it
-		room = log.With("room", "ssdp")
+		server = log.With("subsystem", "ssdp")
 		if n := flaps(100); n != 300 {
 			t.Errorf("%d lines of 300 where the owner debugs", n)
 		}
