@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -174,9 +175,20 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		if r.ReadBody(from) != nil {
 			return
 		}
-		answer = s.routes[r.Target].serve(ctx, r)
+		answer = s.contained(ctx, r)
 	}
 	_ = answer.Write(patient{conn}, r, time.Now()) // the peer has gone when this fails
+}
+
+// contained returns the answer of a route. A panic is one answer's, and not the daemon's.
+func (s *Server) contained(ctx context.Context, r *http1.Request) (answer *http1.Response) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			s.cfg.Logger.Error("a control request made the handler panic", "panic", reason, "stack", string(debug.Stack()))
+			answer = fail(http1.InternalServerError, "internal", "the daemon failed at this request; its log says more")
+		}
+	}()
+	return s.routes[r.Target].serve(ctx, r)
 }
 
 // refuse returns the answer to who may not talk, or asks for what is not there; nil

@@ -39,14 +39,18 @@ func TestMain(m *testing.M) {
 // table is a Mapper over a fixed table.
 type table struct {
 	*portmap.Table
-	asked portmap.Selector
-	name  atomic.Value // a string: what the host is called now
-	blind atomic.Bool  // the packets cannot be counted
+	asked  portmap.Selector
+	name   atomic.Value // a string: what the host is called now
+	blind  atomic.Bool  // the packets cannot be counted
+	broken atomic.Bool  // removing panics
 }
 
 func (t *table) Snapshot() *portmap.Table { return t.Table }
 
 func (t *table) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
+	if t.broken.Load() {
+		panic("a test")
+	}
 	t.asked = s
 	changes, err := t.PlanRemoval(time.Now(), s)
 	var gone []portmap.Mapping
@@ -239,6 +243,20 @@ func TestDelete(t *testing.T) {
 		if code, _ := raw(t, socket, c[0], c[1], ""); code != 404 && code != 405 {
 			t.Errorf("%s %s: %d", c[0], c[1], code)
 		}
+	}
+}
+
+// TestPanic: a request that makes a handler panic is answered, and the next one served.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	socket, m := serve(t, "")
+	m.broken.Store(true)
+	if code, text := raw(t, socket, "POST", "/v1/delete", `{"id":1}`); code != 500 || !strings.Contains(text, `"error":`) {
+		t.Errorf("answered %d %s", code, text)
+	}
+	m.broken.Store(false)
+	if code, text := raw(t, socket, "POST", "/v1/delete", `{"id":1}`); code != 200 {
+		t.Errorf("then %d %s", code, text)
 	}
 }
 

@@ -24,6 +24,11 @@ func claim(log *slog.Logger) (*net.UnixListener, error) {
 		return l, err
 	}
 	holder, err := peer(name)
+	if err != nil { // it has ended in the meantime
+		if l, err := net.ListenUnix("unix", name); err == nil {
+			return l, nil
+		}
+	}
 	if err == nil && (holder.Uid == 0 || holder.Uid == uint32(os.Geteuid())) {
 		return nil, fmt.Errorf("another portcullis is running on this machine (process %d); one serves all LANs that lan.interfaces names", holder.Pid)
 	}
