@@ -10,7 +10,7 @@ INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 # Functions start at any octet: 0.2 MB less.
 LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
-.PHONY: build lab test bench unit system clients vet halfcore race fuzz size sizes clean deps
+.PHONY: build lab test bench unit system clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -24,7 +24,7 @@ bin/portcullis-lab:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/portcullis-lab
 
 # Everything, in the order in which a failure is cheapest to find.
-test: deps build vet size unit system clients sizes
+test: deps build vet lint size reproducible unit system clients sizes
 
 deps:
 	test/install
@@ -33,6 +33,24 @@ vet:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	$(GO) vet ./...
 	cd test/clients && $(GO) vet ./...
+
+# Tools of a module of their own, of which nothing comes into the program.
+TOOL = $(GO) tool -modfile=test/tools/go.mod
+lint:
+	$(TOOL) staticcheck ./...
+
+# Not a part of test: it asks a database on the Internet.
+vuln:
+	test/vuln
+
+reproducible:
+	test/reproducible
+
+# What the program is made of, in the form of CycloneDX.
+sbom: build
+	mkdir -p dist
+	$(TOOL) cyclonedx-gomod bin -json -noserial -version $(VERSION) -output dist/portcullis.cdx.json bin/portcullis
+	sed -i '/"timestamp":/d' dist/portcullis.cdx.json
 
 # Tests beside their code; in all they stay under 20 seconds. The firewall backends
 # send real packets through a network of namespaces each, and are among the system's.

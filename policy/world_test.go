@@ -13,9 +13,7 @@ import (
 // .10 and host B .20, a guest network, the WAN address 203.0.113.5.
 var (
 	hostA  = netip.MustParseAddr("192.168.1.10")
-	hostB  = netip.MustParseAddr("192.168.1.20")
 	hostA6 = netip.MustParseAddr("2001:db8:1::10")
-	hostB6 = netip.MustParseAddr("2001:db8:1::20")
 	macA   = portmap.MAC{2, 0, 0, 0, 0, 0x10}
 	now    = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 )

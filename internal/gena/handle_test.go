@@ -55,7 +55,7 @@ func TestGranted(t *testing.T) {
 			if w.Code != http.StatusOK || w.Body.Len() != 0 || !sidForm.MatchString(sid) {
 				t.Errorf("%d, SID %q, body %q", w.Code, sid, w.Body)
 			}
-			want := http.Header{"SID": {sid}, "TIMEOUT": {tc.want}, "SERVER": {"x/1 UPnP/1.1 y/1"}, "Content-Length": {"0"}}
+			want := map[string][]string{"SID": {sid}, "TIMEOUT": {tc.want}, "SERVER": {"x/1 UPnP/1.1 y/1"}, "Content-Length": {"0"}}
 			if diff := cmp.Diff(want, w.Header()); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -141,7 +141,7 @@ func TestRefused(t *testing.T) {
 			if w.Code != tc.want || w.Body.Len() != 0 {
 				t.Errorf("got %d, body %q, want %d", w.Code, w.Body, tc.want)
 			}
-			want := http.Header{"Content-Length": {"0"}}
+			want := map[string][]string{"Content-Length": {"0"}}
 			if tc.want == 405 {
 				want["Allow"] = []string{"SUBSCRIBE, UNSUBSCRIBE"}
 			}

@@ -158,10 +158,10 @@ func callbackTo(sub gena.Subscriber, ports ...uint16) string {
 type answered struct {
 	Code   int
 	Body   *bytes.Buffer
-	header http.Header
+	header map[string][]string
 }
 
-func (a *answered) Header() http.Header { return a.header }
+func (a *answered) Header() map[string][]string { return a.header }
 
 // request returns a request for the event URL; header is "Name: value" lines.
 func request(method, service string, header ...string) *http1.Request {
@@ -177,7 +177,7 @@ func request(method, service string, header ...string) *http1.Request {
 // ask sends one request to Handle, and has its answer sent.
 func ask(n *gena.Notifier, method string, sub gena.Subscriber, service string, initial func() []gena.Property, header ...string) *answered {
 	got := n.Handle(request(method, service, header...), service, sub, initial)
-	a := &answered{got.Status, bytes.NewBuffer(got.Body), http.Header{"Content-Length": {strconv.Itoa(len(got.Body))}}}
+	a := &answered{got.Status, bytes.NewBuffer(got.Body), map[string][]string{"Content-Length": {strconv.Itoa(len(got.Body))}}}
 	for _, f := range got.Header {
 		a.header[f.Name] = append(a.header[f.Name], f.Value)
 	}
@@ -205,7 +205,7 @@ func (h *home) subscribe(sub gena.Subscriber, service string, initial func() []g
 }
 
 // one returns the value of a header that must be there once, in this very case.
-func one(t *testing.T, h http.Header, name string) string {
+func one(t *testing.T, h map[string][]string, name string) string {
 	t.Helper()
 	if len(h[name]) != 1 {
 		t.Fatalf("%d %s headers in %v", len(h[name]), name, h)

@@ -1,8 +1,8 @@
 package journal
 
 import (
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"slices"
 	"strconv"
@@ -129,7 +129,11 @@ func appendLine(b []byte, seq, synced uint64, at int64, text string) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func checksum(s string) string { return fmt.Sprintf("%08x", crc32.Checksum([]byte(s), castagnoli)) }
+// checksum returns eight hexadecimal digits. It is taken of every line that is read.
+func checksum(s string) string {
+	sum := crc32.Checksum([]byte(s), castagnoli)
+	return hex.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+}
 
 // decodeLine reads one line, without its newline. What it accepts is exactly what
 // appendLine writes.

@@ -102,7 +102,7 @@ func TestIPTables(t *testing.T) {
 			}
 			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, `backend = "`+c.backend+`"`, 1))
 			r.Logged(t, c.why)
-			mapped := opened(t, r, 6000)
+			opened(t, r, 6000)
 			to := netip.AddrPortFrom(r.Host("a").Addr6, 6001)
 			reaches := func() bool { return through(t, r, to, r.Host("a"), soon) }
 			blocked := func() bool { return !through(t, r, to, r.Host("a"), 300*time.Millisecond) }
@@ -136,7 +136,8 @@ func TestIPTables(t *testing.T) {
 			if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) || !reaches() {
 				t.Error("closed by the restart")
 			}
-			pin, mapped = pinholes(t, r), r.Point(t, "a", lab.IGD1, lab.WANIP1)
+			pin = pinholes(t, r)
+			mapped := r.Point(t, "a", lab.IGD1, lab.WANIP1)
 			if err := pin.DeletePinhole(t.Context(), id); err != nil {
 				t.Error(err)
 			}
