@@ -28,6 +28,7 @@ type Config struct {
 	Firewall Firewall      `toml:"firewall"`
 	State    State         `toml:"state"`
 	Control  Control       `toml:"control"`
+	Sandbox  Sandbox       `toml:"sandbox"`
 	Log      Log           `toml:"log"`
 }
 
@@ -105,6 +106,11 @@ type Control struct {
 	Group  Group  `toml:"group"` // its members may use the socket beside root; "": root only
 }
 
+// Sandbox configures what the daemon takes from itself before it reads the first packet.
+type Sandbox struct {
+	Mode SandboxMode `toml:"mode"`
+}
+
 // Log configures what is logged, and how.
 type Log struct {
 	Level  Level  `toml:"level"`
@@ -124,6 +130,7 @@ func Default() Config {
 		Firewall: Firewall{Backend: BackendAuto, Mark: 0x40000000},
 		State:    State{Dir: "/var/lib/portcullis"},
 		Control:  Control{Socket: "/run/portcullis/control.sock"},
+		Sandbox:  Sandbox{Mode: SandboxSingle},
 		Log:      Log{Level: LevelInfo, Format: FormatText},
 	}
 }

@@ -210,6 +210,20 @@ func (g *Group) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// SandboxMode is how the daemon guards itself against its own faults.
+type SandboxMode string
+
+// What a SandboxMode can be.
+const (
+	SandboxSingle SandboxMode = "single" // one process, which keeps no privilege but what it needs
+	SandboxOff    SandboxMode = "off"    // whatever it was started with
+)
+
+// UnmarshalText reads the word.
+func (s *SandboxMode) UnmarshalText(text []byte) error {
+	return word(s, string(text), SandboxSingle, SandboxOff)
+}
+
 // Level is how much is logged.
 type Level string
 

@@ -71,7 +71,30 @@ func printStatus(out io.Writer, s control.Status) error {
 	fmt.Fprintf(w, "mappings\t%d, pinholes %d, refused %d\n", s.Mappings, s.Pinholes, s.Denied)
 	fmt.Fprintf(w, "firewall\t%s, repaired %d times\n", s.Firewall.Backend, s.Firewall.DriftRepaired)
 	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall.Senders))
+	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
 	return w.Flush()
+}
+
+// sandboxLine returns what keeps a fault of the daemon from being worth much.
+func sandboxLine(s control.Sandbox) string {
+	held := "no capability"
+	if len(s.Capabilities) > 0 {
+		held = strings.Join(s.Capabilities, ", ")
+	}
+	parts := []string{s.Mode + ": " + held}
+	for _, p := range []struct {
+		in   bool
+		text string
+	}{{s.NoNewPrivs, "no new privileges"}, {s.Seccomp, "seccomp"}, {!s.Dumpable, "not dumpable"}} {
+		if p.in {
+			parts = append(parts, p.text)
+		}
+	}
+	line := strings.Join(parts, ", ")
+	if len(s.Missing) > 0 {
+		line += "; missing: " + strings.Join(s.Missing, "; ")
+	}
+	return line
 }
 
 // sendersLine returns how it is seen who sends a datagram.

@@ -16,6 +16,7 @@ type Status struct {
 	Pinholes int      `json:"pinholes"` // of IPv6
 	Denied   uint64   `json:"denied"`   // requests refused since the start
 	Firewall Firewall `json:"firewall"`
+	Sandbox  Sandbox  `json:"sandbox"`
 }
 
 // WAN is the outside as the daemon sees it.
@@ -39,6 +40,16 @@ type Firewall struct {
 	// Senders is how it is seen which machine sent a datagram: "mark" or "packet
 	// socket"; "" where it is not, and then NAT-PMP and PCP are not served.
 	Senders string `json:"senders"`
+}
+
+// Sandbox is what the daemon's process has left, as the kernel says.
+type Sandbox struct {
+	Mode         string   `json:"mode"`         // of the configuration
+	Capabilities []string `json:"capabilities"` // that are effective
+	NoNewPrivs   bool     `json:"no_new_privs"`
+	Seccomp      bool     `json:"seccomp"`  // a filter is on every thread
+	Dumpable     bool     `json:"dumpable"` // others of the same user may look into the process
+	Missing      []string `json:"missing"`  // why something is not in force that should be
 }
 
 // Mapping is one line of `portcullis list`.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"portcullis/config"
@@ -32,8 +31,8 @@ var ErrRestart = errors.New("making way for the next run")
 func restarts(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrRestart) }
 
 // Run is the daemon. It serves until ctx ends, and leaves nothing behind, or what its
-// successor takes over. What faces the LAN ends first, then the engine, then the kernel is
-// cleared.
+// successor takes over. The sandbox closes before the first packet is read. What faces the
+// LAN ends first, then the engine, then the kernel is cleared.
 func Run(ctx context.Context, c Config) (err error) {
 	kernel, err := netif.Open(c.Log)
 	if err != nil {
@@ -71,7 +70,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if !four.IsZero() && !six.IsZero() {
 		f.Resume(four, six)
 	}
-	return serve(ctx, c.Log, kernel, w, f, follower)
+	waits := findSupervisor(c.Log)
+	w.Seal()
+	return serve(ctx, c.Log, kernel, w, f, follower, waits)
 }
 
 // network reads it; a machine that cannot be a gateway is told why here.
@@ -104,7 +105,7 @@ func frontConfig(c Config, kernel *netif.Kernel, w *warden.Warden, f *follower) 
 }
 
 // serve runs both halves until ctx ends, the engine longest.
-func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warden.Warden, f *front.Front, follower *follower) error {
+func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warden.Warden, f *front.Front, follower *follower, waits *supervisor) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	engine := make(chan error, 1)
@@ -118,7 +119,8 @@ func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warde
 		return kernel.Watch(outer, func(s netif.State) { follower.changed(outer, s) })
 	})
 	all.Go(func() error { return follower.remind(outer) })
-	ready(log)
+	log.Info("ready")
+	waits.ready()
 	err := all.Wait()
 	stop()
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, <-engine))
@@ -128,13 +130,6 @@ func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warde
 		log.Info("stopped")
 	}
 	return err
-}
-
-func ready(log *slog.Logger) {
-	log.Info("ready")
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		log.Warn("sd_notify failed", "err", err)
-	}
 }
 
 // unlessStopped forgets the error that a context's end makes.

@@ -20,6 +20,7 @@ func (w *Warden) status() control.Status {
 		Firewall: control.Firewall{
 			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
 		},
+		Sandbox: w.sandbox,
 	}
 	if w.witness != nil {
 		way, _ := w.witness.Way()

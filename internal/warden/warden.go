@@ -69,6 +69,8 @@ type Warden struct {
 	ports    *gateway.Keeper
 	restore  *restore.Keeper
 
+	sandbox control.Sandbox // set by Seal
+
 	ours bool // what is in the kernel; before Begin it is another run's
 }
 

@@ -88,6 +88,7 @@ var allowed = map[string][]string{
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},
 	"internal/logging":         {"config", "portmap"},
+	"internal/sandbox":         {},
 	"internal/wiring":          {"config", "firewall", "firewall/iptables", "firewall/nft", "internal/netif", "policy", "portmap"},
 	"internal/front": {
 		"igd", "internal/datagram", "internal/gena", "internal/httpd", "internal/identify", "internal/listeners", "internal/netif",
@@ -96,7 +97,7 @@ var allowed = map[string][]string{
 	"internal/warden": {
 		"config", "firewall", "firewall/witness", "internal/control", "internal/datagram", "internal/dhcp", "internal/gateway",
 		"internal/httpd", "internal/journal", "internal/logging", "internal/netif", "internal/presence", "internal/reconcile",
-		"internal/restore", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
+		"internal/restore", "internal/sandbox", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/warden", "internal/wiring"},
 	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/wiring", "policy"},

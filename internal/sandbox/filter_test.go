@@ -1,0 +1,238 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const pid = 4711
+
+var families = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+
+// machine runs the filter of a role on calls of one architecture.
+type machine struct {
+	processor
+	vm      *bpf.VM
+	numbers map[string]uint32 // all that there are
+}
+
+func machineOf(t *testing.T, goarch string, r role) machine {
+	t.Helper()
+	m := machine{processor: processorOf(t, goarch), numbers: published(t, goarch)}
+	program := filter(m.processor, r)
+	if _, err := bpf.Assemble(program); err != nil || len(program) > 4096 { // BPF_MAXINSNS
+		t.Fatalf("%d instructions: %v", len(program), err)
+	}
+	var err error
+	if m.vm, err = bpf.NewVM(program); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// run returns what becomes of a call. The VM reads words with the high octet first, as
+// the kernel does of a packet; those of seccomp are the processor's own, and so only the
+// order of the halves is left.
+func (m machine) run(t *testing.T, audit, number uint32, args ...uint64) action {
+	t.Helper()
+	data := make([]byte, offsetArgument+8*6)
+	binary.BigEndian.PutUint32(data[offsetNumber:], number)
+	binary.BigEndian.PutUint32(data[offsetAudit:], audit)
+	for i, a := range args {
+		low, high := offsetArgument+8*i, offsetArgument+8*i+4
+		if m.bigEndian {
+			low, high = high, low
+		}
+		binary.BigEndian.PutUint32(data[low:], uint32(a))
+		binary.BigEndian.PutUint32(data[high:], uint32(a>>32))
+	}
+	verdict, err := m.vm.Run(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return action(verdict)
+}
+
+// onEach runs a test on each architecture with the filter of a role.
+func onEach(t *testing.T, r role, f func(t *testing.T, goarch string, m machine)) {
+	for goarch := range architectures {
+		t.Run(goarch, func(t *testing.T) {
+			t.Parallel()
+			f(t, goarch, machineOf(t, goarch, r))
+		})
+	}
+}
+
+// never are calls by which a process gets out, up, or at another; none of them may be
+// made in one process, whatever is added to its role.
+var never = []string{
+	"execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open", "pidfd_getfd",
+	"pidfd_send_signal", "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "setns", "unshare", "mount", "umount2",
+	"pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "init_module", "finit_module", "delete_module",
+	"kexec_load", "kexec_file_load", "reboot", "bpf", "perf_event_open", "io_uring_setup", "io_uring_enter", "userfaultfd",
+	"keyctl", "add_key", "request_key", "capset", "setuid", "setresuid", "setgroups", "seccomp", "symlinkat", "linkat",
+	"mknodat", "fchownat", "fchown", "socketpair", "memfd_create", "personality", "process_madvise", "prlimit64", "setrlimit",
+	"open_by_handle_at", "iopl", "ioperm", "modify_ldt", "syscall", "open", "creat", "openat2", "fchmodat2", "setxattr", "shmget",
+}
+
+// TestSingle (K11): in one process, each call that the role names is allowed, as its arguments
+// permit, and every other that the processor has is refused.
+func TestSingle(t *testing.T) {
+	t.Parallel()
+	onEach(t, single(pid, families), func(t *testing.T, goarch string, m machine) {
+		ruled := map[string]rule{}
+		for _, r := range single(pid, families).rules {
+			for _, name := range r.calls {
+				if _, twice := ruled[name]; twice {
+					t.Errorf("%s stands in two rules", name)
+				}
+				ruled[name] = r
+			}
+		}
+		for name, number := range m.numbers {
+			r, named := ruled[name]
+			want := refuse
+			switch {
+			case name == "mmap" && slices.Contains(oldMmap, goarch):
+			case named && r.when == nil:
+				want = r.does
+			case named: // of which no argument is 0, but those of memory
+				if r.when.mask == unix.PROT_EXEC {
+					want = allow
+				}
+			}
+			if got := m.run(t, m.audit, number); got != want {
+				t.Errorf("%s: %#x, want %#x", name, got, want)
+			}
+		}
+		for _, name := range never {
+			if number, there := m.numbers[name]; there && m.run(t, m.audit, number, pid, pid) != refuse {
+				t.Errorf("%s is not refused", name)
+			}
+		}
+	})
+}
+
+// TestSingleArguments: what an argument decides.
+func TestSingleArguments(t *testing.T) {
+	t.Parallel()
+	const mad = 1 << 32 // bits that the kernel does not look at
+	onEach(t, single(pid, families), func(t *testing.T, goarch string, m machine) {
+		for _, c := range []struct {
+			call string
+			args []uint64
+			want action
+		}{
+			{"tgkill", []uint64{pid, pid + 1, 10}, allow},
+			{"tgkill", []uint64{pid + 1, pid + 1, 9}, refuse},
+			{"tgkill", []uint64{0, 0, 9}, refuse},
+			{"tgkill", []uint64{0xffffffff, 1, 9}, refuse},
+			{"clone", []uint64{thread}, allow},
+			{"clone", []uint64{thread | unix.CLONE_SETTLS}, allow},
+			{"clone", []uint64{uint64(unix.SIGCHLD)}, refuse},
+			{"clone", []uint64{thread &^ unix.CLONE_THREAD}, refuse},
+			{"clone", []uint64{thread | unix.CLONE_NEWNET}, refuse},
+			{"clone", []uint64{unix.CLONE_NEWUSER | uint64(unix.SIGCHLD)}, refuse},
+			{"clone3", nil, unknown},
+			{"socket", []uint64{unix.AF_INET}, allow},
+			{"socket", []uint64{unix.AF_INET6}, allow},
+			{"socket", []uint64{unix.AF_NETLINK}, allow},
+			{"socket", []uint64{unix.AF_UNIX}, refuse},
+			{"socket", []uint64{unix.AF_PACKET}, refuse},
+			{"socket", []uint64{unix.AF_ALG}, refuse},
+			{"socket", []uint64{unix.AF_PACKET | mad}, refuse},
+			{"socketcall", []uint64{1}, allow},
+			{"socketcall", []uint64{8}, refuse},
+			{"socketcall", []uint64{21}, refuse},
+			{"mmap", []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, allow},
+			{"mmap", []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse},
+			{"mmap2", []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, allow},
+			{"mmap2", []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse},
+			{"mprotect", []uint64{4096, 4096, unix.PROT_READ}, allow},
+			{"mprotect", []uint64{4096, 4096, unix.PROT_EXEC}, refuse},
+			{"prctl", []uint64{unix.PR_SET_VMA}, allow},
+			{"prctl", []uint64{unix.PR_SET_DUMPABLE, 1}, refuse},
+			{"prctl", []uint64{unix.PR_SET_SECCOMP}, refuse},
+			{"prctl", []uint64{unix.PR_CAP_AMBIENT}, refuse},
+			{"ioctl", []uint64{3, unix.SIOCETHTOOL}, allow},
+			{"ioctl", []uint64{0, unix.TIOCSTI}, refuse},
+			{"fcntl", []uint64{3, unix.F_GETFL}, allow},
+			{"fcntl", []uint64{3, unix.F_SETOWN, 1}, refuse},
+			{"fcntl64", []uint64{3, unix.F_SETFL}, allow},
+			{"fcntl64", []uint64{3, unix.F_SETSIG}, refuse},
+		} {
+			number, there := m.numbers[c.call]
+			if !there || c.call == "mmap" && slices.Contains(oldMmap, goarch) {
+				continue
+			}
+			if got := m.run(t, m.audit, number, c.args...); got != c.want {
+				t.Errorf("%s%v: %#x, want %#x", c.call, c.args, got, c.want)
+			}
+		}
+	})
+}
+
+// TestPacketSockets: their family is allowed where the daemon sees senders by them.
+func TestPacketSockets(t *testing.T) {
+	t.Parallel()
+	onEach(t, single(pid, append(slices.Clone(families), unix.AF_PACKET)), func(t *testing.T, _ string, m machine) {
+		number, there := m.numbers["socket"]
+		if there && (m.run(t, m.audit, number, unix.AF_PACKET) != allow || m.run(t, m.audit, number, unix.AF_UNIX) != refuse) {
+			t.Error("not that family alone")
+		}
+	})
+}
+
+// TestPrograms: beside iptables the calls that none of its programs needs are refused, and
+// what starts programs is not.
+func TestPrograms(t *testing.T) {
+	t.Parallel()
+	onEach(t, programs, func(t *testing.T, _ string, m machine) {
+		for name, want := range map[string]action{
+			"execve": allow, "openat": allow, "socket": allow, "kill": allow, "wait4": allow, "prlimit64": allow,
+			"ptrace": refuse, "process_vm_writev": refuse, "setns": refuse, "unshare": refuse, "mount": refuse, "bpf": refuse,
+			"finit_module": refuse, "kexec_load": refuse, "keyctl": refuse, "userfaultfd": refuse, "io_uring_setup": refuse,
+			"reboot": refuse, "perf_event_open": refuse, "clone3": unknown, "syscall": refuse,
+		} {
+			if number, there := m.numbers[name]; there && m.run(t, m.audit, number) != want {
+				t.Errorf("%s: %#x, want %#x", name, m.run(t, m.audit, number), want)
+			}
+		}
+		clone := m.numbers["clone"]
+		for flags, want := range map[uint64]action{
+			thread: allow, uint64(unix.SIGCHLD) | unix.CLONE_VM | unix.CLONE_VFORK: allow,
+			unix.CLONE_NEWUSER: refuse, unix.CLONE_NEWNET | uint64(unix.SIGCHLD): refuse, unix.CLONE_NEWNS: refuse,
+		} {
+			if got := m.run(t, m.audit, clone, flags); got != want {
+				t.Errorf("clone(%#x): %#x, want %#x", flags, got, want)
+			}
+		}
+	})
+}
+
+// TestOtherProcessor: a call by the numbers of another processor ends the process, and so
+// does one of x32.
+func TestOtherProcessor(t *testing.T) {
+	t.Parallel()
+	for _, r := range []role{single(pid, families), programs} {
+		for goarch := range architectures {
+			m := machineOf(t, goarch, r)
+			for other, a := range architectures {
+				for _, number := range []uint32{m.numbers["read"], m.numbers["execve"], 0} {
+					if got := m.run(t, a.number, number); (got == kill) != (other != goarch) {
+						t.Errorf("%s on %s: %#x", other, goarch, got)
+					}
+				}
+			}
+			for _, number := range []uint32{x32 | m.numbers["read"], x32 | m.numbers["ptrace"], 0xffffffff} {
+				if got := m.run(t, m.audit, number); goarch == "amd64" && got != kill || got != r.otherwise && got != kill {
+					t.Errorf("number %#x on %s: %#x", number, goarch, got)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Config is what a process goes on with.
+type Config struct {
+	Capabilities []Capability // that are kept, as far as they are there
+	// Programs says that the process starts programs, which then go on with its
+	// capabilities.
+	Programs bool
+	// PacketSockets says that it opens some.
+	PacketSockets bool
+	Files         uint64 // descriptors at most; at least 1
+}
+
+// State is what is in force.
+type State struct {
+	Capabilities []Capability
+	NoNewPrivs   bool
+	Seccomp      bool // a filter is on every thread
+	Dumpable     bool // others of the same user may look into the process
+	// Missing is why something is not in force that should be, nil when all is.
+	Missing []error
+}
+
+// Enter takes from the process what cfg does not name. What the machine lacks is left out,
+// and stands in State.Missing. It is called once.
+func Enter(cfg Config) State {
+	var missing []error
+	try := func(what string, err error) bool {
+		if errors.Is(err, unix.ENOTSUP) { // by syscall.AllThreadsSyscall
+			err = fmt.Errorf("%w (a program built with cgo cannot do it; build with CGO_ENABLED=0)", err)
+		}
+		if err != nil {
+			missing = append(missing, fmt.Errorf("%s: %w", what, err))
+		}
+		return err == nil
+	}
+	try("limit core dumps", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
+	try("limit open files", limitFiles(cfg.Files))
+	try("hide memory", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	try("no_new_privs", onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0))
+	try("capabilities", dropCapabilities(cfg.Capabilities, cfg.Programs))
+	s := Look()
+	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
+	s.Missing = missing
+	return s
+}
+
+// Look returns what is in force without Enter.
+func Look() State {
+	var s State
+	if held, err := capabilitiesNow(); err == nil {
+		s.Capabilities = held.effective()
+	}
+	is := func(option int) bool {
+		n, err := unix.PrctlRetInt(option, 0, 0, 0, 0)
+		return err == nil && n != 0
+	}
+	s.NoNewPrivs, s.Dumpable, s.Seccomp = is(unix.PR_GET_NO_NEW_PRIVS), is(unix.PR_GET_DUMPABLE), is(unix.PR_GET_SECCOMP)
+	return s
+}
+
+// limitFiles lowers the limit to most.
+func limitFiles(most uint64) error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	l.Cur, l.Max = min(l.Cur, most), min(l.Max, most)
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+}
+
+// enforce puts the filter of the role on every thread.
+func enforce(cfg Config) error {
+	if native.audit == 0 {
+		return fmt.Errorf("there is no filter for %s", runtime.GOARCH)
+	}
+	r := programs
+	if !cfg.Programs {
+		families := []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+		if cfg.PacketSockets {
+			families = append(families, unix.AF_PACKET)
+		}
+		r = single(uint32(os.Getpid()), families)
+	}
+	raw, err := bpf.Assemble(filter(native, r))
+	if err != nil {
+		return err
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, in := range raw {
+		code[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	program := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	thread, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(program)))
+	runtime.KeepAlive(code)
+	switch {
+	case errno != 0:
+		return errno
+	case thread != 0:
+		return fmt.Errorf("thread %d has a filter of its own", thread)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package warden
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/firewall/witness"
+	"portcullis/internal/control"
+	"portcullis/internal/sandbox"
+)
+
+// maxFiles bounds the descriptors of the daemon: with every connection that httpd lets
+// in on many LANs it has less than half of these.
+const maxFiles = 4096
+
+// Seal takes from the process what it does not need any more, after Begin and before
+// anything that a client sent is read.
+func (w *Warden) Seal() {
+	mode := w.cfg.Sandbox.Mode
+	if mode == config.SandboxOff {
+		w.sandbox = shown(mode, sandbox.Look())
+		w.log.Warn("sandbox is off")
+		return
+	}
+	s := sandbox.Enter(w.needs())
+	w.sandbox = shown(mode, s)
+	if err := errors.Join(s.Missing...); err != nil {
+		w.log.Warn("sandbox is incomplete", "err", err)
+		return
+	}
+	w.log.Info("sandbox closed", "mode", mode, "capabilities", strings.Join(w.sandbox.Capabilities, ","))
+}
+
+// needs returns what the daemon goes on with in this configuration, on this machine.
+func (w *Warden) needs() sandbox.Config {
+	c := w.cfg
+	s := sandbox.Config{
+		Capabilities: []sandbox.Capability{sandbox.NetAdmin}, Files: maxFiles,
+		Programs: w.backend == firewall.IPTables || c.Firewall.AcceptChain.OfIPTables() || c.Firewall.AcceptChain6.OfIPTables(),
+	}
+	if w.witness != nil {
+		way, _ := w.witness.Way()
+		s.PacketSockets = way == witness.PacketSocket
+	}
+	if s.Programs || s.PacketSockets || bindsNeedRaw() {
+		s.Capabilities = append(s.Capabilities, sandbox.NetRaw)
+	}
+	if c.UPnP.Enabled && c.UPnP.HTTPPort < 1024 { // of a LAN that comes later
+		s.Capabilities = append(s.Capabilities, sandbox.NetBindService)
+	}
+	return s
+}
+
+// bindsNeedRaw reports whether binding a socket to a device takes CAP_NET_RAW, as it does
+// before Linux 5.7.
+func bindsNeedRaw() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return true
+	}
+	major, rest, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	first, err := strconv.Atoi(major)
+	second, err2 := strconv.Atoi(minor)
+	return err != nil || err2 != nil || first < 5 || first == 5 && second < 7
+}
+
+// shown is what `portcullis status` shows of it.
+func shown(mode config.SandboxMode, s sandbox.State) control.Sandbox {
+	c := control.Sandbox{
+		Mode: string(mode), Capabilities: []string{}, Missing: []string{},
+		NoNewPrivs: s.NoNewPrivs, Seccomp: s.Seccomp, Dumpable: s.Dumpable,
+	}
+	for _, held := range s.Capabilities {
+		c.Capabilities = append(c.Capabilities, held.String())
+	}
+	for _, err := range s.Missing {
+		c.Missing = append(c.Missing, err.Error())
+	}
+	return c
+}
