@@ -33,7 +33,7 @@ const all = ^uint32(0)
 const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// thread is what the Go runtime makes a thread with (runtime/os_linux.go); some
+// thread is what the Go runtime makes a thread with (cloneFlags there); some
 // processors add CLONE_SETTLS.
 const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
