@@ -85,10 +85,20 @@ func dropCapabilities(keep []Capability, keepAmbient bool) error {
 	}
 	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&less[0])), 0)
-	if errno != 0 {
+	if errno != 0 && !held.within(less) {
 		return fmt.Errorf("drop capabilities: %w", errno)
 	}
-	return nil
+	return nil // a service manager that has taken capset has taken the others before
+}
+
+// within reports whether c has nothing that more has not, permitted and effective.
+func (c capabilities) within(more capabilities) bool {
+	for i := range c {
+		if (c[i].Permitted|c[i].Effective)&^more[i].Permitted != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // bound takes all but keep out of the bounding set. Without CAP_SETPCAP, as under a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -93,16 +94,34 @@ func enforce(cfg Config) error {
 		}
 		r = single(uint32(os.Getpid()), families)
 	}
-	raw, err := bpf.Assemble(filter(native, r))
+	code, err := assemble(filter(native, r))
 	if err != nil {
 		return err
+	}
+	return install(code)
+}
+
+// assemble returns a filter as the kernel takes it.
+func assemble(program []bpf.Instruction) ([]unix.SockFilter, error) {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return nil, err
 	}
 	code := make([]unix.SockFilter, len(raw))
 	for i, in := range raw {
 		code[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
+	return code, nil
+}
+
+// install puts a filter on every thread. The filters of service managers often lack
+// seccomp(2), and have prctl(2), by which each thread does it for itself.
+func install(code []unix.SockFilter) error {
 	program := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
 	thread, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(program)))
+	if errno == unix.EPERM || errno == unix.ENOSYS {
+		thread, _, errno = syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(program)))
+	}
 	runtime.KeepAlive(code)
 	switch {
 	case errno != 0:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +16,7 @@ import (
 )
 
 // inside, in the environment, makes this program the one that tries: "off" without the
-// sandbox, "single" and "programs" in it.
+// sandbox, "single" and "programs" in it, "managed" as "single" below a service manager.
 const inside = "PORTCULLIS_TEST_SANDBOX"
 
 func TestMain(m *testing.M) {
@@ -39,6 +38,11 @@ type tried struct {
 // tryAll enters the sandbox, tries, and prints what it has found.
 func tryAll(how string) {
 	found := tried{Errors: map[string]syscall.Errno{}}
+	if how == "managed" {
+		if err := manage(); err != nil {
+			found.Works = err.Error()
+		}
+	}
 	if how != "off" {
 		found.State = Enter(Config{Capabilities: []Capability{NetAdmin}, Programs: how == "programs", Files: 256})
 		for _, err := range found.State.Missing {
@@ -74,42 +78,56 @@ func tryAll(how string) {
 	}
 }
 
-// works does what the daemon does: sockets, threads, memory, files.
+// manage does what a service manager does that drops capabilities and lets through none
+// of the calls by which that is done.
+func manage() error {
+	p := processor{audit: native.audit, calls: []call{{"capset", unix.SYS_CAPSET}, {"seccomp", unix.SYS_SECCOMP}}}
+	code, err := assemble(filter(p, role{otherwise: allow, rules: []rule{{does: refuse, calls: []string{"capset", "seccomp"}}}}))
+	return errors.Join(err, onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0),
+		dropCapabilities([]Capability{NetAdmin}, true), install(code))
+}
+
+// works does what the daemon does: sockets, threads, memory, files, the poller. It has
+// no package net, by which this would be a program with cgo.
 func works() error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer l.Close()
-	served := make(chan error, 20)
-	for range cap(served) {
+	err = errors.Join(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(l, 20))
+	at, failed := unix.Getsockname(l)
+	if err := errors.Join(err, failed); err != nil {
+		return err
+	}
+	done := make(chan error, 20)
+	for range cap(done) {
 		go func() {
 			runtime.LockOSThread() // a thread of its own, which ends with it
-			conn, err := net.Dial("tcp4", l.Addr().String())
+			c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			if err == nil {
-				_, err = conn.Write(make([]byte, 1))
-				err = errors.Join(err, conn.Close())
+				err = errors.Join(unix.Connect(c, at), unix.Close(c))
 			}
-			served <- err
+			done <- err
 		}()
-		conn, err := l.Accept()
-		if err != nil {
+		c, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+		if err := errors.Join(err, <-done); err != nil {
 			return err
 		}
-		_, err = conn.Read(make([]byte, 1))
-		if err := errors.Join(err, conn.Close()); err != nil {
+		if err := unix.Close(c); err != nil {
 			return err
 		}
 	}
-	for range cap(served) {
-		err = errors.Join(err, <-served)
+	from, to, err := os.Pipe()
+	if err != nil {
+		return err
 	}
+	go func() { _, err := to.Write(make([]byte, 1)); done <- err }()
+	_, err = from.Read(make([]byte, 1))
 	runtime.GC()
 	name := filepath.Join(os.TempDir(), "portcullis-sandbox-test")
-	err = errors.Join(err, os.WriteFile(name, []byte("x"), 0o600), os.Rename(name, name+"2"), os.Remove(name+"2"))
-	_, statErr := os.Stat("/proc/self/task/1")
-	if statErr != nil && !os.IsNotExist(statErr) {
-		err = errors.Join(err, statErr)
+	err = errors.Join(err, <-done, os.WriteFile(name, []byte("x"), 0o600), os.Rename(name, name+"2"), os.Remove(name+"2"))
+	if _, gone := os.Stat("/proc/self/task/1"); gone != nil && !os.IsNotExist(gone) {
+		err = errors.Join(err, gone)
 	}
 	return err
 }
@@ -156,6 +174,7 @@ func TestInside(t *testing.T) {
 	for how, refused := range map[string][]string{
 		"off":      nil,
 		"single":   {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
+		"managed":  {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"programs": {"mount", "ptrace", "setns", "unshare"},
 	} {
 		t.Run(how, func(t *testing.T) {
