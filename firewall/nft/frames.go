@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
+	"portcullis/internal/frames"
 )
 
 // FramesTable is the name of the table of Frames; its family is inet.
@@ -32,12 +32,6 @@ const (
 	offMACEnding = 8
 	typeEther    = 1
 )
-
-// FloodMark is the mark of a datagram of a machine that sends more than it may; the
-// socket need not take it. It is no drop, because others may listen at the port. A
-// machine whose address ends so that this would be its mark (fe:ff:ff:ff where the low
-// octet is first, ff:ff:ff:fe elsewhere) is always refused with it.
-const FloodMark = 1
 
 // MaxKnown is how many machines Know takes.
 const MaxKnown = 4096
@@ -71,7 +65,7 @@ type Frames struct {
 
 // OpenFrames returns Frames for these UDP ports, or why this kernel or this process
 // cannot have them. Beyond most datagrams a second (0: no limit) what a machine sends
-// has the FloodMark; and so has what all machines send together that are not known by
+// has the frames.FloodMark; and so has what all machines send together that are not known by
 // Know and have not sent before, so that one that invents addresses is only in the way
 // of such. netns is
 // the file descriptor of a network namespace, open until Close; 0 is the current one.
@@ -93,15 +87,6 @@ func OpenFrames(ctx context.Context, netns int, most uint64, ports ...uint16) (*
 		return nil, fmt.Errorf("nft: %w", explain(err))
 	}
 	return f, nil
-}
-
-// SenderOf returns the last four octets of the address of who sent a packet with
-// this mark, false when no rule of Frames has seen it. False too for a machine whose
-// address ends in ff:ff:ff:ff, of which the mark is none, and for FloodMark, which may
-// be anybody's: such a machine is not believed to be itself, nor is another taken for it.
-func SenderOf(mark uint32) (octets [4]byte, ok bool) {
-	binary.NativeEndian.PutUint32(octets[:], ^mark)
-	return octets, mark != 0 && mark != FloodMark
 }
 
 // Follow makes the rules hold for these interfaces and no other.
@@ -249,7 +234,7 @@ func (f *Frames) limit(b *chainBuilder, each *nftables.Chain) error {
 		Type: expr.LimitTypePkts, Rate: f.most, Over: true, Unit: expr.LimitTimeSecond, Burst: uint32(f.most),
 	}
 	flood := match{
-		&expr.Immediate{Register: reg1, Data: binaryutil.NativeEndian.PutUint32(FloodMark)}, frameMark(),
+		&expr.Immediate{Register: reg1, Data: binaryutil.NativeEndian.PutUint32(frames.FloodMark)}, frameMark(),
 		&expr.Verdict{Kind: expr.VerdictReturn},
 	}
 	notIn := func(s *nftables.Set) expr.Any {

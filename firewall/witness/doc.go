@@ -21,10 +21,10 @@
 // found among them by its octets. It needs CAP_NET_RAW, and costs every packet of
 // the LAN some nanoseconds. A request in fragments is not recognised.
 //
-// Owns: the choice between the two, the packet sockets, what is remembered of their
-// frames.
+// Owns: the choice between the two, how sockets are made ready for either. What a socket
+// then shows internal/frames reads, without a privilege and in whichever process.
 //
-// May import: datagram, firewall/nft, x/sys/unix, the standard library.
+// May import: internal/frames, firewall/nft, x/sys/unix, the standard library.
 //
 // Never: knows a protocol, a mapping or a neighbour, or says who may be answered.
 //

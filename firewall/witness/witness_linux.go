@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall/nft"
-	"portcullis/internal/datagram"
+	"portcullis/internal/frames"
 )
 
 // Way is how frames are seen.
@@ -92,38 +92,30 @@ type Place struct {
 	Port    uint16
 }
 
-// Conn returns a Conn that says of each packet who sent it; conn is that of the
-// socket.
-func (w *Witness) Conn(udp *net.UDPConn, conn datagram.Conn, at Place) (datagram.Conn, error) {
-	if w.way == PacketSocket {
-		enlarge(udp)
-		return newPacketConn(conn, at)
-	}
-	return w.Marked(udp, conn)
-}
-
-// Marked is Conn where that costs nothing, which is by marks; else it returns conn.
-func (w *Witness) Marked(udp *net.UDPConn, conn datagram.Conn) (datagram.Conn, error) {
-	if w.way != Mark {
-		return conn, nil
-	}
-	if err := errors.Join(askForMarks(udp), refuseFloods(udp)); err != nil {
-		return nil, err
+// Ready makes a socket show of each packet who sent it, and takes it over; with an error
+// it is closed.
+func (w *Witness) Ready(udp *net.UDPConn, at Place) (frames.Socket, error) {
+	if w.way == Mark {
+		return w.Marked(udp)
 	}
 	enlarge(udp)
-	return markConn{conn}, nil
+	packets, err := packetSocket(at)
+	if err != nil {
+		return frames.Socket{}, errors.Join(err, udp.Close())
+	}
+	return frames.Socket{UDP: udp, Packets: packets}, nil
 }
 
-// markConn is a Conn whose packets bear marks.
-type markConn struct{ datagram.Conn }
-
-// Receive implements datagram.Conn.
-func (c markConn) Receive(b []byte) (datagram.Packet, error) {
-	p, err := c.Conn.Receive(b)
-	if octets, ok := nft.SenderOf(p.Mark); ok {
-		p.Sender = datagram.Sender{MAC: [6]byte{2: octets[0], 3: octets[1], 4: octets[2], 5: octets[3]}, Known: len(octets)}
+// Marked is Ready where that costs nothing, which is by marks; else nothing is shown.
+func (w *Witness) Marked(udp *net.UDPConn) (frames.Socket, error) {
+	if w.way != Mark {
+		return frames.Socket{UDP: udp}, nil
 	}
-	return p, err
+	if err := errors.Join(askForMarks(udp), refuseFloods(udp)); err != nil {
+		return frames.Socket{}, errors.Join(err, udp.Close())
+	}
+	enlarge(udp)
+	return frames.Socket{UDP: udp, Marks: true}, nil
 }
 
 // marksTold returns why a socket cannot tell marks.
@@ -153,7 +145,7 @@ func refuseFloods(conn syscall.Conn) error {
 	const mark = 0xfffff000 + 20 // SKF_AD_OFF + SKF_AD_MARK of linux/filter.h
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: mark},
-		{Code: ifEqual, K: nft.FloodMark, Jt: 1},
+		{Code: ifEqual, K: frames.FloodMark, Jt: 1},
 		{Code: pass, K: 1 << 16},
 		{Code: pass, K: 0},
 	}

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
-	"portcullis/firewall/nft"
 	"portcullis/firewall/witness"
 	"portcullis/internal/datagram"
+	"portcullis/internal/frames"
 	"portcullis/internal/netns/netnstest"
 )
 
@@ -119,9 +119,9 @@ func (h *home) follow(t *testing.T, lans ...string) {
 // serve opens the gateway's socket.
 func (h *home) serve(t *testing.T, six bool) datagram.Conn {
 	t.Helper()
-	addr, newConn := "0.0.0.0:5351", datagram.NewConn
+	addr := "0.0.0.0:5351"
 	if six {
-		addr, newConn = "[::]:5351", datagram.NewConn6
+		addr = "[::]:5351"
 	}
 	udp := h.gateway.UDP(addr)
 	if err := udp.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -129,9 +129,10 @@ func (h *home) serve(t *testing.T, six bool) datagram.Conn {
 	}
 	var conn datagram.Conn
 	h.gateway.Must(func() error {
-		plain, err := newConn(udp, h.gateway.Index(h.lan))
+		index := h.gateway.Index(h.lan)
+		s, err := h.witness.Ready(udp, witness.Place{Ifindex: index, IPv6: six, Port: port})
 		if err == nil {
-			conn, err = h.witness.Conn(udp, plain, witness.Place{Ifindex: h.gateway.Index(h.lan), IPv6: six, Port: port})
+			conn, err = s.Conn(index, six)
 		}
 		return err
 	})
@@ -262,7 +263,7 @@ func TestUnseen(t *testing.T) {
 func TestUnseeable(t *testing.T) {
 	t.Parallel()
 	flood := [6]byte{0: 2, 1: 7}
-	binary.NativeEndian.PutUint32(flood[2:], ^uint32(nft.FloodMark))
+	binary.NativeEndian.PutUint32(flood[2:], ^uint32(frames.FloodMark))
 	for _, way := range bothWays {
 		for _, mac := range [][6]byte{{2, 7, 255, 255, 255, 255}, flood} {
 			t.Run(fmt.Sprintf("%s, %x", way, mac), func(t *testing.T) {
@@ -328,18 +329,6 @@ func TestPacketSocketForgets(t *testing.T) {
 	}
 }
 
-// TestDrainEnds: frames that come faster than they are taken keep no datagram waiting, and
-// take no memory.
-func TestDrainEnds(t *testing.T) {
-	t.Parallel()
-	if taken, remembered := witness.Flooded(100_000); taken > 4096 || remembered > 1024 {
-		t.Errorf("%d frames taken at once, %d remembered", taken, remembered)
-	}
-	if taken, remembered := witness.Flooded(1000); taken != 1000 || remembered != 1000 {
-		t.Errorf("of 1000 frames %d are taken, %d remembered", taken, remembered)
-	}
-}
-
 // TestFloods: of what one machine sends too much of the socket takes none, so
 // that its buffer has room for the others.
 func TestFloods(t *testing.T) {
@@ -349,9 +338,9 @@ func TestFloods(t *testing.T) {
 	index := h.gateway.Index(h.lan)
 	var conn datagram.Conn
 	h.gateway.Must(func() error {
-		plain, err := datagram.NewConn(udp, index)
+		s, err := h.witness.Ready(udp, witness.Place{Ifindex: index, Port: port})
 		if err == nil {
-			conn, err = h.witness.Conn(udp, plain, witness.Place{Ifindex: index, Port: port})
+			conn, err = s.Conn(index, false)
 		}
 		return err
 	})
@@ -391,14 +380,13 @@ func TestMulticast(t *testing.T) {
 		var conn datagram.Conn
 		h.gateway.Must(func() error {
 			index := h.gateway.Index(h.lan)
-			plain, err := datagram.NewConn(udp, index)
-			if err != nil {
-				return err
-			}
 			if err := join(udp, index); err != nil {
 				return err
 			}
-			conn, err = h.witness.Conn(udp, plain, witness.Place{Ifindex: index, Port: port})
+			s, err := h.witness.Ready(udp, witness.Place{Ifindex: index, Port: port})
+			if err == nil {
+				conn, err = s.Conn(index, false)
+			}
 			return err
 		})
 		t.Cleanup(func() { _ = conn.Close() })

@@ -9,6 +9,7 @@ import (
 
 	"portcullis/firewall/witness"
 	"portcullis/internal/datagram"
+	"portcullis/internal/frames"
 	"portcullis/internal/httpd"
 	"portcullis/internal/journal"
 	"portcullis/internal/netif"
@@ -96,43 +97,52 @@ func (w *Warden) SeesSenders() bool { return w.witness != nil }
 
 // Discovery opens the socket of SSDP on a LAN.
 func (w *Warden) Discovery(ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error) {
-	listen, newConn := ssdp.Listen, datagram.NewConn
-	if six {
-		listen, newConn = ssdp.Listen6, datagram.NewConn6
-	}
-	udp, err := listen(ctx, l.Name)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := newConn(udp, l.Index)
-	if err == nil && w.witness != nil {
-		conn, err = w.witness.Marked(udp, conn)
-	}
-	if err != nil {
-		return nil, errors.Join(err, udp.Close())
-	}
-	return conn, nil
+	return connOf(w.OpenDiscovery, ctx, l, six)
 }
 
 // PortControl opens the socket of NAT-PMP and PCP on a LAN, where SeesSenders.
 func (w *Warden) PortControl(ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error) {
-	listen, newConn := pcp.Listen, datagram.NewConn
-	if six {
-		listen, newConn = pcp.Listen6, datagram.NewConn6
-	}
-	udp, err := listen(ctx, l.Name)
+	return connOf(w.OpenPortControl, ctx, l, six)
+}
+
+func connOf(open func(context.Context, netif.LAN, bool) (frames.Socket, error), ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error) {
+	s, err := open(ctx, l, six)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := newConn(udp, l.Index)
-	if err == nil && l.MAC != [6]byte{} {
-		conn, err = w.witness.Conn(udp, conn, witness.Place{Ifindex: l.Index, IPv6: six, Port: pcp.Port})
-	}
-	if err != nil {
-		return nil, errors.Join(err, udp.Close())
-	}
-	return conn, nil
+	return s.Conn(l.Index, six)
 }
+
+// OpenDiscovery is Discovery for a front that is another process.
+func (w *Warden) OpenDiscovery(ctx context.Context, l netif.LAN, six bool) (frames.Socket, error) {
+	listen := ssdp.Listen
+	if six {
+		listen = ssdp.Listen6
+	}
+	udp, err := listen(ctx, l.Name)
+	if err != nil || w.witness == nil {
+		return frames.Socket{UDP: udp}, err
+	}
+	return w.witness.Marked(udp)
+}
+
+// OpenPortControl is PortControl for a front that is another process.
+func (w *Warden) OpenPortControl(ctx context.Context, l netif.LAN, six bool) (frames.Socket, error) {
+	if w.witness == nil {
+		return frames.Socket{}, errNoWitness
+	}
+	listen := pcp.Listen
+	if six {
+		listen = pcp.Listen6
+	}
+	udp, err := listen(ctx, l.Name)
+	if err != nil || l.MAC == [6]byte{} {
+		return frames.Socket{UDP: udp}, err
+	}
+	return w.witness.Ready(udp, witness.Place{Ifindex: l.Index, IPv6: six, Port: pcp.Port})
+}
+
+var errNoWitness = errors.New("it cannot be seen which machine sends a datagram")
 
 // HTTP opens the socket of descriptions and actions on a LAN at an address of it.
 func (w *Warden) HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (net.Listener, error) {
