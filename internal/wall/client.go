@@ -1,0 +1,409 @@
+package wall
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"portcullis/internal/netif"
+	"portcullis/portmap"
+)
+
+var (
+	errClosed   = errors.New("the warden is gone")
+	errAnswer   = errors.New("answer that was not asked for")
+	errUnasked  = errors.New("message that only a front sends")
+	errPatience = errors.New("the warden does not answer")
+)
+
+// patience is how long an answer is waited for where nobody says.
+const patience = 10 * time.Second
+
+// Client is the warden as its front sees it: front.Warden and front.Sockets. Its methods
+// are safe for concurrent use. What cannot be asked any more is an error, or as if nothing
+// were known.
+type Client struct {
+	log     *slog.Logger
+	conn    *conn
+	turns   chan struct{} // holds as many as requests are under way
+	changed chan struct{} // holds one: the network is another
+	stop    chan struct{} // closed when the warden asks for the end
+	done    chan struct{} // closed by the end of Run
+
+	mu      sync.Mutex // guards what follows
+	number  uint32
+	waiting map[uint32]*question
+	streams map[*stream]struct{}
+	network Network
+	lans    map[string]netif.LAN
+	stopped bool
+}
+
+// question is a request without an answer yet.
+type question struct {
+	answer chan reply // holds one
+	left   bool       // nobody waits
+}
+
+type reply struct {
+	body        Body
+	descriptors []int
+}
+
+// Dial takes over the front's end, and waits for the network.
+func Dial(end *os.File, log *slog.Logger) (*Client, error) {
+	conn, err := newConn(end)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		log: log, conn: conn, turns: make(chan struct{}, MaxUnderWay), changed: make(chan struct{}, 1),
+		stop: make(chan struct{}), done: make(chan struct{}),
+		waiting: make(map[uint32]*question), streams: make(map[*stream]struct{}),
+	}
+	m, _, err := conn.receive()
+	if err == nil {
+		if n, ok := m.Body.(*Network); ok {
+			c.follow(n)
+			return c, nil
+		}
+		err = errAnswer
+	}
+	return nil, errors.Join(fmt.Errorf("wall: %w", err), conn.close())
+}
+
+// Changed holds something when Uplink or LANs are others than before, Stop is closed when
+// the warden asks for the end.
+func (c *Client) Changed() <-chan struct{} { return c.changed }
+
+// Stop is closed when the warden asks the front to end.
+func (c *Client) Stop() <-chan struct{} { return c.stop }
+
+// Run takes what the warden sends, until ctx ends or the wall is broken. It is called
+// once, and closes the wall.
+func (c *Client) Run(ctx context.Context) error {
+	unhook := context.AfterFunc(ctx, func() { _ = c.conn.close() })
+	var err error
+	for err == nil {
+		var m Message
+		var descriptors []int
+		if m, descriptors, err = c.conn.receive(); err == nil {
+			err = c.take(m, descriptors)
+		}
+	}
+	if unhook() {
+		_ = c.conn.close()
+	}
+	close(c.done)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.streams {
+		s.end()
+	}
+	c.streams = nil
+	for _, q := range c.waiting {
+		q.discard()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("wall: %w", err)
+}
+
+// discard closes what came with an answer that nobody took.
+func (q *question) discard() {
+	select {
+	case r := <-q.answer:
+		closeAll(r.descriptors)
+	default:
+	}
+	q.left = true
+}
+
+// take hands over what came.
+func (c *Client) take(m Message, descriptors []int) error {
+	switch body := m.Body.(type) {
+	case *Event:
+		c.event(body)
+	case *Network:
+		c.follow(body)
+	case *Stop:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.stopped {
+			c.stopped = true
+			close(c.stop)
+		}
+	default:
+		if t := typeOf(body); t < firstAnswered || t > lastAnswered {
+			return errUnasked
+		}
+		return c.answer(m.Number, reply{body, descriptors})
+	}
+	return nil
+}
+
+func (c *Client) answer(number uint32, r reply) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q, asked := c.waiting[number]
+	if !asked {
+		closeAll(r.descriptors)
+		return errAnswer
+	}
+	delete(c.waiting, number)
+	<-c.turns
+	if q.left {
+		closeAll(r.descriptors)
+		return nil
+	}
+	q.answer <- r
+	return nil
+}
+
+func (c *Client) follow(n *Network) {
+	lans := make(map[string]netif.LAN, len(n.LANs))
+	for _, l := range n.LANs {
+		lans[l.Name] = l
+	}
+	c.mu.Lock()
+	c.network, c.lans = *n, lans
+	c.mu.Unlock()
+	select {
+	case c.changed <- struct{}{}:
+	default: // it will be looked at anyway
+	}
+}
+
+// ask sends a request and waits for its answer. A request that nobody waits for any more
+// holds its place until the warden has answered it.
+func (c *Client) ask(ctx context.Context, body Body) (reply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
+	defer cancel()
+	select {
+	case c.turns <- struct{}{}:
+	case <-ctx.Done():
+		return reply{}, context.Cause(ctx)
+	case <-c.done:
+		return reply{}, errClosed
+	}
+	q := &question{answer: make(chan reply, 1)}
+	m := Message{Number: c.enter(q), Body: body}
+	until, _ := ctx.Deadline()
+	m.Patience = min(max(0, time.Until(until)), maxPatience)
+	if err := c.conn.send(m); err != nil {
+		c.leave(m.Number, q, true)
+		return reply{}, err
+	}
+	select {
+	case r := <-q.answer:
+		return r, nil
+	case <-c.done:
+		select {
+		case r := <-q.answer: // the last there was
+			closeAll(r.descriptors)
+		default:
+		}
+		return reply{}, errClosed
+	case <-ctx.Done():
+		c.leave(m.Number, q, false)
+		if err := c.conn.send(Message{Number: m.Number, Body: new(Forget)}); err != nil {
+			return reply{}, err
+		}
+		return reply{}, context.Cause(ctx)
+	}
+}
+
+// enter gives a question a number that no other has.
+func (c *Client) enter(q *question) uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		c.number++
+		if _, taken := c.waiting[c.number]; c.number != 0 && !taken {
+			c.waiting[c.number] = q
+			return c.number
+		}
+	}
+}
+
+// leave notes that nobody waits; unsent, that there will be no answer either.
+func (c *Client) leave(number uint32, q *question, unsent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q.discard()
+	if _, there := c.waiting[number]; unsent && there {
+		delete(c.waiting, number)
+		<-c.turns
+	}
+}
+
+// answerOf asks, and wants an answer of one type.
+func answerOf[T Body](ctx context.Context, c *Client, body Body) (answer T, err error) {
+	r, err := c.ask(ctx, body)
+	if err != nil {
+		return answer, err
+	}
+	closeAll(r.descriptors) // none but with a Socket, which open takes itself
+	switch got := r.body.(type) {
+	case *Refused:
+		return answer, got.error()
+	case T:
+		return got, nil
+	}
+	return answer, errAnswer
+}
+
+// error returns what was refused as it was said.
+func (b *Refused) error() error {
+	switch {
+	case b.Reason == portmap.NoReason && b.Detail == "":
+		return context.DeadlineExceeded
+	case b.Reason == portmap.NoReason:
+		return errors.New(b.Detail)
+	}
+	return &portmap.Error{Reason: b.Reason, Detail: b.Detail, Left: b.Left, External: b.External}
+}
+
+// Map implements front.Warden.
+func (c *Client) Map(ctx context.Context, r portmap.Request) (portmap.Mapping, error) {
+	return c.one(ctx, &Map{Request: r, N: 1})
+}
+
+// MapSet implements front.Warden.
+func (c *Client) MapSet(ctx context.Context, r portmap.Request, n int) ([]portmap.Mapping, error) {
+	a, err := answerOf[*Mappings](ctx, c, &Map{Request: r, N: n})
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Mappings) == 0 {
+		return nil, errAnswer
+	}
+	return mappings(a.Mappings), nil
+}
+
+// Unmap implements front.Warden. What was removed is not told.
+func (c *Client) Unmap(ctx context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
+	_, err := answerOf[*Done](ctx, c, &Unmap{s})
+	return nil, err
+}
+
+// Own implements front.Warden.
+func (c *Client) Own(ctx context.Context, id portmap.ClientID, from, n int) (portmap.Page, error) {
+	return c.page(ctx, &Own{id, from, clampPage(n)})
+}
+
+// OwnPorts implements front.Warden.
+func (c *Client) OwnPorts(ctx context.Context, id portmap.ClientID, tr portmap.Transport, ports portmap.PortRange, from, n int) (portmap.Page, error) {
+	return c.page(ctx, &OwnPorts{Own{id, from, clampPage(n)}, tr, ports})
+}
+
+func clampPage(n int) int { return min(max(0, n), portmap.MaxPage) }
+
+func (c *Client) page(ctx context.Context, b Body) (portmap.Page, error) {
+	a, err := answerOf[*Page](ctx, c, b)
+	if err != nil {
+		return portmap.Page{}, err
+	}
+	return portmap.Page{Mappings: mappings(a.Mappings), Count: int(a.Count), Revision: a.Revision}, nil
+}
+
+// External implements front.Warden.
+func (c *Client) External(ctx context.Context, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error) {
+	return c.one(ctx, &External{tr, port, remotes})
+}
+
+// Internal implements front.Warden.
+func (c *Client) Internal(ctx context.Context, id portmap.ClientID, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error) {
+	return c.one(ctx, &Internal{id, External{tr, port, remotes}})
+}
+
+// Pinhole implements front.Warden.
+func (c *Client) Pinhole(ctx context.Context, number uint16) (portmap.Mapping, error) {
+	return c.one(ctx, &Pinhole{number})
+}
+
+func (c *Client) one(ctx context.Context, b Body) (portmap.Mapping, error) {
+	a, err := answerOf[*Mappings](ctx, c, b)
+	if err != nil {
+		return portmap.Mapping{}, err
+	}
+	if len(a.Mappings) != 1 {
+		return portmap.Mapping{}, errAnswer
+	}
+	return a.Mappings[0].mapping(time.Now()), nil
+}
+
+func mappings(all []Mapping) []portmap.Mapping {
+	var out []portmap.Mapping
+	for now, i := time.Now(), 0; i < len(all); i++ {
+		out = append(out, all[i].mapping(now))
+	}
+	return out
+}
+
+// Packets implements front.Warden.
+func (c *Client) Packets(ctx context.Context, m portmap.Mapping) (uint64, error) {
+	return c.value(ctx, &Packets{m.ID})
+}
+
+// OutboundTimeout implements front.Warden.
+func (c *Client) OutboundTimeout(tr portmap.Transport) (time.Duration, error) {
+	n, err := c.value(context.Background(), &OutboundTimeout{tr})
+	return time.Duration(n), err // #nosec G115 -- for people
+}
+
+func (c *Client) value(ctx context.Context, b Body) (uint64, error) {
+	a, err := answerOf[*Value](ctx, c, b)
+	if err != nil {
+		return 0, err
+	}
+	return a.Value, nil
+}
+
+// Uplink implements front.Warden.
+func (c *Client) Uplink() (four portmap.WAN, six bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.network.WAN, c.network.Six
+}
+
+// LANs implements front.Warden.
+func (c *Client) LANs() map[string]netif.LAN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lans
+}
+
+// Heard implements front.Warden.
+func (c *Client) Heard(mac portmap.MAC) bool {
+	n, err := c.value(context.Background(), &Heard{mac})
+	return err == nil && n == 1
+}
+
+// Suspect implements front.Warden.
+func (c *Client) Suspect() { c.tell("look at the rules", new(Suspect)) }
+
+// KeepEpochs implements front.Warden.
+func (c *Client) KeepEpochs(four, six time.Time) { c.tell("keep the epochs", &KeepEpochs{four, six}) }
+
+// tell asks for what nobody waits for the result of.
+func (c *Client) tell(what string, b Body) {
+	if _, err := answerOf[*Done](context.Background(), c, b); err != nil {
+		c.log.Warn("cannot ask the warden", "for", what, "err", err)
+	}
+}
+
+// NextBootID implements front.Warden.
+func (c *Client) NextBootID(last uint32) uint32 {
+	n, err := c.value(context.Background(), &NextBootID{last})
+	if err != nil {
+		c.log.Warn("cannot ask the warden", "for", "a boot id", "err", err)
+	}
+	return cmp.Or(uint32(n), last+1) // #nosec G115 -- it is one
+}

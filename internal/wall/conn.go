@@ -1,0 +1,141 @@
+package wall
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pair returns the two ends of a wall.
+func Pair() (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("wall: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "wall"), os.NewFile(uintptr(fds[1]), "wall"), nil
+}
+
+const (
+	maxPassed   = 2                // descriptors with one message
+	sendTimeout = 10 * time.Second // for an end that does not read
+)
+
+var (
+	errPassed = errors.New("message with descriptors that it may not have")
+	errCut    = errors.New("message was cut")
+)
+
+// conn is one end. Many may send, one receives.
+type conn struct {
+	unix *net.UnixConn
+	buf  []byte
+
+	mu sync.Mutex // one at a time sends
+}
+
+// newConn takes an end over, and closes it.
+func newConn(end *os.File) (*conn, error) {
+	c, err := net.FileConn(end)
+	if err = errors.Join(err, end.Close()); err != nil {
+		return nil, fmt.Errorf("wall: %w", err)
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("wall: not a Unix socket"), c.Close())
+	}
+	return &conn{unix: u, buf: make([]byte, MaxMessage+1)}, nil
+}
+
+// send sends a message, and descriptors, which stay the caller's.
+func (c *conn) send(m Message, descriptors ...int) error {
+	b, err := Encode(m)
+	if err != nil {
+		return err
+	}
+	return c.write(b, descriptors...)
+}
+
+func (c *conn) write(b []byte, descriptors ...int) error {
+	var oob []byte
+	if len(descriptors) > 0 {
+		oob = unix.UnixRights(descriptors...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.unix.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	_, _, err := c.unix.WriteMsgUnix(b, oob, nil)
+	return err
+}
+
+// receive waits for a message. Who gets descriptors closes them; with an error there are
+// none.
+func (c *conn) receive() (Message, []int, error) {
+	oob := make([]byte, unix.CmsgSpace(maxPassed*4))
+	n, oobn, flags, _, err := c.unix.ReadMsgUnix(c.buf, oob)
+	descriptors, wrong := rights(oob[:oobn])
+	var m Message
+	switch {
+	case err != nil:
+	case wrong != nil:
+		err = wrong
+	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+		err = errCut
+	default:
+		m, err = Decode(c.buf[:n])
+	}
+	if err == nil && len(descriptors) != passed(m.Body) {
+		err = errPassed
+	}
+	if err != nil {
+		closeAll(descriptors)
+		return Message{}, nil, err
+	}
+	return m, descriptors, nil
+}
+
+func (c *conn) close() error { return c.unix.Close() }
+
+// passed returns how many descriptors a message has.
+func passed(b Body) int {
+	s, ok := b.(*Socket)
+	switch {
+	case !ok:
+		return 0
+	case s.Seen == ByPacketSocket:
+		return 2
+	}
+	return 1
+}
+
+// rights returns the descriptors of control messages, all of them even with an error.
+func rights(oob []byte) (all []int, err error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	for i := range messages {
+		got, wrong := unix.ParseUnixRights(&messages[i])
+		if wrong != nil {
+			err = errors.Join(err, wrong)
+			continue
+		}
+		all = append(all, got...)
+	}
+	return all, err
+}
+
+func closeAll(descriptors []int) {
+	for _, fd := range descriptors {
+		_ = unix.Close(fd) // ours for a moment: nothing is left in it
+	}
+}

@@ -1,0 +1,54 @@
+// Package wall carries what passes between the two halves of the daemon where they are two
+// processes: the questions of the front, the answers of the warden, sockets, and what
+// changes. It is a SEQPACKET pair of sockets; each message is one datagram on it, of at
+// most MaxMessage octets.
+//
+// Owns: the messages and their octets, the two ends (Client is the warden as a front sees
+// it, Server answers for a warden), how descriptors are passed, how many requests are under
+// way and for how long.
+//
+// May import: the standard library, x/sys/unix; of ours datagram, frames, netif and portmap.
+//
+// Never: decides what may be had, knows a protocol, the firewall, the configuration or a
+// file; lets anything cross that is not said here.
+//
+// # What an owned front can do
+//
+// Whoever owns the front can send each message that a front can, at any time, as often as it
+// likes. So each is no more than this:
+//   - Map, MapSet (Map): the policy decides as it does on every request, rules, quotas and
+//     rates included; what the host is called the warden looks up. The owner's hand
+//     (portmap.ViaOwner) cannot be said. But that the host asked, the front says: it can open
+//     what the policy permits any host. That the host is there and heard (Unheard) is so
+//     far also what the front says.
+//   - Unmap: it can end the mappings of any host, one client at a time; never the owner's
+//     way, which has no client.
+//   - Own, OwnPorts, External, Internal, Pinhole: it can read any mapping, at most
+//     portmap.MaxPage at a time: whose, where to, its description and its end. It never
+//     learns a PCP nonce, a rule's name or a host's.
+//   - Packets, OutboundTimeout, Heard: it can read counters, the kernel's timeouts, and
+//     which devices have answered.
+//   - Suspect: it can have the rules looked at, which changes none that is as it should be.
+//   - KeepEpochs, NextBootID: it can have the journal written, and spoil the epochs and the
+//     boot number of the next run: clients then ask again for what they had.
+//   - Open: it gets the sockets of the LANs that are served, at the addresses and the ports
+//     that we serve, bound to their devices. There is no other: no port, address or
+//     interface comes from the front but to be compared.
+//   - Forget: it can give up its own requests.
+//
+// It can refuse service, and lie to the hosts of the LANs. A message that no front of ours
+// sends, one too many (MaxUnderWay), or one with a descriptor ends the wall, and with it the
+// front.
+//
+// What is decided here:
+//   - The octets are written by hand, once for both directions (wire.go): what is read has
+//     one form, so that Encode(Decode(b)) is b. encoding/gob would read types that it is
+//     told of, and cost 200 kB.
+//   - Requests have numbers, and answers come in any order: a mapping waits for the kernel,
+//     a list for nobody. Who gives up says so, but its place is free only with the answer:
+//     or a front would have more under way than it may.
+//   - Patience crosses as a duration, ends of leases too: both clocks are the same, but only
+//     one of them has the monotonic reading.
+//   - The client copies a socket's descriptor and makes it its own, as does the packet
+//     socket that shows its senders (internal/frames).
+package wall

@@ -1,0 +1,366 @@
+package wall
+
+import (
+	"net/netip"
+	"time"
+
+	"portcullis/internal/netif"
+	"portcullis/portmap"
+)
+
+// Version is of the messages. Both ends are one program, so there is no other.
+const Version = 1
+
+// Bounds of what crosses.
+const (
+	MaxMessage  = 64 << 10 // octets of a message
+	MaxUnderWay = 64       // requests without an answer
+
+	maxPatience = 30 * time.Second // of a request
+	maxSet      = 64               // mappings of one request (RFC 7753)
+	maxRemotes  = 64               // in a request; a mapping has portmap.MaxRemotes
+	maxDetail   = 1 << 10          // octets of a sentence
+	maxLANs     = 64
+	maxAddrs    = 256 // addresses, and networks, of one LAN
+)
+
+// Message is one that crosses the wall.
+type Message struct {
+	// Number is that of a request, which its answer repeats; 0 of what nobody asked for.
+	Number uint32
+	// Patience is how long who asks waits for the answer; 0 in all else.
+	Patience time.Duration
+	Body     Body
+}
+
+// Body is what a message says: a pointer to one of the types below.
+type Body interface{ code(*wire) }
+
+// What the front asks.
+type (
+	// Map asks for N mappings in a row. The answer is Mappings.
+	Map struct {
+		Request portmap.Request
+		N       int
+	}
+	// Unmap asks that mappings end. The answer is Done.
+	Unmap struct{ Selector portmap.Selector }
+	// Own and OwnPorts ask for a client's mappings. The answer is Page.
+	Own struct {
+		Client  portmap.ClientID
+		From, N int
+	}
+	OwnPorts struct {
+		Own
+		Transport portmap.Transport
+		Ports     portmap.PortRange
+	}
+	// External, Internal and Pinhole ask for one mapping. The answer is Mappings.
+	External struct {
+		Transport portmap.Transport
+		Port      uint16
+		Remotes   []portmap.Remote
+	}
+	Internal struct {
+		Client portmap.ClientID
+		External
+	}
+	Pinhole struct{ ID uint16 }
+	// Packets asks how many came in by a mapping. The answer is Value.
+	Packets struct{ ID uint64 }
+	// OutboundTimeout asks for that of a protocol. The answer is Value, in nanoseconds.
+	OutboundTimeout struct{ Transport portmap.Transport }
+	// Heard asks whether a device has answered. The answer is Value, 1 or 0.
+	Heard struct{ MAC portmap.MAC }
+	// NextBootID asks for a number. The answer is Value.
+	NextBootID struct{ Last uint32 }
+	// Suspect and KeepEpochs ask for what their names say. The answer is Done.
+	Suspect    struct{}
+	KeepEpochs struct{ Four, Six time.Time }
+	// Open asks for the socket of a LAN. The answer is Socket.
+	Open struct {
+		Kind SocketKind
+		LAN  string
+		Six  bool
+		Addr netip.AddrPort // of HTTP
+	}
+	// Forget says that nobody waits for the answer to the request of this number any
+	// more. It has none of its own.
+	Forget struct{}
+)
+
+// What the warden answers.
+type (
+	Done     struct{}
+	Mappings struct{ Mappings []Mapping }
+	Page     struct {
+		Mappings []Mapping
+		Count    uint32
+		Revision uint64
+	}
+	Value struct{ Value uint64 }
+	// Refused is a portmap.Error, or, where Reason is NoReason, another one: without
+	// Detail, that the patience was over.
+	Refused struct {
+		Reason   portmap.Reason
+		Detail   string
+		Left     time.Duration
+		External bool
+	}
+	// Socket comes with its descriptors: that of the socket, and a packet socket's
+	// where that is how its senders are seen.
+	Socket struct{ Seen Seen }
+)
+
+// What the warden says unasked.
+type (
+	// Event says whose mappings changed.
+	Event struct {
+		Type   portmap.EventType
+		Kind   portmap.Kind
+		Client portmap.ClientID // without an address where events were lost
+	}
+	// Network says how the gateway is reached and what it serves.
+	Network struct {
+		WAN  portmap.WAN
+		Six  bool
+		LANs []netif.LAN
+	}
+	// Stop asks the front to end.
+	Stop struct{}
+)
+
+// SocketKind is what a socket is for.
+type SocketKind uint8
+
+// The kinds.
+const (
+	Discovery SocketKind = iota
+	PortControl
+	HTTP
+)
+
+// Seen is how a socket shows which machine sent a datagram.
+type Seen uint8
+
+// The ways.
+const (
+	NotSeen Seen = iota
+	ByMark
+	ByPacketSocket
+)
+
+// bodies makes an empty one of each type; its index is the type on the wire.
+var bodies = [...]func() Body{
+	1: func() Body { return new(Map) }, 2: func() Body { return new(Unmap) }, 3: func() Body { return new(Own) },
+	4: func() Body { return new(OwnPorts) }, 5: func() Body { return new(External) }, 6: func() Body { return new(Internal) },
+	7: func() Body { return new(Pinhole) }, 8: func() Body { return new(Packets) }, 9: func() Body { return new(OutboundTimeout) },
+	10: func() Body { return new(Heard) }, 11: func() Body { return new(NextBootID) }, 12: func() Body { return new(Suspect) },
+	13: func() Body { return new(KeepEpochs) }, 14: func() Body { return new(Open) }, 15: func() Body { return new(Forget) },
+	16: func() Body { return new(Done) }, 17: func() Body { return new(Mappings) }, 18: func() Body { return new(Page) },
+	19: func() Body { return new(Value) }, 20: func() Body { return new(Refused) }, 21: func() Body { return new(Socket) },
+	22: func() Body { return new(Event) }, 23: func() Body { return new(Network) }, 24: func() Body { return new(Stop) },
+}
+
+func typeOf(b Body) uint8 {
+	switch b.(type) {
+	case *Map:
+		return 1
+	case *Unmap:
+		return 2
+	case *Own:
+		return 3
+	case *OwnPorts:
+		return 4
+	case *External:
+		return 5
+	case *Internal:
+		return 6
+	case *Pinhole:
+		return 7
+	case *Packets:
+		return 8
+	case *OutboundTimeout:
+		return 9
+	case *Heard:
+		return 10
+	case *NextBootID:
+		return 11
+	case *Suspect:
+		return 12
+	case *KeepEpochs:
+		return 13
+	case *Open:
+		return 14
+	case *Forget:
+		return 15
+	case *Done:
+		return 16
+	case *Mappings:
+		return 17
+	case *Page:
+		return 18
+	case *Value:
+		return 19
+	case *Refused:
+		return 20
+	case *Socket:
+		return 21
+	case *Event:
+		return 22
+	case *Network:
+		return 23
+	case *Stop:
+		return 24
+	}
+	return 0
+}
+
+// Types on the wire, from and to, both included.
+const (
+	firstAsked, lastAsked       = 1, 15
+	firstAnswered, lastAnswered = 16, 21
+)
+
+// Encode returns the octets of a message. The error says that a field is out of its
+// bounds.
+func Encode(m Message) ([]byte, error) {
+	w := &wire{b: make([]byte, 0, 128)}
+	w.message(&m)
+	if w.err == nil && len(w.b) > MaxMessage {
+		w.err = errLong
+	}
+	return w.b, w.err
+}
+
+// Decode reads one message, all of b. It is the only one that Encode makes these octets
+// of.
+func Decode(b []byte) (Message, error) {
+	if len(b) > MaxMessage {
+		return Message{}, errLong
+	}
+	w := &wire{b: b, reading: true}
+	var m Message
+	w.message(&m)
+	if w.err == nil && len(w.b) > 0 {
+		w.err = errTrailing
+	}
+	if w.err != nil {
+		return Message{}, w.err
+	}
+	return m, nil
+}
+
+func (w *wire) message(m *Message) {
+	version, kind := uint8(Version), uint8(0)
+	if !w.reading {
+		kind = typeOf(m.Body)
+	}
+	w.u8(&version)
+	if version != Version {
+		w.fail(errVersion)
+	}
+	w.u8(&kind)
+	if kind == 0 || int(kind) >= len(bodies) {
+		w.fail(errType)
+	}
+	if w.err != nil {
+		return
+	}
+	if w.reading {
+		m.Body = bodies[kind]()
+	}
+	w.u32(&m.Number)
+	w.span(&m.Patience, 0)
+	asked := kind >= firstAsked && kind <= lastAsked
+	answered := kind >= firstAnswered && kind <= lastAnswered
+	w.check((asked || answered) == (m.Number != 0))
+	w.check(m.Patience <= maxPatience && (asked || m.Patience == 0))
+	m.Body.code(w)
+}
+
+func (b *Map) code(w *wire) {
+	w.request(&b.Request)
+	w.count(&b.N, maxSet)
+	w.check(b.N > 0)
+}
+func (b *Unmap) code(w *wire) { w.selector(&b.Selector) }
+func (b *Own) code(w *wire) {
+	w.clientID(&b.Client)
+	w.count(&b.From, 1<<16-1)
+	w.count(&b.N, portmap.MaxPage)
+}
+func (b *OwnPorts) code(w *wire) {
+	b.Own.code(w)
+	w.transport(&b.Transport)
+	w.ports(&b.Ports)
+}
+func (b *External) code(w *wire) {
+	w.transport(&b.Transport)
+	w.u16(&b.Port)
+	w.remotes(&b.Remotes, maxRemotes)
+}
+func (b *Internal) code(w *wire) {
+	w.clientID(&b.Client)
+	b.External.code(w)
+}
+func (b *Pinhole) code(w *wire) { w.u16(&b.ID) }
+func (b *Packets) code(w *wire) {
+	w.u64(&b.ID)
+	w.check(b.ID <= portmap.MaxID)
+}
+func (b *OutboundTimeout) code(w *wire) { w.transport(&b.Transport) }
+func (b *Heard) code(w *wire)           { w.mac((*[6]byte)(&b.MAC)) }
+func (b *NextBootID) code(w *wire)      { w.u32(&b.Last) }
+func (*Suspect) code(*wire)             {}
+func (b *KeepEpochs) code(w *wire) {
+	w.moment(&b.Four)
+	w.moment(&b.Six)
+}
+func (b *Open) code(w *wire) {
+	w.u8((*uint8)(&b.Kind))
+	w.check(b.Kind <= HTTP)
+	w.name(&b.LAN)
+	w.flag(&b.Six)
+	addr, port := b.Addr.Addr(), b.Addr.Port()
+	w.addr(&addr)
+	w.u16(&port)
+	b.Addr = netip.AddrPortFrom(addr, port)
+	w.check(addr.IsValid() == (b.Kind == HTTP) && (addr.IsValid() || port == 0) && (b.Kind != HTTP || !b.Six))
+}
+func (*Forget) code(*wire) {}
+func (*Done) code(*wire)   {}
+func (b *Mappings) code(w *wire) {
+	list(w, &b.Mappings, maxSet, w.mapping)
+}
+func (b *Page) code(w *wire) {
+	list(w, &b.Mappings, portmap.MaxPage, w.mapping)
+	w.u32(&b.Count)
+	w.u64(&b.Revision)
+}
+func (b *Value) code(w *wire) { w.u64(&b.Value) }
+func (b *Refused) code(w *wire) {
+	w.u8((*uint8)(&b.Reason))
+	w.check(int(b.Reason) <= len(portmap.Reasons()))
+	w.text(&b.Detail, maxDetail)
+	w.span(&b.Left, 0)
+	w.flag(&b.External)
+}
+func (b *Socket) code(w *wire) {
+	w.u8((*uint8)(&b.Seen))
+	w.check(b.Seen <= ByPacketSocket)
+}
+func (b *Event) code(w *wire) {
+	w.u8((*uint8)(&b.Type))
+	w.check(b.Type >= portmap.Granted && b.Type <= portmap.Resync)
+	w.kind(&b.Kind)
+	w.name(&b.Client.Interface)
+	w.addr(&b.Client.Addr)
+	w.mac((*[6]byte)(&b.Client.MAC))
+}
+func (b *Network) code(w *wire) {
+	w.uplink(&b.WAN)
+	w.flag(&b.Six)
+	list(w, &b.LANs, maxLANs, w.lan)
+}
+func (*Stop) code(*wire) {}

@@ -1,0 +1,320 @@
+package wall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"portcullis/internal/netif"
+	"portcullis/portmap"
+)
+
+// Warden is what a Server asks; warden.Warden is one.
+type Warden interface {
+	MapSet(context.Context, portmap.Request, int) ([]portmap.Mapping, error)
+	Unmap(context.Context, portmap.Selector) ([]portmap.Mapping, error)
+	Own(ctx context.Context, id portmap.ClientID, from, n int) (portmap.Page, error)
+	OwnPorts(ctx context.Context, id portmap.ClientID, tr portmap.Transport, ports portmap.PortRange, from, n int) (portmap.Page, error)
+	External(ctx context.Context, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error)
+	Internal(ctx context.Context, id portmap.ClientID, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error)
+	Pinhole(ctx context.Context, number uint16) (portmap.Mapping, error)
+	Events(ctx context.Context) <-chan portmap.Event
+	Packets(ctx context.Context, m portmap.Mapping) (uint64, error)
+	OutboundTimeout(portmap.Transport) (time.Duration, error)
+	Uplink() (four portmap.WAN, six bool)
+	LANs() map[string]netif.LAN
+	Heard(portmap.MAC) bool
+	Suspect()
+	KeepEpochs(four, six time.Time)
+	NextBootID(last uint32) uint32
+}
+
+// ServerConfig is what a Server needs; every field must be set.
+type ServerConfig struct {
+	Warden   Warden
+	Sockets  Sockets
+	HTTPPort uint16 // the only one that a listener gets
+}
+
+// Server is the warden's end of the wall.
+type Server struct {
+	warden   Warden
+	sockets  Sockets
+	httpPort uint16
+	conn     *conn
+
+	mu       sync.Mutex // guards what follows
+	underWay map[uint32]context.CancelFunc
+}
+
+var (
+	errTooMany = errors.New("more requests under way than there may be")
+	errTwice   = errors.New("number of a request that is under way")
+	errNoAsk   = errors.New("message that only a warden sends")
+)
+
+// NewServer takes the warden's end over, and tells the front of the network.
+func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
+	conn, err := newConn(end)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		warden: cfg.Warden, sockets: cfg.Sockets, httpPort: cfg.HTTPPort, conn: conn, underWay: make(map[uint32]context.CancelFunc),
+	}
+	if err := s.Follow(); err != nil {
+		return nil, errors.Join(err, conn.close())
+	}
+	return s, nil
+}
+
+// Follow tells the front that the network has changed.
+func (s *Server) Follow() error {
+	n := new(Network)
+	n.WAN, n.Six = s.warden.Uplink()
+	for _, l := range s.warden.LANs() {
+		l.Addrs = bare(l.Addrs)
+		n.LANs = append(n.LANs, l)
+	}
+	sort.Slice(n.LANs, func(i, j int) bool { return n.LANs[i].Name < n.LANs[j].Name })
+	if err := s.conn.send(Message{Body: n}); err != nil {
+		return fmt.Errorf("wall: tell the front of the network: %w", err)
+	}
+	return nil
+}
+
+// Stop asks the front to end in its own order, while it is still answered.
+func (s *Server) Stop() error { return s.conn.send(Message{Body: new(Stop)}) }
+
+// Run answers the front until ctx ends, or the front does or sends what no front of ours
+// sends: that is the error. It is called once, and closes the wall. No request is under way
+// when it returns.
+func (s *Server) Run(ctx context.Context) error {
+	inner, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	context.AfterFunc(inner, func() { _ = s.conn.close() })
+	failed := make(chan error, 1)
+	wait.Go(func() {
+		if err := s.tell(s.warden.Events(inner)); err != nil {
+			failed <- err
+			cancel()
+		}
+	})
+	err := s.read(inner, &wait)
+	cancel()
+	wait.Wait()
+	select {
+	case told := <-failed:
+		if errors.Is(err, net.ErrClosed) { // by us, because of it
+			err = told
+		}
+	default:
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("wall: %w", err)
+}
+
+// tell passes on whose mappings changed.
+func (s *Server) tell(events <-chan portmap.Event) error {
+	for ev := range events {
+		switch ev.Type {
+		case portmap.Granted, portmap.Renewed, portmap.Deleted, portmap.Expired, portmap.RevokedEvent, portmap.Resync:
+			b := &Event{Type: ev.Type, Kind: ev.Mapping.Kind, Client: ev.Mapping.Client.ID()}
+			if err := s.conn.send(Message{Body: b}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// read takes requests, and answers each by itself.
+func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
+	for {
+		m, descriptors, err := s.conn.receive()
+		if err != nil {
+			return err
+		}
+		closeAll(descriptors) // of an answer, which no front sends
+		switch t := typeOf(m.Body); {
+		case t < firstAsked || t > lastAsked:
+			return errNoAsk
+		case t == lastAsked:
+			s.forget(m.Number)
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		asked, cancel := context.WithTimeout(ctx, m.Patience)
+		if err := s.enter(m.Number, cancel); err != nil {
+			cancel()
+			return err
+		}
+		wait.Go(func() {
+			body, descriptors := s.answer(asked, m.Body)
+			defer closeAll(descriptors)
+			s.leave(m.Number)
+			if err := s.conn.send(Message{Number: m.Number, Body: body}, descriptors...); err != nil {
+				// What cannot be told breaks the wall: the front would wait for it.
+				_ = s.conn.close()
+			}
+		})
+	}
+}
+
+func (s *Server) enter(number uint32, cancel context.CancelFunc) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, there := s.underWay[number]; there {
+		return errTwice
+	}
+	if len(s.underWay) >= MaxUnderWay {
+		return errTooMany
+	}
+	s.underWay[number] = cancel
+	return nil
+}
+
+func (s *Server) leave(number uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.underWay[number]()
+	delete(s.underWay, number)
+}
+
+// forget ends a request that nobody waits for. It may have been answered meanwhile.
+func (s *Server) forget(number uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cancel, there := s.underWay[number]; there {
+		cancel()
+	}
+}
+
+// answer does what is asked.
+func (s *Server) answer(ctx context.Context, body Body) (Body, []int) {
+	answer, descriptors, err := s.do(ctx, body)
+	if err != nil {
+		return refused(err), nil
+	}
+	return answer, descriptors
+}
+
+func (s *Server) do(ctx context.Context, body Body) (Body, []int, error) {
+	switch b := body.(type) {
+	case *Map:
+		got, err := s.warden.MapSet(ctx, b.Request, b.N)
+		return &Mappings{shown(got)}, nil, err
+	case *Unmap:
+		_, err := s.warden.Unmap(ctx, b.Selector)
+		return new(Done), nil, err
+	case *Open:
+		answer, descriptors, err := s.socket(ctx, b)
+		if err != nil {
+			return nil, nil, err
+		}
+		return answer, descriptors, nil
+	case *Suspect:
+		s.warden.Suspect()
+		return new(Done), nil, nil
+	case *KeepEpochs:
+		s.warden.KeepEpochs(b.Four, b.Six)
+		return new(Done), nil, nil
+	}
+	answer, err := s.tells(ctx, body)
+	return answer, nil, err
+}
+
+// tells answers what changes nothing, but for the number of a boot.
+func (s *Server) tells(ctx context.Context, body Body) (Body, error) {
+	switch b := body.(type) {
+	case *Own:
+		return page(s.warden.Own(ctx, b.Client, b.From, b.N))
+	case *OwnPorts:
+		return page(s.warden.OwnPorts(ctx, b.Client, b.Transport, b.Ports, b.From, b.N))
+	case *External:
+		return one(s.warden.External(ctx, b.Transport, b.Port, b.Remotes))
+	case *Internal:
+		return one(s.warden.Internal(ctx, b.Client, b.Transport, b.Port, b.Remotes))
+	case *Pinhole:
+		return one(s.warden.Pinhole(ctx, b.ID))
+	case *Packets:
+		n, err := s.warden.Packets(ctx, portmap.Mapping{ID: b.ID})
+		return &Value{n}, err
+	case *OutboundTimeout:
+		d, err := s.warden.OutboundTimeout(b.Transport)
+		return &Value{uint64(d)}, err // #nosec G115 -- and back
+	case *Heard:
+		if s.warden.Heard(b.MAC) {
+			return &Value{1}, nil
+		}
+		return &Value{0}, nil
+	case *NextBootID:
+		return &Value{uint64(s.warden.NextBootID(b.Last))}, nil
+	}
+	return nil, errNoAsk
+}
+
+func one(m portmap.Mapping, err error) (Body, error) {
+	return &Mappings{shown([]portmap.Mapping{m})}, err
+}
+
+func page(p portmap.Page, err error) (Body, error) {
+	return &Page{Mappings: shown(p.Mappings), Count: uint32(p.Count), Revision: p.Revision}, err // #nosec G115 -- MaxID bounds it no less
+}
+
+func shown(all []portmap.Mapping) []Mapping {
+	now := time.Now()
+	out := make([]Mapping, len(all))
+	for i := range all {
+		out[i] = showing(&all[i], now)
+	}
+	return out
+}
+
+// refused returns an error as it crosses: what of the causes people should read is in the
+// sentence.
+func refused(err error) *Refused {
+	var e *portmap.Error
+	if !errors.As(err, &e) {
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			return new(Refused)
+		}
+		return &Refused{Detail: sentence(err.Error())}
+	}
+	return &Refused{Reason: e.Reason, Detail: sentence(e.Detail), Left: max(0, e.Left), External: e.External}
+}
+
+// sentence cuts a text to what a message has room for.
+func sentence(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) <= maxDetail {
+		return s
+	}
+	n := maxDetail
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// bare leaves out the zones of addresses, which the interface says.
+func bare(all []netip.Addr) []netip.Addr {
+	out := slices.Clone(all)
+	for i := range out {
+		out[i] = out[i].WithZone("")
+	}
+	return out
+}
