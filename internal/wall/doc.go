@@ -29,8 +29,8 @@
 //   - Packets, OutboundTimeout, Heard: it can read counters, the kernel's timeouts, and
 //     which devices have answered.
 //   - Suspect: it can have the rules looked at, which changes none that is as it should be.
-//   - KeepEpochs, NextBootID: it can have the journal written, and spoil the epochs and the
-//     boot number of the next run: clients then ask again for what they had.
+//   - KeepEpochs, NextBootID: it can have the journal written without end, and spoil the
+//     epochs and the boot number of the next run: clients then ask again for what they had.
 //   - Open: it gets the sockets of the LANs that are served, at the addresses and the ports
 //     that we serve, bound to their devices. There is no other: no port, address or
 //     interface comes from the front but to be compared.
@@ -42,8 +42,8 @@
 //
 // What is decided here:
 //   - The octets are written by hand, once for both directions (wire.go): what is read has
-//     one form, so that Encode(Decode(b)) is b. encoding/gob would read types that it is
-//     told of, and cost 200 kB.
+//     one form, so that Encode(Decode(b)) is b. encoding/gob would take descriptions of
+//     types from the other end, and has no such form.
 //   - Requests have numbers, and answers come in any order: a mapping waits for the kernel,
 //     a list for nobody. Who gives up says so, but its place is free only with the answer:
 //     or a front would have more under way than it may.
