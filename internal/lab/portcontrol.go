@@ -55,6 +55,9 @@ func (h *Host) ExchangeFrom(ctx context.Context, from, to netip.Addr, request []
 			until = deadline
 		}
 		if err := conn.SetReadDeadline(until); err != nil {
+			if ctx.Err() != nil {
+				break // it has just been closed, which is no answer
+			}
 			return nil, err
 		}
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
