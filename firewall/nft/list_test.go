@@ -48,7 +48,7 @@ func TestLongLists(t *testing.T) {
 	for i := range all {
 		all[i] = homenet.Mapping(uint64(i+1), fmt.Sprintf("udp %d", 30000+i), fmt.Sprintf("%s:%d", homenet.Alice, 30000+i))
 	}
-	if err := b.Replace(ctx(t), all); err != nil {
+	if err := b.Replace(t.Context(), all); err != nil { // as long as it takes
 		t.Fatal(err)
 	}
 	b.ListPatience(30 * time.Millisecond)
