@@ -3,8 +3,8 @@
 // and what happened (Event); the Table that knows every mapping, and the Engine
 // that is the only one to change it.
 //
-// Owns: the mapping table, leases, ownership, conflicts, port choice, quotas'
-// counts, events.
+// Owns: the mapping table and what is asked of it (Reader), leases, ownership, conflicts,
+// port choice, the counts of quotas, events.
 //
 // May import: the standard library, and nothing that does I/O.
 //
