@@ -7,7 +7,7 @@
 //
 // May import: the standard library, BurntSushi/toml, portmap for the words of the
 // vocabulary, policy for the Rule that a [[rule]] is, firewall (the model, which is
-// pure) for the Chain that accept_chain names, and netif/special for which addresses
+// pure) for the Chain that accept_chain names, and special for which addresses
 // are public.
 //
 // Never: looks at the system (interfaces, addresses, groups, other files), logs,

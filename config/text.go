@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

@@ -4,7 +4,7 @@
 // (ports.go), the owner's ordered rules (rule.go), and the order in which all
 // of it is asked (policy.go).
 //
-// May import: portmap, netif/special, and of the standard library what does no I/O.
+// May import: portmap, special, and of the standard library what does no I/O.
 //
 // Never: reads a clock, opens anything, logs, keeps state between two calls,
 // or changes what it was given. The same request over the same facts gives the

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 	"portcullis/portmap"
 )
 

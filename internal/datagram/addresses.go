@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 )
 
 // Addresses are what a server knows of its interface: its own addresses there, all

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 )
 
 // What comes in by the WAN to a host of a LAN is answered by the way that the kernel

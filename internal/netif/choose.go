@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 )
 
 // Choose returns which interfaces are LAN and WAN. It is pure.

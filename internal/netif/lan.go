@@ -6,7 +6,7 @@ import (
 	"sort"
 	"strings"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 )
 
 // mainTable is the routing table that is asked where no rule of the owner's is first.

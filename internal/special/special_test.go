@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"portcullis/internal/netif/special"
+	"portcullis/internal/special"
 )
 
 func addrs(texts ...string) []netip.Addr {
