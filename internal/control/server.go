@@ -46,6 +46,7 @@ const (
 	requestTimeout = 10 * time.Second // to send a request, and to take in each part of the answer
 	countTimeout   = 15 * time.Second // a list that waited in vain for its counters comes without
 	maxConns       = 32               // the others wait in the listener's queue
+	acceptWait     = time.Second / 10 // after a failure to accept that passes
 )
 
 // Server answers the owner.
@@ -132,7 +133,8 @@ func giveTo(path, group string) error {
 	return os.Chmod(path, 0o660)
 }
 
-// Serve answers until ctx ends, and closes l.
+// Serve answers until ctx ends, and closes l. Too many open files is a failure that
+// passes.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := sync.OnceFunc(func() { _ = l.Close() })
 	defer stop()
@@ -147,9 +149,17 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			return ctx.Err()
 		}
 		conn, err := l.Accept()
+		var passing interface{ Temporary() bool }
 		switch {
 		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
 			return ctx.Err()
+		case errors.As(err, &passing) && passing.Temporary():
+			<-room
+			time.Sleep(acceptWait)
+			continue
 		case err != nil:
 			return fmt.Errorf("control: %w", err)
 		}
