@@ -155,6 +155,7 @@ func (s *Server) finish() {
 // request is whole.
 func (s *Server) serve(c *counted, stop func()) {
 	defer c.Close()
+	defer func() { s.panicked(c, recover(), stop) }() // of who waits for the response to be sent
 	if c.SetDeadline(time.Now().Add(s.cfg.Timeout)) != nil {
 		return
 	}
@@ -192,15 +193,9 @@ func linger(c *counted) {
 // counted.
 func (s *Server) answer(c *counted, stop func()) (r *http1.Request, response *http1.Response) {
 	defer func() {
-		reason := recover()
-		if reason == nil {
-			return
+		if s.panicked(c, recover(), stop) {
+			response = http1.Empty(http1.InternalServerError)
 		}
-		s.cfg.Logger.Error("a request made the handler panic", "client", c.remote, "panic", reason, "stack", string(debug.Stack()))
-		if s.panics.Add(1) == maxPanics {
-			stop()
-		}
-		response = http1.Empty(http1.InternalServerError)
 	}()
 	r, response, ok := s.read(c)
 	if response != nil || !ok {
@@ -213,6 +208,18 @@ func (s *Server) answer(c *counted, stop func()) (r *http1.Request, response *ht
 		return r, nil // it was told that there is no room, or is closed
 	}
 	return r, s.cfg.Handler.ServeHTTP(r)
+}
+
+// panicked reports whether there was a panic, logs and counts it.
+func (s *Server) panicked(c *counted, reason any, stop func()) bool {
+	if reason == nil {
+		return false
+	}
+	s.cfg.Logger.Error("a request made the handler panic", "client", c.remote, "panic", reason, "stack", string(debug.Stack()))
+	if s.panics.Add(1) == maxPanics {
+		stop()
+	}
+	return true
 }
 
 // read reads a request. It returns the response that refuses it, or reports whether it

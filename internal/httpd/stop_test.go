@@ -100,3 +100,20 @@ func TestAcceptFails(t *testing.T) {
 		}
 	})
 }
+
+// TestSentPanics: a panic of whoever waits for a response to be sent ends a connection,
+// and not the program.
+func TestSentPanics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, httpd.Config{Handler: http1.HandlerFunc(func(*http1.Request) *http1.Response {
+			return &http1.Response{Status: http1.OK, Sent: func(error) { panic("a test") }}
+		})})
+		for range 2 {
+			if o := r.ask("192.168.1.50:50000"); o != served {
+				t.Errorf("got %q", o)
+			}
+		}
+		r.end(t)
+	})
+}
