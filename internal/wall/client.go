@@ -19,6 +19,7 @@ var (
 	errAnswer   = errors.New("answer that was not asked for")
 	errUnasked  = errors.New("message that only a front sends")
 	errPatience = errors.New("the warden does not answer")
+	errOrder    = errors.New("messages in another order than any warden sends them")
 )
 
 // patience is how long an answer is waited for where nobody says.
@@ -28,10 +29,12 @@ const patience = 10 * time.Second
 // are safe for concurrent use. What cannot be asked any more is an error, or as if nothing
 // were known.
 type Client struct {
-	log     *slog.Logger
 	conn    *conn
+	log     *slog.Logger
+	set     Settings
 	turns   chan struct{} // holds as many as requests are under way
 	changed chan struct{} // holds one: the network is another
+	serve   chan Serve    // holds one: what lets the front begin
 	stop    chan struct{} // closed when the warden asks for the end
 	done    chan struct{} // closed by the end of Run
 
@@ -55,27 +58,76 @@ type reply struct {
 	descriptors []int
 }
 
-// Dial takes over the front's end, and waits for the network.
-func Dial(end *os.File, log *slog.Logger) (*Client, error) {
+// Dial takes over the front's end, and waits for the settings and the network.
+func Dial(end *os.File) (*Client, error) {
 	conn, err := newConn(end)
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{
-		log: log, conn: conn, turns: make(chan struct{}, MaxUnderWay), changed: make(chan struct{}, 1),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		conn: conn, turns: make(chan struct{}, MaxUnderWay), changed: make(chan struct{}, 1),
+		serve: make(chan Serve, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		waiting: make(map[uint32]*question), streams: make(map[*stream]struct{}),
 	}
-	m, _, err := conn.receive()
-	if err == nil {
-		if n, ok := m.Body.(*Network); ok {
-			c.follow(n)
-			return c, nil
-		}
-		err = errAnswer
+	c.log = slog.New(&handler{client: c})
+	if err := c.begin(); err != nil {
+		return nil, errors.Join(fmt.Errorf("wall: %w", err), conn.close())
 	}
-	return nil, errors.Join(fmt.Errorf("wall: %w", err), conn.close())
+	return c, nil
 }
+
+// begin takes the two first messages.
+func (c *Client) begin() error {
+	m, _, err := c.conn.receive()
+	if err != nil {
+		return err
+	}
+	set, ok := m.Body.(*Settings)
+	if !ok {
+		return errOrder
+	}
+	c.set = *set
+	if m, _, err = c.conn.receive(); err != nil {
+		return err
+	}
+	n, ok := m.Body.(*Network)
+	if !ok {
+		return errOrder
+	}
+	c.follow(n)
+	return nil
+}
+
+// Settings returns what the front is to do, Log where what it has to say goes.
+func (c *Client) Settings() Settings { return c.set }
+
+// Log returns the logger that Settings speaks of.
+func (c *Client) Log() *slog.Logger { return c.log }
+
+// Network returns what to serve now, and its turn, for Served.
+func (c *Client) Network() (turn uint32, lans []netif.LAN) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.network.Turn, c.network.LANs
+}
+
+// Served tells the warden that the network of a turn is served but for what err says.
+func (c *Client) Served(turn uint32, err error) error {
+	return c.conn.send(Message{Body: &Served{turn, problem(err)}})
+}
+
+// Failed tells the warden that a server has ended.
+func (c *Client) Failed(err error) error { return c.conn.send(Message{Body: &Failed{problem(err)}}) }
+
+func problem(err error) string {
+	if err == nil {
+		return ""
+	}
+	return sentence(err.Error())
+}
+
+// Serve holds what lets the front begin to answer.
+func (c *Client) Serve() <-chan Serve { return c.serve }
 
 // Changed holds something when Uplink or LANs are others than before, Stop is closed when
 // the warden asks for the end.
@@ -132,6 +184,12 @@ func (c *Client) take(m Message, descriptors []int) error {
 		c.event(body)
 	case *Network:
 		c.follow(body)
+	case *Serve:
+		select {
+		case c.serve <- *body:
+		default:
+			return errOrder
+		}
 	case *Stop:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -140,7 +198,7 @@ func (c *Client) take(m Message, descriptors []int) error {
 			close(c.stop)
 		}
 	default:
-		if t := typeOf(body); t < firstAnswered || t > lastAnswered {
+		if t := typeOf(body); t < firstAnswered || t >= firstTold { // settings again, too
 			return errUnasked
 		}
 		return c.answer(m.Number, reply{body, descriptors})

@@ -3,6 +3,7 @@ package wall
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -40,6 +41,16 @@ func newDecider() *decider {
 		wan: portmap.WAN{Name: "wan0", Up: true, External: netip.MustParseAddr("203.0.113.1")}, six: true,
 		events: make(chan portmap.Event, 1000), began: make(chan struct{}, MaxUnderWay), gaveUp: make(chan time.Duration, MaxUnderWay),
 	}
+}
+
+var settings = Settings{
+	UPnP: true, Events: true, UUID: "u", Path: "p", FriendlyName: "Gateway", HTTPPort: httpPort, NATPMP: true, PCP: true,
+	RequestsPerSecond: 20, SameDevice: true, UID: 64999,
+}
+
+// config is that of a server for it.
+func (d *decider) config(log *slog.Logger, failed chan error) ServerConfig {
+	return ServerConfig{Warden: d, Sockets: d, Settings: settings, Log: log, Failed: func(err error) { failed <- err }}
 }
 
 var loopback = netip.MustParseAddr("127.0.0.1")

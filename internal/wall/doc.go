@@ -35,6 +35,9 @@
 //     that we serve, bound to their devices. There is no other: no port, address or
 //     interface comes from the front but to be compared.
 //   - Forget: it can give up its own requests.
+//   - Served, Failed: it can say that it serves what it does not, and the other way about.
+//   - Record: it can write into the owner's log, so many lines a second, each marked as the
+//     front's.
 //
 // It can refuse service, and lie to the hosts of the LANs. A message that no front of ours
 // sends, one too many (MaxUnderWay), or one with a descriptor ends the wall, and with it the

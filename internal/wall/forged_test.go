@@ -29,6 +29,14 @@ func mute(t *testing.T) (end *os.File, other *conn) {
 	return a, other
 }
 
+// greet sends what a warden sends first.
+func greet(t *testing.T, warden *conn) {
+	t.Helper()
+	if err := errors.Join(warden.send(Message{Body: new(Settings)}), warden.send(Message{Body: new(Network)})); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestForgedFront: the warden ends a wall over which comes what no front of ours sends, and
 // nothing that came with it stays open.
 func TestForgedFront(t *testing.T) {
@@ -42,6 +50,8 @@ func TestForgedFront(t *testing.T) {
 		"garbage":             {func(c *conn) error { return c.write([]byte("GET / HTTP/1.1")) }, errVersion},
 		"an octet too much":   {func(c *conn) error { return c.write(append(ok, 0)) }, errTrailing},
 		"an answer":           {func(c *conn) error { return c.send(Message{Number: 1, Body: new(Done)}) }, errNoAsk},
+		"settings":            {func(c *conn) error { return c.send(Message{Body: new(Settings)}) }, errNoAsk},
+		"a turn to come":      {func(c *conn) error { return c.send(Message{Body: &Served{Turn: 1}}) }, errTurn},
 		"a network":           {func(c *conn) error { return c.send(Message{Body: new(Network)}) }, errNoAsk},
 		"a descriptor":        {func(c *conn) error { return c.write(ok, 0) }, errPassed},
 		"many descriptors":    {func(c *conn) error { return c.write(ok, 0, 0, 0, 0, 0, 0, 0, 0) }, errCut},
@@ -55,7 +65,7 @@ func TestForgedFront(t *testing.T) {
 			d.began = make(chan struct{}, 2*MaxUnderWay)
 			d.is(make(chan struct{}), nil)
 			end, front := mute(t)
-			server, err := NewServer(end, ServerConfig{Warden: d, Sockets: d, HTTPPort: httpPort})
+			server, err := NewServer(end, d.config(slog.New(slog.DiscardHandler), nil))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,8 +104,13 @@ func TestForgedWarden(t *testing.T) {
 		send func(*conn, uint32) error
 		want error
 	}{
-		"garbage":           {func(c *conn, _ uint32) error { return c.write([]byte{1, 99}) }, errType},
-		"a request":         {func(c *conn, n uint32) error { return c.send(Message{Number: n, Body: new(Suspect)}) }, errUnasked},
+		"garbage":        {func(c *conn, _ uint32) error { return c.write([]byte{1, 99}) }, errType},
+		"a request":      {func(c *conn, n uint32) error { return c.send(Message{Number: n, Body: new(Suspect)}) }, errUnasked},
+		"settings again": {func(c *conn, _ uint32) error { return c.send(Message{Body: new(Settings)}) }, errUnasked},
+		"to begin again": {func(c *conn, _ uint32) error {
+			return errors.Join(c.send(Message{Body: new(Serve)}), c.send(Message{Body: new(Serve)}))
+		}, errOrder},
+		"served":            {func(c *conn, _ uint32) error { return c.send(Message{Body: new(Served)}) }, errUnasked},
 		"an answer to none": {func(c *conn, n uint32) error { return c.send(Message{Number: n + 1, Body: new(Done)}) }, errAnswer},
 		"a socket to none": {func(c *conn, n uint32) error {
 			return c.send(Message{Number: n + 1, Body: &Socket{ByPacketSocket}}, 0, 0)
@@ -105,10 +120,8 @@ func TestForgedWarden(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			end, warden := mute(t)
-			if err := warden.send(Message{Body: new(Network)}); err != nil {
-				t.Fatal(err)
-			}
-			client, err := Dial(end, slog.New(slog.DiscardHandler))
+			greet(t, warden)
+			client, err := Dial(end)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,14 +154,32 @@ func TestForgedWarden(t *testing.T) {
 	leaks(t, open)
 }
 
+// TestOrder: a warden that does not begin as ours do is none.
+func TestOrder(t *testing.T) {
+	open := descriptors(t)
+	for name, first := range map[string][]Body{
+		"the network first": {new(Network)}, "events first": {new(Settings), new(Stop)}, "settings twice": {new(Settings), new(Settings)},
+	} {
+		end, warden := mute(t)
+		for _, b := range first {
+			if err := warden.send(Message{Body: b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Dial(end); !errors.Is(err, errOrder) {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = warden.close()
+	}
+	leaks(t, open)
+}
+
 // TestWrongAnswer: an answer of another type is an error, and what came with it is closed.
 func TestWrongAnswer(t *testing.T) {
 	open := descriptors(t)
 	end, warden := mute(t)
-	if err := warden.send(Message{Body: new(Network)}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := Dial(end, slog.New(slog.DiscardHandler))
+	greet(t, warden)
+	client, err := Dial(end)
 	if err != nil {
 		t.Fatal(err)
 	}

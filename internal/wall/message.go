@@ -22,6 +22,10 @@ const (
 	maxDetail   = 1 << 10          // octets of a sentence
 	maxLANs     = 64
 	maxAddrs    = 256 // addresses, and networks, of one LAN
+	maxSetting  = 256 // octets of a text among the settings
+	maxLine     = 200 // octets of the message of a record
+	maxKey      = 40
+	maxAttrs    = 16
 )
 
 // Message is one that crosses the wall.
@@ -114,20 +118,72 @@ type (
 
 // What the warden says unasked.
 type (
+	// Settings are what the front is to do. They come first, and once.
+	Settings struct {
+		UPnP, Events             bool
+		UUID, Path, FriendlyName string
+		HTTPPort                 uint16
+		NATPMP, PCP              bool
+		RequestsPerSecond        uint32 // 0: no limit
+		SameDevice               bool
+		LogLevel                 int8   // of slog; what is below it does not cross
+		UID                      uint32 // that the front goes on as; 0: as it is
+	}
+	// Serve lets the front begin to answer, with the epochs that began then; zero: now.
+	Serve struct{ Four, Six time.Time }
 	// Event says whose mappings changed.
 	Event struct {
 		Type   portmap.EventType
 		Kind   portmap.Kind
 		Client portmap.ClientID // without an address where events were lost
 	}
-	// Network says how the gateway is reached and what it serves.
+	// Network says how the gateway is reached and what it serves. It is answered by Served.
 	Network struct {
+		Turn uint32 // how manieth it is
 		WAN  portmap.WAN
 		Six  bool
 		LANs []netif.LAN
 	}
 	// Stop asks the front to end.
 	Stop struct{}
+)
+
+// What the front says, and is not answered.
+type (
+	// Served says that the front serves the network of a turn, or what of it cannot be
+	// served.
+	Served struct {
+		Turn    uint32
+		Problem string
+	}
+	// Failed says that a server has ended.
+	Failed struct{ Problem string }
+	// Record is for the owner's log.
+	Record struct {
+		Level   int8 // of slog
+		Message string
+		Attrs   []Attr
+	}
+)
+
+// Attr is an attribute of a Record.
+type Attr struct {
+	Key    string
+	Kind   AttrKind
+	Text   string // of TextAttr, else ""
+	Number uint64 // of the others, else 0
+}
+
+// AttrKind is what an Attr has.
+type AttrKind uint8
+
+// The kinds.
+const (
+	TextAttr AttrKind = iota
+	IntAttr
+	UintAttr
+	BoolAttr
+	DurationAttr
 )
 
 // SocketKind is what a socket is for.
@@ -150,16 +206,45 @@ const (
 	ByPacketSocket
 )
 
-// bodies makes an empty one of each type; its index is the type on the wire.
-var bodies = [...]func() Body{
-	1: func() Body { return new(Map) }, 2: func() Body { return new(Unmap) }, 3: func() Body { return new(Own) },
-	4: func() Body { return new(OwnPorts) }, 5: func() Body { return new(External) }, 6: func() Body { return new(Internal) },
-	7: func() Body { return new(Pinhole) }, 8: func() Body { return new(Packets) }, 9: func() Body { return new(OutboundTimeout) },
-	10: func() Body { return new(Heard) }, 11: func() Body { return new(NextBootID) }, 12: func() Body { return new(Suspect) },
-	13: func() Body { return new(KeepEpochs) }, 14: func() Body { return new(Open) }, 15: func() Body { return new(Forget) },
-	16: func() Body { return new(Done) }, 17: func() Body { return new(Mappings) }, 18: func() Body { return new(Page) },
-	19: func() Body { return new(Value) }, 20: func() Body { return new(Refused) }, 21: func() Body { return new(Socket) },
-	22: func() Body { return new(Event) }, 23: func() Body { return new(Network) }, 24: func() Body { return new(Stop) },
+// The number of a type says who sends it.
+const (
+	firstAsked    = 1   // by the front
+	firstAnswered = 64  // by the warden
+	firstTold     = 128 // by the warden, unasked
+	firstSaid     = 192 // by the front, without an answer
+)
+
+// bodies makes an empty one of each type.
+var bodies = map[uint8]func() Body{
+	1:   func() Body { return new(Map) },
+	2:   func() Body { return new(Unmap) },
+	3:   func() Body { return new(Own) },
+	4:   func() Body { return new(OwnPorts) },
+	5:   func() Body { return new(External) },
+	6:   func() Body { return new(Internal) },
+	7:   func() Body { return new(Pinhole) },
+	8:   func() Body { return new(Packets) },
+	9:   func() Body { return new(OutboundTimeout) },
+	10:  func() Body { return new(Heard) },
+	11:  func() Body { return new(NextBootID) },
+	12:  func() Body { return new(Suspect) },
+	13:  func() Body { return new(KeepEpochs) },
+	14:  func() Body { return new(Open) },
+	15:  func() Body { return new(Forget) },
+	64:  func() Body { return new(Done) },
+	65:  func() Body { return new(Mappings) },
+	66:  func() Body { return new(Page) },
+	67:  func() Body { return new(Value) },
+	68:  func() Body { return new(Refused) },
+	69:  func() Body { return new(Socket) },
+	128: func() Body { return new(Settings) },
+	129: func() Body { return new(Network) },
+	130: func() Body { return new(Serve) },
+	131: func() Body { return new(Event) },
+	132: func() Body { return new(Stop) },
+	192: func() Body { return new(Served) },
+	193: func() Body { return new(Failed) },
+	194: func() Body { return new(Record) },
 }
 
 func typeOf(b Body) uint8 {
@@ -195,32 +280,36 @@ func typeOf(b Body) uint8 {
 	case *Forget:
 		return 15
 	case *Done:
-		return 16
+		return 64
 	case *Mappings:
-		return 17
+		return 65
 	case *Page:
-		return 18
+		return 66
 	case *Value:
-		return 19
+		return 67
 	case *Refused:
-		return 20
+		return 68
 	case *Socket:
-		return 21
-	case *Event:
-		return 22
+		return 69
+	case *Settings:
+		return 128
 	case *Network:
-		return 23
+		return 129
+	case *Serve:
+		return 130
+	case *Event:
+		return 131
 	case *Stop:
-		return 24
+		return 132
+	case *Served:
+		return 192
+	case *Failed:
+		return 193
+	case *Record:
+		return 194
 	}
 	return 0
 }
-
-// Types on the wire, from and to, both included.
-const (
-	firstAsked, lastAsked       = 1, 15
-	firstAnswered, lastAnswered = 16, 21
-)
 
 // Encode returns the octets of a message. The error says that a field is out of its
 // bounds.
@@ -261,7 +350,7 @@ func (w *wire) message(m *Message) {
 		w.fail(errVersion)
 	}
 	w.u8(&kind)
-	if kind == 0 || int(kind) >= len(bodies) {
+	if bodies[kind] == nil {
 		w.fail(errType)
 	}
 	if w.err != nil {
@@ -272,9 +361,8 @@ func (w *wire) message(m *Message) {
 	}
 	w.u32(&m.Number)
 	w.span(&m.Patience, 0)
-	asked := kind >= firstAsked && kind <= lastAsked
-	answered := kind >= firstAnswered && kind <= lastAnswered
-	w.check((asked || answered) == (m.Number != 0))
+	asked := kind < firstAnswered
+	w.check((kind < firstTold) == (m.Number != 0))
 	w.check(m.Patience <= maxPatience && (asked || m.Patience == 0))
 	m.Body.code(w)
 }
@@ -358,9 +446,48 @@ func (b *Event) code(w *wire) {
 	w.addr(&b.Client.Addr)
 	w.mac((*[6]byte)(&b.Client.MAC))
 }
+func (b *Settings) code(w *wire) {
+	w.flag(&b.UPnP)
+	w.flag(&b.Events)
+	for _, text := range []*string{&b.UUID, &b.Path, &b.FriendlyName} {
+		w.text(text, maxSetting)
+	}
+	w.u16(&b.HTTPPort)
+	w.flag(&b.NATPMP)
+	w.flag(&b.PCP)
+	w.u32(&b.RequestsPerSecond)
+	w.flag(&b.SameDevice)
+	w.i8(&b.LogLevel)
+	w.u32(&b.UID)
+}
+func (b *Serve) code(w *wire) {
+	w.moment(&b.Four)
+	w.moment(&b.Six)
+}
 func (b *Network) code(w *wire) {
+	w.u32(&b.Turn)
 	w.uplink(&b.WAN)
 	w.flag(&b.Six)
 	list(w, &b.LANs, maxLANs, w.lan)
 }
 func (*Stop) code(*wire) {}
+func (b *Served) code(w *wire) {
+	w.u32(&b.Turn)
+	w.text(&b.Problem, maxDetail)
+}
+func (b *Failed) code(w *wire) { w.text(&b.Problem, maxDetail) }
+func (b *Record) code(w *wire) {
+	w.i8(&b.Level)
+	w.text(&b.Message, maxLine)
+	list(w, &b.Attrs, maxAttrs, func(a *Attr) {
+		w.text(&a.Key, maxKey)
+		w.u8((*uint8)(&a.Kind))
+		w.check(a.Kind <= DurationAttr)
+		if a.Kind == TextAttr {
+			w.text(&a.Text, maxDetail)
+		} else {
+			w.u64(&a.Number)
+			w.check(a.Kind != BoolAttr || a.Number <= 1)
+		}
+	})
+}

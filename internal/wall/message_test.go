@@ -70,7 +70,13 @@ func samples() []Message {
 		{Number: 22, Body: &Socket{ByPacketSocket}},
 		{Body: &Event{portmap.Granted, portmap.NAT4, asker.ID()}},
 		{Body: &Event{Type: portmap.Resync}},
-		{Body: &Network{portmap.WAN{Name: "wan0", Up: true, External: netip.MustParseAddr("203.0.113.1"), Private: true}, true, []netif.LAN{homeLAN}}},
+		{Body: &settings},
+		{Body: &Settings{LogLevel: -4}},
+		{Body: &Serve{time.Unix(0, 1), time.Time{}}},
+		{Body: &Served{7, "port 5000 is taken"}},
+		{Body: &Failed{"discovery has ended"}},
+		{Body: &Record{-4, "serving a LAN", []Attr{{Key: "text", Text: "ö"}, {Key: "n", Kind: DurationAttr, Number: 1<<64 - 1}, {Key: "yes", Kind: BoolAttr, Number: 1}}}},
+		{Body: &Network{3, portmap.WAN{Name: "wan0", Up: true, External: netip.MustParseAddr("203.0.113.1"), Private: true}, true, []netif.LAN{homeLAN}}},
 		{Body: &Network{}},
 		{Body: &Stop{}},
 	}
@@ -108,9 +114,9 @@ func TestMessages(t *testing.T) {
 			t.Errorf("%T: is a message with an octet more", m.Body)
 		}
 	}
-	for kind := 1; kind < len(bodies); kind++ {
-		if !seen[uint8(kind)] || typeOf(bodies[kind]()) != uint8(kind) {
-			t.Errorf("type %d: %T", kind, bodies[kind]())
+	for kind, body := range bodies {
+		if !seen[kind] || typeOf(body()) != kind {
+			t.Errorf("type %d: %T", kind, body())
 		}
 	}
 	if _, err := Decode(make([]byte, MaxMessage+1)); err != errLong {
@@ -177,6 +183,13 @@ func TestBounds(t *testing.T) {
 		"a LAN without a name":     {Body: &Network{LANs: []netif.LAN{{Index: 1}}}},
 		"a LAN without an index":   {Body: &Network{LANs: []netif.LAN{{Name: "lan0"}}}},
 		"too many LANs":            {Body: &Network{LANs: make([]netif.LAN, maxLANs+1)}},
+		"a long setting":           {Body: &Settings{Path: strings.Repeat("x", maxSetting+1)}},
+		"a long problem":           {Body: &Served{1, strings.Repeat("x", maxDetail+1)}},
+		"a long line":              {Body: &Record{Message: strings.Repeat("x", maxLine+1)}},
+		"too many attributes":      {Body: &Record{Attrs: make([]Attr, maxAttrs+1)}},
+		"an attribute of no kind":  {Body: &Record{Attrs: []Attr{{Kind: DurationAttr + 1}}}},
+		"true and more":            {Body: &Record{Attrs: []Attr{{Kind: BoolAttr, Number: 2}}}},
+		"a record with a number":   {Number: 1, Body: new(Record)},
 		"many restrictions":        show(func(m *Mapping) { m.Remotes = make([]portmap.Remote, portmap.MaxRemotes+1) }),
 		"an end before the start":  show(func(m *Mapping) { m.Left = -2 }),
 		"an ID that is too high":   show(func(m *Mapping) { m.ID = portmap.MaxID + 1 }),
@@ -193,9 +206,9 @@ func TestBounds(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{
-		"nothing": {}, "another version": {2, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, "no type": {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"a later type": {1, byte(len(bodies)), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"a flag of 2":  append([]byte{1, 23, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 2, 0, 0, 0, 0, 0),
+		"nothing": {}, "another version": {2, firstTold, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, "no type": {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"a later type": {1, firstAnswered - 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"a flag of 2":  append([]byte{1, firstTold + 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0),
 	} {
 		if m, err := Decode(b); err == nil {
 			t.Errorf("%s is read: %+v", name, m)

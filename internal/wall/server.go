@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -42,54 +43,111 @@ type Warden interface {
 type ServerConfig struct {
 	Warden   Warden
 	Sockets  Sockets
-	HTTPPort uint16 // the only one that a listener gets
+	Settings Settings     // no other port than its HTTPPort has a listener
+	Log      *slog.Logger // what the front says goes here, marked as its own
+	Failed   func(error)  // is told that a server of the front has ended
 }
 
 // Server is the warden's end of the wall.
 type Server struct {
-	warden   Warden
-	sockets  Sockets
-	httpPort uint16
-	conn     *conn
+	cfg     ServerConfig
+	warden  Warden
+	sockets Sockets
+	conn    *conn
+	log     *frontLog
+	done    chan struct{} // closed by the end of Run
+
+	following sync.Mutex // one Follow at a time
 
 	mu       sync.Mutex // guards what follows
 	underWay map[uint32]context.CancelFunc
+	turn     uint32      // of the last network
+	served   chan string // holds one; nil: nobody waits for this turn
 }
 
 var (
 	errTooMany = errors.New("more requests under way than there may be")
 	errTwice   = errors.New("number of a request that is under way")
 	errNoAsk   = errors.New("message that only a warden sends")
+	errTurn    = errors.New("answer to a network that was not told")
 )
 
-// NewServer takes the warden's end over, and tells the front of the network.
+// ErrEnded says that the front's end of the wall is closed.
+var ErrEnded = errors.New("the front has ended")
+
+// NewServer takes the warden's end over, and tells the front what it is to do.
 func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 	conn, err := newConn(end)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		warden: cfg.Warden, sockets: cfg.Sockets, httpPort: cfg.HTTPPort, conn: conn, underWay: make(map[uint32]context.CancelFunc),
+		cfg: cfg, warden: cfg.Warden, sockets: cfg.Sockets, conn: conn, log: newFrontLog(cfg.Log), done: make(chan struct{}),
+		underWay: make(map[uint32]context.CancelFunc),
 	}
-	if err := s.Follow(); err != nil {
-		return nil, errors.Join(err, conn.close())
+	if err := conn.send(Message{Body: &cfg.Settings}); err != nil {
+		return nil, errors.Join(fmt.Errorf("wall: tell the front its settings: %w", err), conn.close())
 	}
 	return s, nil
 }
 
-// Follow tells the front that the network has changed.
-func (s *Server) Follow() error {
-	n := new(Network)
+// Follow tells the front what the network is now, and waits until it is served, while
+// Run runs. The error says what of it is not served; ErrEnded, that nobody serves it.
+func (s *Server) Follow(ctx context.Context) error {
+	s.following.Lock()
+	defer s.following.Unlock()
+	served := make(chan string, 1)
+	s.mu.Lock()
+	s.turn++
+	s.served = served
+	n := &Network{Turn: s.turn, LANs: s.lans()}
+	s.mu.Unlock()
 	n.WAN, n.Six = s.warden.Uplink()
-	for _, l := range s.warden.LANs() {
-		l.Addrs = bare(l.Addrs)
-		n.LANs = append(n.LANs, l)
-	}
-	sort.Slice(n.LANs, func(i, j int) bool { return n.LANs[i].Name < n.LANs[j].Name })
 	if err := s.conn.send(Message{Body: n}); err != nil {
 		return fmt.Errorf("wall: tell the front of the network: %w", err)
 	}
+	select {
+	case problem := <-served:
+		if problem != "" {
+			return errors.New(problem)
+		}
+		return nil
+	case <-s.done:
+		return ErrEnded
+	case <-ctx.Done():
+		return fmt.Errorf("wall: the front does not follow the network: %w", context.Cause(ctx))
+	}
+}
+
+// lans returns those to serve, in the order of their names.
+func (s *Server) lans() []netif.LAN {
+	var all []netif.LAN
+	for _, l := range s.warden.LANs() {
+		l.Addrs = bare(l.Addrs)
+		all = append(all, l)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return all
+}
+
+// isServed notes what the front says of a network. It may pass over a network that
+// another has followed, and never speaks of one that was not told.
+func (s *Server) isServed(b *Served) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case b.Turn > s.turn:
+		return errTurn
+	case b.Turn == s.turn && s.served != nil:
+		s.served <- b.Problem
+		s.served = nil
+	}
 	return nil
+}
+
+// Serve lets the front begin to answer; see the message of this name.
+func (s *Server) Serve(four, six time.Time) error {
+	return s.conn.send(Message{Body: &Serve{four, six}})
 }
 
 // Stop asks the front to end in its own order, while it is still answered.
@@ -99,6 +157,7 @@ func (s *Server) Stop() error { return s.conn.send(Message{Body: new(Stop)}) }
 // sends: that is the error. It is called once, and closes the wall. No request is under way
 // when it returns.
 func (s *Server) Run(ctx context.Context) error {
+	defer close(s.done)
 	inner, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	context.AfterFunc(inner, func() { _ = s.conn.close() })
@@ -148,9 +207,15 @@ func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
 		}
 		closeAll(descriptors) // of an answer, which no front sends
 		switch t := typeOf(m.Body); {
-		case t < firstAsked || t > lastAsked:
+		case t >= firstSaid:
+			if err := s.hear(m.Body); err != nil {
+				return err
+			}
+			continue
+		case t >= firstAnswered:
 			return errNoAsk
-		case t == lastAsked:
+		}
+		if _, left := m.Body.(*Forget); left {
 			s.forget(m.Number)
 			continue
 		}
@@ -172,6 +237,19 @@ func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
 			}
 		})
 	}
+}
+
+// hear takes what has no answer.
+func (s *Server) hear(body Body) error {
+	switch b := body.(type) {
+	case *Served:
+		return s.isServed(b)
+	case *Failed:
+		s.cfg.Failed(errors.New(b.Problem))
+	case *Record:
+		s.log.write(b)
+	}
+	return nil
 }
 
 func (s *Server) enter(number uint32, cancel context.CancelFunc) error {
@@ -298,12 +376,15 @@ func refused(err error) *Refused {
 }
 
 // sentence cuts a text to what a message has room for.
-func sentence(s string) string {
+func sentence(s string) string { return cut(s, maxDetail) }
+
+// cut returns what of a text has room in so many octets.
+func cut(s string, most int) string {
 	s = strings.ToValidUTF8(s, "?")
-	if len(s) <= maxDetail {
+	if len(s) <= most {
 		return s
 	}
-	n := maxDetail
+	n := most
 	for !utf8.RuneStart(s[n]) {
 		n--
 	}

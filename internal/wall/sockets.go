@@ -134,7 +134,7 @@ func (s *Server) listener(ctx context.Context, l netif.LAN, at netip.AddrPort) (
 	for _, a := range l.Addrs {
 		own = own || a.WithZone("") == at.Addr()
 	}
-	if !own || at.Port() != s.httpPort {
+	if !own || at.Port() != s.cfg.Settings.HTTPPort {
 		return nil, nil, fmt.Errorf("%s is not where %s is served", at, l.Name)
 	}
 	listener, err := s.sockets.HTTP(ctx, l, at)

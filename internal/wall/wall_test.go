@@ -9,8 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"portcullis/internal/datagram"
@@ -26,6 +29,7 @@ type rig struct {
 	decider *decider
 	server  *Server
 	log     bytes.Buffer
+	failed  chan error
 	ended   [2]chan error // of the server and the client
 	stop    [2]context.CancelFunc
 }
@@ -34,21 +38,28 @@ const httpPort = 5000
 
 func build(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{decider: newDecider()}
+	r := &rig{decider: newDecider(), failed: make(chan error, 1)}
 	a, b, err := Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.server, err = NewServer(a, ServerConfig{Warden: r.decider, Sockets: r.decider, HTTPPort: httpPort}); err != nil {
+	if r.server, err = NewServer(a, r.decider.config(slog.New(slog.NewTextHandler(&r.log, nil)), r.failed)); err != nil {
 		t.Fatal(err)
 	}
-	if r.Client, err = Dial(b, slog.New(slog.NewTextHandler(&r.log, nil))); err != nil {
-		t.Fatal(err)
-	}
-	for i, run := range []func(context.Context) error{r.server.Run, r.Client.Run} {
+	for i, ends := range []func(context.Context) error{r.server.Run, func(ctx context.Context) error { return r.Run(ctx) }} {
 		ctx, stop := context.WithCancel(context.Background())
 		r.stop[i], r.ended[i] = stop, make(chan error, 1)
-		go func() { r.ended[i] <- run(ctx) }()
+		if i == 1 {
+			followed := make(chan error, 1)
+			go func() { followed <- r.server.Follow(ctx) }()
+			if r.Client, err = Dial(b); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(r.Served(1, nil), <-followed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		go func() { r.ended[i] <- ends(ctx) }()
 	}
 	t.Cleanup(func() {
 		for i := range r.stop {
@@ -145,7 +156,8 @@ func TestReasonsCross(t *testing.T) {
 	}
 }
 
-// TestNetwork: the front knows the network from the start, and is told when it changes.
+// TestNetwork: the front knows the network from the start, and is told when it changes;
+// the warden hears what of it is not served, of the last that it told.
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	r := build(t)
@@ -155,15 +167,43 @@ func TestNetwork(t *testing.T) {
 	if wan != r.decider.wan || !six || l.Index != 1 || len(l.Addrs) != 2 || l.Addrs[1] != netip.IPv6LinkLocalAllNodes() {
 		t.Errorf("%+v %v %+v", wan, six, l)
 	}
+	if r.Settings() != settings {
+		t.Errorf("the settings are %+v", r.Settings())
+	}
 	r.decider.mu.Lock()
 	r.decider.wan, r.decider.six, r.decider.lans = portmap.WAN{}, false, map[string]netif.LAN{"br-lan": homeLAN}
 	r.decider.mu.Unlock()
-	if err := r.server.Follow(); err != nil {
-		t.Fatal(err)
-	}
+	followed := make(chan error, 1)
+	go func() { followed <- r.server.Follow(t.Context()) }()
 	within(t, r.Changed())
 	if wan, six := r.Uplink(); wan != (portmap.WAN{}) || six || !reflect.DeepEqual(r.LANs(), r.decider.lans) {
 		t.Errorf("%+v %v %+v", wan, six, r.LANs())
+	}
+	turn, lans := r.Network()
+	if turn != 2 || len(lans) != 1 || lans[0].Name != "br-lan" {
+		t.Errorf("turn %d is of %+v", turn, lans)
+	}
+	for _, said := range []struct {
+		turn    uint32
+		problem error
+	}{{1, errors.New("late")}, {2, errors.New("port 5000 is taken")}, {2, errors.New("again")}} {
+		if err := r.Served(said.turn, said.problem); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := within(t, followed); err == nil || err.Error() != "port 5000 is taken" {
+		t.Errorf("followed with %v", err)
+	}
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.server.Follow(impatient); !errors.Is(err, context.Canceled) {
+		t.Errorf("who does not wait is told %v", err)
+	}
+	if err := r.Failed(errors.New("discovery has ended")); err != nil {
+		t.Fatal(err)
+	}
+	if err := within(t, r.failed); err.Error() != "discovery has ended" {
+		t.Errorf("failed: %v", err)
 	}
 	if err := r.server.Stop(); err != nil {
 		t.Fatal(err)
@@ -171,6 +211,72 @@ func TestNetwork(t *testing.T) {
 	if _, open := <-r.Stop(); open {
 		t.Error("not stopped")
 	}
+	r.stop[1]()
+	_ = r.end(t, 0)
+	if err := r.server.Follow(t.Context()); err == nil {
+		t.Error("followed by nobody")
+	}
+}
+
+// TestServe: the front begins when it is let, with the epochs of the warden.
+func TestServe(t *testing.T) {
+	t.Parallel()
+	r := build(t)
+	want := Serve{Four: time.Unix(100, 0), Six: time.Unix(200, 0)}
+	if err := r.server.Serve(want.Four, want.Six); err != nil {
+		t.Fatal(err)
+	}
+	if got := within(t, r.Serve()); got != want {
+		t.Errorf("serves with %v", got)
+	}
+}
+
+// TestLog: what the front logs stands in the owner's log as it was, marked; what is too
+// much is cut or counted.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	r := build(t)
+	log := r.Log().With("subsystem", "ssdp").WithGroup("g")
+	log.Debug("not asked for")
+	log.Info("one", "text", "a b", "int", -1, "uint", uint64(1)<<63, "bool", true, "off", false, "span", time.Second, "err", errors.New("no"), "addr", four)
+	log.Warn(strings.Repeat("ö", maxLine), strings.Repeat("k", 2*maxKey), strings.Repeat("ö", maxDetail))
+	many := make([]any, 0, 40)
+	for range cap(many) / 2 {
+		many = append(many, "n", 1)
+	}
+	log.Error("many", many...)
+	r.Suspect() // is answered behind them
+	r.stop[0]()
+	_ = r.end(t, 0)
+	text := regexp.MustCompile(`time=\S+ `).ReplaceAllString(r.log.String(), "")
+	want := "level=INFO msg=one subsystem=ssdp g.text=\"a b\" g.int=-1 g.uint=9223372036854775808 g.bool=true g.off=false g.span=1s g.err=no g.addr=" + four.String() + " from=front\n" +
+		"level=WARN msg=" + strings.Repeat("ö", maxLine/2) + " subsystem=ssdp g." + strings.Repeat("k", maxKey-2) + "=" + strings.Repeat("ö", maxDetail/2) + " from=front\n" +
+		"level=ERROR msg=many subsystem=ssdp" + strings.Repeat(" g.n=1", maxAttrs-1) + " from=front\n"
+	if text != want {
+		t.Errorf("the log has\n%s\nwant\n%s", text, want)
+	}
+}
+
+// TestLogFlood: a front that does nothing but log does not fill the owner's log, and what
+// was left out is counted.
+func TestLogFlood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := newFrontLog(slog.New(slog.NewTextHandler(&out, nil)))
+		for range 2 * recordsAtOnce {
+			log.write(&Record{Message: "x"})
+		}
+		time.Sleep(time.Second)
+		log.write(&Record{Level: -4, Message: "debug"})
+		log.write(&Record{Message: "behind"})
+		log.write(&Record{Message: "last"})
+		text := out.String()
+		if n := strings.Count(text, "\n"); n != recordsAtOnce+2 || !strings.Contains(text, fmt.Sprintf("msg=behind from=front left_out=%d\n", recordsAtOnce)) ||
+			!strings.HasSuffix(text, "msg=last from=front\n") {
+			t.Errorf("%d lines; the last %s", n, text[max(0, len(text)-200):])
+		}
+	})
 }
 
 // TestEvents: whose mappings changed is told in order; of what does not change one,

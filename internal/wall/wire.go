@@ -65,6 +65,12 @@ func (w *wire) u8(v *uint8) {
 	}
 }
 
+func (w *wire) i8(v *int8) {
+	n := uint8(*v) // #nosec G115 -- and back
+	w.u8(&n)
+	*v = int8(n) // #nosec G115 -- and back
+}
+
 func (w *wire) u16(v *uint16) {
 	b := w.take(2)
 	if w.reading {
