@@ -38,7 +38,7 @@
 // Owns: the socket to conntrack and its settings, what is waiting to be ended, the
 // judgement which flow must end.
 //
-// May import: portmap, firewall, netns, x/sys/unix, the standard library.
+// May import: portmap, firewall, enter, x/sys/unix, the standard library.
 //
 // Never: knows a backend, ends a flow that no mapping of ours made or that keeps no
 // client from its mapped port, or takes more of a core than a tenth, unless a flow would live for two seconds after its mapping.

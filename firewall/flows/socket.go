@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/enter"
 )
 
 // socket is one to nfnetlink. The libraries that we have read a whole listing into
@@ -26,7 +26,7 @@ func openSocket(namespace int, patience time.Duration) (*socket, error) {
 		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 		return err
 	}
-	if err := netns.In(namespace, open); err != nil {
+	if err := enter.In(namespace, open); err != nil {
 		return nil, err
 	}
 	limit := unix.NsecToTimeval(patience.Nanoseconds())

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/enter"
 	"portcullis/portmap"
 )
 
@@ -41,7 +41,7 @@ func OutboundTimeout(namespace int, t portmap.Transport) (time.Duration, error) 
 
 // readIn reads a file as it is in a network namespace (0: the current one).
 func readIn(namespace int, path string) (text []byte, err error) {
-	err = netns.In(namespace, func() (err error) {
+	err = enter.In(namespace, func() (err error) {
 		text, err = os.ReadFile(path)
 		return err
 	})

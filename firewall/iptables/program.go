@@ -12,7 +12,7 @@ import (
 	goiptables "github.com/coreos/go-iptables/iptables"
 
 	"portcullis/firewall"
-	"portcullis/internal/netns"
+	"portcullis/internal/enter"
 )
 
 const (
@@ -56,7 +56,7 @@ func findPrograms(f family, name string, namespace int) (*programs, error) {
 		p.main, proto = strings.Replace(name, "iptables", "ip6tables", 1), goiptables.ProtocolIPv6
 	}
 	var version []byte
-	err := netns.In(namespace, func() (err error) {
+	err := enter.In(namespace, func() (err error) {
 		_, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Path(p.main))
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ func (p *programs) run(ctx context.Context, stdin, name string, args ...string) 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var out, complaint capped
-	err := netns.In(p.netns, func() error {
+	err := enter.In(p.netns, func() error {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
 		cmd.WaitDelay = patience // for its output, which a busy machine reads late

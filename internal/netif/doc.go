@@ -7,9 +7,8 @@
 // it), Choose (the pure rule that turns a State and the owner's Settings into
 // Roles), Ports (the gateway's own listeners).
 //
-// May import: netns, the standard library, vishvananda/netlink and netns,
-// x/sys/unix. It is a leaf: but for netns, which knows nothing of us, no other package
-// of this program.
+// May import: enter and special, the standard library, vishvananda/netlink and netns,
+// x/sys/unix. It is a leaf: of this program no other package.
 //
 // Never: changes anything in the kernel, needs a privilege in production, acts
 // on one notification's content (a notification is only a hint that something

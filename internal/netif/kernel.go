@@ -14,7 +14,7 @@ import (
 	handle "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"portcullis/internal/netns"
+	"portcullis/internal/enter"
 )
 
 // answerTimeout bounds every question to the kernel. The library's sockets wait
@@ -132,7 +132,7 @@ func (k *Kernel) Close() {
 }
 
 // inNamespace runs f where the Kernel's sockets belong.
-func (k *Kernel) inNamespace(f func() error) error { return netns.In(k.ns, f) }
+func (k *Kernel) inNamespace(f func() error) error { return enter.In(k.ns, f) }
 
 // request starts a netlink request on one of the held sockets.
 func request(s *nl.SocketHandle, protocol, typ, flags int) *nl.NetlinkRequest {

@@ -7,12 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/enter"
 )
 
 // Space is a network namespace: one machine of a network. New makes it.
@@ -26,7 +27,7 @@ type Space struct {
 // with Close, or when the last process in it has ended.
 func New(name string) (*Space, error) {
 	s := &Space{name: name, fd: -1}
-	err := onThread(func() (err error) {
+	err := enter.OnThread(func() (err error) {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			s.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		}
@@ -61,33 +62,7 @@ func (s *Space) FD() int { return s.fd }
 func (s *Space) Links() *netlink.Handle { return s.links }
 
 // In runs f on a thread inside the namespace. The sockets that f opens stay there.
-func (s *Space) In(f func() error) error { return In(s.fd, f) }
-
-// In runs f in the network namespace of a file descriptor, on a thread of its own; in
-// the current one, and at once, where fd is 0 or less. A program that f starts is there
-// too, but must not be bound to the thread's life (Pdeathsig): see Thread.
-func In(fd int, f func() error) error {
-	if fd <= 0 {
-		return f()
-	}
-	return onThread(func() error {
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter the network namespace: %w", err)
-		}
-		return f()
-	})
-}
-
-// onThread runs f on a thread that ends with it, because it is never unlocked: no other
-// goroutine can ever run in the namespace that f enters.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
-}
+func (s *Space) In(f func() error) error { return enter.In(s.fd, f) }
 
 // Thread runs functions inside a namespace, one after another.
 type Thread struct {
