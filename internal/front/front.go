@@ -46,6 +46,8 @@ type Warden interface {
 	// the rules looked at by which senders are seen.
 	Heard(portmap.MAC) bool
 	Suspect()
+	// Resolve has the kernel ask a LAN for a host's MAC address, without waiting.
+	Resolve(lan string, addr netip.Addr) error
 
 	// KeepEpochs keeps for the next run when the epochs of IPv4 and IPv6 began.
 	KeepEpochs(four, six time.Time)
@@ -60,6 +62,9 @@ type Sockets interface {
 	Discovery(ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error)
 	PortControl(ctx context.Context, l netif.LAN, six bool) (datagram.Conn, error)
 	HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (net.Listener, error)
+	// Dial connects to a subscriber of events: to a host of a LAN that is served, from an
+	// address of ours there.
+	Dial(ctx context.Context, lan string, local netip.Addr, to netip.AddrPort) (net.Conn, error)
 }
 
 // Kernel is what a Front reads of links and neighbours; netif.Kernel is one.
@@ -103,7 +108,7 @@ func New(cfg Config) (*Front, error) {
 	f := &Front{cfg: cfg}
 	f.listeners = listeners.New(listeners.Config{Log: cfg.Log, Open: f.open, Failed: cfg.Failed})
 	who := identify.New(identify.Config{
-		Log: cfg.Log, Kernel: cfg.Kernel, LANs: cfg.Warden.LANs, Heard: cfg.Warden.Heard,
+		Log: cfg.Log, Kernel: cfg.Kernel, LANs: cfg.Warden.LANs, Heard: cfg.Warden.Heard, Resolve: cfg.Warden.Resolve,
 		SameDevice: cfg.SameDevice, Suspect: cfg.Warden.Suspect,
 	})
 	if cfg.NATPMP || cfg.PCP {

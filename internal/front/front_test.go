@@ -70,6 +70,8 @@ func (*warden) Heard(portmap.MAC) bool { return true }
 
 func (*warden) Suspect() {}
 
+func (*warden) Resolve(string, netip.Addr) error { return nil }
+
 // is has the network be another one.
 func (w *warden) is(external string, up6 bool, lans ...netif.LAN) {
 	w.mu.Lock()
@@ -119,6 +121,13 @@ func (s *sockets) HTTP(_ context.Context, _ netif.LAN, at netip.AddrPort) (net.L
 		return nil, err
 	}
 	return listener{c}, nil
+}
+
+func (s *sockets) Dial(_ context.Context, lan string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	if _, err := s.take(fmt.Sprintf("dial %s %s %s", lan, local, to)); err != nil {
+		return nil, err
+	}
+	return nil, errors.New("nobody listens there")
 }
 
 func conn(s *socket, err error) (datagram.Conn, error) {

@@ -3,6 +3,7 @@ package front
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -33,7 +34,7 @@ type upnp struct {
 func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
 	u := &upnp{cfg: cfg, who: who, wan: newWANStatus(cfg.Warden.Uplink, cfg.Kernel)}
 	if cfg.Events {
-		u.notifier = gena.New(gena.Config{Logger: cfg.Log, Server: serverName})
+		u.notifier = gena.New(gena.Config{Logger: cfg.Log, Server: serverName, Dial: u.dial})
 	}
 	device := igd.Config{
 		Mapper: cfg.Warden, WAN: u.wan, Identify: who.Client,
@@ -57,6 +58,11 @@ func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
 func (u *upnp) inboundAllowed() bool {
 	_, six := u.cfg.Warden.Uplink()
 	return six
+}
+
+// dial connects to a subscriber of events.
+func (u *upnp) dial(ctx context.Context, sub gena.Subscriber, to netip.AddrPort) (net.Conn, error) {
+	return u.cfg.Sockets.Dial(ctx, sub.Interface, sub.Local, to)
 }
 
 // run delivers events until ctx ends.

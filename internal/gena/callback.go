@@ -9,11 +9,14 @@ import (
 
 // Bounds of one CALLBACK header.
 const (
-	maxURL   = 256  // bytes of one URL, abuse case F2
-	maxURLs  = 4    // URLs in the header, the passed over included
-	minPort  = 1024 // below are the services of the subscriber's system, F1 and F2
-	httpPort = 80   // what a URL without a port means; it is below minPort
+	maxURL   = 256 // bytes of one URL, abuse case F2
+	maxURLs  = 4   // URLs in the header, the passed over included
+	httpPort = 80  // what a URL without a port means; it is below MinPort
 )
+
+// MinPort is the least port that events are sent to: below are the services of the
+// subscriber's system (abuse cases F1, F2).
+const MinPort = 1024
 
 var (
 	errCallbackSyntax = errors.New("CALLBACK is not a list of URLs in angle brackets")
@@ -93,7 +96,7 @@ func parseURL(url string, self netip.Addr) (callback, bool) {
 		}
 	}
 	host, port, ok := splitAuthority(authority)
-	if !ok || port < minPort || host != self {
+	if !ok || port < MinPort || host != self {
 		return callback{}, false
 	}
 	return callback{port: port, target: target}, true

@@ -1,22 +1,23 @@
 // Package gena is UPnP eventing (GENA) for a server: it accepts subscriptions
 // to sets of variables, and notifies the subscribers when a variable changes.
 //
-// It is the only package that connects outwards because a client asked for it, so
-// it is strict about where to: the address of a delivery is never taken from the
+// It is the only package for which connections are opened because a client asked for it,
+// so it is strict about where to: the address of a delivery is never taken from the
 // CALLBACK header, it is the address the subscriber's own connection came from,
 // out of the interface that connection came in by. The header yields a port, a
 // path, and a reason to refuse.
 //
 // Owns: the CALLBACK, TIMEOUT and SID headers, the statuses of SUBSCRIBE and
 // UNSUBSCRIBE, the subscriptions and their caps, event keys (SEQ), the NOTIFY
-// message, its delivery and the reading of the subscriber's answer.
+// message, its delivery and the reading of the subscriber's answer; and Dial, by which
+// the half that may open sockets connects (internal/warden).
 //
 // May import: the standard library, http1 for the words of SUBSCRIBE, and
 // golang.org/x/sys/unix to bind a connection to an interface. A NOTIFY is written by
 // hand on its connection (notify.go says why).
 //
-// Never: knows a gateway, a mapping or a service; resolves a name; follows a
-// redirect; uses a proxy; connects to an address other than a subscriber's own;
+// Never: knows a gateway, a mapping or a service; opens a socket by itself; resolves a
+// name; follows a redirect; uses a proxy; connects to an address other than a subscriber's own;
 // blocks the caller that publishes a change; logs a byte a client wrote.
 //
 // What is decided here, where the documents differ:

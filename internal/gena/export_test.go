@@ -12,10 +12,7 @@ const (
 	MaxURLs   = maxURLs
 )
 
-var (
-	ParseTimeout = parseTimeout
-	DialBound    = dialBound
-)
+var ParseTimeout = parseTimeout
 
 type Callback struct {
 	Port   uint16

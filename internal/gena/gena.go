@@ -85,9 +85,9 @@ type Config struct {
 	// the caller has seen to it. It must not block.
 	OnLink func(iface string, addr netip.Addr) bool
 
-	// Dial connects to one of a subscriber's ports; to.Addr() is always the
-	// subscriber's own. Nil means a connection that is bound to the subscriber's
-	// interface and comes from Subscriber.Local. Tests put their own here.
+	// Dial connects to one of a subscriber's ports, out of its interface and from
+	// Subscriber.Local; to.Addr() is always the subscriber's own, and to.Port() at
+	// least MinPort. It must not be nil.
 	Dial func(ctx context.Context, sub Subscriber, to netip.AddrPort) (net.Conn, error)
 }
 
@@ -142,10 +142,10 @@ type load struct {
 }
 
 // New returns a Notifier that accepts subscriptions at once, and delivers events
-// while Run runs. It panics when cfg has no Logger.
+// while Run runs. It panics when cfg has no Logger or no Dial.
 func New(cfg Config) *Notifier {
-	if cfg.Logger == nil {
-		panic("gena: Config.Logger is nil")
+	if cfg.Logger == nil || cfg.Dial == nil {
+		panic("gena: Config.Logger or Config.Dial is nil")
 	}
 	orDefault(&cfg.MaxTotal, DefaultMaxTotal)
 	orDefault(&cfg.MaxPerDevice, DefaultMaxPerDevice)
@@ -153,9 +153,6 @@ func New(cfg Config) *Notifier {
 	orDefault(&cfg.MaxTimeout, DefaultMaxTimeout)
 	orDefault(&cfg.MinInterval, DefaultMinInterval)
 	cfg.MaxTimeout = max(cfg.MaxTimeout, cfg.Timeout)
-	if cfg.Dial == nil {
-		cfg.Dial = dialBound
-	}
 	return &Notifier{
 		cfg:   cfg,
 		wake:  make(chan struct{}, 1),

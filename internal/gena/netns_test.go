@@ -3,6 +3,7 @@ package gena_test
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,18 +27,21 @@ func TestDialLeavesByTheInterface(t *testing.T) {
 		{"the other LAN", "lan1", "192.0.2.1", "192.0.2.10", second},
 		{"link-local", "lan0", "fe80::1", "fe80::10", first},
 		{"link-local on the other LAN", "lan1", "fe80::1", "fe80::10", second},
+		{"link-local without a zone", "lan1", "fe80::1", "fe80::10", second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			local, host := netip.MustParseAddr(tc.local), netip.MustParseAddr(tc.host)
-			sub := gena.Subscriber{Addr: host, Local: local, Interface: tc.iface}
 			l := tc.home.Listen(netip.AddrPortFrom(unspecified(host), 0).String())
 			to := netip.AddrPortFrom(host, l.Addr().(*net.TCPAddr).AddrPort().Port())
 			if host.Is6() {
 				to = netip.AddrPortFrom(host.WithZone(tc.iface), to.Port())
 			}
+			if strings.HasSuffix(tc.name, "without a zone") {
+				to = netip.AddrPortFrom(host, to.Port())
+			}
 			var ours net.Conn
 			if err := gate.In(func() (err error) {
-				ours, err = gena.DialBound(t.Context(), sub, to)
+				ours, err = gena.Dial(t.Context(), tc.iface, local, to)
 				return err
 			}); err != nil {
 				t.Fatal(err)

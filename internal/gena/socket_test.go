@@ -32,11 +32,16 @@ var (
 // patience is how long a test waits for what must happen.
 const patience = 10 * time.Second
 
-// serve runs a gate with one event URL and the default Dial; it gives the
+// serve runs a gate with one event URL and the real Dial; it gives the
 // address of its HTTP server.
 func serve(t *testing.T, cfg gena.Config, initial func() []gena.Property) (*gena.Notifier, string) {
 	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.Dial == nil {
+		cfg.Dial = func(ctx context.Context, sub gena.Subscriber, to netip.AddrPort) (net.Conn, error) {
+			return gena.Dial(ctx, sub.Interface, sub.Local, to)
+		}
+	}
 	n := gena.New(cfg)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -335,7 +340,7 @@ func waitFor(t *testing.T, done func() bool) {
 	}
 }
 
-func TestDialBound(t *testing.T) {
+func TestDial(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", netip.AddrPortFrom(hostAddr, 0).String())
 	if err != nil {
@@ -343,15 +348,15 @@ func TestDialBound(t *testing.T) {
 	}
 	defer l.Close()
 	to := netip.MustParseAddrPort(l.Addr().String())
-	sub := gena.Subscriber{Addr: hostAddr, Local: netip.MustParseAddr("127.0.0.7"), Interface: "lo"}
+	local := netip.MustParseAddr("127.0.0.7")
 
-	conn, err := gena.DialBound(t.Context(), sub, to)
+	conn, err := gena.Dial(t.Context(), "lo", local, to)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if got := netip.MustParseAddrPort(conn.LocalAddr().String()).Addr(); got != sub.Local {
-		t.Errorf("from %v, want %v", got, sub.Local)
+	if got := netip.MustParseAddrPort(conn.LocalAddr().String()).Addr(); got != local {
+		t.Errorf("from %v, want %v", got, local)
 	}
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
@@ -363,13 +368,11 @@ func TestDialBound(t *testing.T) {
 		}
 	})
 
-	sub.Interface = ""
-	if conn, err := gena.DialBound(t.Context(), sub, to); err == nil {
+	if conn, err := gena.Dial(t.Context(), "", local, to); err == nil {
 		conn.Close()
 		t.Error("connected without an interface")
 	}
-	sub.Interface = "none-such0"
-	if conn, err := gena.DialBound(t.Context(), sub, to); !errors.Is(err, unix.ENODEV) {
+	if conn, err := gena.Dial(t.Context(), "none-such0", local, to); !errors.Is(err, unix.ENODEV) {
 		if err == nil {
 			conn.Close()
 		}

@@ -15,7 +15,6 @@ import (
 type Kernel interface {
 	Neighbour(ifindex int, addr netip.Addr) (mac [6]byte, known bool, err error)
 	Sight(ifindex int, addr netip.Addr) (netif.Sighting, bool, error)
-	Resolve(ifindex int, addr netip.Addr) error
 	NextHop(from, to netip.Addr) (ifindex int, next netip.Addr, err error)
 	MACEnding(ifindex int, ending []byte) (mac [6]byte, found bool, err error)
 }
@@ -26,6 +25,8 @@ type Config struct {
 	Kernel Kernel
 	LANs   func() map[string]netif.LAN // as they are now, by interface
 	Heard  func(portmap.MAC) bool      // has a device answered the kernel in this run
+	// Resolve has the kernel ask an interface for a host, without waiting for the answer.
+	Resolve func(iface string, addr netip.Addr) error
 	// SameDevice lets a client speak for other addresses of its device
 	// (policy.same_device).
 	SameDevice bool
@@ -53,7 +54,7 @@ func (i *Identifier) Client(iface string, addr netip.Addr) (portmap.Client, erro
 	}
 	c, known, err := i.lookUp(l, addr)
 	if err == nil && !known && l.HasMAC(addr) {
-		err = errors.Join(portmap.ErrUnknownHost, i.cfg.Kernel.Resolve(l.Index, addr))
+		err = errors.Join(portmap.ErrUnknownHost, i.cfg.Resolve(iface, addr))
 	}
 	return c, err
 }

@@ -61,7 +61,7 @@ func (k *kernel) Neighbour(ifindex int, a netip.Addr) ([6]byte, bool, error) {
 	return s.MAC, known, err
 }
 
-func (k *kernel) Resolve(_ int, a netip.Addr) error {
+func (k *kernel) resolve(_ string, a netip.Addr) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.asked = append(k.asked, a)
@@ -129,6 +129,7 @@ func newRig(change ...func(*identify.Config)) *rig {
 		},
 		Heard:      func(mac portmap.MAC) bool { return false },
 		SameDevice: true,
+		Resolve:    r.kernel.resolve,
 		Suspect:    func() { r.looks++ },
 	}
 	for _, f := range change {

@@ -87,7 +87,7 @@ func (i *Identifier) Seek(iface string, p datagram.Packet) {
 	}
 	hop, err := i.hop(l, p)
 	if err == nil {
-		err = i.cfg.Kernel.Resolve(l.Index, hop)
+		err = i.cfg.Resolve(iface, hop)
 	}
 	if err != nil {
 		i.cfg.Log.Debug("cannot ask for a host", "interface", iface, "address", p.Source.Addr(), "err", err)

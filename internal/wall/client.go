@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -446,6 +447,12 @@ func (c *Client) Heard(mac portmap.MAC) bool {
 
 // Suspect implements front.Warden.
 func (c *Client) Suspect() { c.tell("look at the rules", new(Suspect)) }
+
+// Resolve implements front.Warden.
+func (c *Client) Resolve(lan string, addr netip.Addr) error {
+	_, err := answerOf[*Done](context.Background(), c, &Resolve{lan, addr.WithZone("")})
+	return err
+}
 
 // KeepEpochs implements front.Warden.
 func (c *Client) KeepEpochs(four, six time.Time) { c.tell("keep the epochs", &KeepEpochs{four, six}) }

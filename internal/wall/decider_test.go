@@ -136,12 +136,13 @@ func (d *decider) OutboundTimeout(tr portmap.Transport) (time.Duration, error) {
 	return time.Hour, d.note("timeout %v", tr)
 }
 
-func (d *decider) Heard(mac portmap.MAC) bool     { return d.note("heard %v", mac) == nil }
-func (d *decider) Suspect()                       { _ = d.note("suspect") }
-func (d *decider) KeepEpochs(four, six time.Time) { _ = d.note("keep %d %d", four.Unix(), six.Unix()) }
-func (d *decider) NextBootID(last uint32) uint32  { _ = d.note("boot %d", last); return last + 5 }
-func (d *decider) Uplink() (portmap.WAN, bool)    { d.mu.Lock(); defer d.mu.Unlock(); return d.wan, d.six }
-func (d *decider) LANs() map[string]netif.LAN     { d.mu.Lock(); defer d.mu.Unlock(); return d.lans }
+func (d *decider) Heard(mac portmap.MAC) bool             { return d.note("heard %v", mac) == nil }
+func (d *decider) Suspect()                               { _ = d.note("suspect") }
+func (d *decider) Resolve(lan string, a netip.Addr) error { return d.note("resolve %s %v", lan, a) }
+func (d *decider) KeepEpochs(four, six time.Time)         { _ = d.note("keep %d %d", four.Unix(), six.Unix()) }
+func (d *decider) NextBootID(last uint32) uint32          { _ = d.note("boot %d", last); return last + 5 }
+func (d *decider) Uplink() (portmap.WAN, bool)            { d.mu.Lock(); defer d.mu.Unlock(); return d.wan, d.six }
+func (d *decider) LANs() map[string]netif.LAN             { d.mu.Lock(); defer d.mu.Unlock(); return d.lans }
 func (d *decider) Events(ctx context.Context) <-chan portmap.Event {
 	out := make(chan portmap.Event)
 	go func() {
@@ -190,4 +191,12 @@ func (d *decider) HTTP(_ context.Context, l netif.LAN, at netip.AddrPort) (net.L
 		return nil, err
 	}
 	return net.Listen("tcp4", "127.0.0.1:0")
+}
+
+// Dial connects to where it is told, as no warden does.
+func (d *decider) Dial(ctx context.Context, lan string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	if err := d.note("dial %s %v %v", lan, local, to); err != nil {
+		return nil, err
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", to.String())
 }

@@ -34,6 +34,11 @@
 //   - Open: it gets the sockets of the LANs that are served, at the addresses and the ports
 //     that we serve, bound to their devices. There is no other: no port, address or
 //     interface comes from the front but to be compared.
+//   - Resolve: it can have the kernel ask a LAN for hosts of its own, which its sockets there
+//     do anyway.
+//   - Connect: it gets connections from the gateway's address on a LAN to hosts of that LAN,
+//     to ports from 1024, a bounded number in a second (warden.Dial). No other interface,
+//     address of ours, network, group or lower port is connected to.
 //   - Forget: it can give up its own requests.
 //   - Served, Failed: it can say that it serves what it does not, and the other way about.
 //   - Record: it can write into the owner's log, so many lines a second, each marked as the

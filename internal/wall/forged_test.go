@@ -199,7 +199,8 @@ func TestWrongAnswer(t *testing.T) {
 	_, one := client.Map(ctx, wish)
 	_, two := client.HTTP(ctx, lo, netip.AddrPortFrom(loopback, httpPort))
 	_, three := client.Discovery(ctx, lo, false) // of what is no socket
-	for i, err := range []error{one, two, three} {
+	_, four := client.Dial(ctx, "lo", loopback, netip.AddrPortFrom(loopback, httpPort))
+	for i, err := range []error{one, two, three, four} {
 		if err == nil {
 			t.Errorf("%d: no error", i)
 		}

@@ -88,6 +88,18 @@ type (
 		Six  bool
 		Addr netip.AddrPort // of HTTP
 	}
+	// Resolve asks that a LAN is asked for a host. The answer is Done.
+	Resolve struct {
+		LAN  string
+		Addr netip.Addr
+	}
+	// Connect asks for a connection to a subscriber of events, from an address of ours. The
+	// answer is Socket.
+	Connect struct {
+		LAN   string
+		Local netip.Addr
+		To    netip.AddrPort
+	}
 	// Forget says that nobody waits for the answer to the request of this number any
 	// more. It has none of its own.
 	Forget struct{}
@@ -231,6 +243,8 @@ var bodies = map[uint8]func() Body{
 	13:  func() Body { return new(KeepEpochs) },
 	14:  func() Body { return new(Open) },
 	15:  func() Body { return new(Forget) },
+	16:  func() Body { return new(Resolve) },
+	17:  func() Body { return new(Connect) },
 	64:  func() Body { return new(Done) },
 	65:  func() Body { return new(Mappings) },
 	66:  func() Body { return new(Page) },
@@ -279,6 +293,10 @@ func typeOf(b Body) uint8 {
 		return 14
 	case *Forget:
 		return 15
+	case *Resolve:
+		return 16
+	case *Connect:
+		return 17
 	case *Done:
 		return 64
 	case *Mappings:
@@ -415,6 +433,15 @@ func (b *Open) code(w *wire) {
 	w.u16(&port)
 	b.Addr = netip.AddrPortFrom(addr, port)
 	w.check(addr.IsValid() == (b.Kind == HTTP) && (addr.IsValid() || port == 0) && (b.Kind != HTTP || !b.Six))
+}
+func (b *Resolve) code(w *wire) {
+	w.name(&b.LAN)
+	w.host(&b.Addr)
+}
+func (b *Connect) code(w *wire) {
+	w.name(&b.LAN)
+	w.host(&b.Local)
+	w.addrPort(&b.To)
 }
 func (*Forget) code(*wire) {}
 func (*Done) code(*wire)   {}

@@ -35,6 +35,7 @@ type Warden interface {
 	LANs() map[string]netif.LAN
 	Heard(portmap.MAC) bool
 	Suspect()
+	Resolve(lan string, addr netip.Addr) error
 	KeepEpochs(four, six time.Time)
 	NextBootID(last uint32) uint32
 }
@@ -299,11 +300,11 @@ func (s *Server) do(ctx context.Context, body Body) (Body, []int, error) {
 		_, err := s.warden.Unmap(ctx, b.Selector)
 		return new(Done), nil, err
 	case *Open:
-		answer, descriptors, err := s.socket(ctx, b)
-		if err != nil {
-			return nil, nil, err
-		}
-		return answer, descriptors, nil
+		return passes(s.socket(ctx, b))
+	case *Connect:
+		return passes(s.connection(ctx, b))
+	case *Resolve:
+		return new(Done), nil, s.warden.Resolve(b.LAN, b.Addr)
 	case *Suspect:
 		s.warden.Suspect()
 		return new(Done), nil, nil

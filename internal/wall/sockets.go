@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -63,8 +64,25 @@ func (c *Client) HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (ne
 	return listener, nil
 }
 
+// Dial implements front.Sockets.
+func (c *Client) Dial(ctx context.Context, lan string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	ask := &Connect{lan, local.WithZone(""), netip.AddrPortFrom(to.Addr().WithZone(""), to.Port())}
+	seen, files, err := c.open(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	if seen != NotSeen {
+		return nil, errors.Join(errAnswer, closeFiles(files))
+	}
+	conn, err := net.FileConn(files[0]) // a copy
+	if failed := files[0].Close(); err == nil && failed != nil {
+		return nil, errors.Join(failed, conn.Close())
+	}
+	return conn, err
+}
+
 // open asks for a socket: as many files as passed says.
-func (c *Client) open(ctx context.Context, body *Open) (Seen, []*os.File, error) {
+func (c *Client) open(ctx context.Context, body Body) (Seen, []*os.File, error) {
 	r, err := c.ask(ctx, body)
 	if err != nil {
 		return NotSeen, nil, err
@@ -73,7 +91,7 @@ func (c *Client) open(ctx context.Context, body *Open) (Seen, []*os.File, error)
 	case *Socket:
 		files := make([]*os.File, len(r.descriptors))
 		for i, fd := range r.descriptors {
-			files[i] = os.NewFile(uintptr(fd), "socket of "+body.LAN)
+			files[i] = os.NewFile(uintptr(fd), "socket of the warden's")
 		}
 		return got.Seen, files, nil
 	case *Refused:
@@ -94,6 +112,7 @@ type Sockets interface {
 	OpenDiscovery(ctx context.Context, l netif.LAN, six bool) (frames.Socket, error)
 	OpenPortControl(ctx context.Context, l netif.LAN, six bool) (frames.Socket, error)
 	HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (net.Listener, error)
+	Dial(ctx context.Context, lan string, local netip.Addr, to netip.AddrPort) (net.Conn, error)
 }
 
 // socket opens what is asked for, on a LAN that is served, at an address of it. It returns
@@ -141,16 +160,39 @@ func (s *Server) listener(ctx context.Context, l netif.LAN, at netip.AddrPort) (
 	if err != nil {
 		return nil, nil, err
 	}
-	raw, ok := listener.(syscall.Conn)
+	return handOver(listener)
+}
+
+// connection connects to where it is asked to, as far as the warden sees fit.
+func (s *Server) connection(ctx context.Context, ask *Connect) (*Socket, []int, error) {
+	conn, err := s.sockets.Dial(ctx, ask.LAN, ask.Local, ask.To)
+	if err != nil {
+		return nil, nil, err
+	}
+	return handOver(conn)
+}
+
+// handOver returns a copy of a socket's descriptor, which is the caller's, and closes the
+// socket.
+func handOver(socket io.Closer) (*Socket, []int, error) {
+	raw, ok := socket.(syscall.Conn)
 	if !ok {
-		return nil, nil, errors.Join(errors.New("listener without a descriptor"), listener.Close())
+		return nil, nil, errors.Join(errors.New("socket without a descriptor"), socket.Close())
 	}
 	fds, err := copies(raw)
-	if err = errors.Join(err, listener.Close()); err != nil {
+	if err = errors.Join(err, socket.Close()); err != nil {
 		closeAll(fds)
 		return nil, nil, err
 	}
 	return &Socket{Seen: NotSeen}, fds, nil
+}
+
+// passes is the answer that comes with descriptors.
+func passes(answer *Socket, descriptors []int, err error) (Body, []int, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	return answer, descriptors, nil
 }
 
 // copies returns copies of descriptors.

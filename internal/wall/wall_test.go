@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -127,6 +128,7 @@ func TestCalls(t *testing.T) {
 	want("suspect", nil, nil, nil)
 	r.KeepEpochs(time.Unix(100, 0), time.Unix(200, 0))
 	want("keep 100 200", nil, nil, nil)
+	want("resolve lan0 fe80::1", nil, nil, r.Resolve("lan0", netip.MustParseAddr("fe80::1%lan0")))
 	want("boot 7", r.NextBootID(7), uint32(12), nil)
 	if r.log.Len() > 0 {
 		t.Errorf("the log has %s", &r.log)
@@ -482,5 +484,47 @@ func TestSockets(t *testing.T) {
 	r.decider.is(nil, &portmap.Error{Reason: portmap.Busy, Detail: "not now"})
 	if _, err := r.Discovery(t.Context(), lo, false); portmap.ReasonOf(err) != portmap.Busy {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestDial: a connection that the warden has made goes on here, and is closed here. One
+// that it does not make is an error.
+func TestDial(t *testing.T) {
+	t.Parallel()
+	r := build(t)
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	to := netip.MustParseAddrPort(listener.Addr().String())
+	conn, err := r.Dial(t.Context(), "lo", loopback, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked, want := r.decider.taken(), fmt.Sprintf("dial lo 127.0.0.1 %v", to); len(asked) != 1 || asked[0] != want {
+		t.Errorf("the warden was asked %q, want %q", asked, want)
+	}
+	other, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Error(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	_ = other.SetDeadline(time.Now().Add(long))
+	if got, err := io.ReadAll(other); err != nil || string(got) != "hello" { // no copy is left open
+		t.Errorf("%q, %v", got, err)
+	}
+	r.decider.is(nil, errors.New("not a host of this LAN"))
+	if _, err := r.Dial(t.Context(), "lo", loopback, to); err == nil || !strings.Contains(err.Error(), "not a host of this LAN") {
+		t.Errorf("error %v", err)
+	}
+	if err := r.Resolve("lo", loopback); err == nil {
+		t.Error("no error")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"portcullis/config"
 	"portcullis/firewall/witness"
 	"portcullis/internal/control"
@@ -68,6 +70,7 @@ type Warden struct {
 	rules    *reconcile.Keeper
 	ports    *gateway.Keeper
 	restore  *restore.Keeper
+	dials    *rate.Limiter // to subscribers of events
 
 	sandbox control.Sandbox // set by Seal
 
@@ -77,7 +80,7 @@ type Warden struct {
 // Open opens the firewall and the state directory, and claims to be the only one here.
 // The kernel's rules are as they were.
 func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
-	w := &Warden{cfg: cfg.Config, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now()}
+	w := &Warden{cfg: cfg.Config, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(), dials: newDials()}
 	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
 		return nil, err
 	}

@@ -99,8 +99,8 @@ var allowed = map[string][]string{
 	},
 	"internal/warden": {
 		"config", "firewall", "firewall/witness", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
-		"internal/gateway", "internal/httpd", "internal/journal", "internal/logging", "internal/netif", "internal/presence", "internal/reconcile",
-		"internal/restore", "internal/sandbox", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
+		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/netif", "internal/presence", "internal/reconcile",
+		"internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/warden", "internal/wiring"},
 	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/wiring", "policy"},
