@@ -85,7 +85,7 @@ func sandboxLine(s control.Sandbox) string {
 	for _, p := range []struct {
 		in   bool
 		text string
-	}{{s.NoNewPrivs, "no new privileges"}, {s.Seccomp, "seccomp"}, {!s.Dumpable, "not dumpable"}} {
+	}{{s.NoNewPrivs, "no new privileges"}, {s.Seccomp, "seccomp"}, {s.Landlock > 0, fmt.Sprint("Landlock ", s.Landlock)}, {!s.Dumpable, "not dumpable"}} {
 		if p.in {
 			parts = append(parts, p.text)
 		}

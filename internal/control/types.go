@@ -48,6 +48,7 @@ type Sandbox struct {
 	Capabilities []string `json:"capabilities"` // that are effective
 	NoNewPrivs   bool     `json:"no_new_privs"`
 	Seccomp      bool     `json:"seccomp"`  // a filter is on every thread
+	Landlock     int      `json:"landlock"` // the version of its interface that is in force; 0: none
 	Dumpable     bool     `json:"dumpable"` // others of the same user may look into the process
 	Missing      []string `json:"missing"`  // why something is not in force that should be
 }

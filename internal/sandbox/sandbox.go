@@ -21,6 +21,7 @@ type Config struct {
 	// PacketSockets says that it opens some.
 	PacketSockets bool
 	Files         uint64 // descriptors at most; at least 1
+	Paths         *Paths // nil: any file, as its user may
 }
 
 // State is what is in force.
@@ -28,6 +29,7 @@ type State struct {
 	Capabilities []Capability
 	NoNewPrivs   bool
 	Seccomp      bool // a filter is on every thread
+	Landlock     int  // the version of its interface that is used on every thread; 0: none
 	Dumpable     bool // others of the same user may look into the process
 	// Missing is why something is not in force that should be, nil when all is.
 	Missing []error
@@ -49,9 +51,16 @@ func Enter(cfg Config) State {
 	try("limit core dumps", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 	try("limit open files", limitFiles(cfg.Files))
 	try("hide memory", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
-	try("no_new_privs", onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0))
+	landlock := 0
+	if try("no_new_privs", onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)) && cfg.Paths != nil {
+		abi, err := confine(*cfg.Paths, cfg.Programs) // with the capabilities by which directories are reached
+		if try("Landlock", err) {
+			landlock = abi
+		}
+	}
 	try("capabilities", dropCapabilities(cfg.Capabilities, cfg.Programs))
 	s := Look()
+	s.Landlock = landlock
 	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
 	s.Missing = missing
 	return s

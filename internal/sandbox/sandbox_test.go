@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -24,7 +26,15 @@ func TestMain(m *testing.M) {
 		tryAll(how)
 		return
 	}
-	os.Exit(m.Run())
+	if how := os.Getenv(confinement); how != "" {
+		tryPaths(how)
+		return
+	}
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
 }
 
 // tried is what a process in the sandbox has found.
@@ -135,35 +145,45 @@ func works() error {
 // program returns this test as a program without cgo, as the daemon is built.
 func program(t *testing.T) string {
 	t.Helper()
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != unix.ENOTSUP {
-		exe, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return exe
-	}
-	exe := filepath.Join(t.TempDir(), "sandbox.test")
-	cmd := exec.Command("go", "test", "-c", "-o", exe, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	exe, err := static()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return exe
 }
 
-// from runs the program that tries, and returns what it found.
-func from(t *testing.T, exe, how string) tried {
+// static is program, once; TestMain removes what it builds.
+var static = sync.OnceValues(func() (string, error) {
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != unix.ENOTSUP {
+		return os.Executable()
+	}
+	dir, err := os.MkdirTemp("", "portcullis-sandbox")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	cmd := exec.Command("go", "test", "-c", "-o", filepath.Join(dir, "sandbox.test"), ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return filepath.Join(dir, "sandbox.test"), nil
+})
+
+var built string // a directory that TestMain removes
+
+// run runs the program that tries, with what it is to try in its environment, and reads
+// what it found.
+func run(t *testing.T, exe, dir, what string, found any) {
 	t.Helper()
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), inside+"="+how, "TMPDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), what, "TMPDIR="+dir)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	out, err := cmd.Output()
-	var found tried
-	if err := errors.Join(err, json.Unmarshal(out, &found)); err != nil {
-		t.Fatalf("%s: %v\n%s%s", how, err, out, &complaint)
+	if err := errors.Join(err, json.Unmarshal(out, found)); err != nil {
+		t.Fatalf("%s: %v\n%s%s", what, err, out, &complaint)
 	}
-	return found
 }
 
 // TestInside (K11): what must fail in the sandbox fails there with EPERM, and only there; what
@@ -179,7 +199,8 @@ func TestInside(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			found := from(t, exe, how)
+			var found tried
+			run(t, exe, t.TempDir(), inside+"="+how, &found)
 			for name, errno := range found.Errors {
 				if (errno == unix.EPERM) != slices.Contains(refused, name) {
 					t.Errorf("%s: %v", name, errno)

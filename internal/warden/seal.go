@@ -2,6 +2,8 @@ package warden
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -53,8 +55,31 @@ func (w *Warden) needs() sandbox.Config {
 	if c.UPnP.Enabled && c.UPnP.HTTPPort < 1024 { // of a LAN that comes later
 		s.Capabilities = append(s.Capabilities, sandbox.NetBindService)
 	}
+	s.Paths = w.paths(s.Programs)
 	return s
 }
+
+// paths returns what files the daemon goes on with. Its state directory can be replaced,
+// and its socket is removed at the end, which are rights in the directories that hold them;
+// where these are the machine's own, it does without: a new state directory is not found
+// then, and the next run removes the socket.
+func (w *Warden) paths(programs bool) *sandbox.Paths {
+	state, socket := filepath.Clean(string(w.cfg.State.Dir)), filepath.Clean(string(w.cfg.Control.Socket))
+	p := &sandbox.Paths{Read: true, Write: []string{state}}
+	if above := filepath.Dir(state); !machines(above) {
+		p.Write = []string{above}
+	}
+	if above := filepath.Dir(socket); !machines(above) {
+		p.Remove = []string{above}
+	}
+	if programs { // for their standard input; their lock is there since Begin
+		p.Files = []string{os.DevNull}
+	}
+	return p
+}
+
+// machines reports whether whoever writes in a directory can become root.
+func machines(dir string) bool { return dir == "/" || dir == "/etc" || dir == "/root" || dir == "/usr" }
 
 // bindsNeedRaw reports whether binding a socket to a device takes CAP_NET_RAW, as it does
 // before Linux 5.7.
@@ -74,7 +99,7 @@ func bindsNeedRaw() bool {
 func shown(mode config.SandboxMode, s sandbox.State) control.Sandbox {
 	c := control.Sandbox{
 		Mode: string(mode), Capabilities: []string{}, Missing: []string{},
-		NoNewPrivs: s.NoNewPrivs, Seccomp: s.Seccomp, Dumpable: s.Dumpable,
+		NoNewPrivs: s.NoNewPrivs, Seccomp: s.Seccomp, Landlock: s.Landlock, Dumpable: s.Dumpable,
 	}
 	for _, held := range s.Capabilities {
 		c.Capabilities = append(c.Capabilities, held.String())

@@ -21,6 +21,10 @@ import (
 // `status` says the same. Where iptables is the backend its programs need more.
 func TestSandbox(t *testing.T) {
 	t.Parallel()
+	landlock, inWords := 0, ""
+	if abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno == 0 {
+		landlock, inWords = int(abi), fmt.Sprint(", Landlock ", abi)
+	}
 	for name, c := range map[string]struct {
 		backend, more string
 		held          []string
@@ -42,11 +46,12 @@ func TestSandbox(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if x := s.Sandbox; x.Mode != "single" || !slices.Equal(x.Capabilities, c.held) || !x.NoNewPrivs || !x.Seccomp || x.Dumpable || len(x.Missing) > 0 {
+			if x := s.Sandbox; x.Mode != "single" || !slices.Equal(x.Capabilities, c.held) || !x.NoNewPrivs || !x.Seccomp || x.Dumpable ||
+				x.Landlock != landlock || (len(x.Missing) > 0) != (landlock == 0) {
 				t.Errorf("status: %+v", x)
 			}
 			line := testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config)
-			if want := "single: " + strings.Join(c.held, ", ") + ", no new privileges, seccomp, not dumpable\n"; !strings.Contains(line, want) {
+			if want := "single: " + strings.Join(c.held, ", ") + ", no new privileges, seccomp" + inWords + ", not dumpable"; !strings.Contains(line, want) {
 				t.Errorf("status says\n%s\nand not %q", line, want)
 			}
 			confined(t, r, c.held)
@@ -109,7 +114,7 @@ func TestSandboxOff(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		t.Fatal(err)
 	}
-	if x := s.Sandbox; x.Mode != "off" || x.Seccomp || x.NoNewPrivs || !x.Dumpable || len(x.Capabilities) < 3 {
+	if x := s.Sandbox; x.Mode != "off" || x.Seccomp || x.Landlock != 0 || x.NoNewPrivs || !x.Dumpable || len(x.Capabilities) < 3 {
 		t.Errorf("status: %+v", x)
 	}
 }
