@@ -16,6 +16,10 @@ type Facts struct {
 	LAN         []string       // the served interfaces, by name
 	LANPrefixes []netip.Prefix // the networks behind them, of both families
 
+	// FrontUID is the user of the process that parses what the LANs send, which sends to
+	// the LANs alone; 0: it has no user of its own.
+	FrontUID uint32
+
 	// AcceptChain is the owner's chain that must let mapped traffic and pinholes
 	// pass, "inet fw4 forward"; "" for none. One of family ip sees no IPv6.
 	AcceptChain Chain

@@ -4,13 +4,13 @@
 // A backend's own tests hand in how it is opened and how the owner of such a
 // gateway writes rules (Firewall), and run the groups of this package: Packets,
 // KeptPorts, PortShadow, DeleteEndsFlows, KernelEndsLease, Pinholes, Counters,
-// GatewayServices, Drift.
+// GatewayServices, Leash, Drift.
 // What is about one backend only is tested beside it, on the same Home.
 //
 // Owns: the home network of the backends' tests, what both promise of packets.
 //
-// May import: portmap, firewall, netnstest, vishvananda/netlink, go-cmp, the
-// standard library.
+// May import: portmap, firewall, netnstest, vishvananda/netlink, go-cmp,
+// x/sys/unix, the standard library.
 //
 // Never: is linked into the program, knows a backend.
 package homenet

@@ -57,6 +57,9 @@ type Scripts struct {
 	FlushPins   string // the pinholes of our own are gone
 }
 
+// FrontUID is a user who has no process but those of Leash.
+const FrontUID = 64999
+
 // Facts is the gateway of the home as a backend is told of it.
 func Facts() firewall.Facts {
 	return firewall.Facts{
@@ -64,6 +67,7 @@ func Facts() firewall.Facts {
 		WAN6:        []string{"wan0"},
 		LAN:         []string{"lan0"},
 		LANPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8:77::/64")},
+		FrontUID:    FrontUID,
 	}
 }
 

@@ -29,6 +29,8 @@ func TestPinholes(t *testing.T) { shared(t, homenet.Pinholes) }
 
 func TestCounters(t *testing.T) { shared(t, homenet.Counters) }
 
+func TestLeash(t *testing.T) { shared(t, homenet.Leash) }
+
 func TestGatewayServices(t *testing.T) { shared(t, homenet.GatewayServices) }
 
 func TestOutboundTimeout(t *testing.T) { shared(t, homenet.OutboundTimeout) }

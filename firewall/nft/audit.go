@@ -15,7 +15,7 @@ import (
 // chainNames are all chains of the skeleton.
 var chainNames = []string{
 	"dnat_inbound", "dnat_mapped", "snat_outbound", "snat_hairpin", "own_ports", "own_ports_check", "forward_mapped", "allow_mapped", "allow_pinholes",
-	"refuse_ended",
+	"refuse_ended", "front_leash",
 }
 
 // rulesDrift returns what is wrong with our table; "" is nothing.

@@ -30,6 +30,7 @@
 //     endpoint leaves from it (ownports.go), and what left from it before is ended.
 //   - Of IPv6 only TCP and UDP to a pinned endpoint is accepted, from the WAN to a
 //     LAN, and its answers. All else, ICMPv6 too, is the owner's to judge.
+//   - The front's user (Facts.FrontUID) sends to the LANs alone (leash.go).
 //
 // Owns: the table inet portcullis, our chains and sets in the tables of the
 // accept chains.

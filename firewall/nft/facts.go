@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 
 	"portcullis/firewall"
 )
@@ -34,6 +35,9 @@ func (s *skeleton) facts(g firewall.Facts) *elements {
 	}
 	for _, el := range intervals(g.Inside()) {
 		e.add(s.inside, el)
+	}
+	if g.FrontUID != 0 {
+		e.add(s.frontUser, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(g.FrontUID)})
 	}
 	return e
 }

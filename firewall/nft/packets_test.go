@@ -38,6 +38,8 @@ func TestDeleteEndsFlows(t *testing.T) { each(t, homenet.DeleteEndsFlows) }
 
 func TestCounters(t *testing.T) { each(t, homenet.Counters) }
 
+func TestLeash(t *testing.T) { each(t, homenet.Leash) }
+
 func TestGatewayServices(t *testing.T) { each(t, homenet.GatewayServices) }
 
 func TestPinholes(t *testing.T) {
@@ -62,6 +64,9 @@ func TestDrift(t *testing.T) {
 		{Name: "our table is gone", Script: "delete table inet portcullis", Want: "our table was gone"},
 		{Name: "our rules are flushed", Script: "flush table inet portcullis", Want: "our rules were changed"},
 		{Name: "our mappings are flushed", Script: "flush map inet portcullis mapped", Want: "our mappings were changed"},
+		{Name: "the front's leash is flushed", Script: "flush chain inet portcullis front_leash", Want: "our rules were changed"},
+		{Name: "the leash is for somebody else", Script: "flush set inet portcullis front_user\nadd element inet portcullis front_user { 1 }",
+			Want: "our sets of interfaces and addresses were changed"},
 		{Name: "a drop comes before ours", Script: "insert rule inet portcullis allow_mapped drop", Want: "our rules were changed"},
 		{Name: "the owner's table is", Script: "delete table inet fw4" + strictOwner, Want: "accept chain was missing"},
 	})

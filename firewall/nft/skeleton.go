@@ -24,6 +24,8 @@ const (
 	// After the owner's forward filter, so that only what really passes is
 	// counted. Accepting here never undoes a drop there (accept.go).
 	priorityForward = nftables.ChainPriority(0 + 10)
+	// After every translation and marking of what the machine itself sends.
+	priorityLeash = nftables.ChainPriority(0 + 10)
 )
 
 // skeleton is the table's fixed part: sets to be filled, chains, and rules that
@@ -39,6 +41,7 @@ type skeleton struct {
 	wanSource            *nftables.Set // WAN interface -> the address its kept flows leave from
 	lanPrefixes          *nftables.Set
 	inside               *nftables.Set // sources that leave under the WAN's address
+	frontUser            *nftables.Set // who sends to the LANs alone (leash.go)
 
 	// Mappings. A hole is one element in a map and one in the set of the flows
 	// it lets through (sources.go), a pin one element (pins.go).
@@ -86,6 +89,7 @@ func newSkeleton(size uint32) *skeleton {
 	s.lanPrefixes.Interval = true
 	s.inside = s.fact("inside", nftables.TypeIPAddr)
 	s.inside.Interval = true
+	s.frontUser = s.fact("front_user", nftables.TypeUID)
 
 	s.mapped = s.leases("mapped", size, portKey, hostPort)
 	s.mappedFrom = s.leases("mapped_from", size, fromKey(portKey), hostPort)
@@ -117,7 +121,7 @@ func (s *skeleton) nextID() uint32 {
 
 func (s *skeleton) fact(name string, key nftables.SetDatatype) *nftables.Set {
 	set := &nftables.Set{Table: s.table, ID: s.nextID(), Name: name, KeyType: key, KeyByteOrder: binaryutil.BigEndian}
-	if key == nftables.TypeIFName {
+	if key == nftables.TypeIFName || key == nftables.TypeUID {
 		set.KeyByteOrder = binaryutil.NativeEndian
 	}
 	return set
@@ -156,7 +160,7 @@ func (s *skeleton) sets() []*nftables.Set {
 // factSets returns the sets that describe the gateway.
 func (s *skeleton) factSets() []*nftables.Set {
 	return []*nftables.Set{
-		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.inside,
+		s.wanIfaces, s.wan6Ifaces, s.lanIfaces, s.wanAddrs, s.wanSource, s.lanPrefixes, s.inside, s.frontUser,
 	}
 }
 
@@ -183,6 +187,7 @@ func (s *skeleton) createRules(q *nftables.Conn) error {
 	s.snatRules(b)
 	s.ownRules(b)
 	s.forwardRules(b)
+	s.leashRules(b)
 	s.markRules(b)
 	return b.err
 }
