@@ -6,12 +6,9 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
 )
@@ -66,7 +63,7 @@ type Accepts func(remote, local netip.AddrPort) bool
 type Config struct {
 	Log *slog.Logger
 	// Open opens the servers of a listener, all or none. No servers and no error means
-	// that there are none for this key.
+	// that there are none for this key; netif.ErrGone, that there soon will be no key.
 	Open func(ctx context.Context, at Key, l netif.LAN, accepts Accepts) ([]*Server, error)
 	// Failed is told when a server ended before its time. Its listener is closed then,
 	// and opened again by the next Follow.
@@ -158,7 +155,7 @@ func (s *Set) Follow(ctx context.Context, lans []netif.LAN) error {
 		case err == nil && l == nil:
 			continue
 		case err == nil:
-		case passing(at.LAN, err):
+		case errors.Is(err, netif.ErrGone):
 			s.cfg.Log.Debug("a LAN has changed while its sockets were opened", "interface", at.LAN, "err", err)
 			continue
 		default:
@@ -209,14 +206,4 @@ func keys(lans []netif.LAN) map[Key]netif.LAN {
 		}
 	}
 	return all
-}
-
-// passing reports whether an error of a socket only says that its interface or its
-// address has just gone: the next reading shows it.
-func passing(name string, err error) bool {
-	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
-		return true
-	}
-	_, gone := net.InterfaceByName(name)
-	return gone != nil
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"golang.org/x/sys/unix"
 
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
@@ -183,9 +182,9 @@ func TestServerEnds(t *testing.T) {
 func TestCannotOpen(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		taken := errors.New("taken")
-		w.broken["lo/4"], w.broken["lo/6"] = taken, unix.EADDRNOTAVAIL
+		w.broken["lo/4"], w.broken["lo/6"] = taken, fmt.Errorf("listen: %w", netif.ErrGone)
 		err := w.Follow(t.Context(), []netif.LAN{network("192.168.1.1/24", "192.168.2.1/24", "fe80::1/64")})
-		if !errors.Is(err, taken) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		if !errors.Is(err, taken) || errors.Is(err, netif.ErrGone) {
 			t.Errorf("the error is %v", err)
 		}
 		w.told(t, "one is open", "open lo/4/192.168.2.1", "follow lo/4/192.168.2.1 3")

@@ -24,6 +24,10 @@ const answerTimeout = 5 * time.Second
 // ErrNoInterface is returned when a named interface does not exist.
 var ErrNoInterface = errors.New("no such interface")
 
+// ErrGone says that an interface or its address has just gone: the next reading of the
+// network shows it.
+var ErrGone = errors.New("the interface or its address has just gone")
+
 // Kernel holds the sockets through which the network is read. It is safe for
 // concurrent use; Close it after every other call, Watch included, has
 // returned. It needs no privilege.

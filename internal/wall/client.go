@@ -323,11 +323,20 @@ func (b *Refused) error() error {
 	switch {
 	case b.Reason == portmap.NoReason && b.Detail == "":
 		return context.DeadlineExceeded
+	case b.Gone:
+		return &gone{b.Detail}
 	case b.Reason == portmap.NoReason:
 		return errors.New(b.Detail)
 	}
 	return &portmap.Error{Reason: b.Reason, Detail: b.Detail, Left: b.Left, External: b.External}
 }
+
+// gone is netif.ErrGone in the warden's words.
+type gone struct{ detail string }
+
+func (e *gone) Error() string { return e.detail }
+
+func (*gone) Unwrap() error { return netif.ErrGone }
 
 // Map implements front.Warden.
 func (c *Client) Map(ctx context.Context, r portmap.Request) (portmap.Mapping, error) {

@@ -122,6 +122,7 @@ type (
 		Detail   string
 		Left     time.Duration
 		External bool
+		Gone     bool // netif.ErrGone
 	}
 	// Socket comes with its descriptors: that of the socket, and a packet socket's
 	// where that is how its senders are seen.
@@ -460,6 +461,8 @@ func (b *Refused) code(w *wire) {
 	w.text(&b.Detail, maxDetail)
 	w.span(&b.Left, 0)
 	w.flag(&b.External)
+	w.flag(&b.Gone)
+	w.check(!b.Gone || b.Reason == portmap.NoReason)
 }
 func (b *Socket) code(w *wire) {
 	w.u8((*uint8)(&b.Seen))

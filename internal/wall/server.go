@@ -371,7 +371,7 @@ func refused(err error) *Refused {
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 			return new(Refused)
 		}
-		return &Refused{Detail: sentence(err.Error())}
+		return &Refused{Detail: sentence(err.Error()), Gone: errors.Is(err, netif.ErrGone)}
 	}
 	return &Refused{Reason: e.Reason, Detail: sentence(e.Detail), Left: max(0, e.Left), External: e.External}
 }

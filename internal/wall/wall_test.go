@@ -156,6 +156,10 @@ func TestReasonsCross(t *testing.T) {
 	if r.Heard(asker.MAC) {
 		t.Error("heard")
 	}
+	r.decider.is(nil, fmt.Errorf("listen: %w", netif.ErrGone))
+	if _, err := r.Discovery(t.Context(), r.LANs()["lo"], false); !errors.Is(err, netif.ErrGone) || err.Error() != "listen: "+netif.ErrGone.Error() {
+		t.Errorf("of an interface that has gone the error is %v", err)
+	}
 }
 
 // TestNetwork: the front knows the network from the start, and is told when it changes;

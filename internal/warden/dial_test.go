@@ -205,3 +205,36 @@ func TestResolve(t *testing.T) {
 		}
 	}
 }
+
+// TestPassing: that a socket cannot be opened because its interface or address has just
+// gone is no fault; that its port is taken is.
+func TestPassing(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.gate.Listen("192.168.77.1:5000")
+	l := h.LANs()["lan0"]
+	for name, c := range map[string]struct {
+		lan, at string
+		gone    bool
+	}{
+		"no interface": {"lan7", "192.168.77.1:5001", true}, "no address": {"lan0", "192.168.77.2:5001", true}, "a port that is taken": {"lan0", "192.168.77.1:5000", false},
+	} {
+		err := h.gate.In(func() error {
+			l.Name = c.lan
+			listener, err := h.HTTP(t.Context(), l, netip.MustParseAddrPort(c.at))
+			if err == nil {
+				_ = listener.Close()
+			}
+			return err
+		})
+		if err == nil || errors.Is(err, netif.ErrGone) != c.gone {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	l.Name = "lan7"
+	_, one := h.OpenDiscovery(t.Context(), l, false)
+	_, six := h.OpenDiscovery(t.Context(), l, true)
+	if !errors.Is(one, netif.ErrGone) || !errors.Is(six, netif.ErrGone) {
+		t.Errorf("%v, %v", one, six)
+	}
+}

@@ -3,9 +3,12 @@ package warden
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"portcullis/firewall/witness"
 	"portcullis/internal/datagram"
@@ -121,7 +124,7 @@ func (w *Warden) OpenDiscovery(ctx context.Context, l netif.LAN, six bool) (fram
 	}
 	udp, err := listen(ctx, l.Name)
 	if err != nil || w.witness == nil {
-		return frames.Socket{UDP: udp}, err
+		return frames.Socket{UDP: udp}, passing(l.Name, err)
 	}
 	return w.witness.Marked(udp)
 }
@@ -137,7 +140,7 @@ func (w *Warden) OpenPortControl(ctx context.Context, l netif.LAN, six bool) (fr
 	}
 	udp, err := listen(ctx, l.Name)
 	if err != nil || l.MAC == [6]byte{} {
-		return frames.Socket{UDP: udp}, err
+		return frames.Socket{UDP: udp}, passing(l.Name, err)
 	}
 	return w.witness.Ready(udp, witness.Place{Ifindex: l.Index, IPv6: six, Port: pcp.Port})
 }
@@ -146,5 +149,19 @@ var errNoWitness = errors.New("it cannot be seen which machine sends a datagram"
 
 // HTTP opens the socket of descriptions and actions on a LAN at an address of it.
 func (w *Warden) HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (net.Listener, error) {
-	return httpd.Listen(ctx, l.Name, addr)
+	listener, err := httpd.Listen(ctx, l.Name, addr)
+	return listener, passing(l.Name, err)
+}
+
+// passing joins netif.ErrGone to the error of a socket that only says that its interface
+// or its address has just gone.
+func passing(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	_, gone := net.InterfaceByName(name)
+	if gone != nil || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("%w: %w", netif.ErrGone, err)
+	}
+	return err
 }
