@@ -12,7 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
 )
