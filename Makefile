@@ -10,10 +10,25 @@ INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 # Functions start at any octet: 0.2 MB less.
 LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
-.PHONY: build lab test bench unit system clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+PREFIX  ?= /usr/local
+
+.PHONY: build install lab test bench unit system clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
+
+# What `make build` has built, with its manuals, its configuration where there is none, its
+# unit and its user. Nothing is started.
+AT = $(DESTDIR)$(PREFIX)
+install:
+	install -D $(BIN) $(AT)/sbin/portcullis
+	install -D -m 644 -t $(AT)/share/man/man8 etc/man/portcullis.8
+	install -D -m 644 -t $(AT)/share/man/man5 etc/man/portcullis.toml.5
+	test -e $(DESTDIR)/etc/portcullis/portcullis.toml || install -D -m 644 -t $(DESTDIR)/etc/portcullis etc/portcullis.toml
+	install -D -m 644 -t $(AT)/lib/sysusers.d etc/sysusers.d/portcullis.conf
+	install -D -m 644 -t $(AT)/lib/systemd/system etc/systemd/portcullis.service
+	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(AT)/lib/systemd/system/portcullis.service
+	test -n "$(DESTDIR)" -o ! -d /run/systemd/system || { systemd-sysusers portcullis.conf && systemctl daemon-reload; }
 
 lab: build bin/portcullis-lab
 	bin/portcullis-lab

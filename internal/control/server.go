@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"portcullis/internal/http1"
@@ -127,8 +128,16 @@ func giveTo(path, group string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chown(path, -1, gid); err != nil {
+	// It is the group's already where that is the daemon's own, whose service manager may
+	// have taken chown(2).
+	info, err := os.Lstat(path)
+	if err != nil {
 		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Gid != uint32(gid) {
+		if err := os.Chown(path, -1, gid); err != nil {
+			return fmt.Errorf("%w; only root, or a daemon whose group it is, can give it to the group %s", err, group)
+		}
 	}
 	return os.Chmod(path, 0o660)
 }

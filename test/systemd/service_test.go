@@ -1,0 +1,266 @@
+// Package systemd tests the unit: what systemd thinks of it, and that the daemon works
+// under it, on a gateway that systemd has booted.
+package systemd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
+	"portcullis/internal/netns/netnstest"
+	testrig "portcullis/test/rig"
+)
+
+func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
+
+// soon is how long a test waits for what must happen.
+const soon = 15 * time.Second
+
+// TestExposure: systemd's own verdict on the unit, in tenths.
+func TestExposure(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedProgram(t, "systemd-analyze")
+	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", "../../etc/systemd/portcullis.service").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// settings is the owner's configuration: the gateway's own firewall drops what it does not
+// know, and members of a group use the commands. upnpc takes an address of the
+// documentation's, which the lab has, for that of a second NAT.
+const settings = `[wan]
+external_ip = "11.22.33.44"
+[firewall]
+accept_chain = "` + lab.FirewallChain + `"
+[control]
+group = "portcullis"
+`
+
+// installed boots a gateway and runs the README's commands, which install the service and
+// start it.
+func installed(t *testing.T, n *lab.Network) *machine {
+	t.Helper()
+	m := boot(t, n)
+	for _, cmd := range readmeCommands(t) {
+		if strings.Contains(cmd, "systemctl enable") {
+			m.write("/etc/portcullis/portcullis.toml", settings)
+		}
+		m.run("sh", "-c", `sudo() { "$@"; }; cd `+source+` && `+cmd)
+	}
+	return m
+}
+
+// readmeCommands returns those of the README that install the service.
+func readmeCommands(t *testing.T) (cmds []string) {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range regexp.MustCompile(`(?m)^\$ (sudo (?:make install|systemctl) ?.*)$`).FindAllStringSubmatch(string(text), -1) {
+		cmds = append(cmds, match[1])
+	}
+	if len(cmds) != 2 {
+		t.Fatalf("the README installs the service by %q", cmds)
+	}
+	return cmds
+}
+
+// TestService: the service as it is installed is confined, serves real clients and its
+// owner, and keeps mappings and connections over a restart and a crash. A stop leaves
+// nothing.
+func TestService(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	m := installed(t, n)
+	m.confined()
+	m.quiet()
+	m.owned()
+
+	a := n.Host("a")
+	testrig.On(t, a, "upnpc", "-e", "a game", "-a", a.Addr.String(), "6000", "6000", "TCP", "3600")
+	testrig.On(t, a, "natpmpc", "-a", "6001", "6001", "udp", "3600")
+	before := m.list()
+	if len(before) != 2 || before[0].Via != "upnp" || before[1].Via != "natpmp" {
+		t.Fatalf("the list is %+v", before)
+	}
+	flow := connect(t, n)
+
+	pid := m.show("MainPID")
+	m.run("systemctl", "restart", "portcullis")
+	if m.show("MainPID") == pid {
+		t.Error("the daemon was not started anew")
+	}
+	m.kept(before, flow, "a restart")
+	m.confined()
+
+	m.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGKILL", "portcullis")
+	testrig.Eventually(t, soon, "systemd starts it again", func() bool {
+		return m.show("NRestarts") == "1" && m.show("ActiveState") == "active"
+	})
+	m.kept(before, flow, "a crash")
+
+	m.run("systemctl", "stop", "portcullis")
+	if err := netnstest.Say(flow, "over", time.Second); err == nil {
+		t.Error("a connection goes on after the stop")
+	}
+	tables, err := n.Tables()
+	if err != nil || slices.ContainsFunc(tables, func(name string) bool { return strings.Contains(name, "portcullis") }) {
+		t.Errorf("after the stop: %q, %v", tables, err)
+	}
+	if left := m.processes(); len(left) > 0 {
+		t.Errorf("after the stop there is %q", left)
+	}
+}
+
+// connect opens a connection from the Internet to an echo behind the mapping.
+func connect(t *testing.T, n *lab.Network) net.Conn {
+	t.Helper()
+	l, err := n.Host("a").Listen("0.0.0.0:6000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(c, c)
+		_ = c.Close()
+	}()
+	out, err := n.Internet.Dial(t.Context(), "tcp", net.JoinHostPort(lab.GatewayWAN.String(), "6000"))
+	if err != nil {
+		t.Fatalf("the mapping leads nowhere: %v", err)
+	}
+	t.Cleanup(func() { out.Close() })
+	if err := netnstest.Say(out, "before", soon); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// kept wants the list to be the same, and the connection to go on.
+func (m *machine) kept(before []control.Mapping, flow net.Conn, after string) {
+	m.t.Helper()
+	same := func(a, b control.Mapping) bool {
+		return a.ID == b.ID && a.ExternalPort == b.ExternalPort && a.InternalIP == b.InternalIP && a.Via == b.Via
+	}
+	if now := m.list(); !slices.EqualFunc(before, now, same) {
+		m.t.Errorf("before %s: %+v\nafter: %+v", after, before, now)
+	}
+	if err := netnstest.Say(flow, after, soon); err != nil {
+		m.t.Errorf("the connection is broken after %s: %v", after, err)
+	}
+}
+
+// show returns a property of the service.
+func (m *machine) show(property string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.run("systemctl", "show", "--value", "--property="+property, "portcullis"))
+}
+
+// list returns the owner's view.
+func (m *machine) list() (list []control.Mapping) {
+	m.t.Helper()
+	if err := json.Unmarshal([]byte(m.run("portcullis", "list", "--json")), &list); err != nil {
+		m.t.Fatal(err)
+	}
+	return list
+}
+
+// quiet wants a log without warnings, and a sandbox that lacks nothing.
+func (m *machine) quiet() {
+	m.t.Helper()
+	log := m.run("journalctl", "--unit=portcullis", "--no-pager", "--output=cat")
+	if loud := regexp.MustCompile(`(?m)^.*level=(?:WARN|ERROR).*$`).FindAllString(log, -1); len(loud) > 0 || !strings.Contains(log, "msg=ready") {
+		m.t.Errorf("the log says %q", loud)
+	}
+	var s control.Status
+	if err := json.Unmarshal([]byte(m.run("portcullis", "status", "--json")), &s); err != nil {
+		m.t.Fatal(err)
+	}
+	if x := s.Sandbox; !x.Seccomp || !x.NoNewPrivs || x.Dumpable || len(x.Missing) > 0 || !slices.Equal(x.Capabilities, []string{"CAP_NET_ADMIN"}) {
+		m.t.Errorf("status: %+v", x)
+	}
+}
+
+// owned tries the commands as root, as a member of the group, and as somebody else; what
+// the daemon keeps is its own.
+func (m *machine) owned() {
+	m.t.Helper()
+	m.run("portcullis", "list")
+	m.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=portcullis", "portcullis", "list")
+	out, err := m.try("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "portcullis", "list")
+	if err == nil || !strings.Contains(out, "permission denied") {
+		m.t.Errorf("anybody lists: %v\n%s", err, out)
+	}
+	const want = "portcullis portcullis 700\nportcullis portcullis 755\nportcullis portcullis 660\n"
+	if got := m.run("stat", "--format=%U %G %a", "/var/lib/portcullis", "/run/portcullis", "/run/portcullis/control.sock"); got != want {
+		m.t.Errorf("the directories are\n%swant\n%s", got, want)
+	}
+}
+
+// confined reads what the kernel says of every thread of every process of the service:
+// nothing but CAP_NET_ADMIN, which one of them has.
+func (m *machine) confined() {
+	m.t.Helper()
+	user := strings.TrimSpace(m.run("id", "--user", "portcullis"))
+	allowed := fmt.Sprintf("%016x", 1<<unix.CAP_NET_ADMIN)
+	want := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "Uid": strings.TrimSpace(strings.Repeat(user+"\t", 4))}
+	privileged := 0
+	for _, dir := range m.processes() {
+		threads, err := filepath.Glob(dir + "/task/*/status")
+		if err != nil || len(threads) == 0 {
+			m.t.Fatalf("%s has %d threads, %v", dir, len(threads), err)
+		}
+		for _, name := range threads {
+			status := read(m.t, name)
+			for key, value := range want {
+				if status[key] != value {
+					m.t.Errorf("%s: %s is %q, not %q", name, key, status[key], value)
+				}
+			}
+			for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+				if got := status[set]; got != allowed && strings.Trim(got, "0") != "" || got == "" {
+					m.t.Errorf("%s: %s is %q", name, set, got)
+				}
+			}
+			if status["CapEff"] == allowed {
+				privileged++
+			}
+		}
+	}
+	if privileged == 0 {
+		m.t.Error("no thread has CAP_NET_ADMIN")
+	}
+}
+
+// read returns a status of /proc by its keys.
+func read(t *testing.T, name string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		status[key] = strings.TrimSpace(value)
+	}
+	return status
+}
