@@ -12,6 +12,7 @@ const (
 type Machine struct {
 	IPTables    error // why iptables cannot be used; nil: it can
 	LegacyRules bool  // somebody else's rules stand in the legacy tables of iptables
+	Hidden      bool  // only root can tell whether there are such
 	NFTRules    bool  // somebody else's rules stand in nf_tables, those of iptables-nft among them
 }
 
@@ -20,6 +21,8 @@ type Machine struct {
 // cannot open else.
 func Choose(h Machine) (backend, why string) {
 	switch {
+	case h.Hidden:
+		return NFTables, "nftables; only root can see whether iptables-legacy has rules of this machine, so name the backend if it has"
 	case !h.LegacyRules:
 		return NFTables, "nftables, because no rules of this machine are in iptables-legacy"
 	case h.NFTRules:

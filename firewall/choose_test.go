@@ -20,6 +20,7 @@ func TestChoose(t *testing.T) {
 		{"legacy rules", "iptables", "iptables-legacy", firewall.Machine{LegacyRules: true}},
 		{"legacy rules and no program", "nftables", "not here", firewall.Machine{LegacyRules: true, IPTables: no}},
 		{"rules in nf_tables", "nftables", "no rules", firewall.Machine{NFTRules: true}},
+		{"rules that only root sees", "nftables", "only root", firewall.Machine{Hidden: true}},
 		{"rules in both", "nftables", "has some too", firewall.Machine{NFTRules: true, LegacyRules: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

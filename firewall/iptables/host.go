@@ -3,6 +3,8 @@ package iptables
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 )
@@ -24,10 +26,11 @@ func Usable(program string) error {
 // program keeps them. A kernel that has loaded no such table is not asked further:
 // asking would load it. It is the thread's network that counts: the first thread of the
 // process, whose /proc/net is, may be in the copy that doctor has made of the machine.
-func LegacyRules(ctx context.Context) (program string, there bool) {
+// hidden reports that only root can tell.
+func LegacyRules(ctx context.Context) (program string, there, hidden bool) {
 	names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
 	if err != nil || len(bytes.TrimSpace(names)) == 0 {
-		return "", false
+		return "", false, errors.Is(err, fs.ErrPermission)
 	}
 	for _, name := range []string{legacyProgram, mainProgram} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -39,9 +42,9 @@ func LegacyRules(ctx context.Context) (program string, there bool) {
 		}
 		there, err := p.save(ctx)
 		if err != nil {
-			return "", false
+			return "", false, false
 		}
-		return name, there.owners()
+		return name, there.owners(), false
 	}
-	return "", false
+	return "", false, false
 }

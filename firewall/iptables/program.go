@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -79,6 +80,10 @@ func findPrograms(f family, name string, namespace int) (*programs, error) {
 // ErrNoProgram is given where iptables is not installed.
 var ErrNoProgram = errors.New("iptables cannot be used; install the package iptables, or set firewall.backend to nftables")
 
+// errRootOnly is given where capabilities are not enough.
+var errRootOnly = errors.New("the programs of iptables-legacy work for root only; " +
+	"run the daemon as root (docs/systemd.md says how), or keep your rules in iptables-nft")
+
 // save returns the rules of all tables, or of one. It takes no lock.
 func (p *programs) save(ctx context.Context, table ...string) (*saved, error) {
 	args := []string{}
@@ -122,6 +127,9 @@ func (p *programs) run(ctx context.Context, stdin, name string, args ...string) 
 	if err != nil {
 		text := strings.TrimSpace(complaint.String())
 		if strings.Contains(text, "Permission denied") || strings.Contains(text, "Operation not permitted") {
+			if p.flavour == legacy && os.Geteuid() != 0 {
+				return nil, fmt.Errorf("%w: %s", errRootOnly, name)
+			}
 			return nil, fmt.Errorf("%w: %s", firewall.ErrPermission, name)
 		}
 		return nil, fmt.Errorf("%s: %w: %.300q", name, err, text)

@@ -48,8 +48,12 @@ func Examine(ctx context.Context, c config.Config, f *Facts) error {
 	f.DefaultRoutes = len(state.Default4)
 	examineMachine(c, kernel, roles, f)
 	running := control.NewClient(string(c.Control.Socket))
-	if _, err := running.Status(ctx); err != nil {
+	now, err := running.Status(ctx)
+	switch {
+	case err != nil:
 		f.Taken = taken(ctx, kernel, c)
+	case c.Firewall.Backend == config.BackendAuto: // as the daemon's user it may have chosen another than root would
+		c.Firewall.Backend = config.Backend(now.Firewall.Backend)
 	}
 	for _, l := range roles.LAN {
 		if !l.Addr.IsValid() {
@@ -125,7 +129,7 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 		return
 	}
 	if name == firewall.NFTables {
-		_, f.Legacy = iptables.LegacyRules(ctx)
+		_, f.Legacy, _ = iptables.LegacyRules(ctx)
 	}
 	setup, why := trialSetup(c, state, roles)
 	if why != "" {

@@ -29,7 +29,7 @@ func listRules(ctx context.Context, backend string) ([]Rules, error) {
 	if ofIPTables {
 		programs = append(programs, "iptables-nft", "ip6tables-nft")
 	}
-	if program, there := iptables.LegacyRules(ctx); there {
+	if program, there, _ := iptables.LegacyRules(ctx); there {
 		programs = append(programs, program, "ip6"+strings.TrimPrefix(program, "ip"))
 	}
 	for _, p := range programs {

@@ -42,7 +42,7 @@ func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend
 		b, err = nftables(ctx, log, c, 0)
 		return b, firewall.NFTables, err
 	case config.BackendIPTables:
-		program, _ := iptables.LegacyRules(ctx)
+		program, _, _ := iptables.LegacyRules(ctx)
 		return openIPTables(ctx, log, c, program, "iptables, as the configuration says")
 	case config.BackendAuto:
 		return suitable(ctx, log, c)
@@ -52,8 +52,8 @@ func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend
 
 // suitable opens the backend that suits the machine.
 func suitable(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
-	program, legacy := iptables.LegacyRules(ctx)
-	m := firewall.Machine{LegacyRules: legacy}
+	program, legacy, hidden := iptables.LegacyRules(ctx)
+	m := firewall.Machine{LegacyRules: legacy, Hidden: hidden}
 	if legacy {
 		m.IPTables = iptables.Usable(program)
 		m.NFTRules = ownedNFTables(ctx, log)
@@ -74,7 +74,7 @@ func FirewallIn(ctx context.Context, log *slog.Logger, c config.Config, name str
 	case firewall.NFTables:
 		return nftables(ctx, log, c, netns)
 	case firewall.IPTables:
-		program, _ := iptables.LegacyRules(ctx)
+		program, _, _ := iptables.LegacyRules(ctx)
 		return iptables.Open(ctx, iptables.Config{Log: log, NetNS: netns, Program: program, Mark: uint32(c.Firewall.Mark)})
 	}
 	return nil, unknown(name)

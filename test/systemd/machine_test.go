@@ -44,8 +44,7 @@ shift 4
 for group; do
 	echo $$ >"$group/cgroup.procs"
 done
-mkdir -p /run/systemd/nspawn
-mount -t tmpfs -o mode=755 tmpfs /run/systemd/nspawn
+mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
 mount -t overlay -o "lowerdir=/,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
@@ -55,6 +54,7 @@ mkdir -p etc/systemd/system
 : >etc/machine-id
 exec systemd-nspawn --quiet --register=no --keep-unit --console=pipe --notify-ready=yes \
 	--resolv-conf=off --timezone=off --link-journal=no --machine=gateway \
+	--system-call-filter='@clock landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp' \
 	--capability=CAP_NET_ADMIN --network-namespace-path="$net" \
 	--bind-ro="$repository:` + source + `" --bind-ro="$exe:` + program + `" \
 	-D . --boot systemd.unit=sysinit.target

@@ -57,7 +57,8 @@ func installed(t *testing.T, n *lab.Network) *machine {
 	m := boot(t, n)
 	for _, cmd := range readmeCommands(t) {
 		if strings.Contains(cmd, "systemctl enable") {
-			m.write("/etc/portcullis/portcullis.toml", settings)
+			m.write(configuration, settings)
+			m.write("/run/systemd/timesync/synchronized", "") // as systemd-timesyncd does
 		}
 		m.run("sh", "-c", `sudo() { "$@"; }; cd `+source+` && `+cmd)
 	}
@@ -90,6 +91,9 @@ func TestService(t *testing.T) {
 	m.confined()
 	m.quiet()
 	m.owned()
+	if !m.synced() {
+		t.Error("the word of systemd-timesyncd does not count")
+	}
 
 	a := n.Host("a")
 	testrig.On(t, a, "upnpc", "-e", "a game", "-a", a.Addr.String(), "6000", "6000", "TCP", "3600")

@@ -1,0 +1,214 @@
+package systemd
+
+import (
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/internal/lab"
+	testrig "portcullis/test/rig"
+)
+
+// dropIn is a section of docs/systemd.md: what is added to the unit, and to the
+// configuration.
+type dropIn struct {
+	title, unit, config string
+}
+
+// dropIns returns those of the document.
+func dropIns(t *testing.T) (all []dropIn) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/systemd.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```(ini|toml)\n(.*?)```")
+	for _, section := range strings.Split(string(text), "\n### ")[1:] {
+		d := dropIn{}
+		d.title, _, _ = strings.Cut(section, "\n")
+		for _, m := range block.FindAllStringSubmatch(section, -1) {
+			if m[1] == "ini" {
+				d.unit = m[2]
+			} else {
+				d.config = m[2]
+			}
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// needs is, for the title of each section, what the machine has before, and what shows that
+// the daemon needs the drop-in there and works with it.
+var needs = map[string]struct {
+	prepare string // run by a shell on the machine
+	lacks   string // what the log says without the drop-in
+	holds   string // what the sandbox then leaves to the daemon
+	works   func(*testing.T, *machine)
+	restore string // run at the end
+}{
+	"Rules in iptables-legacy": {
+		prepare: `for p in iptables ip6tables; do
+	for x in "" -save -restore; do ln -sf /usr/sbin/$p-legacy$x /etc/alternatives/$p$x; done
+	$p --policy FORWARD DROP
+done
+iptables --append FORWARD --in-interface br-lan --jump ACCEPT`,
+		lacks: "the programs of iptables-legacy work for root only",
+		holds: "CAP_NET_ADMIN,CAP_NET_RAW",
+		works: func(t *testing.T, m *machine) {
+			m.write(override, "")
+			m.write(configuration, base)
+			m.begin("only root can see whether iptables-legacy has rules")
+			// It has settings of the network in its copy, which systemd-nspawn lets nobody write.
+			if out, err := m.try("unshare", "--mount", "sh", "-c", "mount -o remount,bind,rw /proc/sys && portcullis doctor"); err == nil || !strings.Contains(out, "iptables-legacy has rules too") {
+				t.Errorf("doctor: %v\n%s", err, out)
+			}
+		},
+		restore: "iptables --flush; for p in iptables ip6tables; do $p --policy FORWARD ACCEPT; done",
+	},
+	"Lease files that only the DHCP server reads": {
+		prepare: `groupadd --force _kea && mkdir --mode=750 --parents /var/lib/kea && cd /var/lib/kea &&
+echo address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context >kea-leases4.csv &&
+echo 192.168.77.10,02:00:00:4d:00:0a,,86400,4102444800,1,0,0,console,0, >>kea-leases4.csv &&
+chmod 640 kea-leases4.csv && chgrp _kea . kea-leases4.csv`,
+		lacks: "permission denied",
+		holds: "CAP_NET_ADMIN",
+		works: func(t *testing.T, m *machine) {
+			testrig.Eventually(t, soon, "the host has its name", func() bool { return m.list()[0].ClientHost == "console" })
+		},
+	},
+	"Another group for the commands": {
+		prepare: "groupadd --force netadmin",
+		lacks:   "can give it to the group netadmin",
+		holds:   "CAP_NET_ADMIN",
+		works: func(t *testing.T, m *machine) {
+			m.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=netadmin", "portcullis", "list")
+		},
+	},
+	"Another state directory": {
+		prepare: "install --directory --mode=700 --owner=portcullis /srv/portcullis",
+		lacks:   "read-only file system",
+		holds:   "CAP_NET_ADMIN",
+		works: func(t *testing.T, m *machine) {
+			m.run("test", "-s", "/srv/portcullis/leases.journal")
+		},
+	},
+	"UPnP on a port below 1024": {
+		lacks: "permission denied",
+		holds: "CAP_NET_BIND_SERVICE,CAP_NET_ADMIN",
+	},
+	"NAT-PMP and PCP before Linux 5.19": { // this kernel does not need it
+		holds: "CAP_NET_ADMIN",
+	},
+	"Leases that end while the gateway is off": {
+		prepare: "rm -f /var/lib/portcullis/*; mkdir -p /run/systemd/timesync; touch /run/systemd/timesync/synchronized",
+		holds:   "CAP_NET_ADMIN",
+		works: func(t *testing.T, m *machine) {
+			var clock unix.Timex
+			status, err := unix.Adjtimex(&clock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if synced := status != unix.TIME_ERROR && clock.Status&unix.STA_UNSYNC == 0; m.synced() != synced {
+				t.Errorf("the kernel's word is %v, and the daemon wrote the opposite", synced)
+			}
+		},
+	},
+}
+
+// configuration and override are the owner's two files.
+const (
+	configuration = "/etc/portcullis/portcullis.toml"
+	override      = "/etc/systemd/system/portcullis.service.d/override.conf"
+)
+
+// base is a configuration for a gateway without a firewall of its own.
+const base = "[log]\nlevel = \"info\"\n"
+
+// TestDropIns: each of the document's is needed, and is enough.
+func TestDropIns(t *testing.T) {
+	t.Parallel()
+	n, err := lab.New("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	m := boot(t, n)
+	m.run("make", "-C", source, "install")
+	all := dropIns(t)
+	if len(all) != len(needs) {
+		t.Errorf("there are %d drop-ins, and %d are tested", len(all), len(needs))
+	}
+	for _, d := range all {
+		need, known := needs[d.title]
+		if !known {
+			t.Errorf("the drop-in %q is not tested", d.title)
+			continue
+		}
+		t.Run(d.title, func(t *testing.T) {
+			m := &machine{t: t, init: m.init}
+			m.run("sh", "-ec", need.prepare)
+			m.write(configuration, base+d.config)
+			m.write(override, "")
+			if need.lacks != "" {
+				m.begin(need.lacks)
+			}
+			m.write(override, d.unit)
+			m.begin("capabilities=" + need.holds + "\n")
+			m.maps(n)
+			if need.works != nil {
+				need.works(t, m)
+			}
+			m.run("systemctl", "stop", "portcullis")
+			m.run("sh", "-ec", need.restore)
+		})
+	}
+}
+
+// begin starts the service with what the files say now, and waits for its log to say
+// something.
+func (m *machine) begin(text string) {
+	m.t.Helper()
+	_, cursor, _ := strings.Cut(m.run("journalctl", "--quiet", "--lines=1", "--show-cursor"), "-- cursor: ")
+	m.run("systemctl", "daemon-reload")
+	out, _ := m.try("systemctl", "restart", "portcullis") // which may be meant to fail
+	var log string
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("%s\n%s", out, log)
+		}
+	}()
+	testrig.Eventually(m.t, soon, "the log says "+text, func() bool {
+		log = m.run("journalctl", "--quiet", "--unit=portcullis", "--output=cat", "--after-cursor="+strings.TrimSpace(cursor))
+		return strings.Contains(log, text)
+	})
+}
+
+// maps has a host ask for a port by NAT-PMP, and wants a connection to arrive.
+func (m *machine) maps(n *lab.Network) {
+	m.t.Helper()
+	a := n.Host("a")
+	testrig.On(m.t, a, "natpmpc", "-a", "6001", "6001", "tcp", "3600")
+	if list := m.list(); len(list) != 1 {
+		m.t.Fatalf("the list is %+v", list)
+	}
+	arrived, _, err := lab.Probe(m.t.Context(), "TCP", n.Internet, netip.AddrPortFrom(lab.GatewayWAN, 6001), a, 6001, soon)
+	if err != nil || !arrived {
+		m.t.Errorf("the mapping leads nowhere: %v", err)
+	}
+}
+
+// synced returns what the journal says of the clock.
+func (m *machine) synced() bool {
+	m.t.Helper()
+	journal := m.run("cat", "/var/lib/portcullis/leases.journal")
+	clock := regexp.MustCompile(` clock .*sync=(yes|no)`).FindStringSubmatch(journal)
+	if clock == nil {
+		m.t.Fatalf("the journal says nothing of the clock:\n%s", journal)
+	}
+	return clock[1] == "yes"
+}
