@@ -12,7 +12,7 @@ LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
 PREFIX  ?= /usr/local
 
-.PHONY: build install lab test bench unit system clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install lab test bench unit system cases abuse clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -39,7 +39,7 @@ bin/portcullis-lab:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/portcullis-lab
 
 # Everything, in the order in which a failure is cheapest to find.
-test: deps build vet lint size reproducible unit system clients sizes
+test: deps build vet lint size reproducible unit system cases clients sizes
 
 deps:
 	test/install
@@ -70,13 +70,22 @@ sbom: build
 # Tests beside their code; in all they stay under 20 seconds. The firewall backends
 # send real packets through a network of namespaces each, and are among the system's.
 BACKENDS := ./firewall/nft ./firewall/iptables
+CASES     = $(GO) run ./test/cases
 unit:
-	$(GO) test -timeout 120s $$($(GO) list ./... | grep -v -e /test/ -e /nft -e /iptables)
+	$(CASES) -record bin/unit.tests -timeout 120s $$($(GO) list ./... | grep -v -e /test/ -e /nft -e /iptables)
 
 # The whole program on networks of namespaces, against the real kernel.
 system: build
-	$(GO) test -count=1 -p 1 -timeout 300s $(BACKENDS)
-	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -parallel 8 -timeout 600s ./test/...
+	$(CASES) -record bin/backends.tests -count=1 -p 1 -timeout 300s $(BACKENDS)
+	PORTCULLIS=$(CURDIR)/bin/portcullis $(CASES) -record bin/system.tests -count=1 -parallel 8 -timeout 600s ./test/...
+
+# Each case of docs/abuse-cases.md, by what unit and system have shown.
+cases:
+	$(CASES) bin/unit.tests bin/backends.tests bin/system.tests
+
+# The same, of a run of its tests alone.
+abuse: build
+	PORTCULLIS=$(CURDIR)/bin/portcullis $(CASES)
 
 # Real control points from Debian, Go modules and npm.
 clients: build

@@ -205,7 +205,7 @@ func TestWithoutExternalAddress(t *testing.T) {
 		return like(a.ask(t, natpmpAddress), "00800003 ........ 00000000")
 	})
 	leaves := watch(t, n)
-	before := r.world(t)
+	before := r.World(t)
 	for op := byte(1); op <= 2; op++ {
 		if result, port := a.mapping(t, op, 6001, 6001, 3600); result != 3 || port != 0 {
 			t.Errorf("PMP-3: result %d, port %d", result, port)
@@ -217,7 +217,7 @@ func TestWithoutExternalAddress(t *testing.T) {
 		}
 	}
 	r.refused(t, r.v1(t, "a"), udp(6001, 6001), 501)
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "I17")
 	if reply := a.ask(t, pcpMap{client: hostA, delete: true, internal: 6001}.octets(t)); reply[3] != 0 {
 		t.Errorf("a deletion: % x", reply)
 	}

@@ -54,6 +54,8 @@ func TestDiscovery6(t *testing.T) {
 func TestSilence6(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
+	before := r.World(t)
 	good := "M-SEARCH * HTTP/1.1\r\nHOST: [FF02::C]:1900\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: upnp:rootdevice\r\n\r\n"
 	for name, x := range map[string]struct {
 		h       *lab.Host
@@ -75,6 +77,7 @@ func TestSilence6(t *testing.T) {
 			t.Errorf("%s: answered %v, want %v", name, got, x.heard)
 		}
 	}
+	r.Unchanged(t, before, "A2", "A7")
 }
 
 // hears6 sends a search for the root device and says whether it is answered. On the

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/internal/control"
 	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
@@ -56,6 +57,8 @@ func post(path, host, body string, head ...string) string {
 func TestBrowserBorne(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
+	kept := len(r.List(t))
 	c := r.v1(t, "a")
 	at := hostPort(lab.GatewayLAN, 5000)
 	path := mustURL(t, c.Control).Path
@@ -85,13 +88,21 @@ func TestBrowserBorne(t *testing.T) {
 		{"G5/split value", post(path, at, envelope(">45000<", ">450<!-- -->00<")), "400"},
 		{"G6/chunked", post(path, at, "0\r\n\r\n", "Content-Length: -", "Transfer-Encoding: chunked"), "501"},
 		{"G6/no length", post(path, at, "", "Content-Length: -"), "411"},
+		{"G2/argument of 1 kB", post(path, at, envelope(">x<", ">"+strings.Repeat("x", 1025)+"<")), "500"},
+		{"G2/argument of 12 kB", post(path, at, envelope(">x<", ">"+strings.Repeat("x", 12<<10)+"<")), "500"},
+		{"G2/body of 17 kB", post(path, at, envelope(">x<", ">"+strings.Repeat("x", 17<<10)+"<")), "413"},
+		{"G6/two lengths", post(path, at, soapCall, fmt.Sprintf("Content-Length: %d\r\nContent-Length: 0", len(soapCall))), "400"},
+		{"G10/negative chunk", post(path, at, "-1\r\n"+soapCall+"\r\n0\r\n\r\n", "Content-Length: -", "Transfer-Encoding: chunked"), "501"},
+		{"G10/huge chunk", post(path, at, "ffffffffffffffff\r\n"+soapCall, "Content-Length: -", "Transfer-Encoding: chunked"), "501"},
+		{"G7/header of 9 kB", post(path, at, soapCall, "X: "+strings.Repeat("x", 9<<10)), "431"},
+		{"G7/70 header lines", post(path, at, soapCall, strings.Repeat("X: x\r\n", 70)+"Y: y"), "431"},
 		{"G7/too long", post(path, at, soapCall, "Content-Length: 2147483647"), "413"},
 		{"SOAP-40/short body", post(path, at, soapCall[:100], fmt.Sprintf("Content-Length: %d", len(soapCall))), ""},
 		{"SOAP-31/unknown action", post(path, at, strings.ReplaceAll(soapCall, "AddPortMapping", "Foo"), `SOAPAction: "`+lab.WANIP1+`#Foo"`), "500"},
 		{"SOAP-32/action of version 2", post(path, at, strings.ReplaceAll(soapCall, "AddPortMapping", "AddAnyPortMapping"), `SOAPAction: "`+lab.WANIP1+`#AddAnyPortMapping"`), "500"},
 	} {
 		t.Run(x.id, func(t *testing.T) {
-			before := r.world(t)
+			before := r.World(t)
 			answer := raw(t, r.Host("a"), at, x.request)
 			if status(answer) != x.want {
 				t.Errorf("answered %q, want %s", strings.SplitN(answer, "\r\n\r\n", 2)[0], x.want)
@@ -99,20 +110,37 @@ func TestBrowserBorne(t *testing.T) {
 			if strings.Contains(answer, "Access-Control-") {
 				t.Error("the answer speaks to a browser")
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 		})
 	}
-	if got := status(raw(t, r.Host("a"), at, post(path, at, soapCall))); got != "200" || len(r.List(t)) != 1 {
+	if got := status(raw(t, r.Host("a"), at, post(path, at, soapCall))); got != "200" || len(r.List(t)) != kept+1 {
 		t.Errorf("the unspoilt request got %s: the cases above prove nothing", got)
 	}
 }
 
-// TestCallStranger: F1. A subscription whose callback leads elsewhere is refused,
+// strangers are callbacks that lead elsewhere than to host a, or that two readers could
+// read in two ways; the ports are those that a subscriber may not name.
+var strangers = []string{
+	"<http://203.0.113.66:9080/x>", "<http://192.168.77.20:9080/>", "<http://192.168.77.1:9080/>", "<http://127.0.0.1:9080/>",
+	"<http://localhost:9080/>", "<https://192.168.77.10:9080/>", "<http://[::ffff:192.168.77.10]:9080/>",
+	"<http://192.168.77.10@203.0.113.66:9080/>", "<http://203.0.113.66:9080/?<http://192.168.77.10:9080/>", "http://192.168.77.10:9080/", "<>",
+	"<http://user:word@192.168.77.10:9080/>", "<http://192.168.77.10:80/>", "<http://192.168.77.10:22/>", "<http://192.168.77.10:1023/>",
+	"<http://192.168.77.10:0/>", "<http://192.168.77.10:65536/>", "<http://192.168.77.10:-1/>", "<http://192.168.77.10:9080 />",
+	"<http://192.168.77.10:9080/", "<<http://192.168.77.10:9080/>>", "<http://192.168.77.10:9080/\t>", "<ftp://192.168.77.10:9080/>",
+	"<http://3232255242:9080/>", "<http://0xc0a84d0a:9080/>", "<http://192.168.077.010:9080/>", "<http://192.168.77.10.:9080/>",
+	"<http://192.168.77.10:9080@203.0.113.66/>", "<http://203.0.113.66#@192.168.77.10:9080/>", "<http:///203.0.113.66:9080/>",
+	"<http://192.168.77.10%00.evil.example:9080/>", "<http://192.168.77.10:9080\\@203.0.113.66:9080/>", "<//192.168.77.10:9080/>",
+	"<http://0.0.0.0:9080/>", "<http://255.255.255.255:9080/>", "<http://239.255.255.250:9080/>", "<http://169.254.169.254:9080/>",
+}
+
+// TestCallStranger: F1, F2. A subscription whose callback leads elsewhere is refused,
 // and no packet goes there.
 func TestCallStranger(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	event := eventURL(t, r)
+	r.inhabit(t)
+	before := r.World(t)
 	reached := make(chan string, 16)
 	for _, x := range []struct {
 		host *lab.Host
@@ -131,16 +159,13 @@ func TestCallStranger(t *testing.T) {
 		}()
 	}
 	at := hostPort(lab.GatewayLAN, 5000)
-	for _, callback := range []string{
-		"<http://203.0.113.66:9080/x>", "<http://192.168.77.20:9080/>", "<http://192.168.77.1:9080/>", "<http://127.0.0.1:9080/>",
-		"<http://localhost:9080/>", "<https://192.168.77.10:9080/>", "<http://[::ffff:192.168.77.10]:9080/>",
-		"<http://192.168.77.10@203.0.113.66:9080/>", "<http://203.0.113.66:9080/?<http://192.168.77.10:9080/>", "http://192.168.77.10:9080/", "<>",
-	} {
+	for _, callback := range strangers {
 		answer := raw(t, r.Host("a"), at, "SUBSCRIBE "+event+" HTTP/1.1\r\nHost: "+at+"\r\nCALLBACK: "+callback+"\r\nNT: upnp:event\r\nTIMEOUT: Second-300\r\n\r\n")
 		if status(answer) != "412" {
 			t.Errorf("%s: answered %s, want 412", callback, status(answer))
 		}
 	}
+	r.Unchanged(t, before, "F1", "F2")
 	// The subscriber itself is reached, so events do go out in this test.
 	l, err := r.Host("a").Listen(hostPort(r.Host("a").Addr, 9080))
 	if err != nil {
@@ -229,7 +254,7 @@ func TestDangerousActions(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	c := r.v2(t, "a")
-	before := r.world(t)
+	before := r.World(t)
 	for _, x := range []struct {
 		action string
 		args   []string
@@ -253,7 +278,7 @@ func TestDangerousActions(t *testing.T) {
 	if out, err := c.Call(t.Context(), "GetExternalIPAddress"); err != nil || out["NewExternalIPAddress"] != lab.GatewayWAN.String() {
 		t.Errorf("K8: %v, %v", out, err)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "G12", "K8")
 }
 
 // TestSearchFlood: E1. However often one host searches for everything, what goes
@@ -322,10 +347,14 @@ func TestPrivateWAN(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			r := &rig{&testrig.Rig{Network: n, Daemon: d}}
+			r := &rig{&testrig.Rig{Network: n, Daemon: d, Owner: control.NewClient(d.Socket)}}
 			c := r.v1(t, "a")
+			before := r.World(t)
 			if err := c.Add(t.Context(), udp(6000, 6000)); code(err) != x.want {
 				t.Errorf("AddPortMapping: %v, want %d", err, x.want)
+			}
+			if x.want != 0 {
+				r.Unchanged(t, before, "K10")
 			}
 			if out, err := c.Call(t.Context(), "GetExternalIPAddress"); err != nil || out["NewExternalIPAddress"] != x.ip {
 				t.Errorf("external address: %v, %v, want %q", out, err, x.ip)

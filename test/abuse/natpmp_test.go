@@ -21,7 +21,8 @@ func TestNATPMPRefusals(t *testing.T) {
 	grant(t, a, 1, 6000)
 	grant(t, a, 2, 6001)
 	grant(t, b, 1, 7000)
-	before := r.world(t)
+	r.inhabit(t)
+	before := r.World(t)
 	for _, x := range []struct {
 		id      string
 		from    *talker
@@ -60,7 +61,7 @@ func TestNATPMPRefusals(t *testing.T) {
 			} else if reply := x.from.ask(t, request); !like(reply, x.want) {
 				t.Errorf("answered % x, want %s", reply, x.want)
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 		})
 	}
 	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
@@ -106,7 +107,7 @@ func TestNATPMPGrants(t *testing.T) {
 		}
 	})
 	grant(t, a, 1, 6000)
-	before := r.world(t)
+	before := r.World(t)
 	// The lifetime that is left when it is answered, which takes a slow machine a moment.
 	for id, request := range map[string]string{
 		"PMP-5/repeated":           "00010000 17701770 00000e10",
@@ -117,7 +118,7 @@ func TestNATPMPGrants(t *testing.T) {
 			if reply := a.ask(t, octets(t, request)); !like(reply, "00810000 ........ 17701770 00000e..") {
 				t.Errorf("answered % x", reply)
 			}
-			r.renewed(t, before)
+			r.Renewed(t, before)
 		})
 	}
 	t.Run("PCP-40/two at once", func(t *testing.T) {
@@ -220,12 +221,12 @@ func TestSpoofedOnLAN(t *testing.T) {
 	grant(t, a, 1, 6000)
 	grant(t, b, 1, 7000)
 	victim := netip.MustParseAddrPort(a.conn.LocalAddr().String())
-	untouched := r.world(t)
+	untouched := r.World(t)
 	forge(t, r.Host("b"), victim, server, pmp(1, 6001, 6001, 3600))
 	forge(t, r.Host("b"), victim, server, pmp(1, 6000, 0, 0))
 	b.nothing(t)
 	a.nothing(t)
-	r.unchanged(t, untouched)
+	r.Unchanged(t, untouched, "C11", "H9")
 	for _, m := range r.List(t)[:1] {
 		if m.ClientMAC != r.Host("a").MAC.String() {
 			t.Errorf("recorded: %+v", m)
@@ -237,7 +238,7 @@ func TestSpoofedOnLAN(t *testing.T) {
 		t.Errorf("delete nothing: result %d", result)
 	}
 	testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return r.List(t)[0].Suspended })
-	before := r.world(t)
+	before := r.World(t)
 	if result, _ := a.mapping(t, 1, 6000, 0, 0); result != 0 {
 		t.Errorf("delete: result %d", result)
 	}
@@ -250,7 +251,7 @@ func TestSpoofedOnLAN(t *testing.T) {
 	if m := a.mapPCP(t, pcpMap{delete: true}); m.code != 0 {
 		t.Errorf("PCP delete: %+v", m)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before)
 	if result, port := a.mapping(t, 1, 6000, 6000, 3600); result != 0 || port == 6000 {
 		t.Errorf("the predecessor's port: result %d, port %d", result, port)
 	}

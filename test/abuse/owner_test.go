@@ -27,8 +27,8 @@ func TestOwnership(t *testing.T) {
 	if err := a.Add(t.Context(), udp(6000, 6000)); err != nil {
 		t.Fatal(err)
 	}
-	r.refused(t, b, udp(6000, 6000), 718)
-	before := r.world(t)
+	r.refused(t, b, udp(6000, 6000), 718, "C1")
+	before := r.World(t)
 	call := func(id string, c *lab.ControlPoint, want int, action string, args ...string) {
 		t.Helper()
 		if _, err := c.Call(t.Context(), action, args...); code(err) != want {
@@ -44,7 +44,7 @@ func TestOwnership(t *testing.T) {
 	call("C5", b, 713, "GetGenericPortMappingEntry", "NewPortMappingIndex", "0")
 	call("C5", b, 730, "GetListOfPortMappings", append(everything, "NewNumberOfPorts", "0")...)
 	call("SOAP-28", b, 733, "DeletePortMappingRange", "NewStartPort", "7000", "NewEndPort", "6000", "NewProtocol", "UDP", "NewManage", "0")
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "C3", "C5", "K7")
 	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("a's mapping no longer works")
 	}
@@ -122,7 +122,7 @@ func TestLeaseEnds(t *testing.T) {
 func TestNoResidue(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates+"mappings_per_client = 1000\n")
-	before := r.world(t)
+	before := r.World(t)
 	var wait sync.WaitGroup
 	for i, host := range []string{"a", "b"} {
 		c := r.v2(t, host)
@@ -153,7 +153,7 @@ func TestNoResidue(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "C9")
 }
 
 // TestQuota: K1. One host cannot take everything, the other is still served.
@@ -166,8 +166,8 @@ func TestQuota(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.refused(t, a1, udp(6005, 6005), 501)
-	r.refused(t, a2, udp(6005, 6005), 728)
+	r.refused(t, a1, udp(6005, 6005), 501, "K1")
+	r.refused(t, a2, udp(6005, 6005), 728, "K1")
 	if err := a2.Add(t.Context(), udp(6004, 6104)); err != nil {
 		t.Errorf("a renewal needs no quota: %v", err)
 	}
@@ -176,7 +176,7 @@ func TestQuota(t *testing.T) {
 			t.Errorf("b: %v", err)
 		}
 	}
-	r.refused(t, b, udp(7002, 7002), 728)
+	r.refused(t, b, udp(7002, 7002), 728, "K1")
 }
 
 // TestGrantRate: K1. After the burst new grants are refused, and changes of what was
@@ -241,6 +241,7 @@ func TestAddressMoves(t *testing.T) {
 		return code(c.Add(t.Context(), udp(6000, 6000))) == 718
 	})
 	testrig.Eventually(t, soon, "what the predecessor mapped is closed", func() bool { return r.List(t)[0].Suspended && r.elements(t, "udp", 6000) == 0 })
+	before := r.World(t)
 	if err := c.Add(t.Context(), udp(6000, 6000)); code(err) != 718 {
 		t.Errorf("the predecessor's port: %v", err)
 	}
@@ -250,6 +251,7 @@ func TestAddressMoves(t *testing.T) {
 	if list, err := c.Call(t.Context(), "GetListOfPortMappings", "NewStartPort", "1", "NewEndPort", "65535", "NewProtocol", "UDP", "NewManage", "1", "NewNumberOfPorts", "0"); code(err) != 730 {
 		t.Errorf("the newcomer is shown %v, %v", list, err)
 	}
+	r.Unchanged(t, before, "C6")
 }
 
 // TestCleanStop: a clean stop leaves no trace in the kernel, whatever was open.
@@ -405,11 +407,11 @@ func TestManyPorts(t *testing.T) {
 	takeAll(t, 40000, 20, func(n uint16) (uint16, error) {
 		return c.AddAny(t.Context(), udp(50000, 30000+n))
 	})
-	before := r.world(t)
+	before := r.World(t)
 	if port, err := c.AddAny(t.Context(), udp(50000, 31000)); code(err) != 728 {
 		t.Errorf("port %d, %v, want 728", port, err)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "H10")
 	r.refused(t, c, udp(50000, 31000), 606)
 	if s := fmt.Sprint(len(r.List(t))); s != "20" {
 		t.Errorf("%s mappings", s)

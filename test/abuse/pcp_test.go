@@ -49,8 +49,9 @@ func TestPCPRefusals(t *testing.T) {
 			t.Fatalf("granted: %+v", got)
 		}
 	}
+	r.inhabit(t)
 	exactly := func(port uint16) pcpMap { return pcpMap{internal: 6001, suggested: port, options: preferFailure} }
-	before := r.world(t)
+	before := r.World(t)
 	for _, x := range []struct {
 		id   string
 		from *talker
@@ -121,7 +122,7 @@ func TestPCPRefusals(t *testing.T) {
 			if reply[0] != 2 || reply[3] != x.want || len(reply) != len(request) {
 				t.Errorf("answered % x, want code %d", reply, x.want)
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 		})
 	}
 	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
@@ -134,9 +135,10 @@ func TestPCPMalformed(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
 	a := r.talker(t, "a")
+	r.inhabit(t)
 	good := pcpMap{suggested: 6000, options: filterOption("203.0.113.66/32", 0)}.octets(t)
 	first := func(octets ...byte) []byte { return append(octets, good[len(octets):]...) }
-	before := r.world(t)
+	before := r.World(t)
 	for _, x := range []struct {
 		id      string
 		request []byte
@@ -162,7 +164,7 @@ func TestPCPMalformed(t *testing.T) {
 			} else if reply := a.ask(t, x.request); len(reply) != x.size || !like(reply[:4], x.want) {
 				t.Errorf("%d octets, % x", len(reply), reply[:4])
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 		})
 	}
 	for n := range good {
@@ -177,7 +179,7 @@ func TestPCPMalformed(t *testing.T) {
 			}
 		}
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before)
 }
 
 // TestPCPGrants: what is odd but allowed works, with real packets.
@@ -223,11 +225,11 @@ func TestPCPGrants(t *testing.T) {
 		})
 	}
 	t.Run("PCP-39/I14/renewal", func(t *testing.T) {
-		before := r.world(t)
+		before := r.World(t)
 		if m := a.mapPCP(t, pcpMap{internal: 6100, suggested: 6999}); m.code != 0 || m.external.Port() != 6100 {
 			t.Errorf("answered %+v", m)
 		}
-		r.renewed(t, before)
+		r.Renewed(t, before)
 	})
 	for id, x := range map[string][2]uint32{ // asked for and granted, in seconds
 		"PCP-35/C10/1 s":   {1, 120},
@@ -292,7 +294,7 @@ func TestPCPFilters(t *testing.T) {
 		r.filtered(t, 6002, "a", 6002, source{from("203.0.113.66:9001"), false}, source{two, false}, source{one, true})
 	})
 	t.Run("PCP-54/too many", func(t *testing.T) {
-		before := r.world(t)
+		before := r.World(t)
 		options := ""
 		for i := range 9 {
 			options += filterOption(fmt.Sprintf("203.0.113.%d/32", 100+i), 0)
@@ -302,7 +304,7 @@ func TestPCPFilters(t *testing.T) {
 				t.Errorf("answered %+v", m)
 			}
 		}
-		r.unchanged(t, before)
+		r.Unchanged(t, before, "B10", "I7")
 	})
 	t.Run("added and reset", func(t *testing.T) {
 		ask(6001, filterOption("203.0.113.70/32", 0))
@@ -332,14 +334,14 @@ func TestPortControlQuotas(t *testing.T) {
 	}
 	full := func(c *talker, port uint16, code byte) {
 		t.Helper()
-		before := r.world(t)
+		before := r.World(t)
 		if result, got := c.mapping(t, 1, port, port, 3600); result != 4 || got != 0 {
 			t.Errorf("NAT-PMP: result %d, port %d", result, got)
 		}
 		if m := c.mapPCP(t, pcpMap{internal: port, suggested: port}); m.code != code || m.lifetime != 30 {
 			t.Errorf("PCP: %+v, want code %d", m, code)
 		}
-		r.unchanged(t, before)
+		r.Unchanged(t, before)
 	}
 	fill(a, 6000, 5)
 	full(a, 6005, 10)
@@ -370,7 +372,7 @@ func TestPortControlNoPorts(t *testing.T) {
 		m := a.mapPCP(t, pcpMap{internal: 30000 + n, suggested: 50000})
 		return m.external.Port(), refusedWith(uint16(m.code))
 	})
-	before := r.world(t)
+	before := r.World(t)
 	if result, port := a.mapping(t, 1, 31000, 50000, 3600); result != 4 || port != 0 {
 		t.Errorf("NAT-PMP: result %d, port %d", result, port)
 	}
@@ -380,5 +382,5 @@ func TestPortControlNoPorts(t *testing.T) {
 	if m := a.mapPCP(t, pcpMap{internal: 31000, suggested: 50000, options: preferFailure}); m.code != 11 {
 		t.Errorf("PCP, this port or nothing: %+v", m)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "H10")
 }

@@ -37,7 +37,8 @@ func TestPortControlOnlyLAN(t *testing.T) {
 	r := startOn(t, n, noRates)
 	a := r.talker(t, "a")
 	grant(t, a, 1, 6000)
-	before := r.world(t)
+	r.inhabit(t)
+	before := r.World(t)
 	leaves := watch(t, n)
 	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 	for _, x := range []struct {
@@ -94,7 +95,7 @@ func TestPortControlOnlyLAN(t *testing.T) {
 					t.Errorf("%v to %v by %s: % x", f.from, f.to, f.ifname, f.payload)
 				}
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 		})
 	}
 }
@@ -243,7 +244,7 @@ func TestForgottenNeighbour(t *testing.T) {
 	if len(list) != 10 {
 		t.Errorf("%d mappings", len(list))
 	}
-	before := r.world(t)
+	before := r.World(t)
 	for i := range byte(40) { // more than may wait
 		nobody := netip.AddrFrom4([4]byte{192, 168, 77, 100 + i})
 		forge(t, r.Host("b"), netip.AddrPortFrom(nobody, 40000), server, pmp(1, 7000+uint16(i), 7000+uint16(i), 3600))
@@ -252,7 +253,7 @@ func TestForgottenNeighbour(t *testing.T) {
 		}
 	}
 	a.nothing(t)
-	r.unchanged(t, before)
+	r.Unchanged(t, before)
 }
 
 // TestPortControlFlood: section 3.7, K4. Whatever one host sends, as fast as it

@@ -109,14 +109,14 @@ func TestHeldInAnotherProtocol(t *testing.T) {
 		}
 		t.Run(holder.name+"/exactly", func(t *testing.T) {
 			r.refused(t, b1, udp(port, 9000), 718)
-			before := r.world(t)
+			before := r.World(t)
 			if n := code(b2.Add(t.Context(), udp(port, 9000))); n != 718 && n != 729 {
 				t.Errorf("UPnP, version 2: %d", n)
 			}
 			if m := b.mapPCP(t, pcpMap{internal: 9000, suggested: port, options: preferFailure}); m.code != 11 {
 				t.Errorf("PCP: %+v", m)
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 		})
 		t.Run(holder.name+"/or another", func(t *testing.T) {
 			result, pmp := b.mapping(t, 1, 9100+port, port, 3600)
@@ -170,9 +170,9 @@ func TestOneMapping(t *testing.T) {
 				}
 				for _, closing := range []int{i, j} {
 					open()
-					before := r.world(t)
+					before := r.World(t)
 					protocols[closing].deleteAll(t, r, "b")
-					r.unchanged(t, before)
+					r.Unchanged(t, before)
 					protocols[closing].delete(t, r, "a", port)
 					must("closed by "+protocols[closing].name, []string{})
 					if !r.Blocked(t, "UDP", port, r.Host("a"), port) {
@@ -216,7 +216,7 @@ func TestCloseOrSayOpen(t *testing.T) {
 		if wrong := first.ask(t, r, "a", port); wrong != "" {
 			t.Fatalf("%s: %s", first.name, wrong)
 		}
-		before := r.world(t)
+		before := r.World(t)
 		if result, _ := a.mapping(t, 1, port, 0, 0); first.name != "NAT-PMP" && result != 2 {
 			t.Errorf("%s, NAT-PMP deletes: result %d, want 2", first.name, result)
 		}
@@ -229,7 +229,7 @@ func TestCloseOrSayOpen(t *testing.T) {
 		if first.name == "PCP" {
 			continue
 		}
-		r.unchanged(t, before)
+		r.Unchanged(t, before, "C4")
 	}
 	if got, want := r.ports(t), []string{"udp 6000 -> 192.168.77.10:6000"}; !slices.Equal(got, want) {
 		t.Errorf("open: %q, want %q", got, want)
@@ -277,7 +277,7 @@ func TestDescriptionsOwnNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := r.world(t)
+	before := r.World(t)
 	for _, l := range protocols[1:] {
 		l.deleteAll(t, r, "a")
 	}
@@ -289,7 +289,7 @@ func TestDescriptionsOwnNothing(t *testing.T) {
 			t.Errorf("PCP deletes: %+v", m)
 		}
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "C4")
 }
 
 // TestCompanion: C2, PMP-7, PMP-8. A number that a host has through NAT-PMP for one
@@ -301,14 +301,14 @@ func TestCompanion(t *testing.T) {
 	for port := uint16(50001); port < 50005; port++ {
 		grant(t, a, 2, port)
 	}
-	before := r.world(t)
+	before := r.World(t)
 	if n := code(r.v1(t, "b").Add(t.Context(), udp(50001, 9000))); n != 718 {
 		t.Errorf("UPnP: %d", n)
 	}
 	if m := b.mapPCP(t, pcpMap{internal: 9000, suggested: 50001, options: preferFailure}); m.code != 11 {
 		t.Errorf("PCP, this port or nothing: %+v", m)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "C2")
 	if result, port := b.mapping(t, 1, 9001, 50001, 3600); result != 0 || port == 50001 { // PMP-7
 		t.Errorf("NAT-PMP: result %d, port %d", result, port)
 	}
@@ -355,20 +355,23 @@ func TestNonceOwners(t *testing.T) {
 			}
 			mine := pcpMap{suggested: 6000}
 			ask(mine, 0)
-			before := r.world(t)
+			before := r.World(t)
 			other, deletion := pcpMap{suggested: 6000, nonce: nonceTwo}, pcpMap{nonce: nonceTwo, delete: true}
 			if mode == "strict" {
 				for _, m := range []pcpMap{other, deletion, {nonce: strings.Repeat("\x00", 12)}} {
 					if got := ask(m, 2); got.lifetime < 3590 || got.lifetime > 3600 {
 						t.Errorf("the error lasts %d s, the mapping an hour", got.lifetime)
 					}
-					r.unchanged(t, before)
+					r.Unchanged(t, before, "I9")
 				}
 			} else {
 				if got := ask(other, 0); got.external.Port() != 6000 {
 					t.Errorf("a client that lost its nonce got %v", got.external)
 				}
-				r.renewed(t, before)
+				for id, text := range before.Journal { // the new nonce is the mapping's from here on
+					before.Journal[id] = strings.Replace(text, fmt.Sprintf("nonce=%x", nonceOne), fmt.Sprintf("nonce=%x", nonceTwo), 1)
+				}
+				r.Renewed(t, before)
 				ask(deletion, 0)
 			}
 			ask(pcpMap{delete: true}, 0)
@@ -380,12 +383,12 @@ func TestNonceOwners(t *testing.T) {
 			r.changeMAC(t, "a")
 			ask(pcpMap{delete: true, nonce: nonceTwo}, 0) // the newcomer is heard of
 			testrig.Eventually(t, soon, "C6: what the predecessor mapped is closed", func() bool { return r.List(t)[0].Suspended })
-			before = r.world(t)
+			before = r.World(t)
 			for _, m := range []pcpMap{{delete: true}, deletion} {
 				ask(m, 0) // there is nothing of its own
 			}
 			ask(pcpMap{suggested: 6000, options: preferFailure}, 11)
-			r.unchanged(t, before)
+			r.Unchanged(t, before, "I9")
 			if got := ask(mine, 0); got.external.Port() == 6000 {
 				t.Errorf("another machine at the same address got %v", got.external)
 			}

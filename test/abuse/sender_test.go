@@ -136,7 +136,7 @@ func TestForgedSource(t *testing.T) {
 				t.Fatalf("PCP over IPv6: %v", err)
 			}
 			grant(t, b, 1, 7000)
-			before := r.world(t)
+			before := r.World(t)
 			forger, victim := r.forger(t, "b"), r.answers(t, "a")
 			all := r.forgeries(t)
 			for _, f := range all {
@@ -146,7 +146,7 @@ func TestForgedSource(t *testing.T) {
 				b.nothing(t) // what was sent before has been looked at
 				r.sixLooked(t, f.to)
 			}
-			r.unchanged(t, before)
+			r.Unchanged(t, before, "C11", "H9")
 			if n := victim(); n != 0 {
 				t.Errorf("%d answers to the host whose address was used", n)
 			}
@@ -244,7 +244,7 @@ func TestForgedBehindRouter(t *testing.T) {
 	t.Cleanup(func() { behind.Close() })
 	grant(t, &talker{host: router, conn: behind}, 1, 6000)
 	b := r.talker(t, "b")
-	before := r.world(t)
+	before := r.World(t)
 	forger := r.forger(t, "b")
 	asRouter := r.forger(t, "router")
 	for _, x := range []struct {
@@ -258,7 +258,7 @@ func TestForgedBehindRouter(t *testing.T) {
 		}
 	}
 	b.nothing(t)
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "C11")
 }
 
 func routeTo(t *testing.T, h *lab.Host, prefix string, via netip.Addr) {

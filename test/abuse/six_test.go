@@ -143,8 +143,9 @@ func TestPinholeRemote(t *testing.T) {
 func TestPinholeRefusals(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
 	c := r.pinholes(t, "a")
-	before := r.world(t)
+	before := r.World(t)
 	for _, x := range []struct {
 		id   string
 		p    lab.Pinhole
@@ -187,7 +188,7 @@ func TestPinholeRefusals(t *testing.T) {
 			t.Errorf("%s: answered %v, want %v", x.id, err, x.want)
 		}
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "A8", "B12", "J1", "J2", "J3", "J6", "J7")
 	// A8 in the other protocol: an IPv4 mapping of an IPv4-mapped address, asked for by IPv6.
 	four := r.six(t, "a", r.Host("a").Addr6, lab.GatewayLAN6, lab.WANIP2)
 	for to, want := range map[string]int{"::ffff:192.168.77.10": 402, "192.168.77.10": 606, "192.168.77.20": 606, "::": 402} {
@@ -197,7 +198,7 @@ func TestPinholeRefusals(t *testing.T) {
 			t.Errorf("A8/%s by IPv6: %v, want %d", to, err, want)
 		}
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "A8")
 }
 
 // TestPinholeNumbers: J4. Who guesses UniqueIDs learns and ends nothing; numbers
@@ -218,7 +219,7 @@ func TestPinholeNumbers(t *testing.T) {
 	if ids[3]-ids[0] == 3 {
 		t.Errorf("numbers in a row: %v", ids)
 	}
-	before := r.world(t)
+	before := r.World(t)
 	for _, id := range append([]uint16{0, 1, 65535, ids[0] + 1}, ids...) {
 		for what, err := range map[string]error{
 			"update": b.UpdatePinhole(t.Context(), id, hour), "delete": b.DeletePinhole(t.Context(), id),
@@ -229,7 +230,7 @@ func TestPinholeNumbers(t *testing.T) {
 			}
 		}
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "J4")
 }
 
 func second[T any](_ T, err error) error { return err }
@@ -282,7 +283,7 @@ func TestOneClientBothFamilies(t *testing.T) {
 	if _, err := r.pinholes(t, "a").AddPinhole(t.Context(), lab.Pinhole{Protocol: "UDP", Port: 9000, Lease: hour}); err != nil {
 		t.Fatal(err)
 	}
-	before := r.world(t)
+	before := r.World(t)
 	private := r.six(t, "a", extra, lab.GatewayLAN6, lab.WANIPv6FC1)
 	if _, err := private.AddPinhole(t.Context(), lab.Pinhole{Protocol: "UDP", Port: 9001, Lease: hour}); code(err) != 701 {
 		t.Errorf("its third, from a privacy address: %v", err)
@@ -293,7 +294,7 @@ func TestOneClientBothFamilies(t *testing.T) {
 	if _, err := r.pinholes(t, "b").AddPinhole(t.Context(), lab.Pinhole{Protocol: "UDP", Port: 9000, Lease: hour}); code(err) != 606 {
 		t.Errorf("the host that a rule forbids: %v", err)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "K2")
 }
 
 // mapBy asks by PCP.
@@ -338,7 +339,7 @@ func TestPCPPinholes(t *testing.T) {
 	}
 	r.in(t, "TCP", "a", 18333)
 	r.out(t, "TCP", "b", 18333)
-	before := r.world(t)
+	before := r.World(t)
 	for id, x := range map[string]struct {
 		m    lab.MapRequest
 		want int
@@ -359,7 +360,7 @@ func TestPCPPinholes(t *testing.T) {
 			t.Errorf("%s: %v, want %d", id, err, x.want)
 		}
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "A8", "B12", "J1")
 
 	filter := lab.Filter(netip.PrefixFrom(lab.InternetTwo6, 128), 0)
 	if _, err := mapBy(t, a, lab.MapRequest{Gateway: lab.GatewayLinkLocal, Source: a.Addr6, Protocol: "UDP", Internal: 9000, Lease: hour, Options: filter}); err != nil {
@@ -380,7 +381,9 @@ func TestPCPPinholes(t *testing.T) {
 func TestOutside6(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
 	r.pinholes(t, "a") // it answers inside
+	before := r.World(t)
 	request := []byte{2, 0, 0, 0, 0, 0, 0, 0}
 	source := lab.InternetOne6.As16()
 	request = append(append(request, source[:]...), make([]byte, 0)...)
@@ -418,6 +421,7 @@ func TestOutside6(t *testing.T) {
 	if got, err := a.ExchangeFrom(ctx, a.Addr6, lab.GatewayWAN6, request); err == nil {
 		t.Errorf("PCP answers at its address outside: % x", got)
 	}
+	r.Unchanged(t, before, "A4", "A7")
 }
 
 // TestRenumbering: J5. With its network a pinhole goes; clients are told by an
@@ -603,7 +607,7 @@ func TestUniqueLocalPinhole(t *testing.T) {
 		}
 		r := startOn(t, n, noRates+extra)
 		a, private, gateway := r.Host("a"), netip.MustParseAddr("fd00:77::10"), netip.MustParseAddr("fd00:77::1")
-		before := r.world(t)
+		before := r.World(t)
 		ctx, cancel := contextFor(t, 10*time.Second)
 		defer cancel()
 		_, err := a.Map(ctx, lab.MapRequest{Gateway: gateway, Source: private, Protocol: "UDP", Internal: 9000, Lease: hour})
@@ -617,7 +621,7 @@ func TestUniqueLocalPinhole(t *testing.T) {
 			t.Errorf("allowed %v: UPnP answers %v", allowed, err)
 		}
 		if !allowed {
-			r.unchanged(t, before)
+			r.Unchanged(t, before)
 			continue
 		}
 		for port := uint16(9000); port < 9002; port++ {

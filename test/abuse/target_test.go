@@ -20,6 +20,7 @@ func tcp(external, internal uint16, client string) lab.Mapping {
 func TestTargets(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
 	type row struct {
 		id     string
 		target string
@@ -69,6 +70,7 @@ func TestTargets(t *testing.T) {
 func TestRawArguments(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
 	for version, c := range map[int]*lab.ControlPoint{1: r.v1(t, "a"), 2: r.v2(t, "a")} {
 		pick := func(v1, v2 int) int {
 			if version == 1 {
@@ -112,11 +114,11 @@ func TestRawArguments(t *testing.T) {
 						args[i+1] = x.value
 					}
 				}
-				before := r.world(t)
+				before := r.World(t)
 				if _, err := c.Call(t.Context(), "AddPortMapping", args...); code(err) != x.want {
 					t.Errorf("answered %v, want %d", err, x.want)
 				}
-				r.unchanged(t, before)
+				r.Unchanged(t, before)
 			})
 		}
 	}
@@ -149,7 +151,7 @@ func TestOwnService(t *testing.T) {
 			}
 			return code(err) == 718
 		})
-		r.refused(t, a2, tcp(port, port, ""), 729)
+		r.refused(t, a2, tcp(port, port, ""), 729, "B8")
 		got, err := a2.AddAny(t.Context(), tcp(port, port, ""))
 		if err != nil || got == port || got < 1024 {
 			t.Errorf("any port instead of %d: %d, %v", port, got, err)
@@ -235,14 +237,15 @@ internal_ports = ["8080"]
 external_ports = ["443"]
 protocols = ["tcp"]
 `)
+	r.inhabit(t)
 	a, b := r.v1(t, "a"), r.v1(t, "b")
 	for _, port := range []uint16{23, 2323, 7547, 5555, 22, 443, 137, 138, 139, 445, 3389} {
-		r.refused(t, a, tcp(40000, port, ""), 606)
+		r.refused(t, a, tcp(40000, port, ""), 606, "K9")
 	}
 	for _, port := range []uint16{23, 445, 7547, 22, 80, 443, 1023} {
-		r.refused(t, a, tcp(port, 40000, ""), 606)
+		r.refused(t, a, tcp(port, 40000, ""), 606, "K9")
 	}
-	r.refused(t, b, tcp(443, 8080, ""), 606)
+	r.refused(t, b, tcp(443, 8080, ""), 606, "K9")
 	if err := a.Add(t.Context(), tcp(443, 8080, "")); err != nil {
 		t.Errorf("the rule that names both ports: %v", err)
 	}

@@ -43,7 +43,7 @@ func TestOddClients(t *testing.T) {
 		{"ODD-9/a line break in front", post(path, at, "\n"+soapCall), "200"},
 	} {
 		t.Run(x.id, func(t *testing.T) {
-			before := r.world(t)
+			before := r.World(t)
 			answer := raw(t, r.Host("a"), at, x.request)
 			if status(answer) != x.want {
 				t.Fatalf("answered %.300q, want %s", answer, x.want)
@@ -52,7 +52,7 @@ func TestOddClients(t *testing.T) {
 				t.Error("the answer speaks to a browser")
 			}
 			if x.want != "200" {
-				r.unchanged(t, before)
+				r.Unchanged(t, before)
 				return
 			}
 			list := r.List(t)

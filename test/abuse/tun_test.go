@@ -87,7 +87,7 @@ func TestTunnelLAN(t *testing.T) {
 	}
 	a, b := r.talker(t, "a"), r.talker(t, "b")
 	grant(t, a, 1, 6001)
-	before := r.world(t)
+	before := r.World(t)
 	forger := r.forger(t, "b")
 	for _, to := range []netip.AddrPort{server, gateway} {
 		for _, payload := range [][]byte{pmp(1, 6100, 6100, 3600), pmp(1, 6000, 0, 0)} {
@@ -103,7 +103,7 @@ func TestTunnelLAN(t *testing.T) {
 		}
 	}
 	a.nothing(t)
-	r.unchanged(t, before)
+	r.Unchanged(t, before)
 	if reply := x.ask(t, tunFar, gateway, pmp(1, 6000, 0, 0), soon); len(reply) != 16 || len(r.List(t)) != 1 {
 		t.Errorf("the host of the tunnel cannot delete: % x", reply)
 	}

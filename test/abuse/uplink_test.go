@@ -36,7 +36,7 @@ func secondUplink(t *testing.T) *lab.Network {
 func unserved(t *testing.T, r *rig) {
 	t.Helper()
 	modem := r.Host("modem")
-	before := r.world(t)
+	before := r.World(t)
 	at := netip.MustParseAddr("192.168.8.1")
 	for what, to := range map[string]netip.AddrPort{
 		string(search(lab.IGD1)): netip.AddrPortFrom(at, 1900), "\x00\x00": netip.AddrPortFrom(at, 5351),
@@ -49,7 +49,7 @@ func unserved(t *testing.T, r *rig) {
 	if answer := raw(t, modem, hostPort(at, 5000), "GET / HTTP/1.1\r\nHost: 192.168.8.1:5000\r\n\r\n"); status(answer) != "" {
 		t.Errorf("control answers %q", answer)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before)
 }
 
 // TestSecondUplink: by detection, an interface with a way to the Internet in any table

@@ -32,9 +32,10 @@ var (
 func TestOutsideMeetsSilence(t *testing.T) {
 	t.Parallel()
 	r := start(t, noRates)
+	r.inhabit(t)
 	found := r.v1(t, "a")
 	post := "POST " + mustURL(t, found.Control).Path + " HTTP/1.1\r\nHost: %s\r\nSOAPAction: \"x#y\"\r\nContent-Length: 0\r\n\r\n"
-	before := r.world(t)
+	before := r.World(t)
 	for id, to := range map[string]netip.Addr{"A1": lab.GatewayWAN, "A2": lab.GatewayLAN} {
 		t.Run(id, func(t *testing.T) {
 			for _, st := range []string{"ssdp:all", "upnp:rootdevice", lab.IGD1} {
@@ -53,7 +54,7 @@ func TestOutsideMeetsSilence(t *testing.T) {
 			}
 		})
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "A1", "A2")
 }
 
 // TestMulticastFromWAN: SSDP-17. The group's packets on the WAN are nobody's
@@ -80,7 +81,7 @@ func TestSpoofedFromWAN(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ear.Close()
-	before := r.world(t)
+	before := r.World(t)
 	for _, to := range []netip.Addr{lab.GatewayLAN, lab.GatewayWAN} {
 		spoof(t, r.Internet, netip.AddrPortFrom(victim.Addr, 40000), netip.AddrPortFrom(to, 1900), search(lab.IGD1))
 	}
@@ -90,7 +91,7 @@ func TestSpoofedFromWAN(t *testing.T) {
 	if n, from, err := ear.ReadFromUDPAddrPort(make([]byte, 2048)); err == nil {
 		t.Errorf("%d bytes from %v reached the host whose address was used", n, from)
 	}
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "A3")
 }
 
 // spoof sends a datagram with any source (IP_TRANSPARENT).
@@ -119,6 +120,8 @@ func spoof(t *testing.T, h *lab.Host, from, to netip.AddrPort, payload []byte) {
 func TestExternalAddressFromLAN(t *testing.T) {
 	t.Parallel()
 	r := start(t, "")
+	r.inhabit(t)
+	before := r.World(t)
 	a := r.Host("a")
 	for port, payload := range map[uint16][]byte{1900: search(lab.IGD1), 5351: natpmpAddress} {
 		if hears(t, a, netip.AddrPortFrom(lab.GatewayWAN, port), payload) {
@@ -128,6 +131,7 @@ func TestExternalAddressFromLAN(t *testing.T) {
 	if got := status(raw(t, a, hostPort(lab.GatewayWAN, 5000), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")); got != "" {
 		t.Errorf("HTTP at the external address answers %s", got)
 	}
+	r.Unchanged(t, before, "A4")
 }
 
 // TestGuest: A5. An interface that is not named is not served.
@@ -142,7 +146,7 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := startOn(t, n, "")
-	before := r.world(t)
+	before := r.World(t)
 	guest := r.Host("guest")
 	for _, to := range []string{"192.168.50.1:1900", "192.168.77.1:1900", "239.255.255.250:1900"} {
 		if hears(t, guest, netip.MustParseAddrPort(to), search("ssdp:all")) {
@@ -155,7 +159,7 @@ func TestGuest(t *testing.T) {
 		}
 	}
 	r.refused(t, r.v1(t, "a"), lab.Mapping{External: 6000, Internal: 6000, Protocol: "UDP", Client: "192.168.50.10"}, 606)
-	r.unchanged(t, before)
+	r.Unchanged(t, before, "A5")
 }
 
 // TestOwnersServices: what the owner serves on an interface that is not ours,
@@ -243,7 +247,7 @@ func echoes(t *testing.T, h *lab.Host, network, to string) error {
 	return err
 }
 
-// TestClosedPortsAreTheKernels: to the WAN a port of ours is closed as any
+// TestClosedPortsAreTheKernels: A1. To the WAN a port of ours is closed as any
 // other is, by IPv6 to the last bit of the answer that a scan could look at.
 func TestClosedPortsAreTheKernels(t *testing.T) {
 	t.Parallel()
@@ -431,7 +435,7 @@ func TestTTLDoesNotMatter(t *testing.T) {
 	}
 }
 
-// TestScanFindsNothing: from the WAN side every port of the gateway, TCP and
+// TestScanFindsNothing: A1. From the WAN side every port of the gateway, TCP and
 // UDP, looks exactly as it does without the daemon.
 func TestScanFindsNothing(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	caseID   = `[A-K][1-9][0-9]?`
+	caseID   = `[A-L][1-9][0-9]?`
 	vectorID = `(?:SSDP|DESC|SOAP|GENA|PMP|PCP|ODD|CHOICE)-[1-9][0-9]?`
 )
 
