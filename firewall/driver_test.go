@@ -177,7 +177,7 @@ func TestDriver(t *testing.T) {
 	}
 }
 
-// TestDriverAudit: what is found is repaired, and no more than that.
+// TestDriverAudit: L20. What is found is repaired, and no more than that.
 func TestDriverAudit(t *testing.T) {
 	t.Parallel()
 	one := mapping(t, "1 udp 5000 -> 10.0.0.2:5000")

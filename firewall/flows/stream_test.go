@@ -86,7 +86,7 @@ func (k *tracked) change(add, del []portmap.Mapping) *firewall.Delta {
 	return c
 }
 
-// TestManyFlows: however many flows the kernel has, a look at them takes no
+// TestManyFlows: L4. However many flows the kernel has, a look at them takes no
 // memory to speak of; what is ended is ended whatever its number.
 func TestManyFlows(t *testing.T) {
 	const others, through = 20_000, 3 * batch

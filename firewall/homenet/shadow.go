@@ -10,7 +10,7 @@ import (
 	"portcullis/internal/netns/netnstest"
 )
 
-// PortShadow: an external port is its client's in both directions. Who has no mapping
+// PortShadow: L1. An external port is its client's in both directions. Who has no mapping
 // of it neither takes what a peer sends to it nor what its client sends there (the
 // kind of CVE-2021-3773), whoever came first, and goes on by itself.
 func PortShadow(t *testing.T, fw Firewall) {

@@ -152,7 +152,7 @@ func raw(t *testing.T, socket, method, path, body string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-// TestListWithoutCounters: a list whose packets cannot be counted is a list, and says
+// TestListWithoutCounters: L14. A list whose packets cannot be counted is a list, and says
 // so.
 func TestListWithoutCounters(t *testing.T) {
 	t.Parallel()

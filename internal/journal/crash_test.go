@@ -129,7 +129,7 @@ func TestLostEnd(t *testing.T) {
 	}
 }
 
-// TestDamage: wherever and however the file is damaged, nothing is restored but
+// TestDamage: L12. Wherever and however the file is damaged, nothing is restored but
 // what was true at the last line that is left, and then all of that: after the death of
 // the process, and after that of the machine.
 func TestDamage(t *testing.T) {
@@ -275,7 +275,7 @@ func TestOneFailure(t *testing.T) {
 	}
 }
 
-// TestDiskFull: the caller is told, nothing half is left, what has ended does not
+// TestDiskFull: L12. The caller is told, nothing half is left, what has ended does not
 // come back, and all is written as soon as there is room.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()

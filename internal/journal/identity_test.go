@@ -25,6 +25,7 @@ func opened(t *testing.T, dir string) *journal.Journal {
 	return j
 }
 
+// TestIdentityIsKept: L16. What clients remember of the gateway is there after a restart.
 func TestIdentityIsKept(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")

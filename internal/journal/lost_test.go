@@ -17,7 +17,7 @@ import (
 	"portcullis/portmap"
 )
 
-// TestLosesItsPlace: a directory or a file that is taken away from under the journal is
+// TestLosesItsPlace: L12. A directory or a file that is taken away from under the journal is
 // noticed within seconds, though nothing is written; what can be written anew is, and
 // what is not safe is not written to, and said once.
 func TestLosesItsPlace(t *testing.T) {

@@ -202,7 +202,7 @@ func TestSettles(t *testing.T) {
 	})
 }
 
-// TestNoFight: against a program that undoes every repair there are five, and then one
+// TestNoFight: L9. Against a program that undoes every repair there are five, and then one
 // in ten seconds; the owner hears of each and, once, of the program.
 func TestNoFight(t *testing.T) {
 	t.Parallel()

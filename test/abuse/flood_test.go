@@ -95,7 +95,7 @@ func collect(t *testing.T, conn *net.UDPConn, good func([]byte) bool) (served in
 	return served
 }
 
-// TestFloodOfOneMachine: K2. Whatever one machine floods port 5351 with, at
+// TestFloodOfOneMachine: K2, L2. Whatever one machine floods port 5351 with, at
 // least 19 of 20 requests of another host, each sent once, are answered.
 func TestFloodOfOneMachine(t *testing.T) {
 	t.Parallel()
@@ -121,7 +121,7 @@ func TestFloodOfOneMachine(t *testing.T) {
 	}
 }
 
-// TestFloodOfNewMachines: K1. One machine invents another one for each of its
+// TestFloodOfNewMachines: K1, L2. One machine invents another one for each of its
 // datagrams: a host that the gateway knows, though not from its asking for ports, is
 // answered.
 func TestFloodOfNewMachines(t *testing.T) {
@@ -156,7 +156,7 @@ func (r *rig) known(t *testing.T, host string) {
 	})
 }
 
-// TestSearchFloodOfOneMachine: the same for searches, which share the room.
+// TestSearchFloodOfOneMachine: L2. The same for searches, which share the room.
 func TestSearchFloodOfOneMachine(t *testing.T) {
 	t.Parallel()
 	for flood := range floods {

@@ -135,7 +135,7 @@ func TestEightAddressesSubscribe(t *testing.T) {
 	}
 }
 
-// TestParallelRequests: ODD-14, home-assistant/core#47914. Twelve connections of one host
+// TestParallelRequests: L7, ODD-14, home-assistant/core#47914. Twelve connections of one host
 // that are open at once are all answered; of sixty, each is answered or told when to
 // come again.
 func TestParallelRequests(t *testing.T) {

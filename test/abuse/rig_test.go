@@ -71,6 +71,19 @@ func (r *rig) inhabit(t *testing.T) {
 	}
 }
 
+// hairpins reports whether a host connects to what inhabit has mapped, by the address
+// outside.
+func (r *rig) hairpins(t *testing.T, h *lab.Host, within time.Duration) bool {
+	t.Helper()
+	ctx, cancel := contextFor(t, within)
+	defer cancel()
+	conn, err := h.Dial(ctx, "tcp4", hostPort(lab.GatewayWAN, 46001))
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
 // code returns the number of a UPnP refusal, 0 for none, -1 for another error.
 func code(err error) int {
 	var refusal *lab.UPnPError

@@ -595,7 +595,7 @@ func TestLAN6Late(t *testing.T) {
 	r.in(t, "UDP", "a", 9000)
 }
 
-// TestUniqueLocalPinhole: miniupnp#794. Nobody on the Internet can reach a unique local
+// TestUniqueLocalPinhole: L6, miniupnp#794. Nobody on the Internet can reach a unique local
 // address (RFC 4193 section 4.3), so that a pinhole for one is refused in both
 // protocols, unless the owner has such addresses routed.
 func TestUniqueLocalPinhole(t *testing.T) {
@@ -621,7 +621,7 @@ func TestUniqueLocalPinhole(t *testing.T) {
 			t.Errorf("allowed %v: UPnP answers %v", allowed, err)
 		}
 		if !allowed {
-			r.Unchanged(t, before)
+			r.Unchanged(t, before, "L6")
 			continue
 		}
 		for port := uint16(9000); port < 9002; port++ {

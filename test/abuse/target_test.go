@@ -30,25 +30,29 @@ func TestTargets(t *testing.T) {
 	rows := []row{
 		{"B1/Internet host", "172.217.165.142", 443, 606},
 		{"B1/attacker", lab.InternetOne.String(), 443, 606},
+		{"B1/attacker, an ordinary port", lab.InternetOne.String(), 18000, 606},
 		{"B2/neighbour's SMB", "192.168.77.20", 445, 606},
 		{"B2/neighbour's NetBIOS", "192.168.77.20", 139, 606},
+		{"B2/neighbour's ordinary port", "192.168.77.20", 18000, 606},
 		{"B2/own SMB", "192.168.77.10", 445, 606},
 		{"B3/gateway", "192.168.77.1", 80, 606},
 		{"B3/gateway ssh", "192.168.77.1", 22, 606},
+		{"B3/gateway, an ordinary port", "192.168.77.1", 18000, 606},
 		{"B3/loopback", "127.0.0.1", 443, 606},
 		{"B3/other loopback", "127.1.2.3", 53, 606},
-		{"B5/name", "localhost", 8000, 402},
-		{"B5/Internet name", "evil.example", 8000, 402},
-		{"B5/hex", "0xC0A84D0A", 8000, 402},
-		{"B5/decimal", "3232255242", 8000, 402},
-		{"B5/leading zeros", "192.168.077.010", 8000, 402},
-		{"B5/dot at the end", "192.168.77.10.", 8000, 402},
-		{"A8/mapped", "::ffff:192.168.77.10", 8000, 402},
-		{"A8/unspecified", "0.0.0.0", 8000, 402},
+		{"B3/loopback, an ordinary port", "127.0.0.1", 18000, 606},
+		{"B5/name", "localhost", 18000, 402},
+		{"B5/Internet name", "evil.example", 18000, 402},
+		{"B5/hex", "0xC0A84D0A", 18000, 402},
+		{"B5/decimal", "3232255242", 18000, 402},
+		{"B5/leading zeros", "192.168.077.010", 18000, 402},
+		{"B5/dot at the end", "192.168.77.10.", 18000, 402},
+		{"A8/mapped", "::ffff:192.168.77.10", 18000, 402},
+		{"A8/unspecified", "0.0.0.0", 18000, 402},
 	}
 	for _, addr := range []string{"255.255.255.255", "192.168.77.0", "192.168.77.255", "224.0.0.1", "239.255.255.250",
 		"169.254.9.9", "240.0.0.1", lab.GatewayWAN.String(), "100.64.0.9"} {
-		rows = append(rows, row{"B4/" + addr, addr, 8000, 402})
+		rows = append(rows, row{"B4/" + addr, addr, 18000, 402})
 	}
 	for version, c := range map[string]*lab.ControlPoint{"v1": r.v1(t, "a"), "v2": r.v2(t, "a")} {
 		for _, x := range rows {
@@ -107,15 +111,8 @@ func TestRawArguments(t *testing.T) {
 			{"G11/format", "NewProtocol", "%n%s", pick(402, 601)},
 		} {
 			t.Run(fmt.Sprintf("v%d/%s", version, x.id), func(t *testing.T) {
-				args := []string{"NewRemoteHost", "", "NewExternalPort", "44100", "NewProtocol", "TCP", "NewInternalPort", "8000",
-					"NewInternalClient", "192.168.77.10", "NewEnabled", "1", "NewPortMappingDescription", "x", "NewLeaseDuration", "60"}
-				for i := 0; i < len(args); i += 2 {
-					if args[i] == x.argument {
-						args[i+1] = x.value
-					}
-				}
 				before := r.World(t)
-				if _, err := c.Call(t.Context(), "AddPortMapping", args...); code(err) != x.want {
+				if _, err := c.Call(t.Context(), "AddPortMapping", withArgument(x.argument, x.value)...); code(err) != x.want {
 					t.Errorf("answered %v, want %d", err, x.want)
 				}
 				r.Unchanged(t, before)

@@ -10,7 +10,7 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestOddClients: what named clients write, byte for byte where a report has it, opens
+// TestOddClients: L11. What named clients write, byte for byte where a report has it, opens
 // a port of their own host as what everybody writes does; and the same with what a web
 // page could send opens nothing (docs/protocol-notes.md has the table).
 func TestOddClients(t *testing.T) {
@@ -52,7 +52,7 @@ func TestOddClients(t *testing.T) {
 				t.Error("the answer speaks to a browser")
 			}
 			if x.want != "200" {
-				r.Unchanged(t, before)
+				r.Unchanged(t, before, "L11")
 				return
 			}
 			list := r.List(t)

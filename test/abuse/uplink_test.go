@@ -49,10 +49,10 @@ func unserved(t *testing.T, r *rig) {
 	if answer := raw(t, modem, hostPort(at, 5000), "GET / HTTP/1.1\r\nHost: 192.168.8.1:5000\r\n\r\n"); status(answer) != "" {
 		t.Errorf("control answers %q", answer)
 	}
-	r.Unchanged(t, before)
+	r.Unchanged(t, before, "L5")
 }
 
-// TestSecondUplink: by detection, an interface with a way to the Internet in any table
+// TestSecondUplink: L5. By detection, an interface with a way to the Internet in any table
 // is no LAN: for mwan, pbr, systemd's RouteTable=, wg-quick, in both families, with and
 // without a rule at the moment.
 func TestSecondUplink(t *testing.T) {
@@ -84,7 +84,7 @@ func TestSecondUplink(t *testing.T) {
 	}
 }
 
-// TestUplinkComesAndGoes: the same where the route comes while the gate serves there,
+// TestUplinkComesAndGoes: L5. The same where the route comes while the gate serves there,
 // and goes for a moment, as with a modem that connects anew: what led outside once is
 // no LAN by detection.
 func TestUplinkComesAndGoes(t *testing.T) {
@@ -117,7 +117,7 @@ func served(t *testing.T, r *rig) (names string) {
 	return names
 }
 
-// TestNamedUplink: an owner who names such an interface is served there, and warned,
+// TestNamedUplink: L5. An owner who names such an interface is served there, and warned,
 // in the log and by doctor; and of a network that is on two interfaces.
 func TestNamedUplink(t *testing.T) {
 	t.Parallel()

@@ -146,6 +146,7 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := startOn(t, n, "")
+	r.inhabit(t)
 	before := r.World(t)
 	guest := r.Host("guest")
 	for _, to := range []string{"192.168.50.1:1900", "192.168.77.1:1900", "239.255.255.250:1900"} {
@@ -160,9 +161,12 @@ func TestGuest(t *testing.T) {
 	}
 	r.refused(t, r.v1(t, "a"), lab.Mapping{External: 6000, Internal: 6000, Protocol: "UDP", Client: "192.168.50.10"}, 606)
 	r.Unchanged(t, before, "A5")
+	if r.hairpins(t, guest, 500*time.Millisecond) { // where the LAN is served: TestTwoLANs
+		t.Error("a guest gets through a mapping of the LAN")
+	}
 }
 
-// TestOwnersServices: what the owner serves on an interface that is not ours,
+// TestOwnersServices: L3. What the owner serves on an interface that is not ours,
 // on the ports that are ours on the LAN, is reached; by IPv6 too, and on the WAN.
 func TestOwnersServices(t *testing.T) {
 	t.Parallel()
@@ -247,7 +251,7 @@ func echoes(t *testing.T, h *lab.Host, network, to string) error {
 	return err
 }
 
-// TestClosedPortsAreTheKernels: A1. To the WAN a port of ours is closed as any
+// TestClosedPortsAreTheKernels: A1, L3. To the WAN a port of ours is closed as any
 // other is, by IPv6 to the last bit of the answer that a scan could look at.
 func TestClosedPortsAreTheKernels(t *testing.T) {
 	t.Parallel()

@@ -14,10 +14,9 @@ import (
 // event is a line of go test -json (go doc test2json).
 type event struct {
 	Action  string
-	Package string  `json:",omitempty"`
-	Test    string  `json:",omitempty"`
-	Elapsed float64 `json:",omitempty"`
-	Output  string  `json:",omitempty"`
+	Package string `json:",omitempty"`
+	Test    string `json:",omitempty"`
+	Output  string `json:",omitempty"`
 }
 
 // goTest runs go test with arguments and hands each event to f. Its error is that tests
@@ -121,9 +120,8 @@ func (p *printer) show(key [2]string) {
 
 // outcome is what became of a test of the top level, with all that it has below it.
 type outcome struct {
-	state   string  // pass, fail, skip: the worst of all
-	ended   bool    // it has come to its end
-	seconds float64 // that it took
+	state string // pass, fail, skip: the worst of all
+	ended bool   // it has come to its end
 }
 
 // proof is one comparison of the world before and after.
@@ -179,9 +177,7 @@ func (r *results) take(e event) {
 		if o.state == "" || o.state == "pass" || e.Action == "fail" {
 			o.state = e.Action // what is below comes first
 		}
-		if !below {
-			o.ended, o.seconds = true, e.Elapsed
-		}
+		o.ended = o.ended || !below
 		r.tests[key] = o
 	}
 }

@@ -37,7 +37,7 @@ func asked(t *testing.T, h *lab.Host, at netip.Addr) {
 	}
 }
 
-// TestSecondSubnet: two networks on one bridge: a client of the second is answered at
+// TestSecondSubnet: L17. Two networks on one bridge: a client of the second is answered at
 // its own router's address, in every protocol, and told of that address; and at the
 // first one as well.
 func TestSecondSubnet(t *testing.T) {
@@ -74,7 +74,7 @@ func TestSecondSubnet(t *testing.T) {
 	working(t, r, 6000)
 }
 
-// TestVirtualAddress: the same for an address that several routers share and that comes
+// TestVirtualAddress: L17. The same for an address that several routers share and that comes
 // and goes (VRRP, CARP): it is served while it is here, announced when it comes, and
 // the others do not notice.
 func TestVirtualAddress(t *testing.T) {
@@ -121,7 +121,7 @@ func TestVirtualAddress(t *testing.T) {
 	}
 }
 
-// TestIPv6OnlyLAN: a named LAN without IPv4 is served by IPv6: discovery, pinholes by
+// TestIPv6OnlyLAN: L17. A named LAN without IPv4 is served by IPv6: discovery, pinholes by
 // UPnP and PCP; and by IPv4 as soon as it has that.
 func TestIPv6OnlyLAN(t *testing.T) {
 	t.Parallel()
@@ -153,7 +153,7 @@ func TestIPv6OnlyLAN(t *testing.T) {
 	opened(t, r, 6000)
 }
 
-// TestLANComesLater: a LAN that is not there when the gate starts is waited for: it
+// TestLANComesLater: L17. A LAN that is not there when the gate starts is waited for: it
 // is ready, says what it waits for, and serves as soon as the LAN is there; by name
 // and by detection.
 func TestLANComesLater(t *testing.T) {

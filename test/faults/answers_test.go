@@ -43,7 +43,7 @@ func connects(t *testing.T, r *testrig.Rig, from netip.Addr, to netip.AddrPort, 
 	return r.Reaches(t, "TCP", from, to, r.Host("a"), wait)
 }
 
-// TestAnswersStray: where answers to the Internet leave by another interface than the
+// TestAnswersStray: L18. Where answers to the Internet leave by another interface than the
 // WAN, doctor names it, the rule and the table, and the log warns when it comes to be
 // so; connections do not come about then.
 func TestAnswersStray(t *testing.T) {
@@ -128,7 +128,7 @@ var sendBackRoutes = []string{
 	"-6 route add default via 2001:db8:5::66 dev wan0 table 77", "-6 rule add fwmark 0x10000/0x10000 lookup 77 priority 50",
 }
 
-// TestAnswersSentBack: where a mark of the owner's rules sends answers back, doctor sees
+// TestAnswersSentBack: L18. Where a mark of the owner's rules sends answers back, doctor sees
 // the mark on a packet and says that all is well; as it is.
 func TestAnswersSentBack(t *testing.T) {
 	t.Parallel()
@@ -155,7 +155,7 @@ func TestAnswersSentBack(t *testing.T) {
 	}
 }
 
-// TestAnswersStrayLater: a tunnel that comes up while the gate runs is warned of, once
+// TestAnswersStrayLater: L18. A tunnel that comes up while the gate runs is warned of, once
 // each time.
 func TestAnswersStrayLater(t *testing.T) {
 	t.Parallel()

@@ -61,7 +61,7 @@ func hear(t *testing.T, conn *net.UDPConn, word string) netip.AddrPort {
 	}
 }
 
-// TestTwoConsoles: two consoles that use one port inside both get an open NAT: what
+// TestTwoConsoles: L1. Two consoles that use one port inside both get an open NAT: what
 // each sends leaves from its mapped port, to whomever; what anybody sends there
 // arrives; and they reach each other by their addresses outside.
 func TestTwoConsoles(t *testing.T) {
@@ -122,7 +122,7 @@ func TestTwoConsoles(t *testing.T) {
 	}
 }
 
-// TestConsoleWithoutMapping: two consoles with one game, of which one has a mapping and
+// TestConsoleWithoutMapping: L1. Two consoles with one game, of which one has a mapping and
 // the other sends from the same port, to the same server. Whoever came first, what the
 // server sends to the mapping reaches its owner, what the owner sends leaves from it,
 // and the other plays on from another port.

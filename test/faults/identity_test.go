@@ -48,7 +48,7 @@ func TestAddressToAnotherDevice(t *testing.T) {
 	}
 }
 
-// TestSameDeviceComesBack: a host that was away for a moment keeps its mappings.
+// TestSameDeviceComesBack: L8. A host that was away for a moment keeps its mappings.
 func TestSameDeviceComesBack(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")
@@ -75,7 +75,7 @@ func suspended(t *testing.T, r *testrig.Rig, want bool) {
 	})
 }
 
-// TestMACFlips: pucherot/Pi.Alert#32. A proxy for ARP makes the MAC of an address
+// TestMACFlips: L8, pucherot/Pi.Alert#32. A proxy for ARP makes the MAC of an address
 // change and change back: meanwhile nothing comes in, old flows end, and then all is as
 // it was, over a restart too. What changes hands again and again is believed only when
 // it has settled, so that it costs a transaction a minute.

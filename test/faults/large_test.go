@@ -54,7 +54,7 @@ func many() []portmap.Mapping {
 	return all
 }
 
-// TestSixtyThousandMappings: what a journal of 60,000 mappings holds is restored, and
+// TestSixtyThousandMappings: L14. What a journal of 60,000 mappings holds is restored, and
 // the owner's commands list all of it.
 func TestSixtyThousandMappings(t *testing.T) {
 	t.Parallel()

@@ -240,7 +240,7 @@ func TestRemoteHostSurvives(t *testing.T) {
 	}
 }
 
-// TestFlappingBridge: a LAN bridge that is made anew again and again costs a bounded
+// TestFlappingBridge: L15. A LAN bridge that is made anew again and again costs a bounded
 // number of log lines, and is served when it stays.
 func TestFlappingBridge(t *testing.T) {
 	t.Parallel()

@@ -71,7 +71,7 @@ func (f *flow) alive(when string) {
 	}
 }
 
-// TestCrash: after kill -9 and a start the owner's list, what the clients were promised
+// TestCrash: L16. After kill -9 and a start the owner's list, what the clients were promised
 // and what packets do are the same; flows go on meanwhile.
 func TestCrash(t *testing.T) {
 	t.Parallel()
@@ -191,7 +191,7 @@ func uuid(identity string) string {
 	return id
 }
 
-// TestAfterCrash: what is different at the next start: a rule that forbids one
+// TestAfterCrash: L12. What is different at the next start: a rule that forbids one
 // mapping now, a port that the gateway itself has taken, something in the kernel
 // that nobody was promised, and a journal whose last line was torn.
 func TestAfterCrash(t *testing.T) {
@@ -258,7 +258,7 @@ func TestAfterCrash(t *testing.T) {
 	}
 }
 
-// TestTwoGates: a second daemon with the same state directory does not start.
+// TestTwoGates: L13. A second daemon with the same state directory does not start.
 func TestTwoGates(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "a"), "")
@@ -292,7 +292,7 @@ const (
 	killing    = 90 * time.Second
 )
 
-// TestThousandKills: clients ask without a pause while the daemon is killed at a random
+// TestThousandKills: L19. Clients ask without a pause while the daemon is killed at a random
 // instant, again and again. Every mapping that was acknowledged is there afterwards,
 // and none that was not but for the one under way.
 func TestThousandKills(t *testing.T) {
@@ -399,7 +399,7 @@ func (k *killer) compare(t *testing.T) {
 	}
 }
 
-// TestSecondGate: one that is started beside another by mistake ends with a reason,
+// TestSecondGate: L13. One that is started beside another by mistake ends with a reason,
 // and takes nothing of the other's away.
 func TestSecondGate(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,7 @@ const hostRules = `table inet hostfw {
 }
 `
 
-// TestRulesetChanges: whatever another program does to the ruleset, the mapping that
+// TestRulesetChanges: L9. Whatever another program does to the ruleset, the mapping that
 // the owner sees works again at once; one repair is one line in the log.
 func TestRulesetChanges(t *testing.T) {
 	t.Parallel()
@@ -112,7 +112,7 @@ func counted(t *testing.T, r *testrig.Rig) int {
 	return int(s.Firewall.DriftRepaired)
 }
 
-// TestNoFight: a program that undoes every repair is told of once, and neither it
+// TestNoFight: L9. A program that undoes every repair is told of once, and neither it
 // nor the log is flooded.
 func TestNoFight(t *testing.T) {
 	t.Parallel()

@@ -75,7 +75,7 @@ func (w *watchedPrograms) runs(t *testing.T) int {
 	return strings.Count(string(text), "\n")
 }
 
-// TestNoProgramForAChange: with iptables-nft, which tells of its changes, a daemon that
+// TestNoProgramForAChange: L20. With iptables-nft, which tells of its changes, a daemon that
 // has nothing to repair runs no program, be it idle or with mappings that come and go.
 func TestNoProgramForAChange(t *testing.T) {
 	t.Parallel()
@@ -106,7 +106,7 @@ func TestNoProgramForAChange(t *testing.T) {
 	}
 }
 
-// TestSlowPrograms: however slow the programs of iptables are, a client is answered,
+// TestSlowPrograms: L10. However slow the programs of iptables are, a client is answered,
 // and what it is told is so.
 func TestSlowPrograms(t *testing.T) {
 	t.Parallel()

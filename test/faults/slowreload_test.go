@@ -182,7 +182,7 @@ func (s *slowNetwork) again(t *testing.T, o slowOwner) result {
 	return r
 }
 
-// TestSlowReload: a firewall of iptables that is written anew in steps, each of which
+// TestSlowReload: L9. A firewall of iptables that is written anew in steps, each of which
 // finds our rule back, comes to the same as without us: the same exit status, the same
 // rules; a mapping and a pinhole pass then, and nothing else.
 func TestSlowReload(t *testing.T) {

@@ -54,7 +54,7 @@ func TestChainComesLater(t *testing.T) {
 	}
 }
 
-// TestSecondDaemon: a second gate with other paths ends before it touches anything of
+// TestSecondDaemon: L13. A second gate with other paths ends before it touches anything of
 // the first one's, even where it would serve another LAN, or none yet.
 func TestSecondDaemon(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestSecondDaemon(t *testing.T) {
 			}
 			r := testrig.Start(t, n, "")
 			opened(t, r, 6000)
-			before := testrig.Ruleset(t, r.Gateway)
+			before := r.World(t)
 			d, err := r.Network.StartDaemonWith(t.Context(), testrig.Exe, config)
 			if err == nil {
 				_ = d.Halt()
@@ -80,9 +80,7 @@ func TestSecondDaemon(t *testing.T) {
 			if want := fmt.Sprintf("another portcullis is running on this machine (process %d)", r.Daemon.Pid()); !strings.Contains(err.Error(), want) {
 				t.Errorf("it says %v, want %s", err, want)
 			}
-			if after := testrig.Ruleset(t, r.Gateway); after != before {
-				t.Errorf("before\n%s\nafter\n%s", before, after)
-			}
+			r.Unchanged(t, before, "L13")
 			working(t, r, 6000)
 			if s, err := r.Owner.Status(t.Context()); err != nil || s.Firewall.DriftRepaired != 0 || strings.Contains(r.Daemon.Log(), "level=WARN") {
 				t.Errorf("the first one had to repair: %+v, %v", s.Firewall, err)
@@ -128,7 +126,7 @@ func TestPortTakenAtRestart(t *testing.T) {
 	}
 }
 
-// TestClaimSquatted: what another user does cannot keep the gate from starting.
+// TestClaimSquatted: L13. What another user does cannot keep the gate from starting.
 func TestClaimSquatted(t *testing.T) {
 	t.Parallel()
 	n := testrig.Network(t, "a")
@@ -158,7 +156,7 @@ func TestClaimSquatted(t *testing.T) {
 	opened(t, r, 6000)
 }
 
-// TestStateRemoved: the state directory, or a file in it, that is taken away while the
+// TestStateRemoved: L12. The state directory, or a file in it, that is taken away while the
 // gate runs is noticed, said, and written anew, so that a crash loses nothing.
 func TestStateRemoved(t *testing.T) {
 	t.Parallel()

@@ -193,9 +193,14 @@ func (r *Rig) journal(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return kept(text)
+}
+
+// kept replays the lines of a journal (internal/journal).
+func kept(text []byte) map[string]string {
 	kept := map[string]string{}
 	for l := range bytes.Lines(text) {
-		// CRC SEQ/SYNCED AT VERB FIELDS (internal/journal)
+		// CRC SEQ/SYNCED AT VERB FIELDS
 		f := strings.SplitN(strings.TrimSpace(string(l)), " ", 6)
 		if len(f) < 5 {
 			continue
