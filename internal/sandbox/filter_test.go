@@ -79,54 +79,90 @@ var never = []string{
 	"open_by_handle_at", "iopl", "ioperm", "modify_ldt", "syscall", "open", "creat", "openat2", "fchmodat2", "setxattr", "shmget",
 }
 
-// TestSingle (K11): in one process, each call that the role names is allowed, as its arguments
-// permit, and every other that the processor has is refused.
-func TestSingle(t *testing.T) {
-	t.Parallel()
-	onEach(t, single(pid, families), func(t *testing.T, goarch string, m machine) {
-		ruled := map[string]rule{}
-		for _, r := range single(pid, families).rules {
-			for _, name := range r.calls {
-				if _, twice := ruled[name]; twice {
-					t.Errorf("%s stands in two rules", name)
-				}
-				ruled[name] = r
-			}
-		}
-		for name, number := range m.numbers {
-			r, named := ruled[name]
-			want := refuse
-			switch {
-			case name == "mmap" && slices.Contains(oldMmap, goarch):
-			case named && r.when == nil:
-				want = r.does
-			case named: // of which no argument is 0, but those of memory
-				if r.when.mask == unix.PROT_EXEC {
-					want = allow
-				}
-			}
-			if got := m.run(t, m.audit, number); got != want {
-				t.Errorf("%s: %#x, want %#x", name, got, want)
-			}
-		}
-		for _, name := range never {
-			if number, there := m.numbers[name]; there && m.run(t, m.audit, number, pid, pid) != refuse {
-				t.Errorf("%s is not refused", name)
-			}
-		}
-	})
+// more are calls that a front may not make either: it gets sockets and files from nobody
+// but the warden.
+var more = []string{
+	"socket", "bind", "listen", "connect", "openat", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat", "getdents64",
+	"faccessat", "access", "unlink", "unlinkat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "ftruncate", "fchmodat", "flock",
+	"pwrite64", "lseek", "wait4", "dup3", "landlock_restrict_self", "arch_prctl",
 }
 
-// TestSingleArguments: what an argument decides.
-func TestSingleArguments(t *testing.T) {
+// starts are calls of those above that a warden makes to start a front, and to end it.
+var starts = []string{"execve", "pidfd_send_signal", "socketpair", "setresuid", "capset", "seccomp", "prlimit64", "setrlimit"}
+
+// TestRoles (K11): each call that a role names is allowed, as its arguments permit, and every
+// other that the processor has is refused.
+func TestRoles(t *testing.T) {
 	t.Parallel()
-	const mad = 1 << 32 // bits that the kernel does not look at
-	onEach(t, single(pid, families), func(t *testing.T, goarch string, m machine) {
-		for _, c := range []struct {
-			call string
-			args []uint64
-			want action
-		}{
+	for name, c := range map[string]struct {
+		role
+		never []string
+	}{
+		"single": {single(pid, families), never},
+		"front":  {front(pid), append(slices.Clone(never), more...)},
+		"warden": {warden(families), slices.DeleteFunc(slices.Clone(never), func(call string) bool { return slices.Contains(starts, call) })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, c.role, func(t *testing.T, goarch string, m machine) {
+				each(t, goarch, m, c.role)
+				for _, call := range c.never {
+					if number, there := m.numbers[call]; there && m.run(t, m.audit, number, pid, pid) != refuse {
+						t.Errorf("%s is not refused", call)
+					}
+				}
+			})
+		})
+	}
+}
+
+// each compares what becomes of every call with what the role says.
+func each(t *testing.T, goarch string, m machine, of role) {
+	ruled := map[string]rule{}
+	for _, r := range of.rules {
+		for _, name := range r.calls {
+			if _, twice := ruled[name]; twice {
+				t.Errorf("%s stands in two rules", name)
+			}
+			ruled[name] = r
+		}
+	}
+	for name, number := range m.numbers {
+		r, named := ruled[name]
+		want := refuse
+		switch {
+		case name == "mmap" && slices.Contains(oldMmap, goarch):
+		case named && r.when == nil:
+			want = r.does
+		case named: // of which no argument is 0, but those of memory
+			if r.when.mask == unix.PROT_EXEC {
+				want = allow
+			}
+		}
+		if got := m.run(t, m.audit, number); got != want {
+			t.Errorf("%s: %#x, want %#x", name, got, want)
+		}
+	}
+}
+
+// called is a call with its arguments.
+type called struct {
+	call string
+	args []uint64
+	want action
+}
+
+// mad are bits that the kernel does not look at.
+const mad = 1 << 32
+
+// TestArguments: what an argument decides.
+func TestArguments(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		role
+		calls []called
+	}{
+		"single": {single(pid, families), []called{
 			{"tgkill", []uint64{pid, pid + 1, 10}, allow},
 			{"tgkill", []uint64{pid + 1, pid + 1, 9}, refuse},
 			{"tgkill", []uint64{0, 0, 9}, refuse},
@@ -164,16 +200,52 @@ func TestSingleArguments(t *testing.T) {
 			{"fcntl", []uint64{3, unix.F_SETOWN, 1}, refuse},
 			{"fcntl64", []uint64{3, unix.F_SETFL}, allow},
 			{"fcntl64", []uint64{3, unix.F_SETSIG}, refuse},
-		} {
-			number, there := m.numbers[c.call]
-			if !there || c.call == "mmap" && slices.Contains(oldMmap, goarch) {
-				continue
-			}
-			if got := m.run(t, m.audit, number, c.args...); got != c.want {
-				t.Errorf("%s%v: %#x, want %#x", c.call, c.args, got, c.want)
-			}
-		}
-	})
+		}},
+		"front": {front(pid), []called{
+			{"tgkill", []uint64{pid, pid + 1, 10}, allow},
+			{"tgkill", []uint64{pid + 1, pid + 1, uint64(unix.SIGURG)}, refuse},
+			{"clone", []uint64{thread}, allow},
+			{"clone", []uint64{uint64(process)}, refuse},
+			{"socketcall", []uint64{1}, refuse},
+			{"socketcall", []uint64{3}, refuse},
+			{"socketcall", []uint64{16}, allow},
+			{"prctl", []uint64{unix.PR_SET_VMA}, allow},
+			{"prctl", []uint64{unix.PR_SET_PDEATHSIG}, refuse},
+			{"mprotect", []uint64{4096, 4096, unix.PROT_EXEC}, refuse},
+			{"ioctl", []uint64{3, unix.SIOCETHTOOL}, allow},
+			{"ioctl", []uint64{0, unix.TIOCSTI}, refuse},
+		}},
+		"warden": {warden(families), []called{
+			{"tgkill", []uint64{pid, pid, uint64(unix.SIGURG)}, allow},
+			{"tgkill", []uint64{pid, pid, perThread}, allow},
+			{"tgkill", []uint64{pid, pid, uint64(unix.SIGKILL)}, refuse},
+			{"tgkill", []uint64{pid, pid, uint64(unix.SIGSTOP)}, refuse},
+			{"clone", []uint64{thread}, allow},
+			{"clone", []uint64{uint64(process)}, allow},
+			{"clone", []uint64{uint64(process) | unix.CLONE_NEWUSER}, refuse},
+			{"clone", []uint64{uint64(unix.SIGCHLD)}, refuse},
+			{"socket", []uint64{unix.AF_UNIX}, refuse},
+			{"socketcall", []uint64{8}, allow},
+			{"prctl", []uint64{unix.PR_SET_SECCOMP}, allow},
+			{"prctl", []uint64{unix.PR_SET_KEEPCAPS}, refuse},
+			{"prctl", []uint64{unix.PR_SET_PTRACER}, refuse},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, c.role, func(t *testing.T, goarch string, m machine) {
+				for _, x := range c.calls {
+					number, there := m.numbers[x.call]
+					if !there || x.call == "mmap" && slices.Contains(oldMmap, goarch) {
+						continue
+					}
+					if got := m.run(t, m.audit, number, x.args...); got != x.want {
+						t.Errorf("%s%v: %#x, want %#x", x.call, x.args, got, x.want)
+					}
+				}
+			})
+		})
+	}
 }
 
 // TestPacketSockets: their family is allowed where the daemon sees senders by them.
@@ -218,7 +290,7 @@ func TestPrograms(t *testing.T) {
 // does one of x32.
 func TestOtherProcessor(t *testing.T) {
 	t.Parallel()
-	for _, r := range []role{single(pid, families), programs} {
+	for _, r := range []role{single(pid, families), warden(families), front(pid), programs} {
 		for goarch := range architectures {
 			m := machineOf(t, goarch, r)
 			for other, a := range architectures {

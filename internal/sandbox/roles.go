@@ -37,26 +37,31 @@ const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS |
 // processors add CLONE_SETTLS.
 const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
-// single is the daemon in one process: it serves the LANs, writes nf_tables and the state
-// directory, and never starts a program. What it uses most stands first.
-func single(pid uint32, families []uint32) role {
-	return role{otherwise: refuse, rules: []rule{
+// process is what the runtime starts a program with, where the kernel gives a descriptor
+// of the child (forkAndExecInChild1 in the package syscall).
+const process = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD | uint32(unix.SIGCHLD)
+
+// perThread is the signal by which the runtime makes a call on every thread
+// (sigPerThreadSyscall there).
+const perThread = 33
+
+// everyone is what every process of ours does. The flags that clone may have are in clone,
+// interrupt is how the runtime reaches its threads; what is used most stands first.
+func everyone(clone []uint32, interrupt argument) []rule {
+	return []rule{
 		{why: "the runtime waits and wakes", does: allow,
 			calls: []string{"futex", "futex_time64", "nanosleep", "epoll_pwait", "epoll_pwait2", "epoll_wait", "epoll_ctl", "sched_yield"}},
 		{why: "files and sockets that are open", does: allow,
 			calls: []string{"read", "write", "recvmsg", "sendmsg", "recvfrom", "sendto", "close", "accept4", "readv", "writev"}},
-		{why: "the runtime interrupts its own threads; nobody else gets a signal", does: allow,
-			calls: []string{"tgkill"}, when: &argument{index: 0, mask: all, values: []uint32{pid}}},
+		{why: "the runtime interrupts its own threads", does: allow, calls: []string{"tgkill"}, when: &interrupt},
 		{why: "signals, and the way back from their handlers", does: allow,
 			calls: []string{"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall"}},
 		{why: "memory that cannot be executed", does: allow,
 			calls: []string{"mmap", "mmap2", "mprotect"}, when: &argument{index: 2, mask: unix.PROT_EXEC, values: []uint32{0}}},
 		{why: "memory", does: allow,
 			calls: []string{"munmap", "madvise", "mincore"}},
-		{why: "memory has a name in /proc/PID/maps", does: allow,
-			calls: []string{"prctl"}, when: &argument{index: 0, mask: all, values: []uint32{unix.PR_SET_VMA}}},
-		{why: "threads, never processes", does: allow,
-			calls: []string{"clone"}, when: &argument{index: 0, mask: all &^ unix.CLONE_SETTLS, values: []uint32{thread}}},
+		{why: "threads, and processes where a role starts some", does: allow,
+			calls: []string{"clone"}, when: &argument{index: 0, mask: all &^ unix.CLONE_SETTLS, values: clone}},
 		{why: "its flags are in memory; the runtime does not need it", does: unknown,
 			calls: []string{"clone3"}},
 		{why: "threads begin and end", does: allow,
@@ -64,28 +69,88 @@ func single(pid uint32, families []uint32) role {
 		{why: "who and where it is, what time it is, random octets", does: allow,
 			calls: []string{"getpid", "gettid", "getuid", "getuid32", "geteuid", "geteuid32", "getgid", "getgid32", "getegid", "getegid32",
 				"sched_getaffinity", "uname", "clock_gettime", "gettimeofday", "adjtimex", "getrandom"}},
-		{why: "sockets of the families that are served; not unix, by which root would be obeyed by other daemons", does: allow,
-			calls: []string{"socket"}, when: &argument{index: 0, mask: all, values: families}},
-		{why: "i386 makes sockets by this one call, whose arguments are in memory; 8 is socketpair", does: allow,
-			calls: []string{"socketcall"}, when: &argument{index: 0, mask: all,
-				values: []uint32{1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}}},
-		{why: "LANs and event callbacks come and go", does: allow,
-			calls: []string{"bind", "listen", "connect", "accept", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt"}},
+		{why: "sockets that are open are set, asked and shut", does: allow,
+			calls: []string{"accept", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt"}},
 		{why: "the speed of a link", does: allow,
 			calls: []string{"ioctl"}, when: &argument{index: 1, mask: all, values: []uint32{unix.SIOCETHTOOL}}},
-		{why: "descriptors that do not wait", does: allow,
+		{why: "descriptors that do not wait, and copies of them", does: allow,
 			calls: []string{"fcntl", "fcntl64"}, when: &argument{index: 1, mask: all,
 				values: []uint32{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC}}},
 		{why: "the poller begins with the first socket", does: allow,
 			calls: []string{"epoll_create1", "eventfd2", "pipe2"}},
-		{why: "the journal, lease files, /proc/net and /proc/sys/net; the runtime reads its share of the processors", does: allow,
-			calls: []string{"openat", "pread64", "pwrite64", "lseek", "_llseek", "getdents64", "fstat", "fstat64", "lstat64", "stat64",
+		{why: "the runtime reads its share of the processors", does: allow,
+			calls: []string{"pread64"}},
+	}
+}
+
+// own says that a process interrupts its own threads; nobody else gets a signal.
+func own(pid uint32) argument { return argument{index: 0, mask: all, values: []uint32{pid}} }
+
+// named lets memory have a name in /proc/PID/maps, and nothing else be asked of prctl.
+var named = rule{why: "memory has a name in /proc/PID/maps", does: allow,
+	calls: []string{"prctl"}, when: &argument{index: 0, mask: all, values: []uint32{unix.PR_SET_VMA}}}
+
+// i386 makes sockets by one call, whose arguments are in memory. These are the numbers of
+// what it does with sockets that are open; 1 to 3 are socket, bind and connect, 4 is
+// listen, 8 socketpair.
+var socketcalls = []uint32{5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
+
+// front is the process that parses what the network sends. It has the sockets that the
+// warden hands it, and gets no other; it opens no file, and there is nobody to whom it
+// could send a signal.
+func front(pid uint32) role {
+	rules := append(everyone([]uint32{thread}, own(pid)), named,
+		rule{why: "i386 asks so of sockets that are open", does: allow, calls: []string{"socketcall"},
+			when: &argument{index: 0, mask: all, values: socketcalls}})
+	return role{otherwise: refuse, rules: rules}
+}
+
+// decides is what the half does that decides: it opens sockets, reads lease files and
+// /proc/net, writes nf_tables and the state directory.
+func decides(families, byOneCall []uint32) []rule {
+	return []rule{
+		{why: "sockets of the families that are served; not unix, by which root would be obeyed by other daemons", does: allow,
+			calls: []string{"socket"}, when: &argument{index: 0, mask: all, values: families}},
+		{why: "i386 makes sockets by this one call", does: allow,
+			calls: []string{"socketcall"}, when: &argument{index: 0, mask: all, values: append(byOneCall, socketcalls...)}},
+		{why: "LANs and event callbacks come and go", does: allow,
+			calls: []string{"bind", "listen", "connect"}},
+		{why: "the journal, lease files, /proc/net and /proc/sys/net", does: allow,
+			calls: []string{"openat", "pwrite64", "lseek", "_llseek", "getdents64", "fstat", "fstat64", "lstat64", "stat64",
 				"newfstatat", "fstatat64", "statx", "faccessat", "readlinkat"}},
 		{why: "the journal is written anew, and begins again when its directory has been replaced", does: allow,
 			calls: []string{"unlinkat", "renameat", "renameat2", "mkdirat", "fchmodat", "fsync", "fdatasync", "ftruncate", "ftruncate64", "flock"}},
 		{why: "the socket of the owner goes at the end; the directory of the journal is made anew", does: allow,
 			calls: []string{"unlink", "mkdir"}},
-	}}
+	}
+}
+
+// single is the daemon in one process, which never starts a program.
+func single(pid uint32, families []uint32) role {
+	rules := append(everyone([]uint32{thread}, own(pid)), named)
+	return role{otherwise: refuse, rules: append(rules, decides(families, []uint32{1, 2, 3, 4})...)}
+}
+
+// warden is the process that decides, and starts the front, also anew. What the front does
+// until its own sandbox has closed stands here as well: it begins in this one.
+func warden(families []uint32) role {
+	rules := append(everyone([]uint32{thread, process}, argument{index: 2, mask: all, values: []uint32{uint32(unix.SIGURG), perThread}}),
+		rule{why: "the front is started", does: allow, calls: []string{"execve", "dup3", "getppid"}},
+		rule{why: "its end is waited for, and brought about; there is a descriptor of no other process", does: allow,
+			calls: []string{"wait4", "pidfd_send_signal"}},
+		rule{why: "the wall before it; no other daemon is behind such a socket", does: allow,
+			calls: []string{"socketpair"}},
+		rule{why: "it goes on as another user, of the two that are left", does: allow,
+			calls: []string{"setresuid", "setresuid32", "setresgid", "setresgid32"}},
+		rule{why: "it closes its own sandbox, ends with the warden, and has few files", does: allow,
+			calls: []string{"prctl"}, when: &argument{index: 0, mask: all, values: []uint32{
+				unix.PR_SET_VMA, unix.PR_SET_PDEATHSIG, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS, unix.PR_SET_DUMPABLE,
+				unix.PR_GET_DUMPABLE, unix.PR_SET_SECCOMP, unix.PR_GET_SECCOMP, unix.PR_CAPBSET_READ, unix.PR_CAPBSET_DROP, unix.PR_CAP_AMBIENT}}},
+		rule{why: "likewise; each of them only takes away", does: allow,
+			calls: []string{"seccomp", "capget", "capset", "prlimit64", "getrlimit", "ugetrlimit", "setrlimit",
+				"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}},
+		rule{why: "its runtime begins", does: allow, calls: []string{"arch_prctl"}})
+	return role{otherwise: refuse, rules: append(rules, decides(families, []uint32{1, 2, 3, 4, 8})...)}
 }
 
 // programs is the daemon where iptables writes its rules: it starts its programs, which

@@ -12,8 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Role is what kind of process this one is.
+type Role uint8
+
+// The roles; roles.go says what each may ask of the kernel.
+const (
+	Single Role = iota // the whole daemon in one process
+	Warden             // the half that decides, which starts the other
+	Front              // the half that parses what the network sends
+)
+
 // Config is what a process goes on with.
 type Config struct {
+	Role         Role
 	Capabilities []Capability // that are kept, as far as they are there
 	// Programs says that the process starts programs, which then go on with its
 	// capabilities.
@@ -22,10 +33,15 @@ type Config struct {
 	PacketSockets bool
 	Files         uint64 // descriptors at most; at least 1
 	Paths         *Paths // nil: any file, as its user may
+	// User is who the front is, if it can be another than the warden: a Front goes on as
+	// it, a Warden that is root can start one. Zero: the same.
+	User User
 }
 
 // State is what is in force.
 type State struct {
+	User         uint32 // effective
+	Apart        bool   // Config.User is in force
 	Capabilities []Capability
 	NoNewPrivs   bool
 	Seccomp      bool // a filter is on every thread
@@ -51,6 +67,7 @@ func Enter(cfg Config) State {
 	try("limit core dumps", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 	try("limit open files", limitFiles(cfg.Files))
 	try("hide memory", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	apart := cfg.User != User{} && try("another user for the front", cfg.User.enter(cfg.Role))
 	landlock := 0
 	if try("no_new_privs", onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)) && cfg.Paths != nil {
 		abi, err := confine(*cfg.Paths, cfg.Programs) // with the capabilities by which directories are reached
@@ -60,7 +77,7 @@ func Enter(cfg Config) State {
 	}
 	try("capabilities", dropCapabilities(cfg.Capabilities, cfg.Programs))
 	s := Look()
-	s.Landlock = landlock
+	s.Landlock, s.Apart = landlock, apart
 	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
 	s.Missing = missing
 	return s
@@ -68,7 +85,7 @@ func Enter(cfg Config) State {
 
 // Look returns what is in force without Enter.
 func Look() State {
-	var s State
+	s := State{User: uint32(os.Geteuid())} // #nosec G115 -- the kernel's are
 	if held, err := capabilitiesNow(); err == nil {
 		s.Capabilities = held.effective()
 	}
@@ -95,19 +112,31 @@ func enforce(cfg Config) error {
 	if native.audit == 0 {
 		return fmt.Errorf("there is no filter for %s", runtime.GOARCH)
 	}
-	r := programs
-	if !cfg.Programs {
-		families := []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
-		if cfg.PacketSockets {
-			families = append(families, unix.AF_PACKET)
-		}
-		r = single(uint32(os.Getpid()), families)
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
+		return errno // the C library makes its threads in ways that a filter does not know
 	}
-	code, err := assemble(filter(native, r))
+	code, err := assemble(filter(native, cfg.role(uint32(os.Getpid())))) // #nosec G115 -- the kernel's are
 	if err != nil {
 		return err
 	}
 	return install(code)
+}
+
+// role returns that of the process pid.
+func (cfg Config) role(pid uint32) role {
+	families := []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+	if cfg.PacketSockets {
+		families = append(families, unix.AF_PACKET)
+	}
+	switch {
+	case cfg.Role == Front:
+		return front(pid)
+	case cfg.Programs:
+		return programs
+	case cfg.Role == Warden:
+		return warden(families)
+	}
+	return single(pid, families)
 }
 
 // assemble returns a filter as the kernel takes it.

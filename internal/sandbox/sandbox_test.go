@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 )
 
 // inside, in the environment, makes this program the one that tries: "off" without the
-// sandbox, "single" and "programs" in it, "managed" as "single" below a service manager.
+// sandbox, "managed" as "single" below a service manager, else in the role of that name.
 const inside = "PORTCULLIS_TEST_SANDBOX"
 
 func TestMain(m *testing.M) {
@@ -53,8 +54,20 @@ func tryAll(how string) {
 			found.Works = err.Error()
 		}
 	}
+	cfg := Config{Capabilities: []Capability{NetAdmin}, Programs: how == "programs", Files: 256}
+	work := works
+	switch how {
+	case "front":
+		cfg.Role, cfg.Capabilities = Front, nil
+		var err error
+		if work, err = serves(); err != nil {
+			found.Works = err.Error()
+		}
+	case "warden":
+		cfg.Role = Warden
+	}
 	if how != "off" {
-		found.State = Enter(Config{Capabilities: []Capability{NetAdmin}, Programs: how == "programs", Files: 256})
+		found.State = Enter(cfg)
 		for _, err := range found.State.Missing {
 			found.Missing = append(found.Missing, err.Error())
 		}
@@ -75,8 +88,14 @@ func tryAll(how string) {
 	try("core", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0)
 	try("executable memory", unix.SYS_MPROTECT, 0, 0, unix.PROT_EXEC)
 	try("clone3", unix.SYS_CLONE3, 0, 0, 0)
-	if err := works(); err != nil {
-		found.Works = err.Error()
+	try("socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM, 0)
+	try("open", unix.SYS_OPENAT, ^uintptr(0), 0, 0)
+	try("connect", unix.SYS_CONNECT, ^uintptr(0), 0, 0)
+	if err := work(); err != nil {
+		found.Works += err.Error()
+	}
+	if how == "warden" {
+		found.Works += startsFront()
 	}
 	if how == "programs" {
 		if err := exec.Command("/bin/true").Run(); err != nil {
@@ -142,6 +161,70 @@ func works() error {
 	return err
 }
 
+// serves opens what a front has from its warden, and returns what it does with it.
+func serves() (func() error, error) {
+	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(l, 1))
+	at, failed := unix.Getsockname(l)
+	if err := errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	return func() error {
+		got, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		done := make(chan error, 20)
+		for range cap(done) {
+			go func() {
+				runtime.LockOSThread()
+				_, err := unix.Write(c, []byte{1})
+				done <- err
+			}()
+		}
+		for range cap(done) {
+			_, failed := unix.Read(got, make([]byte, 1))
+			err = errors.Join(err, failed, <-done)
+		}
+		runtime.GC()
+		return errors.Join(err, unix.SetsockoptInt(got, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1), unix.Shutdown(got, unix.SHUT_RDWR))
+	}, errors.Join(err, unix.Connect(c, at))
+}
+
+// startsFront starts a front from within a warden's sandbox, and says what went wrong.
+func startsFront() string {
+	from, to, err := os.Pipe()
+	if err != nil {
+		return err.Error()
+	}
+	fd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"x"}, &syscall.ProcAttr{
+		Env: []string{inside + "=front"}, Files: []uintptr{to.Fd(), to.Fd(), to.Fd()},
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: &fd},
+	})
+	if err := errors.Join(err, to.Close()); err != nil {
+		return err.Error()
+	}
+	text, err := io.ReadAll(from)
+	var status syscall.WaitStatus
+	_, failed := syscall.Wait4(pid, &status, 0, nil)
+	var found tried
+	if err := errors.Join(err, failed, json.Unmarshal(text, &found)); err != nil || status != 0 {
+		return fmt.Sprintf("front: %v, status %v: %s", err, status, text)
+	}
+	if found.Works != "" || len(found.Missing) > 0 || len(found.State.Capabilities) > 0 || found.Errors["open"] != unix.EPERM {
+		return fmt.Sprintf("front: %s", text)
+	}
+	return ""
+}
+
 // program returns this test as a program without cgo, as the daemon is built.
 func program(t *testing.T) string {
 	t.Helper()
@@ -192,8 +275,11 @@ func TestInside(t *testing.T) {
 	t.Parallel()
 	exe := program(t)
 	for how, refused := range map[string][]string{
-		"off":      nil,
-		"single":   {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
+		"off":    nil,
+		"single": {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
+		"front": {"connect", "core", "exec", "executable memory", "kill", "mount", "open", "ptrace", "setns", "socket", "tgkill",
+			"unix socket", "unshare"},
+		"warden":   {"executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"managed":  {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"programs": {"mount", "ptrace", "setns", "unshare"},
 	} {
@@ -216,7 +302,11 @@ func TestInside(t *testing.T) {
 			if found.Errors["clone3"] != unix.ENOSYS || len(found.Missing) > 0 || !s.NoNewPrivs || !s.Seccomp || s.Dumpable {
 				t.Errorf("clone3: %v; in force: %+v, missing %q", found.Errors["clone3"], s, found.Missing)
 			}
-			if os.Geteuid() == 0 && !slices.Equal(s.Capabilities, []Capability{NetAdmin}) {
+			want := []Capability{NetAdmin}
+			if how == "front" {
+				want = nil
+			}
+			if os.Geteuid() == 0 && !slices.Equal(s.Capabilities, want) {
 				t.Errorf("capabilities: %v", s.Capabilities)
 			}
 		})
