@@ -114,12 +114,12 @@ FUZZTIME ?= 20s
 fuzz:
 	test/fuzz $(FUZZTIME)
 
-# The stripped binary stays at or under 7.6 MB here, and 8.2 MB on any router's processor.
+# The stripped binary stays at or under 7.8 MB here, and 8.5 MB on any router's processor.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 7600000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 7800000
 
 sizes:
-	test/sizes 8200000
+	test/sizes 8500000
 
 clean:
 	rm -rf bin dist

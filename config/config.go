@@ -130,7 +130,7 @@ func Default() Config {
 		Firewall: Firewall{Backend: BackendAuto, Mark: 0x40000000},
 		State:    State{Dir: "/var/lib/portcullis"},
 		Control:  Control{Socket: "/run/portcullis/control.sock"},
-		Sandbox:  Sandbox{Mode: SandboxSingle},
+		Sandbox:  Sandbox{Mode: SandboxSplit},
 		Log:      Log{Level: LevelInfo, Format: FormatText},
 	}
 }

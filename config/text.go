@@ -215,13 +215,14 @@ type SandboxMode string
 
 // What a SandboxMode can be.
 const (
+	SandboxSplit  SandboxMode = "split"  // two, of which the one that parses what the network sends has no privilege
 	SandboxSingle SandboxMode = "single" // one process, which keeps no privilege but what it needs
 	SandboxOff    SandboxMode = "off"    // whatever it was started with
 )
 
 // UnmarshalText reads the word.
 func (s *SandboxMode) UnmarshalText(text []byte) error {
-	return word(s, string(text), SandboxSingle, SandboxOff)
+	return word(s, string(text), SandboxSplit, SandboxSingle, SandboxOff)
 }
 
 // Level is how much is logged.

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"portcullis/internal/process"
 )
 
 // Exit codes, as portcullis(8) has them.
@@ -48,6 +50,9 @@ func commands() []command {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == process.Argument {
+		os.Exit(process.Main())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, env{os.Stdout, os.Stderr}, os.Args[1:]))

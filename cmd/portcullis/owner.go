@@ -72,27 +72,54 @@ func printStatus(out io.Writer, s control.Status) error {
 	fmt.Fprintf(w, "firewall\t%s, repaired %d times\n", s.Firewall.Backend, s.Firewall.DriftRepaired)
 	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall.Senders))
 	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
+	if s.Sandbox.Front != nil {
+		fmt.Fprintf(w, "front\t%s\n", frontLine(s.Sandbox.Front))
+	}
 	return w.Flush()
 }
 
 // sandboxLine returns what keeps a fault of the daemon from being worth much.
 func sandboxLine(s control.Sandbox) string {
-	held := "no capability"
-	if len(s.Capabilities) > 0 {
-		held = strings.Join(s.Capabilities, ", ")
+	parts := append([]string{s.Mode + ": " + held(s.Capabilities)}, inForce(s.NoNewPrivs, s.Seccomp)...)
+	if s.Landlock > 0 {
+		parts = append(parts, fmt.Sprint("Landlock ", s.Landlock))
 	}
-	parts := []string{s.Mode + ": " + held}
-	for _, p := range []struct {
-		in   bool
-		text string
-	}{{s.NoNewPrivs, "no new privileges"}, {s.Seccomp, "seccomp"}, {s.Landlock > 0, fmt.Sprint("Landlock ", s.Landlock)}, {!s.Dumpable, "not dumpable"}} {
-		if p.in {
-			parts = append(parts, p.text)
-		}
+	if !s.Dumpable {
+		parts = append(parts, "not dumpable")
 	}
 	line := strings.Join(parts, ", ")
 	if len(s.Missing) > 0 {
 		line += "; missing: " + strings.Join(s.Missing, "; ")
+	}
+	return line
+}
+
+func held(capabilities []string) string {
+	if len(capabilities) == 0 {
+		return "no capability"
+	}
+	return strings.Join(capabilities, ", ")
+}
+
+func inForce(noNewPrivs, seccomp bool) (parts []string) {
+	if noNewPrivs {
+		parts = append(parts, "no new privileges")
+	}
+	if seccomp {
+		parts = append(parts, "seccomp")
+	}
+	return parts
+}
+
+// frontLine returns what is true of the process that parses what the network sends.
+func frontLine(f *control.Front) string {
+	line := "not running"
+	if f.PID != 0 {
+		parts := append([]string{fmt.Sprintf("process %d: user %d", f.PID, f.User), held(f.Capabilities)}, inForce(f.NoNewPrivs, f.Seccomp)...)
+		line = strings.Join(parts, ", ")
+	}
+	if f.Ended > 0 {
+		line += fmt.Sprintf("; started anew %d times, the last because: %s", f.Ended, f.LastEnd)
 	}
 	return line
 }

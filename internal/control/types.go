@@ -44,13 +44,26 @@ type Firewall struct {
 
 // Sandbox is what the daemon's process has left, as the kernel says.
 type Sandbox struct {
-	Mode         string   `json:"mode"`         // of the configuration
+	Mode         string   `json:"mode"` // of the configuration, as far as this machine can do it
+	User         uint32   `json:"user"`
 	Capabilities []string `json:"capabilities"` // that are effective
 	NoNewPrivs   bool     `json:"no_new_privs"`
 	Seccomp      bool     `json:"seccomp"`  // a filter is on every thread
 	Landlock     int      `json:"landlock"` // the version of its interface that is in force; 0: none
 	Dumpable     bool     `json:"dumpable"` // others of the same user may look into the process
 	Missing      []string `json:"missing"`  // why something is not in force that should be
+	Front        *Front   `json:"front"`    // nil: it is no process of its own
+}
+
+// Front is the process that parses what the network sends.
+type Front struct {
+	PID          int      `json:"pid"` // 0: there is none now
+	User         uint32   `json:"user"`
+	Capabilities []string `json:"capabilities"` // that are effective
+	NoNewPrivs   bool     `json:"no_new_privs"`
+	Seccomp      bool     `json:"seccomp"`
+	Ended        int      `json:"ended"`    // how many have ended that should not have
+	LastEnd      string   `json:"last_end"` // why the last of them did
 }
 
 // Mapping is one line of `portcullis list`.

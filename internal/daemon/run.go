@@ -10,7 +10,6 @@ import (
 
 	"portcullis/config"
 	"portcullis/internal/doctor"
-	"portcullis/internal/front"
 	"portcullis/internal/netif"
 	"portcullis/internal/warden"
 	"portcullis/internal/wiring"
@@ -31,9 +30,10 @@ var ErrRestart = errors.New("making way for the next run")
 func restarts(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrRestart) }
 
 // Run is the daemon. It serves until ctx ends, and leaves nothing behind, or what its
-// successor takes over. The sandbox closes before the first packet is read. What faces the
-// LAN ends first, then the engine, then the kernel is cleared.
+// successor takes over. The sandbox closes before there is a front, and so before a packet
+// is read. What faces the LAN ends first, then the engine, then the kernel is cleared.
 func Run(ctx context.Context, c Config) (err error) {
+	c.Sandbox.Mode = mode(c.Log, c.Sandbox.Mode)
 	kernel, err := netif.Open(c.Log)
 	if err != nil {
 		return fmt.Errorf("read the network: %w", err)
@@ -52,7 +52,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close(ctx, c.Firewall.KeepOnStop || restarts(ctx))) }()
-	f, err := front.New(frontConfig(c, kernel, w, follower))
+	waits := findSupervisor(c.Log)
+	w.Seal()
+	f, err := newHalf(c, kernel, w, follower.failed)
 	if err != nil {
 		return err
 	}
@@ -70,8 +72,6 @@ func Run(ctx context.Context, c Config) (err error) {
 	if !four.IsZero() && !six.IsZero() {
 		f.Resume(four, six)
 	}
-	waits := findSupervisor(c.Log)
-	w.Seal()
 	return serve(ctx, c.Log, kernel, w, f, follower, waits)
 }
 
@@ -94,18 +94,8 @@ func network(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, f *fol
 	return state, roles, nil
 }
 
-func frontConfig(c Config, kernel *netif.Kernel, w *warden.Warden, f *follower) front.Config {
-	return front.Config{
-		Log: c.Log, Warden: w, Sockets: w, Kernel: kernel, Failed: f.failed,
-		UPnP: c.UPnP.Enabled, Events: c.UPnP.Events, UUID: w.UUID(), Path: w.Path(),
-		FriendlyName: string(c.UPnP.FriendlyName), HTTPPort: c.UPnP.HTTPPort,
-		NATPMP: c.PCP.NATPMP && w.SeesSenders(), PCP: c.PCP.PCP && w.SeesSenders(),
-		RequestsPerSecond: c.Limits.RequestsPerSecond, SameDevice: c.Policy.SameDevice,
-	}
-}
-
 // serve runs both halves until ctx ends, the engine longest.
-func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warden.Warden, f *front.Front, follower *follower, waits *supervisor) error {
+func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warden.Warden, f half, follower *follower, waits *supervisor) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	engine := make(chan error, 1)

@@ -140,7 +140,7 @@ type (
 		RequestsPerSecond        uint32 // 0: no limit
 		SameDevice               bool
 		LogLevel                 int8   // of slog; what is below it does not cross
-		UID                      uint32 // that the front goes on as; 0: as it is
+		UID, GID                 uint32 // that the front goes on as; 0: as it is
 	}
 	// Serve lets the front begin to answer, with the epochs that began then; zero: now.
 	Serve struct{ Four, Six time.Time }
@@ -152,7 +152,7 @@ type (
 	}
 	// Network says how the gateway is reached and what it serves. It is answered by Served.
 	Network struct {
-		Turn uint32 // how manieth it is
+		Turn uint32 // which of them it is
 		WAN  portmap.WAN
 		Six  bool
 		LANs []netif.LAN
@@ -489,6 +489,7 @@ func (b *Settings) code(w *wire) {
 	w.flag(&b.SameDevice)
 	w.i8(&b.LogLevel)
 	w.u32(&b.UID)
+	w.u32(&b.GID)
 }
 func (b *Serve) code(w *wire) {
 	w.moment(&b.Four)

@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
@@ -76,6 +78,12 @@ var (
 // ErrEnded says that the front's end of the wall is closed.
 var ErrEnded = errors.New("the front has ended")
 
+// NotServed is what the front says that it does not serve.
+type NotServed string
+
+// Error implements error.
+func (n NotServed) Error() string { return string(n) }
+
 // NewServer takes the warden's end over, and tells the front what it is to do.
 func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 	conn, err := newConn(end)
@@ -93,7 +101,8 @@ func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 }
 
 // Follow tells the front what the network is now, and waits until it is served, while
-// Run runs. The error says what of it is not served; ErrEnded, that nobody serves it.
+// Run runs. The error is a NotServed where some of it is not,
+// and ErrEnded where nobody is there.
 func (s *Server) Follow(ctx context.Context) error {
 	s.following.Lock()
 	defer s.following.Unlock()
@@ -105,12 +114,15 @@ func (s *Server) Follow(ctx context.Context) error {
 	s.mu.Unlock()
 	n.WAN, n.Six = s.warden.Uplink()
 	if err := s.conn.send(Message{Body: n}); err != nil {
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+			return ErrEnded
+		}
 		return fmt.Errorf("wall: tell the front of the network: %w", err)
 	}
 	select {
 	case problem := <-served:
 		if problem != "" {
-			return errors.New(problem)
+			return NotServed(problem)
 		}
 		return nil
 	case <-s.done:

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,17 +20,34 @@ const claimName = "@portcullis"
 // take the first one's table away, even where it serves other LANs, or none yet.
 func claim(log *slog.Logger) (*net.UnixListener, error) {
 	name := &net.UnixAddr{Net: "unix", Name: claimName}
-	l, err := net.ListenUnix("unix", name)
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return l, err
-	}
-	holder, err := peer(name)
-	if err != nil { // it has ended in the meantime
-		if l, err := net.ListenUnix("unix", name); err == nil {
-			return l, nil
+	var holder unix.Ucred
+	for began := time.Now(); ; time.Sleep(endingStep) {
+		l, err := net.ListenUnix("unix", name)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return l, err
+		}
+		holder, err = peer(name)
+		if err == nil && !gone(holder) || time.Since(began) > endingTimeout {
+			break
 		}
 	}
-	if err == nil && (holder.Uid == 0 || holder.Uid == uint32(os.Geteuid())) {
+	return refused(log, holder)
+}
+
+// How long a daemon that was killed is waited for: its front ends with it, a moment later.
+const (
+	endingTimeout = 5 * time.Second
+	endingStep    = 10 * time.Millisecond
+)
+
+// gone reports whether a process has ended; that of another namespace has no number here.
+func gone(c unix.Ucred) bool {
+	return c.Pid > 0 && errors.Is(unix.Kill(int(c.Pid), 0), unix.ESRCH)
+}
+
+// refused is what comes of a lock that somebody holds.
+func refused(log *slog.Logger, holder unix.Ucred) (*net.UnixListener, error) {
+	if holder.Pid > 0 && (holder.Uid == 0 || holder.Uid == uint32(os.Geteuid())) {
 		return nil, fmt.Errorf("another portcullis is running on this machine (process %d); one serves all LANs that lan.interfaces names", holder.Pid)
 	}
 	// Nobody else can be the daemon: or any user could keep us from starting.

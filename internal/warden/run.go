@@ -1,12 +1,15 @@
 package warden
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/internal/logging"
 	"portcullis/internal/netif"
@@ -23,7 +26,7 @@ func (w *Warden) Learn(s netif.State, r netif.Roles) { w.network.Set(s, r) }
 func (w *Warden) Begin(ctx context.Context) (four, six time.Time, err error) {
 	w.ours = true
 	r := w.network.Roles()
-	if err := w.firewall.Prepare(wiring.Facts(w.cfg, r)); err != nil {
+	if err := w.firewall.Prepare(w.facts(r)); err != nil {
 		return four, six, err
 	}
 	if err := w.seeSenders(ctx, r); err != nil {
@@ -32,6 +35,15 @@ func (w *Warden) Begin(ctx context.Context) (four, six time.Time, err error) {
 	w.names.Look(time.Now())
 	epochs, err := w.restore.Restore(ctx)
 	return epochs.V4, epochs.V6, err
+}
+
+// facts returns what the firewall is to know.
+func (w *Warden) facts(r netif.Roles) firewall.Facts {
+	f := wiring.Facts(w.cfg, r)
+	if w.cfg.Sandbox.Mode == config.SandboxSplit {
+		f.FrontUID = cmp.Or(w.user.UID, uint32(os.Geteuid())) // #nosec G115 -- the kernel's are
+	}
+	return f
 }
 
 // Run is the engine and what is kept of its work, until ctx ends, after Begin. It must
@@ -60,7 +72,7 @@ func (w *Warden) Serve(ctx context.Context) error {
 // addresses that are gone, and the mappings that have waited for a LAN.
 func (w *Warden) Follow(ctx context.Context, s netif.State, r netif.Roles) {
 	w.Learn(s, r)
-	err := errors.Join(w.firewall.Configure(ctx, wiring.Facts(w.cfg, r)), w.seeSenders(ctx, r))
+	err := errors.Join(w.firewall.Configure(ctx, w.facts(r)), w.seeSenders(ctx, r))
 	if err != nil && ctx.Err() == nil {
 		w.log.Error("cannot update the firewall for the network", "err", err)
 	}

@@ -20,8 +20,7 @@ import (
 // in on many LANs it has less than half of these.
 const maxFiles = 4096
 
-// Seal takes from the process what it does not need any more, after Begin and before
-// anything that a client sent is read.
+// Seal takes from the process what it does not need any more, before there is a front.
 func (w *Warden) Seal() {
 	mode := w.cfg.Sandbox.Mode
 	if mode == config.SandboxOff {
@@ -30,6 +29,9 @@ func (w *Warden) Seal() {
 		return
 	}
 	s := sandbox.Enter(w.needs())
+	if !s.Apart {
+		w.user = sandbox.User{}
+	}
 	w.sandbox = shown(mode, s)
 	if err := errors.Join(s.Missing...); err != nil {
 		w.log.Warn("sandbox is incomplete", "err", err)
@@ -44,6 +46,9 @@ func (w *Warden) needs() sandbox.Config {
 	s := sandbox.Config{
 		Capabilities: []sandbox.Capability{sandbox.NetAdmin}, Files: maxFiles,
 		Programs: w.backend == firewall.IPTables || c.Firewall.AcceptChain.OfIPTables() || c.Firewall.AcceptChain6.OfIPTables(),
+	}
+	if c.Sandbox.Mode == config.SandboxSplit {
+		s.Role, s.User = sandbox.Warden, w.user
 	}
 	if w.witness != nil {
 		way, _ := w.witness.Way()
@@ -72,10 +77,30 @@ func (w *Warden) paths(programs bool) *sandbox.Paths {
 	if above := filepath.Dir(socket); !machines(above) {
 		p.Remove = []string{above}
 	}
-	if programs { // for their standard input; their lock is there since Begin
+	if programs { // for their standard input; their lock is read
 		p.Files = []string{os.DevNull}
+		w.makeProgramsLock()
+	}
+	if w.cfg.Sandbox.Mode == config.SandboxSplit {
+		p.Execute = []string{"/proc/self/exe"}
 	}
 	return p
+}
+
+// programsLock is where the programs of iptables keep each other out, if nobody has said
+// otherwise to them.
+const programsLock = "/run/xtables.lock"
+
+// makeProgramsLock makes the file that those programs would make, and could not make in
+// the sandbox. Without it they say themselves what is wrong.
+func (w *Warden) makeProgramsLock() {
+	f, err := os.OpenFile(programsLock, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		w.log.Warn("cannot make the lock of iptables", "err", err)
+	}
 }
 
 // machines reports whether whoever writes in a directory can become root.
@@ -98,14 +123,49 @@ func bindsNeedRaw() bool {
 // shown is what `portcullis status` shows of it.
 func shown(mode config.SandboxMode, s sandbox.State) control.Sandbox {
 	c := control.Sandbox{
-		Mode: string(mode), Capabilities: []string{}, Missing: []string{},
+		Mode: string(mode), User: s.User, Capabilities: names(s.Capabilities), Missing: []string{},
 		NoNewPrivs: s.NoNewPrivs, Seccomp: s.Seccomp, Landlock: s.Landlock, Dumpable: s.Dumpable,
-	}
-	for _, held := range s.Capabilities {
-		c.Capabilities = append(c.Capabilities, held.String())
 	}
 	for _, err := range s.Missing {
 		c.Missing = append(c.Missing, err.Error())
+	}
+	return c
+}
+
+func names(all []sandbox.Capability) []string {
+	out := make([]string, len(all))
+	for i, held := range all {
+		out[i] = held.String()
+	}
+	return out
+}
+
+// Front is what whoever runs the front as a process knows of it.
+type Front struct {
+	PID   int    // 0: there is none
+	Ended int    // how many have ended that should not have
+	Last  string // why the last of them did
+}
+
+// ShowFront has `portcullis status` show the process that the front is.
+func (w *Warden) ShowFront(f func() Front) { w.front = f }
+
+// FrontUser returns who the front can be, after Seal; zero: who the warden is.
+func (w *Warden) FrontUser() sandbox.User { return w.user }
+
+// Lock returns what holds the instance lock, nil if nothing does.
+func (w *Warden) Lock() *os.File { return w.lock }
+
+// frontShown is what `portcullis status` shows of the front: what the kernel says of it,
+// and not what it says itself.
+func (w *Warden) frontShown() *control.Front {
+	if w.front == nil {
+		return nil
+	}
+	f := w.front()
+	c := &control.Front{PID: f.PID, Ended: f.Ended, LastEnd: f.Last, Capabilities: []string{}}
+	if s, err := sandbox.Of(f.PID); err == nil {
+		c.User, c.Capabilities, c.NoNewPrivs, c.Seccomp = s.User, names(s.Capabilities), s.NoNewPrivs, s.Seccomp
 	}
 	return c
 }

@@ -22,6 +22,7 @@ func (w *Warden) status() control.Status {
 		},
 		Sandbox: w.sandbox,
 	}
+	s.Sandbox.Front = w.frontShown()
 	if w.witness != nil {
 		way, _ := w.witness.Way()
 		s.Firewall.Senders = string(way)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -19,6 +20,7 @@ import (
 	"portcullis/internal/presence"
 	"portcullis/internal/reconcile"
 	"portcullis/internal/restore"
+	"portcullis/internal/sandbox"
 	"portcullis/internal/wiring"
 	"portcullis/pcp"
 	"portcullis/policy"
@@ -62,6 +64,7 @@ type Warden struct {
 	store    *restore.Store
 	identity *restore.Identity
 	claim    *net.UnixListener // nil: another user's program has it
+	lock     *os.File          // a copy of it for the front; nil: there is none
 	network  *gateway.Gateway
 	names    *dhcp.Reader
 	control  *control.Server
@@ -73,6 +76,8 @@ type Warden struct {
 	dials    *rate.Limiter // to subscribers of events
 
 	sandbox control.Sandbox // set by Seal
+	user    sandbox.User    // of the front, if it has its own
+	front   func() Front    // nil: it is no process of its own
 
 	ours bool // what is in the kernel; before Begin it is another run's
 }
@@ -96,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
 		return nil, err
 	}
 	w.store, w.identity = restore.NewStore(w.log, w.journal), restore.NewIdentity(w.log, w.journal, ssdp.NextBootID)
-	if w.claim, err = claim(w.log); err != nil {
+	if err = w.claimMachine(); err != nil {
 		return nil, err
 	}
 	if err = w.build(last); err != nil {
@@ -124,9 +129,22 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 	if w.journal != nil {
 		err = errors.Join(err, w.journal.Close())
 	}
+	if w.lock != nil {
+		err = errors.Join(err, w.lock.Close())
+	}
 	if w.claim != nil { // last: nobody else begins before
 		err = errors.Join(err, w.claim.Close())
 	}
+	return err
+}
+
+// claimMachine takes the instance lock, and a copy of it for a front that is a process.
+func (w *Warden) claimMachine() (err error) {
+	if w.claim, err = claim(w.log); err != nil || w.claim == nil || w.cfg.Sandbox.Mode != config.SandboxSplit {
+		return err
+	}
+	w.user = sandbox.FrontUser()
+	w.lock, err = w.claim.File()
 	return err
 }
 

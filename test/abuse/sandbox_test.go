@@ -8,8 +8,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/control"
@@ -26,12 +28,13 @@ func TestSandbox(t *testing.T) {
 		landlock, inWords = int(abi), fmt.Sprint(", Landlock ", abi)
 	}
 	for name, c := range map[string]struct {
-		backend, more string
-		held          []string
+		backend, more, mode string
+		held                []string
 	}{
-		"nftables": {"nftables", "", []string{"CAP_NET_ADMIN"}},
-		"low port": {"nftables", "[upnp]\nhttp_port = 80\n", []string{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"}},
-		"iptables": {"iptables", "", []string{"CAP_NET_ADMIN", "CAP_NET_RAW"}},
+		"nftables":    {"nftables", "", "split", []string{"CAP_NET_ADMIN"}},
+		"one process": {"nftables", "[sandbox]\nmode = \"single\"\n", "single", []string{"CAP_NET_ADMIN"}},
+		"low port":    {"nftables", "[upnp]\nhttp_port = 80\n", "split", []string{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"}},
+		"iptables":    {"iptables", "", "split", []string{"CAP_NET_ADMIN", "CAP_NET_RAW"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -46,15 +49,20 @@ func TestSandbox(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if x := s.Sandbox; x.Mode != "single" || !slices.Equal(x.Capabilities, c.held) || !x.NoNewPrivs || !x.Seccomp || x.Dumpable ||
+			if x := s.Sandbox; x.Mode != c.mode || !slices.Equal(x.Capabilities, c.held) || !x.NoNewPrivs || !x.Seccomp || x.Dumpable ||
 				x.Landlock != landlock || (len(x.Missing) > 0) != (landlock == 0) {
 				t.Errorf("status: %+v", x)
 			}
 			line := testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config)
-			if want := "single: " + strings.Join(c.held, ", ") + ", no new privileges, seccomp" + inWords + ", not dumpable"; !strings.Contains(line, want) {
+			if want := c.mode + ": " + strings.Join(c.held, ", ") + ", no new privileges, seccomp" + inWords + ", not dumpable"; !strings.Contains(line, want) {
 				t.Errorf("status says\n%s\nand not %q", line, want)
 			}
-			confined(t, r, c.held)
+			confined(t, r.Daemon.Pid(), c.held, "1")
+			if c.mode == "split" {
+				frontConfined(t, r, s.Sandbox.Front)
+			} else if s.Sandbox.Front != nil {
+				t.Errorf("a front: %+v", s.Sandbox.Front)
+			}
 			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", r.Daemon.Pid()))
 			if err != nil || !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
 				t.Errorf("limits: %v\n%s", err, limits)
@@ -74,19 +82,61 @@ var numbers = map[string]uint{
 	"CAP_NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_NET_RAW": unix.CAP_NET_RAW,
 }
 
-// confined compares what the kernel says of each thread.
-func confined(t *testing.T, r *rig, held []string) {
+// frontUser is who the front is where the daemon is root: on this machine is no user
+// portcullis, and its number is taken by a test of the unit alone.
+const frontUser = 64998
+
+// frontConfined compares what the kernel says of the front, and that `status` says the
+// same.
+func frontConfined(t *testing.T, r *rig, f *control.Front) {
+	t.Helper()
+	if f == nil || f.PID == 0 {
+		t.Fatalf("the front is %+v", f)
+	}
+	want := control.Front{PID: f.PID, User: frontUser, Capabilities: []string{}, NoNewPrivs: true, Seccomp: true}
+	if diff := cmp.Diff(want, *f); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	confined(t, f.PID, nil, "2") // its own, below the warden's
+	for _, pid := range []int{r.Daemon.Pid(), f.PID} {
+		for _, name := range []string{"mem", "environ", "maps"} {
+			info, err := os.Stat(fmt.Sprintf("/proc/%d/%s", pid, name))
+			if err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+				t.Errorf("process %d: who has its %s: %v", pid, name, err)
+			}
+		}
+	}
+	open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", f.PID))
+	if err != nil || len(open) < 5 {
+		t.Fatalf("%d files, %v", len(open), err)
+	}
+	for _, name := range open {
+		to, err := os.Readlink(name)
+		if err == nil && !strings.Contains(to, ":[") && !strings.HasPrefix(to, "anon_inode:") && !strings.HasPrefix(to, "/sys/fs/cgroup/") {
+			t.Errorf("the front has %s open: %s", to, name)
+		}
+	}
+	line := testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config)
+	if want := fmt.Sprintf("process %d: user %d, no capability, no new privileges, seccomp\n", f.PID, frontUser); !strings.Contains(line, want) {
+		t.Errorf("status says\n%s\nand not %q", line, want)
+	}
+}
+
+// confined compares what the kernel says of each thread of a process.
+func confined(t *testing.T, pid int, held []string, filters string) {
 	t.Helper()
 	var bits uint64
 	for _, name := range held {
 		bits |= 1 << numbers[name]
 	}
-	set := fmt.Sprintf("%016x", bits)
+	none, set := fmt.Sprintf("%016x", 0), fmt.Sprintf("%016x", bits)
 	want := map[string]string{
-		"CapInh": fmt.Sprintf("%016x", 0), "CapPrm": set, "CapEff": set, "CapBnd": set, "CapAmb": fmt.Sprintf("%016x", 0),
-		"NoNewPrivs": "1", "Seccomp": "2", "Seccomp_filters": "1",
+		"CapInh": none, "CapPrm": set, "CapEff": set, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2", "Seccomp_filters": filters,
 	}
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", r.Daemon.Pid()))
+	if len(held) > 0 { // without any there is none to drop others
+		want["CapBnd"] = set
+	}
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(threads) < 3 {
 		t.Fatalf("%d threads, %v", len(threads), err)
 	}

@@ -102,8 +102,9 @@ var allowed = map[string][]string{
 		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/netif", "internal/presence", "internal/reconcile",
 		"internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
-	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/warden", "internal/wiring"},
-	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/wiring", "policy"},
+	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
+	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/wall", "internal/warden", "internal/wiring"},
+	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/wiring", "policy"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 

@@ -1,0 +1,58 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"portcullis/config"
+	"portcullis/internal/front"
+	"portcullis/internal/netif"
+	"portcullis/internal/process"
+	"portcullis/internal/wall"
+	"portcullis/internal/warden"
+)
+
+// half is the front, in this process or as one of its own.
+type half interface {
+	Open(context.Context, []netif.LAN) error // its sockets, which nobody reads before Serve
+	Abandon() error                          // after Open, in place of Serve
+	Resume(four, six time.Time)              // before Serve: the epochs that go on
+	Serve(context.Context)                   // begins to answer
+	Run(context.Context) error               // until ctx ends, after Serve
+	Follow(context.Context, []netif.LAN) error
+}
+
+// mode returns what of the configuration this machine can do.
+func mode(log *slog.Logger, m config.SandboxMode) config.SandboxMode {
+	if m == config.SandboxSplit {
+		if err := process.Supported(); err != nil {
+			log.Warn("sandbox has one process, not two", "err", err)
+			return config.SandboxSingle
+		}
+	}
+	return m
+}
+
+// newHalf returns the front that the sandbox's mode asks for.
+func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, failed func(error)) (half, error) {
+	set := settings(c, w)
+	if c.Sandbox.Mode != config.SandboxSplit {
+		return front.New(process.Front(set, front.Config{Log: c.Log, Warden: w, Sockets: w, Kernel: kernel, Failed: failed}))
+	}
+	k := process.New(process.Config{
+		Log: c.Log, Warden: w, Sockets: w, Settings: set, User: w.FrontUser(), Lock: w.Lock(), Failed: failed,
+	})
+	w.ShowFront(func() warden.Front { return warden.Front(k.Status()) })
+	return k, nil
+}
+
+func settings(c Config, w *warden.Warden) wall.Settings {
+	return wall.Settings{
+		UPnP: c.UPnP.Enabled, Events: c.UPnP.Events, UUID: w.UUID(), Path: w.Path(),
+		FriendlyName: string(c.UPnP.FriendlyName), HTTPPort: c.UPnP.HTTPPort,
+		NATPMP: c.PCP.NATPMP && w.SeesSenders(), PCP: c.PCP.PCP && w.SeesSenders(),
+		RequestsPerSecond: uint32(c.Limits.RequestsPerSecond), SameDevice: c.Policy.SameDevice, // #nosec G115 -- config bounds it
+		LogLevel: int8(c.Config.Log.Level.Level()),
+	}
+}

@@ -1,0 +1,155 @@
+package process
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sandbox"
+)
+
+// Argument is what the program is started with to be a front. It is no command: people
+// do not call it.
+const Argument = "front"
+
+// Descriptors of a front.
+const wallDescriptor = 3 // and behind it what holds the instance lock
+
+// Supported returns why this kernel does not start processes as they are needed here, nil
+// if it does. Descriptors of processes came with Linux 5.4.
+func Supported() error {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return fmt.Errorf("two processes need Linux 5.4: %w", err)
+	}
+	return unix.Close(fd)
+}
+
+// child is a front that runs.
+type child struct {
+	user  sandbox.User
+	pid   int
+	ended chan struct{} // closed at its end
+	how   syscall.WaitStatus
+
+	mu sync.Mutex
+	fd int // guarded by mu; its descriptor, -1 after its end
+}
+
+// start starts a front with these files, and waits for it on a thread that does nothing
+// else.
+func start(user sandbox.User, files []*os.File) (*child, error) {
+	c := &child{user: user, ended: make(chan struct{}), fd: -1}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		if err := c.fork(files); err != nil {
+			started <- err
+			return
+		}
+		started <- nil
+		c.wait()
+	}()
+	err := <-started
+	runtime.KeepAlive(files)
+	if err != nil {
+		return nil, fmt.Errorf("start a front: %w", err)
+	}
+	return c, nil
+}
+
+func (c *child) fork(files []*os.File) (err error) {
+	if err := c.user.Borrow(); err != nil {
+		return err
+	}
+	attr := &syscall.ProcAttr{
+		Env: environment(os.Environ()),
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: &c.fd},
+	}
+	for _, f := range files {
+		attr.Files = append(attr.Files, f.Fd())
+	}
+	c.pid, err = syscall.ForkExec("/proc/self/exe", []string{"portcullis", Argument}, attr)
+	return err
+}
+
+// keepToOurselves has no front get what whoever started the daemon left open.
+func keepToOurselves() error {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list open files: %w", err)
+	}
+	for _, f := range all {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd >= wallDescriptor {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
+// environment returns what of it the runtime reads.
+func environment(all []string) (some []string) {
+	for _, v := range all {
+		if strings.HasPrefix(v, "GO") {
+			some = append(some, v)
+		}
+	}
+	return some
+}
+
+// wait waits for the end.
+func (c *child) wait() {
+	for {
+		if _, err := syscall.Wait4(c.pid, &c.how, 0, nil); err != syscall.EINTR {
+			break
+		}
+	}
+	c.mu.Lock()
+	_ = unix.Close(c.fd) // of a process that is gone
+	c.fd = -1
+	c.mu.Unlock()
+	close(c.ended)
+}
+
+// kill ends it, if it has not ended.
+func (c *child) kill() error {
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // as in start: it is the child's user from now on
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.fd < 0 {
+			failed <- nil
+			return
+		}
+		err := c.user.Borrow()
+		if err == nil {
+			err = unix.PidfdSendSignal(c.fd, unix.SIGKILL, nil, 0)
+		}
+		if err == unix.ESRCH { // it has ended, and is about to be waited for
+			err = nil
+		}
+		failed <- err
+	}()
+	if err := <-failed; err != nil {
+		return fmt.Errorf("end the front: %w", err)
+	}
+	return nil
+}
+
+// end says how it has ended.
+func (c *child) end() string {
+	switch {
+	case c.how.Signaled():
+		return "signal " + c.how.Signal().String()
+	case c.how.Exited():
+		return fmt.Sprintf("exit status %d", c.how.ExitStatus())
+	}
+	return "unknown"
+}

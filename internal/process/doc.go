@@ -1,0 +1,22 @@
+// Package process runs the front as a process of its own: what starts it and keeps one
+// running, and what it does.
+//
+// Owns: Keeper (starts a front, tells it what to do, ends it, and starts another when it has
+// ended), Main (the front itself), and what a front may say by its standard error.
+//
+// May import: the standard library, x/sys/unix; of ours front, wall, sandbox and netif.
+//
+// Never: knows the warden, the firewall or the configuration; decides what may be mapped.
+//
+// What is decided here:
+//   - A front is started by /proc/self/exe, which is this program even when its file has
+//     been replaced. It gets the wall and nothing else that is open but what holds the
+//     instance lock: so nobody begins here before it has ended.
+//   - It ends with the warden, whatever it wants (PR_SET_PDEATHSIG). That is about the
+//     thread that started it, which therefore waits for it and does nothing else.
+//   - All fronts begin alike, the first too, in the closed sandbox of the warden; and
+//     before the front has read a packet its own is closed.
+//   - A front that dies is started anew at once, and later and later if that happens
+//     again and again: what kills it may come again with the next packet, and a start
+//     costs time that others are not served in either way.
+package process

@@ -1,0 +1,119 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/internal/front"
+	"portcullis/internal/netif"
+	"portcullis/internal/sandbox"
+	"portcullis/internal/wall"
+)
+
+// maxFiles bounds the descriptors of a front: with every connection that httpd lets in on
+// many LANs it has less than half of these.
+const maxFiles = 4096
+
+// Main is the front. It returns the exit status.
+func Main() int {
+	// A terminal or a supervisor that ends the daemon tells all its processes; the warden
+	// lets the front say good-bye first.
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	client, err := wall.Dial(os.NewFile(wallDescriptor, "wall"))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "portcullis: `portcullis run` starts the front: %v\n", err)
+		return 2
+	}
+	if err := serve(client); err != nil {
+		client.Log().Error("front cannot go on", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// serve is the front until the warden asks for its end, or is gone.
+func serve(client *wall.Client) error {
+	log, set := client.Log(), client.Settings()
+	kernel, err := netif.Open(log)
+	if err != nil {
+		return fmt.Errorf("read the network: %w", err)
+	}
+	if s := sandbox.Enter(sandbox.Config{
+		Role: sandbox.Front, Files: maxFiles, User: sandbox.User{UID: set.UID, GID: set.GID}, Paths: &sandbox.Paths{Alone: true},
+	}); len(s.Missing) > 0 {
+		log.Warn("sandbox of the front is incomplete", "err", errors.Join(s.Missing...))
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() { cancel(client.Run(context.Background())) }() // the warden is gone
+	f, err := front.New(Front(set, front.Config{
+		Log: log, Warden: client, Sockets: client, Kernel: kernel,
+		Failed: func(err error) { _ = client.Failed(err) }, // or the wall is broken, and all ends
+	}))
+	if err != nil {
+		return err
+	}
+	begun, err := begin(ctx, client, f)
+	if !begun || err != nil {
+		return errors.Join(err, f.Abandon())
+	}
+	return answer(ctx, client, f)
+}
+
+// Front returns the configuration of a front that these settings are for.
+func Front(s wall.Settings, c front.Config) front.Config {
+	c.UPnP, c.Events, c.UUID, c.Path, c.FriendlyName, c.HTTPPort = s.UPnP, s.Events, s.UUID, s.Path, s.FriendlyName, s.HTTPPort
+	c.NATPMP, c.PCP, c.RequestsPerSecond, c.SameDevice = s.NATPMP, s.PCP, int(s.RequestsPerSecond), s.SameDevice
+	return c
+}
+
+// begin opens the sockets, and waits until it may answer. It reports whether it may.
+func begin(ctx context.Context, client *wall.Client, f *front.Front) (bool, error) {
+	for {
+		select {
+		case <-client.Changed(): // at first, too
+			turn, lans := client.Network()
+			if err := client.Served(turn, f.Open(ctx, lans)); err != nil {
+				return false, err
+			}
+		case s := <-client.Serve():
+			if !s.Four.IsZero() && !s.Six.IsZero() {
+				f.Resume(s.Four, s.Six)
+			}
+			return true, nil
+		case <-client.Stop():
+			return false, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// answer answers until the warden asks for the end.
+func answer(gone context.Context, client *wall.Client, f *front.Front) error {
+	ctx, stop := context.WithCancel(gone)
+	defer stop()
+	f.Serve(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	for {
+		select {
+		case <-client.Changed():
+			turn, lans := client.Network()
+			if err := client.Served(turn, f.Follow(ctx, lans)); err != nil {
+				return err
+			}
+		case <-client.Stop():
+			stop()
+			return <-ended
+		case err := <-ended:
+			return err
+		case <-gone.Done():
+			return context.Cause(gone)
+		}
+	}
+}
