@@ -14,6 +14,9 @@ import (
 	"portcullis/internal/sandbox"
 )
 
+// name is what processes are called in lists of them.
+const name = "portcullis"
+
 // Argument is what the program is started with to be a front. It is no command: people
 // do not call it.
 const Argument = "front"
@@ -75,7 +78,7 @@ func (c *child) fork(files []*os.File) (err error) {
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	c.pid, err = syscall.ForkExec("/proc/self/exe", []string{"portcullis", Argument}, attr)
+	c.pid, err = syscall.ForkExec("/proc/self/exe", []string{name, Argument}, attr)
 	return err
 }
 

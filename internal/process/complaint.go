@@ -7,7 +7,7 @@ import (
 )
 
 // What a front says by its standard error is how the runtime says why it dies. One that
-// says more than this is not listened to.
+// says more than this is not listened to, and all together are heard a line a second.
 const (
 	maxLine  = 1 << 10 // octets of a line; what is behind them is left out
 	maxLines = 100
@@ -22,7 +22,9 @@ func (k *Keeper) listen(from *os.File) {
 		if err != nil {
 			return
 		}
-		k.cfg.Log.Error("front says", "line", string(line))
+		if k.lines.Allow() {
+			k.cfg.Log.Error("front says", "line", string(line))
+		}
 		for more && err == nil {
 			_, more, err = in.ReadLine()
 		}

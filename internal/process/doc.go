@@ -11,7 +11,8 @@
 // What is decided here:
 //   - A front is started by /proc/self/exe, which is this program even when its file has
 //     been replaced. It gets the wall and nothing else that is open but what holds the
-//     instance lock: so nobody begins here before it has ended.
+//     instance lock: so nobody begins here before it has ended. (One that is owned could
+//     accept there what programs of this machine have to give; it has nothing for them.)
 //   - It ends with the warden, whatever it wants (PR_SET_PDEATHSIG). That is about the
 //     thread that started it, which therefore waits for it and does nothing else.
 //   - All fronts begin alike, the first too, in the closed sandbox of the warden; and

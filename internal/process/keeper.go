@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"portcullis/internal/netif"
 	"portcullis/internal/sandbox"
 	"portcullis/internal/wall"
@@ -25,6 +27,9 @@ const (
 	firstPause = 10 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
 	livesLong  = 10 * time.Second
+
+	alertEvery   = 10 * time.Second
+	alertsAtOnce = 20
 )
 
 // Config is what a Keeper needs. All but Lock and User must be set.
@@ -42,6 +47,9 @@ type Config struct {
 // Keeper keeps one front running. To its owner it is as a front.Front.
 type Keeper struct {
 	cfg Config
+
+	alerts *rate.Limiter // of fronts that die; each has the count of all
+	lines  *rate.Limiter // of what they say by their standard error
 
 	turn sync.Mutex // one at a time starts a front or has it follow
 
@@ -64,7 +72,9 @@ type run struct {
 
 // New returns a Keeper without a front.
 func New(cfg Config) *Keeper {
-	k := &Keeper{cfg: cfg}
+	k := &Keeper{
+		cfg: cfg, alerts: rate.NewLimiter(rate.Every(alertEvery), alertsAtOnce), lines: rate.NewLimiter(1, 2*maxLines),
+	}
 	k.cfg.Settings.UID, k.cfg.Settings.GID = cfg.User.UID, cfg.User.GID
 	k.cfg.Warden = epochs{cfg.Warden, k}
 	return k
@@ -142,6 +152,8 @@ func (k *Keeper) follow(ctx context.Context, r *run) error {
 	switch {
 	case err == nil || errors.As(err, new(wall.NotServed)):
 		return err
+	case ctx.Err() != nil: // it is about to be asked to end
+		return ctx.Err()
 	case errors.Is(err, wall.ErrEnded):
 		<-r.done
 		return fmt.Errorf("it has ended: %w (%s)", r.why, r.child.end())
@@ -159,16 +171,19 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return r.stop()
 		case <-r.done:
 		}
-		k.cfg.Log.Error("front ended", "err", r.why, "how", r.child.end(), "ends", k.noteEnd(r))
+		ends := k.noteEnd(r)
+		if k.alerts.Allow() {
+			k.cfg.Log.Error("front ended", "err", r.why, "how", r.child.end(), "ends", ends)
+		}
 		if time.Since(r.began) > livesLong {
 			pause = firstPause
 		}
 		for again := true; again; pause = min(2*pause, lastPause) {
 			if !sleep(ctx, pause) {
-				return ctx.Err()
+				return k.current().stop() // of one that has just begun
 			}
 			err := k.again(ctx)
-			if again = err != nil; again && ctx.Err() == nil {
+			if again = err != nil; again && ctx.Err() == nil && k.alerts.Allow() {
 				k.cfg.Log.Error("cannot start a front", "err", err)
 			}
 		}

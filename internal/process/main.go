@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,9 @@ const maxFiles = 4096
 func Main() int {
 	// A terminal or a supervisor that ends the daemon tells all its processes; the warden
 	// lets the front say good-bye first.
+	if unix.Gettid() == unix.Getpid() { // or it is called "exe"
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&append([]byte(name), 0)[0])), 0, 0, 0)
+	}
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	client, err := wall.Dial(os.NewFile(wallDescriptor, "wall"))
 	if err != nil {

@@ -234,6 +234,9 @@ func TestFronts(t *testing.T) {
 			t.Errorf("the status is %+v", s)
 		}
 	}
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", r.Status().PID)); string(comm) != name+"\n" {
+		t.Errorf("it is called %q, %v", comm, err)
+	}
 	for _, four := range r.other.epochs {
 		if !four.Equal(began) {
 			t.Errorf("epochs %v", r.other.epochs)

@@ -144,7 +144,7 @@ func warden(families []uint32) role {
 			calls: []string{"setresuid", "setresuid32", "setresgid", "setresgid32"}},
 		rule{why: "it closes its own sandbox, ends with the warden, and has few files", does: allow,
 			calls: []string{"prctl"}, when: &argument{index: 0, mask: all, values: []uint32{
-				unix.PR_SET_VMA, unix.PR_SET_PDEATHSIG, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS, unix.PR_SET_DUMPABLE,
+				unix.PR_SET_VMA, unix.PR_SET_NAME, unix.PR_SET_PDEATHSIG, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS, unix.PR_SET_DUMPABLE,
 				unix.PR_GET_DUMPABLE, unix.PR_SET_SECCOMP, unix.PR_GET_SECCOMP, unix.PR_CAPBSET_READ, unix.PR_CAPBSET_DROP, unix.PR_CAP_AMBIENT}}},
 		rule{why: "likewise; each of them only takes away", does: allow,
 			calls: []string{"seccomp", "capget", "capset", "prlimit64", "getrlimit", "ugetrlimit", "setrlimit",

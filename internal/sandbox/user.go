@@ -47,7 +47,10 @@ const same = -1
 func (u User) enter(r Role) error {
 	switch r {
 	case Front:
-		return errors.Join(syscall.Setresgid(int(u.GID), int(u.GID), int(u.GID)), syscall.Setresuid(int(u.UID), int(u.UID), int(u.UID)))
+		return errors.Join(
+			syscall.Setresgid(int(u.GID), int(u.GID), int(u.GID)), syscall.Setresuid(int(u.UID), int(u.UID), int(u.UID)),
+			// Whoever becomes another user forgets with whom it was to end.
+			onAllThreads(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0))
 	case Warden:
 		return errors.Join(noGroups(), syscall.Setresgid(same, same, int(u.GID)), syscall.Setresuid(same, same, int(u.UID)))
 	}
