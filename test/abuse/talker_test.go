@@ -23,7 +23,7 @@ import (
 var server = netip.AddrPortFrom(lab.GatewayLAN, 5351)
 
 // octets reads hex that is written with blanks for people.
-func octets(t *testing.T, s string) []byte {
+func octets(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 	if err != nil {
@@ -190,7 +190,7 @@ type pcpMap struct {
 
 const nonceOne, nonceTwo = "first-nonce!", "other-nonce?"
 
-func (m pcpMap) octets(t *testing.T) []byte {
+func (m pcpMap) octets(t testing.TB) []byte {
 	t.Helper()
 	m.nonce = or(m.nonce, nonceOne)
 	m.protocol = or(m.protocol, 17)

@@ -65,7 +65,7 @@ type Rig struct {
 }
 
 // Network builds a network whose gateway has a firewall of its own.
-func Network(t *testing.T, hosts ...string) *lab.Network {
+func Network(t testing.TB, hosts ...string) *lab.Network {
 	t.Helper()
 	n, err := lab.New(hosts...)
 	if err != nil {
@@ -80,14 +80,14 @@ func Network(t *testing.T, hosts ...string) *lab.Network {
 
 // Start starts the daemon on the gateway of a network, with extra configuration.
 // It ends with the test.
-func Start(t *testing.T, n *lab.Network, extra string) *Rig {
+func Start(t testing.TB, n *lab.Network, extra string) *Rig {
 	t.Helper()
 	return StartWith(t, n, lab.Settings+extra)
 }
 
 // StartWith is Start with a whole configuration; %[1]s in it is the daemon's
 // directory.
-func StartWith(t *testing.T, n *lab.Network, config string) *Rig {
+func StartWith(t testing.TB, n *lab.Network, config string) *Rig {
 	t.Helper()
 	d, err := n.StartDaemonWith(t.Context(), Exe, config)
 	if err != nil {
@@ -110,7 +110,7 @@ func StartWith(t *testing.T, n *lab.Network, config string) *Rig {
 }
 
 // Restart starts the daemon again that has ended, with what it left.
-func (r *Rig) Restart(t *testing.T) {
+func (r *Rig) Restart(t testing.TB) {
 	t.Helper()
 	d, err := r.Network.Restart(t.Context(), Exe, r.Daemon)
 	if err != nil {
@@ -120,7 +120,7 @@ func (r *Rig) Restart(t *testing.T) {
 }
 
 // Point puts a control point on a host that has found the gateway.
-func (r *Rig) Point(t *testing.T, host, device, service string) *lab.ControlPoint {
+func (r *Rig) Point(t testing.TB, host, device, service string) *lab.ControlPoint {
 	t.Helper()
 	c := lab.NewControlPoint(r.Host(host))
 	found := Found(t, c, lab.Search{Target: device})
@@ -134,7 +134,7 @@ func (r *Rig) Point(t *testing.T, host, device, service string) *lab.ControlPoin
 
 // Found searches until the gateway answers. A search may be lost, and is sent more
 // than once (UDA 1.1 section 1.3.2).
-func Found(t *testing.T, c *lab.ControlPoint, search lab.Search) lab.Found {
+func Found(t testing.TB, c *lab.ControlPoint, search lab.Search) lab.Found {
 	t.Helper()
 	for tries := 1; ; tries++ {
 		ctx, cancel := context.WithTimeout(t.Context(), patience/5)
@@ -151,13 +151,13 @@ func Found(t *testing.T, c *lab.ControlPoint, search lab.Search) lab.Found {
 
 // Logged waits until the daemon's log has a text. It comes by a pipe, perhaps later
 // than what it tells of.
-func (r *Rig) Logged(t *testing.T, text string) {
+func (r *Rig) Logged(t testing.TB, text string) {
 	t.Helper()
 	Eventually(t, patience, "the log says "+text, func() bool { return strings.Contains(r.Daemon.Log(), text) })
 }
 
 // List returns the owner's view.
-func (r *Rig) List(t *testing.T) []control.Mapping {
+func (r *Rig) List(t testing.TB) []control.Mapping {
 	t.Helper()
 	list, err := r.Owner.Mappings(t.Context())
 	if err != nil {
@@ -167,7 +167,7 @@ func (r *Rig) List(t *testing.T) []control.Mapping {
 }
 
 // On runs a command on a host and gives its output.
-func On(t *testing.T, h *lab.Host, name string, args ...string) string {
+func On(t testing.TB, h *lab.Host, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	var out bytes.Buffer
@@ -188,21 +188,21 @@ var passing = regexp.MustCompile(`(set (?:ended_flows6?|machines|known) \{[^}]*?
 
 // Ruleset returns what a host's kernel holds that opens or closes something, without
 // counters and times.
-func Ruleset(t *testing.T, h *lab.Host) string {
+func Ruleset(t testing.TB, h *lab.Host) string {
 	t.Helper()
 	return passing.ReplaceAllString(On(t, h, "nft", "-s", "list", "ruleset"), "$1")
 }
 
 // Passes reports whether a packet from the Internet to an external port arrives at
 // a port of a host.
-func (r *Rig) Passes(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
+func (r *Rig) Passes(t testing.TB, protocol string, external uint16, to *lab.Host, internal uint16) bool {
 	t.Helper()
 	return r.probe(t, protocol, external, to, internal, patience)
 }
 
 // Reaches reports whether a packet from an address of the Internet host arrives at a
 // host that listens at the port that it was sent to.
-func (r *Rig) Reaches(t *testing.T, protocol string, from netip.Addr, to netip.AddrPort, h *lab.Host, wait time.Duration) bool {
+func (r *Rig) Reaches(t testing.TB, protocol string, from netip.Addr, to netip.AddrPort, h *lab.Host, wait time.Duration) bool {
 	t.Helper()
 	at := netip.IPv4Unspecified()
 	if to.Addr().Is6() {
@@ -220,12 +220,12 @@ func (r *Rig) Reaches(t *testing.T, protocol string, from netip.Addr, to netip.A
 }
 
 // Blocked is the opposite, watched for a shorter time.
-func (r *Rig) Blocked(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16) bool {
+func (r *Rig) Blocked(t testing.TB, protocol string, external uint16, to *lab.Host, internal uint16) bool {
 	t.Helper()
 	return !r.probe(t, protocol, external, to, internal, 300*time.Millisecond)
 }
 
-func (r *Rig) probe(t *testing.T, protocol string, external uint16, to *lab.Host, internal uint16, wait time.Duration) bool {
+func (r *Rig) probe(t testing.TB, protocol string, external uint16, to *lab.Host, internal uint16, wait time.Duration) bool {
 	t.Helper()
 	arrived, _, err := lab.Probe(t.Context(), protocol, r.Internet, netip.AddrPortFrom(lab.GatewayWAN, external), to, internal, wait)
 	if err != nil {
@@ -235,7 +235,7 @@ func (r *Rig) probe(t *testing.T, protocol string, external uint16, to *lab.Host
 }
 
 // Eventually waits until ok holds.
-func Eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+func Eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()

@@ -37,7 +37,7 @@ type World struct {
 }
 
 // World takes a picture of it.
-func (r *Rig) World(t *testing.T) World {
+func (r *Rig) World(t testing.TB) World {
 	t.Helper()
 	return World{Mappings: r.List(t), Ruleset: Ruleset(t, r.Gateway), Flows: flows(t, r.Gateway), Journal: r.journal(t), at: time.Now()}
 }
@@ -45,7 +45,7 @@ func (r *Rig) World(t *testing.T) World {
 // Unchanged fails the test when the world is not what it was. If it is, the log of the
 // test says so, where test/cases finds it. The cases that this proves are those in the
 // test's name, and these.
-func (r *Rig) Unchanged(t *testing.T, before World, cases ...string) {
+func (r *Rig) Unchanged(t testing.TB, before World, cases ...string) {
 	t.Helper()
 	after := r.World(t)
 	if diff := before.diff(after); diff != "" {
@@ -60,7 +60,7 @@ func (r *Rig) Unchanged(t *testing.T, before World, cases ...string) {
 const Proof = "unchanged:"
 
 // Renewed fails the test when more has changed than how long things last.
-func (r *Rig) Renewed(t *testing.T, before World) {
+func (r *Rig) Renewed(t testing.TB, before World) {
 	t.Helper()
 	if diff := before.lasting().diff(r.World(t).lasting()); diff != "" {
 		t.Errorf("more than leases changed (-before +after):\n%s", diff)
@@ -110,7 +110,7 @@ func (before World) diff(after World) string {
 
 // flows lists what a gateway's connection tracking knows of flows through it. Those
 // between a host and the gateway itself are none: each request is one.
-func flows(t *testing.T, gateway *lab.Host) map[string]time.Duration {
+func flows(t testing.TB, gateway *lab.Host) map[string]time.Duration {
 	t.Helper()
 	all := map[string]time.Duration{}
 	err := gateway.Do(func() error {
@@ -184,7 +184,7 @@ func lastOf(n *net.IPNet) net.IP {
 
 // journal reads what the file of leases says of each mapping: how it was written
 // last, with its last end.
-func (r *Rig) journal(t *testing.T) map[string]string {
+func (r *Rig) journal(t testing.TB) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(r.Daemon.State(), "leases.journal"))
 	if errors.Is(err, os.ErrNotExist) {
