@@ -80,6 +80,7 @@ chmod 640 kea-leases4.csv && chgrp _kea . kea-leases4.csv`,
 		works: func(t *testing.T, m *machine) {
 			testrig.Eventually(t, soon, "the host has its name", func() bool { return m.list()[0].ClientHost == "console" })
 		},
+		restore: "rm -r /var/lib/kea",
 	},
 	"Another group for the commands": {
 		prepare: "groupadd --force netadmin",
@@ -152,6 +153,10 @@ func TestDropIns(t *testing.T) {
 		t.Run(d.title, func(t *testing.T) {
 			m := &machine{t: t, init: m.init}
 			m.run("sh", "-ec", need.prepare)
+			t.Cleanup(func() {
+				m.run("systemctl", "stop", "portcullis")
+				m.run("sh", "-ec", need.restore)
+			})
 			m.write(configuration, base+d.config)
 			m.write(override, "")
 			if need.lacks != "" {
@@ -163,9 +168,34 @@ func TestDropIns(t *testing.T) {
 			if need.works != nil {
 				need.works(t, m)
 			}
-			m.run("systemctl", "stop", "portcullis")
-			m.run("sh", "-ec", need.restore)
 		})
+	}
+	t.Run("iptables-nft needs none", func(t *testing.T) { (&machine{t: t, init: m.init}).besideIPTables(n) })
+}
+
+// besideIPTables: rules of iptables-nft need no drop-in, whichever setting names them; they
+// are the owner's again after the stop.
+func (m *machine) besideIPTables(n *lab.Network) {
+	m.run("sh", "-ec", `for p in iptables ip6tables; do
+	for x in "" -save -restore; do ln -sf /usr/sbin/$p-nft$x /etc/alternatives/$p$x; done
+	$p --policy FORWARD DROP
+done
+iptables --append FORWARD --in-interface br-lan --jump ACCEPT`)
+	m.write(override, "")
+	before := m.run("iptables", "--list-rules")
+	for _, setting := range []string{
+		"backend = \"iptables\"\n",
+		"accept_chain = \"ip filter FORWARD\"\naccept_chain6 = \"ip6 filter FORWARD\"\n",
+	} {
+		m.write(configuration, "[firewall]\n"+setting)
+		m.begin("msg=ready")
+		m.maps(n)
+		m.quiet()
+		m.confined()
+		m.run("systemctl", "stop", "portcullis")
+		if after := m.run("iptables", "--list-rules"); after != before {
+			m.t.Errorf("%s: before\n%safter\n%s", setting, before, after)
+		}
 	}
 }
 
