@@ -68,6 +68,11 @@ func start(user sandbox.User, files []*os.File) (*child, error) {
 }
 
 func (c *child) fork(files []*os.File) (err error) {
+	// The warden may have kept some for the programs of iptables. Where its service manager
+	// has taken capset(2), a front that began with them would be left with them.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("clear the ambient capabilities: %w", err)
+	}
 	if err := c.user.Borrow(); err != nil {
 		return err
 	}

@@ -196,15 +196,23 @@ func (m *machine) status() (s control.Status) {
 	return s
 }
 
-// quiet wants a log without warnings, and a sandbox that lacks nothing.
+// quiet wants a log without warnings, and the sandbox.
 func (m *machine) quiet() {
 	m.t.Helper()
 	log := m.run("journalctl", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID="+m.show("InvocationID"))
 	if loud := regexp.MustCompile(`(?m)^.*level=(?:WARN|ERROR).*$`).FindAllString(log, -1); len(loud) > 0 || !strings.Contains(log, "msg=ready") {
 		m.t.Errorf("the log says %q", loud)
 	}
+	m.sandboxed()
+}
+
+// sandboxed wants a sandbox that lacks nothing, as the daemon says itself.
+func (m *machine) sandboxed() {
+	m.t.Helper()
 	if x := m.status().Sandbox; !x.Seccomp || !x.NoNewPrivs || x.Dumpable || len(x.Missing) > 0 || !slices.Equal(x.Capabilities, []string{"CAP_NET_ADMIN"}) {
 		m.t.Errorf("status: %+v", x)
+	} else if f := x.Front; x.Mode != "split" || f == nil || !f.Seccomp || !f.NoNewPrivs || len(f.Capabilities) > 0 {
+		m.t.Errorf("status: mode %s, front %+v", x.Mode, f)
 	}
 }
 
