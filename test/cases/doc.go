@@ -7,8 +7,8 @@
 //	cases FILE...             prints what earlier runs, recorded in the files, have shown
 //	cases -record FILE ARGS   runs go test ARGS, prints what it would, and records it
 //
-// The proofs are lines that tests log (rig.Unchanged): with the same pictures before and
-// after a refusal of the mapping table, the kernel's rules and elements, the flows through
-// the gateway and the journal. A proof counts for the cases that the line or a part of
-// the test's name begins with, and no others.
+// The proofs are lines that tests log (rig.Unchanged) when the mapping table, the kernel's
+// rules and elements, the flows through the gateway and the journal are after a refusal
+// what they were before. A proof counts for the cases that its line names, and for those
+// that a part of the test's name begins with.
 package main
