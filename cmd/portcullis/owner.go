@@ -70,7 +70,7 @@ func printStatus(out io.Writer, s control.Status) error {
 	}
 	fmt.Fprintf(w, "mappings\t%d, pinholes %d, refused %d\n", s.Mappings, s.Pinholes, s.Denied)
 	fmt.Fprintf(w, "firewall\t%s, repaired %d times\n", s.Firewall.Backend, s.Firewall.DriftRepaired)
-	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall.Senders))
+	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall))
 	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
 	if s.Sandbox.Front != nil {
 		fmt.Fprintf(w, "front\t%s\n", frontLine(s.Sandbox.Front))
@@ -124,12 +124,16 @@ func frontLine(f *control.Front) string {
 	return line
 }
 
-// sendersLine returns how it is seen who sends a datagram.
-func sendersLine(by string) string {
-	if by == "" {
+// sendersLine returns how it is seen who sends a datagram, and whether the kernel says who
+// asks at all.
+func sendersLine(f control.Firewall) string {
+	switch {
+	case f.Senders == "":
 		return "cannot be seen, so NAT-PMP and PCP are not served"
+	case !f.Askers:
+		return "seen by " + f.Senders + ", not checked to have asked"
 	}
-	return "seen by " + by
+	return "seen by " + f.Senders + ", checked to have asked"
 }
 
 func wanLine(w control.WAN) string {

@@ -180,3 +180,17 @@ func ReadForeign(rule, elements []byte) (claims []string) {
 
 // ListPatience bounds each wait for a message of a list.
 func (b *Backend) ListPatience(d time.Duration) { b.kernel.reader.patience = d }
+
+// Age makes all that Frames remembers older, and its next look at the kernel fresh.
+func (f *Frames) Age(by time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checked = time.Time{}
+	f.recent.forget()
+	last := f.since.Load()
+	older := &since{table: last.table.Add(-by), known: make(map[[6]byte]time.Time)}
+	for mac, began := range last.known {
+		older.known[mac] = began.Add(-by)
+	}
+	f.since.Store(older)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -50,28 +51,38 @@ const (
 // Its methods are safe for concurrent use.
 type Frames struct {
 	ports  []uint16
+	web    uint16 // of TCP; 0: none
 	most   uint64 // datagrams a second of one machine, and at once; 0: no limit
 	reader reader
+	quick  reader // for what a request waits for
+	askers askers
+	recent heard
+	since  atomic.Pointer[since] // nil: nothing is remembered
 
 	mu     sync.Mutex // guards what follows, and all writing to the kernel
 	writer writer
 	lans   []string // interfaces
 	heard  [][6]byte
 	set    *nftables.Set
-	known  *nftables.Set // nil where there is no limit
-	print  string        // the rules as the kernel tells them; "": not known
-	ours   bool          // the table was written
+	known  *nftables.Set
+	print  string // the rules as the kernel tells them; "": not known
+	ours   bool   // the table was written
+
+	checked time.Time // when the rules were looked at last for Silent
+	intact  bool      // and how they were
 }
 
-// OpenFrames returns Frames for these UDP ports, or why this kernel or this process
-// cannot have them. Beyond most datagrams a second (0: no limit) what a machine sends
+// OpenFrames returns Frames for these UDP ports and, to remember who sends there, one of
+// TCP (0: none), or why this kernel or this process cannot have them. Beyond most datagrams a second (0: no limit) what a machine sends
 // has the frames.FloodMark; and so has what all machines send together that are not known by
 // Know and have not sent before, so that one that invents addresses is only in the way
 // of such. netns is
 // the file descriptor of a network namespace, open until Close; 0 is the current one.
 // Nothing stays in the kernel before Follow.
-func OpenFrames(ctx context.Context, netns int, most uint64, ports ...uint16) (*Frames, error) {
-	f := &Frames{ports: ports, most: most, reader: reader{netns: netns}, writer: writer{netns: netns}}
+func OpenFrames(ctx context.Context, netns int, most uint64, web uint16, ports ...uint16) (*Frames, error) {
+	f := &Frames{
+		ports: ports, web: web, most: most, reader: reader{netns: netns}, quick: reader{netns: netns}, writer: writer{netns: netns},
+	}
 	probe := func(q *nftables.Conn) error {
 		err := f.queue(q, FramesTable+"_probe")
 		q.DelTable(f.set.Table)
@@ -107,7 +118,7 @@ func (f *Frames) Know(ctx context.Context, macs [][6]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.heard = macs[:min(len(macs), MaxKnown)]
-	if f.known == nil || f.print == "" {
+	if f.print == "" {
 		return nil
 	}
 	err := f.writer.commit(ctx, func(q *nftables.Conn) error {
@@ -116,6 +127,9 @@ func (f *Frames) Know(ctx context.Context, macs [][6]byte) error {
 	})
 	if err != nil && !errors.Is(err, unix.ENOENT) { // what others took away, Audit writes anew
 		return fmt.Errorf("nft: write the machines of %s: %w", FramesTable, explain(err))
+	}
+	if last := f.since.Load(); last != nil {
+		f.remembered(last.table)
 	}
 	return nil
 }
@@ -151,6 +165,7 @@ func (f *Frames) Close(ctx context.Context) error {
 	}
 	f.writer.drop()
 	f.reader.close()
+	f.quick.close()
 	if err != nil {
 		return fmt.Errorf("nft: remove %s: %w", FramesTable, explain(err))
 	}
@@ -163,12 +178,14 @@ func (f *Frames) Close(ctx context.Context) error {
 // so an unknown outcome is none.
 func (f *Frames) write(ctx context.Context) error {
 	f.print, f.ours = "", true
+	f.since.Store(nil)
 	queue := func(q *nftables.Conn) error { return f.queue(q, FramesTable) }
 	err := f.writer.commit(ctx, queue)
 	if errors.Is(err, firewall.ErrUnknown) {
 		err = f.writer.commit(ctx, queue)
 	}
 	if err == nil {
+		f.remembered(time.Now())
 		f.print, err = f.fingerprint(ctx)
 	}
 	if err != nil {
@@ -188,18 +205,32 @@ func (f *Frames) queue(q *nftables.Conn, name string) error {
 	if err := q.AddSet(f.set, f.elements()); err != nil {
 		return err
 	}
+	f.known = &nftables.Set{
+		Table: table, ID: 2, Name: "known", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
+		Size: MaxKnown, // one that grows shows elements twice meanwhile
+	}
+	if err := errors.Join(q.AddSet(f.known, nil), f.addKnown(q), f.askers.queueSets(q, table)); err != nil {
+		return err
+	}
 	b := &chainBuilder{queue: q, table: table}
 	chain := b.base("mark_frames", nftables.ChainTypeFilter, nftables.ChainHookInput, priorityFrames)
-	each := b.plain("mark_frame")
+	each, asks := b.plain("mark_frame"), b.plain("remember_asker")
 	for _, p := range f.ports {
 		b.rule(chain, "what a LAN sends to us",
 			iifname(f.set), fromEther(), l4proto(unix.IPPROTO_UDP),
 			match{port(offDport, reg1), equal(reg1, binaryutil.BigEndian.PutUint16(p)...)},
 			jump(each))
 	}
+	if f.web != 0 {
+		b.rule(chain, "and by TCP", iifname(f.set), fromEther(), l4proto(unix.IPPROTO_TCP),
+			match{port(offDport, reg1), equal(reg1, binaryutil.BigEndian.PutUint16(f.web)...)},
+			jump(asks))
+	}
+	f.askers.remember(b, asks, f.known)
 	if err := f.limit(b, each); err != nil {
 		return err
 	}
+	b.rule(each, "it is remembered", jump(asks))
 	b.rule(each, "who sent this frame", fromEther(), match{
 		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offMACEnding, Len: 4},
 		&expr.Bitwise{
@@ -214,19 +245,13 @@ func (f *Frames) queue(q *nftables.Conn, name string) error {
 // limit queues the rules for what is too much.
 func (f *Frames) limit(b *chainBuilder, each *nftables.Chain) error {
 	if f.most == 0 {
-		f.known = nil
 		return nil
-	}
-	f.known = &nftables.Set{
-		Table: b.table, ID: 2, Name: "known", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
-		Size: MaxKnown, // one that grows shows elements twice meanwhile
 	}
 	machines := &nftables.Set{
 		Table: b.table, ID: 3, Name: "machines", KeyType: nftables.TypeEtherAddr, KeyByteOrder: binaryutil.BigEndian,
 		Dynamic: true, HasTimeout: true, Timeout: machineMemory, Size: maxMachines,
 	}
-	err := errors.Join(b.queue.AddSet(f.known, nil), f.addKnown(b.queue), b.queue.AddSet(machines, nil))
-	if err != nil {
+	if err := b.queue.AddSet(machines, nil); err != nil {
 		return err
 	}
 	source := match{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 6}}
@@ -291,12 +316,9 @@ func (f *Frames) held(ctx context.Context) (bool, error) {
 	}
 	print, err := f.fingerprint(ctx)
 	if err == nil && print == f.print {
-		want, sets := map[*nftables.Set][]nftables.SetElement{f.set: f.elements()}, []*nftables.Set{f.set}
-		if f.known != nil {
-			want[f.known], sets = f.knownElements(), append(sets, f.known)
-		}
+		want := map[*nftables.Set][]nftables.SetElement{f.set: f.elements(), f.known: f.knownElements()}
 		var same bool
-		same, err = f.reader.holds(ctx, &elements{added: want}, sets)
+		same, err = f.reader.holds(ctx, &elements{added: want}, []*nftables.Set{f.set, f.known})
 		if err == nil {
 			return same, nil
 		}
@@ -324,7 +346,7 @@ func (f *Frames) fingerprint(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, chain := range []string{"mark_frames", "mark_frame"} {
+	for _, chain := range []string{"mark_frames", "mark_frame", "remember_asker"} {
 		rules, err := f.reader.rules(ctx, table, chain)
 		if err != nil {
 			return "", err

@@ -12,7 +12,7 @@ import (
 
 func frames(t *testing.T, n *netnstest.Space) *nft.Frames {
 	t.Helper()
-	f, err := nft.OpenFrames(ctx(t), n.FD(), 200, 1900, 5351)
+	f, err := nft.OpenFrames(ctx(t), n.FD(), 200, 5000, 1900, 5351)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,14 +29,15 @@ type Witness struct {
 	frames *nft.Frames
 }
 
-// Open chooses the way, for datagrams to these ports. Of one machine the kernel lets
+// Open chooses the way, for datagrams to these ports; web is the port of TCP to which
+// frames are remembered for Silent, 0 where there is none. Of one machine the kernel lets
 // pass most a second, where it can see to that; 0 is no limit. The error says why
 // there is no way, and what helps.
-func Open(ctx context.Context, most int, ports ...uint16) (*Witness, error) {
+func Open(ctx context.Context, most int, web uint16, ports ...uint16) (*Witness, error) {
 	noMarks := marksTold()
 	if noMarks == nil {
 		var frames *nft.Frames
-		if frames, noMarks = nft.OpenFrames(ctx, 0, uint64(most), ports...); noMarks == nil {
+		if frames, noMarks = nft.OpenFrames(ctx, 0, uint64(most), web, ports...); noMarks == nil {
 			return &Witness{way: Mark, frames: frames}, nil
 		}
 	}
@@ -66,6 +67,18 @@ func (w *Witness) Know(ctx context.Context, macs [][6]byte) error {
 		return nil
 	}
 	return w.frames.Know(ctx, macs)
+}
+
+// Remembers reports whether Silent can be sure of anything.
+func (w *Witness) Remembers() bool { return w.way == Mark }
+
+// Silent reports whether it is certain that a machine has sent nothing to any of the
+// ports for some seconds.
+func (w *Witness) Silent(ctx context.Context, mac [6]byte) (bool, error) {
+	if w.way != Mark {
+		return false, nil
+	}
+	return w.frames.Silent(ctx, mac)
 }
 
 // Audit puts right what others have changed in the kernel, and returns what was

@@ -100,7 +100,7 @@ func build(t *testing.T, wire string, way witness.Way) *home {
 	if h.witness = witness.Packets(); way == witness.Mark {
 		h.known = 4
 		h.gateway.Must(func() (err error) {
-			h.witness, err = witness.Open(t.Context(), most, port)
+			h.witness, err = witness.Open(t.Context(), most, 0, port)
 			return err
 		})
 	}

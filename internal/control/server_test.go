@@ -64,7 +64,7 @@ var status = control.Status{
 	Version: "1.2.3", Uptime: 60, Mappings: 1, Denied: 4,
 	WAN:      control.WAN{Interface: "wan0", ExternalIP: "203.0.113.5", Up: true},
 	LAN:      []control.LAN{{Interface: "br-lan", Prefixes: []string{"192.168.1.0/24"}}},
-	Firewall: control.Firewall{Backend: "nftables", DriftRepaired: 2, Senders: "mark"},
+	Firewall: control.Firewall{Backend: "nftables", DriftRepaired: 2, Senders: "mark", Askers: true},
 	Sandbox: control.Sandbox{Mode: "single", Capabilities: []string{"CAP_NET_ADMIN"}, NoNewPrivs: true, Seccomp: true, Landlock: 7, Missing: []string{}, Front: &control.Front{
 		PID: 7, User: 64998, Capabilities: []string{}, NoNewPrivs: true, Seccomp: true, Ended: 1, LastEnd: "signal killed",
 	}},
@@ -177,7 +177,7 @@ func TestShapes(t *testing.T) {
 	_, got := raw(t, socket, "GET", "/v1/status", "")
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
 		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"denied":4,` +
-		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark"},` +
+		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark","askers":true},` +
 		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"ended":1,"last_end":"signal killed"}}}` + "\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)

@@ -40,6 +40,9 @@ type Firewall struct {
 	// Senders is how it is seen which machine sent a datagram: "mark" or "packet
 	// socket"; "" where it is not, and then NAT-PMP and PCP are not served.
 	Senders string `json:"senders"`
+	// Askers means that the kernel remembers which machines have sent requests lately, and
+	// that no other gets a mapping.
+	Askers bool `json:"askers"`
 }
 
 // Sandbox is what the daemon's process has left, as the kernel says.

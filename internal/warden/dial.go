@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -41,11 +42,15 @@ var (
 // case F1).
 func (w *Warden) Dial(ctx context.Context, lan string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	local, to = local.WithZone(""), netip.AddrPortFrom(to.Addr().WithZone(""), to.Port())
-	if err := w.mayDial(lan, local, to); err != nil {
-		return nil, fmt.Errorf("event for %s: %w", to, err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
+	err := w.mayDial(lan, local, to)
+	if err == nil {
+		err = w.subscribed(ctx, w.LANs()[lan], to.Addr())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("event for %s: %w", to, err)
+	}
 	if err := w.dials.Wait(ctx); err != nil {
 		return nil, err
 	}
@@ -65,6 +70,61 @@ func (w *Warden) mayDial(lan string, local netip.Addr, to netip.AddrPort) error 
 		return errService
 	}
 	return nil
+}
+
+// subscribed refuses a host that cannot have subscribed: its first event comes at once,
+// when the kernel has just seen it ask. Then it is remembered.
+func (w *Warden) subscribed(ctx context.Context, l netif.LAN, host netip.Addr) error {
+	s := subscriber{l.Name, host}
+	if l.MAC == [6]byte{} || w.subscribers.has(s) {
+		return nil
+	}
+	m, err := w.machine(l, host)
+	if err == nil {
+		err = w.hasSent(ctx, m, host)
+	}
+	if err == nil {
+		w.subscribers.note(s)
+	}
+	return err
+}
+
+// maxSubscribers are remembered, more than there can be (gena.DefaultMaxTotal).
+const maxSubscribers = 256
+
+type subscriber struct {
+	lan  string
+	host netip.Addr
+}
+
+// subscribers are hosts that have asked for something when their first event was sent.
+// The zero value is ready, and safe for concurrent use.
+type subscribers struct {
+	mu  sync.Mutex
+	all map[subscriber]struct{} // guarded by mu
+}
+
+func (s *subscribers) has(one subscriber) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, noted := s.all[one]
+	return noted
+}
+
+// note remembers one, and forgets any other where there is no room.
+func (s *subscribers) note(one subscriber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[subscriber]struct{})
+	}
+	for other := range s.all {
+		if len(s.all) < maxSubscribers {
+			break
+		}
+		delete(s.all, other)
+	}
+	s.all[one] = struct{}{}
 }
 
 // isHost reports whether an address can be another host's on a LAN: not the gateway's on

@@ -1,12 +1,14 @@
 package warden
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"portcullis/internal/gateway"
 	"portcullis/internal/netif"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/presence"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
@@ -28,16 +31,18 @@ const long = 10 * time.Second
 type home struct {
 	*Warden
 	gate, host, outside *netnstest.Space
+	log                 bytes.Buffer
 }
 
 func newHome(t *testing.T) *home {
 	t.Helper()
 	h := &home{gate: netnstest.New(t, "gate"), host: netnstest.New(t, "host"), outside: netnstest.New(t, "outside")}
-	netnstest.Cable(h.gate, "lan0 192.168.77.1/24 2001:db8:77::1/64 fe80::1/64", h.host, "eth0 192.168.77.10/24 2001:db8:77::10/64 fe80::10/64")
-	netnstest.Cable(h.gate, "lan1 10.0.0.1/24", netnstest.New(t, "other"), "eth0 10.0.0.10/24")
+	netnstest.Cable(h.gate, "lan0 192.168.77.1/24 2001:db8:77::1/64 fe80::1/64", h.host, "eth0 192.168.77.10/24 192.168.77.11/24 2001:db8:77::10/64 fe80::10/64")
+	netnstest.Cable(h.gate, "lan1 10.0.0.1/24", netnstest.New(t, "other"), "eth0 10.0.0.10/24 10.0.0.2/24")
+	h.gate.Route("10.9.0.0/24", "10.0.0.2") // a router of the owner's
 	netnstest.Cable(h.gate, "wan0 203.0.113.1/24", h.outside, "eth0 203.0.113.9/24")
 	h.gate.Route("0.0.0.0/0", "203.0.113.9")
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(slog.NewTextHandler(&h.log, nil))
 	kernel, err := netif.OpenAt(log, h.gate.FD())
 	if err != nil {
 		t.Fatal(err)
@@ -47,16 +52,40 @@ func newHome(t *testing.T) *home {
 	if err != nil {
 		t.Fatal(err)
 	}
-	roles, err := netif.Choose(state, netif.Settings{LAN: []string{"lan0", "lan1"}, ExternalIP: netip.MustParseAddr("198.51.100.1")})
+	roles, err := netif.Choose(state, netif.Settings{LAN: []string{"lan0", "lan1"}, ExtraPrefixes: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}, ExternalIP: netip.MustParseAddr("198.51.100.1")})
 	if err != nil || len(roles.LAN) != 2 {
 		t.Fatal(roles.Why, err)
 	}
-	h.Warden = &Warden{log: log, kernel: kernel, dials: newDials(), network: gateway.New(gateway.Config{
+	h.Warden = &Warden{log: log, kernel: kernel, hosts: presence.New(presence.Config{}), dials: newDials(), network: gateway.New(gateway.Config{
 		Listening: func(context.Context) (netif.Ports, error) { return netif.NewPorts(nil), nil },
 		Forwarded: func(context.Context) (*firewall.Forwards, error) { return &firewall.Forwards{}, nil },
 	})}
 	h.Learn(state, roles)
+	for _, lan := range []string{"lan0", "lan1"} {
+		for _, addr := range map[string][]string{"lan0": {"192.168.77.10", "192.168.77.11", "2001:db8:77::10", "fe80::10"}, "lan1": {"10.0.0.10", "10.0.0.2"}}[lan] {
+			h.meet(t, lan, netip.MustParseAddr(addr))
+		}
+	}
 	return h
+}
+
+// meet has the kernel know a host.
+func (h *home) meet(t *testing.T, lan string, addr netip.Addr) {
+	t.Helper()
+	for began := time.Now(); ; runtime.Gosched() {
+		if err := h.Resolve(lan, addr); err != nil {
+			t.Fatalf("%s: %v", addr, err)
+		}
+		_, known, err := h.kernel.Sight(h.LANs()[lan].Index, addr)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case known:
+			return
+		case time.Since(began) > long:
+			t.Fatalf("%s is not found", addr)
+		}
+	}
 }
 
 // connect is Dial on the gateway.
@@ -168,23 +197,8 @@ func TestDialIsBounded(t *testing.T) {
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	h := newHome(t)
-	ctx, cancel := context.WithTimeout(t.Context(), long)
-	defer cancel()
-	l := h.LANs()["lan0"]
 	for _, host := range []string{"192.168.77.10", "2001:db8:77::10", "fe80::10%lan0"} {
-		addr := netip.MustParseAddr(host)
-		for known := false; !known && ctx.Err() == nil; {
-			if err := h.Resolve("lan0", addr); err != nil {
-				t.Fatalf("%s: %v", host, err)
-			}
-			var err error
-			if _, known, err = h.kernel.Sight(l.Index, addr); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if ctx.Err() != nil {
-		t.Error("a host is not found")
+		h.meet(t, "lan0", netip.MustParseAddr(host))
 	}
 	for name, c := range map[string]struct {
 		lan, addr string

@@ -23,14 +23,21 @@ import (
 
 // What follows is for the front: see front.Warden and front.Sockets.
 
-// Map is portmap.Engine.Map. What the client is called is what its DHCP server says.
+// Map is portmap.Engine.Map, for a host that asks: the kernel has seen it do so. What the
+// client is called is what its DHCP server says.
 func (w *Warden) Map(ctx context.Context, r portmap.Request) (portmap.Mapping, error) {
+	if err := w.asks(ctx, &r.Client); err != nil {
+		return portmap.Mapping{}, err
+	}
 	r.Client.Name = w.host(&r.Client)
 	return w.engine.Map(ctx, r)
 }
 
 // MapSet is portmap.Engine.MapSet, likewise.
 func (w *Warden) MapSet(ctx context.Context, r portmap.Request, n int) ([]portmap.Mapping, error) {
+	if err := w.asks(ctx, &r.Client); err != nil {
+		return nil, err
+	}
 	r.Client.Name = w.host(&r.Client)
 	return w.engine.MapSet(ctx, r, n)
 }

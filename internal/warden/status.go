@@ -25,7 +25,7 @@ func (w *Warden) status() control.Status {
 	s.Sandbox.Front = w.frontShown()
 	if w.witness != nil {
 		way, _ := w.witness.Way()
-		s.Firewall.Senders = string(way)
+		s.Firewall.Senders, s.Firewall.Askers = string(way), w.witness.Remembers()
 	}
 	for range table.Pinholes() {
 		s.Pinholes++

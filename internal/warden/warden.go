@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -35,6 +36,7 @@ const closeTimeout = 10 * time.Second
 type Kernel interface {
 	presence.Kernel
 	Listening(context.Context) (netif.Ports, error)
+	NextHop(from, to netip.Addr) (ifindex int, next netip.Addr, err error)
 }
 
 // Config is what a Warden needs.
@@ -74,6 +76,11 @@ type Warden struct {
 	ports    *gateway.Keeper
 	restore  *restore.Keeper
 	dials    *rate.Limiter // to subscribers of events
+
+	// silent is witness.Silent; nil: nobody knows.
+	silent      func(ctx context.Context, mac [6]byte) (bool, error)
+	subscribers subscribers
+	alerts      alerts // of what only an owned front does
 
 	sandbox control.Sandbox // set by Seal
 	user    sandbox.User    // of the front, if it has its own
@@ -163,11 +170,18 @@ func (w *Warden) openWitness(ctx context.Context) {
 	if own := w.cfg.Limits.RequestsPerSecond; own > 0 {
 		most = max(leastOfMachine, hostsOfMachine*own)
 	}
-	if w.witness, err = witness.Open(ctx, most, ssdp.Group.Port(), pcp.Port); err == nil {
+	web := uint16(0)
+	if w.cfg.UPnP.Enabled {
+		web = w.cfg.UPnP.HTTPPort
+	}
+	if w.witness, err = witness.Open(ctx, most, web, ssdp.Group.Port(), pcp.Port); err == nil {
 		if way, why := w.witness.Way(); why == nil {
 			w.log.Info("identifying UDP senders", "by", way)
 		} else {
 			w.log.Info("identifying UDP senders", "by", way, "not_by_mark", why)
+		}
+		if w.silent = w.witness.Silent; !w.witness.Remembers() {
+			w.log.Warn("it cannot be checked that a host has asked; the half that reads requests is believed")
 		}
 	} else if w.cfg.PCP.NATPMP || w.cfg.PCP.PCP {
 		w.log.Error("NAT-PMP and PCP are not served", "err", err)

@@ -1,0 +1,185 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Frames also remembers which machines have sent to our ports lately, so that whoever
+// decides can ask the kernel whether a host has asked at all, and need not believe the
+// process that reads what it says.
+//
+// Machines that have answered the gateway (Know) have a set of their own, which holds all
+// of them. What is invented is in another one. When that is full the kernel notes it, and
+// for as long as that note lasts it is not certain of a machine that is new whether it
+// has sent; it stays certain of the others.
+const (
+	// askerMemory is how long a machine is remembered. A request may be so old when it is
+	// decided: it has waited in a socket, for its neighbour entry, and for its turn.
+	askerMemory = 15 * time.Second
+	maxNew      = 4096 // askers that are not known: so many datagrams of such pass in 15 seconds and more
+
+	// recheck is how old the last look at the rules may be when it is said that a machine
+	// has been silent.
+	recheck = time.Second
+
+	// believed is how long the kernel's word that a machine has sent is enough: who asks
+	// for many ports is asked about once. maxBelieved are remembered.
+	believed    = 2 * time.Second
+	maxBelieved = 1024
+)
+
+// heard are the machines that the kernel said a moment ago have sent. It is safe for
+// concurrent use.
+type heard struct {
+	mu sync.Mutex
+	at map[[6]byte]time.Time // guarded by mu
+}
+
+func (h *heard) note(mac [6]byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.at == nil || len(h.at) >= maxBelieved {
+		h.at = make(map[[6]byte]time.Time)
+	}
+	h.at[mac] = time.Now()
+}
+
+func (h *heard) justNow(mac [6]byte) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, noted := h.at[mac]
+	return noted && time.Since(at) < believed
+}
+
+func (h *heard) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.at = nil
+}
+
+// askers is what the kernel remembers of who sent.
+type askers struct {
+	known, fresh *nftables.Set // by MAC address
+	full         *nftables.Set // by protocol: fresh had no room
+}
+
+// since is when what the kernel remembers began: the whole table, and each machine in the
+// set of those that are known. It is a value.
+type since struct {
+	table time.Time
+	known map[[6]byte]time.Time
+}
+
+// queueSets queues the sets.
+func (a *askers) queueSets(q *nftables.Conn, table *nftables.Table) error {
+	set := func(id uint32, name string, key nftables.SetDatatype, size uint32) *nftables.Set {
+		return &nftables.Set{
+			Table: table, ID: id, Name: name, KeyType: key, KeyByteOrder: binaryutil.BigEndian,
+			Dynamic: true, HasTimeout: true, Timeout: askerMemory, Size: size,
+		}
+	}
+	a.known = set(4, "askers", nftables.TypeEtherAddr, MaxKnown)
+	a.fresh = set(5, "new_askers", nftables.TypeEtherAddr, maxNew)
+	a.full = set(6, "full_for", nftables.TypeInetProto, 2)
+	return errors.Join(q.AddSet(a.known, nil), q.AddSet(a.fresh, nil), q.AddSet(a.full, nil))
+}
+
+// remember adds the rules of a chain that remembers who sent.
+func (a *askers) remember(b *chainBuilder, chain *nftables.Chain, known *nftables.Set) {
+	source := match{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 6}}
+	update := func(s *nftables.Set) match {
+		return match{&expr.Dynset{
+			SrcRegKey: reg1, SetName: s.Name, SetID: s.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: askerMemory,
+		}}
+	}
+	back := match{&expr.Verdict{Kind: expr.VerdictReturn}}
+	b.rule(chain, "a machine that is known", fromEther(), source,
+		match{&expr.Lookup{SourceRegister: reg1, SetName: known.Name, SetID: known.ID}}, source, update(a.known), back)
+	b.rule(chain, "a machine that is new", fromEther(), source, update(a.fresh), back)
+	b.rule(chain, "no room for it", match{meta(expr.MetaKeyL4PROTO, reg1)}, update(a.full))
+}
+
+// Silent reports whether it is certain that no frame came from a machine to our ports for
+// some 15 seconds. It never waits for a change of the table.
+func (f *Frames) Silent(ctx context.Context, mac [6]byte) (bool, error) {
+	s := f.since.Load()
+	if s == nil || time.Since(s.table) < askerMemory || f.recent.justNow(mac) {
+		return false, nil // what was before the table nobody remembers
+	}
+	began, known := s.known[mac]
+	sets := []*nftables.Set{f.askers.known, f.askers.fresh}
+	if !known {
+		sets[0], sets[1] = sets[1], sets[0]
+	}
+	for _, set := range sets {
+		sent, err := f.has(ctx, set, mac[:])
+		if sent {
+			f.recent.note(mac)
+		}
+		if sent || err != nil {
+			return false, err
+		}
+	}
+	if !known || time.Since(began) < askerMemory {
+		for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+			if full, err := f.has(ctx, f.askers.full, []byte{protocol}); full || err != nil {
+				return false, err
+			}
+		}
+	}
+	return f.certain(ctx)
+}
+
+// has reports whether a set has a key.
+func (f *Frames) has(ctx context.Context, set *nftables.Set, key []byte) (bool, error) {
+	_, err := f.quick.get(ctx, set, [][]byte{key})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("nft: %w", explain(err))
+	}
+	return true, nil
+}
+
+// certain reports whether the rules are as they were written: who is not in a set may have
+// sent, where somebody took it away.
+func (f *Frames) certain(ctx context.Context) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.checked) < recheck {
+		return f.intact, nil
+	}
+	held, err := f.held(ctx)
+	if err != nil {
+		return false, fmt.Errorf("nft: %w", explain(err))
+	}
+	f.checked, f.intact = time.Now(), held
+	return held, nil
+}
+
+// remembered notes since when the kernel remembers, after the table was written or the
+// known machines were. The lock is held.
+func (f *Frames) remembered(table time.Time) {
+	now := time.Now()
+	last := f.since.Load()
+	next := &since{table: table, known: make(map[[6]byte]time.Time, len(f.heard))}
+	for _, mac := range f.heard {
+		next.known[mac] = now
+		if last != nil {
+			if began, already := last.known[mac]; already {
+				next.known[mac] = began
+			}
+		}
+	}
+	f.since.Store(next)
+}
