@@ -14,6 +14,7 @@ type Identity struct {
 	log     *slog.Logger
 	journal Journal // nil: there is none
 	next    func(previous uint32, now time.Time) uint32
+	writes  *writes // of BOOTIDs
 
 	mu   sync.Mutex // guards what follows
 	id   journal.Identity
@@ -23,7 +24,7 @@ type Identity struct {
 // NewIdentity returns the identity of the last run, or a new one; next is the rule by
 // which a BOOTID follows another (ssdp.NextBootID).
 func NewIdentity(log *slog.Logger, j Journal, next func(previous uint32, now time.Time) uint32) *Identity {
-	i := &Identity{log: log, journal: j, next: next}
+	i := &Identity{log: log, journal: j, next: next, writes: newWrites()}
 	if j == nil {
 		i.id = journal.NewIdentity() // nothing that is there can be trusted
 		return i
@@ -50,14 +51,23 @@ func (i *Identity) Path() string {
 	return i.id.Path
 }
 
-// NextBootID returns a BOOTID greater than last and every one before, and keeps it.
+// NextBootID returns a BOOTID greater than last and every one before, and keeps it, soon
+// where that is asked for too often.
 func (i *Identity) NextBootID(last uint32) uint32 {
 	i.mu.Lock()
-	defer i.mu.Unlock()
 	i.id.BootID = i.next(max(last, i.id.BootID), time.Now())
-	i.save()
-	return i.id.BootID
+	id := i.id.BootID
+	i.mu.Unlock()
+	i.writes.do(func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.save()
+	})
+	return id
 }
+
+// Flush writes down what waits for its turn, before the journal is closed.
+func (i *Identity) Flush() { i.writes.flush() }
 
 // Keep writes the identity anew that was removed: at the next start clients would take
 // the gateway for another one. One that was never written, or cannot be, is not missed.

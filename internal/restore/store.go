@@ -49,10 +49,13 @@ type Store struct {
 	log     *slog.Logger
 	journal Journal // nil: there is none
 	behind  bool    // the owner was told
+	epochs  *writes
 }
 
 // NewStore returns a Store; without a journal it keeps nothing.
-func NewStore(log *slog.Logger, j Journal) *Store { return &Store{log: log, journal: j} }
+func NewStore(log *slog.Logger, j Journal) *Store {
+	return &Store{log: log, journal: j, epochs: newWrites()}
+}
 
 // Record implements portmap.Store.
 func (s *Store) Record(ctx context.Context, changes []portmap.Change) error {
@@ -75,12 +78,18 @@ func (s *Store) Recorded(err error) {
 	}
 }
 
-// KeepEpochs writes down when the epochs of NAT-PMP and PCP began.
+// KeepEpochs writes down when the epochs of NAT-PMP and PCP began, soon where that is
+// asked for too often.
 func (s *Store) KeepEpochs(e journal.Epochs) {
 	if s.journal == nil {
 		return
 	}
-	if err := s.journal.KeepEpochs(e); err != nil {
-		s.log.Warn("cannot save the PCP epochs", "err", err)
-	}
+	s.epochs.do(func() {
+		if err := s.journal.KeepEpochs(e); err != nil {
+			s.log.Warn("cannot save the PCP epochs", "err", err)
+		}
+	})
 }
+
+// Flush writes down what waits for its turn, before the journal is closed.
+func (s *Store) Flush() { s.epochs.flush() }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"portcullis/internal/journal"
@@ -43,6 +44,8 @@ type disk struct {
 	over   []uint64
 	id     *journal.Identity // nil: there is none
 	epochs journal.Epochs
+
+	written int // what is not a mapping's
 
 	broken error // of every write; ends Run
 }
@@ -79,6 +82,7 @@ func (d *disk) Overdue() []uint64 {
 }
 
 func (d *disk) KeepEpochs(e journal.Epochs) error {
+	d.written++
 	d.epochs = e
 	return d.broken
 }
@@ -93,6 +97,7 @@ func (d *disk) Identity() (journal.Identity, error) {
 func (d *disk) HasIdentity() bool { return d.id != nil }
 
 func (d *disk) SaveIdentity(id journal.Identity) error {
+	d.written++
 	if d.broken == nil {
 		d.id = &id
 	}
@@ -310,4 +315,44 @@ func TestKeepIdentity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWrittenSeldom: whoever owns the front cannot have the disk written without end; what
+// is written in the end is the newest.
+func TestWrittenSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		d, e := &disk{id: new(journal.Identity)}, new(disk)
+		i, s := restore.NewIdentity(log, d, after), restore.NewStore(log, e)
+		began := time.Now()
+		for n := range 10_000 {
+			if got := i.NextBootID(0); got != uint32(n+1) {
+				t.Fatalf("%d after %d", got, n)
+			}
+			s.KeepEpochs(journal.Epochs{V4: began.Add(time.Duration(n) * time.Second)})
+		}
+		const least, most = 100, 200 // what a start on many LANs takes, and what is too much
+		if d.written < least || d.written > most || e.written < least || e.written > most {
+			t.Errorf("written %d and %d times", d.written, e.written)
+		}
+		was := d.written
+		time.Sleep(time.Minute) // of the bubble's
+		if last := began.Add(9999 * time.Second); d.id.BootID != 10_000 || !e.epochs.V4.Equal(last) || d.written != was+1 {
+			t.Errorf("kept are %d and %v, written %d times more", d.id.BootID, e.epochs.V4, d.written-was)
+		}
+		for range 10_000 {
+			i.NextBootID(0)
+			s.KeepEpochs(journal.Epochs{V4: began})
+		}
+		i.Flush()
+		s.Flush()
+		if d.id.BootID != 20_000 || !e.epochs.V4.Equal(began) || d.written > was+20 {
+			t.Errorf("at the end are kept %d and %v, written %d times more", d.id.BootID, e.epochs.V4, d.written-was)
+		}
+		time.Sleep(time.Hour)
+		if d.written > was+20 {
+			t.Error("written after the end")
+		}
+	})
 }

@@ -66,6 +66,7 @@ type Server struct {
 	underWay map[uint32]context.CancelFunc
 	turn     uint32      // of the last network
 	served   chan string // holds one; nil: nobody waits for this turn
+	cut      bool        // more is there than is served
 }
 
 var (
@@ -140,6 +141,25 @@ func (s *Server) lans() []netif.LAN {
 		all = append(all, l)
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return s.fit(all)
+}
+
+// fit leaves out what a message has no room for: the front serves the rest.
+func (s *Server) fit(all []netif.LAN) []netif.LAN {
+	cut := len(all) > maxLANs
+	all = all[:min(len(all), maxLANs)]
+	for i := range all {
+		l := &all[i]
+		cut = cut || max(len(l.Addrs), len(l.Prefixes), len(l.Direct)) > maxAddrs
+		l.Addrs = l.Addrs[:min(len(l.Addrs), maxAddrs)]
+		l.Prefixes = l.Prefixes[:min(len(l.Prefixes), maxAddrs)]
+		l.Direct = l.Direct[:min(len(l.Direct), maxAddrs)]
+	}
+	if cut != s.cut {
+		if s.cut = cut; cut {
+			s.cfg.Log.Warn("not all of the network is served", "max_lans", maxLANs, "max_addresses", maxAddrs)
+		}
+	}
 	return all
 }
 

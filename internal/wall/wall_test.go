@@ -532,3 +532,48 @@ func TestDial(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// TestLargeNetwork: of a network that has no room in a message the front serves what has,
+// and the owner is told once.
+func TestLargeNetwork(t *testing.T) {
+	t.Parallel()
+	many := make(map[string]netif.LAN)
+	for i := range maxLANs + 1 {
+		l := homeLAN
+		l.Name = fmt.Sprintf("lan%02d", i)
+		many[l.Name] = l
+	}
+	large := homeLAN
+	large.Name, large.Addrs, large.Prefixes, large.Direct = "lan00", nil, nil, nil
+	for i := range 3 * maxAddrs {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})
+		large.Addrs = append(large.Addrs, a)
+		large.Prefixes = append(large.Prefixes, netip.PrefixFrom(a, 24).Masked())
+	}
+	large.Direct = large.Prefixes
+	many["lan00"] = large
+	var log bytes.Buffer
+	d := newDecider()
+	d.lans = many
+	s := &Server{warden: d, cfg: ServerConfig{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	for range 3 {
+		b, err := Encode(Message{Body: &Network{LANs: s.lans()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := m.Body.(*Network).LANs
+		if len(got) != maxLANs || len(got[0].Addrs) != maxAddrs || len(got[0].Prefixes) != maxAddrs || !reflect.DeepEqual(got[1].Addrs, homeLAN.Addrs) {
+			t.Errorf("%d LANs, of the first %d addresses", len(got), len(got[0].Addrs))
+		}
+	}
+	if n := strings.Count(log.String(), "not all of the network is served"); n != 1 {
+		t.Errorf("the log has %q", &log)
+	}
+	if len(many["lan00"].Addrs) != 3*maxAddrs {
+		t.Error("what the warden knows was changed")
+	}
+}

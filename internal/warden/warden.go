@@ -133,6 +133,10 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 	if w.witness != nil {
 		err = errors.Join(err, w.witness.Close(closing))
 	}
+	if w.store != nil {
+		w.store.Flush()
+		w.identity.Flush()
+	}
 	if w.journal != nil {
 		err = errors.Join(err, w.journal.Close())
 	}
