@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ import (
 // of them. What is invented is in another one. When that is full the kernel notes it, and
 // for as long as that note lasts it is not certain of a machine that is new whether it
 // has sent; it stays certain of the others.
+//
+// Of TCP the address of the host is remembered as well: one whose frames have another MAC
+// address than it answers ARP with (bonding, two interfaces on one network) is served by
+// UPnP. Who can write a frame with another's address can write one with its MAC address.
 const (
 	// askerMemory is how long a machine is remembered. A request may be so old when it is
 	// decided: it has waited in a socket, for its neighbour entry, and for its turn.
@@ -70,6 +75,7 @@ func (h *heard) forget() {
 type askers struct {
 	known, fresh *nftables.Set // by MAC address
 	full         *nftables.Set // by protocol: fresh had no room
+	web, web6    *nftables.Set // by the address of who sent by TCP
 }
 
 // since is when what the kernel remembers began: the whole table, and each machine in the
@@ -90,17 +96,30 @@ func (a *askers) queueSets(q *nftables.Conn, table *nftables.Table) error {
 	a.known = set(4, "askers", nftables.TypeEtherAddr, MaxKnown)
 	a.fresh = set(5, "new_askers", nftables.TypeEtherAddr, maxNew)
 	a.full = set(6, "full_for", nftables.TypeInetProto, 2)
-	return errors.Join(q.AddSet(a.known, nil), q.AddSet(a.fresh, nil), q.AddSet(a.full, nil))
+	a.web, a.web6 = set(7, "web_askers", nftables.TypeIPAddr, maxNew), set(8, "web_askers6", nftables.TypeIP6Addr, maxNew)
+	var err error
+	for _, s := range []*nftables.Set{a.known, a.fresh, a.full, a.web, a.web6} {
+		err = errors.Join(err, q.AddSet(s, nil))
+	}
+	return err
 }
 
-// remember adds the rules of a chain that remembers who sent.
+func update(s *nftables.Set) match {
+	return match{&expr.Dynset{
+		SrcRegKey: reg1, SetName: s.Name, SetID: s.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: askerMemory,
+	}}
+}
+
+// rememberWeb adds the rules for TCP, before those of chain for all.
+func (a *askers) rememberWeb(b *chainBuilder, web, chain *nftables.Chain) {
+	b.rule(web, "its address", ipv4(b.table), match{addr(offSaddr, reg1)}, update(a.web))
+	b.rule(web, "its address", ipv6(b.table), match{addr6(offSaddr6, reg1)}, update(a.web6))
+	b.rule(web, "its machine", jump(chain))
+}
+
+// remember adds the rules of a chain that remembers which machine sent.
 func (a *askers) remember(b *chainBuilder, chain *nftables.Chain, known *nftables.Set) {
 	source := match{&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offSourceMAC, Len: 6}}
-	update := func(s *nftables.Set) match {
-		return match{&expr.Dynset{
-			SrcRegKey: reg1, SetName: s.Name, SetID: s.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: askerMemory,
-		}}
-	}
 	back := match{&expr.Verdict{Kind: expr.VerdictReturn}}
 	b.rule(chain, "a machine that is known", fromEther(), source,
 		match{&expr.Lookup{SourceRegister: reg1, SetName: known.Name, SetID: known.ID}}, source, update(a.known), back)
@@ -108,9 +127,10 @@ func (a *askers) remember(b *chainBuilder, chain *nftables.Chain, known *nftable
 	b.rule(chain, "no room for it", match{meta(expr.MetaKeyL4PROTO, reg1)}, update(a.full))
 }
 
-// Silent reports whether it is certain that no frame came from a machine to our ports for
-// some 15 seconds. It never waits for a change of the table.
-func (f *Frames) Silent(ctx context.Context, mac [6]byte) (bool, error) {
+// Silent reports whether it is certain that for some 15 seconds no frame came from a machine
+// to our ports, nor from a host by TCP. It does not wait for a change of the table unless
+// it is.
+func (f *Frames) Silent(ctx context.Context, mac [6]byte, host netip.Addr) (bool, error) {
 	s := f.since.Load()
 	if s == nil || time.Since(s.table) < askerMemory || f.recent.justNow(mac) {
 		return false, nil // what was before the table nobody remembers
@@ -128,6 +148,13 @@ func (f *Frames) Silent(ctx context.Context, mac [6]byte) (bool, error) {
 		if sent || err != nil {
 			return false, err
 		}
+	}
+	web := f.askers.web
+	if host.Is6() {
+		web = f.askers.web6
+	}
+	if sent, err := f.has(ctx, web, host.AsSlice()); sent || err != nil {
+		return false, err
 	}
 	if !known || time.Since(began) < askerMemory {
 		for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func (a *asking) send(t testing.TB, to string) {
 
 func (a *asking) want(t testing.TB, when string, mac [6]byte, silent bool) {
 	t.Helper()
-	if got, err := a.Silent(t.Context(), mac); got != silent || err != nil {
+	if got, err := a.Silent(t.Context(), mac, netip.MustParseAddr("192.168.1.99")); got != silent || err != nil {
 		t.Errorf("%s: silent is %v, want %v; error %v", when, got, silent, err)
 	}
 }
@@ -64,7 +65,7 @@ func (a *asking) want(t testing.TB, when string, mac [6]byte, silent bool) {
 // forget has the kernel remember nobody, as it does after a while.
 func (a *asking) forget(t testing.TB) {
 	t.Helper()
-	for _, set := range []string{"askers", "new_askers", "full_for"} {
+	for _, set := range []string{"askers", "new_askers", "full_for", "web_askers", "web_askers6"} {
 		do(t, a.gate, "flush set inet portcullis_frames "+set)
 	}
 	a.Age(0)
@@ -108,6 +109,12 @@ func TestSilent(t *testing.T) {
 					_ = conn.Close()
 				}
 				a.want(t, "after a connection to "+to, a.mac, false)
+				own := map[bool]string{true: "192.168.1.10", false: "2001:db8::10"}[strings.HasPrefix(to, "192")]
+				for host, want := range map[string]bool{own: false, "192.168.1.11": true, "2001:db8::11": true} {
+					if got, err := a.Silent(t.Context(), stranger, netip.MustParseAddr(host)); got != want || err != nil {
+						t.Errorf("after a connection to %s: %s by another machine is silent: %v, %v", to, host, got, err)
+					}
+				}
 				a.forget(t)
 			}
 			if err := a.Follow(t.Context(), []string{"lan0", "lan1"}); err != nil {

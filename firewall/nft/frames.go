@@ -214,7 +214,7 @@ func (f *Frames) queue(q *nftables.Conn, name string) error {
 	}
 	b := &chainBuilder{queue: q, table: table}
 	chain := b.base("mark_frames", nftables.ChainTypeFilter, nftables.ChainHookInput, priorityFrames)
-	each, asks := b.plain("mark_frame"), b.plain("remember_asker")
+	each, asks, web := b.plain("mark_frame"), b.plain("remember_asker"), b.plain("remember_web_asker")
 	for _, p := range f.ports {
 		b.rule(chain, "what a LAN sends to us",
 			iifname(f.set), fromEther(), l4proto(unix.IPPROTO_UDP),
@@ -224,8 +224,9 @@ func (f *Frames) queue(q *nftables.Conn, name string) error {
 	if f.web != 0 {
 		b.rule(chain, "and by TCP", iifname(f.set), fromEther(), l4proto(unix.IPPROTO_TCP),
 			match{port(offDport, reg1), equal(reg1, binaryutil.BigEndian.PutUint16(f.web)...)},
-			jump(asks))
+			jump(web))
 	}
+	f.askers.rememberWeb(b, web, asks)
 	f.askers.remember(b, asks, f.known)
 	if err := f.limit(b, each); err != nil {
 		return err
@@ -346,7 +347,7 @@ func (f *Frames) fingerprint(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, chain := range []string{"mark_frames", "mark_frame", "remember_asker"} {
+	for _, chain := range []string{"mark_frames", "mark_frame", "remember_asker", "remember_web_asker"} {
 		rules, err := f.reader.rules(ctx, table, chain)
 		if err != nil {
 			return "", err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -73,12 +74,12 @@ func (w *Witness) Know(ctx context.Context, macs [][6]byte) error {
 func (w *Witness) Remembers() bool { return w.way == Mark }
 
 // Silent reports whether it is certain that a machine has sent nothing to any of the
-// ports for some seconds.
-func (w *Witness) Silent(ctx context.Context, mac [6]byte) (bool, error) {
+// ports for some seconds, nor a host to that of TCP.
+func (w *Witness) Silent(ctx context.Context, mac [6]byte, host netip.Addr) (bool, error) {
 	if w.way != Mark {
 		return false, nil
 	}
-	return w.frames.Silent(ctx, mac)
+	return w.frames.Silent(ctx, mac, host)
 }
 
 // Audit puts right what others have changed in the kernel, and returns what was

@@ -85,7 +85,7 @@ func (w *Warden) hasSent(ctx context.Context, m machine, host netip.Addr) error 
 	if w.silent == nil {
 		return nil
 	}
-	silent, err := w.silent(ctx, m.link)
+	silent, err := w.silent(ctx, m.link, host)
 	switch {
 	case silent:
 		return refusal(portmap.NotRequester, "%s has sent no request lately", host)

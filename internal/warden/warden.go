@@ -78,7 +78,7 @@ type Warden struct {
 	dials    *rate.Limiter // to subscribers of events
 
 	// silent is witness.Silent; nil: nobody knows.
-	silent      func(ctx context.Context, mac [6]byte) (bool, error)
+	silent      func(ctx context.Context, mac [6]byte, host netip.Addr) (bool, error)
 	subscribers subscribers
 	alerts      alerts // of what only an owned front does
 
