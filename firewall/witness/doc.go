@@ -16,6 +16,10 @@
 // writes, and the socket refuses that before it takes room from what others send. It
 // is not dropped: other programs may listen at port 1900.
 //
+// The rules also remember which machines have sent in the last seconds, TCP included. That
+// is no identity; it is by what the half that decides bounds the lies of the one that reads
+// (Silent): a request for a host that has sent nothing nobody has made.
+//
 // Without nf_tables, and on older kernels, a packet socket beside the UDP one sees
 // the frames of its port, through a filter in the kernel, and each datagram is
 // found among them by its octets. It needs CAP_NET_RAW, and costs every packet of
@@ -29,7 +33,7 @@
 // Never: knows a protocol, a mapping or a neighbour, or says who may be answered.
 //
 // What is decided here:
-//   - The mark of the datagram, not a set of requests that were seen: a set can be
+//   - Who sent a datagram is its mark, not a set of requests that were seen: a set can be
 //     filled by a flood, is about the last seconds and not about this datagram, and is
 //     a question to the kernel each.
 //   - The table is not owned by our socket (flags owner), though a flush would then

@@ -18,9 +18,12 @@
 // likes. So each is no more than this:
 //   - Map, MapSet (Map): the policy decides as it does on every request, rules, quotas and
 //     rates included; what the host is called the warden looks up. The owner's hand
-//     (portmap.ViaOwner) cannot be said. But that the host asked, the front says: it can open
-//     what the policy permits any host. That the host is there and heard (Unheard) is so
-//     far also what the front says.
+//     (portmap.ViaOwner) cannot be said. Who has the address, and whether that machine has
+//     answered and has sent to a port of ours in the last seconds, the warden asks the
+//     kernel (warden.asks): it can open what the policy permits a host that is there and
+//     talks to us, which need not have asked for just that. Of hosts behind one router it is
+//     the router that talks; on a link without MAC addresses, and where frames leave no
+//     marks (status says so), it can open that for any host.
 //   - Unmap: it can end the mappings of any host, one client at a time; never the owner's
 //     way, which has no client.
 //   - Own, OwnPorts, External, Internal, Pinhole: it can read any mapping, at most
@@ -29,16 +32,17 @@
 //   - Packets, OutboundTimeout, Heard: it can read counters, the kernel's timeouts, and
 //     which devices have answered.
 //   - Suspect: it can have the rules looked at, which changes none that is as it should be.
-//   - KeepEpochs, NextBootID: it can have the journal written without end, and spoil the
-//     epochs and the boot number of the next run: clients then ask again for what they had.
+//   - KeepEpochs, NextBootID: it can spoil the epochs and the boot number of the next run:
+//     clients then ask again for what they had. How often they are written is bounded.
 //   - Open: it gets the sockets of the LANs that are served, at the addresses and the ports
 //     that we serve, bound to their devices. There is no other: no port, address or
 //     interface comes from the front but to be compared.
 //   - Resolve: it can have the kernel ask a LAN for hosts of its own, which its sockets there
 //     do anyway.
 //   - Connect: it gets connections from the gateway's address on a LAN to hosts of that LAN,
-//     to ports from 1024, a bounded number in a second (warden.Dial). No other interface,
-//     address of ours, network, group or lower port is connected to.
+//     to ports from 1024, a bounded number in a second, where the host has talked to us
+//     (warden.Dial). No other interface, address of ours, network, group or lower port is
+//     connected to.
 //   - Forget: it can give up its own requests.
 //   - Served, Failed: it can say that it serves what it does not, and the other way about.
 //   - Record: it can write into the owner's log, so many lines a second, each marked as the
