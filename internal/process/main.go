@@ -47,9 +47,7 @@ func serve(client *wall.Client) error {
 	if err != nil {
 		return fmt.Errorf("read the network: %w", err)
 	}
-	if s := sandbox.Enter(sandbox.Config{
-		Role: sandbox.Front, Files: maxFiles, User: sandbox.User{UID: set.UID, GID: set.GID}, Paths: &sandbox.Paths{Alone: true},
-	}); len(s.Missing) > 0 {
+	if s := Confine(set); len(s.Missing) > 0 {
 		log.Warn("sandbox of the front is incomplete", "err", errors.Join(s.Missing...))
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -66,6 +64,13 @@ func serve(client *wall.Client) error {
 		return errors.Join(err, f.Abandon())
 	}
 	return answer(ctx, client, f)
+}
+
+// Confine closes the sandbox of a front.
+func Confine(s wall.Settings) sandbox.State {
+	return sandbox.Enter(sandbox.Config{
+		Role: sandbox.Front, Files: maxFiles, User: sandbox.User{UID: s.UID, GID: s.GID}, Paths: &sandbox.Paths{Alone: true},
+	})
 }
 
 // Front returns the configuration of a front that these settings are for.

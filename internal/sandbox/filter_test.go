@@ -134,8 +134,8 @@ func each(t *testing.T, goarch string, m machine, of role) {
 		case name == "mmap" && slices.Contains(oldMmap, goarch):
 		case named && r.when == nil:
 			want = r.does
-		case named: // of which no argument is 0, but those of memory
-			if r.when.mask == unix.PROT_EXEC {
+		case named: // of which no argument is 0, but those of memory and of what is sent
+			if r.when.mask == unix.PROT_EXEC || r.when.mask == unix.MSG_FASTOPEN {
 				want = allow
 			}
 		}
@@ -211,6 +211,10 @@ func TestArguments(t *testing.T) {
 			{"socketcall", []uint64{16}, allow},
 			{"prctl", []uint64{unix.PR_SET_VMA}, allow},
 			{"prctl", []uint64{unix.PR_SET_PDEATHSIG}, refuse},
+			{"sendto", []uint64{3, 0, 5, unix.MSG_DONTWAIT}, allow},
+			{"sendto", []uint64{3, 0, 5, unix.MSG_DONTWAIT | unix.MSG_FASTOPEN}, refuse},
+			{"sendmsg", []uint64{3, 0, unix.MSG_NOSIGNAL}, allow},
+			{"sendmsg", []uint64{3, 0, unix.MSG_FASTOPEN}, refuse},
 			{"mprotect", []uint64{4096, 4096, unix.PROT_EXEC}, refuse},
 			{"ioctl", []uint64{3, unix.SIOCETHTOOL}, allow},
 			{"ioctl", []uint64{0, unix.TIOCSTI}, refuse},

@@ -144,6 +144,8 @@ var native = processor{audit: unix.AUDIT_ARCH_I386, bigEndian: false, calls: []c
 	{"set_mempolicy", unix.SYS_SET_MEMPOLICY},
 	{"set_thread_area", unix.SYS_SET_THREAD_AREA},
 	{"setdomainname", unix.SYS_SETDOMAINNAME},
+	{"setfsuid", unix.SYS_SETFSUID},
+	{"setfsuid32", unix.SYS_SETFSUID32},
 	{"sethostname", unix.SYS_SETHOSTNAME},
 	{"setns", unix.SYS_SETNS},
 	{"setresgid", unix.SYS_SETRESGID},

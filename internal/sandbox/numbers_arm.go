@@ -140,6 +140,8 @@ var native = processor{audit: unix.AUDIT_ARCH_ARM, bigEndian: false, calls: []ca
 	{"sendto", unix.SYS_SENDTO},
 	{"set_mempolicy", unix.SYS_SET_MEMPOLICY},
 	{"setdomainname", unix.SYS_SETDOMAINNAME},
+	{"setfsuid", unix.SYS_SETFSUID},
+	{"setfsuid32", unix.SYS_SETFSUID32},
 	{"sethostname", unix.SYS_SETHOSTNAME},
 	{"setns", unix.SYS_SETNS},
 	{"setresgid", unix.SYS_SETRESGID},

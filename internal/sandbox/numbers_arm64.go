@@ -128,6 +128,7 @@ var native = processor{audit: unix.AUDIT_ARCH_AARCH64, bigEndian: false, calls: 
 	{"sendto", unix.SYS_SENDTO},
 	{"set_mempolicy", unix.SYS_SET_MEMPOLICY},
 	{"setdomainname", unix.SYS_SETDOMAINNAME},
+	{"setfsuid", unix.SYS_SETFSUID},
 	{"sethostname", unix.SYS_SETHOSTNAME},
 	{"setns", unix.SYS_SETNS},
 	{"setresgid", unix.SYS_SETRESGID},

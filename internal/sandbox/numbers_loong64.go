@@ -126,6 +126,7 @@ var native = processor{audit: unix.AUDIT_ARCH_LOONGARCH64, bigEndian: false, cal
 	{"sendto", unix.SYS_SENDTO},
 	{"set_mempolicy", unix.SYS_SET_MEMPOLICY},
 	{"setdomainname", unix.SYS_SETDOMAINNAME},
+	{"setfsuid", unix.SYS_SETFSUID},
 	{"sethostname", unix.SYS_SETHOSTNAME},
 	{"setns", unix.SYS_SETNS},
 	{"setresgid", unix.SYS_SETRESGID},

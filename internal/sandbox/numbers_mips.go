@@ -141,6 +141,7 @@ var native = processor{audit: unix.AUDIT_ARCH_MIPS, bigEndian: true, calls: []ca
 	{"set_mempolicy", unix.SYS_SET_MEMPOLICY},
 	{"set_thread_area", unix.SYS_SET_THREAD_AREA},
 	{"setdomainname", unix.SYS_SETDOMAINNAME},
+	{"setfsuid", unix.SYS_SETFSUID},
 	{"sethostname", unix.SYS_SETHOSTNAME},
 	{"setns", unix.SYS_SETNS},
 	{"setresgid", unix.SYS_SETRESGID},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -66,6 +67,32 @@ func noGroups() error {
 	return syscall.Setgroups(nil)
 }
 
+// Make runs f, whose sockets are u's to the firewall, whoever uses them, after Enter in a
+// warden. f makes them on the goroutine that it is called on.
+func (u User) Make(f func() error) error {
+	if u == (User{}) {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for ever: nobody else goes on as u
+		done <- u.make(f)
+	}()
+	return <-done
+}
+
+func (u User) make(f func() error) error {
+	number, err := native.either("setfsuid32", "setfsuid")
+	if err != nil {
+		return err
+	}
+	_, _, _ = unix.RawSyscall(number, uintptr(u.UID), 0, 0)                            // it tells who it was, and never an error
+	if now, _, _ := unix.RawSyscall(number, ^uintptr(0), 0, 0); uint32(now) != u.UID { // #nosec G115 -- a user's number
+		return fmt.Errorf("setfsuid: %w", unix.EPERM)
+	}
+	return f()
+}
+
 // Borrow makes u the real user of this thread alone, after Enter in a warden: what it
 // starts can become u, and it can end what is u. The thread must be locked to its
 // goroutine, and end with it.
@@ -74,19 +101,29 @@ func (u User) Borrow() error {
 		return nil
 	}
 	for _, c := range []struct {
-		id    uint32
-		names []string
-	}{{u.GID, []string{"setresgid32", "setresgid"}}, {u.UID, []string{"setresuid32", "setresuid"}}} {
-		number, there := native.number(c.names[0])
-		if !there {
-			number, there = native.number(c.names[1])
+		id   uint32
+		name string
+	}{{u.GID, "setresgid"}, {u.UID, "setresuid"}} {
+		number, err := native.either(c.name+"32", c.name)
+		if err != nil {
+			return err
 		}
-		if !there {
-			return fmt.Errorf("no system call %s", c.names[1])
-		}
-		if _, _, errno := unix.RawSyscall(uintptr(number), uintptr(c.id), ^uintptr(0), ^uintptr(0)); errno != 0 {
-			return fmt.Errorf("%s: %w", c.names[1], errno)
+		if _, _, errno := unix.RawSyscall(number, uintptr(c.id), ^uintptr(0), ^uintptr(0)); errno != 0 {
+			return fmt.Errorf("%s: %w", c.name, errno)
 		}
 	}
 	return nil
+}
+
+// either returns the number of a call that has two names: where users had numbers of 16
+// bits, the first is for those of 32.
+func (p processor) either(name, other string) (uintptr, error) {
+	number, there := p.number(name)
+	if !there {
+		number, there = p.number(other)
+	}
+	if !there {
+		return 0, fmt.Errorf("no system call %s", other)
+	}
+	return uintptr(number), nil
 }

@@ -54,7 +54,7 @@ func (w *Warden) Dial(ctx context.Context, lan string, local netip.Addr, to neti
 	if err := w.dials.Wait(ctx); err != nil {
 		return nil, err
 	}
-	return gena.Dial(ctx, lan, local, to)
+	return made(w, func() (net.Conn, error) { return gena.Dial(ctx, lan, local, to) })
 }
 
 func (w *Warden) mayDial(lan string, local netip.Addr, to netip.AddrPort) error {
