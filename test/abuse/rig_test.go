@@ -20,7 +20,13 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
+func TestMain(m *testing.M) {
+	code := testrig.Main(m)
+	if ownableDir != "" {
+		_ = os.RemoveAll(ownableDir)
+	}
+	os.Exit(code)
+}
 
 // rig is a network with a running daemon.
 type rig struct{ *testrig.Rig }

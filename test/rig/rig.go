@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ type Rig struct {
 	*lab.Network
 	Daemon *lab.Daemon
 	Owner  *control.Client
+	exe    string // of the daemon; "": Exe
 }
 
 // Network builds a network whose gateway has a firewall of its own.
@@ -89,11 +91,17 @@ func Start(t testing.TB, n *lab.Network, extra string) *Rig {
 // directory.
 func StartWith(t testing.TB, n *lab.Network, config string) *Rig {
 	t.Helper()
-	d, err := n.StartDaemonWith(t.Context(), Exe, config)
+	return StartExe(t, n, Exe, config)
+}
+
+// StartExe is StartWith another program than Exe.
+func StartExe(t testing.TB, n *lab.Network, exe, config string) *Rig {
+	t.Helper()
+	d, err := n.StartDaemonWith(t.Context(), exe, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Rig{n, d, control.NewClient(d.Socket)}
+	r := &Rig{n, d, control.NewClient(d.Socket), exe}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the daemon's log:\n%s", r.Daemon.Log())
@@ -112,7 +120,7 @@ func StartWith(t testing.TB, n *lab.Network, config string) *Rig {
 // Restart starts the daemon again that has ended, with what it left.
 func (r *Rig) Restart(t testing.TB) {
 	t.Helper()
-	d, err := r.Network.Restart(t.Context(), Exe, r.Daemon)
+	d, err := r.Network.Restart(t.Context(), cmp.Or(r.exe, Exe), r.Daemon)
 	if err != nil {
 		t.Fatal(err)
 	}
