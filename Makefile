@@ -12,7 +12,7 @@ LDFLAGS  = -s -w -buildid= -funcalign=1 -X main.version=$(VERSION)
 
 PREFIX  ?= /usr/local
 
-.PHONY: build install lab test bench unit system cases abuse clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install lab test bench memory unit system cases abuse clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -94,6 +94,10 @@ clients: build
 bench: build
 	test/install bench
 	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) run ./test/bench
+
+# Memory of all processes of the daemon together; fails where it is more than is promised.
+memory: build
+	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) run ./test/bench -only memory
 
 # Everything with half of one core, package by package: nothing may depend on time. Builds
 # have all cores. TESTS='./test/faults -run TestCrash' runs some.

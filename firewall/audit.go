@@ -78,7 +78,7 @@ func (d *Driver) compareEntries(ctx context.Context) (drift string, compared boo
 		return "", d.closed, nil
 	}
 	drift = "our mappings were changed"
-	if want := d.state.Entries(); err == nil && World(held) == World(want) {
+	if want := d.state.Entries(); err == nil && sameEntries(held, want) {
 		// A firewall that declares our sets itself (etc/nftables.d) and was restarted has
 		// left them empty.
 		copies, err := d.kernel.Read(ctx, Query{Copies: want})

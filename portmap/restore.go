@@ -40,22 +40,25 @@ func waits(err error) bool { return ReasonOf(err) == OffLink }
 // ask for anything. With an error the daemon cannot work.
 func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error) {
 	e.cfg.Gateway.Look(ctx)
-	held = slices.Clone(held)
-	sort.Slice(held, func(i, j int) bool { return held[i].ID < held[j].ID })
+	if older := func(i, j int) bool { return held[i].ID < held[j].ID }; !sort.SliceIsSorted(held, older) {
+		held = slices.Clone(held)
+		sort.Slice(held, older)
+	}
 	now, view := time.Now(), e.cfg.Gateway.View()
 	table := NewTable()
 	var dropped []Dropped
 	var changed []Change
 	last := uint64(0)
-	for _, m := range held {
+	for i := range held {
+		m := &held[i]
 		last = max(last, countOf(m.ID))
-		again, err := e.readmit(now, table, m, view)
+		again, err := e.readmit(now, table, *m, view)
 		if err != nil {
-			dropped = append(dropped, Dropped{m, err})
+			dropped = append(dropped, Dropped{*m, err})
 			continue
 		}
 		if again.Rule != m.Rule || again.WAN != m.WAN || again.Endless != m.Endless || !again.Expires.Equal(m.Expires) {
-			changed = append(changed, Change{Old: &m, New: &again})
+			changed = append(changed, Change{Old: m, New: &again})
 		}
 		table = table.Commit(Change{Event: Granted, New: &again})
 	}

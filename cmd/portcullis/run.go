@@ -5,6 +5,7 @@ import (
 
 	"portcullis/internal/daemon"
 	"portcullis/internal/logging"
+	"portcullis/internal/sandbox"
 )
 
 func runDaemon(ctx context.Context, e env, args []string) error {
@@ -19,6 +20,7 @@ func runDaemon(ctx context.Context, e env, args []string) error {
 	if err != nil {
 		return err
 	}
+	sandbox.LimitMemory(sandbox.MemoryOfWarden + int64(c.Limits.Mappings)*sandbox.MemoryOfMapping)
 	log := logging.New(e.err, c.Log)
 	log.Info("starting", "version", version, "configuration", from)
 	return daemon.Run(ctx, daemon.Config{Config: c, Log: log, Version: version})

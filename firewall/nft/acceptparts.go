@@ -107,26 +107,25 @@ func (k *kernel) tryAccept(ctx context.Context, f family, chain wantedChain, ent
 	a := newAcceptPart(f, chain.Chain, uint32(k.cfg.Size))
 	only := acceptedHere{}
 	only[f] = a
-	ops := append(a.facts(k.facts).ops(), (&target{accept: only}).all(entries).ops()...)
 	if err := k.writer.open(); err != nil {
 		return err
 	}
 	begin := func(q *nftables.Conn) error { return errors.Join(there.remove(q), a.createSets(q)) }
-	if k.writer.fits(ops, skeletonSize) {
-		err = k.writer.commit(ctx, func(q *nftables.Conn) error {
-			return errors.Join(begin(q), queueAll(q, ops), a.createRules(q))
-		})
-	} else {
-		err = k.writer.commit(ctx, begin)
-		for _, batch := range k.writer.batches(ops) {
-			if err == nil {
-				err = k.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
+	err = k.writeAll(filling{a.facts(k.facts).ops(), &target{accept: only}, entries}, skeletonSize,
+		func(ops []elementOp) error {
+			return k.writer.commit(ctx, func(q *nftables.Conn) error {
+				return errors.Join(begin(q), queueAll(q, ops), a.createRules(q))
+			})
+		},
+		func(all filling) error {
+			if err := k.writer.commit(ctx, begin); err != nil {
+				return err
 			}
-		}
-		if err == nil {
-			err = k.writer.commit(ctx, a.createRules)
-		}
-	}
+			if err := k.writer.fill(ctx, all); err != nil {
+				return err
+			}
+			return k.writer.commit(ctx, a.createRules)
+		})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -102,26 +101,16 @@ func (k *kernel) fingerprint(ctx context.Context) (string, error) {
 // holds reports whether the sets of facts are as written.
 func (r *reader) holds(ctx context.Context, facts *elements, sets []*nftables.Set) (bool, error) {
 	for _, set := range sets {
-		held, err := r.dump(ctx, set.Table.Family, set.Table.Name, set.Name)
-		if err != nil {
-			return false, err
-		}
-		want := make(map[string]bool)
+		var want, held digest
 		for _, el := range facts.added[set] {
-			want[elementText(el.Key, el.Val, el.IntervalEnd)] = true
+			want.add(el.Key, el.Val, el.IntervalEnd)
 		}
-		for _, el := range held {
-			text := elementText(el.key, el.val, el.intervalEnd)
-			if !want[text] {
-				return false, nil
-			}
-			delete(want, text)
-		}
-		if len(want) > 0 {
-			return false, nil
+		_, err := r.scan(ctx, set.Table.Family, set.Table.Name, set.Name, func() { held = digest{} }, func(el element) {
+			held.add(el.key, el.val, el.intervalEnd)
+		})
+		if err != nil || !want.equal(held) {
+			return false, err
 		}
 	}
 	return true, nil
 }
-
-func elementText(key, val []byte, end bool) string { return fmt.Sprintf("%x %x %v", key, val, end) }

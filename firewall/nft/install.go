@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -19,18 +20,13 @@ func (k *kernel) install(ctx context.Context, w firewall.Whole) error {
 		return err
 	}
 	sk := newSkeleton(uint32(k.cfg.Size)).marking(k.cfg.Mark, uint32(k.cfg.Size))
-	facts := sk.facts(w.Facts).ops()
-	ops := append(facts, (&target{own: sk}).all(w.Entries).ops()...)
-	var err error
 	size := skeletonSize
 	if sk.marks != nil {
 		size += marksSize
 	}
-	if k.writer.fits(ops, size) {
-		err = k.installWhole(ctx, sk, ops)
-	} else {
-		err = k.installInParts(ctx, sk, ops)
-	}
+	err := k.writeAll(filling{sk.facts(w.Facts).ops(), &target{own: sk}, w.Entries}, size,
+		func(ops []elementOp) error { return k.installWhole(ctx, sk, ops) },
+		func(all filling) error { return k.installInParts(ctx, sk, all) })
 	if err != nil {
 		why := k.diagnose(ctx, err)
 		if errors.Is(err, firewall.ErrNothingLeft) && !errors.Is(why, firewall.ErrNothingLeft) {
@@ -45,6 +41,47 @@ func (k *kernel) install(ctx context.Context, w firewall.Whole) error {
 		k.print = "" // the next audit takes it
 	}
 	return nil
+}
+
+// filling is what new sets are filled with: facts, and entries whose elements are made
+// when they are written, because those of many take several times their memory.
+type filling struct {
+	facts   []elementOp
+	target  *target
+	entries []firewall.Entry
+}
+
+// entriesAtOnce is of how many the elements are made; more than fit one transaction.
+const entriesAtOnce = maxMessages * elementsPerMessage
+
+// writeAll writes all of it in one transaction if it fits beside size bytes, or in parts.
+func (k *kernel) writeAll(c filling, size int, whole func([]elementOp) error, inParts func(filling) error) error {
+	if len(c.entries) < entriesAtOnce {
+		ops := append(c.facts[:len(c.facts):len(c.facts)], c.target.all(c.entries).ops()...)
+		if k.writer.fits(ops, size) {
+			return whole(ops)
+		}
+	}
+	return inParts(c)
+}
+
+// fill makes as many transactions as it needs.
+func (w *writer) fill(ctx context.Context, c filling) error {
+	write := func(ops []elementOp) error {
+		for _, batch := range w.batches(ops) {
+			if err := w.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := write(c.facts)
+	for some := range slices.Chunk(c.entries, entriesAtOnce) {
+		if err == nil {
+			err = write(c.target.all(some).ops())
+		}
+	}
+	return err
 }
 
 func (k *kernel) installWhole(ctx context.Context, sk *skeleton, ops []elementOp) error {
@@ -69,13 +106,10 @@ func (k *kernel) installWhole(ctx context.Context, sk *skeleton, ops []elementOp
 
 // installInParts writes the sets first and the rules last, so that all of it
 // takes effect at once; until then no mapping is open.
-func (k *kernel) installInParts(ctx context.Context, sk *skeleton, ops []elementOp) error {
+func (k *kernel) installInParts(ctx context.Context, sk *skeleton, all filling) error {
 	err := k.writer.commit(ctx, sk.createTable)
-	for _, batch := range k.writer.batches(ops) {
-		if err != nil {
-			break
-		}
-		err = k.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) })
+	if err == nil {
+		err = k.writer.fill(ctx, all)
 	}
 	if err == nil {
 		err = k.writer.commit(ctx, sk.createRules)

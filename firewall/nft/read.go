@@ -1,13 +1,12 @@
 package nft
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+	"hash/maphash"
 	"sync"
 	"syscall"
 	"time"
@@ -86,111 +85,140 @@ type element struct {
 // dumpTries is how often a listing that changed meanwhile is taken again.
 const dumpTries = 5
 
-// dump lists a set. The library's own listing does not notice that the set
-// changed meanwhile, which can lose elements or show them twice.
+// dump lists a set.
 func (r *reader) dump(ctx context.Context, family nftables.TableFamily, table, set string) ([]element, error) {
 	var all []element
-	request := getElements(family, table, set, nil, netlink.Dump)
-	err := r.listing(ctx, request, func(answers []netlink.Message) (err error) {
-		all, err = decodeElements(answers)
-		return err
+	_, err := r.scan(ctx, family, table, set, func() { all = nil }, func(el element) { all = append(all, el) })
+	return all, err
+}
+
+// scan hands on each element of a set, and returns the digest of their keys; it begins
+// again, and says so, where the set changed meanwhile. The library's own listing does not
+// notice that, which can lose elements or show them twice, and has all answers in memory.
+func (r *reader) scan(ctx context.Context, family nftables.TableFamily, table, set string, begin func(), use func(element)) (keys digest, err error) {
+	restart := func() {
+		keys = digest{}
+		begin()
+	}
+	err = r.listing(ctx, getElements(family, table, set, nil, netlink.Dump), restart, func(m netlink.Message) error {
+		return eachElement(m, func(el element) {
+			if keys.add(el.key, nil, el.intervalEnd) { // a listing may show one twice
+				use(el)
+			}
+		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing set %s: %w", set, err)
+		return keys, fmt.Errorf("listing set %s: %w", set, err)
 	}
-	return distinct(all), nil
+	return keys, nil
 }
 
 // dumpSettled lists a set until two listings agree. While the kernel enlarges
 // its hash table, which it does in the background and without telling, a listing
 // may show elements twice and leave others out (measured, with 129).
 func (r *reader) dumpSettled(ctx context.Context, set string) ([]element, error) {
-	var last []element
+	var last digest
 	for try := range dumpTries {
-		now, err := r.dump(ctx, nftables.TableFamilyINet, Table, set)
+		var all []element
+		now, err := r.scan(ctx, nftables.TableFamilyINet, Table, set, func() { all = nil }, func(el element) {
+			if try > 0 {
+				all = append(all, el)
+			}
+		})
 		if err != nil {
 			return nil, err
 		}
-		if try > 0 && sameKeys(last, now) {
-			return now, nil
+		if try > 0 && now.equal(last) {
+			return all, nil
 		}
 		last = now
 	}
 	return nil, fmt.Errorf("listing set %s: %w", set, firewall.ErrChanging)
 }
 
-// distinct drops elements that a listing shows twice.
-func distinct(all []element) []element {
-	type identity struct {
-		key string
-		end bool
-	}
-	seen := make(map[identity]bool, len(all))
-	return slices.DeleteFunc(all, func(el element) bool {
-		id := identity{string(el.key), el.intervalEnd}
-		again := seen[id]
-		seen[id] = true
-		return again
-	})
+// digest stands for a set of elements where they themselves would take much memory: by
+// their hashes, under a seed that nobody knows.
+type digest struct {
+	seen map[uint64]struct{}
+	sum  uint64
 }
 
-func sameKeys(a, b []element) bool {
-	if len(a) != len(b) {
+var digestSeed = maphash.MakeSeed()
+
+// add reports whether the element is new.
+func (d *digest) add(key, val []byte, end bool) bool {
+	var h maphash.Hash
+	h.SetSeed(digestSeed)
+	mark := byte(len(key))
+	if end {
+		mark |= 0x80 // no key has so many octets
+	}
+	_ = h.WriteByte(mark) // these never fail
+	_, _ = h.Write(key)
+	_, _ = h.Write(val)
+	n := h.Sum64()
+	if _, there := d.seen[n]; there {
 		return false
 	}
-	keys := make(map[string]bool, len(a))
-	for _, el := range a {
-		keys[string(el.key)] = true
+	if d.seen == nil {
+		d.seen = make(map[uint64]struct{})
 	}
-	return !slices.ContainsFunc(b, func(el element) bool { return !keys[string(el.key)] })
+	d.seen[n] = struct{}{}
+	d.sum += n
+	return true
 }
 
-// listing makes a request that lists something, again where that changed
-// meanwhile, and hands the answers on.
-func (r *reader) listing(ctx context.Context, request netlink.Message, use func([]netlink.Message) error) error {
+func (d *digest) equal(o digest) bool { return len(d.seen) == len(o.seen) && d.sum == o.sum }
+
+// listing makes a request that lists something, again where that changed meanwhile, and
+// hands the answers on as they come; begin says that those before were for nothing. What
+// use is handed it must not keep.
+func (r *reader) listing(ctx context.Context, request netlink.Message, begin func(), use func(netlink.Message) error) error {
 	return r.do(ctx, func(_ *nftables.Conn, c *netlink.Conn) error {
 		for range dumpTries {
-			answers, err := execute(ctx, c, request, cmp.Or(r.patience, patience))
-			if err != nil {
+			begin()
+			changed := false
+			err := execute(ctx, c, request, cmp.Or(r.patience, patience), func(m netlink.Message) error {
+				changed = changed || m.Header.Flags&netlink.DumpInterrupted != 0
+				return use(m)
+			})
+			if err != nil || !changed {
 				return err
-			}
-			if !interrupted(answers) {
-				return use(answers)
 			}
 		}
 		return firewall.ErrChanging
 	})
 }
 
-// execute sends a request for a list and gives the answer. Each message of it may take
-// its time, for a long list has many; the library has one deadline for all.
-func execute(ctx context.Context, c *netlink.Conn, request netlink.Message, patience time.Duration) ([]netlink.Message, error) {
+// execute sends a request for a list and hands on each message of the answer, in memory
+// that the next one takes. Each may take its time, for a long list has many; the library
+// has one deadline for all.
+func execute(ctx context.Context, c *netlink.Conn, request netlink.Message, patience time.Duration, use func(netlink.Message) error) error {
 	sent, err := c.Send(request)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	buf := make([]byte, 64<<10)
-	var all []netlink.Message
 	for {
 		deadline := time.Now().Add(patience)
 		if last, ok := ctx.Deadline(); ok && last.Before(deadline) {
 			deadline = last
 		}
 		if err := errors.Join(c.SetReadDeadline(deadline), ctx.Err()); err != nil { // in this order, see bound
-			return nil, err
+			return err
 		}
 		datagram, err := receive(raw, buf)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for len(datagram) >= unix.NLMSG_HDRLEN {
 			size := int(binary.NativeEndian.Uint32(datagram))
 			if size < unix.NLMSG_HDRLEN || size > len(datagram) {
-				return nil, fmt.Errorf("a message of %d octets in %d", size, len(datagram))
+				return fmt.Errorf("a message of %d octets in %d", size, len(datagram))
 			}
 			m := netlink.Message{
 				Header: netlink.Header{
@@ -205,15 +233,17 @@ func execute(ctx context.Context, c *netlink.Conn, request netlink.Message, pati
 				continue
 			}
 			if t := m.Header.Type; t != netlink.Done && t != netlink.Error {
-				all = append(all, m)
+				if err := use(m); err != nil {
+					return err
+				}
 				continue
 			}
 			if len(m.Data) >= 4 {
 				if errno := -int32(binary.NativeEndian.Uint32(m.Data)); errno > 0 {
-					return nil, unix.Errno(errno)
+					return unix.Errno(errno)
 				}
 			}
-			return all, nil
+			return nil
 		}
 	}
 }
@@ -231,7 +261,7 @@ func receive(raw syscall.RawConn, buf []byte) ([]byte, error) {
 	if err = errors.Join(waited, err); err != nil {
 		return nil, fmt.Errorf("netlink receive: %w", err)
 	}
-	return bytes.Clone(buf[:n]), nil
+	return buf[:n], nil
 }
 
 // setNames lists the sets and maps of a table by name. The library's own
@@ -244,23 +274,17 @@ func (r *reader) setNames(ctx context.Context, table *nftables.Table) ([]string,
 		return nil, err
 	}
 	var names []string
-	err = r.listing(ctx, message(unix.NFT_MSG_GETSET, netlink.Dump, table.Family, attrs), func(answers []netlink.Message) error {
-		names = nil
-		for _, a := range answers {
-			ad, err := answer(a)
-			if err != nil {
-				return err
-			}
-			for ad.Next() {
-				if ad.Type() == unix.NFTA_SET_NAME {
-					names = append(names, ad.String())
-				}
-			}
-			if err := ad.Err(); err != nil {
-				return err
+	err = r.listing(ctx, message(unix.NFT_MSG_GETSET, netlink.Dump, table.Family, attrs), func() { names = nil }, func(a netlink.Message) error {
+		ad, err := answer(a)
+		if err != nil {
+			return err
+		}
+		for ad.Next() {
+			if ad.Type() == unix.NFTA_SET_NAME {
+				names = append(names, ad.String())
 			}
 		}
-		return nil
+		return ad.Err()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the sets of table %s: %w", table.Name, err)
@@ -318,15 +342,6 @@ func (r *reader) get(ctx context.Context, set *nftables.Set, keys [][]byte) ([]e
 	return all, err
 }
 
-func interrupted(answers []netlink.Message) bool {
-	for _, a := range answers {
-		if a.Header.Flags&netlink.DumpInterrupted != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // getElements builds the request for some elements of a set, or for all.
 func getElements(family nftables.TableFamily, table, set string, keys [][]byte, flags netlink.HeaderFlags) netlink.Message {
 	ae := netlink.NewAttributeEncoder()
@@ -350,31 +365,38 @@ func getElements(family nftables.TableFamily, table, set string, keys [][]byte, 
 	return message(unix.NFT_MSG_GETSETELEM, flags, family, attrs)
 }
 
-func decodeElements(answers []netlink.Message) ([]element, error) {
-	var all []element
+func decodeElements(answers []netlink.Message) (all []element, err error) {
 	for _, a := range answers {
-		ad, err := answer(a)
-		if err != nil {
+		if err := eachElement(a, func(el element) { all = append(all, el) }); err != nil {
 			return nil, err
-		}
-		for ad.Next() {
-			if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				continue
-			}
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					var el element
-					list.Nested(el.decode)
-					all = append(all, el)
-				}
-				return nil
-			})
-		}
-		if err := ad.Err(); err != nil {
-			return nil, fmt.Errorf("decoding elements: %w", err)
 		}
 	}
 	return all, nil
+}
+
+// eachElement hands on the elements of one message.
+func eachElement(a netlink.Message, use func(element)) error {
+	ad, err := answer(a)
+	if err != nil {
+		return err
+	}
+	for ad.Next() {
+		if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		ad.Nested(func(list *netlink.AttributeDecoder) error {
+			for list.Next() {
+				var el element
+				list.Nested(el.decode)
+				use(el)
+			}
+			return nil
+		})
+	}
+	if err := ad.Err(); err != nil {
+		return fmt.Errorf("decoding elements: %w", err)
+	}
+	return nil
 }
 
 func decoder(b []byte) (*netlink.AttributeDecoder, error) {

@@ -73,16 +73,10 @@ func (r *reader) rules(ctx context.Context, table *nftables.Table, chain string)
 	}
 	var all []ruleRead
 	request := message(unix.NFT_MSG_GETRULE, netlink.Dump, table.Family, attrs)
-	err = r.listing(ctx, request, func(answers []netlink.Message) error {
-		all = nil
-		for _, a := range answers {
-			rule, err := decodeRule(a)
-			if err != nil {
-				return err
-			}
-			all = append(all, rule)
-		}
-		return nil
+	err = r.listing(ctx, request, func() { all = nil }, func(a netlink.Message) error {
+		rule, err := decodeRule(a)
+		all = append(all, rule)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing chain %s: %w", chain, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -204,6 +205,9 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 			all = append(all, drift)
 		}
 		err = errors.Join(err, failed)
+	}
+	if seen.Ours { // many mappings have been read, in several times their memory
+		debug.FreeOSMemory()
 	}
 	drift := strings.Join(all, "; ")
 	switch {

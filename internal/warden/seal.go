@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -20,8 +21,10 @@ import (
 // in on many LANs it has less than half of these.
 const maxFiles = 4096
 
-// Seal takes from the process what it does not need any more, before there is a front.
+// Seal gives back the memory in which the mappings of the last run were read and written,
+// and takes from the process what it does not need any more, before there is a front.
 func (w *Warden) Seal() {
+	debug.FreeOSMemory()
 	mode := w.cfg.Sandbox.Mode
 	if mode == config.SandboxOff {
 		w.sandbox = shown(mode, sandbox.Look())

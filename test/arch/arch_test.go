@@ -104,7 +104,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/wall", "internal/warden", "internal/wiring"},
-	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/wiring", "policy"},
+	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 

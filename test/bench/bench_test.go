@@ -27,7 +27,7 @@ func TestSmall(t *testing.T) {
 		t.Skip("network namespaces need root")
 	}
 	p := plan{levels: []int{10, 20, 30}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
-	small := plans{p, p, p, p}
+	small := plans{p, p, p, p, p}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
@@ -35,6 +35,7 @@ func TestSmall(t *testing.T) {
 	var got struct {
 		Incumbent string
 		Rows      []Row
+		Memory    []Footprint
 	}
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -55,10 +56,23 @@ func TestSmall(t *testing.T) {
 			t.Errorf("not a measurement: %+v", r)
 		}
 	}
-	r := report{plans: small, rows: got.Rows}
+	if want := 1 + 2*len(p.levels) + len(floods); len(got.Memory) != want {
+		t.Errorf("the memory was measured %d times, want %d", len(got.Memory), want)
+	}
+	for _, f := range got.Memory {
+		if f.Processes == 0 || f.PSS < 1<<10 || f.Private >= f.PSS {
+			t.Errorf("not a measurement: %+v", f)
+		}
+	}
+	r := report{plans: small, rows: got.Rows, footprint: got.Memory}
 	var table bytes.Buffer
 	if err := r.text(&table); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range got.Memory {
+		if !strings.Contains(table.String(), f.When) {
+			t.Errorf("the table does not show %q", f.When)
+		}
 	}
 	for _, l := range slices.Concat(gateLines, engineLines, recoveryLines) {
 		if !strings.Contains(table.String(), l.measure) {

@@ -93,12 +93,15 @@ requests_per_second = 0
 `
 
 // startOurs starts our daemon on a network of its own.
-func startOurs(ctx context.Context, exe string) (*gate, error) {
+func startOurs(ctx context.Context, exe string) (*gate, error) { return startWith(ctx, exe, limits) }
+
+// startWith does so with settings beside those of the lab.
+func startWith(ctx context.Context, exe, settings string) (*gate, error) {
 	n, err := networkOf()
 	if err != nil {
 		return nil, err
 	}
-	d, err := n.StartDaemon(ctx, exe, limits)
+	d, err := n.StartDaemon(ctx, exe, settings)
 	if err != nil {
 		n.Close()
 		return nil, err

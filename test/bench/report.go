@@ -20,7 +20,9 @@ type report struct {
 	progress io.Writer
 	rows     []Row
 	memory   map[string]int // of the daemons at the end, in kB
-	other    string         // the incumbent's version, or why it is missing
+
+	footprint []Footprint
+	other     string // the incumbent's version, or why it is missing
 }
 
 func (r *report) tell(row Row) {
@@ -92,7 +94,8 @@ func (r *report) json(out io.Writer) error {
 		Incumbent string         `json:"incumbent"` // its version, or why it is missing
 		MemoryKB  map[string]int `json:"memory_kb"`
 		Rows      []Row          `json:"rows"`
-	}{r.other, r.memory, r.rows})
+		Memory    []Footprint    `json:"memory"`
+	}{r.other, r.memory, r.rows, r.footprint})
 }
 
 func (r *report) find(gate, measure string, level, workers int) (Row, bool) {
@@ -177,6 +180,7 @@ func (r *report) text(out io.Writer) error {
 	r.processor().write(w)
 	r.rates(engineName, r.plans.engine.levels, engineLines).write(w)
 	r.recoveries().write(w)
+	r.memories(w)
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -187,6 +191,9 @@ func (r *report) text(out io.Writer) error {
 	}
 	if r.other != "" {
 		fmt.Fprintf(out, "The incumbent: %s.\n", r.other)
+	}
+	if len(r.rows) == 0 {
+		return nil
 	}
 	_, err := fmt.Fprintf(out, "Each number is the middle one of %d measurements; those of %s's and the engine's first and last column are of %d, taken in turns.\n",
 		timesAlone, oursName, timesInTurns)

@@ -1,0 +1,29 @@
+package sandbox
+
+import (
+	"os"
+	"runtime/debug"
+)
+
+// What the halves of the daemon shall need at most of memory that they allocate, in
+// octets: several times what they use idle, and so that both fit 40 MB with the program's
+// own pages.
+const (
+	MemoryOfFront   = 12 << 20
+	MemoryOfWarden  = 16 << 20 // and MemoryOfMapping for each that there may be
+	MemoryOfMapping = 4 << 10
+)
+
+// LimitMemory has the runtime keep what it allocates below so many octets, as far as it
+// can: beyond, it collects garbage more often, with half of the processor's time at most.
+// It also lets only half as much garbage lie about as is the rule, because on a small
+// router memory is scarcer than time. GOMEMLIMIT and GOGC in the environment take
+// precedence.
+func LimitMemory(most int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(most)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}

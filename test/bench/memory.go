@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Memory of all processes of the daemon together, as /proc/PID/smaps_rollup has it: each
+// page is counted once, and a page that others use too in part (proc(5): Pss).
+const (
+	memoryName = "memory"
+	memorySoon = 20 * time.Second // within it, what was only needed to get there is given back
+)
+
+// Footprint is the memory of the daemon at some moment, in kB.
+type Footprint struct {
+	When      string `json:"when"`
+	Processes int    `json:"processes"`
+	PSS       int    `json:"pss_kb"`
+	Private   int    `json:"private_kb"`       // of that, what is no part of a file: it can only be swapped out
+	Most      int    `json:"at_most_kb"`       // 0: no promise is made
+	Served    int    `json:"served,omitempty"` // requests of another client meanwhile
+}
+
+// What is promised of it (docs/performance.md).
+const (
+	mostIdle    = 20 << 10
+	mostMapped  = 24 << 10
+	mostFlooded = 40 << 10
+)
+
+// footprint measures a process and all that it has started.
+func footprint(pid int) (f Footprint, err error) {
+	for _, p := range family(pid) {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
+		if errors.Is(err, fs.ErrNotExist) && p != pid {
+			continue // it has just ended
+		}
+		if err != nil {
+			return f, err
+		}
+		f.Processes++
+		for line := range strings.Lines(string(raw)) {
+			words := strings.Fields(line)
+			if len(words) != 3 {
+				continue
+			}
+			kb, _ := strconv.Atoi(words[1])
+			switch words[0] {
+			case "Pss:":
+				f.PSS += kb
+			case "Pss_Anon:":
+				f.Private += kb
+			}
+		}
+	}
+	if f.PSS == 0 {
+		return f, fmt.Errorf("process %d has no memory", pid)
+	}
+	return f, nil
+}
+
+// family returns a process and its descendants.
+func family(pid int) []int {
+	all := []int{pid}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, name := range tasks {
+		raw, _ := os.ReadFile(name)
+		for _, word := range strings.Fields(string(raw)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				all = append(all, family(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// footprints measures a daemon with nothing, with mappings, started anew with them, and
+// one with the owner's usual limits that is flooded.
+func (r *report) footprints(ctx context.Context, exe string, p plan) error {
+	g, err := startWith(ctx, exe, limits)
+	if err != nil {
+		return err
+	}
+	g.name = memoryName
+	err = r.remember(ctx, g, "idle", mostIdle)
+	for i, level := range p.levels {
+		most := 0
+		if i == 0 {
+			most = mostMapped
+		}
+		anew := func() int { // what the start used is given back
+			return max(mostMapped, r.footprint[len(r.footprint)-1].PSS*11/10)
+		}
+		for _, step := range []func() error{
+			func() error { return g.fillTo(ctx, p, level, func(Row) {}) },
+			func() error { return r.remember(ctx, g, grouped(level)+" mappings", most) },
+			func() error { _, err := g.restarted(ctx, exe); return err },
+			func() error { return r.remember(ctx, g, "started anew with "+grouped(level), anew()) },
+		} {
+			if err == nil {
+				err = step()
+			}
+		}
+	}
+	if err = r.end(g, err); err != nil {
+		return err
+	}
+	return r.flooded(ctx, exe, p.slice)
+}
+
+// remember measures when nothing is given back any more.
+func (r *report) remember(ctx context.Context, g *gate, when string, most int) error {
+	var f Footprint
+	for began, same := time.Now(), 0; same < 4 && time.Since(began) < memorySoon; {
+		now, err := footprint(g.pid)
+		if err != nil {
+			return err
+		}
+		if same++; 100*max(now.PSS-f.PSS, f.PSS-now.PSS) > 2*now.PSS {
+			same = 0
+		}
+		f = now
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(memorySoon / 20):
+		}
+	}
+	f.When, f.Most = when, most
+	r.note(f)
+	return nil
+}
+
+func (r *report) note(f Footprint) {
+	r.footprint = append(r.footprint, f)
+	fmt.Fprintf(r.progress, "  %s: %.1f MB in %d processes\n", f.When, mb(f.PSS), f.Processes)
+}
+
+func mb(kb int) float64 { return float64(kb) / 1024 }
+
+// memories shows them, and what was promised.
+func (r *report) memories(w io.Writer) {
+	if len(r.footprint) == 0 {
+		return
+	}
+	fmt.Fprint(w, "memory of portcullis, MB\tprocesses\tPSS\tof it private\tat most\tserved meanwhile\t\n")
+	for _, f := range r.footprint {
+		most, served := "", ""
+		if f.Most > 0 {
+			most = fmt.Sprint(f.Most >> 10)
+		}
+		if f.Served > 0 {
+			served = grouped(f.Served)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%s\t%s\t\n", f.When, f.Processes, mb(f.PSS), mb(f.Private), most, served)
+	}
+	fmt.Fprintln(w)
+}
+
+// broken returns an error about each promise that does not hold.
+func (r *report) broken() (err error) {
+	for _, f := range r.footprint {
+		if f.Most > 0 && f.PSS > f.Most {
+			err = errors.Join(err, fmt.Errorf("%s: %.1f MB, and not %d at most", f.When, mb(f.PSS), f.Most>>10))
+		}
+	}
+	return err
+}
