@@ -4,7 +4,7 @@
 // miniupnpd, and prints both side by side; and it drives the engine and the
 // firewall backend without HTTP, to show how far away the kernel's own limit is.
 //
-// `make bench` runs it. The environment variable PORTCULLIS names the binary; it
+// `make bench` runs it, and `make memory` its part about memory. The environment variable PORTCULLIS names the binary; it
 // is built when unset. Without miniupnpd (test/install bench) only our half is
 // measured. All numbers of docs/performance.md were printed by it.
 //
