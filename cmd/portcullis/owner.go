@@ -114,7 +114,10 @@ func inForce(noNewPrivs, seccomp bool) (parts []string) {
 // frontLine returns what is true of the process that parses what the network sends.
 func frontLine(f *control.Front) string {
 	line := "not running"
-	if f.PID != 0 {
+	switch {
+	case f.PID != 0 && f.Unknown != "":
+		line = fmt.Sprintf("process %d, of which nothing is known: %s", f.PID, f.Unknown)
+	case f.PID != 0:
 		parts := append([]string{fmt.Sprintf("process %d: user %d", f.PID, f.User), held(f.Capabilities)}, inForce(f.NoNewPrivs, f.Seccomp)...)
 		line = strings.Join(parts, ", ")
 	}

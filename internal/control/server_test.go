@@ -178,7 +178,7 @@ func TestShapes(t *testing.T) {
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
 		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"denied":4,` +
 		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark","askers":true},` +
-		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"ended":1,"last_end":"signal killed"}}}` + "\n"
+		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"unknown":"","ended":1,"last_end":"signal killed"}}}` + "\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}

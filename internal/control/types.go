@@ -65,6 +65,7 @@ type Front struct {
 	Capabilities []string `json:"capabilities"` // that are effective
 	NoNewPrivs   bool     `json:"no_new_privs"`
 	Seccomp      bool     `json:"seccomp"`
+	Unknown      string   `json:"unknown"`  // why nothing is known of the above
 	Ended        int      `json:"ended"`    // how many have ended that should not have
 	LastEnd      string   `json:"last_end"` // why the last of them did
 }

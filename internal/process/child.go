@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -41,6 +42,11 @@ type child struct {
 	ended chan struct{} // closed at its end
 	how   syscall.WaitStatus
 
+	// status is what the kernel says of it to everybody. It is opened before the front
+	// closes its sandbox: where /proc hides what cannot be traced (hidepid), it could not be
+	// opened behind that by another process of its user.
+	status *os.File
+
 	mu sync.Mutex
 	fd int // guarded by mu; its descriptor, -1 after its end
 }
@@ -63,6 +69,9 @@ func start(user sandbox.User, files []*os.File) (*child, error) {
 	runtime.KeepAlive(files)
 	if err != nil {
 		return nil, fmt.Errorf("start a front: %w", err)
+	}
+	if c.status, err = os.Open(fmt.Sprintf("/proc/%d/status", c.pid)); err != nil {
+		return nil, errors.Join(fmt.Errorf("look at the front: %w", err), c.kill())
 	}
 	return c, nil
 }

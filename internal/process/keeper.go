@@ -233,9 +233,11 @@ func (k *Keeper) noteEnd(r *run) int {
 
 // Status is what a front is.
 type Status struct {
-	PID   int    // 0: there is none
-	Ended int    // how many before it have ended that should not have
-	Last  string // why the last of them did
+	PID     int // 0: there is none
+	Sandbox sandbox.State
+	Unknown error  // why Sandbox says nothing
+	Ended   int    // how many before it have ended that should not have
+	Last    string // why the last of them did
 }
 
 // Status returns what the front is now.
@@ -245,6 +247,7 @@ func (k *Keeper) Status() Status {
 	s := Status{Ended: k.ends, Last: k.lastEnd}
 	if k.now != nil {
 		s.PID = k.now.child.pid
+		s.Sandbox, s.Unknown = sandbox.Read(k.now.child.status)
 	}
 	return s
 }
@@ -290,6 +293,7 @@ func (r *run) run() {
 		r.why = errors.Join(r.why, err)
 	}
 	<-r.child.ended
+	_ = r.child.status.Close() // was read only
 	close(r.done)
 }
 

@@ -2,15 +2,18 @@ package sandbox
 
 import (
 	"fmt"
-	"os"
+	"io"
 	"strconv"
 	"strings"
 )
 
-// Of returns what is in force in another process of ours, as the kernel tells everybody
-// (proc_pid_status(5)). It does not tell Dumpable.
-func Of(pid int) (State, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// maxStatus is more than the kernel says of a process.
+const maxStatus = 64 << 10
+
+// Read returns what is in force in another process, of which file is /proc/PID/status
+// (proc_pid_status(5)), now. It does not tell Dumpable and Landlock.
+func Read(file io.ReaderAt) (State, error) {
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, maxStatus))
 	if err != nil {
 		return State{}, err
 	}
@@ -31,7 +34,7 @@ func Of(pid int) (State, error) {
 			s.Seccomp = strings.TrimSpace(value) == "2" // SECCOMP_MODE_FILTER
 		}
 		if err != nil {
-			return State{}, fmt.Errorf("process %d: %s: %w", pid, key, err)
+			return State{}, fmt.Errorf("status of a process: %s: %w", key, err)
 		}
 	}
 	return s, nil

@@ -97,6 +97,9 @@ const programsLock = "/run/xtables.lock"
 // makeProgramsLock makes the file that those programs would make, and could not make in
 // the sandbox. Without it they say themselves what is wrong.
 func (w *Warden) makeProgramsLock() {
+	if os.Geteuid() != 0 {
+		return // such programs work for root alone; those of iptables-nft have no lock
+	}
 	f, err := os.OpenFile(programsLock, os.O_RDONLY|os.O_CREATE, 0o600)
 	if err == nil {
 		err = f.Close()
@@ -145,9 +148,11 @@ func names(all []sandbox.Capability) []string {
 
 // Front is what whoever runs the front as a process knows of it.
 type Front struct {
-	PID   int    // 0: there is none
-	Ended int    // how many have ended that should not have
-	Last  string // why the last of them did
+	PID     int // 0: there is none
+	Sandbox sandbox.State
+	Unknown error  // why Sandbox says nothing
+	Ended   int    // how many have ended that should not have
+	Last    string // why the last of them did
 }
 
 // ShowFront has `portcullis status` show the process that the front is.
@@ -166,9 +171,12 @@ func (w *Warden) frontShown() *control.Front {
 		return nil
 	}
 	f := w.front()
-	c := &control.Front{PID: f.PID, Ended: f.Ended, LastEnd: f.Last, Capabilities: []string{}}
-	if s, err := sandbox.Of(f.PID); err == nil {
-		c.User, c.Capabilities, c.NoNewPrivs, c.Seccomp = s.User, names(s.Capabilities), s.NoNewPrivs, s.Seccomp
+	c := &control.Front{
+		PID: f.PID, Ended: f.Ended, LastEnd: f.Last, User: f.Sandbox.User, Capabilities: names(f.Sandbox.Capabilities),
+		NoNewPrivs: f.Sandbox.NoNewPrivs, Seccomp: f.Sandbox.Seccomp,
+	}
+	if f.Unknown != nil {
+		c.Unknown = f.Unknown.Error()
 	}
 	return c
 }

@@ -48,6 +48,8 @@ func newWatchedPrograms(t *testing.T) *watchedPrograms {
 	exe := write("portcullis", fmt.Sprintf("#!/bin/sh\nPATH=%s/bin:$PATH exec %s \"$@\"\n", w.here, testrig.Exe))
 	config := strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, `backend = "iptables"`, 1) +
 		"[limits]\ngrants_per_second = 0\nrequests_per_second = 0\n"
+	// The programs are in the daemon's sandbox, and write where it does.
+	config = strings.Replace(config, `"%[1]s/state"`, `"`+filepath.Join(w.here, "state")+`"`, 1)
 	d, err := n.StartDaemonWith(t.Context(), exe, config)
 	if err != nil {
 		t.Fatal(err)

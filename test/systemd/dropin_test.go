@@ -190,7 +190,7 @@ iptables --append FORWARD --in-interface br-lan --jump ACCEPT`)
 		m.write(configuration, "[firewall]\n"+setting)
 		m.begin("msg=ready")
 		m.maps(n)
-		m.sandboxed()
+		m.quiet()
 		m.confined()
 		m.run("systemctl", "stop", "portcullis")
 		if after := m.run("iptables", "--list-rules"); after != before {

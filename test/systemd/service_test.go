@@ -209,8 +209,12 @@ func (m *machine) quiet() {
 // sandboxed wants a sandbox that lacks nothing, as the daemon says itself.
 func (m *machine) sandboxed() {
 	m.t.Helper()
-	if x := m.status().Sandbox; !x.Seccomp || !x.NoNewPrivs || x.Dumpable || len(x.Missing) > 0 || !slices.Equal(x.Capabilities, []string{"CAP_NET_ADMIN"}) {
+	x := m.status().Sandbox
+	if !x.Seccomp || !x.NoNewPrivs || x.Dumpable || len(x.Missing) > 0 || !slices.Equal(x.Capabilities, []string{"CAP_NET_ADMIN"}) {
 		m.t.Errorf("status: %+v", x)
+	}
+	if f := x.Front; f == nil || f.Unknown != "" || !f.Seccomp || !f.NoNewPrivs || len(f.Capabilities) > 0 || f.User != x.User {
+		m.t.Errorf("the front is %+v", f)
 	}
 }
 
