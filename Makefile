@@ -118,12 +118,12 @@ FUZZTIME ?= 20s
 fuzz:
 	test/fuzz $(FUZZTIME)
 
-# The stripped binary stays at or under 7.8 MB here, and 8.5 MB on any router's processor.
+# The stripped binary stays at or under 7.9 MB here, and 8.6 MB on any router's processor.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 7800000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 7900000
 
 sizes:
-	test/sizes 8500000
+	test/sizes 8600000
 
 clean:
 	rm -rf bin dist
