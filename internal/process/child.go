@@ -1,7 +1,6 @@
 package process
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -42,10 +41,12 @@ type child struct {
 	ended chan struct{} // closed at its end
 	how   syscall.WaitStatus
 
-	// status is what the kernel says of it to everybody. It is opened before the front
-	// closes its sandbox: where /proc hides what cannot be traced (hidepid), it could not be
-	// opened behind that by another process of its user.
+	// status is what the kernel says of it to everybody. Where /proc hides what cannot be
+	// traced (hidepid), it can be opened before the front closes its sandbox, and only by the
+	// thread that has the front for a child: Landlock before its version 8 keeps the
+	// others from it.
 	status *os.File
+	unseen error // why there is no status
 
 	mu sync.Mutex
 	fd int // guarded by mu; its descriptor, -1 after its end
@@ -70,9 +71,6 @@ func start(user sandbox.User, files []*os.File) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a front: %w", err)
 	}
-	if c.status, err = os.Open(fmt.Sprintf("/proc/%d/status", c.pid)); err != nil {
-		return nil, errors.Join(fmt.Errorf("look at the front: %w", err), c.kill())
-	}
 	return c, nil
 }
 
@@ -92,7 +90,9 @@ func (c *child) fork(files []*os.File) (err error) {
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	c.pid, err = syscall.ForkExec("/proc/self/exe", []string{name, Argument}, attr)
+	if c.pid, err = syscall.ForkExec("/proc/self/exe", []string{name, Argument}, attr); err == nil {
+		c.status, c.unseen = os.Open(fmt.Sprintf("/proc/%d/status", c.pid))
+	}
 	return err
 }
 
@@ -158,6 +158,14 @@ func (c *child) kill() error {
 		return fmt.Errorf("end the front: %w", err)
 	}
 	return nil
+}
+
+// sandbox returns what is in force in it.
+func (c *child) sandbox() (sandbox.State, error) {
+	if c.unseen != nil {
+		return sandbox.State{}, c.unseen
+	}
+	return sandbox.Read(c.status)
 }
 
 // end says how it has ended.

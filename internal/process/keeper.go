@@ -247,7 +247,7 @@ func (k *Keeper) Status() Status {
 	s := Status{Ended: k.ends, Last: k.lastEnd}
 	if k.now != nil {
 		s.PID = k.now.child.pid
-		s.Sandbox, s.Unknown = sandbox.Read(k.now.child.status)
+		s.Sandbox, s.Unknown = k.now.child.sandbox()
 	}
 	return s
 }
@@ -293,7 +293,9 @@ func (r *run) run() {
 		r.why = errors.Join(r.why, err)
 	}
 	<-r.child.ended
-	_ = r.child.status.Close() // was read only
+	if r.child.status != nil {
+		_ = r.child.status.Close() // was read only
+	}
 	close(r.done)
 }
 

@@ -53,7 +53,8 @@ func (u User) enter(r Role) error {
 			// Whoever becomes another user forgets with whom it was to end.
 			onAllThreads(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0))
 	case Warden:
-		return errors.Join(noGroups(), syscall.Setresgid(same, same, int(u.GID)), syscall.Setresuid(same, same, int(u.UID)))
+		return errors.Join(noGroups(), syscall.Setresgid(same, same, int(u.GID)), syscall.Setresuid(same, same, int(u.UID)),
+			u.Make(func() error { return nil })) // a service manager may have taken what that needs
 	}
 	return nil
 }
