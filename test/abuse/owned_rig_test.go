@@ -70,6 +70,28 @@ func startOwnableOn(t *testing.T, n *lab.Network, config string) *ownedRig {
 	return &ownedRig{rig: &rig{testrig.StartExe(t, n, exe, config)}}
 }
 
+// sharedUser is a user without a name.
+const sharedUser = 64990
+
+// startShared starts the daemon as the unit for systemd does: as a user other than root,
+// with CAP_NET_ADMIN alone, whose the front is as well.
+func startShared(t *testing.T, extra string) *ownedRig {
+	t.Helper()
+	n := testrig.Network(t, "a", "b")
+	if err := n.AddHost("owner", owned.Owner.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf(`#!/bin/sh
+chown -R %[1]d:%[1]d "$(dirname "$3")"
+exec setpriv --reuid=%[1]d --regid=%[1]d --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin %[2]s "$@"
+`, sharedUser, ownable(t))
+	exe := filepath.Join(t.TempDir(), "portcullis")
+	if err := os.WriteFile(exe, []byte(script), 0o700); err != nil { // #nosec G306 -- it is run
+		t.Fatal(err)
+	}
+	return &ownedRig{rig: &rig{testrig.StartExe(t, n, exe, lab.Settings+extra)}}
+}
+
 // front returns the process that the front is now.
 func frontOf(t *testing.T, r *testrig.Rig) int {
 	t.Helper()

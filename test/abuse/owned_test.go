@@ -1,6 +1,7 @@
 package abuse
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,13 +20,29 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// TestOwnedFrontConfined: what an attacker tries who owns the front: every way
-// out of the process is shut.
+// users are how a front is started: as a user of its own, and as the warden's, which is what
+// there is under the unit for systemd.
+var users = map[string]struct {
+	start func(*testing.T, string) *ownedRig
+	front int
+}{"a user of its own": {startOwnable, frontUser}, "the warden's user": {startShared, sharedUser}}
+
+// TestOwnedFrontConfined (M6): what an attacker tries who owns the front: every way out of the
+// process is shut.
 func TestOwnedFrontConfined(t *testing.T) {
 	t.Parallel()
-	r := startOwnable(t, noRates)
+	for name, user := range users {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			confinedOwned(t, user.start(t, noRates), user.front)
+		})
+	}
+}
+
+func confinedOwned(t *testing.T, r *ownedRig, user int) {
+	r.inhabit(t)
 	p := r.own(t)
-	if p.hello.Missing != "" && !strings.Contains(p.hello.Missing, "Landlock") || p.hello.User != frontUser {
+	if p.hello.Missing != "" && !strings.Contains(p.hello.Missing, "Landlock") || p.hello.User != user {
 		t.Errorf("its sandbox: %+v", p.hello)
 	}
 	before := r.World(t)
@@ -44,7 +62,7 @@ func TestOwnedFrontConfined(t *testing.T) {
 	if len(found) < 120 {
 		t.Errorf("%d were tried", len(found))
 	}
-	r.Unchanged(t, before)
+	r.Unchanged(t, before, "M6")
 	r.free(t)
 	if !strings.Contains(testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config), "started anew") {
 		t.Error("the status does not say that fronts have ended")
@@ -58,7 +76,7 @@ func alive(pid int) bool {
 	return err == nil && !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }
 
-// TestWardenDiesBeforeOwnedFront: a front that reacts to nothing ends with the warden, and
+// TestWardenDiesBeforeOwnedFront (M5): a front that reacts to nothing ends with the warden, and
 // the next daemon begins at once.
 func TestWardenDiesBeforeOwnedFront(t *testing.T) {
 	t.Parallel()
@@ -92,11 +110,19 @@ func hearing(t *testing.T, h *lab.Host, at string) func(time.Duration) bool {
 	}
 }
 
-// TestOwnedFrontSockets: by the sockets that it has the front reaches the hosts of their LAN and
-// nobody else: not the Internet, nor a service of the gateway, whatever way it asks for.
+// TestOwnedFrontSockets (M7): by the sockets that it has the front reaches the hosts of their LAN
+// and nobody else: not the Internet, nor a service of the gateway, whatever way it asks for.
 func TestOwnedFrontSockets(t *testing.T) {
 	t.Parallel()
-	r := startOwnable(t, noRates)
+	for name, user := range users {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sendsNowhere(t, user.start(t, noRates))
+		})
+	}
+}
+
+func sendsNowhere(t *testing.T, r *ownedRig) {
 	p := r.own(t)
 	sockets := map[string]int{}
 	for name, ask := range map[string]*wall.Open{
@@ -145,7 +171,7 @@ func TestOwnedFrontSockets(t *testing.T) {
 	}
 }
 
-// TestOwnedFrontConnects: by the listeners that it has the front connects to nobody.
+// TestOwnedFrontConnects (M7): by the listeners that it has the front connects to nobody.
 func TestOwnedFrontConnects(t *testing.T) {
 	t.Parallel()
 	r := startOwnable(t, noRates)
@@ -170,5 +196,72 @@ func TestOwnedFrontConnects(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, c, err)
 		}
 		p.tries(t, owned.Order{Close: a.fds[0]})
+	}
+}
+
+// TestSharedUser (M6): where both processes are one user's, neither can be looked into or traced by
+// another process of that user, which can send it a signal: that they are not dumpable is
+// what keeps it out.
+func TestSharedUser(t *testing.T) {
+	t.Parallel()
+	r := startShared(t, noRates)
+	front := frontOf(t, r.Rig)
+	for name, pid := range map[string]int{"the warden": r.Daemon.Pid(), "the front": front} {
+		for _, id := range []string{"Uid", "Gid"} {
+			if got, want := field(t, pid, id), fmt.Sprintf("%[1]d\t%[1]d\t%[1]d\t%[1]d", sharedUser); got != want {
+				t.Errorf("%s has %s %s", name, id, got)
+			}
+		}
+		text := testrig.On(t, r.Gateway, "setpriv", fmt.Sprint("--reuid=", sharedUser), fmt.Sprint("--regid=", sharedUser), "--clear-groups",
+			"--inh-caps=-all", "--bounding-set=-all", ownable(t), "look", fmt.Sprint(pid))
+		var found map[string]string
+		if err := json.Unmarshal([]byte(text), &found); err != nil {
+			t.Fatal(err)
+		}
+		for what, errno := range found {
+			if (errno == "") != (what == "signal") || errno != "" && errno != "EPERM" && errno != "EACCES" {
+				t.Errorf("%s, %s: %q", name, what, errno)
+			}
+		}
+		if len(found) < 9 {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
+	confined(t, r.Daemon.Pid(), []string{"CAP_NET_ADMIN"}, "1")
+	confined(t, front, nil, "2")
+}
+
+// field returns what the kernel says of a process.
+func field(t *testing.T, pid int, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n"+name+":\t")
+	value, _, _ := strings.Cut(rest, "\n")
+	return value
+}
+
+// TestFrontStops (M5): a front that is stopped is ended when it does not follow the network, and
+// another serves.
+func TestFrontStops(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	flow, stopped := openFlow(t, r, "b", r.v1(t, "b"), 46001), frontOf(t, r.Rig)
+	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	testrig.On(t, r.Gateway, "ip", "addr", "add", "192.168.78.1/24", "dev", lab.Bridge)
+	testrig.Eventually(t, 2*time.Minute, "another front serves", func() bool {
+		s, err := r.Owner.Status(t.Context())
+		return err == nil && s.Sandbox.Front.PID != stopped && s.Sandbox.Front.Ended == 1
+	})
+	if alive(stopped) {
+		t.Error("the front that was stopped is there")
+	}
+	r.v1(t, "a")
+	if list := r.List(t); len(list) != 1 || !flow.alive() {
+		t.Errorf("of a mapping with a flow there is left: %+v", list)
 	}
 }

@@ -3,9 +3,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"portcullis/config"
@@ -19,10 +21,26 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == process.Argument {
 		os.Exit(owned.Main())
 	}
+	if len(os.Args) == 3 && os.Args[1] == "look" {
+		look(os.Args[2])
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "portcullis: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// look prints what somebody sees of a process who is of this user.
+func look(process string) {
+	pid, err := strconv.Atoi(process)
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(owned.Look(pid))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
