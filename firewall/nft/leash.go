@@ -8,8 +8,9 @@ import (
 
 // leashRules keep the process that parses the network from sending by anything but a LAN,
 // by a socket of its own: to the Internet, or to services of the gateway by way of lo. The
-// kernel has the user who made a socket, and not who uses it, so those that were made for
-// that process and passed to it are not under this rule; they are bound to their LAN.
+// kernel has the user who made a socket, and not who uses it, so whoever makes some for that
+// process does it as that user (sandbox.User.Make): that they are bound to their LAN is not
+// enough, because IP_PKTINFO can name another interface.
 func (s *skeleton) leashRules(b *chainBuilder) {
 	leash := b.base("front_leash", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityLeash)
 	b.rule(leash, "the front of portcullis sends to the LANs alone",

@@ -37,6 +37,9 @@
 //   - Open: it gets the sockets of the LANs that are served, at the addresses and the ports
 //     that we serve, bound to their devices. There is no other: no port, address or
 //     interface comes from the front but to be compared.
+//     They are the front's user's (sandbox.User.Make), so that the firewall rejects what is
+//     sent by them elsewhere, as IP_PKTINFO could. A packet socket, where senders are
+//     seen by such, is under no rule: frames can be sent by it on any interface.
 //   - Resolve: it can have the kernel ask a LAN for hosts of its own, which its sockets there
 //     do anyway.
 //   - Connect: it gets connections from the gateway's address on a LAN to hosts of that LAN,
