@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,7 +11,6 @@ import (
 
 	"portcullis/internal/lab"
 	"portcullis/internal/wall"
-	"portcullis/policy"
 	"portcullis/portmap"
 	"portcullis/test/owned"
 	testrig "portcullis/test/rig"
@@ -128,27 +126,6 @@ func TestForgedRequests(t *testing.T) {
 			r.refuses(t, bodies)
 		})
 	}
-	changed := func(f func(*portmap.Request)) []wall.Body {
-		request := r.wish()
-		f(&request)
-		return inEachWay(request)
-	}
-	targets := func(all ...string) (bodies []wall.Body) {
-		for _, a := range all {
-			addr := netip.MustParseAddr(a)
-			bodies = append(bodies, changed(func(q *portmap.Request) { q.Internal = netip.AddrPortFrom(addr, 41000) })...)
-			bodies = append(bodies, changed(func(q *portmap.Request) { // and as who asks
-				q.Client.Addr, q.Internal = addr, netip.AddrPortFrom(addr, 41000)
-			})...)
-		}
-		return bodies
-	}
-	ports := func(f func(*portmap.Request, uint16), all ...uint16) (bodies []wall.Body) {
-		for _, p := range all {
-			bodies = append(bodies, changed(func(q *portmap.Request) { f(q, p) })...)
-		}
-		return bodies
-	}
 	internal := func(q *portmap.Request, p uint16) { q.Internal = netip.AddrPortFrom(q.Internal.Addr(), p) }
 	external := func(q *portmap.Request, p uint16) { q.ExternalPort = p }
 
@@ -159,15 +136,15 @@ func TestForgedRequests(t *testing.T) {
 		}
 	}
 	kind("B2/other hosts", others)
-	kind("B3/the gateway", targets("192.168.77.1", "203.0.113.5", "192.168.99.1", "127.0.0.1", "127.0.0.53", "::1", "2001:db8:77::1"))
-	kind("B1/the Internet", targets("8.8.8.8", "203.0.113.66", "203.0.113.67", "198.51.100.7", "10.0.0.1", "172.16.0.1"))
-	kind("B4/nobody's", targets("0.0.0.0", "192.168.77.0", "192.168.77.255", "255.255.255.255", "224.0.0.1", "239.255.255.250", "169.254.1.1", "100.64.0.1", "240.0.0.1"))
-	kind("A5/another LAN", changed(func(q *portmap.Request) { q.Internal = netip.MustParseAddrPort("192.168.99.10:41000") }),
-		changed(func(q *portmap.Request) { q.Client.Interface = "iot0" }), changed(func(q *portmap.Request) { q.Client.Interface = "wan0" }),
-		changed(func(q *portmap.Request) { q.Client.Interface = "lo" }), changed(func(q *portmap.Request) { q.Client.Interface = "" }),
-		changed(func(q *portmap.Request) { q.Client.Interface = "lan10" }))
-	kind("B2/ports that are never opened", ports(internal, 23, 135, 137, 138, 139, 445, 161, 1900, 5355), ports(external, 23, 135, 137, 138, 139, 445, 161, 1900, 5355))
-	kind("J6/ports that need a rule", ports(internal, 1, 22, 53, 80, 443, 1023, 3389, 5900, 8080), ports(external, 1, 22, 53, 80, 443, 1023))
+	kind("B3/the gateway", r.targets("192.168.77.1", "203.0.113.5", "192.168.99.1", "127.0.0.1", "127.0.0.53", "::1", "2001:db8:77::1"))
+	kind("B1/the Internet", r.targets("8.8.8.8", "203.0.113.66", "203.0.113.67", "198.51.100.7", "10.0.0.1", "172.16.0.1"))
+	kind("B4/nobody's", r.targets("0.0.0.0", "192.168.77.0", "192.168.77.255", "255.255.255.255", "224.0.0.1", "239.255.255.250", "169.254.1.1", "100.64.0.1", "240.0.0.1"))
+	kind("A5/another LAN", r.changed(func(q *portmap.Request) { q.Internal = netip.MustParseAddrPort("192.168.99.10:41000") }),
+		r.changed(func(q *portmap.Request) { q.Client.Interface = "iot0" }), r.changed(func(q *portmap.Request) { q.Client.Interface = "wan0" }),
+		r.changed(func(q *portmap.Request) { q.Client.Interface = "lo" }), r.changed(func(q *portmap.Request) { q.Client.Interface = "" }),
+		r.changed(func(q *portmap.Request) { q.Client.Interface = "lan10" }))
+	kind("B2/ports that are never opened", r.ports(internal, 23, 135, 137, 138, 139, 445, 161, 1900, 5355), r.ports(external, 23, 135, 137, 138, 139, 445, 161, 1900, 5355))
+	kind("J6/ports that need a rule", r.ports(internal, 1, 22, 53, 80, 443, 1023, 3389, 5900, 8080), r.ports(external, 1, 22, 53, 80, 443, 1023))
 	kind("B8/a port of the gateway", []wall.Body{&wall.Map{Request: withExternal(r.wish(), 48333), N: 1}})
 	kind("C1/another's port", []wall.Body{&wall.Map{Request: withExternal(r.wish(), 46001), N: 1}})
 	kind("B7/protocols", otherProtocols(r.wish()))
@@ -176,7 +153,7 @@ func TestForgedRequests(t *testing.T) {
 		if host == "camera" {
 			lan = "iot0"
 		}
-		kind("M1/denied "+name, changed(func(q *portmap.Request) {
+		kind("M1/denied "+name, r.changed(func(q *portmap.Request) {
 			q.Client = client(r.Host(host), lan)
 			q.Internal = netip.AddrPortFrom(q.Client.Addr, 41000)
 		}))
@@ -191,6 +168,31 @@ func TestForgedRequests(t *testing.T) {
 			t.Errorf("the unspoilt request: %+v: the cases above prove nothing", a.body)
 		}
 	})
+}
+
+// changed says a request of host a that is changed, in each way.
+func (r *ownedRig) changed(f func(*portmap.Request)) []wall.Body {
+	request := r.wish()
+	f(&request)
+	return inEachWay(request)
+}
+
+// targets asks for these addresses, as a, and as who has them.
+func (r *ownedRig) targets(all ...string) (bodies []wall.Body) {
+	for _, a := range all {
+		at := netip.AddrPortFrom(netip.MustParseAddr(a), 41000)
+		bodies = append(bodies, r.changed(func(q *portmap.Request) { q.Internal = at })...)
+		bodies = append(bodies, r.changed(func(q *portmap.Request) { q.Client.Addr, q.Internal = at.Addr(), at })...)
+	}
+	return bodies
+}
+
+// ports asks for these, which f puts into a request.
+func (r *ownedRig) ports(f func(*portmap.Request, uint16), all ...uint16) (bodies []wall.Body) {
+	for _, p := range all {
+		bodies = append(bodies, r.changed(func(q *portmap.Request) { f(q, p) })...)
+	}
+	return bodies
 }
 
 func changedTo(q portmap.Request, a netip.Addr) portmap.Request {
@@ -336,170 +338,4 @@ func ended(t *testing.T, r *ownedRig) int {
 		t.Error("the status does not say why")
 	}
 	return s.Sandbox.Front.Ended
-}
-
-// TestForgedAtRandom (M1): whatever the front asks, what is open satisfies the walls and the
-// rules, and the kernel holds no more than the owner's list.
-func TestForgedAtRandom(t *testing.T) {
-	t.Parallel()
-	r := startHouse(t)
-	r.own(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) // #nosec G404 -- of a test
-	hosts := []string{"a", "b", "c", "d", "camera"}
-	port := func() uint16 {
-		some := []uint16{0, 1, 22, 80, 139, 445, 1023, 1024, 3389, 5000, 5351, 8080, 41000, 46001, 65535}
-		if random.IntN(2) == 0 {
-			return some[random.IntN(len(some))]
-		}
-		return uint16(random.Uint32()) // #nosec G115 -- any
-	}
-	var all []wall.Body
-	for range 1500 {
-		who, whose := r.Host(hosts[random.IntN(len(hosts))]), r.Host(hosts[random.IntN(len(hosts))])
-		if random.IntN(3) > 0 {
-			whose = who
-		}
-		c := client(who, []string{lab.Bridge, lab.Bridge, lab.Bridge, "iot0", "wan0"}[random.IntN(5)])
-		c.Via, c.Unheard = portmap.Via(1+random.IntN(3)), random.IntN(2) == 0
-		q := portmap.Request{
-			Client: c, Kind: portmap.NAT4, Transport: []portmap.Transport{portmap.TCP, portmap.UDP, 0, 132}[random.IntN(4)], Internal: netip.AddrPortFrom(whose.Addr, port()),
-			ExternalPort: port(), Lifetime: time.Duration(random.Int64() >> random.IntN(63)), Exact: random.IntN(2) == 0, Disabled: random.IntN(9) == 0,
-			ZeroIsEndless: random.IntN(2) == 0, Floored: random.IntN(2) == 0, Parity: random.IntN(2) == 0, Named: portmap.Naming(random.IntN(2)),
-			RemotesAre: portmap.RemotesMode(random.IntN(4)), Description: strings.Repeat("x", random.IntN(9)),
-		}
-		for range random.IntN(3) {
-			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(random.IntN(256)), 1}), random.IntN(33)).Masked()
-			q.Remotes = append(q.Remotes, portmap.Remote{Prefix: p, Port: port() * uint16(random.IntN(2))}) // #nosec G115 -- 0 or 1
-		}
-		all = append(all, &wall.Map{Request: q, N: 1 + random.IntN(4)*random.IntN(2)})
-	}
-	granted := 0
-	for _, a := range r.front.asks(t, all) {
-		if _, ok := a.body.(*wall.Mappings); ok {
-			granted++
-		}
-	}
-	list := r.List(t)
-	for _, m := range list {
-		if m.Family == 6 {
-			continue
-		}
-		h, there := map[string]string{"192.168.77.10": "a", "192.168.77.20": "b"}[m.InternalIP]
-		tr := map[string]portmap.Transport{"tcp": portmap.TCP, "udp": portmap.UDP}[m.Protocol]
-		in, _ := policy.TierOf(policy.Internal, tr, m.InternalPort)
-		out, _ := policy.TierOf(policy.External, tr, m.ExternalPort)
-		if !there || m.ClientMAC != r.Host(h).MAC.String() || in != policy.Ordinary || out != policy.Ordinary || m.ExpiresIn < 0 || m.ExpiresIn > 7*24*3600 {
-			t.Errorf("open: %+v", m)
-		}
-	}
-	if granted == 0 || granted == len(all) {
-		t.Errorf("%d of %d were granted: this proves little", granted, len(all))
-	}
-	t.Logf("%d of %d requests granted, %d mappings", granted, len(all), len(list))
-}
-
-// TestOwnedFrontFloods (M3): rates and quotas hold before a front that asks without end, and
-// neither the log nor the journal grows without one.
-func TestOwnedFrontFloods(t *testing.T) {
-	t.Parallel()
-	r := startOwnable(t, "")
-	r.talks(t, "a")
-	p := r.own(t)
-	began := time.Now()
-	var all []wall.Body
-	for i := range 500 {
-		q := r.wish()
-		q.Client.Via = portmap.Via(1 + i%3) // #nosec G115 -- 1 to 3
-		q.Internal, q.ExternalPort = netip.AddrPortFrom(q.Internal.Addr(), 20000+uint16(i)), 20000+uint16(i)
-		all = append(all, &wall.Map{Request: q, N: 1})
-	}
-	p.asks(t, all)
-	if n, most := len(r.List(t)), min(32, 16+1+int(time.Since(began)/time.Second)); n == 0 || n > most {
-		t.Errorf("%d mappings, want %d at most", n, most)
-	}
-	before := r.World(t)
-	for i := range 2000 {
-		p.tell(t, &wall.Record{Level: 8, Message: fmt.Sprint("flood ", i), Attrs: []wall.Attr{{Key: "x", Text: strings.Repeat("y", 1000)}}})
-	}
-	all = nil
-	for i := range 300 {
-		p.tell(t, &wall.Served{Turn: 0})
-		p.tell(t, &wall.Failed{Problem: "no"})
-		all = append(all, &wall.NextBootID{Last: math.MaxUint32 - uint32(i)}, &wall.KeepEpochs{Four: time.Unix(int64(i)+1, 0), Six: time.Unix(1<<40, 0)}, new(wall.Suspect))
-	}
-	p.asks(t, all)
-	if n, most := strings.Count(r.Daemon.Log(), "flood "), 1000+50*(1+int(time.Since(began)/time.Second)); n == 0 || n > most {
-		t.Errorf("%d lines of the front's in the log, want %d at most", n, most)
-	}
-	r.Unchanged(t, before, "M3")
-	r.free(t)
-	r.Unchanged(t, before, "M3")
-}
-
-// TestOwnedFrontCan (M4): what an owned front can do: open what the policy permits to a host that
-// is there and talks, for as long as the policy permits, read, and delete.
-func TestOwnedFrontCan(t *testing.T) {
-	t.Parallel()
-	r := startOwnable(t, noRates)
-	r.inhabit(t)
-	r.talks(t, "a")
-	p := r.own(t)
-	q := r.wish()
-	q.Lifetime = math.MaxInt64
-	if a, ok := p.ask(t, &wall.Map{Request: q, N: 1}).body.(*wall.Mappings); !ok || len(a.Mappings) != 1 || a.Mappings[0].Left > 24*time.Hour*7 {
-		t.Fatalf("answered %+v", a)
-	}
-	if !r.Passes(t, "TCP", 41000, r.Host("a"), 41000) {
-		t.Error("it leads nowhere")
-	}
-	read, ok := p.ask(t, &wall.External{Transport: portmap.TCP, Port: 46001}).body.(*wall.Mappings)
-	if !ok || len(read.Mappings) != 1 || read.Mappings[0].Internal != netip.AddrPortFrom(r.Host("b").Addr, 46001) {
-		t.Fatalf("answered %+v", read)
-	}
-	list, before := r.List(t), r.World(t)
-	stranger := client(r.Host("b"), lab.Bridge)
-	stranger.MAC[5]++
-	for _, c := range []portmap.Client{stranger, client(r.Host("a"), lab.Bridge), client(r.Host("b"), "wan0")} {
-		p.ask(t, &wall.Unmap{Selector: portmap.Selector{Client: c, Transport: portmap.TCP, FirstPort: 46001, LastPort: 46001}})
-	}
-	r.Unchanged(t, before)
-	p.ask(t, &wall.Unmap{Selector: portmap.Selector{Client: client(r.Host("b"), lab.Bridge), Transport: portmap.TCP, FirstPort: 46001, LastPort: 46001}})
-	if n := len(r.List(t)); n != len(list)-1 {
-		t.Errorf("%d mappings, %d were there", n, len(list))
-	}
-}
-
-// TestOwnedFrontSilentHost (M1): for a host that is there and silent, and for one that is not
-// there, an owned front opens nothing: the kernel has not seen it ask.
-func TestOwnedFrontSilentHost(t *testing.T) {
-	t.Parallel()
-	r := startOwnable(t, noRates)
-	r.talks(t, "a")
-	p := r.own(t)
-	of := func(addr netip.Addr, mac portmap.MAC) portmap.Request {
-		q := r.wish()
-		q.Client.Addr, q.Client.MAC, q.Internal = addr, mac, netip.AddrPortFrom(addr, 41000)
-		return q
-	}
-	a, b, nobody := r.Host("a"), r.Host("b"), netip.MustParseAddr("192.168.77.77")
-	macA, macB := portmap.MAC(a.MAC), portmap.MAC(b.MAC)
-	// What was sent before the rules were there nobody knows: for a while all are believed.
-	testrig.Eventually(t, time.Minute, "the silent host is refused", func() bool {
-		p.ask(t, &wall.Resolve{LAN: lab.Bridge, Addr: b.Addr})
-		no, refused := p.ask(t, &wall.Map{Request: of(b.Addr, macB), N: 1}).body.(*wall.Refused)
-		return refused && no.Reason == portmap.NotRequester
-	})
-	p.ask(t, &wall.Unmap{Selector: portmap.Selector{Client: of(b.Addr, macB).Client}})
-	var all []wall.Body
-	for _, q := range []portmap.Request{
-		of(b.Addr, macB), of(b.Addr, macA), of(b.Addr, portmap.MAC{}), of(nobody, macA), of(nobody, macB), of(nobody, portmap.MAC{2, 6, 6, 6, 6, 6}), of(a.Addr, macB),
-	} {
-		all = append(all, inEachWay(q)...)
-	}
-	r.refuses(t, all)
-	if _, ok := p.ask(t, &wall.Map{Request: r.wish(), N: 1}).body.(*wall.Mappings); !ok {
-		t.Error("a host that talks is refused: the rest proves nothing")
-	}
 }

@@ -1,7 +1,6 @@
 package owned
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -40,87 +39,108 @@ func prepare() (*prepared, error) {
 	return p, err
 }
 
-// try tries everything, and returns what each came to: "" where it worked.
+// found is what each try came to: "" where it worked.
+type found map[string]string
+
+func (f found) note(what string, err error) { f[what] = text(err) }
+
+func (f found) call(what string, trap uintptr, args ...uintptr) {
+	args = append(args, make([]uintptr, 6)...)
+	_, _, errno := unix.RawSyscall6(trap, args[0], args[1], args[2], args[3], args[4], args[5])
+	f[what] = ""
+	if errno != 0 {
+		f.note(what, errno)
+	}
+}
+
+// at is where the kernel finds a text.
+func at(s string) uintptr {
+	b, _ := unix.BytePtrFromString(s)
+	return uintptr(unsafe.Pointer(b))
+}
+
+// try tries everything.
 func (p *prepared) try(t Try) map[string]string {
-	found := map[string]string{}
-	note := func(what string, err error) { found[what] = text(err) }
-	call := func(what string, trap uintptr, args ...uintptr) {
-		args = append(args, make([]uintptr, 6)...)
-		_, _, errno := unix.RawSyscall6(trap, args[0], args[1], args[2], args[3], args[4], args[5])
-		if errno == 0 {
-			found[what] = ""
-			return
-		}
-		note(what, errno)
-	}
-	at := func(s string) uintptr {
-		b, _ := unix.BytePtrFromString(s)
-		return uintptr(unsafe.Pointer(b))
-	}
+	f := found{}
+	p.open(f, t.Files)
+	reach(f, t.Warden)
+	p.become(f)
+	return f
+}
+
+// open tries to get files and sockets.
+func (p *prepared) open(f found, files []string) {
 	here := unix.AT_FDCWD
 	cwd := uintptr(here)
-	for _, name := range t.Files {
+	for _, name := range files {
 		for what, flags := range map[string]int{"read": unix.O_RDONLY, "write": unix.O_RDWR, "make": unix.O_RDWR | unix.O_CREAT} {
 			_, err := unix.Open(name, flags, 0o600)
-			note("open to "+what+" "+name, err)
+			f.note("open to "+what+" "+name, err)
 		}
-		call("unlink "+name, unix.SYS_UNLINKAT, cwd, at(name), 0)
-		call("exec "+name, unix.SYS_EXECVE, at(name), 0, 0)
-		note("stat "+name, unix.Stat(name, new(unix.Stat_t)))
+		f.call("unlink "+name, unix.SYS_UNLINKAT, cwd, at(name), 0)
+		f.call("exec "+name, unix.SYS_EXECVE, at(name), 0, 0)
+		f.note("stat "+name, unix.Stat(name, new(unix.Stat_t)))
 	}
 	for name, family := range map[string]int{"inet": unix.AF_INET, "inet6": unix.AF_INET6, "unix": unix.AF_UNIX, "netlink": unix.AF_NETLINK, "packet": unix.AF_PACKET, "vsock": unix.AF_VSOCK} {
 		_, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
-		note("socket "+name, err)
+		f.note("socket "+name, err)
 		_, err = unix.Socket(family, unix.SOCK_RAW, unix.IPPROTO_RAW)
-		note("raw socket "+name, err)
+		f.note("raw socket "+name, err)
 	}
-	note("bind", unix.Bind(p.links, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-	note("connect", unix.Connect(p.links, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-	note("listen", unix.Listen(p.links, 1))
-	warden, self := uintptr(t.Warden), uintptr(os.Getpid())
+	f.note("bind", unix.Bind(p.links, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	f.note("connect", unix.Connect(p.links, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	f.note("listen", unix.Listen(p.links, 1))
+}
+
+// reach tries to get at other processes.
+func reach(f found, process int) {
+	warden, self := uintptr(process), uintptr(os.Getpid())
 	for name, pid := range map[string]uintptr{"the warden": warden, "pid 1": 1, "itself": self, "all": ^uintptr(0), "its group": 0} {
-		call("kill "+name, unix.SYS_KILL, pid, uintptr(unix.SIGCONT))
-		call("ptrace "+name, unix.SYS_PTRACE, unix.PTRACE_ATTACH, pid)
-		call("seize "+name, unix.SYS_PTRACE, unix.PTRACE_SEIZE, pid)
-		call("pidfd of "+name, unix.SYS_PIDFD_OPEN, pid)
-		call("read memory of "+name, unix.SYS_PROCESS_VM_READV, pid)
-		call("write memory of "+name, unix.SYS_PROCESS_VM_WRITEV, pid)
-		call("limits of "+name, unix.SYS_PRLIMIT64, pid, unix.RLIMIT_NOFILE, at("0123456789abcdef"))
-		call("compare "+name, unix.SYS_KCMP, pid, self)
+		f.call("kill "+name, unix.SYS_KILL, pid, uintptr(unix.SIGCONT))
+		f.call("ptrace "+name, unix.SYS_PTRACE, unix.PTRACE_ATTACH, pid)
+		f.call("seize "+name, unix.SYS_PTRACE, unix.PTRACE_SEIZE, pid)
+		f.call("pidfd of "+name, unix.SYS_PIDFD_OPEN, pid)
+		f.call("read memory of "+name, unix.SYS_PROCESS_VM_READV, pid)
+		f.call("write memory of "+name, unix.SYS_PROCESS_VM_WRITEV, pid)
+		f.call("limits of "+name, unix.SYS_PRLIMIT64, pid, unix.RLIMIT_NOFILE, at("0123456789abcdef"))
+		f.call("compare "+name, unix.SYS_KCMP, pid, self)
 	}
-	call("signal the warden's thread", unix.SYS_TGKILL, warden, warden, uintptr(unix.SIGCONT))
-	call("signal a thread", unix.SYS_TKILL, warden, uintptr(unix.SIGCONT))
-	call("queue a signal", unix.SYS_RT_SIGQUEUEINFO, warden, uintptr(unix.SIGCONT))
-	call("be root", unix.SYS_SETRESUID, 0, 0, 0)
-	call("be of root's group", unix.SYS_SETRESGID, 0, 0, 0)
-	call("be root for files", unix.SYS_SETFSUID, 0)
-	call("groups", unix.SYS_SETGROUPS, 0, 0)
+	f.call("signal the warden's thread", unix.SYS_TGKILL, warden, warden, uintptr(unix.SIGCONT))
+	f.call("signal a thread", unix.SYS_TKILL, warden, uintptr(unix.SIGCONT))
+	f.call("queue a signal", unix.SYS_RT_SIGQUEUEINFO, warden, uintptr(unix.SIGCONT))
+}
+
+// become tries to be more than it is.
+func (p *prepared) become(f found) {
+	f.call("be root", unix.SYS_SETRESUID, 0, 0, 0)
+	f.call("be of root's group", unix.SYS_SETRESGID, 0, 0, 0)
+	f.call("be root for files", unix.SYS_SETFSUID, 0)
+	f.call("groups", unix.SYS_SETGROUPS, 0, 0)
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	all := [2]unix.CapUserData{{Effective: ^uint32(0), Permitted: ^uint32(0), Inheritable: ^uint32(0)}, {Effective: ^uint32(0), Permitted: ^uint32(0)}}
-	note("capabilities", unix.Capset(&header, &all[0]))
-	call("be dumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
-	call("outlive the warden", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)
-	call("another filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
-	call("namespace", unix.SYS_UNSHARE, unix.CLONE_NEWUSER)
-	call("enter a namespace", unix.SYS_SETNS, 0, 0)
-	call("fork", unix.SYS_CLONE, uintptr(unix.SIGCHLD))
-	call("clone3", unix.SYS_CLONE3, 0, 0)
-	call("mount", unix.SYS_MOUNT, at("none"), at("/"), at("tmpfs"))
-	call("chroot", unix.SYS_CHROOT, at("/"))
-	call("chdir", unix.SYS_CHDIR, at("/"))
-	call("executable memory", unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON, ^uintptr(0))
-	call("load a module", unix.SYS_INIT_MODULE, 0, 0, at(""))
-	call("bpf", unix.SYS_BPF, 0)
-	call("io_uring", unix.SYS_IO_URING_SETUP, 1, 0)
-	call("keys", unix.SYS_KEYCTL, 0)
-	call("set the clock", unix.SYS_CLOCK_SETTIME, 0, 0)
-	call("steal a descriptor", unix.SYS_PIDFD_GETFD, 0, 0)
-	call("many datagrams in one call", unix.SYS_SENDMMSG, 0, 0)
-	call("type for the terminal", unix.SYS_IOCTL, 0, unix.TIOCSTI)
-	found["change a link"] = text(p.request(p.links, unix.RTM_NEWLINK, make([]byte, unix.SizeofIfInfomsg)))
-	found["take an address away"] = text(p.request(p.links, unix.RTM_DELADDR, make([]byte, unix.SizeofIfAddrmsg)))
-	found["empty nf_tables"] = text(p.request(p.rules, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, []byte{unix.NFPROTO_INET, 0, 0, 0}))
-	return found
+	f.note("capabilities", unix.Capset(&header, &all[0]))
+	f.call("be dumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1)
+	f.call("outlive the warden", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)
+	f.call("another filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
+	f.call("namespace", unix.SYS_UNSHARE, unix.CLONE_NEWUSER)
+	f.call("enter a namespace", unix.SYS_SETNS, 0, 0)
+	f.call("fork", unix.SYS_CLONE, uintptr(unix.SIGCHLD))
+	f.call("clone3", unix.SYS_CLONE3, 0, 0)
+	f.call("mount", unix.SYS_MOUNT, at("none"), at("/"), at("tmpfs"))
+	f.call("chroot", unix.SYS_CHROOT, at("/"))
+	f.call("chdir", unix.SYS_CHDIR, at("/"))
+	f.call("executable memory", unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON, ^uintptr(0))
+	f.call("load a module", unix.SYS_INIT_MODULE, 0, 0, at(""))
+	f.call("bpf", unix.SYS_BPF, 0)
+	f.call("io_uring", unix.SYS_IO_URING_SETUP, 1, 0)
+	f.call("keys", unix.SYS_KEYCTL, 0)
+	f.call("set the clock", unix.SYS_CLOCK_SETTIME, 0, 0)
+	f.call("steal a descriptor", unix.SYS_PIDFD_GETFD, 0, 0)
+	f.call("many datagrams in one call", unix.SYS_SENDMMSG, 0, 0)
+	f.call("type for the terminal", unix.SYS_IOCTL, 0, unix.TIOCSTI)
+	f["change a link"] = text(p.request(p.links, unix.RTM_NEWLINK, make([]byte, unix.SizeofIfInfomsg)))
+	f["take an address away"] = text(p.request(p.links, unix.RTM_DELADDR, make([]byte, unix.SizeofIfAddrmsg)))
+	f["empty nf_tables"] = text(p.request(p.rules, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, []byte{unix.NFPROTO_INET, 0, 0, 0}))
 }
 
 // request makes a request of netlink, and returns what the kernel answers.
@@ -149,5 +169,5 @@ func (p *prepared) request(fd int, kind uint16, body []byte) error {
 			return nil
 		}
 	}
-	return errors.Join(fmt.Errorf("answered %d messages", len(all)))
+	return fmt.Errorf("answered %d messages", len(all))
 }
