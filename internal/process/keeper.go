@@ -70,8 +70,9 @@ type run struct {
 	why    error         // set before done is closed
 }
 
-// New returns a Keeper without a front.
+// New returns a Keeper without a front. From now on this process is one of two.
 func New(cfg Config) *Keeper {
+	sandbox.ShareProcessors()
 	k := &Keeper{
 		cfg: cfg, alerts: rate.NewLimiter(rate.Every(alertEvery), alertsAtOnce), lines: rate.NewLimiter(1, 2*maxLines),
 	}
