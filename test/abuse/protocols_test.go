@@ -178,6 +178,8 @@ func TestOneMapping(t *testing.T) {
 					if !r.Blocked(t, "UDP", port, r.Host("a"), port) {
 						t.Error("a packet came through what is closed")
 					}
+					// They do so a moment later, and would be missed in the next picture.
+					testrig.Eventually(t, soon, "its flows end", func() bool { return len(r.World(t).Flows) == 0 })
 				}
 				open()
 				if second.name == "PCP" { // names all ports, and closes none (PCP-50)

@@ -116,9 +116,14 @@ func (r *report) flooded(ctx context.Context, exe string, slice time.Duration) e
 	return r.end(g, err)
 }
 
+// floodPatience is how long the other host may wait for its first answer.
+const floodPatience = 20 * time.Second
+
 func (g *gate) drown(ctx context.Context, f flood, slice time.Duration) (worst Footprint, err error) {
-	flooding, stop := context.WithTimeout(ctx, slice)
+	// However short the slice and busy the machine, the other host has time to be served.
+	flooding, stop := context.WithTimeout(ctx, slice+floodPatience)
 	defer stop()
+	enough := time.Now().Add(slice)
 	var senders sync.WaitGroup
 	for turn := range floodThreads {
 		senders.Go(func() { f.send(flooding, g, g.Host(hostName(1)), turn) })
@@ -129,6 +134,9 @@ func (g *gate) drown(ctx context.Context, f flood, slice time.Duration) (worst F
 		for flooding.Err() == nil {
 			if <-g.hosts[0].Go(func() error { return g.soap[0].specific(g.ports[0]) }) == nil {
 				n++
+			}
+			if n > 0 && time.Now().After(enough) {
+				stop()
 			}
 		}
 		served <- n

@@ -3,7 +3,6 @@ package faults
 import (
 	"errors"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
@@ -53,9 +52,7 @@ func TestLateService(t *testing.T) {
 		`external_port=6001 internal=192.168.77.10:6001`,
 		`external_port=6002 internal=192.168.77.10:6002 mac=` + r.Host("a").MAC.String() + ` why="the owner's own firewall forwards it`,
 	} {
-		if !strings.Contains(r.Daemon.Log(), line) {
-			t.Errorf("the log does not say %s", line)
-		}
+		r.Logged(t, line)
 	}
 	got := make(chan error, 1)
 	go func() {
