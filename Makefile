@@ -78,7 +78,7 @@ unit:
 # The whole program on networks of namespaces, against the real kernel.
 system: build
 	$(CASES) -record bin/backends.tests -count=1 -p 1 -timeout 300s $(BACKENDS)
-	PORTCULLIS=$(CURDIR)/bin/portcullis $(CASES) -record bin/system.tests -count=1 -parallel 8 -timeout 600s ./test/...
+	PORTCULLIS=$(CURDIR)/bin/portcullis $(CASES) -record bin/system.tests -count=1 -p 1 -parallel 8 -timeout 600s ./test/...
 
 # Each case of docs/abuse-cases.md, by what unit and system have shown.
 cases:

@@ -70,9 +70,8 @@ type run struct {
 	why    error         // set before done is closed
 }
 
-// New returns a Keeper without a front. From now on this process is one of two.
+// New returns a Keeper without a front.
 func New(cfg Config) *Keeper {
-	sandbox.ShareProcessors()
 	k := &Keeper{
 		cfg: cfg, alerts: rate.NewLimiter(rate.Every(alertEvery), alertsAtOnce), lines: rate.NewLimiter(1, 2*maxLines),
 	}
@@ -121,8 +120,10 @@ func (k *Keeper) Resume(four, six time.Time) {
 	k.four, k.six = four, six
 }
 
-// Serve lets the front answer, and each that comes after it.
+// Serve lets the front answer, and each that comes after it. From now on this process has
+// half of the processors; it may have restored many mappings before.
 func (k *Keeper) Serve(context.Context) {
+	sandbox.ShareProcessors()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.serving = true

@@ -12,7 +12,7 @@ import (
 const (
 	MemoryOfFront   = 12 << 20
 	MemoryOfWarden  = 16 << 20 // and MemoryOfMapping for each that there may be
-	MemoryOfMapping = 4 << 10
+	MemoryOfMapping = 12 << 10
 )
 
 // LimitMemory has the runtime keep what it allocates below so many octets, as far as it
