@@ -88,13 +88,16 @@ func (w World) lasting() World {
 }
 
 // diff is what differs, "" for nothing. Flows that the kernel forgets by itself may be
-// gone, and no flow may have come.
+// gone, and no flow may have come; where before has none at all (nil), they are left out.
 func (before World) diff(after World) string {
 	opts := cmp.Options{
 		cmpopts.IgnoreFields(World{}, "Flows", "at"),
 		cmpopts.IgnoreFields(control.Mapping{}, "ExpiresIn", "Packets", "Bytes"),
 	}
 	s := cmp.Diff(before, after, opts)
+	if before.Flows == nil { // they were left out
+		return s
+	}
 	for _, flow := range slices.Sorted(maps.Keys(before.Flows)) {
 		if _, there := after.Flows[flow]; !there && before.Flows[flow] > after.at.Sub(before.at)+time.Second {
 			s += "- flow " + flow + "\n"
