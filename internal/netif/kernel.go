@@ -38,6 +38,7 @@ type Kernel struct {
 	route      *netlink.Handle  // links and addresses
 	raw        *nl.SocketHandle // routes: own requests, see routes.go
 	neighbours *nl.SocketHandle // its own socket, so that no dump delays a question on a request's way
+	answer     [maxAnswer]byte  // to a question asked of neighbours; guarded by its lock
 	diag       *nl.SocketHandle // nil on a kernel without sock_diag
 	inet       *os.File         // for the ethtool ioctl
 

@@ -71,9 +71,11 @@ func (k *Kernel) Sight(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
 	var found Sighting
 	known := false
-	// The one answer ends the conversation: no NLM_F_ACK, no NLMSG_DONE, so
-	// the loop of the library ends with the first message it hands out.
-	answer, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	err := k.ask(req, func(m []byte) {
+		if n, ok := parseNeighbour(m); ok && n.index == ifindex && n.addr == addr {
+			found, known = n.sighting(), true
+		}
+	})
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return k.searchNeighbour(ifindex, addr)
@@ -81,11 +83,6 @@ func (k *Kernel) Sight(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 		return found, false, nil
 	case err != nil:
 		return found, false, fmt.Errorf("ask for neighbour %s: %w", addr, err)
-	}
-	for _, m := range answer {
-		if n, ok := parseNeighbour(m); ok && n.index == ifindex && n.addr == addr {
-			found, known = n.sighting(), true
-		}
 	}
 	return found, known, nil
 }
@@ -97,7 +94,7 @@ func (k *Kernel) Resolve(ifindex int, addr netip.Addr) error {
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK)
 	req.AddData(&netlink.Ndmsg{Family: family(addr), Index: uint32(ifindex), Flags: netlink.NTF_USE})
 	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	if err := k.ask(req, func([]byte) {}); err != nil {
 		return fmt.Errorf("resolve neighbour %s: %w", addr, err)
 	}
 	return nil

@@ -19,17 +19,10 @@ func (k *Kernel) NextHop(from, to netip.Addr) (ifindex int, next netip.Addr, err
 	req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: family(to), Dst_len: bits, Src_len: bits}})
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, to.AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.RTA_SRC, from.AsSlice()))
-	answer, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES):
-		return 0, netip.Addr{}, nil // unreachable, prohibit, blackhole
-	case err != nil:
-		return 0, netip.Addr{}, fmt.Errorf("ask for the route to %s: %w", to, err)
-	}
 	next = to
-	for _, m := range answer {
+	err = k.ask(req, func(m []byte) {
 		if len(m) < unix.SizeofRtMsg || m[7] != unix.RTN_UNICAST {
-			continue
+			return
 		}
 		for t, v := range attributes(m[unix.SizeofRtMsg:]) {
 			switch t {
@@ -41,6 +34,12 @@ func (k *Kernel) NextHop(from, to netip.Addr) (ifindex int, next netip.Addr, err
 				next = viaAddr(v)
 			}
 		}
+	})
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EACCES):
+		return 0, netip.Addr{}, nil // unreachable, prohibit, blackhole
+	case err != nil:
+		return 0, netip.Addr{}, fmt.Errorf("ask for the route to %s: %w", to, err)
 	}
 	return ifindex, next, nil
 }

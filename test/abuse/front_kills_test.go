@@ -21,7 +21,7 @@ const (
 	houses      = 8   // networks
 	fronts      = 125 // killed on each
 	leastFronts = 15  // of each, however long they take
-	killing     = 90 * time.Second
+	killing     = 180 * time.Second
 )
 
 // TestThousandFronts (M5): clients of each protocol ask, renew and delete while the front is
