@@ -160,6 +160,16 @@ func (c *child) kill() error {
 	return nil
 }
 
+// bury ends it, waits until it has ended, and lets go of what it leaves.
+func (c *child) bury() error {
+	err := c.kill()
+	<-c.ended
+	if c.status != nil {
+		_ = c.status.Close() // was read only
+	}
+	return err
+}
+
 // sandbox returns what is in force in it.
 func (c *child) sandbox() (sandbox.State, error) {
 	if c.unseen != nil {

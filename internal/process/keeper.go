@@ -120,10 +120,8 @@ func (k *Keeper) Resume(four, six time.Time) {
 	k.four, k.six = four, six
 }
 
-// Serve lets the front answer, and each that comes after it. From now on this process has
-// half of the processors; it may have restored many mappings before.
+// Serve lets the front answer, and each that comes after it.
 func (k *Keeper) Serve(context.Context) {
-	sandbox.ShareProcessors()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.serving = true
@@ -278,7 +276,7 @@ func (k *Keeper) start(ctx context.Context) (*run, error) {
 		Warden: k.cfg.Warden, Sockets: k.cfg.Sockets, Settings: k.cfg.Settings, Log: k.cfg.Log, Failed: k.cfg.Failed,
 	})
 	if err != nil {
-		return nil, errors.Join(err, c.kill())
+		return nil, errors.Join(err, c.bury())
 	}
 	r := &run{child: c, server: server, began: time.Now(), done: make(chan struct{})}
 	go r.run()
@@ -291,12 +289,8 @@ func (k *Keeper) start(ctx context.Context) (*run, error) {
 // run answers the front until it ends, or is ended because it sends nonsense.
 func (r *run) run() {
 	r.why = r.server.Run(context.Background())
-	if err := r.child.kill(); err != nil {
+	if err := r.child.bury(); err != nil {
 		r.why = errors.Join(r.why, err)
-	}
-	<-r.child.ended
-	if r.child.status != nil {
-		_ = r.child.status.Close() // was read only
 	}
 	close(r.done)
 }

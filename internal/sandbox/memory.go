@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"os"
-	"runtime"
 	"runtime/debug"
 )
 
@@ -26,15 +25,5 @@ func LimitMemory(most int64) {
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
-	}
-}
-
-// ShareProcessors leaves half of the processors to the other half of the daemon: a request
-// wakes one after the other, never both at once, and a runtime with one processor more
-// looks for work there each time. With two processes on two processors that made each
-// request take half as long again. GOMAXPROCS in the environment takes precedence.
-func ShareProcessors() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS((runtime.NumCPU() + 1) / 2)
 	}
 }
