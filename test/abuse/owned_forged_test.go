@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,61 @@ func TestForgedRequests(t *testing.T) {
 			t.Errorf("the unspoilt request: %+v: the cases above prove nothing", a.body)
 		}
 	})
+}
+
+// TestOwnedFrontDefaultDeny (M1): where nothing opens without a rule, an owned front opens what
+// the rules name, to whom they name, and nothing else.
+func TestOwnedFrontDefaultDeny(t *testing.T) {
+	t.Parallel()
+	r := startOwnable(t, noRates+`
+[policy]
+default = "deny"
+[[rule]]
+name = "a game"
+action = "allow"
+clients = ["192.168.77.10"]
+protocols = ["tcp"]
+internal_ports = ["41000-41010"]
+external_ports = ["41000-41010"]
+`)
+	r.talks(t, "a")
+	r.talks(t, "b")
+	r.own(t)
+	if a := r.front.ask(t, &wall.Map{Request: r.wish(), N: 1}); fmt.Sprintf("%T", a.body) != "*wall.Mappings" {
+		t.Fatalf("what the rule allows: %+v", a.body)
+	}
+	bodies := slices.Concat(
+		r.ports(func(q *portmap.Request, p uint16) { q.Internal = netip.AddrPortFrom(q.Internal.Addr(), p) }, 40999, 41011, 50000, 65535),
+		r.ports(func(q *portmap.Request, p uint16) { q.ExternalPort = p }, 40999, 41011, 50000, 65535),
+		r.changed(func(q *portmap.Request) {
+			q.Client = client(r.Host("b"), lab.Bridge)
+			q.Internal = netip.AddrPortFrom(q.Client.Addr, 41001)
+		}),
+		r.changed(func(q *portmap.Request) {
+			q.Client.Addr = r.Host("b").Addr
+			q.Internal = netip.AddrPortFrom(q.Client.Addr, 41001)
+		}),
+	)
+	for _, body := range r.changed(func(q *portmap.Request) {
+		q.Internal, q.ExternalPort = netip.AddrPortFrom(q.Internal.Addr(), 41002), 41002
+	}) {
+		if body.(*wall.Map).Request.Transport == portmap.UDP {
+			bodies = append(bodies, body)
+		}
+	}
+	for first := uint16(41008); first < 41012; first++ { // sets that begin inside, and end outside
+		q := r.wish()
+		q.Internal, q.ExternalPort = netip.AddrPortFrom(q.Internal.Addr(), first), 0
+		bodies = append(bodies, &wall.Map{Request: q, N: 64})
+	}
+	if r.HasIPv6() {
+		bodies = append(bodies, pinholes(r)...)
+		q := r.wish()
+		q.Kind, q.ExternalPort, q.Client.Addr = portmap.Pinhole6, 0, r.Host("a").Addr6
+		q.Internal = netip.AddrPortFrom(q.Client.Addr, 41000)
+		bodies = append(bodies, &wall.Map{Request: q, N: 1})
+	}
+	r.refuses(t, bodies)
 }
 
 // changed says a request of host a that is changed, in each way.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -73,23 +74,35 @@ func startOwnableOn(t *testing.T, n *lab.Network, config string) *ownedRig {
 // sharedUser is a user without a name.
 const sharedUser = 64990
 
-// startShared starts the daemon as the unit for systemd does: as a user other than root,
-// with CAP_NET_ADMIN alone, whose the front is as well.
+// asShared are the options of setpriv(1) by which a program is started as a service manager
+// does: as a user other than root, with CAP_NET_ADMIN alone.
+var asShared = fmt.Sprintf("--reuid=%[1]d --regid=%[1]d --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin", sharedUser)
+
+// privileged returns a program that starts the daemon by setpriv(1); whose it is has its
+// directory.
+func privileged(t *testing.T, exe, options string) string {
+	t.Helper()
+	script := "#!/bin/sh\n"
+	if strings.Contains(options, "--reuid") {
+		script += fmt.Sprintf("chown -R %[1]d:%[1]d \"$(dirname \"$3\")\"\n", sharedUser)
+	}
+	script += "exec setpriv " + options + " " + exe + " \"$@\"\n"
+	name := filepath.Join(t.TempDir(), "portcullis")
+	if err := os.WriteFile(name, []byte(script), 0o700); err != nil { // #nosec G306 -- it is run
+		t.Fatal(err)
+	}
+	return name
+}
+
+// startShared starts the daemon as the unit for systemd does, where the front is the same
+// user as the warden.
 func startShared(t *testing.T, extra string) *ownedRig {
 	t.Helper()
 	n := testrig.Network(t, "a", "b")
 	if err := n.AddHost("owner", owned.Owner.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf(`#!/bin/sh
-chown -R %[1]d:%[1]d "$(dirname "$3")"
-exec setpriv --reuid=%[1]d --regid=%[1]d --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin %[2]s "$@"
-`, sharedUser, ownable(t))
-	exe := filepath.Join(t.TempDir(), "portcullis")
-	if err := os.WriteFile(exe, []byte(script), 0o700); err != nil { // #nosec G306 -- it is run
-		t.Fatal(err)
-	}
-	return &ownedRig{rig: &rig{testrig.StartExe(t, n, exe, lab.Settings+extra)}}
+	return &ownedRig{rig: &rig{testrig.StartExe(t, n, privileged(t, ownable(t), asShared), lab.Settings+extra)}}
 }
 
 // front returns the process that the front is now.

@@ -77,6 +77,47 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
+// TestSandboxElsewhere (K11): where the daemon is started with less than a shell of root has,
+// it serves as well, the front holds nothing, and the status names what is missing.
+func TestSandboxElsewhere(t *testing.T) {
+	t.Parallel()
+	const container = "chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap"
+	for name, c := range map[string]struct {
+		with string // options of setpriv(1)
+		user uint32 // of the front
+	}{
+		"a container with NET_ADMIN":      {"--inh-caps=-all --bounding-set=-all,+net_admin,+" + container, frontUser},
+		"root with NET_ADMIN alone":       {"--inh-caps=-all --bounding-set=-all,+net_admin", 0},
+		"procd's jail with a user":        {asShared + " --no-new-privs", sharedUser},
+		"a service manager with the user": {asShared, sharedUser},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := testrig.Network(t, "a")
+			r := &rig{testrig.StartExe(t, n, privileged(t, testrig.Exe, c.with), lab.Settings)}
+			s, err := r.Owner.Status(t.Context())
+			if err != nil || s.Sandbox.Mode != "split" || s.Sandbox.Front == nil {
+				t.Fatalf("status: %+v, %v", s.Sandbox, err)
+			}
+			if missing := strings.Join(s.Sandbox.Missing, "; "); c.user != 0 && missing != "" && !strings.Contains(missing, "Landlock") ||
+				c.user == 0 && !strings.Contains(missing, "another user for the front") {
+				t.Errorf("status says that this is missing: %s", missing)
+			}
+			confined(t, r.Daemon.Pid(), []string{"CAP_NET_ADMIN"}, "1")
+			confined(t, s.Sandbox.Front.PID, nil, "2")
+			if s.Sandbox.Front.User != c.user {
+				t.Errorf("the front is user %d, want %d", s.Sandbox.Front.User, c.user)
+			}
+			if err := r.v1(t, "a").Add(t.Context(), udp(6000, 6000)); err != nil {
+				t.Fatal(err)
+			}
+			if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
+				t.Error("the mapping leads nowhere")
+			}
+		})
+	}
+}
+
 // numbers are those of capabilities.
 var numbers = map[string]uint{
 	"CAP_NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_NET_RAW": unix.CAP_NET_RAW,
