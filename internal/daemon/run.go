@@ -11,6 +11,7 @@ import (
 	"portcullis/config"
 	"portcullis/internal/doctor"
 	"portcullis/internal/netif"
+	"portcullis/internal/sandbox"
 	"portcullis/internal/warden"
 	"portcullis/internal/wiring"
 )
@@ -103,6 +104,7 @@ func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warde
 
 	all, outer := errgroup.WithContext(ctx)
 	all.Go(func() error { return w.Serve(outer) })
+	sandbox.ShareProcessors() // now that mappings, perhaps many, are restored
 	f.Serve(outer)
 	all.Go(func() error { return f.Run(outer) })
 	all.Go(func() error {

@@ -23,6 +23,7 @@ const maxFiles = 4096
 // Main is the front. It returns the exit status.
 func Main() int {
 	sandbox.LimitMemory(sandbox.MemoryOfFront)
+	sandbox.ShareProcessors()
 	// A terminal or a supervisor that ends the daemon tells all its processes; the warden
 	// lets the front say good-bye first.
 	if unix.Gettid() == unix.Getpid() { // or it is called "exe"
