@@ -96,3 +96,21 @@ func TestFlowName(t *testing.T) {
 		}
 	}
 }
+
+// TestEnding: what comes from outside to a host, and by no mapping, is about to end.
+func TestEnding(t *testing.T) {
+	w := World{Mappings: []control.Mapping{{InternalIP: "192.168.77.10", InternalPort: 443}, {InternalIP: "2001:db8:77::10", InternalPort: 9000}}}
+	for flow, want := range map[string]bool{
+		"6 203.0.113.66:38156 > 203.0.113.5:443, 192.168.77.10:443 > 203.0.113.66:38156":                false,
+		"6 203.0.113.66:38156 > 203.0.113.5:443, 192.168.77.10:4431 > 203.0.113.66:38156":               true,
+		"6 203.0.113.66:38156 > 203.0.113.5:443, 192.168.77.20:443 > 203.0.113.66:38156":                true,
+		"17 2001:db8:ffff::2:5000 > 2001:db8:77::10:9000, 2001:db8:77::10:9000 > 2001:db8:ffff::2:5000": false,
+		"17 2001:db8:ffff::2:5000 > 2001:db8:77::10:9001, 2001:db8:77::10:9001 > 2001:db8:ffff::2:5000": true,
+		"6 192.168.77.10:40000 > 203.0.113.66:80, 203.0.113.66:80 > 203.0.113.5:40000":                  false, // out
+		"6 192.168.77.30:40000 > 203.0.113.5:443, 192.168.77.20:443 > 192.168.77.1:40000":               false, // hairpin
+	} {
+		if got := w.ending(flow); got != want {
+			t.Errorf("%s: %v", flow, got)
+		}
+	}
+}
