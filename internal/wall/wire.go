@@ -68,7 +68,9 @@ func (w *wire) u8(v *uint8) {
 func (w *wire) i8(v *int8) {
 	n := uint8(*v) // #nosec G115 -- and back
 	w.u8(&n)
-	*v = int8(n) // #nosec G115 -- and back
+	if w.reading {
+		*v = int8(n) // #nosec G115 -- and back
+	}
 }
 
 func (w *wire) u16(v *uint16) {
@@ -100,22 +102,31 @@ func (w *wire) u64(v *uint64) {
 
 // count is an int of 0 to most, in two octets.
 func (w *wire) count(v *int, most int) {
-	n := uint16(*v) // #nosec G115 -- checked below
-	w.check(w.reading || *v == int(n))
+	if n := w.counted(*v, most); w.reading {
+		*v = n
+	}
+}
+
+// counted is count by value; 0 with an error.
+func (w *wire) counted(v int, most int) int {
+	n := uint16(v) // #nosec G115 -- checked below
+	w.check(w.reading || v == int(n))
 	w.u16(&n)
 	w.check(int(n) <= most)
-	*v = int(n)
 	if w.err != nil {
-		*v = 0
+		return 0
 	}
+	return int(n)
 }
 
 // span is a duration of least and more.
 func (w *wire) span(v *time.Duration, least time.Duration) {
 	n := uint64(*v) // #nosec G115 -- and back
 	w.u64(&n)
-	*v = time.Duration(n) // #nosec G115 -- and back
-	w.check(*v >= least)
+	d := time.Duration(n) // #nosec G115 -- and back
+	if w.check(d >= least); w.reading {
+		*v = d
+	}
 }
 
 // moment is a time by the wall clock; zero is none.
@@ -140,13 +151,14 @@ func (w *wire) flag(v *bool) {
 	}
 	w.u8(&n)
 	w.check(n <= 1)
-	*v = n == 1
+	if w.reading {
+		*v = n == 1
+	}
 }
 
 // text is UTF-8 of at most so many octets.
 func (w *wire) text(v *string, most int) {
-	n := len(*v)
-	w.count(&n, most)
+	n := w.counted(len(*v), most)
 	b := w.take(n)
 	if w.reading {
 		*v = string(b)
@@ -202,7 +214,9 @@ func (w *wire) addrPort(v *netip.AddrPort) {
 	addr, port := v.Addr(), v.Port()
 	w.host(&addr)
 	w.u16(&port)
-	*v = netip.AddrPortFrom(addr, port)
+	if w.reading {
+		*v = netip.AddrPortFrom(addr, port)
+	}
 }
 
 // prefix is a network, masked.
@@ -210,14 +224,15 @@ func (w *wire) prefix(v *netip.Prefix) {
 	addr, bits := v.Addr(), uint8(max(0, v.Bits())) // #nosec G115 -- 128 at most
 	w.host(&addr)
 	w.u8(&bits)
-	*v = netip.PrefixFrom(addr, int(bits))
-	w.check(v.IsValid() && *v == v.Masked())
+	p := netip.PrefixFrom(addr, int(bits))
+	if w.check(p.IsValid() && p == p.Masked()); w.reading {
+		*v = p
+	}
 }
 
 // list is at most so many values.
 func list[T any](w *wire, v *[]T, most int, one func(*T)) {
-	n := len(*v)
-	w.count(&n, most)
+	n := w.counted(len(*v), most)
 	if w.reading {
 		*v = nil
 		if n > 0 {

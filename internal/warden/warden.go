@@ -149,12 +149,16 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 	return err
 }
 
-// claimMachine takes the instance lock, and a copy of it for a front that is a process.
+// claimMachine takes the instance lock, and a copy of it for a front that is a process. Who
+// that is does not depend on the lock, which another user can hold.
 func (w *Warden) claimMachine() (err error) {
-	if w.claim, err = claim(w.log); err != nil || w.claim == nil || w.cfg.Sandbox.Mode != config.SandboxSplit {
+	split := w.cfg.Sandbox.Mode == config.SandboxSplit
+	if split {
+		w.user = sandbox.FrontUser()
+	}
+	if w.claim, err = claim(w.log); err != nil || w.claim == nil || !split {
 		return err
 	}
-	w.user = sandbox.FrontUser()
 	w.lock, err = w.claim.File()
 	return err
 }

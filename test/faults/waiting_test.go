@@ -154,6 +154,10 @@ func TestClaimSquatted(t *testing.T) {
 	r := testrig.Start(t, n, "")
 	r.Logged(t, "instance lock is held by another program")
 	opened(t, r, 6000)
+	// Nor does it decide who the front is.
+	if s, err := r.Owner.Status(t.Context()); err != nil || s.Sandbox.Front == nil || s.Sandbox.Front.User == 0 {
+		t.Errorf("the front: %+v, %v", s.Sandbox.Front, err)
+	}
 }
 
 // TestStateRemoved: L12. The state directory, or a file in it, that is taken away while the
