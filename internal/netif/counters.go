@@ -76,7 +76,7 @@ func (k *Kernel) Speed(ifname string) (uint64, bool) {
 	if ifname == "" || len(ifname) >= unix.IFNAMSIZ {
 		return 0, false
 	}
-	conn, err := k.inet.SyscallConn()
+	conn, err := k.ethtool.SyscallConn()
 	if err != nil {
 		return 0, false
 	}

@@ -40,7 +40,7 @@ type Kernel struct {
 	neighbours *nl.SocketHandle // its own socket, so that no dump delays a question on a request's way
 	answer     [maxAnswer]byte  // to a question asked of neighbours; guarded by its lock
 	diag       *nl.SocketHandle // nil on a kernel without sock_diag
-	inet       *os.File         // for the ethtool ioctl
+	ethtool    *os.File         // for its ioctl
 
 	mu sync.Mutex // guards route.LinkByName, which writes to the handle on old kernels
 
@@ -97,11 +97,13 @@ func (k *Kernel) openSockets() (err error) {
 	if k.diag, err = openNetlink(unix.NETLINK_INET_DIAG); err != nil {
 		k.diag = nil // many small routers leave inet_diag out; Listening reads /proc instead
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	// The ioctl asks for any socket. One of the Internet's would let an attacker who has this
+	// process send by it, wherever he likes.
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("open an inet socket: %w", err)
+		return fmt.Errorf("open rtnetlink: %w", err)
 	}
-	k.inet = os.NewFile(uintptr(fd), "inet")
+	k.ethtool = os.NewFile(uintptr(fd), "ethtool")
 	return nil
 }
 
@@ -128,8 +130,8 @@ func (k *Kernel) Close() {
 			s.Close()
 		}
 	}
-	if k.inet != nil {
-		_ = k.inet.Close() // a socket without data: nothing can be lost
+	if k.ethtool != nil {
+		_ = k.ethtool.Close() // a socket without data: nothing can be lost
 	}
 	if k.ns > 0 {
 		_ = unix.Close(k.ns)

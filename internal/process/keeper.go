@@ -21,6 +21,7 @@ const (
 	// and so long to say good-bye on all LANs.
 	followTimeout = 20 * time.Second
 	stopTimeout   = 10 * time.Second
+	wallTimeout   = time.Second // after its end, until what it has sent is read
 
 	// The next front waits this long at first, then twice as long each time, to the most.
 	// One that has lived for a while begins anew.
@@ -31,6 +32,8 @@ const (
 	alertEvery   = 10 * time.Second
 	alertsAtOnce = 20
 )
+
+var errWallStuck = errors.New("what it has left holds the wall up")
 
 // Config is what a Keeper needs. All but Lock and User must be set.
 type Config struct {
@@ -286,9 +289,20 @@ func (k *Keeper) start(ctx context.Context) (*run, error) {
 	return r, k.follow(ctx, r)
 }
 
-// run answers the front until it ends, or is ended because it sends nonsense.
+// run answers the front until it ends, or is ended because it sends nonsense. The wall may
+// be held up in the kernel, by what the front has put there; its end is not.
 func (r *run) run() {
-	r.why = r.server.Run(context.Background())
+	wall := make(chan error, 1)
+	go func() { wall <- r.server.Run(context.Background()) }()
+	select {
+	case r.why = <-wall:
+	case <-r.child.ended:
+		select {
+		case r.why = <-wall:
+		case <-time.After(wallTimeout):
+			r.why = errWallStuck
+		}
+	}
 	if err := r.child.bury(); err != nil {
 		r.why = errors.Join(r.why, err)
 	}

@@ -73,8 +73,8 @@ func everyone(clone []uint32, interrupt argument) []rule {
 		{why: "who and where it is, what time it is, random octets", does: allow,
 			calls: []string{"getpid", "gettid", "getuid", "getuid32", "geteuid", "geteuid32", "getgid", "getgid32", "getegid", "getegid32",
 				"sched_getaffinity", "uname", "clock_gettime", "gettimeofday", "adjtimex", "getrandom"}},
-		{why: "sockets that are open are set, asked and shut", does: allow,
-			calls: []string{"accept", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt"}},
+		{why: "sockets that are open are asked", does: allow,
+			calls: []string{"accept", "getsockname", "getpeername", "getsockopt"}},
 		{why: "the speed of a link", does: allow,
 			calls: []string{"ioctl"}, when: &argument{index: 1, mask: all, values: []uint32{unix.SIOCETHTOOL}}},
 		{why: "descriptors that do not wait, and copies of them", does: allow,
@@ -105,7 +105,12 @@ var socketcalls = []uint32{5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
 func front(pid uint32) role {
 	rules := append(everyone([]uint32{thread}, own(pid)), named,
 		rule{why: "i386 asks so of sockets that are open", does: allow, calls: []string{"socketcall"},
-			when: &argument{index: 0, mask: all, values: socketcalls}})
+			when: &argument{index: 0, mask: all, values: socketcalls}},
+		rule{why: "what package net and our datagrams set of a socket; not SO_LINGER, whose last close would wait in the warden, and no groups, which may be of any link",
+			does: allow, calls: []string{"setsockopt"}, when: &argument{index: 2, mask: all, values: []uint32{
+				unix.TCP_NODELAY, unix.SO_KEEPALIVE, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.IP_PKTINFO, unix.IPV6_RECVPKTINFO}}},
+		rule{why: "an answer is whole; a listener stays open, for one of them is the instance lock", does: allow,
+			calls: []string{"shutdown"}, when: &argument{index: 1, mask: all, values: []uint32{unix.SHUT_WR}}})
 	return role{otherwise: refuse, rules: rules}
 }
 
@@ -118,7 +123,7 @@ func decides(families, byOneCall []uint32) []rule {
 		{why: "i386 makes sockets by this one call", does: allow,
 			calls: []string{"socketcall"}, when: &argument{index: 0, mask: all, values: append(byOneCall, socketcalls...)}},
 		{why: "LANs and event callbacks come and go", does: allow,
-			calls: []string{"bind", "listen", "connect"}},
+			calls: []string{"bind", "listen", "connect", "setsockopt", "shutdown"}},
 		{why: "the journal, lease files, /proc/net and /proc/sys/net", does: allow,
 			calls: []string{"openat", "pwrite64", "lseek", "_llseek", "getdents64", "fstat", "fstat64", "lstat64", "stat64",
 				"newfstatat", "fstatat64", "statx", "faccessat", "readlinkat"}},

@@ -194,7 +194,7 @@ func serves() (func() error, error) {
 			err = errors.Join(err, failed, <-done)
 		}
 		runtime.GC()
-		return errors.Join(err, unix.SetsockoptInt(got, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1), unix.Shutdown(got, unix.SHUT_RDWR))
+		return errors.Join(err, unix.SetsockoptInt(got, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1), unix.Shutdown(got, unix.SHUT_WR))
 	}, errors.Join(err, unix.Connect(c, at))
 }
 

@@ -65,9 +65,10 @@ func (c *conn) write(b []byte, descriptors ...int) error {
 	if len(descriptors) > 0 {
 		oob = unix.UnixRights(descriptors...)
 	}
+	until := time.Now().Add(sendTimeout) // with the wait for its turn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.unix.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+	if err := c.unix.SetWriteDeadline(until); err != nil {
 		return err
 	}
 	_, _, err := c.unix.WriteMsgUnix(b, oob, nil)

@@ -59,6 +59,7 @@ type Server struct {
 	conn    *conn
 	log     *frontLog
 	done    chan struct{} // closed by the end of Run
+	room    chan struct{} // an answer that is not read yet takes room as well
 
 	following sync.Mutex // one Follow at a time
 
@@ -93,7 +94,7 @@ func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, warden: cfg.Warden, sockets: cfg.Sockets, conn: conn, log: newFrontLog(cfg.Log), done: make(chan struct{}),
-		underWay: make(map[uint32]context.CancelFunc),
+		room: make(chan struct{}, 2*MaxUnderWay), underWay: make(map[uint32]context.CancelFunc),
 	}
 	if err := conn.send(Message{Body: &cfg.Settings}); err != nil {
 		return nil, errors.Join(fmt.Errorf("wall: tell the front its settings: %w", err), conn.close())
@@ -260,7 +261,14 @@ func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
 			cancel()
 			return err
 		}
+		select {
+		case s.room <- struct{}{}:
+		case <-ctx.Done():
+			s.leave(m.Number)
+			return ctx.Err()
+		}
 		wait.Go(func() {
+			defer func() { <-s.room }()
 			body, descriptors := s.answer(asked, m.Body)
 			defer closeAll(descriptors)
 			s.leave(m.Number)

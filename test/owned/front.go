@@ -94,9 +94,11 @@ func (f *front) run() error {
 	if !ok || len(fds) > 0 {
 		return errors.New("no settings")
 	}
-	if _, err := netif.Open(slog.New(slog.DiscardHandler)); err != nil {
+	kernel, err := netif.Open(slog.New(slog.DiscardHandler))
+	if err != nil {
 		return err
 	}
+	defer kernel.Close() // an honest front keeps it
 	before, err := prepare()
 	if err != nil {
 		return err
@@ -195,10 +197,7 @@ func text(err error) string {
 // send sends what is asked for, or connects.
 func (s Send) send() error {
 	if s.FastOpen {
-		err := unix.Shutdown(s.FD, unix.SHUT_RD)
-		if err != nil {
-			return err
-		}
+		_ = unix.Shutdown(s.FD, unix.SHUT_RD) // is refused as well
 		return unix.Sendto(s.FD, []byte("hello"), unix.MSG_FASTOPEN|unix.MSG_DONTWAIT, &unix.SockaddrInet4{Port: int(s.To.Port()), Addr: s.To.Addr().As4()})
 	}
 	var oob []byte

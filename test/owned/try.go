@@ -90,6 +90,20 @@ func (p *prepared) open(f found, files []string) {
 	f.note("bind", unix.Bind(p.links, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 	f.note("connect", unix.Connect(p.links, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 	f.note("listen", unix.Listen(p.links, 1))
+	for fd := 3; fd < 64; fd++ { // what it began with; it is told by TCP what to do
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		family, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err == nil && err2 == nil && kind != unix.SOCK_STREAM && (family == unix.AF_INET || family == unix.AF_INET6) {
+			f[fmt.Sprint("a socket of the Internet: ", fd)] = "is there"
+		}
+	}
+	links := uintptr(p.links)
+	f.call("have who closes last wait", unix.SYS_SETSOCKOPT, links, unix.SOL_SOCKET, unix.SO_LINGER, at("0123456789abcdef"), 8)
+	f.call("join a group on any link", unix.SYS_SETSOCKOPT, links, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, at("0123456789abcdef"), 12)
+	f.call("join a group of IPv6", unix.SYS_SETSOCKOPT, links, unix.IPPROTO_IPV6, unix.IPV6_ADD_MEMBERSHIP, at("0123456789abcdef01234"), 20)
+	f.call("bind to a device", unix.SYS_SETSOCKOPT, links, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, at("wan0"), 4)
+	f.call("unlock the instance", unix.SYS_SHUTDOWN, 4, unix.SHUT_RDWR)
+	f.call("stop a listener", unix.SYS_SHUTDOWN, links, unix.SHUT_RD)
 }
 
 // reach tries to get at other processes.
