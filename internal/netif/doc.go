@@ -14,7 +14,7 @@
 // on one notification's content (a notification is only a hint that something
 // is to be read again), decides about mappings.
 //
-// Network namespaces: a netlink or inet socket belongs to the namespace of the
+// Network namespaces: a netlink socket belongs to the namespace of the
 // thread that created it, and the package-level functions of vishvananda/netlink
 // open a socket a call in whatever thread the goroutine happens to run on. So
 // everything here goes through the sockets that a Kernel holds, and what can

@@ -31,7 +31,7 @@ func LimitMemory(most int64) {
 
 // ShareProcessors has this process use half of the processors. A request wakes one goroutine
 // after the other, never two at once, and a runtime with one processor more looks for work
-// there each time: that cost a third of all requests, in one process as well as in two
+// there each time, which costs requests in one process as well as in two
 // (docs/performance.md). GOMAXPROCS in the environment takes precedence.
 func ShareProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" {
