@@ -56,7 +56,7 @@ func own(path string) bool { return path == module || strings.HasPrefix(path, mo
 var allowed = map[string][]string{
 	"portmap":                  {},
 	"policy":                   {"internal/special", "portmap"},
-	"config":                   {"firewall", "internal/special", "policy", "portmap"},
+	"config":                   {"firewall", "internal/nearest", "internal/special", "policy", "portmap"},
 	"soap":                     {},
 	"internal/datagram":        {"internal/special"},
 	"internal/frames":          {"internal/datagram"},
@@ -68,6 +68,7 @@ var allowed = map[string][]string{
 	"internal/gena":            {"internal/http1"},
 	"internal/netif":           {"internal/special", "internal/enter"},
 	"internal/special":         {},
+	"internal/nearest":         {},
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
@@ -104,7 +105,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring"},
-	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
+	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/nearest", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 
