@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"portcullis/config"
+	"portcullis/internal/cmdline"
 	"portcullis/internal/wiring"
 	"portcullis/policy"
 )
@@ -28,19 +29,14 @@ func loadConfig(path string) (config.Config, string, error) {
 	return c, defaultConfig, err
 }
 
-func runCheck(_ context.Context, e env, args []string) error {
-	f := flags(e, "check")
-	path := f.String("config", "", "configuration file")
-	if err := parseFlags(f, args); err != nil {
-		return err
-	}
-	c, from, err := loadConfig(*path)
+func runCheck(_ context.Context, call *cmdline.Call) error {
+	c, from, err := loadConfig(call.Given["config"])
 	if err != nil {
 		return err
 	}
 	if _, err := policy.New(wiring.Policy(c)); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	_, err = fmt.Fprintf(e.out, "# %s\n%s", from, config.Effective(c))
+	_, err = fmt.Fprintf(call.Out, "# %s\n%s", from, config.Effective(c))
 	return err
 }

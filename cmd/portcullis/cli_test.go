@@ -16,7 +16,7 @@ import (
 func call(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = run(t.Context(), env{&stdout, &stderr}, args)
+	code = run(t.Context(), &stdout, &stderr, args)
 	return code, stdout.String(), stderr.String()
 }
 
@@ -47,12 +47,25 @@ func TestCommandLine(t *testing.T) {
 		code int
 		says string
 	}{
-		{"nothing", nil, 2, "usage: portcullis COMMAND"},
+		{"nothing", nil, 2, "portcullis: a command is missing (portcullis help)\n"},
 		{"help", []string{"help"}, 0, "usage: portcullis COMMAND"},
-		{"unknown command", []string{"frobnicate"}, 2, `unknown command "frobnicate"`},
-		{"unknown flag", []string{"list", "--frob"}, 2, "usage: portcullis list"},
+		{"help/-h", []string{"-h"}, 0, "usage: portcullis COMMAND"},
+		{"help/--help", []string{"--help"}, 0, "usage: portcullis COMMAND"},
 		{"help of a command", []string{"list", "--help"}, 0, "usage: portcullis list"},
-		{"too much", []string{"status", "--config", good, "x"}, 2, "usage: portcullis status"},
+		{"help of a command/help", []string{"help", "list"}, 0, "usage: portcullis list"},
+		{"help of a command/-h last", []string{"delete", "--all", "-h"}, 0, "example: portcullis delete udp 3074\n"},
+		{"help of none", []string{"help", "bogus"}, 2, "portcullis: there is no command \"bogus\" (portcullis help)\n"},
+		{"help of none/-h", []string{"statsu", "-h"}, 2, "did you mean status? (portcullis help)\n"},
+		{"unknown command", []string{"frobnicate"}, 2, "portcullis: there is no command \"frobnicate\" (portcullis help)\n"},
+		{"unknown command/near", []string{"statsu"}, 2, "portcullis: there is no command \"statsu\"; did you mean status? (portcullis help)\n"},
+		{"unknown flag", []string{"list", "--frob"}, 2, "portcullis: there is no option \"--frob\"\nusage: portcullis list [--config FILE] [--json]\n"},
+		{"unknown flag/near", []string{"list", "--jsno"}, 2, "there is no option \"--jsno\"; did you mean --json?\n"},
+		{"flag of another", []string{"status", "--all"}, 2, "status has no option --all\n"},
+		{"too much", []string{"status", "--config", good, "x"}, 2, "portcullis: status takes no arguments, and here is \"x\"\nusage: portcullis status"},
+		{"flags before the command", []string{"--config", good, "check"}, 0, "http_port = 5000"},
+		{"flags behind the arguments", []string{"delete", "99", "--config=" + good}, 1, "no daemon is listening"},
+		{"version/-V", []string{"-V"}, 0, "portcullis " + version},
+		{"version/--version", []string{"--version"}, 0, "portcullis " + version},
 		{"version", []string{"version"}, 0, "portcullis " + version},
 		{"check", []string{"check", "--config", good}, 0, "http_port = 5000"},
 		{"check/missing file", []string{"check", "--config", good + "x"}, 1, "no such file"},
@@ -74,8 +87,11 @@ func TestCommandLine(t *testing.T) {
 			if code != c.code || !strings.Contains(out+errs, c.says) {
 				t.Errorf("exit %d, want %d and %q\n%s%s", code, c.code, c.says, out, errs)
 			}
-			if code == exitUsage && out != "" {
-				t.Errorf("a wrong call prints to standard output: %q", out)
+			if (code != exitDone) != (out == "") || (code != exitDone) != (errs != "") {
+				t.Errorf("exit %d with %q on standard output, %q on standard error", code, out, errs)
+			}
+			if code == exitUsage && strings.Count(errs, "\n") > 2 {
+				t.Errorf("what was wrong and how it is right take more than two lines: %q", errs)
 			}
 		})
 	}

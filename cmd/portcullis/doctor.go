@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"portcullis/internal/cmdline"
 	"portcullis/internal/doctor"
 )
 
@@ -15,22 +16,16 @@ var errStops = errors.New("something would keep mappings from working")
 
 // runDoctor looks at the machine, changes nothing, and prints what is wrong and what
 // to do about it.
-func runDoctor(ctx context.Context, e env, args []string) error {
-	f := flags(e, "doctor")
-	path := f.String("config", "", "configuration file")
-	asJSON := f.Bool("json", false, "one JSON object")
-	if err := parseFlags(f, args); err != nil {
-		return err
-	}
+func runDoctor(ctx context.Context, call *cmdline.Call) error {
 	var facts doctor.Facts
-	c, _, err := loadConfig(*path)
+	c, _, err := loadConfig(call.Given["config"])
 	if err != nil {
 		facts.Config = err
 	} else if err := doctor.Examine(ctx, c, &facts); err != nil {
 		return err
 	}
 	found := doctor.Judge(&facts)
-	if err := report(e.out, found, *asJSON); err != nil {
+	if err := report(call.Out, found, call.Has("json")); err != nil {
 		return err
 	}
 	if doctor.Stops(found) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,53 +11,32 @@ import (
 	"time"
 	"unicode"
 
+	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
 )
 
-// talk is what all commands have in common that speak to the daemon.
-type talk struct {
-	config string
-	asJSON bool
-	client *control.Client
-	args   []string
-}
-
-func newTalk(e env, name string, args []string, more func(*flag.FlagSet)) (*talk, error) {
-	t := &talk{}
-	f := flags(e, name)
-	f.StringVar(&t.config, "config", "", "configuration file, where the daemon's socket is named")
-	f.BoolVar(&t.asJSON, "json", false, "print JSON")
-	if more != nil {
-		more(f)
-	}
-	if err := parseArgs(f, args); err != nil {
-		return nil, err
-	}
-	t.args = f.Args()
-	c, _, err := loadConfig(t.config)
+// daemonOf returns a client of the daemon whose configuration the call names.
+func daemonOf(call *cmdline.Call) (*control.Client, error) {
+	c, _, err := loadConfig(call.Given["config"])
 	if err != nil {
 		return nil, err
 	}
-	t.client = control.NewClient(string(c.Control.Socket))
-	return t, nil
+	return control.NewClient(string(c.Control.Socket)), nil
 }
 
-func runStatus(ctx context.Context, e env, args []string) error {
-	t, err := newTalk(e, "status", args, nil)
+func runStatus(ctx context.Context, call *cmdline.Call) error {
+	daemon, err := daemonOf(call)
 	if err != nil {
 		return err
 	}
-	if len(t.args) > 0 {
-		return errUsage
-	}
-	s, err := t.client.Status(ctx)
+	s, err := daemon.Status(ctx)
 	if err != nil {
 		return err
 	}
-	if t.asJSON {
-		return printJSON(e.out, s)
+	if call.Has("json") {
+		return printJSON(call.Out, s)
 	}
-	return printStatus(e.out, s)
+	return printStatus(call.Out, s)
 }
 
 func printStatus(out io.Writer, s control.Status) error {
@@ -151,29 +129,26 @@ func wanLine(w control.WAN) string {
 	return w.Interface + " " + w.ExternalIP
 }
 
-func runList(ctx context.Context, e env, args []string) error {
-	t, err := newTalk(e, "list", args, nil)
+func runList(ctx context.Context, call *cmdline.Call) error {
+	daemon, err := daemonOf(call)
 	if err != nil {
 		return err
 	}
-	if len(t.args) > 0 {
-		return errUsage
-	}
-	list, err := t.client.Mappings(ctx)
+	list, err := daemon.Mappings(ctx)
 	if err != nil {
 		return err
 	}
 	if len(list) > 0 && list[0].Uncounted {
-		fmt.Fprintln(e.err, "portcullis: packet counts are missing; the log says why")
+		fmt.Fprintln(call.Err, "portcullis: packet counts are missing; the log says why")
 	}
-	return t.print(e.out, list)
+	return showMappings(call, list)
 }
 
-func (t *talk) print(out io.Writer, list []control.Mapping) error {
-	if t.asJSON {
-		return printJSON(out, list)
+func showMappings(call *cmdline.Call, list []control.Mapping) error {
+	if call.Has("json") {
+		return printJSON(call.Out, list)
 	}
-	return printMappings(out, list)
+	return printMappings(call.Out, list)
 }
 
 func printMappings(out io.Writer, list []control.Mapping) error {
@@ -221,30 +196,26 @@ func printable(s string) string {
 	}, s)
 }
 
-func runDelete(ctx context.Context, e env, args []string) error {
-	var all bool
-	t, err := newTalk(e, "delete", args, func(f *flag.FlagSet) {
-		f.BoolVar(&all, "all", false, "close everything")
-	})
+func runDelete(ctx context.Context, call *cmdline.Call) error {
+	wanted, err := deletions(call.Has("all"), call.Args)
 	if err != nil {
 		return err
 	}
-	wanted, err := deletions(all, t.args)
+	daemon, err := daemonOf(call)
 	if err != nil {
-		fmt.Fprintf(e.err, "portcullis: %v\n", err)
-		return errUsage
+		return err
 	}
 	gone := []control.Mapping{}
 	var failed []error
 	for _, d := range wanted {
-		some, err := t.client.Delete(ctx, d)
+		some, err := daemon.Delete(ctx, d)
 		if err != nil {
 			failed = append(failed, err)
 		}
 		gone = append(gone, some...)
 	}
-	if len(gone) > 0 || t.asJSON {
-		if err := t.print(e.out, gone); err != nil {
+	if len(gone) > 0 || call.Has("json") {
+		if err := showMappings(call, gone); err != nil {
 			return err
 		}
 	}
@@ -257,13 +228,13 @@ func deletions(all bool, args []string) ([]control.Deletion, error) {
 	case all && len(args) == 0:
 		return []control.Deletion{{All: true}}, nil
 	case all:
-		return nil, errors.New("--all takes no further arguments")
+		return nil, cmdline.Usagef("--all takes no further arguments")
 	case len(args) == 0:
-		return nil, errors.New("nothing to delete: give an ID, a protocol and port, or --all")
+		return nil, cmdline.Usagef("nothing to delete: give an ID, a protocol and port, or --all")
 	case len(args) == 2 && (args[0] == "tcp" || args[0] == "udp"):
 		port, err := strconv.ParseUint(args[1], 10, 16)
 		if err != nil || port == 0 {
-			return nil, fmt.Errorf("%q is not a port from 1 to 65535", args[1])
+			return nil, cmdline.Usagef("%q is not a port from 1 to 65535", args[1])
 		}
 		return []control.Deletion{{Protocol: args[0], Port: uint16(port)}}, nil
 	}
@@ -271,7 +242,7 @@ func deletions(all bool, args []string) ([]control.Deletion, error) {
 	for i, a := range args {
 		id, err := strconv.ParseUint(a, 10, 64)
 		if err != nil || id == 0 {
-			return nil, fmt.Errorf("%q is not a mapping ID; `portcullis list` shows them", a)
+			return nil, cmdline.Usagef("%q is not a mapping ID; `portcullis list` shows them", a)
 		}
 		list[i] = control.Deletion{ID: id}
 	}

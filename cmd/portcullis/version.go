@@ -7,6 +7,8 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+
+	"portcullis/internal/cmdline"
 )
 
 // version is set by the linker for a release.
@@ -31,17 +33,12 @@ func thisBuild() build {
 	return b
 }
 
-func runVersion(_ context.Context, e env, args []string) error {
-	f := flags(e, "version")
-	asJSON := f.Bool("json", false, "print JSON")
-	if err := parseFlags(f, args); err != nil {
-		return err
-	}
+func runVersion(_ context.Context, call *cmdline.Call) error {
 	b := thisBuild()
-	if *asJSON {
-		return printJSON(e.out, b)
+	if call.Has("json") {
+		return printJSON(call.Out, b)
 	}
-	_, err := fmt.Fprintf(e.out, "portcullis %s, %s, %s\n", b.Version, b.Go, b.Platform)
+	_, err := fmt.Fprintf(call.Out, "portcullis %s, %s, %s\n", b.Version, b.Go, b.Platform)
 	return err
 }
 

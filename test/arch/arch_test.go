@@ -69,6 +69,7 @@ var allowed = map[string][]string{
 	"internal/netif":           {"internal/special", "internal/enter"},
 	"internal/special":         {},
 	"internal/nearest":         {},
+	"internal/cmdline":         {"internal/nearest"},
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
@@ -105,7 +106,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring"},
-	"cmd/portcullis":     {"config", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/nearest", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
+	"cmd/portcullis":     {"config", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 
