@@ -56,7 +56,7 @@ func TestSmall(t *testing.T) {
 			t.Errorf("not a measurement: %+v", r)
 		}
 	}
-	if want := 1 + 2*len(p.levels) + len(floods); len(got.Memory) != want {
+	if want := 2 + 2*len(p.levels) + len(floods); len(got.Memory) != want {
 		t.Errorf("the memory was measured %d times, want %d", len(got.Memory), want)
 	}
 	for _, f := range got.Memory {

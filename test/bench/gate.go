@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strconv"
@@ -206,19 +207,24 @@ func (g *gate) forget() error {
 	return h.ConntrackTableFlush(conntrack.ConntrackTable)
 }
 
-// cpu returns the daemon's processor time so far.
+// cpu returns the processor time so far of all processes of the daemon that are there.
 func (g *gate) cpu() (time.Duration, error) {
-	fields, err := statFields(strconv.Itoa(g.pid))
-	if err != nil {
-		return 0, err
-	}
 	var ticks int64
-	for _, f := range fields[11:13] { // utime, stime
-		n, err := strconv.ParseInt(f, 10, 64)
+	for _, pid := range family(g.pid) {
+		fields, err := statFields(strconv.Itoa(pid))
+		if pid != g.pid && errors.Is(err, fs.ErrNotExist) {
+			continue // it has just ended
+		}
 		if err != nil {
 			return 0, err
 		}
-		ticks += n
+		for _, f := range fields[11:13] { // utime, stime
+			n, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			ticks += n
+		}
 	}
 	return time.Duration(ticks) * time.Second / 100, nil // USER_HZ is 100
 }
@@ -237,21 +243,6 @@ func statFields(pid string) ([]string, error) {
 		return nil, errors.New("/proc/PID/stat is too short")
 	}
 	return fields, nil
-}
-
-// memory returns the daemon's resident set, in kB.
-func (g *gate) memory() int {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(raw), "VmRSS:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return 0
-	}
-	kb, _ := strconv.Atoi(fields[0])
-	return kb
 }
 
 // firstPort is where the mapped ports begin: as low as leaves room for all.

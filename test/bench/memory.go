@@ -114,7 +114,20 @@ func (r *report) footprints(ctx context.Context, exe string, p plan) error {
 	if err = r.end(g, err); err != nil {
 		return err
 	}
+	if err = r.undivided(ctx, exe); err != nil {
+		return err
+	}
 	return r.flooded(ctx, exe, p.slice)
+}
+
+// undivided measures a daemon that is one process.
+func (r *report) undivided(ctx context.Context, exe string) error {
+	g, err := startWith(ctx, exe, "[sandbox]\nmode = \"single\"\n")
+	if err != nil {
+		return err
+	}
+	g.name = memoryName
+	return r.end(g, r.remember(ctx, g, "idle, as one process", mostIdle))
 }
 
 // remember measures when nothing is given back any more.

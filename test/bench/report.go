@@ -19,7 +19,7 @@ type report struct {
 	plans    plans
 	progress io.Writer
 	rows     []Row
-	memory   map[string]int // of the daemons at the end, in kB
+	memory   map[string]int // of the daemons at the end, PSS in kB
 
 	footprint []Footprint
 	other     string // the incumbent's version, or why it is missing
@@ -36,7 +36,9 @@ const logTail = 2000
 
 // end closes a gate, and shows what it has to say about an error.
 func (r *report) end(g *gate, err error) error {
-	r.memory[g.name] = g.memory()
+	if f, failed := footprint(g.pid); failed == nil {
+		r.memory[g.name] = f.PSS
+	}
 	if err != nil && g.log != nil {
 		l := g.log()
 		fmt.Fprintf(r.progress, "the end of its log:\n%s\n", l[max(0, len(l)-logTail):])
