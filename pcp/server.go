@@ -87,6 +87,9 @@ func (s *Server) Announce() {
 	s.udp.Wake()
 }
 
+// Pulse returns what is closed when Run next looks for what has come: when it serves.
+func (s *Server) Pulse() <-chan struct{} { return s.udp.Pulse() }
+
 // Run serves until ctx ends, closes the conn, and returns nil when no goroutine
 // is left. It announces itself first. It returns an error when the socket can no
 // longer be read, or when answering panicked three times. It is called once.

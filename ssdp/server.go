@@ -109,6 +109,9 @@ func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
 	s.udp.SetAddresses(own, prefixes)
 }
 
+// Pulse returns what is closed when Run next looks for what has come: when it serves.
+func (s *Server) Pulse() <-chan struct{} { return s.udp.Pulse() }
+
 // Run serves until ctx ends, then sends byebye twice, closes the conn, and
 // returns nil when no goroutine is left; that takes some 100 ms. It returns an
 // error when the socket can no longer be read, or when answering panicked three

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
@@ -53,6 +56,9 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Sandbox.Front != nil {
 		fmt.Fprintf(w, "front\t%s\n", frontLine(s.Sandbox.Front))
 	}
+	for _, line := range s.Sandbox.Missing {
+		fmt.Fprintf(w, "missing\t%s\n", line)
+	}
 	return w.Flush()
 }
 
@@ -65,18 +71,33 @@ func sandboxLine(s control.Sandbox) string {
 	if !s.Dumpable {
 		parts = append(parts, "not dumpable")
 	}
-	line := strings.Join(parts, ", ")
-	if len(s.Missing) > 0 {
-		line += "; missing: " + strings.Join(s.Missing, "; ")
-	}
-	return line
+	return strings.Join(parts, ", ")
 }
 
+// fewCapabilities are as many as a daemon in its sandbox ever has, which are named.
+const fewCapabilities = 3
+
 func held(capabilities []string) string {
-	if len(capabilities) == 0 {
+	switch n := len(capabilities); {
+	case n == 0:
 		return "no capability"
+	case n <= fewCapabilities:
+		return strings.Join(capabilities, ", ")
+	case n > lastCapability():
+		return "all capabilities"
+	default: // of a container, say
+		return fmt.Sprintf("%d capabilities", n)
 	}
-	return strings.Join(capabilities, ", ")
+}
+
+// lastCapability returns the number of the last one that the kernel knows.
+func lastCapability() int {
+	text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	n, err2 := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || err2 != nil {
+		return unix.CAP_LAST_CAP
+	}
+	return n
 }
 
 func inForce(noNewPrivs, seccomp bool) (parts []string) {
@@ -99,8 +120,11 @@ func frontLine(f *control.Front) string {
 		parts := append([]string{fmt.Sprintf("process %d: user %d", f.PID, f.User), held(f.Capabilities)}, inForce(f.NoNewPrivs, f.Seccomp)...)
 		line = strings.Join(parts, ", ")
 	}
-	if f.Ended > 0 {
-		line += fmt.Sprintf("; started anew %d times, the last because: %s", f.Ended, f.LastEnd)
+	switch {
+	case f.Ended == 1:
+		line += "; 1 has ended: " + f.LastEnd
+	case f.Ended > 1:
+		line += fmt.Sprintf("; %d have ended, the last: %s", f.Ended, f.LastEnd)
 	}
 	return line
 }

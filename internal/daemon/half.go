@@ -23,15 +23,15 @@ type half interface {
 	Follow(context.Context, []netif.LAN) error
 }
 
-// mode returns what of the configuration this machine can do.
-func mode(log *slog.Logger, m config.SandboxMode) config.SandboxMode {
+// mode returns what of the configuration this machine can do, and why that is less.
+func mode(log *slog.Logger, m config.SandboxMode) (config.SandboxMode, error) {
 	if m == config.SandboxSplit {
 		if err := process.Supported(); err != nil {
 			log.Warn("sandbox has one process, not two", "err", err)
-			return config.SandboxSingle
+			return config.SandboxSingle, err
 		}
 	}
-	return m
+	return m, nil
 }
 
 // newHalf returns the front that the sandbox's mode asks for.

@@ -34,7 +34,8 @@ func restarts(ctx context.Context) bool { return errors.Is(context.Cause(ctx), E
 // successor takes over. The sandbox closes before there is a front, and so before a packet
 // is read. What faces the LAN ends first, then the engine, then the kernel is cleared.
 func Run(ctx context.Context, c Config) (err error) {
-	c.Sandbox.Mode = mode(c.Log, c.Sandbox.Mode)
+	var single error
+	c.Sandbox.Mode, single = mode(c.Log, c.Sandbox.Mode)
 	kernel, err := netif.Open(c.Log)
 	if err != nil {
 		return fmt.Errorf("read the network: %w", err)
@@ -48,7 +49,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	w, err := warden.Open(ctx, warden.Config{Config: c.Config, Log: c.Log, Version: c.Version, Kernel: kernel})
+	w, err := warden.Open(ctx, warden.Config{Config: c.Config, Log: c.Log, Version: c.Version, Kernel: kernel, NotSplit: single})
 	if err != nil {
 		return err
 	}

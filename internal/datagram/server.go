@@ -54,8 +54,9 @@ type Server struct {
 	reader  *reader
 	adopted Addresses
 
-	mu     sync.Mutex
-	wanted Addresses // guarded by mu
+	mu     sync.Mutex // guards what follows
+	wanted Addresses
+	pulse  chan struct{} // nil: nobody waits for it
 }
 
 // NewServer checks the configuration and returns a Server, which is silent until Run
@@ -87,6 +88,28 @@ func (s *Server) SetAddresses(locals []netip.Addr, prefixes []netip.Prefix) {
 
 // Wake makes Run call the Handler's Act. It never waits.
 func (s *Server) Wake() { signal(s.woken) }
+
+// Pulse returns what is closed when Run next looks for what has come: by the goroutine
+// that answers, and after what it does now.
+func (s *Server) Pulse() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pulse == nil {
+		s.pulse = make(chan struct{})
+	}
+	s.Wake()
+	return s.pulse
+}
+
+// beat closes what Pulse has returned.
+func (s *Server) beat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pulse != nil {
+		close(s.pulse)
+		s.pulse = nil
+	}
+}
 
 func signal(c chan struct{}) {
 	select {
@@ -127,6 +150,7 @@ func (s *Server) wait(ctx context.Context, h Handler, due <-chan time.Time) erro
 	case <-ctx.Done():
 	case <-due:
 	case <-s.woken:
+		s.beat()
 	case <-s.changed:
 		s.adopt(h)
 	case d := <-s.reader.datagrams:

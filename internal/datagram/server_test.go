@@ -225,6 +225,51 @@ func TestServerReceives(t *testing.T) {
 	})
 }
 
+// TestServerPulse: who asks whether a server serves waits for as long as the handler is busy, and
+// no longer; under a flood too.
+func TestServerPulse(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		answered := func(pulse <-chan struct{}) bool {
+			synctest.Wait()
+			select {
+			case <-pulse:
+				return true
+			default:
+				return false
+			}
+		}
+		if !answered(r.server.Pulse()) || !answered(r.server.Pulse()) {
+			t.Error("no answer from an idle server")
+		}
+		hangs := make(chan struct{})
+		r.set(0, func([]byte) { <-hangs })
+		r.setAddresses(gateway)
+		synctest.Wait()
+		r.give(gateway, lanIndex, "one")
+		synctest.Wait()
+		first, second := r.server.Pulse(), r.server.Pulse()
+		if answered(first) || answered(second) {
+			t.Error("an answer from a server that hangs")
+		}
+		close(hangs)
+		if !answered(first) || !answered(second) {
+			t.Error("no answer from a server that goes on")
+		}
+		r.set(0, func([]byte) { time.Sleep(time.Second) })
+		flood, stop := context.WithCancel(t.Context())
+		go func() {
+			for flood.Err() == nil {
+				r.give(gateway, lanIndex, "two")
+			}
+		}()
+		<-r.server.Pulse()
+		stop()
+		<-time.After(time.Hour)
+		r.finish(t)
+	})
+}
+
 // TestServerAdoptsFirst: what is known before Run is adopted before any datagram, and
 // of several calls the last one.
 func TestServerAdoptsFirst(t *testing.T) {

@@ -169,6 +169,11 @@ func (f *Front) Follow(ctx context.Context, lans []netif.LAN) error {
 	return err
 }
 
+// Pulse waits until the loop of each server has shown that it serves, after Serve. The
+// error names one that had not when ctx ended. A request that hangs in a goroutine of its
+// own holds no loop up.
+func (f *Front) Pulse(ctx context.Context) error { return f.listeners.Pulse(ctx) }
+
 // open opens the servers of every protocol at a listener, or none.
 func (f *Front) open(ctx context.Context, at listeners.Key, l netif.LAN, accepts listeners.Accepts) (all []*listeners.Server, err error) {
 	if f.upnp != nil {

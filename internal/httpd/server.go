@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -65,7 +66,14 @@ type Server struct {
 	limits *limits
 	panics atomic.Int32
 	work   sync.WaitGroup // connections
+
+	mu       sync.Mutex // guards what follows
+	listener deadliner  // while it is accepted from
+	pulse    chan struct{}
 }
+
+// deadliner is a listener whose Accept can be woken; those of package net are.
+type deadliner interface{ SetDeadline(time.Time) error }
 
 // ErrPanics means that the handler panicked too often to go on.
 var ErrPanics = errors.New("httpd: the handler panicked three times")
@@ -99,6 +107,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := sync.OnceFunc(func() { _ = l.Close() })
 	defer context.AfterFunc(ctx, stop)()
 	gate := newGatekeeper(l, s.cfg, s.limits)
+	s.mu.Lock()
+	s.listener, _ = l.(deadliner)
+	s.mu.Unlock()
+	s.beat()
 	err := s.accept(gate, stop)
 	stop()
 	s.finish()
@@ -112,6 +124,33 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
+// Pulse returns what is closed when Serve next accepts a connection, or would: by the
+// goroutine that does.
+func (s *Server) Pulse() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pulse == nil {
+		s.pulse = make(chan struct{})
+	}
+	if s.listener != nil {
+		_ = s.listener.SetDeadline(time.Unix(1, 0)) // of one that is closed nobody accepts
+	}
+	return s.pulse
+}
+
+// beat closes what Pulse has returned.
+func (s *Server) beat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		_ = s.listener.SetDeadline(time.Time{}) // or it is closed
+	}
+	if s.pulse != nil {
+		close(s.pulse)
+		s.pulse = nil
+	}
+}
+
 // accept serves connections until the listener fails, or is closed by stop. Too many
 // open files is a failure that passes.
 func (s *Server) accept(gate *gatekeeper, stop func()) error {
@@ -123,6 +162,8 @@ func (s *Server) accept(gate *gatekeeper, stop func()) error {
 		case err == nil:
 			wait = time.Millisecond
 			s.work.Go(func() { s.serve(c, stop) })
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.beat()
 		case errors.Is(err, net.ErrClosed):
 			return err
 		case errors.As(err, &passing) && passing.Temporary():

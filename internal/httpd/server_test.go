@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,67 @@ func statuses(t testing.TB, answer []byte, method string) []int {
 		}
 		all = append(all, resp.StatusCode)
 	}
+}
+
+// TestPulse: who asks whether a server serves is answered by the goroutine that accepts: not
+// before Serve, not while a connection holds it up, and in a flood of them.
+func TestPulse(t *testing.T) {
+	t.Parallel()
+	hangs, entered := make(chan struct{}), make(chan struct{}, 1)
+	s, err := httpd.New(httpd.Config{
+		Logger: slog.New(slog.DiscardHandler), Handler: new(counting),
+		Accept: func(_, _ netip.AddrPort) bool {
+			select {
+			case entered <- struct{}{}:
+			default:
+			}
+			<-hangs
+			return true
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := s.Pulse()
+	run(t, s, l)
+	<-early
+	<-s.Pulse()
+	asked := make(chan []byte, 1)
+	go func() {
+		asked <- exchange(t, netip.MustParseAddrPort(l.Addr().String()), "GET / HTTP/1.1\r\nHost: "+l.Addr().String()+"\r\n\r\n")
+	}()
+	<-entered
+	pulse := s.Pulse()
+	select {
+	case <-pulse:
+		t.Error("an answer from a server that hangs")
+	default:
+	}
+	close(hangs)
+	<-pulse
+	if got := statuses(t, <-asked, http.MethodGet); len(got) != 1 || got[0] != http.StatusOK {
+		t.Errorf("the request was answered with %v", got)
+	}
+	flood, stop := context.WithCancel(t.Context())
+	var dialing sync.WaitGroup
+	for range 4 {
+		dialing.Go(func() {
+			for flood.Err() == nil {
+				if c, err := net.Dial("tcp4", l.Addr().String()); err == nil {
+					_ = c.Close()
+				}
+			}
+		})
+	}
+	for range 20 {
+		<-s.Pulse()
+	}
+	stop()
+	dialing.Wait()
 }
 
 // TestRequests sends whole requests; @ stands for the server's own address, ~ for @. A

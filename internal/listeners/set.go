@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -54,6 +55,8 @@ type Server struct {
 	Close    func() error                // in place of Run
 	Follow   func(netif.LAN)             // takes other addresses and prefixes; may be nil
 	Announce func()                      // has clients look at their mappings; may be nil
+	// Pulse returns what is closed by the loop of Run when it next looks for what has come.
+	Pulse func() <-chan struct{}
 }
 
 // Accepts reports whether a connection comes from the LAN, to an address of ours there.
@@ -133,6 +136,25 @@ func (s *Set) Announce(four, six bool) {
 			}
 		}
 	}
+}
+
+// Pulse waits until each server has looked for what has come, while Serve is in force. The
+// error names one that had not when ctx ended.
+func (s *Set) Pulse(ctx context.Context) error {
+	s.mu.Lock()
+	open := slices.Collect(maps.Values(s.open))
+	s.mu.Unlock()
+	for _, l := range open {
+		for _, server := range l.servers {
+			select {
+			case <-server.Pulse():
+			case <-l.done:
+			case <-ctx.Done():
+				return fmt.Errorf("%s on %s (IPv%d) hangs: %w", server.Name, l.key.LAN, l.key.Family(), context.Cause(ctx))
+			}
+		}
+	}
+	return nil
 }
 
 // Follow opens, moves and closes listeners until they are those of the LANs. The error

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
@@ -40,6 +41,7 @@ type world struct {
 	ending map[string]chan error        // guarded by mu; ends a server that runs
 	checks map[string]listeners.Accepts // guarded by mu
 	failed []error                      // guarded by mu
+	hangs  string                       // guarded by mu; a server that does not serve
 	*listeners.Set
 }
 
@@ -93,6 +95,16 @@ func (w *world) open(_ context.Context, at listeners.Key, l netif.LAN, accepts l
 		Close:    func() error { w.say("close %s", name); return nil },
 		Follow:   func(l netif.LAN) { w.say("follow %s %d", name, len(l.Addrs)) },
 		Announce: func() { w.say("announce %s", name) },
+		Pulse: func() <-chan struct{} {
+			w.say("asked %s", name)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			c := make(chan struct{})
+			if w.hangs != name {
+				close(c)
+			}
+			return c
+		},
 	}}, nil
 }
 
@@ -191,6 +203,38 @@ func TestCannotOpen(t *testing.T) {
 			t.Error(err)
 		}
 		w.told(t, "given up", "close lo/4/192.168.2.1")
+	})
+}
+
+// TestPulse: every server is asked whether it serves; one that hangs is named, and one that has
+// ended holds nobody up.
+func TestPulse(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ctx, stop := context.WithCancel(t.Context())
+		w.follow(t, network("192.168.1.1/24", "fe80::1/64", "192.168.2.1/24"))
+		w.Serve(ctx)
+		synctest.Wait()
+		w.lines = nil
+		if err := w.Pulse(t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.told(t, "all", "asked lo/4", "asked lo/4/192.168.2.1", "asked lo/6")
+		w.hangs = "lo/6"
+		late := errors.New("late")
+		impatient, cancel := context.WithTimeoutCause(t.Context(), time.Minute, late)
+		defer cancel()
+		if err := w.Pulse(impatient); !errors.Is(err, late) || !strings.Contains(err.Error(), "test on lo (IPv6) hangs") {
+			t.Errorf("the error is %v", err)
+		}
+		answered := make(chan error, 1)
+		go func() { answered <- w.Pulse(t.Context()) }()
+		synctest.Wait()
+		w.ending["lo/6"] <- errors.New("broken")
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		stop()
+		w.Wait(ctx)
 	})
 }
 

@@ -29,7 +29,7 @@ const wallDescriptor = 3 // and behind it what holds the instance lock
 func Supported() error {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return fmt.Errorf("two processes need Linux 5.4: %w", err)
+		return fmt.Errorf("pidfd_open (Linux 5.4): %w", err)
 	}
 	return unix.Close(fd)
 }
@@ -178,11 +178,21 @@ func (c *child) sandbox() (sandbox.State, error) {
 	return sandbox.Read(c.status)
 }
 
+// runs reports whether it has not ended.
+func (c *child) runs() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 // end says how it has ended.
 func (c *child) end() string {
 	switch {
 	case c.how.Signaled():
-		return "signal " + c.how.Signal().String()
+		return fmt.Sprintf("signal %d (%s)", c.how.Signal(), c.how.Signal())
 	case c.how.Exited():
 		return fmt.Sprintf("exit status %d", c.how.ExitStatus())
 	}

@@ -20,4 +20,7 @@
 //   - A front that dies is started anew at once, and later and later if that happens
 //     again and again: what kills it may come again with the next packet, and a start
 //     costs time that others are not served in either way.
+//   - One that hangs is asked every so often whether it serves (watch). It answers when each
+//     loop that receives or accepts has come round; one that it waits for in vain it names
+//     in the log, and dies. What hangs in a goroutine of one request is not found.
 package process

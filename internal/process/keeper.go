@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"portcullis/internal/netif"
@@ -23,6 +26,13 @@ const (
 	stopTimeout   = 10 * time.Second
 	wallTimeout   = time.Second // after its end, until what it has sent is read
 
+	// It is asked so often whether it serves, and counts as dead when it has not answered
+	// for so long: longer than it gives its own servers. On half a core that is flooded an
+	// answer takes tens of milliseconds.
+	pingEvery    = 30 * time.Second
+	pingTimeout  = 20 * time.Second
+	pulseTimeout = 15 * time.Second
+
 	// The next front waits this long at first, then twice as long each time, to the most.
 	// One that has lived for a while begins anew.
 	firstPause = 10 * time.Millisecond
@@ -33,7 +43,10 @@ const (
 	alertsAtOnce = 20
 )
 
-var errWallStuck = errors.New("what it has left holds the wall up")
+var (
+	errWallStuck = errors.New("what it has left holds the wall up")
+	errTime      = errors.New("time is up")
+)
 
 // Config is what a Keeper needs. All but Lock and User must be set.
 type Config struct {
@@ -71,6 +84,9 @@ type run struct {
 	began  time.Time
 	done   chan struct{} // closed when both have ended
 	why    error         // set before done is closed
+
+	mu      sync.Mutex
+	verdict error // guarded by mu; why it was ended
 }
 
 // New returns a Keeper without a front.
@@ -113,7 +129,7 @@ func (k *Keeper) Abandon() error {
 	if r == nil {
 		return nil
 	}
-	return r.end()
+	return r.end(nil)
 }
 
 // Resume lets the next front go on with epochs that began then.
@@ -149,7 +165,7 @@ func (k *Keeper) Follow(ctx context.Context, _ []netif.LAN) error {
 // follow is Follow for one front, and ends it where it does not follow. The error is a
 // wall.NotServed where the front is alive.
 func (k *Keeper) follow(ctx context.Context, r *run) error {
-	patient, cancel := context.WithTimeoutCause(ctx, followTimeout, errors.New("time is up"))
+	patient, cancel := context.WithTimeoutCause(ctx, followTimeout, errTime)
 	defer cancel()
 	err := r.server.Follow(patient)
 	switch {
@@ -159,9 +175,39 @@ func (k *Keeper) follow(ctx context.Context, r *run) error {
 		return ctx.Err()
 	case errors.Is(err, wall.ErrEnded):
 		<-r.done
-		return fmt.Errorf("it has ended: %w (%s)", r.why, r.child.end())
+		return fmt.Errorf("it has ended: %s", r.how())
 	}
-	return errors.Join(err, r.end())
+	return errors.Join(err, r.end(err))
+}
+
+// ping asks a front whether it serves, and ends it where it does not. Of one that starts or
+// follows the network meanwhile that shows anyway.
+func (k *Keeper) ping(ctx context.Context, r *run) error {
+	if !k.turn.TryLock() {
+		return nil
+	}
+	defer k.turn.Unlock()
+	return r.server.Ping(ctx)
+}
+
+// watch pings every so often, until ctx ends or done is closed, nil, or an answer takes too
+// long, which is the error.
+func watch(ctx context.Context, done <-chan struct{}, ping func(context.Context) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-done:
+			return nil
+		case <-time.After(pingEvery):
+		}
+		patient, cancel := context.WithTimeoutCause(ctx, pingTimeout, errTime)
+		err := ping(patient)
+		cancel()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, wall.ErrEnded) {
+			return err
+		}
+	}
 }
 
 // Run keeps a front running until ctx ends, and then waits until it has said good-bye.
@@ -169,10 +215,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 	pause := firstPause
 	for {
 		r := k.current()
-		select {
-		case <-ctx.Done():
+		err := watch(ctx, r.done, func(ctx context.Context) error { return k.ping(ctx, r) })
+		switch {
+		case ctx.Err() != nil:
 			return r.stop()
-		case <-r.done:
+		case err != nil:
+			if err = r.end(err); err != nil {
+				return err
+			}
 		}
 		ends := k.noteEnd(r)
 		if k.alerts.Allow() {
@@ -230,7 +280,7 @@ func (k *Keeper) noteEnd(r *run) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ends++
-	k.lastEnd = fmt.Sprintf("%v (%s)", r.why, r.child.end())
+	k.lastEnd = r.how()
 	return k.ends
 }
 
@@ -238,9 +288,10 @@ func (k *Keeper) noteEnd(r *run) int {
 type Status struct {
 	PID     int // 0: there is none
 	Sandbox sandbox.State
-	Unknown error  // why Sandbox says nothing
-	Ended   int    // how many before it have ended that should not have
-	Last    string // why the last of them did
+	Unknown error    // why Sandbox says nothing
+	Missing []string // of it, a line each
+	Ended   int      // how many before it have ended that should not have
+	Last    string   // why the last of them did
 }
 
 // Status returns what the front is now.
@@ -248,8 +299,9 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := Status{Ended: k.ends, Last: k.lastEnd}
-	if k.now != nil {
+	if k.now != nil && k.now.child.runs() {
 		s.PID = k.now.child.pid
+		s.Missing = k.now.server.Missing()
 		s.Sandbox, s.Unknown = k.now.child.sandbox()
 	}
 	return s
@@ -303,10 +355,23 @@ func (r *run) run() {
 			r.why = errWallStuck
 		}
 	}
+	r.mu.Lock()
+	if r.verdict != nil {
+		r.why = r.verdict
+	}
+	r.mu.Unlock()
 	if err := r.child.bury(); err != nil {
 		r.why = errors.Join(r.why, err)
 	}
 	close(r.done)
+}
+
+// how says in one line how it has ended: why it was ended, or how it did by itself.
+func (r *run) how() string {
+	if errors.Is(r.why, io.EOF) || errors.Is(r.why, unix.ECONNRESET) || errors.Is(r.why, unix.EPIPE) {
+		return r.child.end()
+	}
+	return strings.ReplaceAll(r.why.Error(), "\n", "; ")
 }
 
 // stop asks the front to end, and ends it if it does not.
@@ -316,12 +381,15 @@ func (r *run) stop() error {
 	case <-r.done:
 		return nil
 	case <-time.After(stopTimeout):
-		return r.end()
+		return r.end(nil)
 	}
 }
 
-// end ends the front.
-func (r *run) end() error {
+// end ends the front, and notes why.
+func (r *run) end(why error) error {
+	r.mu.Lock()
+	r.verdict = why
+	r.mu.Unlock()
 	if err := r.child.kill(); err != nil {
 		return err
 	}

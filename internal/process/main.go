@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -49,8 +50,12 @@ func serve(client *wall.Client) error {
 	if err != nil {
 		return fmt.Errorf("read the network: %w", err)
 	}
-	if s := Confine(set); len(s.Missing) > 0 {
-		log.Warn("sandbox of the front is incomplete", "err", errors.Join(s.Missing...))
+	missing := Confine(set).Lacks()
+	if err := client.Confined(missing); err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		log.Warn("sandbox of the front is incomplete", "err", strings.Join(missing, "; "))
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go func() { cancel(client.Run(context.Background())) }() // the warden is gone
@@ -118,6 +123,10 @@ func answer(gone context.Context, client *wall.Client, f *front.Front) error {
 			if err := client.Served(turn, f.Follow(ctx, lans)); err != nil {
 				return err
 			}
+		case <-client.Pinged():
+			if err := pong(ctx, client, f); err != nil {
+				return err
+			}
 		case <-client.Stop():
 			stop()
 			return <-ended
@@ -127,4 +136,14 @@ func answer(gone context.Context, client *wall.Client, f *front.Front) error {
 			return context.Cause(gone)
 		}
 	}
+}
+
+// pong answers the warden when every server has come round. The error says which has not.
+func pong(ctx context.Context, client *wall.Client, f *front.Front) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pulseTimeout, errTime)
+	defer cancel()
+	if err := f.Pulse(ctx); err != nil {
+		return err
+	}
+	return client.Pong()
 }

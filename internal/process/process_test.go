@@ -230,7 +230,7 @@ func TestFronts(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-r.other.kept // by the next
-		if s := r.Status(); s.Ended != n+1 || s.PID == pid || !strings.Contains(s.Last, "signal killed") {
+		if s := r.Status(); s.Ended != n+1 || s.PID == pid || !strings.Contains(s.Last, "signal 9 (killed)") {
 			t.Errorf("the status is %+v", s)
 		}
 	}
@@ -298,6 +298,9 @@ func TestBadFronts(t *testing.T) {
 			case <-r.current().done:
 			default:
 				t.Error("it is alive")
+			}
+			if s := r.Status(); s.PID != 0 {
+				t.Errorf("the status of one that has ended: %+v", s)
 			}
 			if part != "talks" {
 				return

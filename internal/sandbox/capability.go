@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"unsafe"
@@ -84,9 +85,9 @@ func dropCapabilities(keep []Capability, keepAmbient bool) error {
 		return fmt.Errorf("clear the ambient capabilities: %w", err)
 	}
 	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&less[0])), 0)
-	if errno != 0 && !held.within(less) {
-		return fmt.Errorf("drop capabilities: %w", errno)
+	err = onAllThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&less[0])), 0)
+	if err != nil && !held.within(less) {
+		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	return nil // a service manager that has taken capset has taken the others before
 }
@@ -126,10 +127,18 @@ func bound(keep []Capability) error {
 	}
 }
 
+// errCgo is what syscall.AllThreadsSyscall means by ENOTSUP. Landlock has another meaning
+// for it: that it is switched off.
+var errCgo = errors.New("a program built with cgo cannot do it; build with CGO_ENABLED=0")
+
 // onAllThreads makes a system call on every thread of the process.
 func onAllThreads(trap, a, b, c uintptr) error {
-	if _, _, errno := syscall.AllThreadsSyscall6(trap, a, b, c, 0, 0, 0); errno != 0 {
+	switch _, _, errno := syscall.AllThreadsSyscall6(trap, a, b, c, 0, 0, 0); errno {
+	case 0:
+		return nil
+	case unix.ENOTSUP:
+		return errCgo
+	default:
 		return errno
 	}
-	return nil
 }

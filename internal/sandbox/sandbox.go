@@ -1,10 +1,10 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -56,9 +56,6 @@ type State struct {
 func Enter(cfg Config) State {
 	var missing []error
 	try := func(what string, err error) bool {
-		if errors.Is(err, unix.ENOTSUP) { // by syscall.AllThreadsSyscall
-			err = fmt.Errorf("%w (a program built with cgo cannot do it; build with CGO_ENABLED=0)", err)
-		}
 		if err != nil {
 			missing = append(missing, fmt.Errorf("%s: %w", what, err))
 		}
@@ -81,6 +78,15 @@ func Enter(cfg Config) State {
 	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
 	s.Missing = missing
 	return s
+}
+
+// Lacks returns what is Missing, a line each.
+func (s State) Lacks() []string {
+	lines := make([]string, len(s.Missing))
+	for i, err := range s.Missing {
+		lines[i] = strings.ReplaceAll(err.Error(), "\n", "; ") // of errors.Join
+	}
+	return lines
 }
 
 // Look returns what is in force without Enter.
@@ -112,8 +118,8 @@ func enforce(cfg Config) error {
 	if native.audit == 0 {
 		return fmt.Errorf("there is no filter for %s", runtime.GOARCH)
 	}
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
-		return errno // the C library makes its threads in ways that a filter does not know
+	if err := onAllThreads(unix.SYS_GETPID, 0, 0, 0); err != nil {
+		return err // the C library makes its threads in ways that a filter does not know
 	}
 	code, err := assemble(filter(native, cfg.role(uint32(os.Getpid())))) // #nosec G115 -- the kernel's are
 	if err != nil {

@@ -2,6 +2,7 @@ package wall
 
 import (
 	"net/netip"
+	"strings"
 
 	"portcullis/portmap"
 )
@@ -124,6 +125,14 @@ func (b *Network) code(w *wire) {
 	list(w, &b.LANs, maxLANs, w.lan)
 }
 func (*Stop) code(*wire) {}
+func (*Ping) code(*wire) {}
+func (*Pong) code(*wire) {}
+func (b *Confined) code(w *wire) {
+	list(w, &b.Missing, maxMissing, func(line *string) {
+		w.text(line, maxDetail)
+		w.check(strings.IndexFunc(*line, unprintable) < 0) // an owner's terminal shows it
+	})
+}
 func (b *Served) code(w *wire) {
 	w.u32(&b.Turn)
 	w.text(&b.Problem, maxDetail)

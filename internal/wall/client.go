@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"portcullis/internal/netif"
 	"portcullis/portmap"
@@ -36,6 +38,7 @@ type Client struct {
 	turns   chan struct{} // holds as many as requests are under way
 	changed chan struct{} // holds one: the network is another
 	serve   chan Serve    // holds one: what lets the front begin
+	pinged  chan struct{} // holds one: the warden asks whether the front serves
 	stop    chan struct{} // closed when the warden asks for the end
 	done    chan struct{} // closed by the end of Run
 
@@ -67,7 +70,7 @@ func Dial(end *os.File) (*Client, error) {
 	}
 	c := &Client{
 		conn: conn, turns: make(chan struct{}, MaxUnderWay), changed: make(chan struct{}, 1),
-		serve: make(chan Serve, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		serve: make(chan Serve, 1), pinged: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		waiting: make(map[uint32]*question), streams: make(map[*stream]struct{}),
 	}
 	c.log = slog.New(&handler{client: c})
@@ -116,6 +119,31 @@ func (c *Client) Network() (turn uint32, lans []netif.LAN) {
 func (c *Client) Served(turn uint32, err error) error {
 	return c.conn.send(Message{Body: &Served{turn, problem(err)}})
 }
+
+// Confined tells the warden that the sandbox is closed, and what of it is missing. It is
+// called once, before Served.
+func (c *Client) Confined(missing []string) error {
+	b := new(Confined)
+	for _, line := range missing[:min(len(missing), maxMissing)] {
+		b.Missing = append(b.Missing, sentence(strings.Map(func(r rune) rune {
+			if unprintable(r) {
+				return '?'
+			}
+			return r
+		}, line)))
+	}
+	return c.conn.send(Message{Body: b})
+}
+
+// unprintable reports whether a rune is nothing for a terminal.
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// Pinged holds something when the warden asks whether the front serves, which Pong
+// answers.
+func (c *Client) Pinged() <-chan struct{} { return c.pinged }
+
+// Pong tells the warden that all servers serve. It is called once for each Pinged.
+func (c *Client) Pong() error { return c.conn.send(Message{Body: new(Pong)}) }
 
 // Failed tells the warden that a server has ended.
 func (c *Client) Failed(err error) error { return c.conn.send(Message{Body: &Failed{problem(err)}}) }
@@ -188,6 +216,12 @@ func (c *Client) take(m Message, descriptors []int) error {
 	case *Serve:
 		select {
 		case c.serve <- *body:
+		default:
+			return errOrder
+		}
+	case *Ping:
+		select {
+		case c.pinged <- struct{}{}:
 		default:
 			return errOrder
 		}

@@ -48,6 +48,8 @@
 //     connected to.
 //   - Forget: it can give up its own requests.
 //   - Served, Failed: it can say that it serves what it does not, and the other way about.
+//   - Pong: it can say that it serves; Confined it can say once, and has before a packet is
+//     read.
 //   - Record: it can write into the owner's log, so many lines a second, each marked as the
 //     front's.
 //

@@ -159,6 +159,7 @@ func TestOrder(t *testing.T) {
 	open := descriptors(t)
 	for name, first := range map[string][]Body{
 		"the network first": {new(Network)}, "events first": {new(Settings), new(Stop)}, "settings twice": {new(Settings), new(Settings)},
+		"a ping first": {new(Settings), new(Ping)},
 	} {
 		end, warden := mute(t)
 		for _, b := range first {

@@ -26,6 +26,7 @@ const (
 	maxLine     = 200 // octets of the message of a record
 	maxKey      = 40
 	maxAttrs    = 16
+	maxMissing  = 16 // lines about a sandbox
 )
 
 // Message is one that crosses the wall.
@@ -159,6 +160,8 @@ type (
 	}
 	// Stop asks the front to end.
 	Stop struct{}
+	// Ping asks whether the front serves. It is answered by Pong.
+	Ping struct{}
 )
 
 // What the front says, and is not answered.
@@ -171,6 +174,11 @@ type (
 	}
 	// Failed says that a server has ended.
 	Failed struct{ Problem string }
+	// Pong answers Ping, by way of the loops that serve.
+	Pong struct{}
+	// Confined says that the front's sandbox is closed, and what of it this machine lacks.
+	// It comes once, before the first Served.
+	Confined struct{ Missing []string }
 	// Record is for the owner's log.
 	Record struct {
 		Level   int8 // of slog
@@ -257,9 +265,12 @@ var bodies = map[uint8]func() Body{
 	130: func() Body { return new(Serve) },
 	131: func() Body { return new(Event) },
 	132: func() Body { return new(Stop) },
+	133: func() Body { return new(Ping) },
 	192: func() Body { return new(Served) },
 	193: func() Body { return new(Failed) },
 	194: func() Body { return new(Record) },
+	195: func() Body { return new(Pong) },
+	196: func() Body { return new(Confined) },
 }
 
 func typeOf(b Body) uint8 {
@@ -320,12 +331,18 @@ func typeOf(b Body) uint8 {
 		return 131
 	case *Stop:
 		return 132
+	case *Ping:
+		return 133
 	case *Served:
 		return 192
 	case *Failed:
 		return 193
 	case *Record:
 		return 194
+	case *Pong:
+		return 195
+	case *Confined:
+		return 196
 	}
 	return 0
 }

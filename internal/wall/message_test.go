@@ -82,6 +82,10 @@ func samples() []Message {
 		{Body: &Network{3, portmap.WAN{Name: "wan0", Up: true, External: netip.MustParseAddr("203.0.113.1"), Private: true}, true, []netif.LAN{homeLAN}}},
 		{Body: &Network{}},
 		{Body: &Stop{}},
+		{Body: &Ping{}},
+		{Body: &Pong{}},
+		{Body: &Confined{}},
+		{Body: &Confined{[]string{"Landlock: not supported", "ö"}}},
 	}
 }
 
@@ -182,6 +186,10 @@ func TestBounds(t *testing.T) {
 		"a request without number":  {Body: &Suspect{}},
 		"an answer without number":  {Body: &Done{}},
 		"an event with a number":    {Number: 1, Body: &Stop{}},
+		"a line for a terminal":     {Body: &Confined{[]string{"\x1b[2J"}}},
+		"two lines in one":          {Body: &Confined{[]string{"one\ntwo"}}},
+		"more lines than there are": {Body: &Confined{make([]string, maxMissing+1)}},
+		"a line that does not end":  {Body: &Confined{[]string{strings.Repeat("x", maxDetail+1)}}},
 		"endless patience":          {Number: 1, Patience: maxPatience + 1, Body: &Suspect{}},
 		"less than no patience":     {Number: 1, Patience: -1, Body: &Suspect{}},
 		"a patient answer":          {Number: 1, Patience: 1, Body: &Done{}},

@@ -65,9 +65,12 @@ type Server struct {
 
 	mu       sync.Mutex // guards what follows
 	underWay map[uint32]context.CancelFunc
-	turn     uint32      // of the last network
-	served   chan string // holds one; nil: nobody waits for this turn
-	cut      bool        // more is there than is served
+	turn     uint32        // of the last network
+	served   chan string   // holds one; nil: nobody waits for this turn
+	cut      bool          // more is there than is served
+	pong     chan struct{} // nil: no Ping is under way
+	confined bool          // the front has said so
+	missing  []string      // of its sandbox
 }
 
 var (
@@ -75,6 +78,8 @@ var (
 	errTwice   = errors.New("number of a request that is under way")
 	errNoAsk   = errors.New("message that only a warden sends")
 	errTurn    = errors.New("answer to a network that was not told")
+	errAgain   = errors.New("sandbox that was closed before")
+	errPong    = errors.New("answer to a ping that was not sent")
 )
 
 // ErrEnded says that the front's end of the wall is closed.
@@ -116,10 +121,7 @@ func (s *Server) Follow(ctx context.Context) error {
 	s.mu.Unlock()
 	n.WAN, n.Six = s.warden.Uplink()
 	if err := s.conn.send(Message{Body: n}); err != nil {
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed) {
-			return ErrEnded
-		}
-		return fmt.Errorf("wall: tell the front of the network: %w", err)
+		return unsent("tell the front of the network", err)
 	}
 	select {
 	case problem := <-served:
@@ -132,6 +134,65 @@ func (s *Server) Follow(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wall: the front does not follow the network: %w", context.Cause(ctx))
 	}
+}
+
+// Ping asks the front whether it serves, and waits for the answer, while Run runs; one at a
+// time. The error is ErrEnded where nobody is there.
+func (s *Server) Ping(ctx context.Context) error {
+	pong := make(chan struct{})
+	s.mu.Lock()
+	s.pong = pong
+	s.mu.Unlock()
+	if err := s.conn.send(Message{Body: new(Ping)}); err != nil {
+		return unsent("ask the front whether it serves", err)
+	}
+	select {
+	case <-pong:
+		return nil
+	case <-s.done:
+		return ErrEnded
+	case <-ctx.Done():
+		return fmt.Errorf("wall: the front does not answer: %w", context.Cause(ctx))
+	}
+}
+
+// isServing notes the answer.
+func (s *Server) isServing() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pong == nil {
+		return errPong
+	}
+	close(s.pong)
+	s.pong = nil
+	return nil
+}
+
+// isConfined notes what the front says of its sandbox, when nothing has reached it yet that
+// could make it lie.
+func (s *Server) isConfined(b *Confined) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.confined {
+		return errAgain
+	}
+	s.confined, s.missing = true, b.Missing
+	return nil
+}
+
+// Missing returns what the front has said that its sandbox lacks, a line each.
+func (s *Server) Missing() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.missing
+}
+
+// unsent returns the error of telling a front something: ErrEnded where it has ended.
+func unsent(what string, err error) error {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		return ErrEnded
+	}
+	return fmt.Errorf("wall: %s: %w", what, err)
 }
 
 // lans returns those to serve, in the order of their names.
@@ -285,6 +346,10 @@ func (s *Server) hear(body Body) error {
 	switch b := body.(type) {
 	case *Served:
 		return s.isServed(b)
+	case *Pong:
+		return s.isServing()
+	case *Confined:
+		return s.isConfined(b)
 	case *Failed:
 		s.cfg.Failed(errors.New(b.Problem))
 	case *Record:

@@ -224,6 +224,62 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestPing: the front is asked whether it serves, and the warden waits until it says so; what
+// was not asked is no answer.
+func TestPing(t *testing.T) {
+	t.Parallel()
+	r := build(t)
+	for range 3 {
+		answered := make(chan error, 1)
+		go func() { answered <- r.server.Ping(t.Context()) }()
+		within(t, r.Pinged())
+		select {
+		case err := <-answered:
+			t.Fatalf("answered by nobody: %v", err)
+		default:
+		}
+		if err := errors.Join(r.Pong(), within(t, answered)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	impatient, cancel := context.WithCancelCause(t.Context())
+	cancel(errPatience)
+	if err := r.server.Ping(impatient); !errors.Is(err, errPatience) {
+		t.Errorf("who does not wait is told %v", err)
+	}
+	if err := errors.Join(r.Pong(), r.Pong()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.end(t, 0); !errors.Is(err, errPong) {
+		t.Errorf("ended with %v", err)
+	}
+	if err := r.server.Ping(t.Context()); !errors.Is(err, ErrEnded) {
+		t.Errorf("asked nobody: %v", err)
+	}
+}
+
+// TestConfined: what the front's sandbox lacks is known as it is said, in one line each, once.
+func TestConfined(t *testing.T) {
+	t.Parallel()
+	r := build(t)
+	long := strings.Repeat("ö", maxDetail)
+	lines := append([]string{"Landlock: none", "one\nanother\x1b", long}, make([]string, maxMissing)...)
+	want := append([]string{"Landlock: none", "one?another?", long[:maxDetail]}, make([]string, maxMissing-3)...)
+	if err := errors.Join(r.Confined(lines), r.Served(9, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.end(t, 0); !errors.Is(err, errTurn) || !reflect.DeepEqual(r.server.Missing(), want) {
+		t.Errorf("%v; missing: %q", err, r.server.Missing())
+	}
+	r = build(t)
+	if err := errors.Join(r.Confined(nil), r.Confined(lines)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.end(t, 0); !errors.Is(err, errAgain) || len(r.server.Missing()) > 0 {
+		t.Errorf("said twice: %v; missing: %q", err, r.server.Missing())
+	}
+}
+
 // TestServe: the front begins when it is let, with the epochs of the warden.
 func TestServe(t *testing.T) {
 	t.Parallel()

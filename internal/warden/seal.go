@@ -1,10 +1,10 @@
 package warden
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +27,7 @@ func (w *Warden) Seal() {
 	debug.FreeOSMemory()
 	mode := w.cfg.Sandbox.Mode
 	if mode == config.SandboxOff {
-		w.sandbox = shown(mode, sandbox.Look())
+		w.sandbox = w.shown(sandbox.Look())
 		w.log.Warn("sandbox is off")
 		return
 	}
@@ -35,9 +35,9 @@ func (w *Warden) Seal() {
 	if !s.Apart {
 		w.user = sandbox.User{}
 	}
-	w.sandbox = shown(mode, s)
-	if err := errors.Join(s.Missing...); err != nil {
-		w.log.Warn("sandbox is incomplete", "err", err)
+	w.sandbox = w.shown(s)
+	if missing := s.Lacks(); len(missing) > 0 {
+		w.log.Warn("sandbox is incomplete", "err", strings.Join(missing, "; "))
 		return
 	}
 	w.log.Info("sandbox closed", "mode", mode, "capabilities", strings.Join(w.sandbox.Capabilities, ","))
@@ -127,13 +127,13 @@ func bindsNeedRaw() bool {
 }
 
 // shown is what `portcullis status` shows of it.
-func shown(mode config.SandboxMode, s sandbox.State) control.Sandbox {
+func (w *Warden) shown(s sandbox.State) control.Sandbox {
 	c := control.Sandbox{
-		Mode: string(mode), User: s.User, Capabilities: names(s.Capabilities), Missing: []string{},
+		Mode: string(w.cfg.Sandbox.Mode), User: s.User, Capabilities: names(s.Capabilities), Missing: s.Lacks(),
 		NoNewPrivs: s.NoNewPrivs, Seccomp: s.Seccomp, Landlock: s.Landlock, Dumpable: s.Dumpable,
 	}
-	for _, err := range s.Missing {
-		c.Missing = append(c.Missing, err.Error())
+	if w.notSplit != nil {
+		c.Missing = append(c.Missing, "two processes: "+w.notSplit.Error())
 	}
 	return c
 }
@@ -150,9 +150,10 @@ func names(all []sandbox.Capability) []string {
 type Front struct {
 	PID     int // 0: there is none
 	Sandbox sandbox.State
-	Unknown error  // why Sandbox says nothing
-	Ended   int    // how many have ended that should not have
-	Last    string // why the last of them did
+	Unknown error    // why Sandbox says nothing
+	Missing []string // of it, a line each, as the front has said
+	Ended   int      // how many have ended that should not have
+	Last    string   // why the last of them did
 }
 
 // ShowFront has `portcullis status` show the process that the front is.
@@ -164,19 +165,22 @@ func (w *Warden) FrontUser() sandbox.User { return w.user }
 // Lock returns what holds the instance lock, nil if nothing does.
 func (w *Warden) Lock() *os.File { return w.lock }
 
-// frontShown is what `portcullis status` shows of the front: what the kernel says of it,
-// and not what it says itself.
-func (w *Warden) frontShown() *control.Front {
+// showFront has s say what the front is: what the kernel says of it, and not what it says
+// itself, but for what its sandbox lacks.
+func (w *Warden) showFront(s *control.Sandbox) {
 	if w.front == nil {
-		return nil
+		return
 	}
 	f := w.front()
-	c := &control.Front{
+	s.Missing = slices.Clone(s.Missing)
+	for _, line := range f.Missing {
+		s.Missing = append(s.Missing, "front: "+line)
+	}
+	s.Front = &control.Front{
 		PID: f.PID, Ended: f.Ended, LastEnd: f.Last, User: f.Sandbox.User, Capabilities: names(f.Sandbox.Capabilities),
 		NoNewPrivs: f.Sandbox.NoNewPrivs, Seccomp: f.Sandbox.Seccomp,
 	}
 	if f.Unknown != nil {
-		c.Unknown = f.Unknown.Error()
+		s.Front.Unknown = f.Unknown.Error()
 	}
-	return c
 }

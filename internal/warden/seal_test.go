@@ -1,6 +1,7 @@
 package warden
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,6 +31,26 @@ func TestSealedPaths(t *testing.T) {
 		w.cfg.State.Dir, w.cfg.Control.Socket = c.state, c.socket
 		if diff := cmp.Diff(&c.want, w.paths(c.programs)); diff != "" {
 			t.Errorf("%s, %s: (-want +got)\n%s", c.state, c.socket, diff)
+		}
+	}
+}
+
+// TestMissing: what is missing is shown a line each, with the role that lacks it, and what one
+// process lacks is that it is two.
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	w := &Warden{notSplit: errors.New("the kernel is too old")}
+	w.sandbox = w.shown(sandbox.State{Missing: []error{errors.New("Landlock: none"), errors.Join(errors.New("one"), errors.New("another"))}})
+	own := []string{"Landlock: none", "one; another", "two processes: the kernel is too old"}
+	if diff := cmp.Diff(own, w.sandbox.Missing); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	w.ShowFront(func() Front { return Front{Missing: []string{"Landlock: not here"}} })
+	for range 2 { // each is asked anew
+		s := w.sandbox
+		w.showFront(&s)
+		if diff := cmp.Diff(append(own[:len(own):len(own)], "front: Landlock: not here"), s.Missing); diff != "" || s.Front == nil {
+			t.Errorf("with a front: (-want +got)\n%s", diff)
 		}
 	}
 }

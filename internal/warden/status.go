@@ -22,7 +22,7 @@ func (w *Warden) status() control.Status {
 		},
 		Sandbox: w.sandbox,
 	}
-	s.Sandbox.Front = w.frontShown()
+	w.showFront(&s.Sandbox)
 	if w.witness != nil {
 		way, _ := w.witness.Way()
 		s.Firewall.Senders, s.Firewall.Askers = string(way), w.witness.Remembers()

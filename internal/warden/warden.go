@@ -45,6 +45,9 @@ type Config struct {
 	Log     *slog.Logger
 	Version string // for the owner
 	Kernel  Kernel
+	// NotSplit is why Config has one process where the owner wants two; nil: he has what he
+	// wants.
+	NotSplit error
 }
 
 // Warden decides, and keeps the kernel as it has decided. What is exported for the front
@@ -86,13 +89,15 @@ type Warden struct {
 	user    sandbox.User    // of the front, if it has its own
 	front   func() Front    // nil: it is no process of its own
 
+	notSplit error // see Config
+
 	ours bool // what is in the kernel; before Begin it is another run's
 }
 
 // Open opens the firewall and the state directory, and claims to be the only one here.
 // The kernel's rules are as they were.
 func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
-	w := &Warden{cfg: cfg.Config, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(), dials: newDials()}
+	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(), dials: newDials()}
 	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
 		return nil, err
 	}

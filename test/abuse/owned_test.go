@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"portcullis/internal/control"
 	"portcullis/internal/lab"
 	"portcullis/internal/wall"
 	"portcullis/test/owned"
@@ -64,8 +66,8 @@ func confinedOwned(t *testing.T, r *ownedRig, user int) {
 	}
 	r.Unchanged(t, before, "M6")
 	r.free(t)
-	if !strings.Contains(testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config), "started anew") {
-		t.Error("the status does not say that fronts have ended")
+	if line := testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config); !regexp.MustCompile(`; (1 has|[0-9]+ have) ended`).MatchString(line) {
+		t.Errorf("the status does not say that fronts have ended:\n%s", line)
 	}
 }
 
@@ -255,8 +257,38 @@ func TestFrontStops(t *testing.T) {
 	testrig.On(t, r.Gateway, "ip", "addr", "add", "192.168.78.1/24", "dev", lab.Bridge)
 	testrig.Eventually(t, 2*time.Minute, "another front serves", func() bool {
 		s, err := r.Owner.Status(t.Context())
-		return err == nil && s.Sandbox.Front.PID != stopped && s.Sandbox.Front.Ended == 1
+		return err == nil && s.Sandbox.Front.PID != stopped && s.Sandbox.Front.PID != 0 && s.Sandbox.Front.Ended == 1
 	})
+	if alive(stopped) {
+		t.Error("the front that was stopped is there")
+	}
+	r.v1(t, "a")
+	if list := r.List(t); len(list) != 1 || !flow.alive() {
+		t.Errorf("of a mapping with a flow there is left: %+v", list)
+	}
+}
+
+// TestFrontHangs (M5): a front that is stopped while nothing changes is found as well, ended and
+// counted; mappings and flows stay, and the next request is answered.
+func TestFrontHangs(t *testing.T) {
+	t.Parallel()
+	r := start(t, noRates)
+	flow, stopped := openFlow(t, r, "b", r.v1(t, "b"), 46001), frontOf(t, r.Rig)
+	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var front *control.Front
+	testrig.Eventually(t, 2*time.Minute, "another front serves", func() bool {
+		s, err := r.Owner.Status(t.Context())
+		if err == nil {
+			front = s.Sandbox.Front
+		}
+		return err == nil && front.PID != stopped && front.PID != 0
+	})
+	if front.Ended != 1 || !strings.Contains(front.LastEnd, "the front does not answer") {
+		t.Errorf("the status of it: %+v", front)
+	}
+	r.Logged(t, "front ended")
 	if alive(stopped) {
 		t.Error("the front that was stopped is there")
 	}

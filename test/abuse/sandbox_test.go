@@ -53,7 +53,15 @@ func TestSandbox(t *testing.T) {
 				x.Landlock != landlock || (len(x.Missing) > 0) != (landlock == 0) {
 				t.Errorf("status: %+v", x)
 			}
+			if front := slices.ContainsFunc(s.Sandbox.Missing, func(line string) bool { return strings.HasPrefix(line, "front: Landlock: ") }); front != (landlock == 0 && c.mode == "split") {
+				t.Errorf("that the front lacks Landlock is shown: %v; %q", front, s.Sandbox.Missing)
+			}
 			line := testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config)
+			for _, missing := range s.Sandbox.Missing {
+				if !strings.Contains(line, "missing   "+missing+"\n") || strings.Contains(missing, "cgo") {
+					t.Errorf("status says\n%s\nand %q is missing", line, missing)
+				}
+			}
 			if want := c.mode + ": " + strings.Join(c.held, ", ") + ", no new privileges, seccomp" + inWords + ", not dumpable"; !strings.Contains(line, want) {
 				t.Errorf("status says\n%s\nand not %q", line, want)
 			}
@@ -116,6 +124,47 @@ func TestSandboxElsewhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSandboxSingle (K11): where processes cannot be started as they are needed, there is one,
+// it serves, and the status says why.
+func TestSandboxSingle(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	r := &rig{testrig.StartExe(t, n, withoutPidfd(t), lab.Settings)}
+	s, err := r.Owner.Status(t.Context())
+	if err != nil || s.Sandbox.Mode != "single" || s.Sandbox.Front != nil {
+		t.Fatalf("status: %+v, %v", s.Sandbox, err)
+	}
+	const why = "two processes: pidfd_open (Linux 5.4): operation not permitted"
+	if !slices.Contains(s.Sandbox.Missing, why) {
+		t.Errorf("status says that this is missing: %q", s.Sandbox.Missing)
+	}
+	if err := r.v1(t, "a").Add(t.Context(), udp(6000, 6000)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withoutPidfd returns a program that starts the daemon under a filter such as a container's,
+// which forbids pidfd_open(2): 434 on every processor.
+func withoutPidfd(t *testing.T) string {
+	t.Helper()
+	const script = `#!/usr/bin/python3
+import ctypes, os, struct, sys
+code = b"".join(struct.pack("=HBBI", *i) for i in [
+    (0x20, 0, 0, 0), (0x15, 0, 1, 434), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)])
+room = ctypes.create_string_buffer(code, len(code))
+program = struct.pack("HxxxxxxP" if struct.calcsize("P") == 8 else "HxxP", 4, ctypes.addressof(room))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.c_char_p(program), 0, 0):
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.execv(%q, [%q] + sys.argv[1:])
+`
+	name := filepath.Join(t.TempDir(), "portcullis")
+	if err := os.WriteFile(name, fmt.Appendf(nil, script, testrig.Exe, testrig.Exe), 0o700); err != nil { // #nosec G306 -- it is run
+		t.Fatal(err)
+	}
+	return name
 }
 
 // numbers are those of capabilities.
@@ -207,5 +256,8 @@ func TestSandboxOff(t *testing.T) {
 	}
 	if x := s.Sandbox; x.Mode != "off" || x.Seccomp || x.Landlock != 0 || x.NoNewPrivs || !x.Dumpable || len(x.Capabilities) < 3 {
 		t.Errorf("status: %+v", x)
+	}
+	if line := testrig.On(t, r.Gateway, testrig.Exe, "status", "--config", r.Daemon.Config); !regexp.MustCompile(`off: (all|[0-9]+) capabilities`).MatchString(line) {
+		t.Errorf("status says\n%s", line)
 	}
 }
