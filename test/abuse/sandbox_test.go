@@ -126,42 +126,53 @@ func TestSandboxElsewhere(t *testing.T) {
 	}
 }
 
-// TestSandboxSingle (K11): where processes cannot be started as they are needed, there is one,
-// it serves, and the status says why.
-func TestSandboxSingle(t *testing.T) {
+// TestSandboxMissing (K11): under a filter such as a container's the daemon serves with what is
+// left, and the status says what is missing, of which process, and why.
+func TestSandboxMissing(t *testing.T) {
 	t.Parallel()
-	n := testrig.Network(t, "a")
-	r := &rig{testrig.StartExe(t, n, withoutPidfd(t), lab.Settings)}
-	s, err := r.Owner.Status(t.Context())
-	if err != nil || s.Sandbox.Mode != "single" || s.Sandbox.Front != nil {
-		t.Fatalf("status: %+v, %v", s.Sandbox, err)
-	}
-	const why = "two processes: pidfd_open (Linux 5.4): operation not permitted"
-	if !slices.Contains(s.Sandbox.Missing, why) {
-		t.Errorf("status says that this is missing: %q", s.Sandbox.Missing)
-	}
-	if err := r.v1(t, "a").Add(t.Context(), udp(6000, 6000)); err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		call  int // is forbidden; the same number on every processor
+		errno syscall.Errno
+		mode  string
+		want  []string
+	}{
+		"one process":           {unix.SYS_PIDFD_OPEN, unix.EPERM, "single", []string{"two processes: pidfd_open (Linux 5.4): operation not permitted"}},
+		"Landlock switched off": {unix.SYS_LANDLOCK_CREATE_RULESET, unix.EOPNOTSUPP, "split", []string{"Landlock: operation not supported", "front: Landlock: operation not supported"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := testrig.Network(t, "a")
+			r := &rig{testrig.StartExe(t, n, without(t, c.call, c.errno), lab.Settings)}
+			s, err := r.Owner.Status(t.Context())
+			if err != nil || s.Sandbox.Mode != c.mode || (s.Sandbox.Front != nil) != (c.mode == "split") {
+				t.Fatalf("status: %+v, %v", s.Sandbox, err)
+			}
+			if diff := cmp.Diff(c.want, s.Sandbox.Missing); diff != "" {
+				t.Errorf("what is missing (-want +got):\n%s", diff)
+			}
+			if err := r.v1(t, "a").Add(t.Context(), udp(6000, 6000)); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
-// withoutPidfd returns a program that starts the daemon under a filter such as a container's,
-// which forbids pidfd_open(2): 434 on every processor.
-func withoutPidfd(t *testing.T) string {
+// without returns a program that starts the daemon under a filter that refuses a system call.
+func without(t *testing.T, call int, errno syscall.Errno) string {
 	t.Helper()
 	const script = `#!/usr/bin/python3
 import ctypes, os, struct, sys
 code = b"".join(struct.pack("=HBBI", *i) for i in [
-    (0x20, 0, 0, 0), (0x15, 0, 1, 434), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)])
+    (0x20, 0, 0, 0), (0x15, 0, 1, %d), (0x06, 0, 0, 0x00050000 | %d), (0x06, 0, 0, 0x7fff0000)])
 room = ctypes.create_string_buffer(code, len(code))
-program = struct.pack("HxxxxxxP" if struct.calcsize("P") == 8 else "HxxP", 4, ctypes.addressof(room))
+program = struct.pack("@HP", 4, ctypes.addressof(room))
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.c_char_p(program), 0, 0):
     sys.exit(os.strerror(ctypes.get_errno()))
 os.execv(%q, [%q] + sys.argv[1:])
 `
 	name := filepath.Join(t.TempDir(), "portcullis")
-	if err := os.WriteFile(name, fmt.Appendf(nil, script, testrig.Exe, testrig.Exe), 0o700); err != nil { // #nosec G306 -- it is run
+	if err := os.WriteFile(name, fmt.Appendf(nil, script, call, int(errno), testrig.Exe, testrig.Exe), 0o700); err != nil { // #nosec G306 -- it is run
 		t.Fatal(err)
 	}
 	return name
