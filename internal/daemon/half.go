@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"portcullis/config"
@@ -34,14 +35,27 @@ func mode(log *slog.Logger, m config.SandboxMode) (config.SandboxMode, error) {
 	return m, nil
 }
 
+// openScore opens what newHalf needs, before the sandbox closes.
+func openScore(c Config) *os.File {
+	if c.Sandbox.Mode != config.SandboxSplit {
+		return nil
+	}
+	f, err := process.OpenScore()
+	if err != nil {
+		c.Log.Warn("cannot have the front be ended first where memory is short", "err", err)
+		return nil
+	}
+	return f
+}
+
 // newHalf returns the front that the sandbox's mode asks for.
-func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, failed func(error)) (half, error) {
+func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, score *os.File, failed func(error)) (half, error) {
 	set := settings(c, w)
 	if c.Sandbox.Mode != config.SandboxSplit {
 		return front.New(process.Front(set, front.Config{Log: c.Log, Warden: w, Sockets: w, Kernel: kernel, Failed: failed}))
 	}
 	k := process.New(process.Config{
-		Log: c.Log, Warden: w, Sockets: w, Settings: set, User: w.FrontUser(), Lock: w.Lock(), Failed: failed,
+		Log: c.Log, Warden: w, Sockets: w, Settings: set, User: w.FrontUser(), Lock: w.Lock(), Score: score, Failed: failed,
 	})
 	w.ShowFront(func() warden.Front { return warden.Front(k.Status()) })
 	return k, nil

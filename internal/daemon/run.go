@@ -54,9 +54,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close(ctx, c.Firewall.KeepOnStop || restarts(ctx))) }()
-	waits := findSupervisor(c.Log)
+	waits, score := findSupervisor(c.Log), openScore(c)
 	w.Seal()
-	f, err := newHalf(c, kernel, w, follower.failed)
+	f, err := newHalf(c, kernel, w, score, follower.failed)
 	if err != nil {
 		return err
 	}

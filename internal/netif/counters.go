@@ -85,6 +85,8 @@ func (k *Kernel) Speed(ifname string) (uint64, bool) {
 	copy(req.name[:], ifname)
 	req.data = unsafe.Pointer(&cmd)
 	var errno syscall.Errno
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	err = conn.Control(func(fd uintptr) {
 		_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
 	})

@@ -36,13 +36,15 @@ type Kernel struct {
 	ns  int // the network namespace; 0 in production: that of the process
 
 	route      *netlink.Handle  // links and addresses
-	raw        *nl.SocketHandle // routes: own requests, see routes.go
+	raw        *nl.SocketHandle // routes: own requests, see routes.go; nil after OpenLinks
 	neighbours *nl.SocketHandle // its own socket, so that no dump delays a question on a request's way
 	answer     [maxAnswer]byte  // to a question asked of neighbours; guarded by its lock
-	diag       *nl.SocketHandle // nil on a kernel without sock_diag
+	diag       *nl.SocketHandle // nil on a kernel without sock_diag, and likewise
 	ethtool    *os.File         // for its ioctl
 
-	mu sync.Mutex // guards route.LinkByName, which writes to the handle on old kernels
+	// mu guards route.LinkByName, which writes to the handle on old kernels. The ioctl waits
+	// for changes of links; one thread at a time does.
+	mu sync.Mutex
 
 	procNet   string // the directory of tcp, tcp6, udp, udp6
 	ipForward string // the sysctl's file
@@ -54,11 +56,18 @@ func Open(log *slog.Logger) (*Kernel, error) {
 	return OpenAt(log, 0)
 }
 
+// OpenLinks is Open for who asks Stats, Speed, Neighbour, Sight, NextHop and MACEnding alone,
+// and opens no socket that only the other methods use: one of them tells of every connection
+// of the gateway.
+func OpenLinks(log *slog.Logger) (*Kernel, error) { return open(log, 0, (*Kernel).openLinks) }
+
 // OpenAt opens them in the namespace of a file descriptor, which the caller may close
 // afterwards.
 // Entering another namespace than the process's own needs CAP_SYS_ADMIN there,
 // so this is for tests and labs.
-func OpenAt(log *slog.Logger, ns int) (*Kernel, error) {
+func OpenAt(log *slog.Logger, ns int) (*Kernel, error) { return open(log, ns, (*Kernel).openAll) }
+
+func open(log *slog.Logger, ns int, sockets func(*Kernel) error) (*Kernel, error) {
 	if log == nil {
 		return nil, errors.New("netif: the logger must not be nil")
 	}
@@ -74,28 +83,32 @@ func OpenAt(log *slog.Logger, ns int) (*Kernel, error) {
 		}
 		k.ns = fd
 	}
-	if err := k.inNamespace(k.openSockets); err != nil {
+	if err := k.inNamespace(func() error { return sockets(k) }); err != nil {
 		k.Close()
 		return nil, err
 	}
 	return k, nil
 }
 
-func (k *Kernel) openSockets() (err error) {
+func (k *Kernel) openAll() (err error) {
+	if k.diag, err = openNetlink(unix.NETLINK_INET_DIAG); err != nil {
+		k.diag = nil // many small routers leave inet_diag out; Listening reads /proc instead
+	}
+	if k.raw, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open rtnetlink: %w", err)
+	}
+	return k.openLinks()
+}
+
+func (k *Kernel) openLinks() (err error) {
 	if k.route, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
 	if err = k.route.SetSocketTimeout(answerTimeout); err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
-	if k.raw, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open rtnetlink: %w", err)
-	}
 	if k.neighbours, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
-	}
-	if k.diag, err = openNetlink(unix.NETLINK_INET_DIAG); err != nil {
-		k.diag = nil // many small routers leave inet_diag out; Listening reads /proc instead
 	}
 	// The ioctl asks for any socket. One of the Internet's would let an attacker who has this
 	// process send by it, wherever he likes.

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -36,10 +37,10 @@ func Supported() error {
 
 // child is a front that runs.
 type child struct {
-	user  sandbox.User
-	pid   int
-	ended chan struct{} // closed at its end
-	how   syscall.WaitStatus
+	parent *parent
+	pid    int
+	ended  chan struct{} // closed at its end
+	how    syscall.WaitStatus
 
 	// status is what the kernel says of it to everybody. Where /proc hides what cannot be
 	// traced (hidepid), it can be opened before the front closes its sandbox, and only by the
@@ -52,37 +53,60 @@ type child struct {
 	fd int // guarded by mu; its descriptor, -1 after its end
 }
 
-// start starts a front with these files, and waits for it on a thread that does nothing
-// else.
-func start(user sandbox.User, files []*os.File) (*child, error) {
-	c := &child{user: user, ended: make(chan struct{}), fd: -1}
-	started := make(chan error, 1)
+// A parent starts fronts and ends them, on one thread that does nothing else. The thread is
+// locked and stays for as long as this process does: fronts end with it, it is the front's
+// user, and a warden that needed a new one might get none when it matters.
+type parent struct {
+	user  sandbox.User
+	score *os.File // Config.Score
+	do    chan func()
+	unfit error // why it can start none
+}
+
+func newParent(user sandbox.User, score *os.File) *parent {
+	p := &parent{user: user, score: score, do: make(chan func())}
 	go func() {
-		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		if err := c.fork(files); err != nil {
-			started <- err
+		runtime.LockOSThread()
+		// The warden may have kept some for the programs of iptables. Where its service manager
+		// has taken capset(2), a front that began with them would be left with them.
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+			p.unfit = fmt.Errorf("clear the ambient capabilities: %w", err)
+		} else {
+			p.unfit = user.Borrow()
+		}
+		for f := range p.do {
+			f()
+		}
+	}()
+	return p
+}
+
+// on runs f on the parent's thread.
+func (p *parent) on(f func() error) error {
+	done := make(chan error, 1)
+	p.do <- func() {
+		if p.unfit != nil {
+			done <- p.unfit
 			return
 		}
-		started <- nil
-		c.wait()
-	}()
-	err := <-started
+		done <- f()
+	}
+	return <-done
+}
+
+// start starts a front with these files.
+func (p *parent) start(files []*os.File) (*child, error) {
+	c := &child{parent: p, ended: make(chan struct{}), fd: -1}
+	err := p.on(func() error { return c.fork(files) })
 	runtime.KeepAlive(files)
 	if err != nil {
 		return nil, fmt.Errorf("start a front: %w", err)
 	}
+	go c.wait()
 	return c, nil
 }
 
 func (c *child) fork(files []*os.File) (err error) {
-	// The warden may have kept some for the programs of iptables. Where its service manager
-	// has taken capset(2), a front that began with them would be left with them.
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("clear the ambient capabilities: %w", err)
-	}
-	if err := c.user.Borrow(); err != nil {
-		return err
-	}
 	attr := &syscall.ProcAttr{
 		Env: environment(os.Environ()),
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: &c.fd},
@@ -90,10 +114,14 @@ func (c *child) fork(files []*os.File) (err error) {
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
+	given, err := c.parent.offer()
+	if err != nil {
+		return err
+	}
 	if c.pid, err = syscall.ForkExec("/proc/self/exe", []string{name, Argument}, attr); err == nil {
 		c.status, c.unseen = os.Open(fmt.Sprintf("/proc/%d/status", c.pid))
 	}
-	return err
+	return errors.Join(err, given())
 }
 
 // keepToOurselves has no front get what whoever started the daemon left open.
@@ -136,25 +164,15 @@ func (c *child) wait() {
 
 // kill ends it, if it has not ended.
 func (c *child) kill() error {
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // as in start: it is the child's user from now on
+	err := c.parent.on(func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.fd < 0 {
-			failed <- nil
-			return
+			return nil
 		}
-		err := c.user.Borrow()
-		if err == nil {
-			err = unix.PidfdSendSignal(c.fd, unix.SIGKILL, nil, 0)
-		}
-		if err == unix.ESRCH { // it has ended, and is about to be waited for
-			err = nil
-		}
-		failed <- err
-	}()
-	if err := <-failed; err != nil {
+		return unix.PidfdSendSignal(c.fd, unix.SIGKILL, nil, 0)
+	})
+	if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended, and is about to be waited for
 		return fmt.Errorf("end the front: %w", err)
 	}
 	return nil

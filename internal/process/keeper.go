@@ -48,7 +48,7 @@ var (
 	errTime      = errors.New("time is up")
 )
 
-// Config is what a Keeper needs. All but Lock and User must be set.
+// Config is what a Keeper needs. All but Score, Lock and User must be set.
 type Config struct {
 	Log      *slog.Logger
 	Warden   wall.Warden
@@ -56,13 +56,15 @@ type Config struct {
 	Settings wall.Settings
 	User     sandbox.User // who the front is; zero: who the warden is
 	Lock     *os.File     // is held by the front as well
+	Score    *os.File     // of OpenScore; nil: where memory is short either half may be ended
 	// Failed is told when something is not served any more; the next Follow tries again.
 	Failed func(error)
 }
 
 // Keeper keeps one front running. To its owner it is as a front.Front.
 type Keeper struct {
-	cfg Config
+	cfg    Config
+	parent *parent
 
 	alerts *rate.Limiter // of fronts that die; each has the count of all
 	lines  *rate.Limiter // of what they say by their standard error
@@ -92,7 +94,7 @@ type run struct {
 // New returns a Keeper without a front.
 func New(cfg Config) *Keeper {
 	k := &Keeper{
-		cfg: cfg, alerts: rate.NewLimiter(rate.Every(alertEvery), alertsAtOnce), lines: rate.NewLimiter(1, 2*maxLines),
+		cfg: cfg, parent: newParent(cfg.User, cfg.Score), alerts: rate.NewLimiter(rate.Every(alertEvery), alertsAtOnce), lines: rate.NewLimiter(1, 2*maxLines),
 	}
 	k.cfg.Settings.UID, k.cfg.Settings.GID = cfg.User.UID, cfg.User.GID
 	k.cfg.Warden = epochs{cfg.Warden, k}
@@ -322,8 +324,12 @@ func (k *Keeper) start(ctx context.Context) (*run, error) {
 	if k.cfg.Lock != nil {
 		files = append(files, k.cfg.Lock)
 	}
-	c, err := start(k.cfg.User, files)
-	if err = errors.Join(err, far.Close(), to.Close()); err != nil {
+	c, err := k.parent.start(files)
+	shut := errors.Join(far.Close(), to.Close()) // so that the front alone has them
+	if err == nil && shut != nil {
+		err = c.bury() // the end of neither would be seen
+	}
+	if err = errors.Join(err, shut); err != nil {
 		return nil, errors.Join(err, near.Close(), from.Close())
 	}
 	go k.listen(from)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -20,6 +21,10 @@ import (
 // maxFiles bounds the descriptors of a front: with every connection that httpd lets in on
 // many LANs it has less than half of these.
 const maxFiles = 4096
+
+// maxData bounds the memory of a front, in octets, so that one that is owned cannot use up
+// what the machine or its group of processes has. Floods make it a third of that.
+const maxData = 128 << 20
 
 // Main is the front. It returns the exit status.
 func Main() int {
@@ -46,11 +51,15 @@ func Main() int {
 // serve is the front until the warden asks for its end, or is gone.
 func serve(client *wall.Client) error {
 	log, set := client.Log(), client.Settings()
-	kernel, err := netif.Open(log)
-	if err != nil {
-		return fmt.Errorf("read the network: %w", err)
+	var kernel *netif.Kernel
+	s := Confine(set, func() (err error) {
+		kernel, err = OpenNetwork(log)
+		return err
+	})
+	if kernel == nil {
+		return errors.Join(s.Missing...)
 	}
-	missing := Confine(set).Lacks()
+	missing := s.Lacks()
 	if err := client.Confined(missing); err != nil {
 		return err
 	}
@@ -73,10 +82,20 @@ func serve(client *wall.Client) error {
 	return answer(ctx, client, f)
 }
 
-// Confine closes the sandbox of a front.
-func Confine(s wall.Settings) sandbox.State {
+// OpenNetwork opens what a front reads the network by.
+func OpenNetwork(log *slog.Logger) (*netif.Kernel, error) {
+	kernel, err := netif.OpenLinks(log)
+	if err != nil {
+		return nil, fmt.Errorf("read the network: %w", err)
+	}
+	return kernel, nil
+}
+
+// Confine closes the sandbox of a front. Only the settings say who it is; so the wall alone
+// is open before it is that user, and what open opens is that user's.
+func Confine(s wall.Settings, open func() error) sandbox.State {
 	return sandbox.Enter(sandbox.Config{
-		Role: sandbox.Front, Files: maxFiles, User: sandbox.User{UID: s.UID, GID: s.GID}, Paths: &sandbox.Paths{Alone: true},
+		Role: sandbox.Front, Files: maxFiles, Data: maxData, User: sandbox.User{UID: s.UID, GID: s.GID}, Paths: &sandbox.Paths{Alone: true}, Open: open,
 	})
 }
 

@@ -80,7 +80,7 @@ func playWarden() {
 	if err != nil {
 		os.Exit(2)
 	}
-	c, err := start(sandbox.User{}, []*os.File{os.Stderr, os.Stderr, os.Stderr, far})
+	c, err := newParent(sandbox.User{}, nil).start([]*os.File{os.Stderr, os.Stderr, os.Stderr, far})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)

@@ -79,19 +79,27 @@ func filter(p processor, r role) []bpf.Instruction {
 // follows is about other calls.
 func (r rule) verdict(p processor) []bpf.Instruction {
 	done := bpf.RetConstant{Val: uint32(r.does)}
-	if r.when == nil {
-		return []bpf.Instruction{done}
+	var program []bpf.Instruction
+	for _, a := range []*argument{r.when, r.also} {
+		if a != nil {
+			program = append(program, a.check(p)...)
+		}
 	}
-	low := uint32(offsetArgument + 8*r.when.index)
+	return append(program, done)
+}
+
+// check refuses the call where the argument is another.
+func (a argument) check(p processor) []bpf.Instruction {
+	low := uint32(offsetArgument + 8*a.index)
 	if p.bigEndian {
 		low += 4
 	}
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: low, Size: 4}}
-	if r.when.mask != all {
-		program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: r.when.mask})
+	if a.mask != all {
+		program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: a.mask})
 	}
-	for i, value := range r.when.values {
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipTrue: uint8(len(r.when.values) - i)})
+	for i, value := range a.values {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipTrue: uint8(len(a.values) - i)})
 	}
-	return append(program, bpf.RetConstant{Val: uint32(refuse)}, done)
+	return append(program, bpf.RetConstant{Val: uint32(refuse)})
 }

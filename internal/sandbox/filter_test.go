@@ -84,7 +84,7 @@ var never = []string{
 var more = []string{
 	"socket", "bind", "listen", "connect", "openat", "stat", "lstat", "newfstatat", "statx", "readlink", "readlinkat", "getdents64",
 	"faccessat", "access", "unlink", "unlinkat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "ftruncate", "fchmodat", "flock",
-	"pwrite64", "lseek", "wait4", "dup3", "landlock_restrict_self", "arch_prctl",
+	"pwrite64", "lseek", "wait4", "dup3", "landlock_restrict_self", "arch_prctl", "clone", "pipe2",
 }
 
 // starts are calls of those above that a warden makes to start a front, and to end it.
@@ -186,8 +186,16 @@ func TestArguments(t *testing.T) {
 			{"socketcall", []uint64{21}, refuse},
 			{"mmap", []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, allow},
 			{"mmap", []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse},
+			{"mmap", []uint64{0, 4096, unix.PROT_READ, unix.MAP_PRIVATE | unix.MAP_ANON}, allow},
+			{"mmap", []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED | unix.MAP_ANON}, refuse},
+			{"mmap", []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED_VALIDATE | unix.MAP_ANON}, refuse},
+			{"mmap", []uint64{0, 4096, unix.PROT_EXEC, unix.MAP_PRIVATE | unix.MAP_ANON}, refuse},
 			{"mmap2", []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, allow},
 			{"mmap2", []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse},
+			{"mmap2", []uint64{0, 4096, unix.PROT_READ, unix.MAP_PRIVATE | unix.MAP_ANON}, allow},
+			{"mmap2", []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED | unix.MAP_ANON}, refuse},
+			{"mmap2", []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED_VALIDATE | unix.MAP_ANON}, refuse},
+			{"mmap2", []uint64{0, 4096, unix.PROT_EXEC, unix.MAP_PRIVATE | unix.MAP_ANON}, refuse},
 			{"mprotect", []uint64{4096, 4096, unix.PROT_READ}, allow},
 			{"mprotect", []uint64{4096, 4096, unix.PROT_EXEC}, refuse},
 			{"prctl", []uint64{unix.PR_SET_VMA}, allow},
@@ -204,7 +212,7 @@ func TestArguments(t *testing.T) {
 		"front": {front(pid), []called{
 			{"tgkill", []uint64{pid, pid + 1, 10}, allow},
 			{"tgkill", []uint64{pid + 1, pid + 1, uint64(unix.SIGURG)}, refuse},
-			{"clone", []uint64{thread}, allow},
+			{"clone", []uint64{thread}, refuse},
 			{"clone", []uint64{uint64(process)}, refuse},
 			{"socketcall", []uint64{1}, refuse},
 			{"socketcall", []uint64{3}, refuse},

@@ -16,6 +16,7 @@ type rule struct {
 	calls []string
 	does  action
 	when  *argument // nil: whatever the arguments are
+	also  *argument // after when: both must be so
 }
 
 // An argument is that with the number index, of which the bits in mask must have one of
@@ -45,9 +46,9 @@ const process = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD | uint32(uni
 // (sigPerThreadSyscall there).
 const perThread = 33
 
-// everyone is what every process of ours does. The flags that clone may have are in clone,
-// interrupt is how the runtime reaches its threads; what is used most stands first.
-func everyone(clone []uint32, interrupt argument) []rule {
+// everyone is what every process of ours does. interrupt is how the runtime reaches its
+// threads; what is used most stands first.
+func everyone(interrupt argument) []rule {
 	return []rule{
 		{why: "the runtime waits and wakes", does: allow,
 			calls: []string{"futex", "futex_time64", "nanosleep", "epoll_pwait", "epoll_pwait2", "epoll_wait", "epoll_ctl", "sched_yield"}},
@@ -60,12 +61,11 @@ func everyone(clone []uint32, interrupt argument) []rule {
 		{why: "the runtime interrupts its own threads", does: allow, calls: []string{"tgkill"}, when: &interrupt},
 		{why: "signals, and the way back from their handlers", does: allow,
 			calls: []string{"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall"}},
-		{why: "memory that cannot be executed", does: allow,
-			calls: []string{"mmap", "mmap2", "mprotect"}, when: &argument{index: 2, mask: unix.PROT_EXEC, values: []uint32{0}}},
+		{why: "memory that cannot be executed, and is not shared: that would count for nobody", does: allow,
+			calls: []string{"mmap", "mmap2"}, when: &executable, also: &argument{index: 3, mask: unix.MAP_SHARED, values: []uint32{0}}},
+		{why: "likewise", does: allow, calls: []string{"mprotect"}, when: &executable},
 		{why: "memory", does: allow,
 			calls: []string{"munmap", "madvise", "mincore"}},
-		{why: "threads, and processes where a role starts some", does: allow,
-			calls: []string{"clone"}, when: &argument{index: 0, mask: all &^ unix.CLONE_SETTLS, values: clone}},
 		{why: "its flags are in memory; the runtime does not need it", does: unknown,
 			calls: []string{"clone3"}},
 		{why: "threads begin and end", does: allow,
@@ -81,10 +81,19 @@ func everyone(clone []uint32, interrupt argument) []rule {
 			calls: []string{"fcntl", "fcntl64"}, when: &argument{index: 1, mask: all,
 				values: []uint32{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC}}},
 		{why: "the poller begins with the first socket", does: allow,
-			calls: []string{"epoll_create1", "eventfd2", "pipe2"}},
+			calls: []string{"epoll_create1", "eventfd2"}},
 		{why: "the runtime reads its share of the processors", does: allow,
 			calls: []string{"pread64"}},
 	}
+}
+
+// executable says that memory is not.
+var executable = argument{index: 2, mask: unix.PROT_EXEC, values: []uint32{0}}
+
+// clone makes threads, and processes where a role starts some.
+func clone(flags ...uint32) rule {
+	return rule{why: "threads, and processes where a role starts some", does: allow,
+		calls: []string{"clone"}, when: &argument{index: 0, mask: all &^ unix.CLONE_SETTLS, values: flags}}
 }
 
 // own says that a process interrupts its own threads; nobody else gets a signal.
@@ -101,9 +110,10 @@ var socketcalls = []uint32{5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
 
 // front is the process that parses what the network sends. It has the sockets that the
 // warden hands it, and gets no other; it opens no file, and there is nobody to whom it
-// could send a signal.
+// could send a signal. It makes no thread (makeThreads): who owns it could make all that its
+// user, or the group of processes that holds both halves, may have.
 func front(pid uint32) role {
-	rules := append(everyone([]uint32{thread}, own(pid)), named,
+	rules := append(everyone(own(pid)), named,
 		rule{why: "i386 asks so of sockets that are open", does: allow, calls: []string{"socketcall"},
 			when: &argument{index: 0, mask: all, values: socketcalls}},
 		rule{why: "what package net and our datagrams set of a socket; not SO_LINGER, whose last close would wait in the warden, and no groups, which may be of any link",
@@ -129,6 +139,7 @@ func decides(families, byOneCall []uint32) []rule {
 				"newfstatat", "fstatat64", "statx", "faccessat", "readlinkat"}},
 		{why: "the journal is written anew, and begins again when its directory has been replaced", does: allow,
 			calls: []string{"unlinkat", "renameat", "renameat2", "mkdirat", "fchmodat", "fsync", "fdatasync", "ftruncate", "ftruncate64", "flock"}},
+		{why: "what a child says, and whether it has begun, come by one", does: allow, calls: []string{"pipe2"}},
 		{why: "the socket of the owner goes at the end; the directory of the journal is made anew", does: allow,
 			calls: []string{"unlink", "mkdir"}},
 	}
@@ -136,14 +147,14 @@ func decides(families, byOneCall []uint32) []rule {
 
 // single is the daemon in one process, which never starts a program.
 func single(pid uint32, families []uint32) role {
-	rules := append(everyone([]uint32{thread}, own(pid)), named)
+	rules := append(everyone(own(pid)), named, clone(thread))
 	return role{otherwise: refuse, rules: append(rules, decides(families, []uint32{1, 2, 3, 4})...)}
 }
 
 // warden is the process that decides, and starts the front, also anew. What the front does
 // until its own sandbox has closed stands here as well: it begins in this one.
 func warden(families []uint32) role {
-	rules := append(everyone([]uint32{thread, process}, argument{index: 2, mask: all, values: []uint32{uint32(unix.SIGURG), perThread}}),
+	rules := append(everyone(argument{index: 2, mask: all, values: []uint32{uint32(unix.SIGURG), perThread}}), clone(thread, process),
 		rule{why: "the front is started", does: allow, calls: []string{"execve", "dup3", "getppid"}},
 		rule{why: "its end is waited for, and brought about; there is a descriptor of no other process", does: allow,
 			calls: []string{"wait4", "pidfd_send_signal"}},

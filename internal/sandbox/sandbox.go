@@ -32,10 +32,14 @@ type Config struct {
 	// PacketSockets says that it opens some.
 	PacketSockets bool
 	Files         uint64 // descriptors at most; at least 1
+	Data          uint64 // octets of memory of its own at most, those of the runtime included; 0: no limit
 	Paths         *Paths // nil: any file, as its user may
 	// User is who the front is, if it can be another than the warden: a Front goes on as
 	// it, a Warden that is root can start one. Zero: the same.
 	User User
+	// Open, if not nil, opens what the process needs and can have without what is taken from
+	// it, but could not when its filter is there.
+	Open func() error
 }
 
 // State is what is in force.
@@ -63,7 +67,8 @@ func Enter(cfg Config) State {
 	}
 	try("limit core dumps", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 	try("limit open files", limitFiles(cfg.Files))
-	try("hide memory", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	try("limit memory", limitData(cfg.Data))
+	try("hide memory", hide())
 	apart := cfg.User != User{} && try("another user for the front", cfg.User.enter(cfg.Role))
 	landlock := 0
 	if try("no_new_privs", onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)) && cfg.Paths != nil {
@@ -75,6 +80,12 @@ func Enter(cfg Config) State {
 	try("capabilities", dropCapabilities(cfg.Capabilities, cfg.Programs))
 	s := Look()
 	s.Landlock, s.Apart = landlock, apart
+	if cfg.Open != nil {
+		try("open what is needed", cfg.Open())
+	}
+	if cfg.Role != Single {
+		makeThreads(runtime.GOMAXPROCS(0) + spareThreads) // a front cannot later; with all that was taken
+	}
 	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
 	s.Missing = missing
 	return s
@@ -111,6 +122,22 @@ func limitFiles(most uint64) error {
 	}
 	l.Cur, l.Max = min(l.Cur, most), min(l.Max, most)
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+}
+
+// limitData lowers the limit to most.
+func limitData(most uint64) error {
+	if most == 0 {
+		return nil
+	}
+	if err := onAllThreads(unix.SYS_GETPID, 0, 0, 0); err != nil {
+		return err // the C library's threads have megabytes of stack each
+	}
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_DATA, &l); err != nil {
+		return err
+	}
+	l.Cur, l.Max = min(l.Cur, most), min(l.Max, most)
+	return unix.Setrlimit(unix.RLIMIT_DATA, &l)
 }
 
 // enforce puts the filter of the role on every thread.

@@ -91,6 +91,9 @@ func tryAll(how string) {
 	try("socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM, 0)
 	try("open", unix.SYS_OPENAT, ^uintptr(0), 0, 0)
 	try("connect", unix.SYS_CONNECT, ^uintptr(0), 0, 0)
+	if how == "front" {
+		try("thread", unix.SYS_CLONE, uintptr(thread), 0, 0)
+	}
 	if err := work(); err != nil {
 		found.Works += err.Error()
 	}
@@ -184,7 +187,6 @@ func serves() (func() error, error) {
 		done := make(chan error, 20)
 		for range cap(done) {
 			go func() {
-				runtime.LockOSThread()
 				_, err := unix.Write(c, []byte{1})
 				done <- err
 			}()
@@ -278,7 +280,7 @@ func TestInside(t *testing.T) {
 		"off":    nil,
 		"single": {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"front": {"connect", "core", "exec", "executable memory", "kill", "mount", "open", "ptrace", "setns", "socket", "tgkill",
-			"unix socket", "unshare"},
+			"thread", "unix socket", "unshare"},
 		"warden":   {"executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"managed":  {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"programs": {"mount", "ptrace", "setns", "unshare"},

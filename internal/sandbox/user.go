@@ -50,10 +50,10 @@ func (u User) enter(r Role) error {
 	case Front:
 		return errors.Join(
 			syscall.Setresgid(int(u.GID), int(u.GID), int(u.GID)), syscall.Setresuid(int(u.UID), int(u.UID), int(u.UID)),
-			// Whoever becomes another user forgets with whom it was to end.
-			onAllThreads(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0))
+			// Whoever becomes another user forgets with whom it was to end, and that it is hidden.
+			onAllThreads(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0), hide())
 	case Warden:
-		return errors.Join(noGroups(), syscall.Setresgid(same, same, int(u.GID)), syscall.Setresuid(same, same, int(u.UID)),
+		return errors.Join(noGroups(), syscall.Setresgid(same, same, int(u.GID)), syscall.Setresuid(same, same, int(u.UID)), hide(),
 			u.Make(func() error { return nil })) // a service manager may have taken what that needs
 	}
 	return nil
@@ -76,27 +76,47 @@ func (u User) Make(f func() error) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // for ever: nobody else goes on as u
-		done <- u.make(f)
+		runtime.LockOSThread()
+		err := u.make(f)
+		if becomes(uint32(os.Geteuid())) == nil { // #nosec G115 -- the kernel's are
+			runtime.UnlockOSThread() // or nobody else goes on as u, and the thread ends
+		}
+		done <- err
 	}()
 	return <-done
 }
 
 func (u User) make(f func() error) error {
-	number, err := native.either("setfsuid32", "setfsuid")
-	if err != nil {
+	if err := becomes(u.UID); err != nil {
 		return err
-	}
-	_, _, _ = unix.RawSyscall(number, uintptr(u.UID), 0, 0)                            // it tells who it was, and never an error
-	if now, _, _ := unix.RawSyscall(number, ^uintptr(0), 0, 0); uint32(now) != u.UID { // #nosec G115 -- a user's number
-		return fmt.Errorf("setfsuid: %w", unix.EPERM)
 	}
 	return f()
 }
 
+// becomes makes a user that of this thread to files and sockets. Only what it then is says
+// whether that is so.
+func becomes(uid uint32) error {
+	number, err := native.either("setfsuid32", "setfsuid")
+	if err != nil {
+		return err
+	}
+	_, _, _ = unix.RawSyscall(number, uintptr(uid), 0, 0)
+	now, _, _ := unix.RawSyscall(number, ^uintptr(0), 0, 0)
+	_ = hide()              // where that cannot be, Enter has said so
+	if uint32(now) != uid { // #nosec G115 -- a user's number
+		return fmt.Errorf("setfsuid: %w", unix.EPERM)
+	}
+	return nil
+}
+
+// hide keeps others of the same user from looking into the process, and the kernel from
+// writing its memory to a file. A process that becomes another user, even to files alone and
+// on one thread, is as fs.suid_dumpable says after it.
+func hide() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
 // Borrow makes u the real user of this thread alone, after Enter in a warden: what it
 // starts can become u, and it can end what is u. The thread must be locked to its
-// goroutine, and end with it.
+// goroutine for ever.
 func (u User) Borrow() error {
 	if u == (User{}) {
 		return nil
@@ -109,7 +129,9 @@ func (u User) Borrow() error {
 		if err != nil {
 			return err
 		}
-		if _, _, errno := unix.RawSyscall(number, uintptr(c.id), ^uintptr(0), ^uintptr(0)); errno != 0 {
+		_, _, errno := unix.RawSyscall(number, uintptr(c.id), ^uintptr(0), ^uintptr(0))
+		_ = hide()
+		if errno != 0 {
 			return fmt.Errorf("%s: %w", c.name, errno)
 		}
 	}

@@ -25,6 +25,7 @@ const (
 	dialBurst  = 32
 	dialEvery  = time.Second / 32
 	dialWithin = 5 * time.Second // as long as an event may take in all
+	dialAtOnce = 8               // as many as an honest front has
 )
 
 // newDials bounds them.
@@ -54,7 +55,7 @@ func (w *Warden) Dial(ctx context.Context, lan string, local netip.Addr, to neti
 	if err := w.dials.Wait(ctx); err != nil {
 		return nil, err
 	}
-	return made(w, func() (net.Conn, error) { return gena.Dial(ctx, lan, local, to) })
+	return made(ctx, w, w.dialing, func() (net.Conn, error) { return gena.Dial(ctx, lan, local, to) })
 }
 
 func (w *Warden) mayDial(lan string, local netip.Addr, to netip.AddrPort) error {

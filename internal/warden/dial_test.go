@@ -56,7 +56,7 @@ func newHome(t *testing.T) *home {
 	if err != nil || len(roles.LAN) != 2 {
 		t.Fatal(roles.Why, err)
 	}
-	h.Warden = &Warden{log: log, kernel: kernel, hosts: presence.New(presence.Config{}), dials: newDials(), network: gateway.New(gateway.Config{
+	h.Warden = &Warden{log: log, kernel: kernel, hosts: presence.New(presence.Config{}), dials: newDials(), dialing: make(chan struct{}, dialAtOnce), opening: make(chan struct{}, 1), network: gateway.New(gateway.Config{
 		Listening: func(context.Context) (netif.Ports, error) { return netif.NewPorts(nil), nil },
 		Forwarded: func(context.Context) (*firewall.Forwards, error) { return &firewall.Forwards{}, nil },
 	})}

@@ -124,8 +124,15 @@ func connOf(open func(context.Context, netif.LAN, bool) (frames.Socket, error), 
 }
 
 // made opens what the front gets, as the front's user: the firewall has it send to the LANs
-// alone, though IP_PKTINFO names another interface than the socket is bound to (ip(7)).
-func made[T any](w *Warden, open func() (T, error)) (t T, err error) {
+// alone, though IP_PKTINFO names another interface than the socket is bound to (ip(7)). So
+// many at once: each has a thread.
+func made[T any](ctx context.Context, w *Warden, turns chan struct{}, open func() (T, error)) (t T, err error) {
+	select {
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
+	case <-ctx.Done():
+		return t, context.Cause(ctx)
+	}
 	err = w.user.Make(func() (err error) {
 		t, err = open()
 		return err
@@ -139,7 +146,7 @@ func (w *Warden) OpenDiscovery(ctx context.Context, l netif.LAN, six bool) (fram
 	if six {
 		listen = ssdp.Listen6
 	}
-	udp, err := made(w, func() (*net.UDPConn, error) { return listen(ctx, l.Name) })
+	udp, err := made(ctx, w, w.opening, func() (*net.UDPConn, error) { return listen(ctx, l.Name) })
 	if err != nil || w.witness == nil {
 		return frames.Socket{UDP: udp}, passing(l.Name, err)
 	}
@@ -155,7 +162,7 @@ func (w *Warden) OpenPortControl(ctx context.Context, l netif.LAN, six bool) (fr
 	if six {
 		listen = pcp.Listen6
 	}
-	udp, err := made(w, func() (*net.UDPConn, error) { return listen(ctx, l.Name) })
+	udp, err := made(ctx, w, w.opening, func() (*net.UDPConn, error) { return listen(ctx, l.Name) })
 	if err != nil || l.MAC == [6]byte{} {
 		return frames.Socket{UDP: udp}, passing(l.Name, err)
 	}
@@ -166,7 +173,7 @@ var errNoWitness = errors.New("it cannot be seen which machine sends a datagram"
 
 // HTTP opens the socket of descriptions and actions on a LAN at an address of it.
 func (w *Warden) HTTP(ctx context.Context, l netif.LAN, addr netip.AddrPort) (net.Listener, error) {
-	listener, err := made(w, func() (net.Listener, error) { return httpd.Listen(ctx, l.Name, addr) })
+	listener, err := made(ctx, w, w.opening, func() (net.Listener, error) { return httpd.Listen(ctx, l.Name, addr) })
 	return listener, passing(l.Name, err)
 }
 

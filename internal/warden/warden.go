@@ -79,6 +79,8 @@ type Warden struct {
 	ports    *gateway.Keeper
 	restore  *restore.Keeper
 	dials    *rate.Limiter // to subscribers of events
+	dialing  chan struct{} // has one for each that is made
+	opening  chan struct{} // likewise of other sockets
 
 	// silent is witness.Silent; nil: nobody knows.
 	silent      func(ctx context.Context, mac [6]byte, host netip.Addr) (bool, error)
@@ -97,7 +99,8 @@ type Warden struct {
 // Open opens the firewall and the state directory, and claims to be the only one here.
 // The kernel's rules are as they were.
 func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
-	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(), dials: newDials()}
+	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(),
+		dials: newDials(), dialing: make(chan struct{}, dialAtOnce), opening: make(chan struct{}, 1)}
 	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -94,16 +95,16 @@ func (f *front) run() error {
 	if !ok || len(fds) > 0 {
 		return errors.New("no settings")
 	}
-	kernel, err := netif.Open(slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer kernel.Close() // an honest front keeps it
 	before, err := prepare()
 	if err != nil {
 		return err
 	}
-	s := process.Confine(*set)
+	var kernel *netif.Kernel // an honest front keeps it
+	s := process.Confine(*set, func() (err error) {
+		kernel, err = process.OpenNetwork(slog.New(slog.DiscardHandler))
+		return err
+	})
+	defer runtime.KeepAlive(kernel)
 	hello := &Hello{Settings: *set, PID: os.Getpid(), User: os.Geteuid(), Interfaces: before.interfaces}
 	if err := errors.Join(s.Missing...); err != nil {
 		hello.Missing = err.Error()
