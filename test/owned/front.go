@@ -28,6 +28,7 @@ type Order struct {
 	Passed int    // with so many copies of descriptor 0
 	Try    *Try   `json:",omitempty"` // answered by a Report of Tried
 	Send   *Send  `json:",omitempty"` // likewise
+	Means  *Means `json:",omitempty"` // likewise
 	Close  int    // a descriptor; likewise
 	Die    bool
 }
@@ -60,6 +61,7 @@ type Hello struct {
 type front struct {
 	wall  *net.UnixConn
 	owner net.Conn
+	full  int // a connection, after Means "linger"
 
 	mu  sync.Mutex // one at a time reports
 	out *json.Encoder
@@ -167,6 +169,8 @@ func (f *front) obey(before *prepared) error {
 			tried = before.try(*o.Try)
 		case o.Send != nil:
 			tried = map[string]string{"send": text(o.Send.send())}
+		case o.Means != nil:
+			tried = map[string]string{o.Means.What: text(o.Means.do(f))}
 		case o.Close != 0:
 			tried = map[string]string{"close": text(unix.Close(o.Close))}
 		default:
