@@ -14,7 +14,7 @@
 //     instance lock: so nobody begins here before it has ended. (One that is owned could
 //     accept there what programs of this machine have to give; it has nothing for them.)
 //   - It ends with the warden, whatever it wants (PR_SET_PDEATHSIG). That is about the
-//     thread that started it, which therefore waits for it and does nothing else.
+//     thread that started it, so that one thread starts and ends all fronts, and stays.
 //   - All fronts begin alike, the first too, in the closed sandbox of the warden; and
 //     before the front has read a packet its own is closed.
 //   - A front that dies is started anew at once, and later and later if that happens

@@ -20,6 +20,8 @@
 //   - A filter sees the numbers that a call is made with, and no memory: not the path of
 //     openat, which is Landlock's to judge, and on i386, where socketcall has its arguments in memory, not the family of a
 //     socket.
+//   - Two processes make spare threads before their filter is on: Go ends a program that cannot
+//     make a thread which it needs, so that whoever uses up threads would end it (threads.go).
 //   - Programs that a process starts are under its filter. What those of iptables call is
 //     theirs to choose, so that role names what is refused, and the others what is allowed.
 package sandbox
