@@ -15,7 +15,8 @@ import (
 // Each field with a tag in one of the structs below is a key of the file, and
 // there is no other list of them: bind.go reads by these fields, effective.go
 // writes by them. What a key takes is in its type (text.go), for a number in
-// its range; what only several keys show is in check.go.
+// its range; what only several keys show is in check.go. A key that a running
+// daemon takes over has the tag live; any other needs a restart (Adopt).
 type Config struct {
 	LAN      LAN           `toml:"lan"`
 	WAN      WAN           `toml:"wan"`
@@ -24,7 +25,7 @@ type Config struct {
 	Lease    Lease         `toml:"lease"`
 	Limits   Limits        `toml:"limits"`
 	Policy   Policy        `toml:"policy"`
-	Rules    []policy.Rule `toml:"rule"` // in the order of the file; the first match wins; nil: none
+	Rules    []policy.Rule `toml:"rule" live:"yes"` // in the order of the file; the first match wins; nil: none
 	Firewall Firewall      `toml:"firewall"`
 	State    State         `toml:"state"`
 	Control  Control       `toml:"control"`
@@ -34,17 +35,17 @@ type Config struct {
 
 // LAN configures the inside of the network.
 type LAN struct {
-	Interfaces    []Interface `toml:"interfaces"`     // nil: detect
-	ExtraPrefixes []Network   `toml:"extra_prefixes"` // routed LAN prefixes; none contains WAN.ExternalIP; nil: none
-	Leases        []LeaseFile `toml:"leases"`         // of DHCP servers; nil: the usual places
+	Interfaces    []Interface `toml:"interfaces" live:"yes"`     // nil: detect
+	ExtraPrefixes []Network   `toml:"extra_prefixes" live:"yes"` // routed LAN prefixes; none contains WAN.ExternalIP; nil: none
+	Leases        []LeaseFile `toml:"leases"`                    // of DHCP servers; nil: the usual places
 }
 
 // WAN configures the way to the Internet.
 type WAN struct {
-	Interface      Interface      `toml:"interface"`       // "": the one with the IPv4 default route
-	Interface6     Interface      `toml:"interface6"`      // "": the one with the IPv6 default route
-	ExternalIP     PublicIP       `toml:"external_ip"`     // reported to clients instead of the interface's address; zero: not set
-	PrivateAddress PrivateAddress `toml:"private_address"` // what to do when the WAN address itself is private, CGNAT or link-local
+	Interface      Interface      `toml:"interface" live:"yes"`       // "": the one with the IPv4 default route
+	Interface6     Interface      `toml:"interface6" live:"yes"`      // "": the one with the IPv6 default route
+	ExternalIP     PublicIP       `toml:"external_ip" live:"yes"`     // reported to clients instead of the interface's address; zero: not set
+	PrivateAddress PrivateAddress `toml:"private_address" live:"yes"` // what to do when the WAN address itself is private, CGNAT or link-local
 }
 
 // UPnP is the Internet Gateway Device.
@@ -65,25 +66,25 @@ type PCP struct {
 // Lease bounds how long a mapping lives; both are whole seconds from 1 s to
 // 2^32-1 s, and Min is never above Max.
 type Lease struct {
-	Max time.Duration `toml:"max"` // a request for 0, or for more, gets this
-	Min time.Duration `toml:"min"` // the floor for PCP alone (RFC 6887 section 15)
+	Max time.Duration `toml:"max" live:"yes"` // a request for 0, or for more, gets this
+	Min time.Duration `toml:"min" live:"yes"` // the floor for PCP alone (RFC 6887 section 15)
 }
 
 // Limits bounds what one client, or all together, can take. The kernel's maps
 // have room for 131072 elements: twice the most mappings that are allowed here,
 // because an element lives 60 s longer there than its mapping here.
 type Limits struct {
-	MappingsPerClient int `toml:"mappings_per_client" range:"1-65535"`
-	Mappings          int `toml:"mappings" range:"1-65535"`
-	GrantsPerSecond   int `toml:"grants_per_second" range:"0-1000"`     // new grants a client, after a burst of 16; 0: no limit
-	RequestsPerSecond int `toml:"requests_per_second" range:"0-100000"` // datagrams and HTTP requests a client; 0: no limit
+	MappingsPerClient int `toml:"mappings_per_client" range:"1-65535" live:"yes"`
+	Mappings          int `toml:"mappings" range:"1-65535" live:"yes"`
+	GrantsPerSecond   int `toml:"grants_per_second" range:"0-1000" live:"yes"` // new grants a client, after a burst of 16; 0: no limit
+	RequestsPerSecond int `toml:"requests_per_second" range:"0-100000"`        // datagrams and HTTP requests a client; 0: no limit
 }
 
 // Policy is what holds where no rule matches.
 type Policy struct {
-	Default     portmap.Action `toml:"default"`      // never portmap.Ask
-	SameDevice  bool           `toml:"same_device"`  // a device may open pinholes to its other addresses, as its MAC shows
-	UniqueLocal bool           `toml:"unique_local"` // pinholes may be for unique local addresses
+	Default     portmap.Action `toml:"default" live:"yes"`      // never portmap.Ask
+	SameDevice  bool           `toml:"same_device"`             // a device may open pinholes to its other addresses, as its MAC shows
+	UniqueLocal bool           `toml:"unique_local" live:"yes"` // pinholes may be for unique local addresses
 }
 
 // Firewall configures the kernel's firewall.

@@ -2,6 +2,8 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,25 +22,39 @@ const MaxFileSize = 1 << 20
 // named explicitly or may be replaced by Default. A file that was read but is
 // not valid yields Errors, and never a Config.
 func Load(path string) (Config, error) {
+	c, _, err := LoadSum(path)
+	return c, err
+}
+
+// Sum is the SHA-256 of a file's octets, by which two readings of it are compared.
+type Sum [sha256.Size]byte
+
+// String returns it in hexadecimal digits.
+func (s Sum) String() string { return hex.EncodeToString(s[:]) }
+
+// LoadSum is Load, and returns the Sum of what was read, also where that is not valid.
+func LoadSum(path string) (Config, Sum, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("config: %w", err)
+		return Config{}, Sum{}, fmt.Errorf("config: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Config{}, fmt.Errorf("config: %w", err)
+		return Config{}, Sum{}, fmt.Errorf("config: %w", err)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
 	if err != nil {
-		return Config{}, fmt.Errorf("config: %w", err)
+		return Config{}, Sum{}, fmt.Errorf("config: %w", err)
 	}
+	sum := Sum(sha256.Sum256(data))
 	// What a lost power supply leaves of a file must not pass for a file
 	// without rules (abuse case C13). A device such as /dev/null is meant.
 	if info.Mode().IsRegular() && len(bytes.TrimSpace(data)) == 0 {
-		return Config{}, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
+		return Config{}, sum, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
 	}
-	return Parse(path, data)
+	c, err := Parse(path, data)
+	return c, sum, err
 }
 
 // Parse checks the text of a file; name stands in the errors. What the text

@@ -131,7 +131,7 @@ func anotherPortHelps(r Reason) bool {
 // try plans r with the external port it names; port 0 is refused with BadPort, after
 // the policy had its say.
 func (e *Engine) try(now time.Time, t *Table, r Request, view *View) (Change, Decision, error) {
-	d := e.cfg.Policy.Decide(r, t.Facts(now, r, view))
+	d := e.terms.Policy.Decide(r, t.Facts(now, r, view))
 	if d.Action != Allow {
 		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail, External: d.OverExternalPort}
 	}

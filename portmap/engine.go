@@ -3,7 +3,6 @@ package portmap
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -30,7 +29,7 @@ type Gateway interface {
 // EngineConfig is what an Engine needs; every field but those with a default
 // must be set.
 type EngineConfig struct {
-	Policy   Policy
+	Policy   Policy // at first, as LeaseMax and LeaseMin; later see Engine.Adopt
 	Firewall Firewall
 	Gateway  Gateway
 	// Held reports whether a flow that is not of this host leaves from an external port
@@ -64,6 +63,7 @@ type Engine struct {
 	Reader
 
 	cfg      EngineConfig
+	terms    Terms // Run's alone, once it runs
 	ops      chan *op
 	stopped  chan struct{}
 	snapshot atomic.Pointer[Table]
@@ -95,16 +95,17 @@ type result struct {
 
 // NewEngine returns an engine with an empty table. Run must be called.
 func NewEngine(cfg EngineConfig) (*Engine, error) {
-	if cfg.Policy == nil || cfg.Firewall == nil || cfg.Gateway == nil {
-		return nil, errors.New("engine: policy, firewall and gateway must be set")
+	if cfg.Firewall == nil || cfg.Gateway == nil {
+		return nil, errors.New("engine: firewall and gateway must be set")
 	}
-	if cfg.LeaseMax <= 0 || cfg.LeaseMin < 0 || cfg.LeaseMin > cfg.LeaseMax {
-		return nil, fmt.Errorf("engine: leases from %v to %v", cfg.LeaseMin, cfg.LeaseMax)
+	terms := Terms{cfg.Policy, cfg.LeaseMax, cfg.LeaseMin}
+	if err := terms.check(); err != nil {
+		return nil, err
 	}
 	if cfg.Hold == 0 {
 		cfg.Hold = defaultHold
 	}
-	e := &Engine{cfg: cfg, ops: make(chan *op, queueLength), stopped: make(chan struct{})}
+	e := &Engine{cfg: cfg, terms: terms, ops: make(chan *op, queueLength), stopped: make(chan struct{})}
 	e.snapshot.Store(NewTable())
 	e.Reader = Reader{Now: e.Snapshot}
 	return e, nil
@@ -398,11 +399,11 @@ func (e *Engine) expire(ctx context.Context) (retryAt time.Time) {
 // lifetime is the lease that is granted: 0 asks for the longest.
 func (e *Engine) lifetime(r Request, d Decision) time.Duration {
 	l := r.Lifetime
-	if l <= 0 || l > e.cfg.LeaseMax {
-		l = e.cfg.LeaseMax
+	if l <= 0 || l > e.terms.LeaseMax {
+		l = e.terms.LeaseMax
 	}
 	if r.Floored {
-		l = max(l, e.cfg.LeaseMin)
+		l = max(l, e.terms.LeaseMin)
 	}
 	if d.MaxLifetime > 0 {
 		l = min(l, d.MaxLifetime)

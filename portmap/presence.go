@@ -52,7 +52,7 @@ func (e *Engine) Seen(ctx context.Context, id ClientID) error {
 		if !m.Endless {
 			return 0
 		}
-		m.promise(endlessVia, now.Add(e.cfg.LeaseMax), now)
+		m.promise(endlessVia, now.Add(e.terms.LeaseMax), now)
 		return Renewed
 	}, NoReason)
 }

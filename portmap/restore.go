@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -57,7 +56,7 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 			dropped = append(dropped, Dropped{*m, err})
 			continue
 		}
-		if again.Rule != m.Rule || again.WAN != m.WAN || again.Endless != m.Endless || !again.Expires.Equal(m.Expires) {
+		if !again.sameTerms(m) {
 			changed = append(changed, Change{Old: m, New: &again})
 		}
 		table = table.Commit(Change{Event: Granted, New: &again})
@@ -132,36 +131,15 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 	return dropped, err
 }
 
-// readmit returns a mapping as it may go on. What the network lacks at the moment
-// is no reason against it: at a start the WAN may not be up yet.
+// readmit returns a mapping as it may go on, where its place is free.
 func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
-	left := m.Left(now)
-	if left == 0 {
+	if m.Left(now) == 0 {
 		return m, &Error{Reason: Ended, Detail: "the lease has ended"}
 	}
 	if err := t.vacant(&m, view); err != nil {
 		return m, err
 	}
-	r := Request{
-		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, ExternalPort: m.ExternalPort,
-		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description,
-	}
-	facts := t.Facts(now, r, view)
-	facts.GrantReadyAt = time.Time{} // it was granted before
-	d := e.cfg.Policy.Decide(r, facts)
-	if d.Action != Allow && d.Reason != NoAddress && d.Reason != PrivateAddress {
-		return m, &Error{Reason: d.Reason, Detail: d.Detail}
-	}
-	m.Rule, m.WAN = d.Rule, cmp.Or(view.name(m.Kind), m.WAN)
-	limit := e.cfg.LeaseMax
-	if d.MaxLifetime > 0 {
-		limit = min(limit, d.MaxLifetime)
-	}
-	if left < 0 || left > limit {
-		m.cut(now.Add(limit))
-	}
-	m.Endless = m.Endless && d.MaxLifetime == 0
-	return m, nil
+	return e.review(now, t, m, view)
 }
 
 // vacant returns what stands where a mapping was.

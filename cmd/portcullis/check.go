@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/internal/cmdline"
+	"portcullis/internal/daemon"
 	"portcullis/internal/wiring"
 	"portcullis/policy"
 )
@@ -18,15 +20,18 @@ const defaultConfig = "/etc/portcullis/portcullis.toml"
 // loadConfig reads the configuration, and prints from where. A file that was
 // named must be there; without the default file, the defaults apply.
 func loadConfig(path string) (config.Config, string, error) {
-	if path != "" {
-		c, err := config.Load(path)
-		return c, path, err
+	c, s, err := loadSource(path)
+	return c, cmp.Or(s.File, "no configuration file; using defaults"), err
+}
+
+// loadSource is loadConfig for who has to say which file it was.
+func loadSource(path string) (config.Config, daemon.Source, error) {
+	file := cmp.Or(path, defaultConfig)
+	c, sum, err := config.LoadSum(file)
+	if path == "" && errors.Is(err, fs.ErrNotExist) {
+		return config.Default(), daemon.Source{}, nil
 	}
-	c, err := config.Load(defaultConfig)
-	if errors.Is(err, fs.ErrNotExist) {
-		return config.Default(), "no configuration file; using defaults", nil
-	}
-	return c, defaultConfig, err
+	return c, daemon.Source{File: file, Sum: sum}, err
 }
 
 func runCheck(_ context.Context, call *cmdline.Call) error {

@@ -37,6 +37,10 @@ func commands() []cmdline.Command {
 		Options: []cmdline.Option{configOption, jsonOption},
 		Run:     runList,
 	}, {
+		Name: "reload", Does: "have the daemon read its configuration again",
+		Options: []cmdline.Option{configOption, jsonOption},
+		Run:     runReload,
+	}, {
 		Name: "delete", Does: "delete mappings",
 		Options: []cmdline.Option{configOption, jsonOption, {Name: "all", Does: "all mappings"}},
 		Forms:   []string{"ID...", "tcp|udp PORT", "--all"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,10 +57,19 @@ func printStatus(out io.Writer, s control.Status) error {
 	if s.Sandbox.Front != nil {
 		fmt.Fprintf(w, "front\t%s\n", frontLine(s.Sandbox.Front))
 	}
+	fmt.Fprintf(w, "config\t%s\n", configurationLine(s.Configuration))
 	for _, line := range s.Sandbox.Missing {
 		fmt.Fprintf(w, "missing\t%s\n", line)
 	}
 	return w.Flush()
+}
+
+func configurationLine(c control.Configuration) string {
+	line := cmp.Or(c.File, "no file; the defaults") + ", read " + c.Since
+	if len(c.Restart) > 0 {
+		line += "; only after a restart: " + strings.Join(c.Restart, ", ")
+	}
+	return line
 }
 
 // sandboxLine returns what keeps a fault of the daemon from being worth much.

@@ -50,6 +50,12 @@ func (c *Client) Delete(ctx context.Context, d Deletion) ([]Mapping, error) {
 	return gone, c.call(ctx, http1.Post, "/v1/delete", d, &gone)
 }
 
+// Reload has the daemon read its configuration again, and returns what came of it.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var done Reloaded
+	return done, c.call(ctx, http1.Post, "/v1/reload", nil, &done)
+}
+
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	body := new(bytes.Buffer)
 	if in != nil {

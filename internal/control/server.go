@@ -38,7 +38,8 @@ type Config struct {
 	Status  func() Status
 	Traffic func(context.Context) (func(portmap.Mapping) Traffic, error)
 	Host    func(*portmap.Client) string // the name that the client has now, "": the one it had when it asked
-	Group   string                       // members may talk to the daemon; "": root only
+	Reload  func(context.Context) (Reloaded, error)
+	Group   string // members may talk to the daemon; "": root only
 }
 
 // Bounds of one conversation.
@@ -81,6 +82,7 @@ func New(cfg Config) (*Server, error) {
 		"/v1/status":   {http1.Get, s.status},
 		"/v1/mappings": {http1.Get, s.mappings},
 		"/v1/delete":   {http1.Post, s.delete},
+		"/v1/reload":   {http1.Post, s.reload},
 	}
 	return s, nil
 }
@@ -307,6 +309,15 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 		list[i] = NewMapping(m, nil, now)
 	}
 	return reply(list)
+}
+
+// reload waits as long as it takes: who hangs up has it done all the same.
+func (s *Server) reload(ctx context.Context, _ *http1.Request) *http1.Response {
+	done, err := s.cfg.Reload(ctx)
+	if err != nil {
+		return fail(http1.Conflict, "bad-configuration", err.Error())
+	}
+	return reply(done)
 }
 
 func (d Deletion) selector() (portmap.Selector, error) {

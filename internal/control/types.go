@@ -17,6 +17,31 @@ type Status struct {
 	Denied   uint64   `json:"denied"`   // requests refused since the start
 	Firewall Firewall `json:"firewall"`
 	Sandbox  Sandbox  `json:"sandbox"`
+	// Configuration is what the daemon runs.
+	Configuration Configuration `json:"configuration"`
+}
+
+// Configuration is where the daemon's configuration came from.
+type Configuration struct {
+	File    string   `json:"file"`    // "": none, the defaults
+	SHA256  string   `json:"sha256"`  // of its octets, as they were read; "" without a file
+	Since   string   `json:"since"`   // when it was read; RFC 3339
+	Restart []string `json:"restart"` // keys of that file that hold only after a restart
+}
+
+// Reloaded is the answer to POST /v1/reload.
+type Reloaded struct {
+	File    string    `json:"file"`    // as in Configuration
+	Changed []string  `json:"changed"` // keys that hold now; "rule" stands for all rules
+	Restart []string  `json:"restart"` // keys that hold only after a restart
+	Revoked []Revoked `json:"revoked"` // mappings that are not allowed any more
+}
+
+// Revoked is a mapping that was ended, and why.
+type Revoked struct {
+	Mapping
+	Reason string `json:"reason"` // portmap.Reason's word
+	Why    string `json:"why"`    // a sentence
 }
 
 // WAN is the outside as the daemon sees it.

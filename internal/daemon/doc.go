@@ -3,10 +3,11 @@
 // send.
 //
 // Owns: Run, and what follows the network and tells its owner what keeps a LAN from being
-// served.
+// served; the reload of the configuration; what the supervisor hears.
 //
-// May import: errgroup; of ours config, warden, front, process, wall, sandbox, netif,
-// doctor (whose answers go astray) and wiring.
+// May import: errgroup, x/sys; of ours config, warden, front, process, wall, sandbox, netif,
+// doctor (whose answers go astray), wiring, control and portmap (what a reload
+// answers).
 //
 // Never: parses what a client wrote, decides what policy decides, hands one half anything
 // of the other that front.Warden and front.Sockets do not name.

@@ -19,10 +19,12 @@ const remindEvery = time.Minute
 // followerConfig is what a follower needs; every field must be set before changed.
 type followerConfig struct {
 	Log     *slog.Logger
-	Network netif.Settings // what the owner said about interfaces
+	Network netif.Settings // what the owner said about interfaces; later see set
 	// Warden and Front take in what the network looks like now, in this order.
 	Warden func(context.Context, netif.State, netif.Roles)
 	Front  func(context.Context, []netif.LAN) error
+	// Status is told in a line what is served; nil: nobody wants to know.
+	Status func(string)
 	// Strays returns the hosts whose answers leave by another way than the WAN.
 	Strays func(netif.State, netif.Roles) []doctor.Stray
 }
@@ -35,6 +37,7 @@ type follower struct {
 	turn      sync.Mutex     // one at a time follows
 	strays    []doctor.Stray // guarded by turn; that were warned of
 	reminding bool           // guarded by turn; what is the same is said again
+	served    string         // guarded by turn; what Status was told last
 
 	mu      sync.Mutex          // guards what is below
 	outside map[string]struct{} // the interfaces that have led outside in this run
@@ -55,9 +58,8 @@ func (f *follower) choose(s netif.State) (netif.Roles, error) {
 	for _, name := range s.Outside() {
 		f.outside[name] = struct{}{}
 	}
-	set := f.cfg.Network
-	set.FormerUplinks = slices.Collect(maps.Keys(f.outside))
-	roles, err := netif.Choose(s, set)
+	f.state = s
+	roles, err := netif.Choose(s, f.settings(f.cfg.Network))
 	for _, w := range roles.Warn {
 		if !slices.Contains(f.warned, w) {
 			f.cfg.Log.Warn("network", "warning", w)
@@ -65,6 +67,12 @@ func (f *follower) choose(s netif.State) (netif.Roles, error) {
 	}
 	f.warned = roles.Warn
 	return roles, err
+}
+
+// settings returns what the owner said, and what has led outside; mu is held.
+func (f *follower) settings(set netif.Settings) netif.Settings {
+	set.FormerUplinks = slices.Collect(maps.Keys(f.outside))
+	return set
 }
 
 // changed follows the network. A configuration that has become wrong fails
@@ -82,8 +90,35 @@ func (f *follower) follow(ctx context.Context, s netif.State) {
 	if ctx.Err() != nil {
 		return
 	}
-	f.tell(s, unfit, f.cfg.Front(ctx, roles.LAN))
+	f.tell(unfit, f.cfg.Front(ctx, roles.LAN))
+	f.status(roles)
 	f.warnStrays(s, roles)
+}
+
+// status says what is served.
+func (f *follower) status(r netif.Roles) {
+	if f.cfg.Status == nil {
+		return
+	}
+	line, sep := "waiting for a LAN", "serving "
+	for _, l := range r.LAN {
+		if sep == "serving " {
+			line = ""
+		}
+		line, sep = line+sep+l.Name, ", "
+	}
+	switch {
+	case r.WAN.Name == "":
+		line += "; there is no WAN"
+	case !r.WAN.External.IsValid():
+		line += "; WAN " + r.WAN.Name + " has no address"
+	default:
+		line += "; WAN " + r.WAN.Name + " " + r.WAN.External.String()
+	}
+	if line != f.served {
+		f.served = line
+		f.cfg.Status(line)
+	}
 }
 
 // warnStrays tells of hosts whose answers leave by another way, once for as long as it
@@ -102,14 +137,14 @@ func (f *follower) warnStrays(s netif.State, r netif.Roles) {
 }
 
 // tell says what keeps a LAN from being served, once for as long as it is the same.
-func (f *follower) tell(s netif.State, unfit, closed error) {
+func (f *follower) tell(unfit, closed error) {
 	problem := ""
 	if err := errors.Join(unfit, closed); err != nil {
 		problem = err.Error()
 	}
 	f.mu.Lock()
 	said := f.problem
-	f.state, f.problem = s, problem
+	f.problem = problem
 	f.mu.Unlock()
 	if problem == said && (problem == "" || !f.reminding) {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +22,17 @@ type Config struct {
 	config.Config
 	Log     *slog.Logger
 	Version string // for the owner
+	Source  Source // of Config
+	// Load reads the configuration again; Hangup has it done, as the owner can by the
+	// control socket.
+	Load   func() (config.Config, Source, error)
+	Hangup <-chan os.Signal
+}
+
+// Source is where a configuration came from; zero: there is no file, and the defaults hold.
+type Source struct {
+	File string
+	Sum  config.Sum
 }
 
 // ErrRestart, as the cause of a context's end, says that another run is about to start:
@@ -45,6 +57,8 @@ func Run(ctx context.Context, c Config) (err error) {
 		Log: c.Log, Network: wiring.Network(c.Config),
 		Strays: func(s netif.State, r netif.Roles) []doctor.Stray { return doctor.Strays(kernel, s, r, doctor.Marks{}) },
 	})
+	waits := findSupervisor(c.Log)
+	follower.cfg.Status = waits.status
 	state, roles, err := network(ctx, c.Log, kernel, follower)
 	if err != nil {
 		return err
@@ -54,7 +68,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close(ctx, c.Firewall.KeepOnStop || restarts(ctx))) }()
-	waits, score := findSupervisor(c.Log), openScore(c)
+	score := openScore(c)
+	reload := newReloader(c, w, follower, waits)
+	w.Reloads(reload.reload, reload.status)
 	w.Seal()
 	f, err := newHalf(c, kernel, w, score, follower.failed)
 	if err != nil {
@@ -74,7 +90,8 @@ func Run(ctx context.Context, c Config) (err error) {
 	if !four.IsZero() && !six.IsZero() {
 		f.Resume(four, six)
 	}
-	return serve(ctx, c.Log, kernel, w, f, follower, waits)
+	follower.status(roles)
+	return serve(ctx, c, kernel, w, f, follower, reload, waits)
 }
 
 // network reads it; a machine that cannot be a gateway is told why here.
@@ -97,7 +114,7 @@ func network(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, f *fol
 }
 
 // serve runs both halves until ctx ends, the engine longest.
-func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warden.Warden, f half, follower *follower, waits *supervisor) error {
+func serve(ctx context.Context, c Config, kernel *netif.Kernel, w *warden.Warden, f half, follower *follower, reload *reloader, waits *supervisor) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	engine := make(chan error, 1)
@@ -112,15 +129,18 @@ func serve(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, w *warde
 		return kernel.Watch(outer, func(s netif.State) { follower.changed(outer, s) })
 	})
 	all.Go(func() error { return follower.remind(outer) })
-	log.Info("ready")
+	all.Go(func() error { return reload.run(outer, c.Hangup) })
+	all.Go(func() error { return waits.keepAlive(outer, w.Alive) })
+	c.Log.Info("ready")
 	waits.ready()
+	defer context.AfterFunc(outer, waits.stopping)()
 	err := all.Wait()
 	stop()
 	err = errors.Join(unlessStopped(ctx, err), unlessStopped(inner, <-engine))
 	if restarts(ctx) {
-		log.Info("stopped for restart; mappings stay open")
+		c.Log.Info("stopped for restart; mappings stay open")
 	} else {
-		log.Info("stopped")
+		c.Log.Info("stopped")
 	}
 	return err
 }

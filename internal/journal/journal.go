@@ -109,10 +109,10 @@ func open(cfg Config, d disk) (*Journal, Restored, error) {
 		cfg.Clock = SystemClock{}
 	}
 	j := &Journal{
-		log: cfg.Log, clock: cfg.Clock, boot: cmp.Or(cfg.Clock.BootID(), noBoot), disk: d, max: cfg.MaxMappings,
-		limit: max(leastLimit, int64(cfg.MaxMappings)*maxLine*5/4),
+		log: cfg.Log, clock: cfg.Clock, boot: cmp.Or(cfg.Clock.BootID(), noBoot), disk: d,
 		state: state{leases: map[uint64]*kept{}},
 	}
+	j.room(cfg.MaxMappings)
 	got, err := j.restore()
 	if err != nil {
 		_ = d.Close()
@@ -123,6 +123,17 @@ func open(cfg Config, d disk) (*Journal, Restored, error) {
 		j.fail(now, err)
 	}
 	return j, got, nil
+}
+
+// Resize has the journal keep so many mappings, at least 1. What it has already it keeps.
+func (j *Journal) Resize(mappings int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.room(mappings)
+}
+
+func (j *Journal) room(mappings int) {
+	j.max, j.limit = mappings, max(leastLimit, int64(mappings)*maxLine*5/4)
 }
 
 // restore reads the journal and fills the live set.

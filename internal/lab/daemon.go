@@ -22,6 +22,7 @@ type Daemon struct {
 	dir    string
 	cmd    *exec.Cmd
 	log    *lockedBuffer
+	told   *lockedBuffer // by sd_notify
 	ended  chan struct{}
 	err    error
 }
@@ -95,7 +96,7 @@ func (d *Daemon) State() string { return filepath.Join(d.dir, "state") }
 
 func (n *Network) start(ctx context.Context, exe, dir, config string) (*Daemon, error) {
 	d := &Daemon{Config: filepath.Join(dir, "portcullis.toml"), Socket: filepath.Join(dir, "control.sock"),
-		dir: dir, log: &lockedBuffer{}, ended: make(chan struct{})}
+		dir: dir, log: &lockedBuffer{}, told: &lockedBuffer{}, ended: make(chan struct{})}
 	if err := os.WriteFile(d.Config, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -105,48 +106,60 @@ func (n *Network) start(ctx context.Context, exe, dir, config string) (*Daemon, 
 	if err != nil {
 		return nil, err
 	}
-	defer notify.Close()
+	ready := make(chan struct{})
+	go d.listen(notify, ready)
 	d.cmd = exec.Command(exe, "run", "--config", d.Config)
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+told)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	if err := n.Gateway.Start(d.cmd); err != nil {
+		_ = notify.Close()
 		return nil, fmt.Errorf("lab: start the daemon: %w", err)
 	}
 	go func() {
 		d.err = d.cmd.Wait()
+		_ = notify.Close()
 		close(d.ended)
 	}()
-	if err := d.ready(ctx, notify); err != nil {
+	if err := d.ready(ctx, ready); err != nil {
 		_ = d.Kill()
 		return nil, fmt.Errorf("lab: the daemon did not start: %w\n%s", err, d.log)
 	}
 	return d, nil
 }
 
-// ready waits for READY=1 (sd_notify), or for the daemon's end.
-func (d *Daemon) ready(ctx context.Context, notify *net.UnixConn) error {
+// listen keeps what the daemon tells its supervisor (sd_notify), and closes ready at the
+// first READY=1.
+func (d *Daemon) listen(notify *net.UnixConn, ready chan struct{}) {
+	buf := make([]byte, 512)
+	once := sync.OnceFunc(func() { close(ready) })
+	for {
+		n, err := notify.Read(buf)
+		if err != nil {
+			return // the daemon has ended
+		}
+		_, _ = d.told.Write(append(buf[:n:n], '\n'))
+		if strings.Contains(string(buf[:n]), "READY=1") {
+			once()
+		}
+	}
+}
+
+// ready waits for READY=1, or for the daemon's end.
+func (d *Daemon) ready(ctx context.Context, ready <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	told := make(chan error, 1)
-	go func() {
-		buf := make([]byte, 512)
-		for {
-			n, err := notify.Read(buf)
-			if err != nil || strings.Contains(string(buf[:n]), "READY=1") {
-				told <- err
-				return
-			}
-		}
-	}()
 	select {
-	case err := <-told:
-		return err
+	case <-ready:
+		return nil
 	case <-d.ended:
 		return errors.Join(errors.New("it ended"), d.err)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
+
+// Told returns what the daemon has told its supervisor so far, a line each.
+func (d *Daemon) Told() string { return d.told.String() }
 
 // Log returns what the daemon has written so far.
 func (d *Daemon) Log() string { return d.log.String() }
@@ -163,6 +176,9 @@ func (d *Daemon) Stop() error {
 	defer os.RemoveAll(d.dir)
 	return d.Halt()
 }
+
+// Signal sends a signal to the daemon.
+func (d *Daemon) Signal(s os.Signal) error { return d.cmd.Process.Signal(s) }
 
 // Halt is Stop that leaves what the daemon wrote, for Restart.
 func (d *Daemon) Halt() error { return d.end(syscall.SIGTERM) }

@@ -157,7 +157,7 @@ func (k *Keeper) here(ctx context.Context, o portmap.ClientID, seen netif.Sighti
 func (k *Keeper) due(table *portmap.Table, o portmap.ClientID) bool {
 	now := time.Now()
 	for m := range table.Of(o).All() {
-		if m.Endless && m.LeaseLeft(portmap.ViaUPnP, now) < k.cfg.LeaseMax/2 {
+		if m.Endless && m.LeaseLeft(portmap.ViaUPnP, now) < k.cfg.LeaseMax()/2 {
 			return true
 		}
 	}

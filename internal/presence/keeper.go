@@ -62,8 +62,8 @@ type Config struct {
 	Engine   Engine
 	Kernel   Kernel
 	LANs     func() map[string]netif.LAN // as they are now, by interface
-	LeaseMax time.Duration               // of an endless lease, which goes on before half of it is over
-	Limit    int                         // of mappings
+	LeaseMax func() time.Duration        // of an endless lease, which goes on before half of it is over
+	Limit    func() int                  // of mappings
 	// Know is told which devices have answered, whenever there are others; nil: nobody
 	// wants to know.
 	Know func(ctx context.Context, macs [][6]byte) error
@@ -108,7 +108,7 @@ func New(cfg Config) *Keeper {
 // every is how often all hosts are looked at: also often enough that an endless lease
 // does not end under a host that is there.
 func (k *Keeper) every() time.Duration {
-	return max(time.Second, min(sweepEvery, k.cfg.LeaseMax/4))
+	return max(time.Second, min(sweepEvery, k.cfg.LeaseMax()/4))
 }
 
 // Run looks after them until ctx ends.
@@ -130,6 +130,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case o := <-k.suspects:
 			k.check(ctx, o)
 		case <-k.lost:
+			sweep.Reset(k.every()) // perhaps leases are shorter than before
 			k.sweep(ctx)
 		case <-sweep.C:
 			k.sweep(ctx)
@@ -253,7 +254,7 @@ func (k *Keeper) introduce(ctx context.Context) {
 // warn logs when room for mappings runs out: policy keeps what is left
 // for devices that have few.
 func (k *Keeper) warn(table *portmap.Table) {
-	most := k.cfg.Limit
+	most := k.cfg.Limit()
 	switch n := table.Len(); {
 	case n <= most/2:
 		k.crowded = false

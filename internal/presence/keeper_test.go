@@ -168,7 +168,7 @@ func start(t *testing.T, limit int) *rig {
 				Direct:   []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")},
 			}}
 		},
-		LeaseMax: 4 * time.Hour, Limit: limit,
+		LeaseMax: func() time.Duration { return 4 * time.Hour }, Limit: func() int { return limit },
 		Know: func(_ context.Context, macs [][6]byte) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()

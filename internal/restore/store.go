@@ -21,6 +21,7 @@ type Journal interface {
 	HasIdentity() bool
 	SaveIdentity(journal.Identity) error
 	Overdue() []uint64
+	Resize(mappings int)
 	Run(context.Context) error
 	Close() error
 }

@@ -81,6 +81,8 @@ func (d *disk) Overdue() []uint64 {
 	return over
 }
 
+func (d *disk) Resize(int) {}
+
 func (d *disk) KeepEpochs(e journal.Epochs) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

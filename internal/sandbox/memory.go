@@ -11,8 +11,8 @@ import (
 // own pages.
 const (
 	MemoryOfFront   = 12 << 20
-	MemoryOfWarden  = 16 << 20 // and MemoryOfMapping for each that there may be
-	MemoryOfMapping = 12 << 10
+	memoryOfWarden  = 16 << 20 // and memoryOfMapping for each that there may be
+	memoryOfMapping = 12 << 10
 )
 
 // LimitMemory has the runtime keep what it allocates below so many octets, as far as it
@@ -28,6 +28,9 @@ func LimitMemory(most int64) {
 		debug.SetGCPercent(50)
 	}
 }
+
+// LimitWarden is LimitMemory for a process that decides, with at most so many mappings.
+func LimitWarden(mappings int) { LimitMemory(memoryOfWarden + int64(mappings)*memoryOfMapping) }
 
 // ShareProcessors has this process use half of the processors. A request wakes one goroutine
 // after the other, never two at once, and a runtime with one processor more looks for work

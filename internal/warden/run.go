@@ -39,7 +39,7 @@ func (w *Warden) Begin(ctx context.Context) (four, six time.Time, err error) {
 
 // facts returns what the firewall is to know.
 func (w *Warden) facts(r netif.Roles) firewall.Facts {
-	f := wiring.Facts(w.cfg, r)
+	f := wiring.Facts(w.now(), r)
 	if w.cfg.Sandbox.Mode == config.SandboxSplit {
 		f.FrontUID = cmp.Or(w.user.UID, uint32(os.Geteuid())) // #nosec G115 -- the kernel's are
 	}

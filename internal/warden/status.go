@@ -23,6 +23,9 @@ func (w *Warden) status() control.Status {
 		Sandbox: w.sandbox,
 	}
 	w.showFront(&s.Sandbox)
+	if w.loaded != nil {
+		s.Configuration = w.loaded()
+	}
 	if w.witness != nil {
 		way, _ := w.witness.Way()
 		s.Firewall.Senders, s.Firewall.Askers = string(way), w.witness.Remembers()

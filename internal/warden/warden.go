@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -53,7 +54,8 @@ type Config struct {
 // Warden decides, and keeps the kernel as it has decided. What is exported for the front
 // is safe for concurrent use.
 type Warden struct {
-	cfg     config.Config
+	cfg     config.Config                 // at the start
+	terms   atomic.Pointer[config.Config] // as it is now; nil: still cfg
 	log     *slog.Logger
 	version string
 	started time.Time
@@ -87,9 +89,11 @@ type Warden struct {
 	subscribers subscribers
 	alerts      alerts // of what only an owned front does
 
-	sandbox control.Sandbox // set by Seal
-	user    sandbox.User    // of the front, if it has its own
-	front   func() Front    // nil: it is no process of its own
+	reload  func(context.Context) (control.Reloaded, error) // nil: it cannot be
+	loaded  func() control.Configuration                    // nil: nobody says
+	sandbox control.Sandbox                                 // set by Seal
+	user    sandbox.User                                    // of the front, if it has its own
+	front   func() Front                                    // nil: it is no process of its own
 
 	notSplit error // see Config
 
@@ -222,7 +226,7 @@ func (w *Warden) build(last journal.Restored) error {
 	}
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
-		Logger: w.log, Mapper: w.engine, Status: w.status, Traffic: w.traffic, Host: w.host, Group: string(w.cfg.Control.Group),
+		Logger: w.log, Mapper: w.engine, Status: w.status, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err
@@ -251,7 +255,8 @@ func (w *Warden) newReconcile() *reconcile.Keeper {
 func (w *Warden) newPresence() *presence.Keeper {
 	cfg := presence.Config{
 		Log: w.log, Engine: w.engine, Kernel: w.kernel, LANs: w.LANs,
-		LeaseMax: w.cfg.Lease.Max, Limit: w.cfg.Limits.Mappings,
+		LeaseMax: func() time.Duration { return w.now().Lease.Max },
+		Limit:    func() int { return w.now().Limits.Mappings },
 	}
 	if w.witness != nil {
 		cfg.Know = w.witness.Know

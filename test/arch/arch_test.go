@@ -105,7 +105,7 @@ var allowed = map[string][]string{
 		"internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
-	"internal/daemon":    {"config", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring"},
+	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
 	"cmd/portcullis":     {"config", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"portcullis/internal/cmdline"
+	"portcullis/internal/control"
+)
+
+// runReload has the daemon take over what has changed in its configuration. Where it cannot,
+// nothing has changed.
+func runReload(ctx context.Context, call *cmdline.Call) error {
+	daemon, err := daemonOf(call)
+	if err != nil {
+		return err
+	}
+	done, err := daemon.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	if call.Has("json") {
+		return printJSON(call.Out, done)
+	}
+	return printReloaded(call.Out, done)
+}
+
+func printReloaded(w io.Writer, r control.Reloaded) error {
+	lines := make([]string, 0, len(r.Revoked)+2)
+	switch {
+	case len(r.Changed) > 0:
+		lines = append(lines, "reloaded: "+strings.Join(r.Changed, ", "))
+	case len(r.Restart) > 0:
+		lines = append(lines, "nothing changed that a running daemon can take over")
+	default:
+		lines = append(lines, "reloaded; nothing has changed")
+	}
+	for _, m := range r.Revoked {
+		lines = append(lines, fmt.Sprintf("closed %d/%s to %s:%d (%s): %s", m.ExternalPort, m.Protocol, m.InternalIP, m.InternalPort, printable(m.Description), m.Why))
+	}
+	if len(r.Restart) > 0 {
+		lines = append(lines, "only after a restart: "+strings.Join(r.Restart, ", "))
+	}
+	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
+	return err
+}

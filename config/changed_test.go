@@ -1,0 +1,93 @@
+package config_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"portcullis/config"
+)
+
+// live returns the keys that the manual says a running daemon takes over.
+func live(t *testing.T) []string {
+	t.Helper()
+	_, section, found := strings.Cut(read(t, manPath), ".Sh CHANGES WHILE IT RUNS\n")
+	if !found {
+		t.Fatal("the manual does not say what a running daemon takes over")
+	}
+	section, _, _ = strings.Cut(section, "\n.Sh ")
+	var keys []string
+	for _, m := range regexp.MustCompile(`(?m)^\.Ic ([a-z0-9_.]+)`).FindAllStringSubmatch(section, -1) {
+		keys = append(keys, m[1])
+	}
+	return keys
+}
+
+// TestAdopt: a daemon takes over the keys that the manual names, one by one and together, and no
+// other; what differs and is not taken over needs a restart.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	text := `[lan]
+interfaces = ["br-lan"]
+extra_prefixes = ["10.9.0.0/24"]
+leases = ["/var/lib/dhcp/leases"]
+[wan]
+interface = "wan0"
+interface6 = "wan6"
+external_ip = "11.22.33.44"
+private_address = "allow"
+[upnp]
+http_port = 5999
+[pcp]
+nonce = "strict"
+[lease]
+max = "2h"
+min = "3m"
+[limits]
+mappings_per_client = 3
+mappings = 30
+grants_per_second = 3
+requests_per_second = 3
+[policy]
+default = "deny"
+same_device = true
+unique_local = true
+[state]
+dir = "/srv"
+[log]
+level = "debug"
+[[rule]]
+name = "game"
+action = "allow"
+description = "^Plex"
+`
+	given, err := config.Parse("p.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, adopted, restart := config.Adopt(config.Default(), given)
+	if want := live(t); !slices.Equal(adopted, want) {
+		t.Errorf("a running daemon takes over\n%v\nand the manual says\n%v", adopted, want)
+	}
+	if want := []string{"lan.leases", "upnp.http_port", "pcp.nonce", "limits.requests_per_second", "policy.same_device", "state.dir", "log.level"}; !slices.Equal(restart, want) {
+		t.Errorf("a restart is for %v, want %v", restart, want)
+	}
+	if next.Lease != given.Lease || len(next.Rules) != 1 || next.UPnP != config.Default().UPnP || next.Limits.RequestsPerSecond != 50 {
+		t.Errorf("what holds is %+v", next)
+	}
+	if _, adopted, again := config.Adopt(next, given); len(adopted) != 0 || !slices.Equal(again, restart) {
+		t.Errorf("again it takes over %v, and needs a restart for %v", adopted, again)
+	}
+	same, err := config.Parse("p.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, adopted, restart := config.Adopt(given, same); len(adopted)+len(restart) != 0 {
+		t.Errorf("the same text read twice differs in %v and %v", adopted, restart)
+	}
+	// No rule any more is a change, too.
+	if next, adopted, _ := config.Adopt(given, config.Default()); !slices.Contains(adopted, "rule") || len(next.Rules) != 0 {
+		t.Errorf("without rules it takes over %v", adopted)
+	}
+}

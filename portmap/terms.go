@@ -1,0 +1,130 @@
+package portmap
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Terms are what the owner may change while the engine runs.
+type Terms struct {
+	Policy   Policy        // never nil
+	LeaseMax time.Duration // leases are cut to it; 0 asks for it
+	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)
+}
+
+func (t Terms) check() error {
+	switch {
+	case t.Policy == nil:
+		return errors.New("engine: there is no policy")
+	case t.LeaseMax <= 0 || t.LeaseMin < 0 || t.LeaseMin > t.LeaseMax:
+		return fmt.Errorf("engine: leases from %v to %v", t.LeaseMin, t.LeaseMax)
+	}
+	return nil
+}
+
+// Adopt has new terms hold from now on, for what is open as well: a mapping that they
+// allow stays as it is, with its flows, for as long as they allow; any other is revoked, and
+// returned with the reason. With an error from the kernel, or from ctx, the terms hold,
+// and some mappings that they do not allow are still there: Adopt again ends them.
+func (e *Engine) Adopt(ctx context.Context, t Terms) ([]Dropped, error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	if err := e.turn(ctx, func() { e.terms = t }); err != nil {
+		return nil, err
+	}
+	e.cfg.Gateway.Look(ctx)
+	var revoked []Dropped
+	for some := range slices.Chunk(slices.Collect(e.Snapshot().All()), readmitted) {
+		over, err := e.reviewSome(ctx, some)
+		if err != nil {
+			return revoked, err
+		}
+		revoked = append(revoked, over...)
+	}
+	return revoked, nil
+}
+
+// Alive returns nil when the engine has come to look at what waits for it.
+func (e *Engine) Alive(ctx context.Context) error { return e.turn(ctx, func() {}) }
+
+// turn has Run call f.
+func (e *Engine) turn(ctx context.Context, f func()) error {
+	_, err := e.do(&op{
+		ctx: ctx,
+		plan: func(*Table) (outcome, error) {
+			f()
+			return outcome{}, nil
+		},
+		failed: func(error) {},
+	})
+	return err
+}
+
+// reviewSome has the terms of today decide about mappings, in one transaction.
+func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Dropped, err error) {
+	_, err = e.do(&op{
+		ctx: ctx,
+		plan: func(t *Table) (outcome, error) {
+			revoked = nil // it may be planned twice
+			var out outcome
+			now, view := time.Now(), e.cfg.Gateway.View()
+			for i := range some {
+				held := t.at(&some[i])
+				if held == nil || held.ID != some[i].ID {
+					continue // it has ended meanwhile
+				}
+				again, err := e.review(now, t, *held, view)
+				switch {
+				case waits(err): // its LAN will be back, or presence ends it
+				case err != nil:
+					revoked = append(revoked, Dropped{*held, err})
+					out.changes = append(out.changes, Change{Event: RevokedEvent, Reason: ReasonOf(err), Old: held})
+				case !again.sameTerms(held):
+					out.changes = append(out.changes, Change{Event: Renewed, Old: held, New: &again})
+				}
+			}
+			return out, nil
+		},
+		failed: func(err error) { e.drifted(time.Now(), err) },
+	})
+	return revoked, err
+}
+
+// sameTerms reports whether rule and lease are those of o.
+func (m *Mapping) sameTerms(o *Mapping) bool {
+	return m.Rule == o.Rule && m.WAN == o.WAN && m.Endless == o.Endless && m.Expires.Equal(o.Expires)
+}
+
+// review returns a mapping as today's terms have it go on. What the network lacks at the
+// moment is no reason against it: at a start the WAN may not be up yet.
+func (e *Engine) review(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
+	left := m.Left(now)
+	if left == 0 {
+		return m, &Error{Reason: Ended, Detail: "the lease has ended"}
+	}
+	r := Request{
+		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, ExternalPort: m.ExternalPort,
+		Remotes: m.Remotes, Lifetime: left, Exact: true, Disabled: m.Disabled, Description: m.Description,
+	}
+	facts := t.Facts(now, r, view)
+	facts.GrantReadyAt = time.Time{} // it was granted before
+	d := e.terms.Policy.Decide(r, facts)
+	if d.Action != Allow && d.Reason != NoAddress && d.Reason != PrivateAddress {
+		return m, &Error{Reason: d.Reason, Detail: d.Detail}
+	}
+	m.Rule, m.WAN = d.Rule, cmp.Or(view.name(m.Kind), m.WAN)
+	limit := e.terms.LeaseMax
+	if d.MaxLifetime > 0 {
+		limit = min(limit, d.MaxLifetime)
+	}
+	if left < 0 || left > limit {
+		m.cut(now.Add(limit))
+	}
+	m.Endless = m.Endless && d.MaxLifetime == 0
+	return m, nil
+}
