@@ -18,7 +18,7 @@ func live(t *testing.T) []string {
 	}
 	section, _, _ = strings.Cut(section, "\n.Sh ")
 	var keys []string
-	for _, m := range regexp.MustCompile(`(?m)^\.Ic ([a-z0-9_.]+)`).FindAllStringSubmatch(section, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\.It\n\.Ic ([a-z0-9_.]+)`).FindAllStringSubmatch(section, -1) {
 		keys = append(keys, m[1])
 	}
 	return keys

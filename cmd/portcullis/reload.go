@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 
 	"portcullis/internal/cmdline"
@@ -27,18 +29,23 @@ func runReload(ctx context.Context, call *cmdline.Call) error {
 	return printReloaded(call.Out, done)
 }
 
+// inside returns the endpoint on the LAN.
+func inside(m control.Mapping) string {
+	return net.JoinHostPort(m.InternalIP, strconv.Itoa(int(m.InternalPort)))
+}
+
 func printReloaded(w io.Writer, r control.Reloaded) error {
 	lines := make([]string, 0, len(r.Revoked)+2)
 	switch {
 	case len(r.Changed) > 0:
 		lines = append(lines, "reloaded: "+strings.Join(r.Changed, ", "))
 	case len(r.Restart) > 0:
-		lines = append(lines, "nothing changed that a running daemon can take over")
+		lines = append(lines, "nothing that a running daemon takes over has changed")
 	default:
 		lines = append(lines, "reloaded; nothing has changed")
 	}
 	for _, m := range r.Revoked {
-		lines = append(lines, fmt.Sprintf("closed %d/%s to %s:%d (%s): %s", m.ExternalPort, m.Protocol, m.InternalIP, m.InternalPort, printable(m.Description), m.Why))
+		lines = append(lines, fmt.Sprintf("closed %d/%s to %s (%s): %s", m.ExternalPort, m.Protocol, inside(m.Mapping), printable(m.Description), m.Why))
 	}
 	if len(r.Restart) > 0 {
 		lines = append(lines, "only after a restart: "+strings.Join(r.Restart, ", "))

@@ -68,6 +68,7 @@ var status = control.Status{
 	Sandbox: control.Sandbox{Mode: "single", Capabilities: []string{"CAP_NET_ADMIN"}, NoNewPrivs: true, Seccomp: true, Landlock: 7, Missing: []string{}, Front: &control.Front{
 		PID: 7, User: 64998, Capabilities: []string{}, NoNewPrivs: true, Seccomp: true, Ended: 1, LastEnd: "signal killed",
 	}},
+	Configuration: control.Configuration{File: "/etc/p.toml", SHA256: "ab", Since: "2026-11-30T01:00:00Z", Restart: []string{"upnp.http_port"}},
 }
 
 func oneMapping(t *testing.T) *portmap.Table {
@@ -101,6 +102,14 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 		Logger: slog.New(slog.DiscardHandler), Mapper: m, Group: group,
 		Host:   func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
 		Status: func() control.Status { return status },
+		Reload: func(context.Context) (control.Reloaded, error) {
+			if m.blind.Load() {
+				return control.Reloaded{}, errors.New("p.toml:3: a mistake")
+			}
+			return control.Reloaded{File: "p.toml", Changed: []string{"rule"}, Restart: []string{}, Revoked: []control.Revoked{
+				{Mapping: control.Mapping{ID: 9, Protocol: "udp"}, Reason: "rule-denied", Why: "not any more"},
+			}}, nil
+		},
 		Traffic: func(context.Context) (func(portmap.Mapping) control.Traffic, error) {
 			if m.blind.Load() {
 				return nil, errors.New("the kernel takes too long")
@@ -178,7 +187,8 @@ func TestShapes(t *testing.T) {
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
 		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"denied":4,` +
 		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark","askers":true},` +
-		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"unknown":"","ended":1,"last_end":"signal killed"}}}` + "\n"
+		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"unknown":"","ended":1,"last_end":"signal killed"}},` +
+		`"configuration":{"file":"/etc/p.toml","sha256":"ab","since":"2026-11-30T01:00:00Z","restart":["upnp.http_port"]}}` + "\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
@@ -202,6 +212,26 @@ func TestShapes(t *testing.T) {
 	m.name.Store("console-b")
 	if _, text := raw(t, socket, "GET", "/v1/mappings", ""); !strings.Contains(text, `"client_host":"console-b"`) {
 		t.Errorf("the name of today is not in %s", text)
+	}
+}
+
+// TestReload: a reload says what changed and what it closed; one that fails says the mistake.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	socket, m := serve(t, "")
+	_, text := raw(t, socket, "POST", "/v1/reload", "")
+	for _, want := range []string{`{"file":"p.toml","changed":["rule"],"restart":[],"revoked":[{"id":9,"protocol":"udp",`, `"reason":"rule-denied","why":"not any more"}]}`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in %s", want, text)
+		}
+	}
+	if code, _ := raw(t, socket, "GET", "/v1/reload", ""); code != 405 {
+		t.Errorf("a GET reloads: %d", code)
+	}
+	m.blind.Store(true)
+	code, text := raw(t, socket, "POST", "/v1/reload", "")
+	if want := `{"reason":"bad-configuration","error":"p.toml:3: a mistake"}` + "\n"; code != 409 || text != want {
+		t.Errorf("%d %s, want %s", code, text, want)
 	}
 }
 

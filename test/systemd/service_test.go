@@ -105,6 +105,21 @@ func TestService(t *testing.T) {
 	flow := connect(t, n)
 
 	pid := m.show("MainPID")
+	m.write(configuration, settings+"[lease]\nmax = \"30m\"\n")
+	m.run("systemctl", "reload", "portcullis")
+	m.write(configuration, settings+"[lease]\nmax = 30\n")
+	if out, err := m.try("systemctl", "reload", "portcullis"); err == nil {
+		t.Errorf("a file with a mistake is reloaded: %s", out)
+	}
+	m.write(configuration, settings)
+	shorter := m.list()
+	if len(shorter) != 2 || shorter[0].ExpiresIn > 30*60 || m.show("MainPID") != pid || m.show("ActiveState") != "active" {
+		t.Errorf("after a reload the list is %+v", shorter)
+	}
+	if line := m.show("StatusText"); !strings.HasPrefix(line, "serving br-lan; WAN ") {
+		t.Errorf("its status is %q", line)
+	}
+	before = shorter
 	m.run("systemctl", "restart", "portcullis")
 	if m.show("MainPID") == pid {
 		t.Error("the daemon was not started anew")
