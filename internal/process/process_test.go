@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 
 // playFront is a front that is none of ours.
 func playFront(part string) {
+	if part == "stuck" {
+		playStuck()
+	}
 	conn, err := net.FileConn(os.NewFile(wallDescriptor, "wall"))
 	if err != nil {
 		os.Exit(2)
@@ -70,6 +73,25 @@ func playFront(part string) {
 		os.Exit(3)
 	}
 	select {} // whatever comes, and whoever goes
+}
+
+// playStuck is a front that serves, and then says more than is read before it ends.
+func playStuck() {
+	client, err := wall.Dial(os.NewFile(wallDescriptor, "wall"))
+	if err != nil || client.Confined(nil) != nil {
+		os.Exit(2)
+	}
+	go func() { _ = client.Run(context.Background()) }()
+	<-client.Changed()
+	turn, _ := client.Network()
+	if client.Served(turn, nil) != nil {
+		os.Exit(2)
+	}
+	<-client.Serve()
+	for range 2 * maxFailures {
+		_ = client.Failed(errors.New("again"))
+	}
+	os.Exit(3)
 }
 
 // playWarden starts a front that does not end by itself, says which, and waits to be
@@ -159,6 +181,9 @@ func (o *other) HTTP(context.Context, netif.LAN, netip.AddrPort) (net.Listener, 
 	return net.Listen("tcp4", "127.0.0.1:0")
 }
 
+// maxFailures are noted by a rig that nobody asks for them; then who tells one waits.
+const maxFailures = 10
+
 // rig is a Keeper of fronts.
 type rig struct {
 	*Keeper
@@ -173,7 +198,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{log: new(lines), failed: make(chan error, 10), other: &other{kept: make(chan struct{}, 100)}}
+	r := &rig{log: new(lines), failed: make(chan error, maxFailures), other: &other{kept: make(chan struct{}, 100)}}
 	r.other.lan = netif.LAN{
 		Name: "lo", Index: lo.Index, Addr: loopback, Addrs: []netip.Addr{loopback}, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
@@ -353,6 +378,36 @@ func TestTriesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.other.kept // by one that lives
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWallStuck: a front that has ended has a successor, though what it has sent holds up
+// whoever reads it.
+func TestWallStuck(t *testing.T) {
+	t.Setenv(played, "stuck")
+	r := newRig(t)
+	if err := r.Open(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Unsetenv(played); err != nil {
+		t.Fatal(err)
+	}
+	stuck := r.Status().PID
+	r.Serve(t.Context())
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	within(t, "another front", func() bool { s := r.Status(); return s.PID != stuck && s.Ended == 1 })
+	if s := r.Status(); s.Last != errWallStuck.Error() {
+		t.Errorf("the status is %+v", s)
+	}
+	for range 2 * maxFailures {
+		<-r.failed
+	}
+	<-r.other.kept // by the other
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
