@@ -57,14 +57,13 @@ type child struct {
 // locked and stays for as long as this process does: fronts end with it, it is the front's
 // user, and a warden that needed a new one might get none when it matters.
 type parent struct {
-	user  sandbox.User
 	score *os.File // Config.Score
 	do    chan func()
 	unfit error // why it can start none
 }
 
 func newParent(user sandbox.User, score *os.File) *parent {
-	p := &parent{user: user, score: score, do: make(chan func())}
+	p := &parent{score: score, do: make(chan func())}
 	go func() {
 		runtime.LockOSThread()
 		// The warden may have kept some for the programs of iptables. Where its service manager
@@ -99,10 +98,15 @@ func (p *parent) start(files []*os.File) (*child, error) {
 	c := &child{parent: p, ended: make(chan struct{}), fd: -1}
 	err := p.on(func() error { return c.fork(files) })
 	runtime.KeepAlive(files)
+	if c.pid > 0 {
+		go c.wait()
+		if err != nil {
+			err = errors.Join(err, c.bury())
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start a front: %w", err)
 	}
-	go c.wait()
 	return c, nil
 }
 
@@ -114,14 +118,16 @@ func (c *child) fork(files []*os.File) (err error) {
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	given, err := c.parent.offer()
+	back, err := c.parent.offer()
 	if err != nil {
 		return err
 	}
-	if c.pid, err = syscall.ForkExec("/proc/self/exe", []string{name, Argument}, attr); err == nil {
-		c.status, c.unseen = os.Open(fmt.Sprintf("/proc/%d/status", c.pid))
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{name, Argument}, attr)
+	if err == nil {
+		c.pid = pid
+		c.status, c.unseen = os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	}
-	return errors.Join(err, given())
+	return errors.Join(err, back())
 }
 
 // keepToOurselves has no front get what whoever started the daemon left open.

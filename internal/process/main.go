@@ -23,7 +23,9 @@ import (
 const maxFiles = 4096
 
 // maxData bounds the memory of a front, in octets, so that one that is owned cannot use up
-// what the machine or its group of processes has. Floods make it a third of that.
+// what the machine or its group of processes has. Under floods it has 80 MB, of which most
+// are tables of the runtime that it never touches; they are smaller where addresses have 32
+// bits.
 const maxData = 128 << 20
 
 // Main is the front. It returns the exit status.

@@ -93,8 +93,8 @@ func (u User) make(f func() error) error {
 	return f()
 }
 
-// becomes makes a user that of this thread to files and sockets. Only what it then is says
-// whether that is so.
+// becomes makes this thread, and no other, a user's to files and to sockets that it makes.
+// setfsuid(2) tells who it was, and never an error.
 func becomes(uid uint32) error {
 	number, err := native.either("setfsuid32", "setfsuid")
 	if err != nil {
@@ -102,7 +102,8 @@ func becomes(uid uint32) error {
 	}
 	_, _, _ = unix.RawSyscall(number, uintptr(uid), 0, 0)
 	now, _, _ := unix.RawSyscall(number, ^uintptr(0), 0, 0)
-	_ = hide()              // where that cannot be, Enter has said so
+	_ = hide() // where that cannot be, Enter has said so
+
 	if uint32(now) != uid { // #nosec G115 -- a user's number
 		return fmt.Errorf("setfsuid: %w", unix.EPERM)
 	}
