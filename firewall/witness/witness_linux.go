@@ -73,13 +73,13 @@ func (w *Witness) Know(ctx context.Context, macs [][6]byte) error {
 // Remembers reports whether Silent can be sure of anything.
 func (w *Witness) Remembers() bool { return w.way == Mark }
 
-// Silent reports whether it is certain that a machine has sent nothing to any of the
-// ports for some seconds, nor a host to that of TCP.
-func (w *Witness) Silent(ctx context.Context, mac [6]byte, host netip.Addr) (bool, error) {
+// Silent reports whether it is certain that by an interface a machine has sent nothing to
+// any of the ports for some seconds, nor a host to that of TCP.
+func (w *Witness) Silent(ctx context.Context, ifindex int, mac [6]byte, host netip.Addr) (bool, error) {
 	if w.way != Mark {
 		return false, nil
 	}
-	return w.frames.Silent(ctx, mac, host)
+	return w.frames.Silent(ctx, ifindex, mac, host)
 }
 
 // Audit puts right what others have changed in the kernel, and returns what was

@@ -22,8 +22,12 @@ import (
 // asks fills in what is known of who asks, or refuses.
 func (w *Warden) asks(ctx context.Context, c *portmap.Client) error {
 	l, served := w.LANs()[c.Interface]
-	if !served || !w.isHost(l, c.Addr) || l.MAC == [6]byte{} {
-		return nil // the policy refuses it; or a link on which no machine can be seen
+	if !served || !w.isHost(l, c.Addr) {
+		return nil // the policy refuses it
+	}
+	if l.MAC == [6]byte{} { // as of a tunnel: there is no machine for a rule, a lease or a quota to name
+		c.MAC, c.Unheard = portmap.MAC{}, false
+		return nil
 	}
 	m, err := w.machine(l, c.Addr)
 	switch {
@@ -47,6 +51,7 @@ func (w *Warden) asks(ctx context.Context, c *portmap.Client) error {
 type machine struct {
 	own  netif.Sighting // of the host itself; zero for one behind a router
 	link [6]byte        // its MAC address, or its router's
+	on   int            // the index of the interface of its LAN
 }
 
 // machine asks the kernel for it.
@@ -55,7 +60,7 @@ func (w *Warden) machine(l netif.LAN, host netip.Addr) (m machine, err error) {
 	if err != nil {
 		return m, unchecked(l, host, err)
 	}
-	m = machine{seen, seen.MAC}
+	m = machine{own: seen, link: seen.MAC, on: l.Index}
 	if l.HasMAC(host) {
 		if !known {
 			err = refusal(portmap.Busy, "the MAC address of %s is not known", host)
@@ -80,12 +85,13 @@ func (w *Warden) machine(l netif.LAN, host netip.Addr) (m machine, err error) {
 	return m, err
 }
 
-// hasSent refuses a host of whose machine it is certain that it has sent nothing lately.
+// hasSent refuses a host of whose machine it is certain that it has sent nothing lately
+// on its LAN.
 func (w *Warden) hasSent(ctx context.Context, m machine, host netip.Addr) error {
 	if w.silent == nil {
 		return nil
 	}
-	silent, err := w.silent(ctx, m.link, host)
+	silent, err := w.silent(ctx, m.on, m.link, host)
 	switch {
 	case silent:
 		return refusal(portmap.NotRequester, "%s has sent no request lately", host)

@@ -24,7 +24,8 @@ func TestAsks(t *testing.T) {
 		return s.MAC
 	}
 	host, other := mac("lan0", "192.168.77.10"), mac("lan1", "10.0.0.10")
-	h.silent = func(_ context.Context, mac [6]byte, _ netip.Addr) (bool, error) { return mac != host, nil }
+	lan0 := h.LANs()["lan0"].Index
+	h.silent = func(_ context.Context, on int, mac [6]byte, _ netip.Addr) (bool, error) { return on != lan0 || mac != host, nil }
 	for name, c := range map[string]struct {
 		lan, addr string
 		mac       portmap.MAC
@@ -84,7 +85,7 @@ func TestAsksWithoutWitness(t *testing.T) {
 		t.Error(err)
 	}
 	broken := errors.New("broken")
-	h.silent = func(context.Context, [6]byte, netip.Addr) (bool, error) { return false, broken }
+	h.silent = func(context.Context, int, [6]byte, netip.Addr) (bool, error) { return false, broken }
 	if err := ask(t.Context(), seen.MAC); err != nil || !strings.Contains(h.log.String(), "cannot be checked") {
 		t.Errorf("%v; the log has %q", err, &h.log)
 	}
@@ -118,7 +119,7 @@ func TestSubscribers(t *testing.T) {
 	t.Parallel()
 	h := newHome(t)
 	silent := true
-	h.silent = func(context.Context, [6]byte, netip.Addr) (bool, error) { return silent, nil }
+	h.silent = func(context.Context, int, [6]byte, netip.Addr) (bool, error) { return silent, nil }
 	h.host.Listen("192.168.77.10:49152")
 	dial := func() error {
 		conn, err := h.connect(t.Context(), "lan0", "192.168.77.1", "192.168.77.10:49152")

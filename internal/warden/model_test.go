@@ -24,26 +24,39 @@ import (
 	"portcullis/portmap"
 )
 
-// The world of the model: two LANs, hosts that are there and others, a device that a rule
-// denies, and ports of every kind.
+// The world of the model: two LANs and a tunnel, which has no MAC addresses, hosts that are
+// there and others, a device that a rule denies, one to which a rule gives more than to
+// others, and ports of every kind.
 var (
 	modelLANs = netif.Roles{
 		LAN: []netif.LAN{
-			{Name: "lan0", Index: 2, Prefixes: prefixes("192.168.1.0/24", "2001:db8:1::/64"), Addr: netip.MustParseAddr("192.168.1.1"),
+			{Name: "lan0", Index: 2, MAC: [6]byte{2, 0, 0, 0, 0, 1}, Prefixes: prefixes("192.168.1.0/24", "2001:db8:1::/64"), Addr: netip.MustParseAddr("192.168.1.1"),
 				Addrs: addrsOf("192.168.1.1", "2001:db8:1::1"), Direct: prefixes("192.168.1.0/24", "2001:db8:1::/64")},
-			{Name: "iot0", Index: 3, Prefixes: prefixes("192.168.2.0/24"), Addr: netip.MustParseAddr("192.168.2.1"),
+			{Name: "iot0", Index: 3, MAC: [6]byte{2, 0, 0, 0, 0, 2}, Prefixes: prefixes("192.168.2.0/24"), Addr: netip.MustParseAddr("192.168.2.1"),
 				Addrs: addrsOf("192.168.2.1"), Direct: prefixes("192.168.2.0/24")},
+			{Name: "tun0", Index: 4, Prefixes: prefixes("10.30.0.0/24"), Addr: netip.MustParseAddr("10.30.0.1"),
+				Addrs: addrsOf("10.30.0.1"), Direct: prefixes("10.30.0.0/24")},
 		},
 		WAN: netif.WAN{Uplink: netif.Uplink{Name: "wan0", Up: true}, External: netip.MustParseAddr("203.0.113.1")},
 	}
-	deniedMAC  = portmap.MAC{2, 0, 0, 0, 0, 0x66}
-	modelHosts = addrsOf("192.168.1.10", "192.168.1.11", "192.168.2.10", "192.168.1.1", "203.0.113.1", "203.0.113.9", "8.8.8.8",
+	deniedMAC = portmap.MAC{2, 0, 0, 0, 0, 0x66}
+	serverMAC = portmap.MAC{2, 0, 0, 0, 0, 0x11}
+	modelMACs = map[netip.Addr]portmap.MAC{
+		netip.MustParseAddr("192.168.1.10"): {2, 0, 0, 0, 0, 0x10}, netip.MustParseAddr("2001:db8:1::10"): {2, 0, 0, 0, 0, 0x10},
+		netip.MustParseAddr("192.168.1.11"): serverMAC, netip.MustParseAddr("192.168.2.10"): {2, 0, 0, 0, 0, 0x20},
+		netip.MustParseAddr("192.168.1.12"): deniedMAC,
+	}
+	modelHomes = map[netip.Addr]string{
+		netip.MustParseAddr("192.168.1.10"): "lan0", netip.MustParseAddr("2001:db8:1::10"): "lan0", netip.MustParseAddr("192.168.1.11"): "lan0",
+		netip.MustParseAddr("192.168.1.12"): "lan0", netip.MustParseAddr("192.168.2.10"): "iot0", netip.MustParseAddr("10.30.0.2"): "tun0", netip.MustParseAddr("10.30.0.3"): "tun0",
+	}
+	modelHosts = addrsOf("192.168.1.10", "192.168.1.11", "192.168.2.10", "10.30.0.2", "192.168.1.12", "10.30.0.3", "192.168.1.1", "203.0.113.1", "203.0.113.9", "8.8.8.8",
 		"127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "2001:db8:1::10", "2001:db8:1::1", "2001:db8:9::9", "::1", "fe80::1", "2002:c0a8:101::1")
-	genModelHost  = rapid.OneOf(rapid.SampledFrom(modelHosts[:3]), rapid.SampledFrom(modelHosts))
+	genModelHost  = rapid.OneOf(rapid.SampledFrom(modelHosts[:4]), rapid.SampledFrom(modelHosts))
 	genModelPort  = rapid.SampledFrom([]uint16{0, 1, 22, 80, 139, 445, 1024, 1900, 3074, 3074, 3075, 5000, 6000, 6001, 29184, 65535})
 	genModelSpan  = rapid.SampledFrom([]time.Duration{0, time.Hour, 1<<63 - 1}) // none ends meanwhile
-	genModelIface = rapid.SampledFrom([]string{"lan0", "lan0", "lan0", "iot0", "wan0", "lo", ""})
-	genModelMAC   = rapid.SampledFrom([]portmap.MAC{{2, 0, 0, 0, 0, 0x10}, {2, 0, 0, 0, 0, 0x11}, {2, 0, 0, 0, 0, 0x20}, deniedMAC, {}})
+	genModelIface = rapid.SampledFrom([]string{"lan0", "lan0", "lan0", "iot0", "tun0", "tun0", "wan0", "lo", ""})
+	genModelMAC   = rapid.SampledFrom([]portmap.MAC{{2, 0, 0, 0, 0, 0x10}, serverMAC, {2, 0, 0, 0, 0, 0x20}, deniedMAC, {}})
 )
 
 func prefixes(all ...string) (out []netip.Prefix) {
@@ -62,11 +75,23 @@ func addrsOf(all ...string) (out []netip.Addr) {
 
 // genModelClient is one that asks; where it is honest, it is one that can be.
 func genModelClient(t *rapid.T) portmap.Client {
-	return portmap.Client{
+	c := portmap.Client{
 		Addr: genModelHost.Draw(t, "address"), Interface: genModelIface.Draw(t, "interface"), MAC: genModelMAC.Draw(t, "mac"),
 		Via:     portmap.Via(rapid.SampledFrom([]int{int(portmap.ViaUPnP), int(portmap.ViaNATPMP), int(portmap.ViaPCP)}).Draw(t, "via")),
 		Unheard: rapid.Bool().Draw(t, "unheard"),
 	}
+	if rapid.IntRange(0, 3).Draw(t, "as it is") > 0 {
+		c.Interface = modelHomes[c.Addr]
+		if mac, there := modelMACs[c.Addr]; there {
+			c.MAC = mac
+		}
+	}
+	return c
+}
+
+// modelClient is who a client is, whatever MAC address it says.
+func modelClient(c portmap.Client) portmap.ClientID {
+	return portmap.ClientID{Interface: c.Interface, Addr: c.Addr, MAC: modelMACs[c.Addr]}
 }
 
 func genModelRequest(t *rapid.T) portmap.Request {
@@ -107,7 +132,8 @@ type model struct {
 func newModel(t *rapid.T, stop *[]func()) *model {
 	var log bytes.Buffer
 	b := &backend{Fake: new(fwtest.Fake)}
-	w := &Warden{log: slog.New(slog.NewTextHandler(&log, nil)), firewall: b, started: time.Now(), names: dhcp.New(dhcp.Config{})}
+	w := &Warden{log: slog.New(slog.NewTextHandler(&log, nil)), firewall: b, started: time.Now(), names: dhcp.New(dhcp.Config{}),
+		kernel: neighbours{macs: modelMACs}}
 	w.network = gateway.New(gateway.Config{
 		Listening: func(context.Context) (netif.Ports, error) { return netif.NewPorts(nil), nil },
 		Forwarded: func(context.Context) (*firewall.Forwards, error) { return &firewall.Forwards{}, nil },
@@ -115,7 +141,11 @@ func newModel(t *rapid.T, stop *[]func()) *model {
 	w.Learn(netif.State{}, modelLANs)
 	decide, err := policy.New(policy.Config{
 		Default: portmap.Allow, MappingsPerClient: 4, Mappings: 8,
-		Rules: []policy.Rule{{Name: "camera", Action: portmap.Deny, Clients: []policy.ClientMatch{{MAC: deniedMAC}}}},
+		Rules: []policy.Rule{
+			{Name: "camera", Action: portmap.Deny, Clients: []policy.ClientMatch{{MAC: deniedMAC}}},
+			{Name: "server", Action: portmap.Allow, Clients: []policy.ClientMatch{{MAC: serverMAC}},
+				Internal: []portmap.PortRange{{First: 80, Last: 80}}, External: []portmap.PortRange{{First: 80, Last: 80}}},
+		},
 	})
 	if err == nil {
 		w.engine, err = portmap.NewEngine(portmap.EngineConfig{Policy: decide, Firewall: patient{b}, Gateway: w.network, LeaseMax: time.Hour, Hold: 1})
@@ -157,7 +187,7 @@ func (m *model) ask(t *rapid.T) {
 	}
 	for _, g := range got {
 		m.asked[g.Client.ID()] = true
-		if g.Internal.Addr() != r.Client.Addr || g.Client.ID() != r.Client.ID() {
+		if g.Internal.Addr() != r.Client.Addr || g.Client.ID() != modelClient(r.Client) {
 			t.Fatalf("%v is answered with %v of %v", r, g, g.Client)
 		}
 	}
@@ -214,7 +244,7 @@ func (m *model) holds(t *rapid.T) {
 	table, view := m.warden.engine.Snapshot(), m.warden.network.View()
 	var want, have []string
 	for x := range table.All() {
-		if !m.asked[x.Client.ID()] || x.Claims.Has(portmap.ViaOwner) {
+		if !m.asked[x.Client.ID()] || x.Client.ID() != modelClient(x.Client) || x.Claims.Has(portmap.ViaOwner) {
 			t.Fatalf("nobody asked for %v of %v", x, x.Client)
 		}
 		r := portmap.Request{Client: x.Client, Kind: x.Kind, Transport: x.Transport, Internal: x.Internal, ExternalPort: x.ExternalPort,

@@ -85,7 +85,7 @@ type Warden struct {
 	opening  chan struct{} // likewise of other sockets
 
 	// silent is witness.Silent; nil: nobody knows.
-	silent      func(ctx context.Context, mac [6]byte, host netip.Addr) (bool, error)
+	silent      func(ctx context.Context, ifindex int, mac [6]byte, host netip.Addr) (bool, error)
 	subscribers subscribers
 	alerts      alerts // of what only an owned front does
 

@@ -64,12 +64,25 @@ func (everything) Decide(portmap.Request, portmap.Facts) portmap.Decision {
 	return portmap.Decision{Action: portmap.Allow}
 }
 
+// neighbours is a kernel that has these, all of which have answered, and is asked for nothing
+// else.
+type neighbours struct {
+	Kernel
+	macs map[netip.Addr]portmap.MAC
+}
+
+func (n neighbours) Sight(_ int, addr netip.Addr) (netif.Sighting, bool, error) {
+	mac, known := n.macs[addr]
+	return netif.Sighting{MAC: mac, Answered: known, Seen: known}, known, nil
+}
+
 // lan is the one that there is, with these prefixes.
 func lan(prefixes ...string) netif.Roles {
-	l := netif.LAN{Name: "lan0"}
+	l := netif.LAN{Name: "lan0", Index: 2, MAC: [6]byte{2, 0, 0, 0, 0, 1}}
 	for _, p := range prefixes {
 		l.Prefixes = append(l.Prefixes, netip.MustParsePrefix(p))
 	}
+	l.Direct = l.Prefixes
 	return netif.Roles{LAN: []netif.LAN{l}, WAN: netif.WAN{Uplink: netif.Uplink{Name: "wan0", Up: true}, External: netip.MustParseAddr("203.0.113.1")}}
 }
 
@@ -78,6 +91,11 @@ func newWarden(t *testing.T, log *bytes.Buffer) (*Warden, *backend) {
 	t.Helper()
 	b := &backend{Fake: new(fwtest.Fake)}
 	w := &Warden{log: slog.New(slog.NewTextHandler(log, nil)), firewall: b, backend: "fake", version: "1", started: time.Now()}
+	macs := map[netip.Addr]portmap.MAC{}
+	for _, host := range []string{"192.168.1.10", "192.168.1.11", "2001:db8:1::10", "2001:db8:2::10"} {
+		macs[netip.MustParseAddr(host)] = portmap.MAC{2, 1}
+	}
+	w.kernel = neighbours{macs: macs}
 	w.network = gateway.New(gateway.Config{
 		Listening: func(context.Context) (netif.Ports, error) { return netif.NewPorts(nil), nil },
 		Forwarded: func(context.Context) (*firewall.Forwards, error) { return &firewall.Forwards{}, nil },
@@ -254,6 +272,56 @@ func TestNames(t *testing.T) {
 			if err != nil || len(set) != 2 || set[1].Client.Name != want {
 				t.Errorf("%s: a set of %v, error %v", host, set, err)
 			}
+		}
+	})
+}
+
+// TestNoMACs: on a link without MAC addresses no host has one, nor a name that DHCP gave to
+// one, whatever the front says; nor a quota for each that it says.
+func TestNoMACs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newWarden(t, new(bytes.Buffer))
+		leases := filepath.Join(t.TempDir(), "leases")
+		text := fmt.Sprintf("%[1]d 02:01:00:00:00:00 10.30.0.2 console *\n%[1]d 02:01:00:00:00:00 192.168.1.10 console *\n", time.Now().Add(time.Hour).Unix())
+		if err := os.WriteFile(leases, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.names = dhcp.New(dhcp.Config{Files: []string{"dnsmasq:" + leases}, Log: w.log})
+		w.names.Look(time.Now())
+		r := lan("192.168.1.0/24")
+		r.LAN = append(r.LAN, netif.LAN{Name: "tun0", Index: 3, Prefixes: prefixes("10.30.0.0/24", "2001:db8:3::/64"), Direct: prefixes("10.30.0.0/24", "2001:db8:3::/64")})
+		w.Learn(netif.State{}, r)
+		devices := map[portmap.Device]bool{}
+		for _, host := range []string{"10.30.0.2", "2001:db8:3::2"} {
+			for last := range byte(3) {
+				at := netip.AddrPortFrom(netip.MustParseAddr(host), 43000+10*uint16(last))
+				q := portmap.Request{
+					Client:    portmap.Client{Addr: at.Addr(), MAC: portmap.MAC{2, 1, 5: last}, Interface: "tun0", Via: portmap.ViaPCP, Unheard: true},
+					Transport: portmap.UDP, Internal: at,
+				}
+				if at.Addr().Is6() {
+					q.Kind = portmap.Pinhole6
+				}
+				one, err := w.Map(t.Context(), q)
+				set := []portmap.Mapping{one}
+				if err == nil && at.Addr().Is4() {
+					q.Internal = netip.AddrPortFrom(at.Addr(), at.Port()+2)
+					set, err = w.MapSet(t.Context(), q, 2)
+				}
+				if err != nil {
+					t.Fatal(host, err)
+				}
+				for _, m := range append(set, one) {
+					devices[m.Client.ID().Device()] = true
+					if c := m.Client; c.MAC != (portmap.MAC{}) || c.Name != "" || c.Unheard {
+						t.Errorf("a mapping of %+v", c)
+					}
+				}
+			}
+		}
+		if len(devices) != 2 {
+			t.Errorf("the two addresses have the quotas of %v", devices)
 		}
 	})
 }

@@ -192,7 +192,7 @@ func On(t testing.TB, h *lab.Host, name string, args ...string) string {
 // passing are what the gate notes in its own time, and what lets nobody in: flows whose
 // hosts are told for a minute that they are over, which machines have sent something lately,
 // and which have answered.
-var passing = regexp.MustCompile(`(set (?:ended_flows6?|machines|known|(?:new_)?askers|web_askers6?|full_for) \{[^}]*?)\n\s*elements = \{[^}]*\}`)
+var passing = regexp.MustCompile(`(set (?:ended_flows6?|machines|known|(?:new_)?askers|web_askers6?|full_for(?:_known)?) \{[^}]*?)\n\s*elements = \{[^}]*\}`)
 
 // Ruleset returns what a host's kernel holds that opens or closes something, without
 // counters and times.
