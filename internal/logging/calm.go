@@ -33,6 +33,7 @@ var repeated = map[string]bool{
 	"IPv6 network left the LAN":                  true,
 	"external address changed":                   true,
 	"network no longer fits the configuration":   true,
+	"not all of the network is served":           true,
 	"cannot update the firewall for the network": true,
 	"mappings may not work":                      true,
 	"replies leave by the WAN again":             true,

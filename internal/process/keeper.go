@@ -68,6 +68,7 @@ type Keeper struct {
 
 	alerts *rate.Limiter // of fronts that die; each has the count of all
 	lines  *rate.Limiter // of what they say by their standard error
+	log    *wall.Log     // of what they say by the wall
 
 	turn sync.Mutex // one at a time starts a front or has it follow
 
@@ -95,6 +96,7 @@ type run struct {
 func New(cfg Config) *Keeper {
 	k := &Keeper{
 		cfg: cfg, parent: newParent(cfg.User, cfg.Score), alerts: rate.NewLimiter(rate.Every(alertEvery), alertsAtOnce), lines: rate.NewLimiter(1, 2*maxLines),
+		log: wall.NewLog(cfg.Log),
 	}
 	k.cfg.Settings.UID, k.cfg.Settings.GID = cfg.User.UID, cfg.User.GID
 	k.cfg.Warden = epochs{cfg.Warden, k}
@@ -334,7 +336,7 @@ func (k *Keeper) start(ctx context.Context) (*run, error) {
 	}
 	go k.listen(from)
 	server, err := wall.NewServer(near, wall.ServerConfig{
-		Warden: k.cfg.Warden, Sockets: k.cfg.Sockets, Settings: k.cfg.Settings, Log: k.cfg.Log, Failed: k.cfg.Failed,
+		Warden: k.cfg.Warden, Sockets: k.cfg.Sockets, Settings: k.cfg.Settings, Log: k.log, Failed: k.cfg.Failed,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.bury())

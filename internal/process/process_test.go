@@ -62,6 +62,15 @@ func playFront(part string) {
 		}
 		fmt.Fprintln(os.Stderr, "the last")
 		os.Exit(3)
+	case "logs":
+		for i := range 2000 {
+			b, err := wall.Encode(wall.Message{Body: &wall.Record{Message: fmt.Sprint("flood ", i), Attrs: []wall.Attr{{Key: "x", Text: strings.Repeat("y", 300)}}}})
+			if err != nil {
+				os.Exit(2)
+			}
+			_, _ = conn.Write(b)
+		}
+		os.Exit(3)
 	case "files":
 		all, _ := filepath.Glob("/proc/self/fd/*")
 		for _, name := range all {
@@ -335,6 +344,24 @@ func TestBadFronts(t *testing.T) {
 				t.Errorf("%d octets of the log", len(text))
 			}
 		})
+	}
+}
+
+// TestFrontsLog: fronts that each say all that one may say, and die, have no more room in the
+// owner's log together than one that lives on.
+func TestFrontsLog(t *testing.T) {
+	t.Setenv(played, "logs")
+	r := newRig(t)
+	began := time.Now()
+	for range 5 {
+		if err := r.Open(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+			t.Fatalf("told %v", err)
+		}
+	}
+	text, seconds := r.log.String(), 1+int(time.Since(began)/time.Second)
+	lines, most := strings.Count(text, "flood "), 1000+50*seconds
+	if octets := 256<<10 + 16<<10*seconds; lines < 100 || lines > most || len(text) > octets {
+		t.Errorf("%d lines of fronts, want %d at most; %d octets, want %d at most", lines, most, len(text), octets)
 	}
 }
 

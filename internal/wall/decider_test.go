@@ -50,7 +50,7 @@ var settings = Settings{
 
 // config is that of a server for it.
 func (d *decider) config(log *slog.Logger, failed chan error) ServerConfig {
-	return ServerConfig{Warden: d, Sockets: d, Settings: settings, Log: log, Failed: func(err error) { failed <- err }}
+	return ServerConfig{Warden: d, Sockets: d, Settings: settings, Log: NewLog(log), Failed: func(err error) { failed <- err }}
 }
 
 var loopback = netip.MustParseAddr("127.0.0.1")

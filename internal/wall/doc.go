@@ -19,11 +19,12 @@
 //   - Map, MapSet (Map): the policy decides as it does on every request, rules, quotas and
 //     rates included; what the host is called the warden looks up. The owner's hand
 //     (portmap.ViaOwner) cannot be said. Who has the address, and whether that machine has
-//     answered and has sent to a port of ours in the last seconds, the warden asks the
-//     kernel (warden.asks): it can open what the policy permits a host that is there and
-//     talks to us, which need not have asked for just that. Of hosts behind one router it is
-//     the router that talks; on a link without MAC addresses, and where frames leave no
-//     marks (status says so), it can open that for any host.
+//     answered and has sent to a port of ours on that LAN in the last seconds, the warden
+//     asks the kernel (warden.asks): it can open what the policy permits a host that is there
+//     and talks to us, which need not have asked for just that. Of hosts behind one router it
+//     is the router that talks; on a link without MAC addresses, where a host has none,
+//     whatever is said, and where frames leave no marks (status says so), it can open that
+//     for any host.
 //   - Unmap: it can end the mappings of any host, one client at a time; never the owner's
 //     way, which has no client.
 //   - Own, OwnPorts, External, Internal, Pinhole: it can read any mapping, at most
@@ -50,8 +51,8 @@
 //   - Served, Failed: it can say that it serves what it does not, and the other way about.
 //   - Pong: it can say that it serves; Confined it can say once, and has before a packet is
 //     read.
-//   - Record: it can write into the owner's log, so many lines a second, each marked as the
-//     front's.
+//   - Record: it can write into the owner's log, so many lines and octets a second, each line
+//     marked as the front's. All fronts share what there may be (Log).
 //
 // It can refuse service, and lie to the hosts of the LANs. A message that no front of ours
 // sends, one too many (MaxUnderWay), or one with a descriptor ends the wall, and with it the

@@ -3,17 +3,21 @@ package wall
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// What an end of the wall that is owned can add to the log: so many records at once, and
-// so many a second.
+// What fronts that are owned can add to the log, all of them together: so many records at
+// once, and so many a second, and so many octets.
 const (
 	recordsAtOnce   = 1000
 	recordsASecond  = 50
+	octetsAtOnce    = 256 << 10
+	octetsASecond   = 16 << 10
+	recordOverhead  = 100    // octets of a line beside what the front says
 	fromKey         = "from" // is "front" in what crossed
 	leftOutKey      = "left_out"
 	groupSeparation = "."
@@ -102,27 +106,34 @@ func (a *Attr) attr() slog.Attr {
 	return slog.String(a.Key, a.Text)
 }
 
-// frontLog writes what the front says into the owner's log, as much as there may be.
-type frontLog struct {
-	out  slog.Handler
-	room *rate.Limiter
+// Log writes what fronts say into the owner's log, as much as there may be. One is for all
+// fronts: one that ends leaves its successor what it has left. It is safe for concurrent
+// use.
+type Log struct {
+	log             *slog.Logger
+	records, octets *rate.Limiter
 
-	mu   sync.Mutex // guards what follows
-	left int        // records out since the last that was written
+	mu     sync.Mutex // guards what follows
+	left   int        // records out since the last that was written
+	unsaid leftOut    // of the network, as the owner was told last
 }
 
-func newFrontLog(log *slog.Logger) *frontLog {
-	return &frontLog{out: log.Handler(), room: rate.NewLimiter(recordsASecond, recordsAtOnce)}
+// NewLog returns one that writes to the owner's log.
+func NewLog(log *slog.Logger) *Log {
+	return &Log{
+		log:     log,
+		records: rate.NewLimiter(recordsASecond, recordsAtOnce), octets: rate.NewLimiter(octetsASecond, octetsAtOnce),
+	}
 }
 
-func (l *frontLog) write(b *Record) {
-	ctx, level := context.Background(), slog.Level(b.Level)
-	if !l.out.Enabled(ctx, level) {
+func (l *Log) write(b *Record) {
+	ctx, level, out := context.Background(), slog.Level(b.Level), l.log.Handler()
+	if !out.Enabled(ctx, level) {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.room.Allow() {
+	if !l.records.Allow() || !l.octets.AllowN(time.Now(), b.octets()) {
 		l.left++
 		return
 	}
@@ -135,5 +146,28 @@ func (l *frontLog) write(b *Record) {
 		r.AddAttrs(slog.Int(leftOutKey, l.left))
 		l.left = 0
 	}
-	_ = l.out.Handle(ctx, r) // as slog.Logger does
+	_ = out.Handle(ctx, r) // as slog.Logger does
+}
+
+// octets returns about how many a line has that says it, with its signs quoted.
+func (b *Record) octets() int {
+	n := recordOverhead + len(strconv.QuoteToASCII(b.Message))
+	for i := range b.Attrs {
+		n += recordOverhead/4 + len(strconv.QuoteToASCII(b.Attrs[i].Key)) + len(strconv.QuoteToASCII(b.Attrs[i].Text))
+	}
+	return n
+}
+
+// leftOut is what of the network a message has no room for.
+type leftOut struct{ lans, addresses int }
+
+// tell says what of the network is not served, once for as long as it is the same.
+func (l *Log) tell(left leftOut) {
+	l.mu.Lock()
+	said := l.unsaid
+	l.unsaid = left
+	l.mu.Unlock()
+	if left != said && left != (leftOut{}) {
+		l.log.Warn("not all of the network is served", "lans_left_out", left.lans, "addresses_left_out", left.addresses)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -46,9 +45,9 @@ type Warden interface {
 type ServerConfig struct {
 	Warden   Warden
 	Sockets  Sockets
-	Settings Settings     // no other port than its HTTPPort has a listener
-	Log      *slog.Logger // what the front says goes here, marked as its own
-	Failed   func(error)  // is told that a server of the front has ended
+	Settings Settings    // no other port than its HTTPPort has a listener
+	Log      *Log        // what the front says goes here, marked as its own
+	Failed   func(error) // is told that a server of the front has ended
 }
 
 // Server is the warden's end of the wall.
@@ -57,7 +56,6 @@ type Server struct {
 	warden  Warden
 	sockets Sockets
 	conn    *conn
-	log     *frontLog
 	done    chan struct{} // closed by the end of Run
 	room    chan struct{} // an answer that is not read yet takes room as well
 
@@ -67,7 +65,6 @@ type Server struct {
 	underWay map[uint32]context.CancelFunc
 	turn     uint32        // of the last network
 	served   chan string   // holds one; nil: nobody waits for this turn
-	cut      bool          // more is there than is served
 	pong     chan struct{} // nil: no Ping is under way
 	confined bool          // the front has said so
 	missing  []string      // of its sandbox
@@ -98,7 +95,7 @@ func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, warden: cfg.Warden, sockets: cfg.Sockets, conn: conn, log: newFrontLog(cfg.Log), done: make(chan struct{}),
+		cfg: cfg, warden: cfg.Warden, sockets: cfg.Sockets, conn: conn, done: make(chan struct{}),
 		room: make(chan struct{}, 2*MaxUnderWay), underWay: make(map[uint32]context.CancelFunc),
 	}
 	if err := conn.send(Message{Body: &cfg.Settings}); err != nil {
@@ -120,6 +117,7 @@ func (s *Server) Follow(ctx context.Context) error {
 	n := &Network{Turn: s.turn, LANs: s.lans()}
 	s.mu.Unlock()
 	n.WAN, n.Six = s.warden.Uplink()
+	s.cfg.Log.tell(n.fit())
 	if err := s.conn.send(Message{Body: n}); err != nil {
 		return unsent("tell the front of the network", err)
 	}
@@ -203,27 +201,41 @@ func (s *Server) lans() []netif.LAN {
 		all = append(all, l)
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
-	return s.fit(all)
+	return all
 }
 
-// fit leaves out what a message has no room for: the front serves the rest.
-func (s *Server) fit(all []netif.LAN) []netif.LAN {
-	cut := len(all) > maxLANs
-	all = all[:min(len(all), maxLANs)]
+// fit leaves out of a network what a message has no room for, and returns how much: the
+// front serves the rest. No LAN has more of anything than any other that is cut, so that
+// those that have little keep it all.
+func (b *Network) fit() leftOut {
+	all := b.LANs
+	left := leftOut{lans: max(0, len(all)-maxLANs)}
+	all = all[:len(all)-left.lans]
+	cut := sort.Search(maxAddrs, func(cut int) bool {
+		b.LANs = cutTo(all, maxAddrs-cut)
+		_, err := Encode(Message{Body: b})
+		return !errors.Is(err, errLong)
+	})
+	b.LANs = cutTo(all, maxAddrs-cut)
+	for i := range all {
+		left.addresses += size(&all[i]) - size(&b.LANs[i])
+	}
+	return left
+}
+
+// cutTo returns LANs with at most so many addresses each, and networks.
+func cutTo(all []netif.LAN, most int) []netif.LAN {
+	all = slices.Clone(all)
 	for i := range all {
 		l := &all[i]
-		cut = cut || max(len(l.Addrs), len(l.Prefixes), len(l.Direct)) > maxAddrs
-		l.Addrs = l.Addrs[:min(len(l.Addrs), maxAddrs)]
-		l.Prefixes = l.Prefixes[:min(len(l.Prefixes), maxAddrs)]
-		l.Direct = l.Direct[:min(len(l.Direct), maxAddrs)]
-	}
-	if cut != s.cut {
-		if s.cut = cut; cut {
-			s.cfg.Log.Warn("not all of the network is served", "max_lans", maxLANs, "max_addresses", maxAddrs)
-		}
+		l.Addrs, l.Prefixes, l.Direct = first(l.Addrs, most), first(l.Prefixes, most), first(l.Direct, most)
 	}
 	return all
 }
+
+func first[T any](all []T, most int) []T { return all[:min(len(all), most)] }
+
+func size(l *netif.LAN) int { return len(l.Addrs) + len(l.Prefixes) }
 
 // isServed notes what the front says of a network. It may pass over a network that
 // another has followed, and never speaks of one that was not told.
@@ -353,7 +365,7 @@ func (s *Server) hear(body Body) error {
 	case *Failed:
 		s.cfg.Failed(errors.New(b.Problem))
 	case *Record:
-		s.log.write(b)
+		s.cfg.Log.write(b)
 	}
 	return nil
 }

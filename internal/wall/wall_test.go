@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,7 +40,12 @@ const httpPort = 5000
 
 func build(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{decider: newDecider(), failed: make(chan error, 1)}
+	return buildFor(t, newDecider())
+}
+
+func buildFor(t testing.TB, d *decider) *rig {
+	t.Helper()
+	r := &rig{decider: d, failed: make(chan error, 1)}
 	a, b, err := Pair()
 	if err != nil {
 		t.Fatal(err)
@@ -319,13 +325,15 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestLogFlood: a front that does nothing but log does not fill the owner's log, and what
-// was left out is counted.
+// TestLogFlood: a front that does nothing but log does not fill the owner's log, by lines or
+// by their length, and what was left out is counted.
 func TestLogFlood(t *testing.T) {
 	t.Parallel()
+	long := strings.Repeat("\x01", maxDetail)
+	largest := &Record{Message: "long", Attrs: slices.Repeat([]Attr{{Key: "k", Text: long}}, maxAttrs)}
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		log := newFrontLog(slog.New(slog.NewTextHandler(&out, nil)))
+		log := NewLog(slog.New(slog.NewTextHandler(&out, nil)))
 		for range 2 * recordsAtOnce {
 			log.write(&Record{Message: "x"})
 		}
@@ -337,6 +345,22 @@ func TestLogFlood(t *testing.T) {
 		if n := strings.Count(text, "\n"); n != recordsAtOnce+2 || !strings.Contains(text, fmt.Sprintf("msg=behind from=front left_out=%d\n", recordsAtOnce)) ||
 			!strings.HasSuffix(text, "msg=last from=front\n") {
 			t.Errorf("%d lines; the last %s", n, text[max(0, len(text)-200):])
+		}
+		for name, handler := range map[string]func(io.Writer) slog.Handler{
+			"text": func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) },
+			"JSON": func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) },
+		} {
+			out.Reset()
+			log = NewLog(slog.New(handler(&out)))
+			for range 10 {
+				for range recordsASecond {
+					log.write(largest)
+				}
+				time.Sleep(time.Second)
+			}
+			if n, most := out.Len(), 2*(octetsAtOnce+10*octetsASecond); n < octetsAtOnce || n > most { // JSON escapes by six octets
+				t.Errorf("%s: %d octets in ten seconds, want %d at most", name, n, most)
+			}
 		}
 	})
 }
@@ -611,9 +635,11 @@ func TestLargeNetwork(t *testing.T) {
 	var log bytes.Buffer
 	d := newDecider()
 	d.lans = many
-	s := &Server{warden: d, cfg: ServerConfig{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	s, owner := &Server{warden: d}, NewLog(slog.New(slog.NewTextHandler(&log, nil)))
 	for range 3 {
-		b, err := Encode(Message{Body: &Network{LANs: s.lans()}})
+		n := &Network{LANs: s.lans()}
+		owner.tell(n.fit())
+		b, err := Encode(Message{Body: n})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -626,10 +652,56 @@ func TestLargeNetwork(t *testing.T) {
 			t.Errorf("%d LANs, of the first %d addresses", len(got), len(got[0].Addrs))
 		}
 	}
-	if n := strings.Count(log.String(), "not all of the network is served"); n != 1 {
-		t.Errorf("the log has %q", &log)
+	if text := log.String(); strings.Count(text, "\n") != 1 ||
+		!strings.Contains(text, fmt.Sprintf(`msg="not all of the network is served" lans_left_out=1 addresses_left_out=%d`, 4*maxAddrs)) {
+		t.Errorf("the log has %q", text)
 	}
 	if len(many["lan00"].Addrs) != 3*maxAddrs {
 		t.Error("what the warden knows was changed")
+	}
+}
+
+// TestFullNetwork: as many LANs as there may be, each as full as it may be, have no room in a
+// message together: each keeps its share, and those that have little all of it.
+func TestFullNetwork(t *testing.T) {
+	t.Parallel()
+	full := make(map[string]netif.LAN)
+	for i := range maxLANs {
+		l := netif.LAN{Name: fmt.Sprintf("a-long-name-%03d", i), Index: i + 1, MAC: [6]byte{2}, Addr: four}
+		for n := range maxAddrs {
+			a := netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 4: byte(i), 7: byte(n), 15: 1})
+			l.Addrs = append(l.Addrs, a)
+			l.Prefixes = append(l.Prefixes, netip.PrefixFrom(a, 64).Masked())
+		}
+		l.Direct = l.Prefixes
+		full[l.Name] = l
+	}
+	small := homeLAN
+	small.Name, small.Prefixes = "a-long-name-007", slices.Clone(full["a-long-name-000"].Prefixes[:10])
+	full[small.Name] = small
+	decider := newDecider()
+	decider.lans = full
+	n := &Network{LANs: (&Server{warden: decider}).lans()}
+	n.fit()
+	if _, err := Encode(Message{Body: n}); err != nil {
+		t.Fatal(err) // no front would ever be told
+	}
+	r := buildFor(t, decider)
+	got := r.LANs()
+	least, total := maxAddrs, 0
+	for name, l := range got {
+		if name != small.Name {
+			least = min(least, len(l.Addrs), len(l.Prefixes), len(l.Direct))
+			if len(l.Addrs) != len(l.Prefixes) || !reflect.DeepEqual(l.Direct, l.Prefixes) || !reflect.DeepEqual(l.Prefixes, full[name].Prefixes[:len(l.Prefixes)]) {
+				t.Errorf("%s has %d addresses, %d networks, and %d without a router between", name, len(l.Addrs), len(l.Prefixes), len(l.Direct))
+			}
+		}
+		total += 17*len(l.Addrs) + 18*(len(l.Prefixes)+len(l.Direct))
+	}
+	if len(got) != maxLANs || !reflect.DeepEqual(got[small.Name].Prefixes, small.Prefixes) || least < 10 || total < MaxMessage*8/10 {
+		t.Errorf("%d LANs, of one %d addresses, %d octets in all; of the small one %v", len(got), least, total, got[small.Name].Prefixes)
+	}
+	if n := strings.Count(r.log.String(), "not all of the network is served"); n != 1 {
+		t.Errorf("the log has %q", &r.log)
 	}
 }

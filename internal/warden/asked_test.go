@@ -25,7 +25,9 @@ func TestAsks(t *testing.T) {
 	}
 	host, other := mac("lan0", "192.168.77.10"), mac("lan1", "10.0.0.10")
 	lan0 := h.LANs()["lan0"].Index
-	h.silent = func(_ context.Context, on int, mac [6]byte, _ netip.Addr) (bool, error) { return on != lan0 || mac != host, nil }
+	h.silent = func(_ context.Context, on int, mac [6]byte, _ netip.Addr) (bool, error) {
+		return on != lan0 || mac != host, nil
+	}
 	for name, c := range map[string]struct {
 		lan, addr string
 		mac       portmap.MAC

@@ -158,7 +158,7 @@ func newModel(t *rapid.T, stop *[]func()) *model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := wall.NewServer(near, wall.ServerConfig{Warden: w, Sockets: w, Log: w.log, Failed: func(error) {}})
+	server, err := wall.NewServer(near, wall.ServerConfig{Warden: w, Sockets: w, Log: wall.NewLog(w.log), Failed: func(error) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
