@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"portcullis/policy"
+	"portcullis/portmap"
 )
 
 const ruleTag = "rule"
@@ -131,8 +132,12 @@ func (r *reader) table(path, shown string, table map[string]any, into reflect.Va
 	}
 	for _, key := range sortedKeys(table) {
 		if !slices.Contains(keys, key) {
+			hint := meant(key, keys, quote)
+			if hint == "" {
+				hint = r.elsewhere(key)
+			}
 			r.failLine(r.at.line(path+"."+toml.Key{key}.String(), path),
-				fmt.Sprintf("unknown key %s in %s%s; allowed: %s", quote(key), shown, r.elsewhere(key), strings.Join(keys, ", ")))
+				fmt.Sprintf("unknown key %s in %s%s; allowed: %s", quote(key), shown, hint, strings.Join(keys, ", ")))
 		}
 	}
 }
@@ -161,9 +166,18 @@ func (r *reader) value(path string, f reflect.StructField, field reflect.Value, 
 			return
 		}
 		if err := parse(field.Addr().Interface(), s); err != nil {
-			r.fail(path, "%s %v", quote(s), err)
+			r.refuse(path, s, err)
 		}
 	}
+}
+
+// refuse keeps the error of a text, and asks which word of a closed set was meant.
+func (r *reader) refuse(path, s string, err error) {
+	if e, ok := err.(*portmap.WordError); ok {
+		r.fail(path, "%s is unknown%s; allowed: %s", quote(s), meant(s, e.Allowed, quote), oneOf(e.Allowed))
+		return
+	}
+	r.fail(path, "%s %v", quote(s), err)
 }
 
 // number stores a number of a range such as "1-65535".
@@ -216,7 +230,7 @@ func (r *reader) list(path string, f reflect.StructField, field reflect.Value, v
 			r.fail(elementPath(path, i), "%s is listed twice", quote(s))
 		}
 		if err := parse(all.Index(i).Addr().Interface(), s); err != nil {
-			r.fail(elementPath(path, i), "%s %v", quote(s), err)
+			r.refuse(elementPath(path, i), s, err)
 		}
 	}
 	field.Set(all)
@@ -261,7 +275,7 @@ func (r *reader) unknownTop(doc map[string]any, tags []string) {
 		line := r.at.line(toml.Key{key}.String())
 		switch doc[key].(type) {
 		case map[string]any, []map[string]any:
-			r.failLine(line, fmt.Sprintf("unknown table %s; allowed: %s", quote(key), strings.Join(tags, ", ")))
+			r.failLine(line, fmt.Sprintf("unknown table %s%s; allowed: %s", quote(key), meant(key, tags, header), strings.Join(tags, ", ")))
 		default:
 			r.failLine(line, fmt.Sprintf("key %s is outside every table%s; tables: %s", quote(key), r.elsewhere(key), strings.Join(tags, ", ")))
 		}

@@ -109,7 +109,11 @@ func (r *reader) rule(i int, c *Config, names map[string]int) {
 		return
 	}
 	if err := rule.Check(); err != nil {
-		r.failLine(r.at.line(path), fmt.Sprintf("rule %s: %v", quote(rule.Name), err))
+		at := path
+		if e, ok := err.(*policy.PortError); ok {
+			at = elementPath(path+"."+e.Side.String()+"_ports", e.Index)
+		}
+		r.failLine(r.at.line(at, path), fmt.Sprintf("rule %s: %v", quote(rule.Name), err))
 	}
 }
 

@@ -108,7 +108,7 @@ func (r *reader) decode(data []byte) map[string]any {
 		if errors.As(err, &pe) {
 			line, msg = max(line, pe.Position.Line), pe.Message
 		}
-		r.failLine(line, "not valid TOML: "+plain(msg))
+		r.failLine(line, syntax(text, line, msg))
 		return nil
 	}
 	r.at = newIndex(meta.Keys(), lines)

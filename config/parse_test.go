@@ -197,7 +197,7 @@ func TestUnknownKey(t *testing.T) {
 	t.Parallel()
 	_, err := config.Parse("p.toml", []byte("[pcp]\nnatpmp = true\nnonce_strict = true\n[pcpp]\n"))
 	want := `p.toml:3: unknown key "nonce_strict" in [pcp]; allowed: natpmp, pcp, nonce
-p.toml:4: unknown table "pcpp"; allowed: lan, wan, upnp, pcp, lease, limits, policy, rule, firewall, state, control, sandbox, log`
+p.toml:4: unknown table "pcpp" (did you mean [pcp]?); allowed: lan, wan, upnp, pcp, lease, limits, policy, rule, firewall, state, control, sandbox, log`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
@@ -317,7 +317,7 @@ action = "allow"
 external_ports = ["445", "0"]
 `
 	_, err := config.Parse("p.toml", []byte(text))
-	want := `p.toml:2: rule "files": tcp port 445 can never be opened: it is Windows file sharing (SMB)
+	want := `p.toml:5: rule "files": tcp port 445 can never be opened: it is Windows file sharing (SMB)
 p.toml:13: rule.external_ports: "0" is not a port or a range; allowed: 1 to 65535, like "80" or "8000-8999"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)

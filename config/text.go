@@ -31,6 +31,9 @@ type Interface string
 // UnmarshalText checks the name.
 func (i *Interface) UnmarshalText(text []byte) error {
 	s := string(text)
+	if link, alias, ok := strings.Cut(s, ":"); ok && isName(link, 15) && alias != "" {
+		return fmt.Errorf("is an alias, which is only an address of %s; allowed: %s", quote(link), quote(link))
+	}
 	if s == "lo" || s == "." || s == ".." || len(s) < 1 || len(s) > 15 ||
 		strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`/:*"`, c) }) {
 		return errors.New(`is not an interface name; allowed: 1 to 15 characters, no spaces, none of / : * ", and not "lo"`)
@@ -82,9 +85,15 @@ type PublicIP struct{ netip.Addr }
 
 // UnmarshalText reads it.
 func (p *PublicIP) UnmarshalText(text []byte) error {
+	const allowed = `allowed: a public IPv4 address in numbers, or "" for the interface's own`
 	a, err := netip.ParseAddr(string(text))
-	if err != nil || !a.Is4() || !special.Public(a) {
-		return errors.New(`is not a public IPv4 address; allowed: a public IPv4 address in numbers, or "" for the interface's own`)
+	switch {
+	case err != nil && isHostName(string(text)):
+		return errors.New("is a name, and names are not looked up; " + allowed)
+	case err == nil && a.Is4() && !special.Public(a) && special.Hosts(a):
+		return errors.New(`is not a public IPv4 address; allowed: "", and private_address = "allow" if the router upstream forwards ports to this gateway`)
+	case err != nil || !a.Is4() || !special.Public(a):
+		return errors.New("is not a public IPv4 address; " + allowed)
 	}
 	p.Addr = a
 	return nil
@@ -314,7 +323,11 @@ func parsePattern(p **regexp.Regexp, s string) error {
 // word reads an element of a closed set.
 func word[T ~string](p *T, s string, allowed ...T) error {
 	if !slices.Contains(allowed, T(s)) {
-		return errors.New("is unknown; allowed: " + oneOf(allowed))
+		e := new(portmap.WordError)
+		for _, w := range allowed {
+			e.Allowed = append(e.Allowed, string(w))
+		}
+		return e
 	}
 	*p = T(s)
 	return nil
@@ -324,6 +337,11 @@ func word[T ~string](p *T, s string, allowed ...T) error {
 func isText(s string, n int) bool {
 	return s != "" && utf8.RuneCountInString(s) <= n &&
 		!strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) })
+}
+
+// isHostName reports whether s looks like a name that is to be looked up.
+func isHostName(s string) bool {
+	return strings.ContainsFunc(s, unicode.IsLetter) && !strings.ContainsAny(s, "/:")
 }
 
 // isName reports whether s is a plain identifier: a letter or "_", then letters,

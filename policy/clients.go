@@ -55,6 +55,9 @@ func (m *ClientMatch) UnmarshalText(text []byte) error {
 		return nil
 	}
 	if !strings.Contains(s, "/") {
+		if isHostGlob(s) && strings.Trim(s, "0123456789abcdefABCDEF-.") != "" {
+			return fmt.Errorf("is not a client; the name of a device is written %q; allowed: %s", hostTag+s, clientForm)
+		}
 		return errors.New("is not a client; allowed: " + clientForm)
 	}
 	p, err := portmap.ParsePrefix(s)

@@ -17,6 +17,8 @@ func TestClientTexts(t *testing.T) {
 		again  string
 	}{
 		"AA:bb:cc:00:00:01": {policy.ClientMatch{MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0, 0, 1}}, "aa:bb:cc:00:00:01"},
+		"AA-BB-cc-00-00-01": {policy.ClientMatch{MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0, 0, 1}}, "aa:bb:cc:00:00:01"},
+		"aabb.CC00.0001":    {policy.ClientMatch{MAC: portmap.MAC{0xaa, 0xbb, 0xcc, 0, 0, 1}}, "aa:bb:cc:00:00:01"},
 		"192.168.1.64/26":   {policy.ClientMatch{Prefix: netip.MustParsePrefix("192.168.1.64/26")}, "192.168.1.64/26"},
 		"192.168.1.20":      {policy.ClientMatch{Prefix: netip.MustParsePrefix("192.168.1.20/32")}, "192.168.1.20/32"},
 		"2001:db8::5":       {policy.ClientMatch{Prefix: netip.MustParsePrefix("2001:db8::5/128")}, "2001:db8::5/128"},
@@ -36,8 +38,12 @@ func TestClientTexts(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"":                                 "is not a client",
-		"camera":                           "is not a client",
-		"aa-bb-cc-dd-ee-ff":                "is not a client",
+		"camera":                           `is not a client; the name of a device is written "host:camera"`,
+		"aa-bb-cc-dd-ee":                   "is not a client; allowed",
+		"aa-bb:cc-dd-ee-ff":                "is not a client; allowed",
+		"aabb.ccdd.eef":                    "is not a client; allowed",
+		"aabb.ccdd":                        "is not a client; allowed",
+		"192.168.1.300":                    "is not a client; allowed",
 		"iface:":                           "is not a client",
 		"fe80::1%eth0":                     "is not a client",
 		"::ffff:192.168.1.20":              "is not a client",

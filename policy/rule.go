@@ -93,6 +93,16 @@ func named(list []portmap.PortRange, port uint16) bool {
 	return false
 }
 
+// PortError says that an element of a rule's ports cannot be what the rule says.
+type PortError struct {
+	Side  Side // whose list it is in
+	Index int  // from 0
+	Text  string
+}
+
+// Error returns the sentence.
+func (e *PortError) Error() string { return e.Text }
+
 // Check returns what is wrong with a rule, its name apart; New refuses the same.
 // The configuration calls it, which knows the line of the file.
 func (rl Rule) Check() error {
@@ -141,7 +151,7 @@ func (rl *Rule) checkPorts(side Side, list []portmap.PortRange) error {
 	if len(transports) == 0 {
 		transports = []portmap.Transport{portmap.TCP, portmap.UDP}
 	}
-	for _, p := range list {
+	for i, p := range list {
 		if p.First == 0 || p.Last < p.First {
 			return fmt.Errorf("%s ports %d-%d: ports run from 1 to 65535, the lower first", side, p.First, p.Last)
 		}
@@ -150,7 +160,7 @@ func (rl *Rule) checkPorts(side Side, list []portmap.PortRange) error {
 		}
 		for _, t := range transports {
 			if tier, why := TierOf(side, t, p.First); tier == Forbidden {
-				return fmt.Errorf("%s port %d can never be opened: it is %s", t, p.First, why)
+				return &PortError{side, i, fmt.Sprintf("%s port %d can never be opened: it is %s", t, p.First, why)}
 			}
 		}
 	}

@@ -28,19 +28,27 @@ func (m MAC) String() string {
 	return b.String()
 }
 
-// ParseMAC reads six octets in the colon form, either case.
+// ParseMAC reads six octets as two digits each with colons or hyphens between them, or as
+// switches write them, "aabb.ccdd.eeff"; either case.
 func ParseMAC(s string) (MAC, error) {
 	var m MAC
-	parts := strings.Split(s, ":")
-	if len(parts) != len(m) {
+	sep, parts, each := ":", len(m), 1
+	switch {
+	case strings.Contains(s, "."):
+		sep, parts, each = ".", len(m)/2, 2
+	case strings.Contains(s, "-"):
+		sep = "-"
+	}
+	words := strings.Split(s, sep)
+	if len(words) != parts {
 		return MAC{}, fmt.Errorf("not a MAC address: %q", s)
 	}
-	for i, p := range parts {
-		o, err := hex.DecodeString(p)
-		if err != nil || len(o) != 1 {
+	for i, w := range words {
+		o, err := hex.DecodeString(w)
+		if err != nil || len(o) != each {
 			return MAC{}, fmt.Errorf("not a MAC address: %q", s)
 		}
-		m[i] = o[0]
+		copy(m[i*each:], o)
 	}
 	return m, nil
 }

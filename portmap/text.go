@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,6 +11,20 @@ import (
 // The text forms that the configuration uses. The error of a method here says
 // what is wrong as the rest of a sentence that begins with the text, and ends
 // with what is allowed.
+
+// WordError says that a text is none of the words of a closed set.
+type WordError struct {
+	Allowed []string
+}
+
+// Error lists the words.
+func (e *WordError) Error() string {
+	quoted := make([]string, len(e.Allowed))
+	for i, w := range e.Allowed {
+		quoted[i] = strconv.Quote(w)
+	}
+	return "is unknown; allowed: " + strings.Join(quoted, ", ")
+}
 
 // UnmarshalText reads the word of an action. "ask" is read but not offered: who
 // cannot tell the owner refuses it.
@@ -22,7 +37,7 @@ func (a *Action) UnmarshalText(text []byte) error {
 	case "deny":
 		*a = Deny
 	default:
-		return errors.New(`is unknown; allowed: "allow", "deny"`)
+		return &WordError{[]string{"allow", "deny"}}
 	}
 	return nil
 }
@@ -35,7 +50,7 @@ func (t *Transport) UnmarshalText(text []byte) error {
 	case "udp":
 		*t = UDP
 	default:
-		return errors.New(`is unknown; allowed: "tcp", "udp"`)
+		return &WordError{[]string{"tcp", "udp"}}
 	}
 	return nil
 }
@@ -50,7 +65,7 @@ func (v *Via) UnmarshalText(text []byte) error {
 	case "pcp":
 		*v = ViaPCP
 	default:
-		return errors.New(`is unknown; allowed: "upnp", "natpmp", "pcp"`)
+		return &WordError{[]string{"upnp", "natpmp", "pcp"}}
 	}
 	return nil
 }
@@ -62,7 +77,10 @@ func (r *PortRange) UnmarshalText(text []byte) error {
 		last = first
 	}
 	a, b := parsePort(first), parsePort(last)
-	if a == 0 || b < a {
+	if a > b && b > 0 {
+		return fmt.Errorf("is a range backwards; allowed: the lower port first, \"%d-%d\"", b, a)
+	}
+	if a == 0 || b == 0 {
 		return errors.New(`is not a port or a range; allowed: 1 to 65535, like "80" or "8000-8999"`)
 	}
 	*r = PortRange{First: a, Last: b}
