@@ -22,7 +22,7 @@ const MaxFileSize = 1 << 20
 // named explicitly or may be replaced by Default. A file that was read but is
 // not valid yields Errors, and never a Config.
 func Load(path string) (Config, error) {
-	c, _, err := LoadSum(path)
+	c, _, _, err := load(path)
 	return c, err
 }
 
@@ -34,45 +34,85 @@ func (s Sum) String() string { return hex.EncodeToString(s[:]) }
 
 // LoadSum is Load, and returns the Sum of what was read, also where that is not valid.
 func LoadSum(path string) (Config, Sum, error) {
+	c, _, sum, err := load(path)
+	return c, sum, err
+}
+
+// LoadLines is Load, and returns where the keys stand.
+func LoadLines(path string) (Config, Lines, error) {
+	c, lines, _, err := load(path)
+	return c, lines, err
+}
+
+func load(path string) (c Config, lines Lines, sum Sum, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Config{}, Sum{}, fmt.Errorf("config: %w", err)
+		return c, lines, sum, fmt.Errorf("config: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Config{}, Sum{}, fmt.Errorf("config: %w", err)
+		return c, lines, sum, fmt.Errorf("config: %w", err)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
 	if err != nil {
-		return Config{}, Sum{}, fmt.Errorf("config: %w", err)
+		return c, lines, sum, fmt.Errorf("config: %w", err)
 	}
-	sum := Sum(sha256.Sum256(data))
+	sum = Sum(sha256.Sum256(data))
 	// What a lost power supply leaves of a file must not pass for a file
 	// without rules (abuse case C13). A device such as /dev/null is meant.
 	if info.Mode().IsRegular() && len(bytes.TrimSpace(data)) == 0 {
-		return Config{}, sum, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
+		return c, lines, sum, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
 	}
-	c, err := Parse(path, data)
-	return c, sum, err
+	c, lines, err = ParseLines(path, data)
+	return c, lines, sum, err
+}
+
+// Lines knows where the keys of a file stand; the zero value of none.
+type Lines struct{ at index }
+
+// Of returns the line of an element of a list, from 0, at a key such as
+// "lan.interfaces", or of the key where it has no such element. It is 0 where the file
+// does not have the key.
+func (l Lines) Of(key string, element int) int {
+	for _, path := range []string{elementPath(key, element), key} {
+		if l.at.has(path) {
+			return l.at.line(path)
+		}
+	}
+	return 0
+}
+
+// Rule returns the same for a key of a rule, from 0; "" stands for the rule itself.
+func (l Lines) Rule(i int, key string, element int) int {
+	if key == "" {
+		return l.Of(rulePath(i), 0)
+	}
+	return l.Of(rulePath(i)+"."+key, element)
 }
 
 // Parse checks the text of a file; name stands in the errors. What the text
 // leaves out has the value of Default. Every error is one of Errors, all of
 // them together, by line.
 func Parse(name string, data []byte) (Config, error) {
+	c, _, err := ParseLines(name, data)
+	return c, err
+}
+
+// ParseLines is Parse, and returns where the keys stand.
+func ParseLines(name string, data []byte) (Config, Lines, error) {
 	r := &reader{name: name, home: homes(), bad: make(map[string]bool)}
 	doc := r.decode(data)
 	if len(r.errs) > 0 {
-		return Config{}, r.errs
+		return Config{}, Lines{}, r.errs
 	}
 	c := Default()
 	r.file(doc, &c)
 	r.together(&c)
 	if len(r.errs) > 0 {
-		return Config{}, r.sorted()
+		return Config{}, Lines{}, r.sorted()
 	}
-	return c, nil
+	return c, Lines{r.at}, nil
 }
 
 // sorted returns the errors by line, and not more than a person reads.

@@ -65,6 +65,7 @@ func TestDoubts(t *testing.T) {
 		"all but one":        {[]policy.Rule{external(deny, span(1, 65534)), allow}, nil},
 		"a network":          {[]policy.Rule{clients(deny, "192.168.1.0/24"), clients(allow, "192.168.1.7", "192.168.1.64/26")}, unreached},
 		"another network":    {[]policy.Rule{clients(deny, "192.168.1.0/24"), clients(allow, "192.168.1.7", "192.168.2.7")}, nil},
+		"a wider network":    {[]policy.Rule{clients(deny, "192.168.1.0/28"), clients(allow, "192.168.1.0/24")}, nil},
 		"a MAC in a network": {[]policy.Rule{clients(deny, "192.168.1.0/24"), clients(allow, "aa:bb:cc:00:00:01")}, nil},
 		"the same name":      {[]policy.Rule{clients(deny, "host:cam-*", "iface:br-iot"), clients(allow, "host:cam-*")}, unreached},
 		"anybody":            {[]policy.Rule{clients(deny, "192.168.1.0/24"), allow}, nil},

@@ -70,7 +70,7 @@ func TestCommandLine(t *testing.T) {
 		{"check", []string{"check", "--config", good}, 0, "http_port = 5000"},
 		{"check/missing file", []string{"check", "--config", good + "x"}, 1, "no such file"},
 		{"check/unknown key", []string{"check", "--config", typo}, 1, typo + ":2: "},
-		{"check/Tier 0", []string{"check", "--config", tier0}, 1, tier0 + ":1: "},
+		{"check/Tier 0", []string{"check", "--config", tier0}, 1, tier0 + ":4: "},
 		{"check/host names", []string{"check", "--config", host}, 0, "host:cam-*"},
 		{"run/bad file", []string{"run", "--config", typo}, 1, typo + ":2: "},
 		{"list/no daemon", []string{"list", "--config", good}, 1, "no daemon is listening"},

@@ -21,8 +21,8 @@ func commands() []cmdline.Command {
 		Options: []cmdline.Option{configOption},
 		Run:     runDaemon,
 	}, {
-		Name: "check", Does: "validate the configuration and print the effective values",
-		Options: []cmdline.Option{configOption},
+		Name: "check", Does: "validate the configuration, and warn of what cannot work",
+		Options: []cmdline.Option{configOption, jsonOption, {Name: "live", Does: "print what would be served on this machine, and why"}},
 		Run:     runCheck,
 	}, {
 		Name: "doctor", Does: "find out why mappings fail, and how to fix it",

@@ -34,35 +34,48 @@ type Backend interface {
 	OutboundTimeout(portmap.Transport) (time.Duration, error)
 }
 
-// Firewall opens the backend that the configuration names, or the one that suits the
-// machine, logs which and why, and returns its name as well.
-func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
-	switch c.Firewall.Backend {
-	case config.BackendNFTables:
-		b, err = nftables(ctx, log, c, 0)
-		return b, firewall.NFTables, err
-	case config.BackendIPTables:
-		program, _, _ := iptables.LegacyRules(ctx)
-		return openIPTables(ctx, log, c, program, "iptables, as the configuration says")
-	case config.BackendAuto:
-		return suitable(ctx, log, c)
-	}
-	return nil, "", unknown(string(c.Firewall.Backend))
+// Choice is a backend, and why it is the one.
+type Choice struct {
+	Name    string
+	Why     string // a sentence that begins with the name
+	program string // of iptables, "" for the usual one
 }
 
-// suitable opens the backend that suits the machine.
-func suitable(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
-	program, legacy, hidden := iptables.LegacyRules(ctx)
-	m := firewall.Machine{LegacyRules: legacy, Hidden: hidden}
-	if legacy {
-		m.IPTables = iptables.Usable(program)
-		m.NFTRules = ownedNFTables(ctx, log)
+// Choose returns the backend that the configuration names, or the one that suits the
+// machine.
+func Choose(ctx context.Context, log *slog.Logger, c config.Config) (Choice, error) {
+	switch c.Firewall.Backend {
+	case config.BackendNFTables:
+		return Choice{Name: firewall.NFTables, Why: "nftables, as the configuration says"}, nil
+	case config.BackendIPTables:
+		program, _, _ := iptables.LegacyRules(ctx)
+		return Choice{firewall.IPTables, "iptables, as the configuration says", program}, nil
+	case config.BackendAuto:
+		program, legacy, hidden := iptables.LegacyRules(ctx)
+		m := firewall.Machine{LegacyRules: legacy, Hidden: hidden}
+		if legacy {
+			m.IPTables = iptables.Usable(program)
+			m.NFTRules = ownedNFTables(ctx, log)
+		}
+		name, why := firewall.Choose(m)
+		return Choice{name, why, program}, nil
 	}
-	name, why := firewall.Choose(m)
-	if name == firewall.IPTables {
-		return openIPTables(ctx, log, c, program, why)
+	return Choice{}, unknown(string(c.Firewall.Backend))
+}
+
+// Firewall opens the backend that Choose names, logs which and why, and returns its name
+// as well.
+func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend, name string, err error) {
+	choice, err := Choose(ctx, log, c)
+	if err != nil {
+		return nil, "", err
 	}
-	log.Info("firewall", "choice", why)
+	if choice.Name == firewall.IPTables {
+		return openIPTables(ctx, log, c, choice.program, choice.Why)
+	}
+	if c.Firewall.Backend == config.BackendAuto {
+		log.Info("firewall", "choice", choice.Why)
+	}
 	b, err = nftables(ctx, log, c, 0)
 	return b, firewall.NFTables, err
 }

@@ -81,6 +81,7 @@ var allowed = map[string][]string{
 	"firewall/witness":         {"internal/frames", "firewall/nft"},
 	"firewall/fwtest":          {"firewall", "portmap"},
 	"firewall/homenet":         {"firewall", "portmap", "internal/netns/netnstest"},
+	"internal/check":           {"config", "firewall", "firewall/nft", "internal/nearest", "internal/netif", "internal/wiring", "policy", "portmap"},
 	"internal/doctor":          {"config", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/netns", "portmap"},
 	"internal/lab":             {"internal/netns"},
 	"internal/presence":        {"internal/netif", "portmap"},
@@ -106,7 +107,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
-	"cmd/portcullis":     {"config", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
+	"cmd/portcullis":     {"config", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 

@@ -1,0 +1,72 @@
+package check_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/internal/check"
+)
+
+var update = flag.Bool("update", false, "write what the mistakes are told")
+
+// TestMistakes: what people do wrong is said in words that lead to what is right.
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	const file = "testdata/mistakes.txtar"
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(archive.Files); i += 2 {
+		input, want := archive.Files[i], &archive.Files[i+1]
+		got := told(input.Data)
+		if *update {
+			want.Data = []byte(got)
+			continue
+		}
+		if diff := cmp.Diff(string(want.Data), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", input.Name, diff)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// allKeys is a list that grows with each key; config's own tests have it.
+var allKeys = regexp.MustCompile(`allowed: ([a-z_]+, ){4,}[a-z_]+`)
+
+// told returns the errors of a file, or else its warnings.
+func told(data []byte) string {
+	c, lines, err := config.ParseLines("F", data)
+	if err != nil {
+		return allKeys.ReplaceAllString(err.Error(), "allowed: ...") + "\n"
+	}
+	m := check.Machine{Interfaces: []string{"lo", "br-lan", "wan0"}}
+	if c.Control.Group != "" {
+		m.Group = errors.New("unknown group")
+	}
+	if chain := c.Firewall.AcceptChain; chain != (firewall.Chain{}) {
+		m.Chains[0] = &firewall.ChainError{Chain: chain, Detail: "there is no table inet filter; start the firewall that makes it before portcullis, or correct the name"}
+	}
+	var b strings.Builder
+	for _, w := range check.Judge(c, lines, m) {
+		fmt.Fprintf(&b, "F:%d: warning: %s; %s\n", w.Line, w.What, w.Remedy)
+	}
+	if b.Len() == 0 {
+		return "nothing\n"
+	}
+	return b.String()
+}

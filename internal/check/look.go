@@ -1,0 +1,69 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/user"
+	"strings"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/firewall/nft"
+	"portcullis/internal/netif"
+)
+
+// Machine is what the warnings depend on.
+type Machine struct {
+	Interfaces []string // that are there
+	Group      error    // why control.group cannot be used
+	NoFiles    []int    // places in lan.leases where there is no file
+	Chains     [2]error // why firewall.accept_chain and accept_chain6 cannot be used
+}
+
+// Look reads the machine for a configuration.
+func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
+	var m Machine
+	state, err := readNetwork(ctx)
+	if err != nil {
+		return m, state, err
+	}
+	for _, l := range state.Links {
+		m.Interfaces = append(m.Interfaces, l.Name)
+	}
+	if c.Control.Group != "" {
+		_, m.Group = user.LookupGroup(string(c.Control.Group))
+	}
+	for i, f := range c.LAN.Leases {
+		path := string(f)
+		if _, rest, ok := strings.Cut(path, ":"); ok && !strings.HasPrefix(path, "/") {
+			path = rest
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			m.NoFiles = append(m.NoFiles, i)
+		}
+	}
+	for i, chain := range []firewall.Chain{c.Firewall.AcceptChain, c.Firewall.AcceptChain6} {
+		// The programs of iptables make their chains when they are asked to.
+		if chain != (firewall.Chain{}) && !chain.OfIPTables() {
+			m.Chains[i] = nft.FindChain(ctx, chain, i == 1)
+		}
+	}
+	return m, state, nil
+}
+
+func readNetwork(ctx context.Context) (netif.State, error) {
+	kernel, err := netif.Open(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return netif.State{}, fmt.Errorf("read the network: %w", err)
+	}
+	defer kernel.Close()
+	state, err := kernel.Read(ctx)
+	if err != nil {
+		return state, fmt.Errorf("read the network: %w", err)
+	}
+	return state, nil
+}
