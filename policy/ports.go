@@ -36,6 +36,9 @@ const (
 // systemPorts is where the ports below which Tier 1 holds for both sides end.
 const systemPorts = 1024
 
+// systemPort is what a port below systemPorts is for that has no other name.
+const systemPort = "a system port (below 1024)"
+
 // What transports an entry of the tables speaks of.
 const (
 	onTCP  = 1 << iota
@@ -98,8 +101,10 @@ var forbidden = []service{
 // privileged is the named part of Tier 1, sorted by port. Below systemPorts it only
 // gives names: every port there is Tier 1, on both sides. Above, an entry holds for the
 // internal port alone: what is exposed is the service, whatever number the outside
-// sees. An entry covers both transports, but for MongoDB, which is TCP: games use
-// 27015-27050 over UDP.
+// sees. There an entry covers the transports that the service is spoken on, which are not
+// all that IANA has registered: games (27015-27050), RTP (5000) and telephony use the
+// others' numbers over UDP. UDP stays with RDP, VNC (Apple's screen sharing), HTTPS
+// (HTTP/3), Webmin's discovery, DNP3 (IEEE 1815) and whatever is not known for certain.
 var privileged = []service{
 	{20, 21, onBoth, "file transfer (FTP)"},
 	{22, 22, onBoth, "remote login (SSH)"},
@@ -124,45 +129,46 @@ var privileged = []service{
 	{993, 993, onBoth, "a mailbox (IMAP)"},
 	{995, 995, onBoth, "a mailbox (POP3)"},
 	{1194, 1194, onBoth, "a VPN (OpenVPN)"},
-	{1433, 1434, onBoth, "a database (SQL Server)"},
-	{1521, 1521, onBoth, "a database (Oracle)"},
-	{1701, 1701, onBoth, "a VPN (L2TP)"},
-	{1720, 1720, onBoth, "telephony (H.323)"},
-	{1723, 1723, onBoth, "a VPN (PPTP)"},
+	{1433, 1433, onTCP, "a database (SQL Server)"},
+	{1434, 1434, onBoth, "a database (SQL Server)"},
+	{1521, 1521, onTCP, "a database (Oracle)"},
+	{1701, 1701, onUDP, "a VPN (L2TP)"},
+	{1720, 1720, onTCP, "telephony (H.323)"},
+	{1723, 1723, onTCP, "a VPN (PPTP)"},
 	{1883, 1883, onBoth, "a message broker (MQTT)"},
 	{2049, 2049, onBoth, "network storage (NFS)"},
-	{2181, 2181, onBoth, "cluster control (ZooKeeper)"},
-	{3260, 3260, onBoth, "network storage (iSCSI)"},
-	{3306, 3306, onBoth, "a database (MySQL)"},
+	{2181, 2181, onTCP, "cluster control (ZooKeeper)"},
+	{3260, 3260, onTCP, "network storage (iSCSI)"},
+	{3306, 3306, onTCP, "a database (MySQL)"},
 	{3389, 3389, onBoth, "remote desktop (RDP)"},
 	{4500, 4500, onBoth, "a VPN (IPsec)"},
-	{4786, 4786, onBoth, "switch control (Smart Install)"},
-	{4899, 4899, onBoth, "remote desktop (Radmin)"},
-	{5000, 5001, onBoth, "NAS administration"},
+	{4786, 4786, onTCP, "switch control (Smart Install)"},
+	{4899, 4899, onTCP, "remote desktop (Radmin)"},
+	{5000, 5001, onTCP, "NAS administration"},
 	{5060, 5061, onBoth, "telephony (SIP)"},
-	{5432, 5432, onBoth, "a database (PostgreSQL)"},
+	{5432, 5432, onTCP, "a database (PostgreSQL)"},
 	{5683, 5683, onBoth, "device control (CoAP)"},
-	{5800, 5800, onBoth, "remote desktop (VNC)"},
+	{5800, 5800, onTCP, "remote desktop (VNC)"},
 	{5900, 5909, onBoth, "remote desktop (VNC)"},
-	{5984, 5984, onBoth, "a database (CouchDB)"},
-	{5985, 5986, onBoth, "Windows Remote Management (WinRM)"},
-	{6379, 6379, onBoth, "a database (Redis)"},
+	{5984, 5984, onTCP, "a database (CouchDB)"},
+	{5985, 5986, onTCP, "Windows Remote Management (WinRM)"},
+	{6379, 6379, onTCP, "a database (Redis)"},
 	{8000, 8000, onBoth, "a camera or video recorder"},
-	{8006, 8006, onBoth, "hypervisor administration"},
-	{8009, 8009, onBoth, "a media receiver (Cast)"},
-	{8080, 8081, onBoth, "a web server or an administration page"},
-	{8086, 8086, onBoth, "a database (InfluxDB)"},
-	{8291, 8291, onBoth, "router administration (MikroTik)"},
+	{8006, 8006, onTCP, "hypervisor administration"},
+	{8009, 8009, onTCP, "a media receiver (Cast)"},
+	{8080, 8081, onTCP, "a web server or an administration page"},
+	{8086, 8086, onTCP, "a database (InfluxDB)"},
+	{8291, 8291, onTCP, "router administration (MikroTik)"},
 	{8443, 8443, onBoth, "a web server or an administration page"},
 	{8554, 8554, onBoth, "a camera's stream (RTSP)"},
-	{8728, 8729, onBoth, "router administration (MikroTik)"},
+	{8728, 8729, onTCP, "router administration (MikroTik)"},
 	{8883, 8883, onBoth, "a message broker (MQTT)"},
-	{9042, 9042, onBoth, "a database (Cassandra)"},
-	{9090, 9090, onBoth, "an administration page"},
-	{9092, 9092, onBoth, "a message broker (Kafka)"},
-	{9100, 9100, onBoth, "a printer"},
-	{9200, 9200, onBoth, "a database (Elasticsearch)"},
-	{9300, 9300, onBoth, "a database (Elasticsearch)"},
+	{9042, 9042, onTCP, "a database (Cassandra)"},
+	{9090, 9090, onTCP, "an administration page"},
+	{9092, 9092, onTCP, "a message broker (Kafka)"},
+	{9100, 9100, onTCP, "a printer"},
+	{9200, 9200, onTCP, "a database (Elasticsearch)"},
+	{9300, 9300, onTCP, "a database (Elasticsearch)"},
 	{9443, 9443, onBoth, "an administration page"},
 	{9527, 9527, onBoth, "a camera or video recorder"},
 	{10000, 10000, onBoth, "an administration page"},
@@ -170,11 +176,48 @@ var privileged = []service{
 	{20000, 20000, onBoth, "industrial control (DNP3)"},
 	{27017, 27019, onTCP, "a database (MongoDB)"},
 	{34567, 34567, onBoth, "a camera or video recorder"},
-	{37777, 37777, onBoth, "a camera or video recorder"},
+	{37777, 37777, onTCP, "a camera or video recorder"},
 	{44818, 44818, onBoth, "industrial control (EtherNet/IP)"},
-	{47001, 47001, onBoth, "Windows Remote Management (WinRM)"},
-	{47808, 47808, onBoth, "building control (BACnet)"},
-	{50070, 50070, onBoth, "cluster administration (Hadoop)"},
+	{47001, 47001, onTCP, "Windows Remote Management (WinRM)"},
+	{47808, 47808, onUDP, "building control (BACnet)"},
+	{50070, 50070, onTCP, "cluster administration (Hadoop)"},
+}
+
+// Closed is one entry of what does not open by itself.
+type Closed struct {
+	Ports      portmap.PortRange
+	Transports []portmap.Transport
+	Tier       Tier   // Forbidden or Privileged
+	InsideOnly bool   // it is about the internal port alone
+	Why        string // completes "port 445 is ..."
+}
+
+// ClosedPorts lists Tier 0 and then Tier 1, each by port. Below 1024 every port is Tier 1,
+// which is the first of its entries, whether or not another one names it.
+func ClosedPorts() []Closed {
+	all := closed(forbidden, Forbidden)
+	all = append(all, Closed{
+		Ports:      portmap.PortRange{First: 1, Last: systemPorts - 1},
+		Transports: []portmap.Transport{portmap.TCP, portmap.UDP}, Tier: Privileged, Why: systemPort,
+	})
+	return append(all, closed(privileged, Privileged)...)
+}
+
+func closed(table []service, tier Tier) []Closed {
+	all := make([]Closed, len(table))
+	for i, s := range table {
+		all[i] = Closed{
+			Ports: portmap.PortRange{First: s.lo, Last: s.hi}, Tier: tier, Why: s.why,
+			InsideOnly: tier == Privileged && s.lo >= systemPorts,
+		}
+		if s.on&onTCP != 0 {
+			all[i].Transports = append(all[i].Transports, portmap.TCP)
+		}
+		if s.on&onUDP != 0 {
+			all[i].Transports = append(all[i].Transports, portmap.UDP)
+		}
+	}
+	return all
 }
 
 // TierOf returns the tier of a port and what the port is for, in words that
@@ -205,7 +248,7 @@ func TierOf(side Side, transport portmap.Transport, port uint16) (Tier, string) 
 		return Privileged, why
 	}
 	if port < systemPorts {
-		return Privileged, "a system port (below 1024)"
+		return Privileged, systemPort
 	}
 	return Ordinary, ""
 }

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,17 +45,21 @@ var tier0 = []row{
 
 // tier1 is the second list of ports in docs/abuse-cases.md.
 var tier1 = []row{
-	{both(), ports(one(3389), span(5900, 5909), one(5800), span(5985, 5986), one(4899), one(47001))},
-	{both(), ports(one(1433), one(1434), one(1521), one(3306), one(5432), one(5984), one(6379), one(8086), one(9042),
-		one(9200), one(9300), one(2181), one(9092), one(50070))},
-	{[]portmap.Transport{tcp}, ports(one(11211), span(27017, 27019))},
-	{both(), ports(one(2049), one(3260), one(5000), one(5001), one(8080), one(8443), one(8081), one(10000), one(8006),
-		one(9090), one(9443))},
-	{both(), ports(one(8291), one(8728), one(8729), one(4786), one(8009), one(9100))},
-	{both(), ports(one(8554), one(8000), one(34567), one(37777), one(9527))},
-	{both(), ports(one(1883), one(8883), one(20000), one(44818), one(47808), one(5683))},
-	{both(), ports(one(5060), one(5061), one(1720))},
-	{both(), ports(one(1723), one(1701), one(1194), one(4500))},
+	{both(), ports(one(3389), span(5900, 5909))}, // RDP and Apple's screen sharing have UDP forms as well
+	{[]portmap.Transport{tcp}, ports(one(5800), span(5985, 5986), one(4899), one(47001))},
+	{both(), ports(one(1434))},
+	{[]portmap.Transport{tcp}, ports(one(1433), one(1521), one(3306), one(5432), one(5984), one(6379), one(8086), one(9042),
+		one(9200), one(9300), one(2181), one(9092), one(50070), one(11211), span(27017, 27019))},
+	{both(), ports(one(2049), one(8443), one(10000), one(9443))},
+	{[]portmap.Transport{tcp}, ports(one(3260), one(5000), one(5001), one(8080), one(8081), one(8006), one(9090))},
+	{[]portmap.Transport{tcp}, ports(one(8291), one(8728), one(8729), one(4786), one(8009), one(9100))},
+	{both(), ports(one(8554), one(8000), one(34567), one(9527))},
+	{[]portmap.Transport{tcp}, ports(one(37777))},
+	{both(), ports(one(1883), one(8883), one(20000), one(44818), one(5683))},
+	{[]portmap.Transport{udp}, ports(one(47808))},
+	{both(), ports(one(5060), one(5061), one(1194), one(4500))},
+	{[]portmap.Transport{tcp}, ports(one(1720), one(1723))},
+	{[]portmap.Transport{udp}, ports(one(1701))},
 }
 
 // expand makes a set of (transport, port) out of rows.
@@ -215,6 +220,7 @@ func TestMustKeepWorking(t *testing.T) {
 		{"Ethereum", tcp, 30303, 30303}, {"Ethereum", udp, 30303, 30303},
 		{"eMule", tcp, 4662, 4662}, {"eMule", udp, 4672, 4672}, {"Soulseek", tcp, 2234, 2234},
 		{"a Tier 1 port outside only", tcp, 8080, 6000},
+		{"RTP", udp, 5000, 5000}, {"RTP", udp, 5001, 5001}, {"a game's own server", udp, 8080, 8080}, {"a game's own server", udp, 9090, 9090},
 	}
 	for port := uint16(27015); port <= 27050; port++ {
 		uses = append(uses, use{"Steam", udp, port, port})
@@ -243,5 +249,35 @@ func TestMalwareSelfMapping(t *testing.T) {
 			check(t, p.Decide(nat(tcp, 0, port), facts()), want)
 			check(t, p.Decide(nat(tcp, 50000, port), facts()), want)
 		})
+	}
+}
+
+// TestClosedPorts: the list that people read says of every port what TierOf decides.
+func TestClosedPorts(t *testing.T) {
+	t.Parallel()
+	type entry struct {
+		tier policy.Tier
+		why  string
+	}
+	all := policy.ClosedPorts()
+	for _, tr := range both() {
+		for port := 1; port <= 65535; port++ {
+			for _, side := range []policy.Side{policy.Internal, policy.External} {
+				got := entry{tier: policy.Ordinary}
+				for _, c := range all {
+					if !c.Ports.Contains(uint16(port)) || !slices.Contains(c.Transports, tr) || c.InsideOnly && side == policy.External {
+						continue
+					}
+					// Tier 0 is first, and what names a port comes behind what does not.
+					if got.tier != policy.Forbidden {
+						got = entry{c.Tier, c.Why}
+					}
+				}
+				tier, why := policy.TierOf(side, tr, uint16(port))
+				if want := (entry{tier, why}); got != want {
+					t.Errorf("%s %s port %d: %v, want %v", side, tr, port, got, want)
+				}
+			}
+		}
 	}
 }

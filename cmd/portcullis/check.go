@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -122,9 +121,7 @@ func (all *checked) json(w io.Writer, err error) error {
 	case err != nil:
 		all.Errors = append(all.Errors, fault{What: err.Error()})
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	if e := enc.Encode(all); e != nil {
+	if e := printJSON(w, all); e != nil {
 		return e
 	}
 	if err != nil {

@@ -47,6 +47,11 @@ func commands() []cmdline.Command {
 		Example: "portcullis delete udp 3074",
 		Run:     runDelete,
 	}, {
+		Name: "ports", Does: "list the ports that are closed, and why",
+		Options: []cmdline.Option{jsonOption},
+		Forms:   []string{"[PORT]"},
+		Run:     runPorts,
+	}, {
 		Name: "version", Does: "print the version",
 		Options: []cmdline.Option{jsonOption},
 		Run:     runVersion,
