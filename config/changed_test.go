@@ -46,6 +46,7 @@ max = "2h"
 min = "3m"
 [limits]
 mappings_per_client = 3
+mappings_per_lan = 9
 mappings = 30
 grants_per_second = 3
 requests_per_second = 3

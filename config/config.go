@@ -75,6 +75,7 @@ type Lease struct {
 // because an element lives 60 s longer there than its mapping here.
 type Limits struct {
 	MappingsPerClient int `toml:"mappings_per_client" range:"1-65535" live:"yes"`
+	MappingsPerLAN    int `toml:"mappings_per_lan" range:"0-65535" live:"yes"` // 0: policy.Config says
 	Mappings          int `toml:"mappings" range:"1-65535" live:"yes"`
 	GrantsPerSecond   int `toml:"grants_per_second" range:"0-1000" live:"yes"` // new grants a client, after a burst of 16; 0: no limit
 	RequestsPerSecond int `toml:"requests_per_second" range:"0-100000"`        // datagrams and HTTP requests a client; 0: no limit

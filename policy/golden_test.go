@@ -31,7 +31,7 @@ func speak(t *testing.T) []struct {
 	d     portmap.Decision
 } {
 	wide := policy.Rule{Name: "living room", Action: portmap.Allow, Internal: ports(span(1024, 65535))}
-	few := policy.Rule{Name: "server", Action: portmap.Allow, Internal: ports(one(7777)), MaxMappings: 4}
+	few := policy.Rule{Name: "server", Action: portmap.Allow, Internal: ports(one(7777)), MaxMappings: 4, MaxMappingsTotal: 8}
 	cameras := policy.Rule{Name: "cameras never", Action: portmap.Deny, Clients: []policy.ClientMatch{{Host: "cam-*"}}}
 	ask := policy.Rule{Name: "ask me", Action: portmap.Ask}
 	camera, noMAC := nat(tcp, 6000, 6000), nat(tcp, 6000, 8080)
@@ -98,6 +98,10 @@ func speak(t *testing.T) []struct {
 		{"rule quota", shipped(t, few).Decide(nat(tcp, 6000, 7777), with(func(f *portmap.Facts) {
 			f.RuleMappings = func(string) int { return 4 }
 		}))},
+		{"rule quota in all", shipped(t, few).Decide(nat(tcp, 6000, 7777), with(func(f *portmap.Facts) {
+			f.RuleTotal = func(string) int { return 8 }
+		}))},
+		{"LAN quota", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.LANMappings = 768 }))},
 		{"total quota", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.Mappings = 1024 }))},
 		{"total quota nearly used, many already", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.Mappings, f.ClientMappings = 1000, 2 }))},
 		{"total quota nearly used, never heard", func() portmap.Decision {

@@ -45,8 +45,12 @@ func (p *Policy) limits(d portmap.Decision, r *portmap.Request, f *portmap.Facts
 		return d
 	}
 	if p.perClient > 0 && f.ClientMappings >= p.perClient {
-		return refuse(d, portmap.ClientQuota, "%s already has %d mappings (limits.mappings_per_client = %d)",
+		return refuse(d, portmap.ClientQuota, "%s has %d of %d mappings (limits.mappings_per_client)",
 			r.Client.Addr, f.ClientMappings, p.perClient)
+	}
+	if most := p.ofLAN(f.View); most > 0 && f.LANMappings >= most {
+		return refuse(d, portmap.TotalQuota, "the hosts on %s have %d of %d mappings (limits.mappings_per_lan)",
+			r.Client.Interface, f.LANMappings, most)
 	}
 	if p.total > 0 {
 		if d := p.room(d, r, f); d.Action != portmap.Allow {
@@ -63,6 +67,17 @@ const (
 	share   = 64 // of what is left, a device may have one mapping for every 1/share of the limit
 )
 
+// ofLAN returns how many mappings the hosts on one LAN may have together; 0: no limit.
+// Unless the owner says, it is all but what is reserved where there is another LAN, which
+// then always finds room: a home does not come near that, and one full of made-up devices
+// starves only itself.
+func (p *Policy) ofLAN(v *portmap.View) int {
+	if p.perLAN == 0 && len(v.LAN) > 1 {
+		return p.total - p.total/reserve
+	}
+	return p.perLAN
+}
+
 // room is the common quota. Near its end, who has never answered the gateway waits,
 // and the less is left the fewer a device may have already; so that with a limit of
 // 1024, where 70 devices want 32 each, a new one still gets a dozen.
@@ -70,14 +85,14 @@ func (p *Policy) room(d portmap.Decision, r *portmap.Request, f *portmap.Facts) 
 	left := p.total - f.Mappings
 	switch {
 	case left <= 0:
-		return refuse(d, portmap.TotalQuota, "the gateway already has %d mappings (limits.mappings = %d)",
+		return refuse(d, portmap.TotalQuota, "the gateway has %d of %d mappings (limits.mappings)",
 			f.Mappings, p.total)
 	case p.total < share || left > p.total/reserve:
 	case r.Client.Unheard:
-		return refuse(d, portmap.TotalQuota, "the gateway has %d of at most %d mappings (limits.mappings), and %s has not answered it yet; try again in a moment",
+		return refuse(d, portmap.TotalQuota, "the gateway has %d of %d mappings (limits.mappings), and %s has not answered it yet; try again in a moment",
 			f.Mappings, p.total, r.Client.Addr)
 	case f.ClientMappings*p.total >= left*share:
-		return refuse(d, portmap.TotalQuota, "the gateway has %d of at most %d mappings (limits.mappings), and the rest is kept for devices with fewer than the %d of %s",
+		return refuse(d, portmap.TotalQuota, "the gateway has %d of %d mappings (limits.mappings), and the rest is kept for devices with fewer than the %d of %s",
 			f.Mappings, p.total, f.ClientMappings, r.Client.Addr)
 	}
 	return d

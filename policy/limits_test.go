@@ -127,6 +127,79 @@ func TestQuotas(t *testing.T) {
 	})
 }
 
+// TestQuotaOfLAN: one LAN cannot take what others need, whatever the protocol; where there
+// is one, it has all.
+func TestQuotaOfLAN(t *testing.T) {
+	t.Parallel()
+	one := network()
+	one.LAN = map[string]portmap.LAN{"br-lan": one.LAN["br-lan"]}
+	for _, tt := range []struct {
+		name     string
+		set      int
+		view     *portmap.View
+		lan, all int
+		want     portmap.Reason
+	}{
+		{"K1/the last of a LAN", 100, network(), 99, 99, portmap.NoReason},
+		{"K1/one more of a LAN", 100, network(), 100, 100, portmap.TotalQuota},
+		{"K1/another LAN is full", 100, network(), 0, 100, portmap.NoReason},
+		{"K1/by default, the last", 0, network(), 767, 767, portmap.NoReason},
+		{"K1/by default, one more", 0, network(), 768, 768, portmap.TotalQuota},
+		{"K1/by default, another LAN is full", 0, network(), 0, 768, portmap.NoReason},
+		{"K1/the only LAN", 0, one, 900, 900, portmap.NoReason},
+		{"K1/the only LAN, with a limit", 900, one, 900, 900, portmap.TotalQuota},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := build(t, policy.Config{Default: portmap.Allow, MappingsPerLAN: tt.set, Mappings: 1024})
+			for _, via := range []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP} {
+				for _, r := range []portmap.Request{nat(udp, 6000, 6000), nat(tcp, 0, 6000), pinhole(udp, 6000)} {
+					f := facts()
+					f.View, f.LANMappings, f.Mappings = tt.view, tt.lan, tt.all
+					r.Client.Via = via
+					check(t, p.Decide(r, f), tt.want)
+					f.Renewal = true
+					check(t, p.Decide(r, f), portmap.NoReason)
+				}
+			}
+		})
+	}
+}
+
+// TestQuotaOfRule: max_mappings_total counts all devices.
+func TestQuotaOfRule(t *testing.T) {
+	t.Parallel()
+	p := shipped(t, policy.Rule{Name: "few", Action: portmap.Allow, Internal: ports(one(6000)), MaxMappings: 4, MaxMappingsTotal: 8})
+	for _, tt := range []struct {
+		name       string
+		in         uint16
+		own, total int
+		want       portmap.Reason
+	}{
+		{"K1/the last of all", 6000, 0, 7, portmap.NoReason},
+		{"K1/one more of all", 6000, 0, 8, portmap.TotalQuota},
+		{"K1/the device's own comes first", 6000, 4, 8, portmap.ClientQuota},
+		{"K1/what the rule does not allow", 7000, 0, 8, portmap.NoReason},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := facts()
+			f.RuleMappings = func(string) int { return tt.own }
+			f.RuleTotal = func(name string) int {
+				if name != "few" {
+					t.Errorf("asked for rule %q", name)
+				}
+				return tt.total
+			}
+			for _, r := range []portmap.Request{nat(tcp, 6000, tt.in), nat(udp, 0, tt.in), pinhole(tcp, tt.in)} {
+				check(t, p.Decide(r, f), tt.want)
+			}
+			f.Renewal = true
+			check(t, p.Decide(nat(tcp, 6000, tt.in), f), portmap.NoReason)
+		})
+	}
+}
+
 // K1: a burst of 16, then one a second, by the clock of the facts alone.
 func TestGrantRate(t *testing.T) {
 	t.Parallel()

@@ -21,6 +21,7 @@ type Config struct {
 	Default           portmap.Action // for what the walls permit and no rule matches; never opens Tier 1
 	Rules             []Rule         // the first match wins
 	MappingsPerClient int            // the mappings of one device; 0: no limit
+	MappingsPerLAN    int            // the mappings of all clients on one interface; 0: see Policy.ofLAN
 	Mappings          int            // all mappings; 0: no limit
 	GrantsPerSecond   float64        // new mappings a device, after a burst of Burst; 0: no limit
 	UniqueLocal       bool           // a pinhole may be for a unique local address
@@ -32,6 +33,7 @@ type Policy struct {
 	fallback    portmap.Action
 	rules       []Rule
 	perClient   int
+	perLAN      int
 	total       int
 	uniqueLocal bool
 	interval    time.Duration // between two grants in the long run; 0: no limit
@@ -45,10 +47,10 @@ func New(c Config) (*Policy, error) {
 	if !validAction(c.Default) {
 		return nil, fmt.Errorf("policy.default: unknown action %d", c.Default)
 	}
-	if c.MappingsPerClient < 0 || c.Mappings < 0 {
-		return nil, errors.New("limits.mappings_per_client and limits.mappings must not be negative")
+	if c.MappingsPerClient < 0 || c.MappingsPerLAN < 0 || c.Mappings < 0 {
+		return nil, errors.New("limits.mappings_per_client, limits.mappings_per_lan and limits.mappings must not be negative")
 	}
-	p := &Policy{fallback: c.Default, perClient: c.MappingsPerClient, total: c.Mappings, uniqueLocal: c.UniqueLocal}
+	p := &Policy{fallback: c.Default, perClient: c.MappingsPerClient, perLAN: c.MappingsPerLAN, total: c.Mappings, uniqueLocal: c.UniqueLocal}
 	if c.GrantsPerSecond != 0 {
 		if !(c.GrantsPerSecond >= minRate && c.GrantsPerSecond <= maxRate) { // NaN as well
 			return nil, fmt.Errorf("limits.grants_per_second must be 0, or between %g and %g", minRate, maxRate)
@@ -129,11 +131,27 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 	case portmap.Ask:
 		return ask(d)
 	}
-	if rl == nil || rl.MaxMappings == 0 || f.Renewal || f.RuleMappings == nil || f.RuleMappings(rl.Name) < rl.MaxMappings {
+	if rl == nil || f.Renewal {
 		return d
 	}
-	return refuse(d, portmap.ClientQuota, "all mappings that the rule %q allows this device are in use (max_mappings = %d)",
-		rl.Name, rl.MaxMappings)
+	return rl.room(d, f)
+}
+
+// room is the quotas of a rule.
+func (rl *Rule) room(d portmap.Decision, f *portmap.Facts) portmap.Decision {
+	if f.RuleMappings != nil && rl.MaxMappings > 0 {
+		if n := f.RuleMappings(rl.Name); n >= rl.MaxMappings {
+			return refuse(d, portmap.ClientQuota, "the device has %d of %d mappings that the rule %q allows it (max_mappings)",
+				n, rl.MaxMappings, rl.Name)
+		}
+	}
+	if f.RuleTotal != nil && rl.MaxMappingsTotal > 0 {
+		if n := f.RuleTotal(rl.Name); n >= rl.MaxMappingsTotal {
+			return refuse(d, portmap.TotalQuota, "all devices have %d of %d mappings that the rule %q allows them (max_mappings_total)",
+				n, rl.MaxMappingsTotal, rl.Name)
+		}
+	}
+	return d
 }
 
 // ruling returns the first rule that matches, or nil, and whether it would

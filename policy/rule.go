@@ -34,6 +34,8 @@ type Rule struct {
 	Description *regexp.Regexp      `toml:"description,omitempty"`                  // nil: any; only Allow, where the client writes what it likes, gives no safety
 	MaxLifetime time.Duration       `toml:"max_lifetime,omitempty"`                 // for what the rule allows; 0: the engine's own limit
 	MaxMappings int                 `toml:"max_mappings,omitempty" range:"1-65535"` // the mappings of one device that the rule allows; 0: no limit
+
+	MaxMappingsTotal int `toml:"max_mappings_total,omitempty" range:"1-65535"` // the mappings of all devices that it allows; 0: no limit
 }
 
 // names reports whether a range names its ports.
@@ -134,8 +136,8 @@ func compile(rl Rule) (Rule, error) {
 	if rl.Description != nil && len(rl.Description.String()) > MaxPattern {
 		return Rule{}, fmt.Errorf("the description pattern is longer than %d bytes", MaxPattern)
 	}
-	if rl.MaxLifetime < 0 || rl.MaxMappings < 0 {
-		return Rule{}, errors.New("max_lifetime and max_mappings must not be negative")
+	if rl.MaxLifetime < 0 || rl.MaxMappings < 0 || rl.MaxMappingsTotal < 0 {
+		return Rule{}, errors.New("max_lifetime, max_mappings and max_mappings_total must not be negative")
 	}
 	if err := rl.checkPorts(Internal, rl.Internal); err != nil {
 		return Rule{}, err

@@ -111,15 +111,20 @@ func (t *Table) countDevice(m *Mapping, by int) {
 		t.idle++
 	}
 	t.devices = t.devices.with(key, dev)
-	if m.Rule == "" {
-		return
+	t.lans = counted(t.lans, m.Client.Interface, by)
+	if m.Rule != "" {
+		t.rules = counted(t.rules, ruleKey{key, m.Rule}, by)
+		t.totals = counted(t.totals, m.Rule, by)
 	}
-	rk := ruleKey{key, m.Rule}
-	if n, _ := t.rules.get(rk); n+by > 0 {
-		t.rules = t.rules.with(rk, n+by)
-	} else {
-		t.rules = t.rules.without(rk)
+}
+
+// counted returns counts of which one has changed; none of them is 0.
+func counted[K any](counts tree[K, int], key K, by int) tree[K, int] {
+	n, _ := counts.get(key)
+	if n += by; n > 0 {
+		return counts.with(key, n)
 	}
+	return counts.without(key)
 }
 
 func (t *Table) limitGrants(key Device, readyAt time.Time) {

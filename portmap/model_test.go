@@ -204,11 +204,12 @@ func TestTableAgainstModel(t *testing.T) {
 func compare(t *rapid.T, table *Table, model *naive) {
 	t.Helper()
 	want := map[string]int{}
-	clients, devices := map[ClientID]int{}, map[Device]int{}
+	clients, devices, lans := map[ClientID]int{}, map[Device]int{}, map[string]int{}
 	for _, m := range model.all {
 		want[line(m)]++
 		clients[m.Client.ID()]++
 		devices[m.Client.ID().Device()]++
+		lans[m.Client.Interface]++
 	}
 	got := map[string]int{}
 	for m := range table.All() {
@@ -237,6 +238,9 @@ func compare(t *rapid.T, table *Table, model *naive) {
 		f := table.Facts(time.Now(), Request{Client: c}, nil)
 		if n := devices[c.ID().Device()]; f.ClientMappings != n || f.RuleMappings("r") != n {
 			t.Fatalf("device of %v counts %d and %d, want %d", c.Addr, f.ClientMappings, f.RuleMappings("r"), n)
+		}
+		if n, of := lans[c.Interface], len(model.all); f.LANMappings != n || f.RuleTotal("r") != of {
+			t.Fatalf("%s counts %d, the rule %d, want %d and %d", c.Interface, f.LANMappings, f.RuleTotal("r"), n, of)
 		}
 	}
 	checkFree(t, table)

@@ -102,14 +102,18 @@ func TestPinholeOwners(t *testing.T) {
 	})
 }
 
-// TestOneDeviceTwoFamilies: a quota counts what a device has in both families.
+// TestOneDeviceTwoFamilies: a quota counts what a device, a LAN and a rule have in both
+// families.
 func TestOneDeviceTwoFamilies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		counts := make(chan int, 8)
 		r := start(t, portmap.EngineConfig{Policy: policyFunc(func(_ portmap.Request, f portmap.Facts) portmap.Decision {
 			counts <- f.ClientMappings
-			return portmap.Decision{Action: portmap.Allow}
+			if f.LANMappings != f.ClientMappings || f.RuleTotal("r") != f.ClientMappings {
+				t.Errorf("the LAN has %d and the rule %d, want %d", f.LANMappings, f.RuleTotal("r"), f.ClientMappings)
+			}
+			return portmap.Decision{Action: portmap.Allow, Rule: "r"}
 		})})
 		r.mustMap(t, ask(hostA, portmap.UDP, 6000))
 		r.mustMap(t, open(sixA, 8443))

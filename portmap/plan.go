@@ -20,6 +20,7 @@ type Change struct {
 func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 	d := r.Client.ID().Device()
 	dev, _ := t.devices.get(d)
+	lan, _ := t.lans.get(r.Client.Interface)
 	old := t.existing(r)
 	return Facts{
 		Now:            now,
@@ -28,9 +29,14 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 		Change:         old != nil && old.changedBy(r, now),
 		Mappings:       t.count,
 		ClientMappings: dev.mappings,
+		LANMappings:    lan,
 		GrantReadyAt:   dev.grantReadyAt,
 		RuleMappings: func(rule string) int {
 			n, _ := t.rules.get(ruleKey{d, rule})
+			return n
+		},
+		RuleTotal: func(rule string) int {
+			n, _ := t.totals.get(rule)
 			return n
 		},
 	}

@@ -41,7 +41,9 @@ type Facts struct {
 	Change         bool                  // and would make something else of it than a longer lease: the rate does
 	Mappings       int                   // all mappings in the table
 	ClientMappings int                   // those of this client's device
+	LANMappings    int                   // those of all clients on this client's interface
 	RuleMappings   func(rule string) int // those of this client's device that the named rule allowed; may be nil
+	RuleTotal      func(rule string) int // those of everybody; may be nil
 	GrantReadyAt   time.Time             // the grant limiter's state for this device, see Decision.GrantReadyAt
 }
 

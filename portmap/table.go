@@ -23,6 +23,8 @@ type Table struct {
 	sources  tree[sourceKey, *Mapping] // whom restricted mappings let in
 	devices  tree[Device, device]
 	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
+	totals   tree[string, int]  // mappings that a rule allowed, by its name
+	lans     tree[string, int]  // mappings by the interface of their clients
 	leases   tree[deadline, *Mapping]
 	holds    tree[deadline, hold]
 	idle     int       // devices kept only for their grant limiter
@@ -117,6 +119,8 @@ func NewTable() *Table {
 		sources:  tree[sourceKey, *Mapping]{cmp: compareSources},
 		devices:  tree[Device, device]{cmp: compareDevices},
 		rules:    tree[ruleKey, int]{cmp: compareRuleKeys},
+		totals:   tree[string, int]{cmp: cmp.Compare[string]},
+		lans:     tree[string, int]{cmp: cmp.Compare[string]},
 		leases:   tree[deadline, *Mapping]{cmp: compareDeadlines},
 		holds:    tree[deadline, hold]{cmp: compareDeadlines},
 	}

@@ -13,6 +13,7 @@ func Policy(c config.Config) policy.Config {
 		Default:           c.Policy.Default,
 		Rules:             c.Rules,
 		MappingsPerClient: c.Limits.MappingsPerClient,
+		MappingsPerLAN:    c.Limits.MappingsPerLAN,
 		Mappings:          c.Limits.Mappings,
 		GrantsPerSecond:   float64(c.Limits.GrantsPerSecond),
 		UniqueLocal:       c.Policy.UniqueLocal,
