@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -184,8 +185,8 @@ func (k *Keeper) follow(ctx context.Context, r *run) error {
 	return errors.Join(err, r.end(err))
 }
 
-// ping asks a front whether it serves, and ends it where it does not. Of one that starts or
-// follows the network meanwhile that shows anyway.
+// ping asks a front whether it serves. Of one that starts or follows the network meanwhile
+// that shows anyway.
 func (k *Keeper) ping(ctx context.Context, r *run) error {
 	if !k.turn.TryLock() {
 		return nil
@@ -376,10 +377,14 @@ func (r *run) run() {
 
 // how says in one line how it has ended: why it was ended, or how it did by itself.
 func (r *run) how() string {
-	if errors.Is(r.why, io.EOF) || errors.Is(r.why, unix.ECONNRESET) || errors.Is(r.why, unix.EPIPE) {
+	why := strings.ReplaceAll(r.why.Error(), "\n", "; ")
+	switch {
+	case errors.Is(r.why, io.EOF), errors.Is(r.why, unix.ECONNRESET), errors.Is(r.why, unix.EPIPE), errors.Is(r.why, errWallStuck):
 		return r.child.end()
+	case errors.Is(r.why, net.ErrClosed): // by us, because it was gone, or did not read
+		return why + "; " + r.child.end()
 	}
-	return strings.ReplaceAll(r.why.Error(), "\n", "; ")
+	return why
 }
 
 // stop asks the front to end, and ends it if it does not.

@@ -122,7 +122,7 @@ func (r *report) footprints(ctx context.Context, exe string, p plan) error {
 
 // undivided measures a daemon that is one process.
 func (r *report) undivided(ctx context.Context, exe string) error {
-	g, err := startWith(ctx, exe, "[sandbox]\nmode = \"single\"\n")
+	g, err := startWith(ctx, exe, limits+"[sandbox]\nmode = \"single\"\n")
 	if err != nil {
 		return err
 	}
