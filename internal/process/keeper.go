@@ -28,8 +28,8 @@ const (
 	wallTimeout   = time.Second // after its end, until what it has sent is read
 
 	// It is asked so often whether it serves, and counts as dead when it has not answered
-	// for so long: longer than it gives its own servers. On half a core that is flooded an
-	// answer takes tens of milliseconds.
+	// for so long: longer than it gives its own servers. On half a core that is flooded the
+	// slowest of 300 answers took 0.3 seconds.
 	pingEvery    = 30 * time.Second
 	pingTimeout  = 20 * time.Second
 	pulseTimeout = 15 * time.Second
