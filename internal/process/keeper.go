@@ -379,7 +379,7 @@ func (r *run) run() {
 func (r *run) how() string {
 	why := strings.ReplaceAll(r.why.Error(), "\n", "; ")
 	switch {
-	case errors.Is(r.why, io.EOF), errors.Is(r.why, unix.ECONNRESET), errors.Is(r.why, unix.EPIPE), errors.Is(r.why, errWallStuck):
+	case errors.Is(r.why, io.EOF), errors.Is(r.why, unix.ECONNRESET), errors.Is(r.why, unix.EPIPE):
 		return r.child.end()
 	case errors.Is(r.why, net.ErrClosed): // by us, because it was gone, or did not read
 		return why + "; " + r.child.end()
