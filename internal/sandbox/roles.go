@@ -61,9 +61,8 @@ func everyone(interrupt argument) []rule {
 		{why: "the runtime interrupts its own threads", does: allow, calls: []string{"tgkill"}, when: &interrupt},
 		{why: "signals, and the way back from their handlers", does: allow,
 			calls: []string{"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall"}},
-		{why: "memory that cannot be executed, and is not shared: that would count for nobody", does: allow,
-			calls: []string{"mmap", "mmap2"}, when: &executable, also: &argument{index: 3, mask: unix.MAP_SHARED, values: []uint32{0}}},
-		{why: "likewise", does: allow, calls: []string{"mprotect"}, when: &executable},
+		{why: "memory that cannot be executed, and is neither shared nor a stack: RLIMIT_DATA counts no such", does: allow,
+			calls: []string{"mmap", "mmap2"}, when: &executable, also: &argument{index: 3, mask: unix.MAP_SHARED | unix.MAP_GROWSDOWN, values: []uint32{0}}},
 		{why: "memory", does: allow,
 			calls: []string{"munmap", "madvise", "mincore"}},
 		{why: "its flags are in memory; the runtime does not need it", does: unknown,
@@ -80,8 +79,6 @@ func everyone(interrupt argument) []rule {
 		{why: "descriptors that do not wait, and copies of them", does: allow,
 			calls: []string{"fcntl", "fcntl64"}, when: &argument{index: 1, mask: all,
 				values: []uint32{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC}}},
-		{why: "the poller begins with the first socket", does: allow,
-			calls: []string{"epoll_create1", "eventfd2"}},
 		{why: "the runtime reads its share of the processors", does: allow,
 			calls: []string{"pread64"}},
 	}
@@ -111,7 +108,10 @@ var socketcalls = []uint32{5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
 // front is the process that parses what the network sends. It has the sockets that the
 // warden hands it, and gets no other; it opens no file, and there is nobody to whom it
 // could send a signal. It makes no thread (makeThreads): who owns it could make all that its
-// user, or the group of processes that holds both halves, may have.
+// user, or the group of processes that holds both halves, may have. Likewise no poller: the
+// wall has begun the one of its runtime, and each other could watch every descriptor again,
+// until its user, which may be the warden's, may watch none (epoll(7), max_user_watches). Nor
+// does it protect memory: what is read only does not count any more, and stays.
 func front(pid uint32) role {
 	rules := append(everyone(own(pid)), named,
 		rule{why: "i386 asks so of sockets that are open", does: allow, calls: []string{"socketcall"},
@@ -128,6 +128,9 @@ func front(pid uint32) role {
 // /proc/net, writes nf_tables and the state directory.
 func decides(families, byOneCall []uint32) []rule {
 	return []rule{
+		{why: "the poller begins with the first socket", does: allow,
+			calls: []string{"epoll_create1", "eventfd2"}},
+		{why: "memory that cannot be executed", does: allow, calls: []string{"mprotect"}, when: &executable},
 		{why: "sockets of the families that are served; not unix, by which root would be obeyed by other daemons", does: allow,
 			calls: []string{"socket"}, when: &argument{index: 0, mask: all, values: families}},
 		{why: "i386 makes sockets by this one call", does: allow,

@@ -124,7 +124,11 @@ func limitFiles(most uint64) error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
 }
 
-// limitData lowers the limit to most.
+// addresses is how many times as many octets of addresses a process has as of memory: the
+// runtime reserves more than 1 GB where they have 64 bits.
+const addresses = 32
+
+// limitData lowers the limit to most, and that of addresses.
 func limitData(most uint64) error {
 	if most == 0 {
 		return nil
@@ -137,7 +141,15 @@ func limitData(most uint64) error {
 		return err
 	}
 	l.Cur, l.Max = min(l.Cur, most), min(l.Max, most)
-	return unix.Setrlimit(unix.RLIMIT_DATA, &l)
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &l); err != nil {
+		return err
+	}
+	// Of memory that is only read the tables of pages take a 512th, and count nowhere else.
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &l); err != nil {
+		return err
+	}
+	l.Cur, l.Max = min(l.Cur, addresses*most), min(l.Max, addresses*most)
+	return unix.Setrlimit(unix.RLIMIT_AS, &l)
 }
 
 // enforce puts the filter of the role on every thread.

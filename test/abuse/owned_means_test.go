@@ -153,17 +153,19 @@ func TestOwnedFrontMemory(t *testing.T) {
 			if own := score(os.Getpid()); score(r.Daemon.Pid()) != own {
 				t.Errorf("the warden has the score %s, and was started with %s", score(r.Daemon.Pid()), own)
 			}
-			if got := r.front.tries(t, owned.Order{Means: &owned.Means{What: "memory", N: 256 << 20}})["memory"]; got != "ENOMEM" {
-				t.Errorf("256 MiB: %q", got)
+			for what, want := range map[string]string{"memory": "ENOMEM", "stack": "EPERM", "read only": "EPERM", "tables": "ENOMEM"} {
+				if got := r.front.tries(t, owned.Order{Means: &owned.Means{What: what, N: 256 << 20}})[what]; got != want {
+					t.Errorf("256 MiB of %s: %q, want %q", what, got, want)
+				}
 			}
 			r.free(t)
 		})
 	}
 }
 
-// TestOwnedFrontHolds (M8): an owned front neither lets go of the instance lock, nor joins a
-// group on the WAN, nor leaves the warden a connection that keeps it from starting
-// another front, or from its own end.
+// TestOwnedFrontHolds (M8): an owned front neither makes pollers, nor lets go of the instance
+// lock, nor joins a group on the WAN, nor leaves the warden a connection that keeps it from
+// starting another front, or from its own end.
 func TestOwnedFrontHolds(t *testing.T) {
 	t.Parallel()
 	r := startOwnable(t, noRates)
@@ -175,6 +177,8 @@ func TestOwnedFrontHolds(t *testing.T) {
 			t.Errorf("%s: %q", m.What, got)
 		}
 	}
+	try(owned.Means{What: "poller"})      // many would leave the user no watch of a descriptor (epoll(7))
+	try(owned.Means{What: "event"})       // which they would watch
 	try(owned.Means{What: "shut", FD: 4}) // behind the wall
 	if d, err := r.Network.StartDaemonWith(t.Context(), testrig.Exe, lab.Settings); err == nil {
 		t.Errorf("a second daemon has begun; %v", d.Stop())

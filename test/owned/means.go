@@ -14,7 +14,7 @@ import (
 
 // Means is what an attacker does with what the front has, to harm others by it.
 type Means struct {
-	What string // "threads", "memory", "shut", "join", "linger", "leave"
+	What string // "threads", "memory", "stack", "read only", "tables", "poller", "event", "shut", "join", "linger", "leave"
 	FD   int    // of the three before the last
 	N    int    // so many threads or octets, or the index of an interface
 }
@@ -27,7 +27,19 @@ func (m Means) do(f *front) error {
 		threads(m.N)
 		return nil
 	case "memory":
-		return memory(m.N)
+		return memory(m.N, 0, unix.PROT_READ|unix.PROT_WRITE)
+	case "stack": // which RLIMIT_STACK bounds when it grows, and nothing bounds at first
+		return memory(m.N, unix.MAP_GROWSDOWN, unix.PROT_READ|unix.PROT_WRITE)
+	case "read only": // which RLIMIT_DATA does not count any more
+		return memory(m.N, 0, unix.PROT_READ)
+	case "tables":
+		return tables(m.N)
+	case "poller":
+		_, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+		return err
+	case "event":
+		_, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		return err
 	case "shut":
 		return errors.Join(unix.Shutdown(m.FD, unix.SHUT_RDWR), unix.Shutdown(m.FD, unix.SHUT_RD))
 	case "join":
@@ -54,17 +66,42 @@ func threads(n int) {
 	made.Wait()
 }
 
-// memory takes n octets and uses them, or what there is, and gives them back.
-func memory(n int) (err error) {
+// memory takes n octets, uses them and has them protected so; or what there is. It gives them
+// back.
+func memory(n, flags, protection int) (err error) {
 	const piece = 1 << 20
 	for taken := 0; taken < n; taken += piece {
-		b, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		b, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|flags)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = unix.Munmap(b) }()
 		for i := 0; i < piece; i += 4096 {
 			b[i] = 1
+		}
+		if protection&unix.PROT_WRITE == 0 {
+			if err := unix.Mprotect(b, protection); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tables has the kernel make n octets of tables of pages, for memory that is only read and so
+// is one page, and gives them back.
+func tables(n int) error {
+	const piece, table, octets = 1 << 30, 1 << 21, 1 << 12
+	for taken := 0; taken < n; taken += piece / table * octets {
+		b, err := unix.Mmap(-1, 0, piece, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Munmap(b) }()
+		for i := 0; i < piece; i += table {
+			if b[i] != 0 {
+				return errors.New("what nobody wrote is not 0")
+			}
 		}
 	}
 	return nil
