@@ -3,6 +3,8 @@ package config
 import (
 	"bytes"
 	"reflect"
+	"slices"
+	"strings"
 )
 
 // Adopt returns the configuration of a daemon that runs one and is given another: next has
@@ -42,4 +44,23 @@ func rules(v reflect.Value) (b []byte) {
 		b = appendTable(b, "", v.Index(i))
 	}
 	return b
+}
+
+// Live reports whether a running daemon takes over a key, "lan.interfaces" or "rule".
+func Live(key string) bool {
+	table, name, _ := strings.Cut(key, ".")
+	c := reflect.TypeFor[Config]()
+	i := slices.Index(keysOf(c), table)
+	if i < 0 {
+		return false
+	}
+	f := c.Field(i)
+	if table != ruleTag {
+		j := slices.Index(keysOf(f.Type), name)
+		if j < 0 {
+			return false
+		}
+		f = f.Type.Field(j)
+	}
+	return f.Tag.Get("live") == "yes"
 }

@@ -62,7 +62,7 @@ func (r *reader) chains(f *Firewall) {
 	}{{"firewall.accept_chain", "ip", f.AcceptChain}, {"firewall.accept_chain6", "ip6", f.AcceptChain6}} {
 		switch {
 		case c.name == firewall.Chain{}:
-		case f.Backend == BackendIPTables:
+		case f.Backend == BackendIPTables && c.name.OfIPTables():
 			r.fail(c.key, "%s has no effect with backend %s, whose rule is first in FORWARD; allowed: %s",
 				quote(c.name.String()), quote(string(BackendIPTables)), `""`)
 		case c.name.Family != "inet" && c.name.Family != c.family:

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
+	"portcullis/config"
 	"portcullis/internal/cmdline"
 	"portcullis/internal/doctor"
 )
@@ -14,14 +17,22 @@ import (
 // errStops makes doctor's exit code; what stops a mapping has been printed.
 var errStops = errors.New("something would keep mappings from working")
 
+// errNotRoot is all that doctor says to who could learn wrong things only.
+var errNotRoot = errors.New("doctor needs root: it asks the daemon, and copies the rules of the firewall")
+
 // runDoctor looks at the machine, changes nothing, and prints what is wrong and what
 // to do about it.
 func runDoctor(ctx context.Context, call *cmdline.Call) error {
+	if os.Geteuid() != 0 {
+		return errNotRoot
+	}
 	var facts doctor.Facts
-	c, _, err := loadConfig(call.Given["config"])
+	c, source, err := loadSource(call.Given["config"])
+	called := doctor.Called{Config: c, Err: err, File: source.File, Socket: string(c.Control.Socket)}
 	if err != nil {
-		facts.Config = err
-	} else if err := doctor.Examine(ctx, c, &facts); err != nil {
+		called.Socket = string(config.SocketIn(source.File))
+	}
+	if err := doctor.Examine(ctx, called, &facts); err != nil {
 		return err
 	}
 	found := doctor.Judge(&facts)
@@ -48,7 +59,7 @@ func report(w io.Writer, found []doctor.Finding, asJSON bool) error {
 			return err
 		}
 		if x.Remedy != "" {
-			if _, err := fmt.Fprintf(w, "         -> %s\n", x.Remedy); err != nil {
+			if _, err := fmt.Fprintf(w, "         -> %s\n", strings.ReplaceAll(x.Remedy, "\n", "\n            ")); err != nil {
 				return err
 			}
 		}

@@ -41,6 +41,9 @@ func run(ctx context.Context, out, errs io.Writer, args []string) int {
 	}
 	var usage *cmdline.Error
 	switch {
+	case errors.Is(err, errNotRoot):
+		fmt.Fprintf(errs, "portcullis: %v\n", err)
+		return exitUsage
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errStops):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -15,17 +16,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portcullis/config"
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
 )
 
 // daemonOf returns a client of the daemon whose configuration the call names.
 func daemonOf(call *cmdline.Call) (*control.Client, error) {
-	c, _, err := loadConfig(call.Given["config"])
-	if err != nil {
+	file := call.Given["config"]
+	c, source, err := loadSource(file)
+	socket := c.Control.Socket
+	switch {
+	case file != "" && errors.Is(err, fs.ErrNotExist):
 		return nil, err
+	case err != nil: // a mistake of today does not keep the owner from a daemon that runs since yesterday
+		socket = config.SocketIn(source.File)
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		fmt.Fprintf(call.Err, "portcullis: asking the daemon at %s all the same: %s\n", socket, first)
 	}
-	return control.NewClient(string(c.Control.Socket)), nil
+	return control.NewClient(string(socket)), nil
 }
 
 func runStatus(ctx context.Context, call *cmdline.Call) error {

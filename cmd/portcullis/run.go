@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"portcullis/config"
@@ -17,7 +18,13 @@ import (
 func runDaemon(ctx context.Context, call *cmdline.Call) error {
 	ctx, stop := untilHandover(ctx)
 	defer stop()
-	load := func() (config.Config, daemon.Source, error) { return loadSource(call.Given["config"]) }
+	load := func() (config.Config, daemon.Source, error) {
+		c, source, err := loadSource(call.Given["config"])
+		if file, failed := filepath.Abs(source.File); failed == nil && source.File != "" { // others have another directory
+			source.File = file
+		}
+		return c, source, err
+	}
 	c, source, err := load()
 	if err != nil {
 		return err

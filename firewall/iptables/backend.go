@@ -3,7 +3,6 @@ package iptables
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -77,19 +76,13 @@ func (b *Backend) Flavour() string { return b.rules[four].programs.flavour }
 
 // Prepare sets the facts of the gateway before the first Replace.
 func (b *Backend) Prepare(g firewall.Facts) error {
-	if err := b.follow(g); err != nil {
-		return fmt.Errorf("iptables prepare: %w", err)
-	}
-	return b.Backend.Prepare(g)
+	return b.Backend.Prepare(b.follow(g))
 }
 
 // Configure changes the facts of the gateway in the rules. A *firewall.ChainError
 // means that all is in force but the rules in FORWARD.
 func (b *Backend) Configure(ctx context.Context, g firewall.Facts) error {
-	if err := b.follow(g); err != nil {
-		return fmt.Errorf("iptables configure: %w", err)
-	}
-	err := b.Backend.Configure(ctx, g)
+	err := b.Backend.Configure(ctx, b.follow(g))
 	lost, failed := b.keep(ctx)
 	if lost != "" && failed == nil {
 		b.repair()
@@ -168,19 +161,20 @@ func (b *Backend) Close(ctx context.Context, keep bool) error {
 	return errors.Join(err, b.Backend.Close(ctx, keep))
 }
 
-// follow finds out where a rule is wanted.
-func (b *Backend) follow(g firewall.Facts) error {
+// follow finds out where a rule is wanted, and returns the facts for the table. Beside
+// FORWARD a chain of nftables may drop as well, as Docker's and nftables.service's do on
+// one host: it gets its jump like any other.
+func (b *Backend) follow(g firewall.Facts) firewall.Facts {
 	wanted := [2]bool{true, true}
 	if b.cfg.Named {
 		wanted = [2]bool{four: g.AcceptChain.OfIPTables(), six: g.AcceptChain6.OfIPTables()}
-	} else if none := (firewall.Chain{}); g.AcceptChain != none || g.AcceptChain6 != none {
-		return errors.New("firewall.accept_chain and accept_chain6 are for nftables: with iptables our rule is " +
-			"first in FORWARD, and what it accepts no later rule can drop; leave them empty")
+	} else if none := (firewall.Chain{}); g.AcceptChain.Family == names[four] && g.AcceptChain6 == none {
+		g.AcceptChain6 = firewall.Chain{Family: names[six], Table: "filter", Name: "FORWARD"} // where pinholes pass
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.wanted = wanted
-	return nil
+	return g
 }
 
 // keep makes sure that the rules are there, and returns what was wrong with them.

@@ -38,6 +38,12 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, c.call(ctx, http1.Get, "/v1/status", nil, &s)
 }
 
+// Effective asks for the configuration that holds.
+func (c *Client) Effective(ctx context.Context) (Effective, error) {
+	var e Effective
+	return e, c.call(ctx, http1.Get, "/v1/configuration", nil, &e)
+}
+
 // Mappings asks for all mappings.
 func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 	var list []Mapping

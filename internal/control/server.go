@@ -36,6 +36,7 @@ type Config struct {
 	Logger  *slog.Logger
 	Mapper  Mapper
 	Status  func() Status
+	Running func() []byte // the configuration that holds, as TOML
 	Traffic func(context.Context) (func(portmap.Mapping) Traffic, error)
 	Host    func(*portmap.Client) string // the name that the client has now, "": the one it had when it asked
 	Reload  func(context.Context) (Reloaded, error)
@@ -79,10 +80,11 @@ func New(cfg Config) (*Server, error) {
 		s.gid = uint32(gid)
 	}
 	s.routes = map[string]route{
-		"/v1/status":   {http1.Get, s.status},
-		"/v1/mappings": {http1.Get, s.mappings},
-		"/v1/delete":   {http1.Post, s.delete},
-		"/v1/reload":   {http1.Post, s.reload},
+		"/v1/status":        {http1.Get, s.status},
+		"/v1/mappings":      {http1.Get, s.mappings},
+		"/v1/configuration": {http1.Get, s.configuration},
+		"/v1/delete":        {http1.Post, s.delete},
+		"/v1/reload":        {http1.Post, s.reload},
 	}
 	return s, nil
 }
@@ -246,6 +248,10 @@ func (p patient) Write(b []byte) (int, error) {
 
 func (s *Server) status(context.Context, *http1.Request) *http1.Response {
 	return reply(s.cfg.Status())
+}
+
+func (s *Server) configuration(context.Context, *http1.Request) *http1.Response {
+	return reply(Effective{TOML: string(s.cfg.Running())})
 }
 
 func (s *Server) mappings(ctx context.Context, _ *http1.Request) *http1.Response {

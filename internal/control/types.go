@@ -21,6 +21,11 @@ type Status struct {
 	Configuration Configuration `json:"configuration"`
 }
 
+// Effective is the answer to GET /v1/configuration.
+type Effective struct {
+	TOML string `json:"toml"` // every key with the value that holds now
+}
+
 // Configuration is where the daemon's configuration came from.
 type Configuration struct {
 	File    string   `json:"file"`    // "": none, the defaults

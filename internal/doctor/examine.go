@@ -16,14 +16,19 @@ import (
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
-	"portcullis/internal/control"
 	"portcullis/internal/netif"
+	"portcullis/internal/special"
 	"portcullis/internal/wiring"
 )
 
-// Examine gathers the facts about the machine, for a configuration. The error is that
-// the network cannot be read.
-func Examine(ctx context.Context, c config.Config, f *Facts) error {
+// Examine gathers the facts about the machine, for the configuration that the daemon runs,
+// or for the one that doctor was called with where none runs. The error is that the network
+// cannot be read, or that the daemon has stopped to answer.
+func Examine(ctx context.Context, called Called, f *Facts) error {
+	c, now, err := called.ask(ctx, f)
+	if err != nil || f.Config != nil {
+		return err
+	}
 	kernel, err := netif.Open(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("read the network: %w", err)
@@ -47,10 +52,9 @@ func Examine(ctx context.Context, c config.Config, f *Facts) error {
 	}
 	f.DefaultRoutes = len(state.Default4)
 	examineMachine(c, kernel, roles, f)
-	running := control.NewClient(string(c.Control.Socket))
-	now, err := running.Status(ctx)
+	examineLANs(c, state, roles, f)
 	switch {
-	case err != nil:
+	case !f.Daemon.Answers:
 		f.Taken = taken(ctx, kernel, c)
 	case c.Firewall.Backend == config.BackendAuto: // as the daemon's user it may have chosen another than root would
 		c.Firewall.Backend = config.Backend(now.Firewall.Backend)
@@ -117,7 +121,7 @@ func writable(dir string) error {
 // examineFirewall tries the backend, and a packet's way.
 func examineFirewall(ctx context.Context, c config.Config, state netif.State, roles netif.Roles, f *Facts) {
 	quiet := slog.New(slog.DiscardHandler)
-	f.AcceptChain = c.Firewall.AcceptChain.String()
+	f.AcceptChain, f.AcceptChain6 = c.Firewall.AcceptChain.String(), c.Firewall.AcceptChain6.String()
 	f.Backend = string(c.Firewall.Backend)
 	b, name, err := wiring.Firewall(ctx, quiet, c)
 	if f.Firewall = err; err != nil {
@@ -132,6 +136,16 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 		_, f.Legacy, _ = iptables.LegacyRules(ctx)
 	}
 	setup, why := trialSetup(c, state, roles)
+	if setup.Rules, err = listRules(ctx, name); err != nil {
+		f.Trial.Skipped = err.Error()
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	defer cancel()
+	if len(setup.LANs) > 0 && len(setup.Asks) > 0 {
+		f.Asks, f.AsksFailed = TryAsks(ctx, setup)
+		f.AsksSeen = f.AsksFailed == nil
+	}
 	if why != "" {
 		f.Trial.Skipped = why
 		return
@@ -139,12 +153,11 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 	setup.Open = func(ctx context.Context, netns int) (Backend, error) {
 		return wiring.FirewallIn(ctx, quiet, c, name, netns)
 	}
-	if setup.Rules, err = listRules(ctx, name); err != nil {
-		f.Trial.Skipped = err.Error()
-		return
+	bare := c
+	bare.Firewall.AcceptChain, bare.Firewall.AcceptChain6 = firewall.Chain{}, firewall.Chain{}
+	setup.Bare = func(ctx context.Context, netns int) (Backend, error) {
+		return wiring.FirewallIn(ctx, quiet, bare, firewall.NFTables, netns)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
 	trial, err := Try(ctx, setup)
 	if err != nil {
 		trial.Skipped = err.Error()
@@ -155,6 +168,19 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 // trialSetup is the machine as a packet sees it, or why it cannot be copied.
 func trialSetup(c config.Config, state netif.State, roles netif.Roles) (Setup, string) {
 	s := Setup{Firewall: wiring.Facts(c, roles)}
+	for _, link := range state.Links {
+		if !link.Loopback {
+			s.Links = append(s.Links, link.Name)
+		}
+	}
+	web := c.UPnP.HTTPPort
+	if !c.UPnP.Enabled {
+		web = 0
+	}
+	s.Asks = Asked(web, c.PCP.NATPMP, c.PCP.PCP)
+	for _, l := range roles.LAN {
+		s.LANs = append(s.LANs, inside(l))
+	}
 	if roles.WAN.Name == "" || !roles.WAN.Up || len(roles.LAN) == 0 {
 		return s, "there is no WAN or no LAN"
 	}
@@ -165,17 +191,10 @@ func trialSetup(c config.Config, state netif.State, roles netif.Roles) (Setup, s
 		return s, "the WAN has no address"
 	}
 	s.External = s.Firewall.WAN[0].Addrs[0]
-	for _, link := range state.Links {
-		if !link.Loopback {
-			s.Links = append(s.Links, link.Name)
-		}
-	}
 	l := roles.LAN[max(slices.IndexFunc(roles.LAN, func(l netif.LAN) bool { return l.Addr.IsValid() }), 0)]
 	s.Firewall.LAN = []string{l.Name}
+	s.LAN = inside(l).LAN
 	for _, p := range l.Prefixes {
-		if l.Addr.IsValid() && p.Contains(l.Addr) {
-			s.LAN = netip.PrefixFrom(l.Addr, p.Bits())
-		}
 		for _, a := range l.IPv6() {
 			if p.Contains(a) && !a.IsLinkLocalUnicast() && !a.IsPrivate() {
 				s.LAN6 = netip.PrefixFrom(a, p.Bits())
@@ -186,4 +205,41 @@ func trialSetup(c config.Config, state netif.State, roles netif.Roles) (Setup, s
 		return s, "no LAN has a network of IPv4"
 	}
 	return s, ""
+}
+
+// inside returns a LAN as its clients see it.
+func inside(l netif.LAN) Inside {
+	x := Inside{Name: l.Name, IPv6: len(l.IPv6()) > 0}
+	for _, p := range l.Direct {
+		if l.Addr.IsValid() && p.Contains(l.Addr) && !p.IsSingleIP() && (!x.LAN.IsValid() || p.Bits() > x.LAN.Bits()) {
+			x.LAN = netip.PrefixFrom(l.Addr, p.Bits())
+		}
+	}
+	return x
+}
+
+// trialTime is how long both trials may take.
+const trialTime = time.Minute
+
+// examineLANs looks at what is served that the owner may not mean.
+func examineLANs(c config.Config, state netif.State, roles netif.Roles, f *Facts) {
+	f.Detected = len(c.LAN.Interfaces) == 0
+	for i, a := range roles.LAN {
+		for _, b := range roles.LAN[i+1:] {
+			for _, p := range a.Direct {
+				j := slices.IndexFunc(b.Direct, func(q netip.Prefix) bool { return p.Overlaps(q) && !p.Addr().IsLinkLocalUnicast() })
+				if j >= 0 {
+					f.Overlaps = append(f.Overlaps, fmt.Sprintf("%s on %s and %s on %s", p, a.Name, b.Direct[j], b.Name))
+				}
+			}
+		}
+	}
+	told := c.WAN.ExternalIP.Addr
+	here := slices.ContainsFunc(state.Links, func(l netif.Link) bool {
+		return slices.ContainsFunc(l.Addrs, func(a netif.Addr) bool { return a.Prefix.Addr() == told })
+	})
+	public := slices.ContainsFunc(roles.WAN.IPv4(), special.Public)
+	if told.IsValid() && !here && public { // with a private one another router translates
+		f.Left = told.String()
+	}
 }

@@ -5,8 +5,6 @@ import (
 	"sort"
 	"strings"
 	"time"
-
-	"portcullis/firewall"
 )
 
 // Level is how bad a finding is.
@@ -64,8 +62,11 @@ type Facts struct {
 	Network  error    // what is wrong with the interfaces, as netif says
 	Doubts   []string // what may be wrong with them, in sentences with a remedy behind the last semicolon
 	LANs     []string
-	WAN      string // "" is none
-	WANUp    bool   // true is good
+	Detected bool     // they are not in the configuration
+	Overlaps []string // networks of two LANs that are not apart
+	Left     string   // an external_ip that is not of this machine any more
+	WAN      string   // "" is none
+	WANUp    bool     // true is good
 	External string
 	Private  bool // External cannot be reached from the Internet
 	Allowed  bool // and the owner says that it can
@@ -84,9 +85,16 @@ type Facts struct {
 	Firewall            error    // why it cannot be used
 	Legacy              bool     // iptables-legacy has rules, beside nftables
 	AcceptChain         string   // as configured
+	AcceptChain6        string
 	Trial               Trial
-	AnswersSeen         bool    // that is, by which way they leave; it cannot be in a VRF
-	Strays              []Stray // with the marks that Trial saw
+	AnswersSeen         bool      // that is, by which way they leave; it cannot be in a VRF
+	Strays              []Stray   // with the marks that Trial saw
+	AsksFailed          error     // why that cannot be tried
+	AsksSeen            bool      // that is, whether what clients send to the gateway arrives
+	Asks                []Dropped // what does not
+
+	Daemon  Daemon            // the one that runs
+	Written map[string]string // what the file has in [firewall], where that is not what the daemon runs, by key
 }
 
 // earliest is before this program was written: a clock that says less was never set.
@@ -102,10 +110,13 @@ func Judge(f *Facts) []Finding {
 		add("config", Failure, "fix the file, and check it with `portcullis check`", "the configuration is not valid: %v", f.Config)
 		return all
 	}
+	judgeDaemon(f, add)
 	judgeNetwork(f, add)
 	judgeMachine(f, add)
 	judgeFirewall(f, add)
+	judgeQuotas(f, add)
 	sort.SliceStable(all, func(i, j int) bool { return rank(all[i].Level) < rank(all[j].Level) })
+	judgeClock(f, add)
 	return all
 }
 
@@ -118,7 +129,7 @@ type adder func(id string, level Level, remedy, what string, args ...any)
 
 func judgeNetwork(f *Facts, add adder) {
 	if f.Network != nil {
-		add("interfaces", Failure, "correct [lan] and [wan] in the configuration", "the interfaces do not fit the configuration: %v", f.Network)
+		add("interfaces", Failure, "correct [lan] and [wan] in the configuration"+f.then("lan.interfaces"), "the interfaces do not fit the configuration: %v", f.Network)
 	}
 	for _, d := range f.Doubts {
 		what, remedy := d, ""
@@ -129,22 +140,33 @@ func judgeNetwork(f *Facts, add adder) {
 	}
 	switch {
 	case len(f.LANs) == 0:
-		add("lan", Failure, `name the LAN: interfaces = ["br-lan"] in [lan]`, "no LAN is served")
+		add("lan", Failure, `name the LAN: interfaces = ["br-lan"] in [lan]`+f.then("lan.interfaces"), "no LAN is served")
 	default:
 		add("lan", Fine, "", "serves %s", strings.Join(f.LANs, ", "))
 	}
 	switch {
 	case f.WAN == "":
-		add("wan", Failure, `connect the gateway, or name the interface: interface = "eth0" in [wan]`, "there is no IPv4 default route")
+		add("wan", Failure, `connect the gateway, or name the interface: interface = "eth0" in [wan]`+f.then("wan.interface"), "there is no IPv4 default route")
 	case !f.WANUp:
 		add("wan", Failure, "bring the interface up", "the WAN %s is down, or has no address", f.WAN)
 	case f.Private && !f.Allowed:
-		add("private_wan", Failure, "have the router upstream forward ports to this one and set private_address = \"allow\" in [wan], or ask the provider for a public address",
+		add("private_wan", Failure, "have the router upstream forward ports to this one and set private_address = \"allow\" in [wan], or ask the provider for a public address"+f.then("wan.private_address"),
 			"the address of %s, %s, cannot be reached from the Internet: another router or the provider translates it", f.WAN, f.External)
 	case f.Private:
 		add("private_wan", Warning, "make sure that the router upstream forwards ports to this one", "the address %s is private, which the configuration allows", f.External)
 	default:
 		add("wan", Fine, "", "%s has the address %s", f.WAN, f.External)
+	}
+	if f.Detected && len(f.LANs) > mostDetected {
+		add("lans_detected", Warning, "name those whose devices may open ports: interfaces = [\""+f.LANs[0]+"\", ...] in [lan]"+f.then("lan.interfaces"),
+			"%d LANs are served because they were detected: %s", len(f.LANs), strings.Join(f.LANs, ", "))
+	}
+	for _, o := range f.Overlaps {
+		add("lans_overlap", Warning, "give each LAN a network of its own, or serve one of the two", "two LANs have the same addresses: %s", o)
+	}
+	if f.Left != "" {
+		add("external_ip", Warning, "correct external_ip in [wan], or remove it"+f.then("wan.external_ip"),
+			"devices are told the address %s, which this machine does not have; that of %s is %s", f.Left, f.WAN, f.External)
 	}
 	for _, a := range f.OtherGateways {
 		add("second_gateway", Warning, "disable UPnP there or here: clients use the one that answers first", "another UPnP gateway answers on the LAN, at %s", a)
@@ -166,20 +188,30 @@ func judgeMachine(f *Facts, add adder) {
 		if l.Program != "" {
 			program = l.Program
 		}
-		add("port_taken", Failure, "stop it, or disable that protocol in [upnp] or [pcp]", "%s is held by %s", l.Port, program)
+		add("port_taken", Failure, "stop it, or disable that protocol in [upnp] or [pcp]"+f.then("upnp.enabled"), "%s is held by %s", l.Port, program)
 	}
 	if len(f.StrictRP) > 0 && f.DefaultRoutes > 1 {
 		add("rp_filter", Warning, "sysctl -w net.ipv4.conf."+f.StrictRP[0]+".rp_filter=2",
 			"reverse path filtering is strict on %s and there is more than one default route: replies by the other one are dropped", strings.Join(f.StrictRP, ", "))
+	}
+	if f.State != nil {
+		add("state", Warning, "give state.dir to the user of the daemon, mode 0700", "mappings would not survive a restart: %v", f.State)
+	}
+}
+
+// mostDetected is how many LANs a home has that nobody has named.
+const mostDetected = 2
+
+// judgeClock adds what matters only to leases that are written down.
+func judgeClock(f *Facts, add adder) {
+	if f.Daemon.Open == 0 {
+		return
 	}
 	switch {
 	case f.Now.Before(earliest):
 		add("clock", Warning, "set the clock, for example with an NTP client", "the clock says %s, so it was never set", f.Now.UTC().Format(time.DateOnly))
 	case !f.Synced:
 		add("clock", Warning, "start an NTP client (chrony wants rtcsync)", "the clock is not synchronised: after a reboot, leases last too long by the time the machine was off")
-	}
-	if f.State != nil {
-		add("state", Warning, "give state.dir to the user of the daemon, mode 0700", "mappings would not survive a restart: %v", f.State)
 	}
 }
 
@@ -189,7 +221,7 @@ func judgeFirewall(f *Facts, add adder) {
 		return
 	}
 	if f.Legacy {
-		add("iptables_legacy", Warning, `set backend = "iptables" in [firewall]`, "iptables-legacy has rules too, which nftables does not see")
+		add("iptables_legacy", Warning, f.edited(edit{"firewall.backend", "iptables"}), "iptables-legacy has rules too, which nftables does not see")
 	}
 	judgeAnswers(f, add)
 	t := f.Trial
@@ -197,8 +229,8 @@ func judgeFirewall(f *Facts, add adder) {
 		add("path", Warning, "", "no packet was sent through a copy of the rules: %s", t.Skipped)
 		return
 	}
-	judgePath(add, f.Backend, f.AcceptChain, "IPv4 mapping", "path", "accept_chain", t.Mapping)
-	judgePath(add, f.Backend, f.AcceptChain, "IPv6 pinhole", "path6", "accept_chain6", t.Pinhole)
+	judgePaths(f, add)
+	judgeAsks(f, add)
 }
 
 // judgeAnswers adds findings about replies that leave by another way. A connection to a mapping
@@ -226,27 +258,5 @@ func judgeAnswers(f *Facts, add adder) {
 	}
 	if f.AnswersSeen && !strayed[false] {
 		add("answers", Fine, "", "replies leave by %s", f.WAN)
-	}
-}
-
-func judgePath(add adder, backend, configured, what, id, key string, v Verdict) {
-	switch {
-	case !v.Tried:
-	case v.Passed:
-		add(id, Fine, "", "a packet for an %s passes the rules of this machine", what)
-	case v.Blame == "":
-		add(id, Failure, "find out what drops packets or forwards them elsewhere, with `nft list ruleset`", "a packet for an %s does not pass the rules of this machine", what)
-	case v.OfIPTables && backend == firewall.IPTables:
-		add(id, Failure, "change that chain to accept what comes in by the WAN and is not refused in FORWARD",
-			"a packet for an %s is dropped by %s, before which Portcullis has no jump", what, v.Blame)
-	case v.OfIPTables:
-		add(id, Failure, `set backend = "iptables" in [firewall]`, "a packet for an %s is dropped by %s, which belongs to iptables", what, v.Blame)
-	case v.Blame == configured:
-		add(id, Failure, "check the rules of that chain before the jump, and the ingress and prerouting chains", "a packet for an %s is dropped by %s, though it is the accept chain", what, v.Blame)
-	default:
-		if configured == "" {
-			key = "accept_chain"
-		}
-		add(id, Failure, key+" = \""+v.Blame+"\" in [firewall]", "a packet for an %s is dropped by %s", what, v.Blame)
 	}
 }

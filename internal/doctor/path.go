@@ -8,13 +8,9 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/google/nftables"
-
 	"portcullis/firewall"
-	"portcullis/firewall/nft"
 	"portcullis/portmap"
 )
 
@@ -22,11 +18,14 @@ import (
 type Setup struct {
 	Rules    []Rules        // all that filter and translate
 	Open     Open           // the backend that is to be tried
+	Bare     Open           // that of nftables; nobody's chain has a jump to it
 	Links    []string       // names of all interfaces
 	Firewall firewall.Facts // with the names of WAN and LAN
 	External netip.Addr     // of the WAN
 	LAN      netip.Prefix   // the gateway's address on the LAN, with the length of the network
 	LAN6     netip.Prefix   // the same of IPv6; invalid: none
+	LANs     []Inside       // all that are served
+	Asks     []Ask          // what their clients send to the gateway
 }
 
 // Rules are what one program lists, and how they are loaded again.
@@ -54,8 +53,8 @@ type Trial struct {
 // Verdict is on one packet.
 type Verdict struct {
 	Tried, Passed bool
-	Blame         string // "inet hostfw forward": the base chain without which it passes; "" where none is found
-	OfIPTables    bool   // that belongs to iptables
+	Blame         []Blame // the base chains that drop it; none where it does not pass without them either
+	Bare          []Blame // and those that would, where the configuration names no chain and no iptables
 	// Mark is what the rules of the host put on the answer, where Marked says that
 	// it could be seen: rules of routing may go by it.
 	Mark   uint32
@@ -80,8 +79,8 @@ var (
 
 // Try builds three namespaces: the gateway with a copy of its rules and interfaces
 // of the same names, a host on its LAN and one of the Internet. It opens a mapping
-// there and sends a packet to it. Where it does not arrive, the base chains of others
-// are taken away one after the other, until it does. Then the same with a pinhole.
+// there and sends a packet to it. Where it does not arrive, it is let past the base chains
+// of others, and held up by one after the other again. Then the same with a pinhole.
 func Try(ctx context.Context, s Setup) (Trial, error) {
 	var t Trial
 	var err error
@@ -95,6 +94,17 @@ func Try(ctx context.Context, s Setup) (Trial, error) {
 }
 
 func try(ctx context.Context, s Setup, six bool) (Verdict, error) {
+	v, err := tryOnce(ctx, s, six)
+	if err != nil || len(v.Blame) == 0 {
+		return v, err
+	}
+	s.Firewall.AcceptChain, s.Firewall.AcceptChain6, s.Open = firewall.Chain{}, firewall.Chain{}, s.Bare
+	bare, err := tryOnce(ctx, s, six)
+	v.Bare = bare.Blame
+	return v, err
+}
+
+func tryOnce(ctx context.Context, s Setup, six bool) (Verdict, error) {
 	c, err := build(ctx, s)
 	defer c.close()
 	if err != nil {
@@ -152,92 +162,16 @@ func (c *copied) mappings(s Setup) []portmap.Mapping {
 
 // judge sends a packet, and finds what is in its way.
 func (c *copied) judge(ctx context.Context, rules []Rules, to netip.AddrPort) (Verdict, error) {
-	for range patientTries { // before anybody is blamed: the machine may be busy
-		if passed, err := c.knock(ctx, to); passed || err != nil {
-			return Verdict{Tried: err == nil, Passed: passed}, err
-		}
+	passes := func() (bool, error) { return c.knock(ctx, to) }
+	if passed, err := patiently(passes); passed || err != nil {
+		return Verdict{Tried: err == nil, Passed: passed}, err
 	}
-	q, err := nftables.New(nftables.WithNetNSFd(c.gateway.FD()))
+	gates, err := c.gates(ctx, rules, throughWay, to.Addr())
 	if err != nil {
 		return Verdict{}, err
 	}
-	chains, err := q.ListChains()
-	if err != nil && len(rules) > 0 && rules[0].Load[0] == "nft" {
-		return Verdict{}, err
-	}
-	for _, chain := range chains {
-		if !inTheWay(chain, to.Addr()) {
-			continue
-		}
-		accept := nftables.ChainPolicyAccept
-		chain.Policy = &accept
-		q.FlushChain(chain)
-		q.AddChain(chain)
-		if err := q.Flush(); err != nil {
-			return Verdict{}, fmt.Errorf("try without %s: %w", nameOf(chain), err)
-		}
-		if passed, err := c.knock(ctx, to); err != nil || passed {
-			return Verdict{Tried: true, Blame: nameOf(chain), OfIPTables: ofIPTables(chain)}, err
-		}
-	}
-	return c.judgeLegacy(ctx, rules, to)
-}
-
-// judgeLegacy does the same with the built-in chains of iptables-legacy, which are
-// not in nf_tables.
-func (c *copied) judgeLegacy(ctx context.Context, rules []Rules, to netip.AddrPort) (Verdict, error) {
-	for _, r := range rules {
-		program, legacy := strings.CutSuffix(r.Load[0], "-restore")
-		if !legacy || strings.HasSuffix(program, "-nft") || strings.HasPrefix(program, "ip6") != to.Addr().Is6() {
-			continue // what iptables-nft has is in nf_tables
-		}
-		for _, place := range [][2]string{{"filter", "FORWARD"}, {"mangle", "FORWARD"}, {"mangle", "PREROUTING"}, {"raw", "PREROUTING"}} {
-			table, chain := place[0], place[1]
-			if !strings.Contains(r.Text, "*"+table+"\n") {
-				continue
-			}
-			err := errors.Join(c.run(ctx, "", program, "-t", table, "-P", chain, "ACCEPT"), c.run(ctx, "", program, "-t", table, "-F", chain))
-			if err != nil {
-				return Verdict{}, err
-			}
-			if passed, err := c.knock(ctx, to); err != nil || passed {
-				return Verdict{Tried: true, Blame: program + " " + table + " " + chain, OfIPTables: true}, err
-			}
-		}
-	}
-	return Verdict{Tried: true}, nil
-}
-
-// inTheWay reports whether a chain of somebody else's filters what is forwarded.
-func inTheWay(c *nftables.Chain, to netip.Addr) bool {
-	if nft.Ours(c.Table.Name) || c.Type != nftables.ChainTypeFilter || c.Hooknum == nil {
-		return false
-	}
-	if *c.Hooknum != *nftables.ChainHookForward && *c.Hooknum != *nftables.ChainHookPrerouting {
-		return false
-	}
-	switch c.Table.Family {
-	case nftables.TableFamilyINet:
-		return true
-	case nftables.TableFamilyIPv4:
-		return to.Is4()
-	case nftables.TableFamilyIPv6:
-		return to.Is6()
-	}
-	return false
-}
-
-// ofIPTables reports whether a chain is one that the programs of iptables made: they
-// alone write the built-in names in capitals.
-func ofIPTables(c *nftables.Chain) bool {
-	return c.Table.Family != nftables.TableFamilyINet && (c.Name == "FORWARD" || c.Name == "PREROUTING")
-}
-
-func nameOf(c *nftables.Chain) string {
-	family := map[nftables.TableFamily]string{
-		nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
-	}[c.Table.Family]
-	return family + " " + c.Table.Name + " " + c.Name
+	found, err := blame(gates, passes)
+	return Verdict{Tried: err == nil, Blame: found}, err
 }
 
 // recorder notes the marks of answers when all other rules have seen them; %q is the

@@ -92,6 +92,27 @@ func (s *Space) RemoveAddresses(name string, p netip.Prefix) error {
 	})
 }
 
+// Neighbours tells a link the MAC address of another at which the addresses of that one
+// are, so that nobody has to ask.
+func (s *Space) Neighbours(name string, other *Space, there string) error {
+	peer, err := other.link(there)
+	if err != nil {
+		return err
+	}
+	addrs, err := other.links.AddrList(peer, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("addresses of %s: %w", there, err)
+	}
+	return s.with(name, func(l netlink.Link) error {
+		for _, a := range addrs {
+			err = errors.Join(err, s.links.NeighSet(&netlink.Neigh{
+				LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.IP, HardwareAddr: peer.Attrs().HardwareAddr,
+			}))
+		}
+		return err
+	})
+}
+
 // Route adds a route by way of a router, or straight to the link where via is invalid.
 // The kernel finds the link where its name is "".
 func (s *Space) Route(link string, to netip.Prefix, via netip.Addr) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"portcullis/config"
 	"portcullis/internal/control"
 	"portcullis/portmap"
 )
@@ -46,6 +47,9 @@ func (w *Warden) status() control.Status {
 	}
 	return s
 }
+
+// running returns the configuration that holds.
+func (w *Warden) running() []byte { return config.Effective(w.now()) }
 
 // host returns the name that a client has now.
 func (w *Warden) host(c *portmap.Client) string { return w.names.Name(c.MAC, c.Addr, time.Now()) }

@@ -226,7 +226,7 @@ func (w *Warden) build(last journal.Restored) error {
 	}
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
-		Logger: w.log, Mapper: w.engine, Status: w.status, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Group: string(w.cfg.Control.Group),
+		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

@@ -53,6 +53,19 @@ func startFirewalldOnIPTables(t *testing.T, r *testrig.Rig) []reload {
 // the other, and the LAN to our ports.
 func startFirewalldOn(t *testing.T, r *testrig.Rig, backend string) []reload {
 	t.Helper()
+	f := newFirewalld(t, r, backend)
+	f.tell(t, "--permanent --zone=internal --add-port=1900/udp --add-port=5351/udp --add-port=5000/tcp")
+	f.tell(t, "--reload")
+	return []reload{
+		{"firewall-cmd --reload", func(t *testing.T) { t.Helper(); f.tell(t, "--reload") }},
+		{"firewall-cmd --complete-reload", func(t *testing.T) { t.Helper(); f.tell(t, "--complete-reload") }},
+		{"firewalld is restarted", func(t *testing.T) { t.Helper(); f.stop(); f.start(t) }},
+	}
+}
+
+// newFirewalld is the same without our ports.
+func newFirewalld(t *testing.T, r *testrig.Rig, backend string) *firewalld {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "firewalld.conf"), []byte("FirewallBackend="+backend+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -73,7 +86,6 @@ func startFirewalldOn(t *testing.T, r *testrig.Rig, backend string) []reload {
 	f.start(t)
 	for _, args := range []string{
 		"--zone=internal --add-interface=br-lan",
-		"--zone=internal --add-port=1900/udp --add-port=5351/udp --add-port=5000/tcp",
 		"--zone=external --add-interface=wan0",
 		"--zone=external --add-forward-port=port=7070:proto=udp:toport=7070:toaddr=192.168.77.20",
 		"--new-policy=lan-to-wan",
@@ -84,11 +96,7 @@ func startFirewalldOn(t *testing.T, r *testrig.Rig, backend string) []reload {
 		f.tell(t, "--permanent "+args)
 	}
 	f.tell(t, "--reload")
-	return []reload{
-		{"firewall-cmd --reload", func(t *testing.T) { t.Helper(); f.tell(t, "--reload") }},
-		{"firewall-cmd --complete-reload", func(t *testing.T) { t.Helper(); f.tell(t, "--complete-reload") }},
-		{"firewalld is restarted", func(t *testing.T) { t.Helper(); f.stop(); f.start(t) }},
-	}
+	return f
 }
 
 // start starts the program and waits until its rules are in the kernel.

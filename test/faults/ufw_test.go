@@ -46,17 +46,7 @@ const onLegacy = `mount --bind "$(command -v xtables-legacy-multi)" "$(command -
 func startUFW(flavour, defaults string) func(*testing.T, *testrig.Rig) []reload {
 	return func(t *testing.T, r *testrig.Rig) []reload {
 		t.Helper()
-		cmd := []string{"ufw", "--rootdir=/", "--datadir=" + ufwFiles(t, defaults)}
-		if flavour == "legacy" {
-			if !legacyTables(t, r.Network) {
-				t.Skip("this kernel has no legacy tables")
-			}
-			cmd = append([]string{"unshare", "--mount", "sh", "-c", onLegacy, "sh"}, cmd...)
-		}
-		ufw := func(args string) {
-			t.Helper()
-			testrig.On(t, r.Gateway, cmd[0], append(slices.Clone(cmd[1:]), strings.Fields(args)...)...)
-		}
+		ufw := newUFW(t, r, flavour, defaults)
 		ufw("allow in on br-lan to any port 1900,5351 proto udp")
 		ufw("allow in on br-lan to any port 5000 proto tcp")
 		ufw("route allow in on br-lan out on wan0")
@@ -65,6 +55,22 @@ func startUFW(flavour, defaults string) func(*testing.T, *testrig.Rig) []reload 
 			{"ufw reload", func(t *testing.T) { t.Helper(); ufw("reload") }},
 			{"ufw disable, ufw enable", func(t *testing.T) { t.Helper(); ufw("disable"); ufw("--force enable") }},
 		}
+	}
+}
+
+// newUFW returns what calls ufw; it is not enabled.
+func newUFW(t *testing.T, r *testrig.Rig, flavour, defaults string) func(args string) {
+	t.Helper()
+	cmd := []string{"ufw", "--rootdir=/", "--datadir=" + ufwFiles(t, defaults)}
+	if flavour == "legacy" {
+		if !legacyTables(t, r.Network) {
+			t.Skip("this kernel has no legacy tables")
+		}
+		cmd = append([]string{"unshare", "--mount", "sh", "-c", onLegacy, "sh"}, cmd...)
+	}
+	return func(args string) {
+		t.Helper()
+		testrig.On(t, r.Gateway, cmd[0], append(slices.Clone(cmd[1:]), strings.Fields(args)...)...)
 	}
 }
 

@@ -1,0 +1,181 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"portcullis/config"
+	"portcullis/internal/control"
+)
+
+// Called is the configuration that doctor was called with. What a running daemon has comes
+// before it.
+type Called struct {
+	Config config.Config
+	Err    error  // why it cannot be read; Config is zero
+	File   string // "": there is none, and the defaults hold
+	Socket string // where a daemon would answer
+}
+
+// Daemon is the one that runs.
+type Daemon struct {
+	Answers bool
+	File    string   // that it has read; "": none, it runs the defaults
+	Since   string   // when
+	Mine    string   // the file that doctor was called with; "": none
+	Broken  error    // why that cannot be read
+	Changed []string // the keys in which that differs from what runs, where it is the same file
+	Unknown error    // what it runs cannot be told
+
+	Refused uint64   // requests, since it started
+	Open    int      // mappings and pinholes
+	Most    int      // that may be open; 0: it is not known
+	Full    []string // devices that have as many as one may have
+}
+
+// other reports whether the daemon runs another file.
+func (d Daemon) other() bool { return d.Answers && d.File != "" && d.File != d.Mine }
+
+// ask asks the daemon, and returns the configuration that is to be judged.
+func (c Called) ask(ctx context.Context, f *Facts) (judged config.Config, now control.Status, err error) {
+	mine := c.File
+	if mine != "" {
+		if mine, err = filepath.Abs(mine); err != nil {
+			return c.Config, now, err
+		}
+	}
+	f.Daemon = Daemon{Mine: mine}
+	daemon := control.NewClient(c.Socket)
+	if now, err = daemon.Status(ctx); err != nil {
+		f.Config = c.Err
+		return c.Config, now, nil //nolint:nilerr // it does not run
+	}
+	d := &f.Daemon
+	d.Answers, d.Broken, d.Refused, d.Open = true, c.Err, now.Denied, now.Mappings+now.Pinholes
+	d.File, d.Since = now.Configuration.File, now.Configuration.Since
+	runs, err := daemon.Effective(ctx)
+	if err == nil {
+		judged, err = config.Parse("configuration", []byte(runs.TOML))
+	}
+	if err != nil { // of another version
+		d.Unknown, f.Config = err, c.Err
+		return c.Config, now, nil
+	}
+	if c.Err == nil && !d.other() {
+		f.compare(judged, c.Config)
+	}
+	list, err := daemon.Mappings(ctx)
+	if err != nil {
+		return judged, now, fmt.Errorf("ask the daemon for its mappings: %w", err)
+	}
+	d.quotas(judged, list)
+	return judged, now, nil
+}
+
+// compare notes in what the file differs from what the daemon runs.
+func (f *Facts) compare(runs, file config.Config) {
+	if runs.Sandbox.Mode == config.SandboxSingle { // also where the machine has no more; status says so
+		file.Sandbox.Mode = runs.Sandbox.Mode
+	}
+	_, live, restart := config.Adopt(runs, file)
+	f.Daemon.Changed = append(live, restart...)
+	slices.Sort(f.Daemon.Changed)
+	f.Written = map[string]string{
+		"firewall.backend":       string(file.Firewall.Backend),
+		"firewall.accept_chain":  file.Firewall.AcceptChain.String(),
+		"firewall.accept_chain6": file.Firewall.AcceptChain6.String(),
+	}
+}
+
+// quotas counts what devices have open.
+func (d *Daemon) quotas(c config.Config, list []control.Mapping) {
+	d.Most = c.Limits.Mappings
+	held, name := make(map[string]int), make(map[string]string)
+	for _, m := range list {
+		if m.Via == "owner" {
+			continue
+		}
+		device := m.ClientMAC
+		if strings.Trim(device, "0:") == "" {
+			device = m.InternalIP
+		}
+		held[device]++
+		name[device] = m.InternalIP
+	}
+	for device, n := range held {
+		if n >= c.Limits.MappingsPerClient {
+			d.Full = append(d.Full, fmt.Sprintf("%s has %d of %d", name[device], n, c.Limits.MappingsPerClient))
+		}
+	}
+	slices.Sort(d.Full)
+}
+
+// judgeDaemon adds whether what is judged is what runs.
+func judgeDaemon(f *Facts, add adder) {
+	d := f.Daemon
+	file := d.File
+	if file == "" {
+		file = "the defaults, without a file,"
+	}
+	switch {
+	case !d.Answers && d.Mine == "":
+		add("daemon", Fine, "", "the daemon does not run; judged are the defaults, for there is no file")
+	case !d.Answers:
+		add("daemon", Fine, "", "the daemon does not run; judged is %s", d.Mine)
+	case d.Unknown != nil:
+		add("daemon", Warning, "systemctl restart portcullis", "the daemon does not say what it runs, so that the file is judged: %v", d.Unknown)
+	case d.other() && d.Mine == "":
+		add("daemon", Fine, "", "judged is what the daemon runs: %s as of %s", file, clock(d.Since))
+	case d.other():
+		add("daemon", Warning, "what it runs is judged; for the other file, restart it with --config "+d.Mine,
+			"the daemon runs %s as of %s, and not %s", file, clock(d.Since), d.Mine)
+	case d.Broken != nil:
+		add("daemon", Warning, "fix the file, and check it with `portcullis check`"+f.then("rule"),
+			"the daemon runs %s as of %s; the file is not valid any more, and it would not start with it: %v", file, clock(d.Since), d.Broken)
+	case len(d.Changed) > 0:
+		add("daemon", Warning, strings.TrimPrefix(f.then(d.Changed...), "\nthen: "),
+			"the daemon runs the configuration as of %s; %s has been changed since (%s)", clock(d.Since), d.Mine, strings.Join(d.Changed, ", "))
+	default:
+		add("daemon", Fine, "", "judged is what the daemon runs: %s as of %s", file, clock(d.Since))
+	}
+}
+
+// clock returns a time as people tell it: without the day where that is today's.
+func clock(since string) string {
+	t, err := time.Parse(time.RFC3339, since)
+	if err != nil {
+		return since
+	}
+	t = t.Local()
+	if time.Since(t) < 24*time.Hour && t.Day() == time.Now().Day() {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
+
+// judgeQuotas adds what nobody is granted any more.
+func judgeQuotas(f *Facts, add adder) {
+	d := f.Daemon
+	if d.Most > 0 && d.Open >= d.Most {
+		add("quota", Failure, "raise mappings in [limits]"+f.then("limits.mappings")+"\nor close some: portcullis list, portcullis delete",
+			"%d of %d mappings are open: no more are granted", d.Open, d.Most)
+	}
+	if len(d.Full) > 0 {
+		more := ""
+		if n := len(d.Full); n > mostFull {
+			d.Full, more = d.Full[:mostFull], fmt.Sprintf(" and %d more devices", n-mostFull)
+		}
+		add("quota_client", Warning, "raise mappings_per_client in [limits]"+f.then("limits.mappings_per_client"),
+			"%s%s mappings open, and no more are granted there", strings.Join(d.Full, ", "), more)
+	}
+	if d.Refused > 0 {
+		add("refused", Fine, "", "%d requests were refused since the daemon was started; the log has each with the rule that would allow it", d.Refused)
+	}
+}
+
+// mostFull is how many devices are named.
+const mostFull = 5
