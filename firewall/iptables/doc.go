@@ -43,5 +43,6 @@
 //     kernels that were built without it: leases by the wall clock, a list that each
 //     packet walks, four programs run for a change.
 //   - accept_chain may be FORWARD of the filter table, which gets the same rule in
-//     place of a jump. Other chains of iptables' tables are refused.
+//     place of a jump. Other chains of iptables' tables are refused. A chain of nftables
+//     gets its jump beside the rules in FORWARD: both may drop on one host.
 package iptables

@@ -57,6 +57,17 @@ table ip nat {
 	chain postrouting { type nat hook postrouting priority srcnat; oifname "wan0" masquerade; }
 }
 `
+	// besideIPTables leaves the tables of iptables alone, of which Docker's drop, too.
+	besideIPTables = `table inet filter {
+	chain input { type filter hook input priority filter; policy accept; }
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname "br-lan" oifname "wan0" accept
+		meta l4proto ipv6-icmp accept
+	}
+}
+`
 	twoTables = `flush ruleset
 table ip filter {
 	chain forward {
@@ -89,7 +100,12 @@ func TestHostFirewalls(t *testing.T) {
 		"nftables.service, a table for each": {
 			"accept_chain = \"ip filter forward\"\naccept_chain6 = \"ip6 filter forward\"", byNFT(twoTables), false,
 		},
-		"Docker beside iptables":                 {`backend = "iptables"`, startDocker, false},
+		"Docker beside iptables": {`backend = "iptables"`, startDocker, false},
+		"Docker beside nftables.service": {"backend = \"iptables\"\naccept_chain = \"inet filter forward\"", func(t *testing.T, r *testrig.Rig) []reload {
+			t.Helper()
+			nft(t, r, besideIPTables)
+			return append(startDocker(t, r), byNFT("flush table inet filter\n"+besideIPTables)(t, r)...)
+		}, false},
 		"firewalld":                              {`accept_chain = "inet firewalld filter_FORWARD"`, startFirewalld, true},
 		"firewalld on iptables":                  {`backend = "iptables"`, startFirewalldOnIPTables, true},
 		"ufw":                                    {`backend = "iptables"`, startUFW("nft", ""), true},
