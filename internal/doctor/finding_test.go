@@ -61,12 +61,16 @@ func TestJudge(t *testing.T) {
 			f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{Hosts: "192.168.1.3/32", By: "wg0"}}, true
 		}, "answers", doctor.Warning, false},
 		{"no trial", func(f *doctor.Facts) { f.Trial = doctor.Trial{Skipped: "no nft"} }, "path", doctor.Warning, true},
-		{"dropped", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: []doctor.Blame{{Chain: "inet x y"}}} }, "path", doctor.Failure, false},
+		{"dropped", func(f *doctor.Facts) {
+			f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: []doctor.Blame{{Chain: "inet x y"}}}
+		}, "path", doctor.Failure, false},
 		{"dropped by nobody", func(f *doctor.Facts) { f.Trial.Mapping = doctor.Verdict{Tried: true} }, "path", doctor.Failure, false},
 		{"dropped by iptables", func(f *doctor.Facts) {
 			f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: []doctor.Blame{{Chain: "ip filter FORWARD", OfIPTables: true}}}
 		}, "path", doctor.Failure, false},
-		{"dropped by the accept chain", func(f *doctor.Facts) { f.Trial.Pinhole = doctor.Verdict{Tried: true, Blame: []doctor.Blame{{Chain: f.AcceptChain}}} }, "path6", doctor.Failure, false},
+		{"dropped by the accept chain", func(f *doctor.Facts) {
+			f.Trial.Pinhole = doctor.Verdict{Tried: true, Blame: []doctor.Blame{{Chain: f.AcceptChain}}}
+		}, "path6", doctor.Failure, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
