@@ -89,8 +89,8 @@ func (l *loop) Act(ctx context.Context, now time.Time) (next time.Time) {
 		l.announcer.restart(now)
 	}
 	if l.addresses.Local().IsValid() {
-		if err := l.announcer.act(now, speakers(l.addresses)); err != nil && l.log.Room(now) {
-			l.log.Warn("announcement not sent", "err", err)
+		if err := l.announcer.act(now, speakers(l.addresses)); err != nil {
+			l.log.NotSent(now, l.addresses.Local(), err)
 		}
 	}
 	due := func(w waiting) bool { return !w.due.After(now) }

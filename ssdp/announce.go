@@ -117,6 +117,6 @@ func (l *loop) sendSet(s *scope, message func([]byte, *facts, row) []byte, from 
 		}
 	}
 	if failed != nil {
-		l.log.Warn("announcement not sent", "address", from, "err", failed)
+		l.log.NotSent(time.Now(), from, failed)
 	}
 }

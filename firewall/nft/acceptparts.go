@@ -213,17 +213,21 @@ func (k *kernel) leaveAccept(ctx context.Context) error {
 	return err
 }
 
-// noteAccept logs when an accept chain is lost or found, and hands the errors on.
+// noteAccept logs when an accept chain is not there yet, and when it has come, and hands
+// the errors on. One that was there is mostly being loaded anew, which is no alarm.
 func (k *kernel) noteAccept(errs [2]error) error {
 	for _, f := range families {
 		switch ok := errs[f] == nil; {
 		case ok == !k.acceptLost[f]:
+		case k.acceptHad[f]:
+			k.cfg.Log.Debug("accept chain looked for", "family", f, "err", errs[f])
 		case !ok:
 			k.cfg.Log.Warn("accept chain missing; mapped traffic may be dropped", "family", f, "err", errs[f])
 		case !k.wanted[f].none():
-			k.cfg.Log.Info("accept chain passes mapped traffic again", "family", f, "chain", k.wanted[f].String())
+			k.cfg.Log.Info("accept chain passes mapped traffic now", "family", f, "chain", k.wanted[f].String())
 		}
 		k.acceptLost[f] = errs[f] != nil
+		k.acceptHad[f] = k.acceptHad[f] || errs[f] == nil && !k.wanted[f].none()
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("nft: %w", explain(err))

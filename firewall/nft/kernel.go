@@ -32,6 +32,7 @@ type kernel struct {
 	print  string         // the rules as the kernel tells them, see audit.go
 
 	acceptLost [2]bool // for logging a change only
+	acceptHad  [2]bool // it has been there: whoever audits tells of a loss that lasts
 }
 
 // told returns an error of the kernel as the Driver understands it, and a person.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -43,7 +44,9 @@ type follower struct {
 	outside map[string]struct{} // the interfaces that have led outside in this run
 	warned  []string            // what the last reading warned of
 	state   netif.State         // as it was read last
-	problem string              // why a LAN is not served, "" when all are
+	wan     string              // that was told last, as wan6 was; "": none was yet
+	wan6    string
+	problem string // why a LAN is not served, "" when all are
 }
 
 func newFollower(cfg followerConfig) *follower {
@@ -66,6 +69,7 @@ func (f *follower) choose(s netif.State) (netif.Roles, error) {
 		}
 	}
 	f.warned = roles.Warn
+	f.tellWAN(roles)
 	return roles, err
 }
 
@@ -93,6 +97,30 @@ func (f *follower) follow(ctx context.Context, s netif.State) {
 	f.tell(unfit, f.cfg.Front(ctx, roles.LAN))
 	f.status(roles)
 	f.warnStrays(s, roles)
+}
+
+// tellWAN says which way to the Internet is taken, when it has changed. What there is at
+// the start is told as a choice. mu is held.
+func (f *follower) tellWAN(r netif.Roles) {
+	was, was6 := f.wan, f.wan6
+	f.wan, f.wan6 = wanText(r.WAN.Uplink, r.WAN.External), wanText(r.WAN6, netip.Addr{})
+	if was != "" && f.wan != was {
+		f.cfg.Log.Info("WAN changed", "is", f.wan, "was", was)
+	}
+	if was6 != "" && f.wan6 != was6 {
+		f.cfg.Log.Info("IPv6 WAN changed", "is", f.wan6, "was", was6)
+	}
+}
+
+// wanText names an uplink and the address that clients are told, if there are.
+func wanText(u netif.Uplink, external netip.Addr) string {
+	switch {
+	case u.Name == "":
+		return "none"
+	case external.IsValid():
+		return u.Name + " " + external.String()
+	}
+	return u.Name
 }
 
 // status says what is served.

@@ -296,3 +296,32 @@ func TestRestarts(t *testing.T) {
 		t.Error("only what a context's end makes is forgotten when that has ended")
 	}
 }
+
+// TestTellsWAN: a WAN that appears, moves, gets another address or goes is told in a line.
+func TestTellsWAN(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHalves(netif.Settings{})
+		for _, s := range []netif.State{
+			networkOf("", "br-lan 192.168.1.1/24"), networkOf("", "br-lan 192.168.1.1/24"), served, served,
+			networkOf("wan1", "wan1 203.0.114.9/24", "br-lan 192.168.1.1/24"),
+			networkOf("wan1", "wan1 203.0.114.8/24", "br-lan 192.168.1.1/24"),
+			networkOf("", "br-lan 192.168.1.1/24"),
+		} {
+			h.changed(t.Context(), s)
+		}
+		var got []string
+		for line := range strings.Lines(h.log.text.String()) {
+			if _, text, ok := strings.Cut(line, `level=INFO msg="WAN changed" `); ok {
+				got = append(got, strings.TrimSpace(text))
+			}
+		}
+		want := []string{
+			`is="eth0 203.0.113.5" was=none`, `is="wan1 203.0.114.9" was="eth0 203.0.113.5"`,
+			`is="wan1 203.0.114.8" was="wan1 203.0.114.9"`, `is=none was="wan1 203.0.114.8"`,
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	})
+}

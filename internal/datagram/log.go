@@ -1,9 +1,13 @@
 package datagram
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime/debug"
+	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -35,6 +39,19 @@ func (l *Log) Ignored(now time.Time, p Packet, reason string) {
 	if l.Room(now) {
 		l.Debug("datagram ignored", "client", p.Source, "destination", p.Destination,
 			"ifindex", p.Ifindex, "octets", p.Size, "reason", reason)
+	}
+}
+
+// NotSent accounts for an announcement that could not be sent. That its interface or
+// address has gone is no news: the LAN is about to be given up. The network is unreachable
+// by a socket that is bound to a device without an address.
+func (l *Log) NotSent(now time.Time, from netip.Addr, err error) {
+	gone := func(e syscall.Errno) bool { return errors.Is(err, e) }
+	switch {
+	case slices.ContainsFunc([]syscall.Errno{syscall.ENODEV, syscall.ENXIO, syscall.EADDRNOTAVAIL, syscall.ENETDOWN, syscall.ENETUNREACH}, gone):
+		l.Debug("announcement not sent: the interface or its address has gone", "address", from, "err", err)
+	case l.Room(now):
+		l.Warn("announcement not sent", "address", from, "err", err)
 	}
 }
 

@@ -2,8 +2,12 @@ package datagram_test
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
+	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +29,27 @@ func TestLogIsBounded(t *testing.T) {
 	l.Ignored(now.Add(time.Second), datagram.Packet{}, "another")
 	if !strings.Contains(out.String(), "another") {
 		t.Error("a second later there is no room again")
+	}
+}
+
+// TestNotSent: an announcement on an interface that has gone is no news, any other that
+// could not be sent is.
+func TestNotSent(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]string{
+		&os.SyscallError{Syscall: "sendmsg", Err: syscall.ENODEV}: "level=DEBUG",
+		errors.Join(syscall.ENXIO, nil):                           "level=DEBUG",
+		syscall.EADDRNOTAVAIL:                                     "level=DEBUG",
+		syscall.ENETDOWN:                                          "level=DEBUG",
+		syscall.EPERM:                                             "level=WARN",
+		syscall.ENETUNREACH:                                       "level=DEBUG",
+	} {
+		var out bytes.Buffer
+		l := datagram.NewLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		l.NotSent(time.Unix(1e9, 0), netip.MustParseAddr("192.168.1.1"), err)
+		if !strings.Contains(out.String(), want+` msg="announcement not sent`) {
+			t.Errorf("%v: %s, want %s", err, &out, want)
+		}
 	}
 }
 

@@ -233,7 +233,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	}
 	r.warden.is("203.0.113.1", true)
 	cfg := Config{
-		Log: slog.New(slog.NewTextHandler(&r.log, nil)), Warden: r.warden, Sockets: r.sockets, Kernel: kernel{},
+		Log: slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Warden: r.warden, Sockets: r.sockets, Kernel: kernel{},
 		UPnP: true, Events: true, NATPMP: true, PCP: true, HTTPPort: 5000,
 		UUID: "00000000-0000-4000-8000-000000000001", Path: "00112233445566778899aabb",
 		Failed: func(err error) { r.failed = append(r.failed, err) },

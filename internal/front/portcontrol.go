@@ -80,7 +80,7 @@ func (c *portControl) follow() (four, six bool) {
 	}
 	turn := c.epochs.Follow(time.Now(), n)
 	if turn.Was.IsValid() {
-		c.cfg.Log.Info("external address changed", "was", turn.Was, "is", n.External)
+		c.cfg.Log.Debug("external address changed", "was", turn.Was, "is", n.External)
 	}
 	for _, p := range turn.Lost {
 		c.cfg.Log.Info("IPv6 network left the LAN", "network", p)

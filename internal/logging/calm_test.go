@@ -65,7 +65,7 @@ func TestCalm(t *testing.T) {
 func TestCalmKnowsItsLines(t *testing.T) {
 	t.Parallel()
 	sources := ""
-	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "../daemon/run.go", "../daemon/follow.go", "../listeners/set.go", "../listeners/listener.go", "../front/portcontrol.go", "../warden/run.go", "../wall/log.go"} {
+	for _, name := range []string{"../../ssdp/announce.go", "../../pcp/server.go", "../datagram/log.go", "../daemon/run.go", "../daemon/follow.go", "../listeners/set.go", "../listeners/listener.go", "../front/portcontrol.go", "../warden/run.go", "../wall/log.go"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -59,6 +59,8 @@ type Keeper struct {
 	losing  bool      // said that another program undoes our repairs
 	failed  int       // looks in a row that came to nothing
 	waited  time.Time // when it was last said that an accept chain is missing
+	had     bool      // a look has found every accept chain there
+	missing int       // looks in a row since that found one missing
 
 	mu   sync.Mutex
 	seen firewall.Intrusion // guarded by mu; since the last audit
@@ -90,7 +92,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return err
 		}
 		if seen, whole := k.audit(ctx); !whole {
-			time.AfterFunc(min(lookAgain<<min(k.failed-1, toldAfter+1), repairGap), func() { k.note(seen) })
+			time.AfterFunc(min(lookAgain<<min(max(k.failed, k.missing)-1, toldAfter+1), repairGap), func() { k.note(seen) })
 		}
 		if settled { // after the repair, for it may read a large ruleset
 			k.cfg.Settled(ctx)
@@ -176,13 +178,27 @@ func (k *Keeper) program() string {
 	return k.seen.Program
 }
 
-// waits logs that an accept chain is not there. The backend has said so once, and
-// says when it has come; all else is in force.
-func (k *Keeper) waits(err error) {
-	if time.Since(k.waited) >= remindEvery-settleMost {
+// waits logs that an accept chain is not there; all else is in force. Of one that has not
+// been there yet the backend has told the owner. One that has been there is perhaps being
+// loaded again by its firewall, so it is looked for again soon before that is news.
+func (k *Keeper) waits(err error) (again bool) {
+	k.missing++
+	switch {
+	case k.had && k.missing < toldAfter:
+		return true
+	case k.had && k.missing == toldAfter, time.Since(k.waited) >= remindEvery-settleMost:
 		k.waited = time.Now()
 		k.cfg.Log.Warn("waiting for the accept chain; mapped traffic may be dropped", "err", err)
 	}
+	return false
+}
+
+// found notes that every accept chain is there.
+func (k *Keeper) found() {
+	if k.had && k.missing >= toldAfter {
+		k.cfg.Log.Info("accept chain passes mapped traffic again")
+	}
+	k.had, k.missing = true, 0
 }
 
 // audit repairs what is wrong, with one log line and one event. It reports
@@ -193,13 +209,13 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 	k.seen = firewall.Intrusion{}
 	k.mu.Unlock()
 	var all []string
-	var err error
+	var err, lacking error
 	for _, audit := range k.cfg.Audits {
 		drift, failed := audit(ctx, seen.Ours)
 		var chain *firewall.ChainError
 		switch {
 		case errors.As(failed, &chain) && ctx.Err() == nil:
-			k.waits(failed)
+			lacking = failed
 			continue
 		case drift != "":
 			all = append(all, drift)
@@ -224,6 +240,13 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 		k.cfg.Log.Info("firewall rules are intact again")
 	}
 	k.failed = 0
+	switch {
+	case ctx.Err() != nil:
+	case lacking != nil:
+		return seen, !k.waits(lacking)
+	default:
+		k.found()
+	}
 	return seen, true
 }
 

@@ -240,6 +240,38 @@ func TestWaitsForChain(t *testing.T) {
 	})
 }
 
+// TestChainReloads: an accept chain that is away while its firewall is loaded again is
+// news only when three looks have not found it.
+func TestChainReloads(t *testing.T) {
+	missing := look{err: fmt.Errorf("nft: %w", &firewall.ChainError{})}
+	for name, tc := range map[string]struct {
+		looks []look
+		want  string
+	}{
+		"a moment":       {[]look{{}, missing, {drift: "our part was missing"}, {}}, "WARN"}, // repaired
+		"two looks":      {[]look{{}, missing, missing, {}}, ""},
+		"three looks":    {[]look{{}, missing, missing, missing, {}}, "WARN INFO"},
+		"twice a moment": {[]look{{}, missing, missing, {}, missing, missing, {}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, tc.looks...)
+				for range 2 { // there, and then not
+					r.changed <- firewall.Intrusion{}
+					passes(200 * time.Millisecond)
+				}
+				passes(50 * time.Second)
+				r.changed <- firewall.Intrusion{}
+				passes(9 * time.Second)
+				if got := r.levels(); got != tc.want {
+					t.Errorf("told %q, want %q:\n%s", got, tc.want, &r.log)
+				}
+			})
+		})
+	}
+}
+
 // TestWatchFails: a watch that ends is begun again.
 func TestWatchFails(t *testing.T) {
 	t.Parallel()

@@ -72,7 +72,7 @@ func (w *Warden) Serve(ctx context.Context) error {
 // addresses that are gone, and the mappings that have waited for a LAN.
 func (w *Warden) Follow(ctx context.Context, s netif.State, r netif.Roles) {
 	w.Learn(s, r)
-	err := errors.Join(w.firewall.Configure(ctx, w.facts(r)), w.seeSenders(ctx, r))
+	err := errors.Join(unlessChain(w.firewall.Configure(ctx, w.facts(r))), w.seeSenders(ctx, r))
 	if err != nil && ctx.Err() == nil {
 		w.log.Error("cannot update the firewall for the network", "err", err)
 	}
@@ -99,7 +99,11 @@ type patient struct{ portmap.Firewall }
 
 // Replace implements portmap.Firewall.
 func (p patient) Replace(ctx context.Context, want []portmap.Mapping) error {
-	err := p.Firewall.Replace(ctx, want)
+	return unlessChain(p.Firewall.Replace(ctx, want))
+}
+
+// unlessChain forgets the error that an accept chain is not there.
+func unlessChain(err error) error {
 	var chain *firewall.ChainError
 	if errors.As(err, &chain) {
 		return nil

@@ -134,9 +134,15 @@ func TestHostFirewalls(t *testing.T) {
 				}
 			}
 			for _, again := range reloads {
+				said := len(r.Daemon.Log())
 				lost := during(t, r, a, func() { again.do(t) })
 				end := time.Now()
 				both(t, r, a)
+				// What is mended in a moment calls nobody. A restart takes seconds.
+				log := r.Daemon.Log()[said:]
+				if strings.Contains(log, "level=ERROR") || strings.HasSuffix(again.name, "--reload") && strings.Contains(log, "the accept chain;") {
+					t.Errorf("%s alarms:\n%s", again.name, log)
+				}
 				t.Logf("%s: %s, open again at most %v later", again.name, lost, time.Since(end))
 				if n := len(r.List(t)); n != 2 {
 					t.Errorf("%s: the owner sees %d", again.name, n)

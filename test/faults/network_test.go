@@ -46,6 +46,7 @@ func TestWANAddress(t *testing.T) {
 	if reached(t, r, lab.GatewayWAN, 6000, 300*time.Millisecond) {
 		t.Error("it still works at the old one")
 	}
+	r.Logged(t, `is="wan0 203.0.113.9"`)
 	out, err := c.Call(t.Context(), "GetExternalIPAddress")
 	if err != nil || out["NewExternalIPAddress"] != next.String() {
 		t.Errorf("UPnP tells %v, %v", out, err)
@@ -143,6 +144,10 @@ func TestLANComesAndGoes(t *testing.T) {
 	}
 	ip(t, r, "link del guest0")
 	working(t, r, 6000)
+	r.Logged(t, `msg="discovery withdrawn" subsystem=ssdp interface=guest0 address=192.168.88.1`)
+	if log := r.Daemon.Log(); strings.Contains(log, "announcement not sent") || strings.Contains(log, "level=WARN") {
+		t.Errorf("a LAN that goes away alarms:\n%s", log)
+	}
 	if err := n.AddInterface("guest0", "guest again", prefix); err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func TestChainComesLater(t *testing.T) {
 			opened(t, r, 6000) // nobody drops it yet
 			nft(t, r, hostRules)
 			working(t, r, 6000)
-			r.Logged(t, "accept chain passes mapped traffic again")
+			r.Logged(t, "accept chain passes mapped traffic now")
 			if !r.Blocked(t, "UDP", 6001, r.Host("a"), 6001) {
 				t.Error("what is not mapped passes")
 			}
