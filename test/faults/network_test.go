@@ -2,7 +2,10 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,5 +280,52 @@ func TestFlappingBridge(t *testing.T) {
 	minutes := 1 + int(time.Since(began)/time.Minute)
 	if lines := strings.Count(r.Daemon.Log(), "\n") - before; lines > 70+minutes {
 		t.Errorf("%d lines in %d minutes", lines, minutes)
+	}
+}
+
+// TestQuotaOfLAN: K1. A LAN that has its mappings, of both families, gets no more by any
+// protocol, and takes none from another; what a reload allows it gets at once.
+func TestQuotaOfLAN(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a", "b")
+	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.88.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	base := strings.Replace(lab.Settings, `["br-lan"]`, `["br-lan", "guest0"]`, 1)
+	r := testrig.StartWith(t, n, base+"[limits]\nmappings_per_lan = 2\n")
+	c := opened(t, r, 6000) // of host a
+	pinhole(t, r.Host("a"))
+
+	var upnp *lab.UPnPError
+	var pcp *lab.Refusal
+	b := r.Point(t, "b", lab.IGD1, lab.WANIP1)
+	if err := b.Add(t.Context(), udp(6001)); !errors.As(err, &upnp) {
+		t.Errorf("by UPnP: %v", err)
+	}
+	for name, m := range map[string]lab.MapRequest{
+		"IPv4": {Protocol: "UDP", Internal: 6002, Lease: time.Hour},
+		"IPv6": {Gateway: lab.GatewayLinkLocal, Source: r.Host("b").Addr6, Protocol: "TCP", Internal: 9001, Lease: time.Hour},
+	} {
+		if _, err := mapPCP(t, r.Host("b"), m); !errors.As(err, &pcp) || pcp.Code != 8 { // NO_RESOURCES, RFC 6887 section 7.4
+			t.Errorf("by PCP and %s: %v", name, err)
+		}
+	}
+	r.Logged(t, `the hosts on br-lan have 2 of 2 mappings (limits.mappings_per_lan)`)
+	if err := c.Add(t.Context(), udp(6000)); err != nil {
+		t.Errorf("a renewal is refused: %v", err)
+	}
+	if err := r.Point(t, "guest", lab.IGD1, lab.WANIP1).Add(t.Context(), udp(6003)); err != nil {
+		t.Errorf("the other LAN is refused: %v", err)
+	}
+	file, err := os.ReadFile(r.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	configure(t, r, []byte(strings.Replace(string(file), "mappings_per_lan = 2", "mappings_per_lan = 3", 1)), "")
+	if done := reloaded(t, r); !slices.Contains(done.Changed, "limits.mappings_per_lan") {
+		t.Errorf("reloaded %+v", done)
+	}
+	if err := b.Add(t.Context(), udp(6001)); err != nil {
+		t.Errorf("after the reload: %v", err)
 	}
 }
