@@ -119,12 +119,12 @@ FUZZTIME ?= 20s
 fuzz:
 	test/fuzz $(FUZZTIME)
 
-# The stripped binary stays at or under 8.2 MB here, and 9 MB on any router's processor.
+# The stripped binary stays at or under 8.6 MB here, and 9.6 MB on any router's processor.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 8200000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 8600000
 
 sizes:
-	test/sizes 9000000
+	test/sizes 9600000
 
 clean:
 	rm -rf bin dist

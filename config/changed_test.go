@@ -56,6 +56,9 @@ same_device = true
 unique_local = true
 [state]
 dir = "/srv"
+[metrics]
+listen = "127.0.0.1:9180"
+mappings = true
 [log]
 level = "debug"
 [[rule]]
@@ -71,7 +74,7 @@ description = "^Plex"
 	if want := live(t); !slices.Equal(adopted, want) {
 		t.Errorf("a running daemon takes over\n%v\nand the manual says\n%v", adopted, want)
 	}
-	if want := []string{"lan.leases", "upnp.http_port", "pcp.nonce", "limits.requests_per_second", "policy.same_device", "state.dir", "log.level"}; !slices.Equal(restart, want) {
+	if want := []string{"lan.leases", "upnp.http_port", "pcp.nonce", "limits.requests_per_second", "policy.same_device", "state.dir", "metrics.listen", "log.level"}; !slices.Equal(restart, want) {
 		t.Errorf("a restart is for %v, want %v", restart, want)
 	}
 	if next.Lease != given.Lease || len(next.Rules) != 1 || next.UPnP != config.Default().UPnP || next.Limits.RequestsPerSecond != 50 {

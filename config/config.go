@@ -29,6 +29,7 @@ type Config struct {
 	Firewall Firewall      `toml:"firewall"`
 	State    State         `toml:"state"`
 	Control  Control       `toml:"control"`
+	Metrics  Metrics       `toml:"metrics"`
 	Sandbox  Sandbox       `toml:"sandbox"`
 	Log      Log           `toml:"log"`
 }
@@ -106,6 +107,12 @@ type State struct {
 type Control struct {
 	Socket Socket `toml:"socket"`
 	Group  Group  `toml:"group"` // its members may use the socket beside root; "": root only
+}
+
+// Metrics configures where numbers are read, as Prometheus does.
+type Metrics struct {
+	Listen   Loopback `toml:"listen"`              // zero: by the control socket alone
+	Mappings bool     `toml:"mappings" live:"yes"` // a line for each mapping's packets, and one for its octets
 }
 
 // Sandbox configures what the daemon takes from itself before it reads the first packet.

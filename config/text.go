@@ -219,6 +219,24 @@ func (g *Group) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Loopback is an address of the machine's own that nobody else reaches, with a port; the zero
+// value is none.
+type Loopback struct{ netip.AddrPort }
+
+// UnmarshalText reads it.
+func (l *Loopback) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*l = Loopback{}
+		return nil
+	}
+	at, err := netip.ParseAddrPort(string(text))
+	if err != nil || !at.Addr().IsLoopback() || at.Addr().Zone() != "" || at.Port() == 0 {
+		return errors.New(`is not a loopback address with a port; allowed: "127.0.0.1:9180", "[::1]:9180" and the like, or "" for none`)
+	}
+	l.AddrPort = at
+	return nil
+}
+
 // SandboxMode is how the daemon guards itself against its own faults.
 type SandboxMode string
 

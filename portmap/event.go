@@ -18,6 +18,8 @@ const (
 	Suspended // closed while another device has its host's address
 	Resumed   // open again
 	Resync    // the watcher was too slow and lost events: read the snapshot again
+
+	eventTypeCount // keep last
 )
 
 // String returns the contract's word.

@@ -20,6 +20,7 @@ func (w *Watcher) Close() { w.from.remove(w) }
 // watchers is the engine's list of listeners.
 type watchers struct {
 	denied atomic.Uint64
+	tally  tally
 
 	mu     sync.Mutex
 	all    map[*Watcher]struct{}
@@ -71,6 +72,7 @@ func (ws *watchers) closeAll() {
 }
 
 func (ws *watchers) send(ev Event) {
+	ws.tally.count(&ev)
 	if ev.Type == Denied || ev.Type == Pending {
 		ws.denied.Add(1)
 	}

@@ -2,8 +2,11 @@ package homenet
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +53,14 @@ func leash(t *testing.T, h *Home) {
 		sends("without a front", FrontUID, FrontUID, true)
 		h.Configure()
 	}
+	for _, at := range []string{"127.0.0.1:6002", "[::1]:6002"} {
+		if err := h.callAs(FrontUID, FrontUID+1, at); err != nil {
+			t.Errorf("another user calls the front's at %s: %v", at, err)
+		}
+		if err := h.callAs(FrontUID+1, FrontUID, at); err == nil {
+			t.Errorf("the front calls another user's at %s", at)
+		}
+	}
 	if err := h.Backend.Close(Context(t), false); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +87,43 @@ func (h *Home) sendAs(maker, sender int, to string) error {
 			err = as(sender, func() error { _, err := c.WriteTo([]byte("hello"), addr); return err })
 		}
 		return errors.Join(err, c.Close())
+	})
+}
+
+// callAs has one user listen at an address of the gateway's own, and another call there and
+// read what the first sends.
+func (h *Home) callAs(listener, caller int, at string) error {
+	h.t.Helper()
+	return h.Gateway.In(func() error {
+		var l net.Listener
+		err := as(listener, func() (err error) {
+			l, err = net.Listen("tcp", at)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		var c net.Conn
+		err = as(caller, func() (err error) {
+			c, err = net.DialTimeout("tcp", at, 5*time.Second)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		answer, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, err = answer.Write([]byte("hello"))
+		err = errors.Join(err, answer.Close(), c.SetReadDeadline(time.Now().Add(5*time.Second)))
+		got, failed := io.ReadAll(c)
+		if err = errors.Join(err, failed); err == nil && string(got) != "hello" {
+			err = fmt.Errorf("it reads %q", got)
+		}
+		return err
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"portcullis/internal/http1"
+	"portcullis/internal/metrics"
 	"portcullis/portmap"
 )
 
@@ -40,7 +41,8 @@ type Config struct {
 	Traffic func(context.Context) (func(portmap.Mapping) Traffic, error)
 	Host    func(*portmap.Client) string // the name that the client has now, "": the one it had when it asked
 	Reload  func(context.Context) (Reloaded, error)
-	Group   string // members may talk to the daemon; "": root only
+	Metrics func(context.Context) []byte // in the text format of Prometheus
+	Group   string                       // members may talk to the daemon; "": root only
 }
 
 // Bounds of one conversation.
@@ -56,6 +58,7 @@ const (
 type Server struct {
 	cfg    Config
 	gid    uint32
+	open   bool // to everybody who can connect
 	routes map[string]route
 }
 
@@ -85,8 +88,17 @@ func New(cfg Config) (*Server, error) {
 		"/v1/configuration": {http1.Get, s.configuration},
 		"/v1/delete":        {http1.Post, s.delete},
 		"/v1/reload":        {http1.Post, s.reload},
+		"/metrics":          {http1.Get, s.metrics},
 	}
 	return s, nil
+}
+
+// NewMetrics makes a server that has the metrics and nothing else, and has them for everybody
+// who can connect: any user of this machine, where its listener is on the loopback.
+func NewMetrics(cfg Config) *Server {
+	s := &Server{cfg: cfg, open: true}
+	s.routes = map[string]route{"/metrics": {http1.Get, s.metrics}}
+	return s
 }
 
 // Listen opens the socket. A socket left behind by a daemon that has died is
@@ -220,7 +232,7 @@ func (s *Server) refuse(conn net.Conn, r *http1.Request) *http1.Response {
 	peer, known := peerOf(conn)
 	found, ok := s.routes[r.Target]
 	switch {
-	case !known || !s.mayTalk(peer):
+	case !s.open && (!known || !s.mayTalk(peer)):
 		s.cfg.Logger.Warn("control refused", "uid", peer.uid)
 		return fail(http1.Forbidden, "forbidden", "only root and members of control.group may talk to the daemon")
 	case !ok:
@@ -315,6 +327,10 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 		list[i] = NewMapping(m, nil, now)
 	}
 	return reply(list)
+}
+
+func (s *Server) metrics(ctx context.Context, _ *http1.Request) *http1.Response {
+	return &http1.Response{Status: http1.OK, Header: []http1.Field{{Name: "Content-Type", Value: metrics.ContentType}}, Body: s.cfg.Metrics(ctx)}
 }
 
 // reload waits as long as it takes: who hangs up has it done all the same.

@@ -100,8 +100,9 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 	m = &table{Table: oneMapping(t)}
 	s, err := control.New(control.Config{
 		Logger: slog.New(slog.DiscardHandler), Mapper: m, Group: group,
-		Host:   func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
-		Status: func() control.Status { return status },
+		Host:    func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
+		Status:  func() control.Status { return status },
+		Metrics: func(context.Context) []byte { return []byte("portcullis_up 1\n") },
 		Reload: func(context.Context) (control.Reloaded, error) {
 			if m.blind.Load() {
 				return control.Reloaded{}, errors.New("p.toml:3: a mistake")
@@ -213,6 +214,38 @@ func TestShapes(t *testing.T) {
 	if _, text := raw(t, socket, "GET", "/v1/mappings", ""); !strings.Contains(text, `"client_host":"console-b"`) {
 		t.Errorf("the name of today is not in %s", text)
 	}
+}
+
+// TestMetrics: a listener for the metrics has them for everybody, and nothing else; by the
+// socket they are for who may talk.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, "")
+	if code, text := raw(t, socket, "GET", "/metrics", ""); code != 200 || text != "portcullis_up 1\n" {
+		t.Errorf("by the socket: %d %s", code, text)
+	}
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	open := control.NewMetrics(control.Config{Logger: slog.New(slog.DiscardHandler), Metrics: func(context.Context) []byte { return []byte("portcullis_up 1\n") }})
+	ended := make(chan error)
+	go func() { ended <- open.Serve(ctx, l) }()
+	for path, want := range map[string]int{"/metrics": 200, "/v1/status": 404, "/v1/mappings": 404, "/": 404} {
+		if code, _ := raw(t, filepath.Join(dir, "open"), "GET", path, ""); code != want {
+			t.Errorf("%s: %d, want %d", path, code, want)
+		}
+	}
+	for _, path := range []string{"/metrics", "/v1/delete", "/v1/reload"} {
+		if code, text := raw(t, filepath.Join(dir, "open"), "POST", path, `{"all":true}`); code < 400 {
+			t.Errorf("POST %s: %d %s", path, code, text)
+		}
+	}
+	stop()
+	<-ended
 }
 
 // TestReload: a reload says what changed and what it closed; one that fails says the mistake.

@@ -39,6 +39,7 @@ func (w *Warden) asks(ctx context.Context, c *portmap.Client) error {
 		err = w.hasSent(ctx, m, c.Addr)
 	}
 	if portmap.ReasonOf(err) == portmap.NotRequester {
+		w.unseen.Add(1)
 		w.alerts.say(func(leftOut int) {
 			w.log.Error("request refused that its host has not made", "interface", c.Interface, "address", c.Addr,
 				"mac", c.MAC, "why", err, "left_out", leftOut)

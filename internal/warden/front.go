@@ -30,8 +30,11 @@ func (w *Warden) Map(ctx context.Context, r portmap.Request) (portmap.Mapping, e
 		return portmap.Mapping{}, err
 	}
 	r.Client.Name = w.host(&r.Client)
+	defer w.timed(time.Now())
 	return w.engine.Map(ctx, r)
 }
+
+func (w *Warden) timed(begun time.Time) { w.durations.Observe(time.Since(begun)) }
 
 // MapSet is portmap.Engine.MapSet, likewise.
 func (w *Warden) MapSet(ctx context.Context, r portmap.Request, n int) ([]portmap.Mapping, error) {
@@ -39,6 +42,7 @@ func (w *Warden) MapSet(ctx context.Context, r portmap.Request, n int) ([]portma
 		return nil, err
 	}
 	r.Client.Name = w.host(&r.Client)
+	defer w.timed(time.Now())
 	return w.engine.MapSet(ctx, r, n)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/firewall"
+	"portcullis/internal/control"
 	"portcullis/internal/logging"
 	"portcullis/internal/netif"
 	"portcullis/internal/wiring"
@@ -62,6 +63,10 @@ func (w *Warden) Run(ctx context.Context) error {
 func (w *Warden) Serve(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return w.control.Serve(ctx, w.socket) })
+	if w.numbers != nil {
+		open := control.NewMetrics(control.Config{Logger: w.log, Metrics: w.Metrics})
+		all.Go(func() error { return open.Serve(ctx, w.numbers) })
+	}
 	all.Go(func() error { return w.hosts.Run(ctx) })
 	all.Go(func() error { return w.ports.Run(ctx) })
 	all.Go(func() error { return w.rules.Run(ctx) })

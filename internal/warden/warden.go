@@ -3,6 +3,7 @@ package warden
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
 	"portcullis/internal/journal"
+	"portcullis/internal/metrics"
 	"portcullis/internal/netif"
 	"portcullis/internal/presence"
 	"portcullis/internal/reconcile"
@@ -76,6 +78,7 @@ type Warden struct {
 	names    *dhcp.Reader
 	control  *control.Server
 	socket   net.Listener // of control
+	numbers  net.Listener // where the metrics are read; nil: nowhere but there
 	hosts    *presence.Keeper
 	rules    *reconcile.Keeper
 	ports    *gateway.Keeper
@@ -86,6 +89,8 @@ type Warden struct {
 
 	// silent is witness.Silent; nil: nobody knows.
 	silent      func(ctx context.Context, ifindex int, mac [6]byte, host netip.Addr) (bool, error)
+	durations   metrics.Histogram // of requests for mappings
+	unseen      atomic.Uint64     // requests in the name of a host that has not sent any
 	subscribers subscribers
 	alerts      alerts // of what only an owned front does
 
@@ -126,8 +131,15 @@ func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
 	if err = w.build(last); err != nil {
 		return nil, err
 	}
-	w.socket, err = control.Listen(string(w.cfg.Control.Socket), string(w.cfg.Control.Group))
-	return w, err
+	if w.socket, err = control.Listen(string(w.cfg.Control.Socket), string(w.cfg.Control.Group)); err != nil {
+		return w, err
+	}
+	if at := w.cfg.Metrics.Listen; at.IsValid() {
+		if w.numbers, err = net.Listen("tcp", at.String()); err != nil {
+			return w, fmt.Errorf("metrics.listen: %w", err)
+		}
+	}
+	return w, nil
 }
 
 // Close ends what Open began, after Serve and Run. What is in the kernel stays there if
@@ -136,9 +148,12 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	var err error
-	if w.socket != nil {
-		if err = w.socket.Close(); errors.Is(err, net.ErrClosed) { // it was served
-			err = nil
+	for _, l := range []net.Listener{w.socket, w.numbers} {
+		if l == nil {
+			continue
+		}
+		if e := l.Close(); !errors.Is(e, net.ErrClosed) { // it was served
+			err = errors.Join(err, e)
 		}
 	}
 	err = errors.Join(err, w.firewall.Close(closing, keep || !w.ours))
@@ -226,7 +241,8 @@ func (w *Warden) build(last journal.Restored) error {
 	}
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
-		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Group: string(w.cfg.Control.Group),
+		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
+		Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

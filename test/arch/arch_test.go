@@ -73,7 +73,8 @@ var allowed = map[string][]string{
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
-	"internal/control":         {"internal/http1", "portmap"},
+	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
+	"internal/metrics":         {},
 	"firewall":                 {"portmap"},
 	"firewall/flows":           {"firewall", "internal/enter", "portmap"},
 	"firewall/nft":             {"firewall", "firewall/flows", "internal/frames", "portmap"},
@@ -102,7 +103,7 @@ var allowed = map[string][]string{
 	},
 	"internal/warden": {
 		"config", "firewall", "firewall/witness", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
-		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/netif", "internal/presence", "internal/reconcile",
+		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/metrics", "internal/netif", "internal/presence", "internal/reconcile",
 		"internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},

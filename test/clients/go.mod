@@ -8,6 +8,8 @@ require (
 	github.com/jackpal/go-nat-pmp v1.1.0
 	github.com/libp2p/go-libp2p v0.51.0
 	github.com/libp2p/go-nat v0.2.0
+	github.com/prometheus/client_golang v1.24.1
+	github.com/prometheus/common v0.70.1
 	github.com/syncthing/syncthing v1.30.0
 	github.com/tendermint/tendermint v0.34.24
 	portcullis v0.0.0
@@ -42,9 +44,7 @@ require (
 	github.com/pion/transport/v4 v4.1.0 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/power-devops/perfstat v0.0.0-20240221224432-82ca36839d55 // indirect
-	github.com/prometheus/client_golang v1.24.1 // indirect
 	github.com/prometheus/client_model v0.6.2 // indirect
-	github.com/prometheus/common v0.70.1 // indirect
 	github.com/prometheus/procfs v0.21.1 // indirect
 	github.com/shirou/gopsutil/v4 v4.25.4 // indirect
 	github.com/syncthing/notify v0.0.0-20250528144937-c7027d4f7465 // indirect
