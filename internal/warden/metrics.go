@@ -42,7 +42,9 @@ func (w *Warden) countMappings(t *metrics.Text, table *portmap.Table) {
 		open[place{m.Client.Interface, familyOf(m.Kind)}]++
 	}
 	t.Family("portcullis_mappings", metrics.Gauge, "Mappings, and pinholes of IPv6, by the interface that their client is on")
-	for _, p := range slices.SortedFunc(maps.Keys(open), func(a, b place) int { return cmp.Or(strings.Compare(a.lan, b.lan), strings.Compare(a.family, b.family)) }) {
+	for _, p := range slices.SortedFunc(maps.Keys(open), func(a, b place) int {
+		return cmp.Or(strings.Compare(a.lan, b.lan), strings.Compare(a.family, b.family))
+	}) {
 		t.Sample(float64(open[p]), "interface", p.lan, "family", p.family)
 	}
 	t.Family("portcullis_mappings_limit", metrics.Gauge, "How many mappings there may be in all (limits.mappings)")
