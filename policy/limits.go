@@ -33,6 +33,21 @@ func (p *Policy) wan(d portmap.Decision, r *portmap.Request, f *portmap.Facts) p
 	return d
 }
 
+// byOwner is the verdict on what the owner opens by hand, behind the walls. Rules, tiers and
+// quotas of devices say what programs may open without him; what he names himself is what a
+// rule that names it would open. There is room for no more mappings than for anybody's.
+func (p *Policy) byOwner(r *portmap.Request, f *portmap.Facts) portmap.Decision {
+	d := p.wan(portmap.Decision{Action: portmap.Allow}, r, f)
+	if d.Action == portmap.Allow && !f.Renewal && p.total > 0 && f.Mappings >= p.total {
+		return p.full(d, f)
+	}
+	return d
+}
+
+func (p *Policy) full(d portmap.Decision, f *portmap.Facts) portmap.Decision {
+	return refuse(d, portmap.TotalQuota, "the gateway has %d of %d mappings (limits.mappings)", f.Mappings, p.total)
+}
+
 // limits is the quotas, and with them the end: what passes is allowed. They
 // count new mappings only; renewing one takes nothing more from anybody. Changing
 // one costs what a new one costs, but for the room that it has already.
@@ -85,8 +100,7 @@ func (p *Policy) room(d portmap.Decision, r *portmap.Request, f *portmap.Facts) 
 	left := p.total - f.Mappings
 	switch {
 	case left <= 0:
-		return refuse(d, portmap.TotalQuota, "the gateway has %d of %d mappings (limits.mappings)",
-			f.Mappings, p.total)
+		return p.full(d, f)
 	case p.total < share || left > p.total/reserve:
 	case r.Client.Unheard:
 		return refuse(d, portmap.TotalQuota, "the gateway has %d of %d mappings (limits.mappings), and %s has not answered it yet; try again in a moment",

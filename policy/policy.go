@@ -79,8 +79,14 @@ func New(c Config) (*Policy, error) {
 // meaning of external port 0, are told in the package documentation.
 func (p *Policy) Decide(r portmap.Request, f portmap.Facts) portmap.Decision {
 	d, hit := Walls(r, f.View)
-	if hit && !d.OverExternalPort {
+	switch {
+	case hit && !d.OverExternalPort:
 		return d
+	case r.Client.Owner() && hit: // he has named the port, and gets no other
+		d.OverExternalPort = false
+		return d
+	case r.Client.Owner():
+		return p.byOwner(&r, &f)
 	}
 	switch ext := r.ExternalPort; {
 	case hit:

@@ -40,11 +40,15 @@ func wall(reason portmap.Reason, format string, args ...any) portmap.Decision {
 	return portmap.Decision{Action: portmap.Deny, Wall: true, Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// linkWall: the client must be on-link on a served LAN (abuse cases A5, A6).
+// linkWall: the client must be on-link on a served LAN (abuse cases A5, A6); the owner,
+// who has opened a host's port by hand, is nowhere, and his host must be.
 func linkWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 	c := r.Client
 	if v == nil {
 		return wall(portmap.OffLink, "the gateway does not know its own network yet"), true
+	}
+	if c.Owner() {
+		return ownerWall(c.Addr, v)
 	}
 	lan, served := v.LAN[c.Interface]
 	if !served {
@@ -55,6 +59,17 @@ func linkWall(r *portmap.Request, v *portmap.View) (portmap.Decision, bool) {
 			c.Addr, c.Interface), true
 	}
 	return portmap.Decision{}, false
+}
+
+// ownerWall: what the owner opens leads to a host of a served LAN. There is none else that
+// the firewall lets packets through to.
+func ownerWall(host netip.Addr, v *portmap.View) (portmap.Decision, bool) {
+	for _, lan := range v.LAN {
+		if lan.OnLink(host) {
+			return portmap.Decision{}, false
+		}
+	}
+	return wall(portmap.OffLink, "%s does not belong to the network of a LAN; a routed network can be added to lan.extra_prefixes", host), true
 }
 
 // targetWall: a mapping points at the host that asked for it, and at nothing

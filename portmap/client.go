@@ -143,16 +143,27 @@ type Client struct {
 	Unheard bool
 }
 
+// Owner returns the client of a mapping that the gateway's owner makes by hand, for the
+// host that it leads to. The owner is no host, and on no interface.
+func Owner(host netip.Addr) Client { return Client{Addr: host, Via: ViaOwner} }
+
+// Owner reports whether it is the owner who asks, by hand.
+func (c Client) Owner() bool { return c.Via == ViaOwner && c.Interface == "" }
+
 // ClientID is what must be equal for two requests to be from the same client: address and
 // MAC and arrival interface. It is comparable.
 type ClientID struct {
 	Interface string
 	Addr      netip.Addr
 	MAC       MAC
+	Owner     bool // it is nobody's but the owner's own, with the address of the host alone
 }
 
 // ID returns the client's identity.
 func (c Client) ID() ClientID {
+	if c.Owner() {
+		return ClientID{Addr: c.Addr, Owner: true}
+	}
 	return ClientID{Interface: c.Interface, Addr: c.Addr, MAC: c.MAC}
 }
 

@@ -396,8 +396,12 @@ func (e *Engine) expire(ctx context.Context) (retryAt time.Time) {
 	return time.Time{}
 }
 
-// lifetime is the lease that is granted: 0 asks for the longest.
+// lifetime is the lease that is granted: 0 asks for the longest. What the owner says is
+// not cut, and his 0 is never.
 func (e *Engine) lifetime(r Request, d Decision) time.Duration {
+	if r.Client.Owner() {
+		return r.Lifetime
+	}
 	l := r.Lifetime
 	if l <= 0 || l > e.terms.LeaseMax {
 		l = e.terms.LeaseMax

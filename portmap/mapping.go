@@ -90,10 +90,10 @@ type Request struct {
 	Client       Client
 	Kind         Kind
 	Transport    Transport
-	Internal     netip.AddrPort // the address must be the client's own
+	Internal     netip.AddrPort // the address must be the client's own; the owner's client has that of the host
 	ExternalPort uint16         // 0: any; a pinhole has none
 	Remotes      []Remote       // empty: anyone
-	Lifetime     time.Duration  // 0: as long as is allowed
+	Lifetime     time.Duration  // 0: as long as is allowed; the owner's is without an end
 	Exact        bool           // this external port or nothing
 	Disabled     bool           // kept and listed, but closed (UPnP's NewEnabled 0)
 	Description  string         // untrusted text, capped at MaxDescription

@@ -74,8 +74,9 @@ func (t *Table) byInternal(r Request) *Mapping {
 }
 
 // Plan returns what granting r would change, or why it cannot be. The external
-// port must be chosen already, and d must allow it. A new pinhole gets the first
-// free number from start on, which should be random. It changes nothing.
+// port must be chosen already, and d must allow it. A lifetime of 0 is without an
+// end. A new pinhole gets the first free number from start on, which should be
+// random. It changes nothing.
 func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duration, start uint16) (Change, error) {
 	old := t.existing(r)
 	if old != nil && r.Named == ByInternal {
@@ -103,7 +104,11 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 	if r.Nonce != nil {
 		m.Nonce = *r.Nonce
 	}
-	m.promise(r.Client.Via, now.Add(lifetime), now)
+	end := now.Add(lifetime)
+	if lifetime == 0 {
+		end = time.Time{}
+	}
+	m.promise(r.Client.Via, end, now)
 	if err := m.Check(); err != nil {
 		return Change{}, err
 	}
@@ -195,7 +200,7 @@ func endless(r Request, d Decision) bool {
 func (t *Table) conflict(port uint16, tr Transport, id ClientID) error {
 	s, _ := t.ports.get(int(port))
 	if m := s.holder(tr); m != nil && m.Client.ID() != id {
-		if o := m.Client.ID(); o.Interface == id.Interface && o.Addr == id.Addr {
+		if o := m.Client.ID(); !o.Owner && o.Interface == id.Interface && o.Addr == id.Addr {
 			return &Error{Reason: IdentityChanged, Detail: fmt.Sprintf(
 				"%s port %d was mapped by another device that had this address", tr, port)}
 		}

@@ -127,7 +127,18 @@ func NewTable() *Table {
 }
 
 func compareClients(a, b ClientID) int {
-	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface), slices.Compare(a.MAC[:], b.MAC[:]))
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface), slices.Compare(a.MAC[:], b.MAC[:]),
+		compareBools(a.Owner, b.Owner))
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 func compareInternal(a, b internalKey) int {

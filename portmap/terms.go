@@ -122,7 +122,7 @@ func (e *Engine) review(now time.Time, t *Table, m Mapping, view *View) (Mapping
 	if d.MaxLifetime > 0 {
 		limit = min(limit, d.MaxLifetime)
 	}
-	if left < 0 || left > limit {
+	if !m.Client.Owner() && (left < 0 || left > limit) {
 		m.cut(now.Add(limit))
 	}
 	m.Endless = m.Endless && d.MaxLifetime == 0

@@ -50,6 +50,12 @@ func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 	return list, c.call(ctx, http1.Get, "/v1/mappings", nil, &list)
 }
 
+// Add opens a port of a host by the owner's hand, and returns the mapping.
+func (c *Client) Add(ctx context.Context, a Addition) (Mapping, error) {
+	var m Mapping
+	return m, c.call(ctx, http1.Post, "/v1/add", a, &m)
+}
+
 // Delete removes mappings, and returns what was removed.
 func (c *Client) Delete(ctx context.Context, d Deletion) ([]Mapping, error) {
 	var gone []Mapping

@@ -29,6 +29,7 @@ import (
 // Mapper is what the server needs of the engine.
 type Mapper interface {
 	Snapshot() *portmap.Table
+	Map(ctx context.Context, r portmap.Request) (portmap.Mapping, error)
 	Unmap(ctx context.Context, s portmap.Selector) ([]portmap.Mapping, error)
 }
 
@@ -86,6 +87,7 @@ func New(cfg Config) (*Server, error) {
 		"/v1/status":        {http1.Get, s.status},
 		"/v1/mappings":      {http1.Get, s.mappings},
 		"/v1/configuration": {http1.Get, s.configuration},
+		"/v1/add":           {http1.Post, s.add},
 		"/v1/delete":        {http1.Post, s.delete},
 		"/v1/reload":        {http1.Post, s.reload},
 		"/metrics":          {http1.Get, s.metrics},
@@ -302,13 +304,8 @@ func (s *Server) traffic(ctx context.Context) func(portmap.Mapping) *Traffic {
 
 func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 	var d Deletion
-	dec := json.NewDecoder(bytes.NewReader(r.Body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
+	if err := decode(r, &d); err != nil {
 		return fail(http1.BadRequest, "bad-request", err.Error())
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fail(http1.BadRequest, "bad-request", "there is more than one request")
 	}
 	sel, err := d.selector()
 	if err != nil {
@@ -342,6 +339,19 @@ func (s *Server) reload(ctx context.Context, _ *http1.Request) *http1.Response {
 	return reply(done)
 }
 
+// decode reads the one JSON value that is a request's body.
+func decode(r *http1.Request, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(r.Body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more than one request")
+	}
+	return nil
+}
+
 func (d Deletion) selector() (portmap.Selector, error) {
 	s := portmap.Selector{Client: portmap.Client{Via: portmap.ViaOwner}, Anybody: true, ID: d.ID}
 	ways := 0
@@ -356,13 +366,9 @@ func (d Deletion) selector() (portmap.Selector, error) {
 	if d.ID != 0 || d.All {
 		return s, nil
 	}
-	switch d.Protocol {
-	case "tcp":
-		s.Transport = portmap.TCP
-	case "udp":
-		s.Transport = portmap.UDP
-	default:
-		return s, fmt.Errorf("protocol %q is neither tcp nor udp", d.Protocol)
+	var err error
+	if s.Transport, err = transport(d.Protocol); err != nil {
+		return s, err
 	}
 	if d.Port == 0 {
 		return s, errors.New("0 is not a port from 1 to 65535")

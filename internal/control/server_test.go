@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 type table struct {
 	*portmap.Table
 	asked  portmap.Selector
+	wished []portmap.Request
 	name   atomic.Value // a string: what the host is called now
 	blind  atomic.Bool  // the packets cannot be counted
 	broken atomic.Bool  // removing panics

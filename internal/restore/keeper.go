@@ -110,7 +110,7 @@ func (k *Keeper) readmit(ctx context.Context, over []uint64) {
 			k.waiting[i].Expires = now // also when this comes to nothing: nobody says it twice
 		}
 		m := k.waiting[i]
-		if l, served := lans[m.Client.Interface]; served && l.OnLink(m.Internal.Addr()) || m.Left(now) == 0 {
+		if there(lans, &m) || m.Left(now) == 0 {
 			ready = append(ready, m)
 		} else {
 			rest = append(rest, m)
@@ -170,4 +170,15 @@ func (k *Keeper) endOverdue(ctx context.Context) {
 			k.cfg.Revoke(ctx, m, portmap.Ended, "its lease ended while the machine was off")
 		}
 	}
+}
+
+// there reports whether the network of a mapping's host is there. The owner has not said
+// on which LAN it is.
+func there(lans map[string]netif.LAN, m *portmap.Mapping) bool {
+	for name, l := range lans {
+		if (m.Client.Owner() || name == m.Client.Interface) && l.OnLink(m.Internal.Addr()) {
+			return true
+		}
+	}
+	return false
 }

@@ -10,6 +10,9 @@ import (
 func (w *Warden) dropForeign(ctx context.Context) {
 	lans := w.LANs()
 	for m := range w.engine.Snapshot().Pinholes() {
+		if m.Client.Owner() {
+			continue // it is his to close; while its network is not there it leads nowhere
+		}
 		if l, served := lans[m.Client.Interface]; !served || !l.OnLink(m.Internal.Addr()) {
 			w.revoke(ctx, m, portmap.Revoked, "its network is not on the LAN any more")
 		}
