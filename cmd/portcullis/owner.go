@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -54,13 +51,13 @@ func runStatus(ctx context.Context, call *cmdline.Call) error {
 
 func printStatus(out io.Writer, s control.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "version\t%s, up %s\n", s.Version, time.Duration(s.Uptime)*time.Second)
+	fmt.Fprintf(w, "version\t%s, up %s\n", s.Version, span(s.Uptime))
 	fmt.Fprintf(w, "WAN\t%s\n", wanLine(s.WAN))
 	for _, l := range s.LAN {
 		fmt.Fprintf(w, "LAN\t%s %s\n", l.Interface, strings.Join(l.Prefixes, ", "))
 	}
-	fmt.Fprintf(w, "mappings\t%d, pinholes %d, refused %d\n", s.Mappings, s.Pinholes, s.Denied)
-	fmt.Fprintf(w, "firewall\t%s, repaired %d times\n", s.Firewall.Backend, s.Firewall.DriftRepaired)
+	fmt.Fprintf(w, "mappings\t%s, refused %d\n", mappingsLine(s), s.Denied)
+	fmt.Fprintf(w, "firewall\t%s, %s\n", s.Firewall.Backend, repairedLine(s.Firewall.DriftRepaired))
 	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall))
 	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
 	if s.Sandbox.Front != nil {
@@ -79,6 +76,29 @@ func configurationLine(c control.Configuration) string {
 		line += "; only after a restart: " + strings.Join(c.Restart, ", ")
 	}
 	return line
+}
+
+// mappingsLine returns how many there are of how many there may be.
+func mappingsLine(s control.Status) string {
+	line := fmt.Sprintf("%d of %d", s.Mappings+s.Pinholes, s.Limit)
+	switch {
+	case s.Pinholes == 1:
+		line += ", 1 of them a pinhole"
+	case s.Pinholes > 1:
+		line += fmt.Sprintf(", %d of them pinholes", s.Pinholes)
+	}
+	return line
+}
+
+// repairedLine returns how often somebody else's change of the rules was put right.
+func repairedLine(times uint64) string {
+	switch times {
+	case 0:
+		return "never repaired"
+	case 1:
+		return "repaired once"
+	}
+	return fmt.Sprintf("repaired %d times", times)
 }
 
 // sandboxLine returns what keeps a fault of the daemon from being worth much.
@@ -170,124 +190,4 @@ func wanLine(w control.WAN) string {
 		return w.Interface + ", its address is private: nobody on the Internet can reach it"
 	}
 	return w.Interface + " " + w.ExternalIP
-}
-
-func runList(ctx context.Context, call *cmdline.Call) error {
-	daemon, err := daemonOf(call)
-	if err != nil {
-		return err
-	}
-	list, err := daemon.Mappings(ctx)
-	if err != nil {
-		return err
-	}
-	if len(list) > 0 && list[0].Uncounted {
-		fmt.Fprintln(call.Err, "portcullis: packet counts are missing; the log says why")
-	}
-	return showMappings(call, list)
-}
-
-func showMappings(call *cmdline.Call, list []control.Mapping) error {
-	if call.Has("json") {
-		return printJSON(call.Out, list)
-	}
-	return printMappings(call.Out, list)
-}
-
-func printMappings(out io.Writer, list []control.Mapping) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tPORT\tTARGET\tHOST\tFROM\tVIA\tEXPIRES\tPACKETS\tDESCRIPTION")
-	for _, m := range list {
-		from := m.Remote
-		if from == "" {
-			from = "anyone"
-		}
-		switch {
-		case !m.Enabled:
-			from = "nobody (disabled)"
-		case m.Suspended:
-			from = "nobody (another device has the address)"
-		}
-		packets := strconv.FormatUint(m.Packets, 10)
-		if m.Uncounted {
-			packets = "-"
-		}
-		fmt.Fprintf(w, "%d\t%d/%s\t%s:%d\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.ExternalPort, m.Protocol,
-			m.InternalIP, m.InternalPort, printable(m.ClientHost), from, m.Via, endsIn(m), packets, printable(m.Description))
-	}
-	return w.Flush()
-}
-
-func endsIn(m control.Mapping) string {
-	left := (time.Duration(m.ExpiresIn) * time.Second).String()
-	switch {
-	case m.ExpiresIn == 0:
-		return "never"
-	case m.Endless:
-		return left + " unless seen"
-	}
-	return left
-}
-
-// printable keeps a client's text from playing with the owner's terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsGraphic(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
-}
-
-func runDelete(ctx context.Context, call *cmdline.Call) error {
-	wanted, err := deletions(call.Has("all"), call.Args)
-	if err != nil {
-		return err
-	}
-	daemon, err := daemonOf(call)
-	if err != nil {
-		return err
-	}
-	gone := []control.Mapping{}
-	var failed []error
-	for _, d := range wanted {
-		some, err := daemon.Delete(ctx, d)
-		if err != nil {
-			failed = append(failed, err)
-		}
-		gone = append(gone, some...)
-	}
-	if len(gone) > 0 || call.Has("json") {
-		if err := showMappings(call, gone); err != nil {
-			return err
-		}
-	}
-	return errors.Join(failed...)
-}
-
-// deletions reads "--all", "tcp|udp PORT", or a list of ids.
-func deletions(all bool, args []string) ([]control.Deletion, error) {
-	switch {
-	case all && len(args) == 0:
-		return []control.Deletion{{All: true}}, nil
-	case all:
-		return nil, cmdline.Usagef("--all takes no further arguments")
-	case len(args) == 0:
-		return nil, cmdline.Usagef("nothing to delete: give an ID, a protocol and port, or --all")
-	case len(args) == 2 && (args[0] == "tcp" || args[0] == "udp"):
-		port, err := strconv.ParseUint(args[1], 10, 16)
-		if err != nil || port == 0 {
-			return nil, cmdline.Usagef("%q is not a port from 1 to 65535", args[1])
-		}
-		return []control.Deletion{{Protocol: args[0], Port: uint16(port)}}, nil
-	}
-	list := make([]control.Deletion, len(args))
-	for i, a := range args {
-		id, err := strconv.ParseUint(a, 10, 64)
-		if err != nil || id == 0 {
-			return nil, cmdline.Usagef("%q is not a mapping ID; `portcullis list` shows them", a)
-		}
-		list[i] = control.Deletion{ID: id}
-	}
-	return list, nil
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"strconv"
 	"strings"
 
 	"portcullis/internal/cmdline"
@@ -29,11 +27,6 @@ func runReload(ctx context.Context, call *cmdline.Call) error {
 	return printReloaded(call.Out, done)
 }
 
-// inside returns the endpoint on the LAN.
-func inside(m control.Mapping) string {
-	return net.JoinHostPort(m.InternalIP, strconv.Itoa(int(m.InternalPort)))
-}
-
 func printReloaded(w io.Writer, r control.Reloaded) error {
 	lines := make([]string, 0, len(r.Revoked)+2)
 	switch {
@@ -45,7 +38,7 @@ func printReloaded(w io.Writer, r control.Reloaded) error {
 		lines = append(lines, "reloaded; nothing has changed")
 	}
 	for _, m := range r.Revoked {
-		lines = append(lines, fmt.Sprintf("closed %d/%s to %s (%s): %s", m.ExternalPort, m.Protocol, inside(m.Mapping), printable(m.Description), m.Why))
+		lines = append(lines, fmt.Sprintf("closed %s (%s): %s", place(&m.Mapping), printable(m.Description), m.Why))
 	}
 	if len(r.Restart) > 0 {
 		lines = append(lines, "only after a restart: "+strings.Join(r.Restart, ", "))

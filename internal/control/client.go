@@ -50,6 +50,25 @@ func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 	return list, c.call(ctx, http1.Get, "/v1/mappings", nil, &list)
 }
 
+// EachMapping asks for all mappings, and passes one after another to f, which may keep
+// what it points to until it returns.
+func (c *Client) EachMapping(ctx context.Context, f func(*Mapping)) error {
+	return c.call(ctx, http1.Get, "/v1/mappings", nil, func(text *json.Decoder) error {
+		if _, err := text.Token(); err != nil { // the bracket
+			return err
+		}
+		for text.More() {
+			var m Mapping
+			if err := text.Decode(&m); err != nil {
+				return err
+			}
+			f(&m)
+		}
+		_, err := text.Token() // the end, or what was cut off
+		return err
+	})
+}
+
 // Add opens a port of a host by the owner's hand, and returns the mapping.
 func (c *Client) Add(ctx context.Context, a Addition) (Mapping, error) {
 	var m Mapping
@@ -87,7 +106,8 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// exchange sends one request and reads its answer.
+// exchange sends one request and reads its answer: into out, or by it, where it is a
+// function.
 func exchange(conn net.Conn, method, path string, body []byte, out any) error {
 	_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: portcullis\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 	if err != nil {
@@ -105,13 +125,16 @@ func exchange(conn net.Conn, method, path string, body []byte, out any) error {
 		}
 		return &Refusal{f}
 	}
+	if read, isFunc := out.(func(*json.Decoder) error); isFunc {
+		return read(text)
+	}
 	return text.Decode(out)
 }
 
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no daemon is listening on %s; is `portcullis run` running with the same --config?", c.socket)
+		return fmt.Errorf("portcullis is not running here (no answer on %s): systemctl start portcullis, or name its file with --config", c.socket)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("permission denied on %s; run as root, or join the group that control.group names", c.socket)
 	}

@@ -13,6 +13,8 @@ type unmapper struct {
 	hear func(portmap.Selector) ([]portmap.Mapping, error)
 }
 
+func (unmapper) Snapshot() *portmap.Table { return portmap.NewTable() }
+
 func (u unmapper) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mapping, error) {
 	return u.hear(s)
 }

@@ -40,7 +40,8 @@ type Config struct {
 	Status  func() Status
 	Running func() []byte // the configuration that holds, as TOML
 	Traffic func(context.Context) (func(portmap.Mapping) Traffic, error)
-	Host    func(*portmap.Client) string // the name that the client has now, "": the one it had when it asked
+	Counter func(context.Context, portmap.Mapping) (Traffic, error) // of one mapping
+	Host    func(*portmap.Client) string                            // the name that the client has now, "": the one it had when it asked
 	Reload  func(context.Context) (Reloaded, error)
 	Metrics func(context.Context) []byte // in the text format of Prometheus
 	Group   string                       // members may talk to the daemon; "": root only
@@ -311,6 +312,7 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 	if err != nil {
 		return fail(http1.BadRequest, "bad-request", err.Error())
 	}
+	traffic := s.before(ctx, sel)
 	gone, err := s.cfg.Mapper.Unmap(ctx, sel)
 	if err != nil {
 		status := http1.Conflict
@@ -321,7 +323,7 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 	}
 	list, now := make([]Mapping, len(gone)), time.Now()
 	for i, m := range gone {
-		list[i] = NewMapping(m, nil, now)
+		list[i] = NewMapping(m, traffic(m), now)
 	}
 	return reply(list)
 }
@@ -337,6 +339,31 @@ func (s *Server) reload(ctx context.Context, _ *http1.Request) *http1.Response {
 		return fail(http1.Conflict, "bad-configuration", err.Error())
 	}
 	return reply(done)
+}
+
+// fewCounted are as many mappings as are counted one by one.
+const fewCounted = 16
+
+// before returns what has gone through the mappings that are about to be removed.
+func (s *Server) before(ctx context.Context, sel portmap.Selector) func(portmap.Mapping) *Traffic {
+	ending, err := s.cfg.Mapper.Snapshot().PlanRemoval(time.Now(), sel)
+	if err == nil && len(ending) > fewCounted {
+		return s.traffic(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	known := make(map[uint64]Traffic, len(ending))
+	for _, c := range ending {
+		if t, err := s.cfg.Counter(ctx, *c.Old); err == nil {
+			known[c.Old.ID] = t
+		}
+	}
+	return func(m portmap.Mapping) *Traffic {
+		if t, ok := known[m.ID]; ok {
+			return &t
+		}
+		return nil
+	}
 }
 
 // decode reads the one JSON value that is a request's body.

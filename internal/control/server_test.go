@@ -62,7 +62,7 @@ func (t *table) Unmap(_ context.Context, s portmap.Selector) ([]portmap.Mapping,
 }
 
 var status = control.Status{
-	Version: "1.2.3", Uptime: 60, Mappings: 1, Denied: 4,
+	Version: "1.2.3", Uptime: 60, Mappings: 1, Limit: 1024, Denied: 4,
 	WAN:      control.WAN{Interface: "wan0", ExternalIP: "203.0.113.5", Up: true},
 	LAN:      []control.LAN{{Interface: "br-lan", Prefixes: []string{"192.168.1.0/24"}}},
 	Firewall: control.Firewall{Backend: "nftables", DriftRepaired: 2, Senders: "mark", Askers: true},
@@ -117,6 +117,12 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 				return nil, errors.New("the kernel takes too long")
 			}
 			return func(portmap.Mapping) control.Traffic { return control.Traffic{Packets: 3, Bytes: 120} }, nil
+		},
+		Counter: func(_ context.Context, o portmap.Mapping) (control.Traffic, error) {
+			if m.blind.Load() {
+				return control.Traffic{}, errors.New("the kernel takes too long")
+			}
+			return control.Traffic{Packets: o.ID + 8, Bytes: 1200}, nil
 		},
 	})
 	if err != nil {
@@ -187,7 +193,7 @@ func TestShapes(t *testing.T) {
 	socket, m := serve(t, "")
 	_, got := raw(t, socket, "GET", "/v1/status", "")
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
-		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"denied":4,` +
+		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"mappings_limit":1024,"denied":4,` +
 		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark","askers":true},` +
 		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"unknown":"","ended":1,"last_end":"signal killed"}},` +
 		`"configuration":{"file":"/etc/p.toml","sha256":"ab","since":"2026-11-30T01:00:00Z","restart":["upnp.http_port"]}}` + "\n"
@@ -424,5 +430,21 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := control.Listen(filepath.Join(dir, "x"), "no-such-group"); err == nil {
 		t.Error("a group that does not exist")
+	}
+}
+
+// TestDeleteCounts: what is said of a mapping that was closed is what had gone through it,
+// which nobody can ask for afterwards.
+func TestDeleteCounts(t *testing.T) {
+	t.Parallel()
+	socket, m := serve(t, "")
+	gone, err := control.NewClient(socket).Delete(t.Context(), control.Deletion{ID: 1})
+	if err != nil || len(gone) != 1 || gone[0].Packets != 9 || gone[0].Bytes != 1200 || gone[0].Uncounted {
+		t.Errorf("closed %+v, %v", gone, err)
+	}
+	m.blind.Store(true)
+	gone, err = control.NewClient(socket).Delete(t.Context(), control.Deletion{ID: 1})
+	if err != nil || len(gone) != 1 || !gone[0].Uncounted {
+		t.Errorf("without counters: closed %+v, %v", gone, err)
 	}
 }

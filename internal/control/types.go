@@ -12,9 +12,10 @@ type Status struct {
 	Uptime   int64    `json:"uptime"` // seconds
 	WAN      WAN      `json:"wan"`
 	LAN      []LAN    `json:"lan"`
-	Mappings int      `json:"mappings"` // of IPv4
-	Pinholes int      `json:"pinholes"` // of IPv6
-	Denied   uint64   `json:"denied"`   // requests refused since the start
+	Mappings int      `json:"mappings"`       // of IPv4
+	Pinholes int      `json:"pinholes"`       // of IPv6
+	Limit    int      `json:"mappings_limit"` // how many there may be of both
+	Denied   uint64   `json:"denied"`         // requests refused since the start
 	Firewall Firewall `json:"firewall"`
 	Sandbox  Sandbox  `json:"sandbox"`
 	// Configuration is what the daemon runs.

@@ -17,7 +17,7 @@ func (w *Warden) status() control.Status {
 		Uptime:  int64(time.Since(w.started) / time.Second),
 		WAN:     control.WAN{Interface: wan.Name, Private: wan.Private, Up: wan.Up},
 		LAN:     []control.LAN{},
-		Denied:  w.engine.Denied(),
+		Denied:  w.engine.Denied(), Limit: w.now().Limits.Mappings,
 		Firewall: control.Firewall{
 			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
 		},
@@ -64,4 +64,10 @@ func (w *Warden) traffic(ctx context.Context) (func(portmap.Mapping) control.Tra
 		c := counters[m.ID]
 		return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}
 	}, nil
+}
+
+// counter returns what went through one mapping.
+func (w *Warden) counter(ctx context.Context, m portmap.Mapping) (control.Traffic, error) {
+	c, err := w.firewall.Counter(ctx, m.ID)
+	return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}, err
 }
