@@ -242,7 +242,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
-		Group: string(w.cfg.Control.Group),
+		Group:   string(w.cfg.Control.Group),
 		Counter: w.counter,
 	})
 	if err != nil {

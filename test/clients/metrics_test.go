@@ -27,7 +27,9 @@ func (r *rig) scrape() string {
 	r.t.Helper()
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, network, addr string) (net.Conn, error) { return r.Gateway.Dial(ctx, network, addr) },
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return r.Gateway.Dial(ctx, network, addr)
+		},
 	}}
 	answer, err := client.Get("http://" + metricsAt + "/metrics")
 	if err != nil {
