@@ -63,6 +63,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
+	warnUnheard(ctx, c, roles)
 	w, err := warden.Open(ctx, warden.Config{Config: c.Config, Log: c.Log, Version: c.Version, Kernel: kernel, NotSplit: single})
 	if err != nil {
 		return err
@@ -111,6 +112,18 @@ func network(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, f *fol
 		log.Warn("IPv4 forwarding is off; no mapped packet can pass (set net.ipv4.ip_forward=1)")
 	}
 	return state, roles, nil
+}
+
+// warnUnheard tells where the host's own firewall drops what devices ask, which nobody would
+// find out from a daemon that hears nothing.
+func warnUnheard(ctx context.Context, c Config, roles netif.Roles) {
+	unheard, err := doctor.Unheard(ctx, c.Config, roles)
+	if err != nil {
+		c.Log.Debug("cannot tell whether devices reach the daemon", "err", err)
+	}
+	for _, u := range unheard {
+		c.Log.Warn("devices may not be served", "warning", u)
+	}
 }
 
 // serve runs both halves until ctx ends, the engine longest.

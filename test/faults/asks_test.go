@@ -51,12 +51,13 @@ func TestDoctorAsks(t *testing.T) {
 		section string
 		start   func(*testing.T, *testrig.Rig) (paste func(line string))
 		chain   string
+		warned  string // the chain in the log
 	}{
 		"nftables.service": {"", func(t *testing.T, r *testrig.Rig) func(string) {
 			t.Helper()
 			nft(t, r, inputDrops)
 			return shell(t, r)
-		}, "inet filter input"},
+		}, "inet filter input", "inet filter input"},
 		"two chains of nftables, and one of answers": {"", func(t *testing.T, r *testrig.Rig) func(string) {
 			t.Helper()
 			nft(t, r, inputDrops)
@@ -65,13 +66,13 @@ func TestDoctorAsks(t *testing.T) {
 				chain answers { type filter hook output priority 0; udp sport 1900 ct state new drop; udp sport 1900 drop; }
 			}`)
 			return shell(t, r)
-		}, "inet other early"},
+		}, "inet other early", "inet filter input"},
 		"iptables": {`backend = "iptables"`, func(t *testing.T, r *testrig.Rig) func(string) {
 			t.Helper()
 			run(t, r.Gateway, "iptables-nft -P INPUT DROP")
 			run(t, r.Gateway, "ip6tables-nft -A INPUT -p udp -j DROP")
 			return func(line string) { t.Helper(); shell(t, r)(strings.ReplaceAll(line, "tables ", "tables-nft ")) }
-		}, "ip6 filter INPUT"},
+		}, "ip6 filter INPUT", "ip filter INPUT"},
 		"ufw": {`backend = "iptables"`, func(t *testing.T, r *testrig.Rig) func(string) {
 			t.Helper()
 			ufw := newUFW(t, r, "nft", "")
@@ -85,7 +86,7 @@ func TestDoctorAsks(t *testing.T) {
 				}
 				ufw(args)
 			}
-		}, "ip filter INPUT"},
+		}, "ip filter INPUT", "ip filter INPUT"},
 		"firewalld": {`accept_chain = "inet firewalld filter_FORWARD"`, func(t *testing.T, r *testrig.Rig) func(string) {
 			t.Helper()
 			f := newFirewalld(t, r, "nftables")
@@ -97,12 +98,12 @@ func TestDoctorAsks(t *testing.T) {
 				}
 				f.tell(t, args)
 			}
-		}, "inet firewalld filter_INPUT"},
+		}, "inet firewalld filter_INPUT", "inet firewalld filter_INPUT"},
 		"firewalld on iptables": {`backend = "iptables"`, func(t *testing.T, r *testrig.Rig) func(string) {
 			t.Helper()
 			f := newFirewalld(t, r, "iptables")
 			return func(line string) { t.Helper(); f.tell(t, strings.TrimPrefix(line, "firewall-cmd ")) }
-		}, "ip filter INPUT"},
+		}, "ip filter INPUT", "ip filter INPUT"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -113,6 +114,9 @@ func TestDoctorAsks(t *testing.T) {
 			t.Cleanup(n.Close)
 			paste := c.start(t, &testrig.Rig{Network: n})
 			r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `accept_chain = "`+lab.FirewallChain+`"`, c.section, 1))
+			if !strings.Contains(r.Daemon.Log(), "is dropped by "+c.warned) {
+				t.Error("the log does not warn")
+			}
 			s := examinedRunning(t, r)
 			if s.OK || !s.has("asks", "failure", c.chain, "br-lan", "5351") {
 				t.Fatalf("found %+v", s)
@@ -128,6 +132,12 @@ func TestDoctorAsks(t *testing.T) {
 			c := r.Point(t, "a", lab.IGD1, lab.WANIP1)
 			if err := c.Add(t.Context(), udp(6000)); err != nil {
 				t.Error(err)
+			}
+			if err := r.Daemon.HandOver(); err != nil {
+				t.Fatal(err)
+			}
+			if r.Restart(t); strings.Contains(r.Daemon.Log(), "is dropped by") {
+				t.Error("it warns of what passes")
 			}
 			if _, err := mapPCP(t, r.Host("a"), lab.MapRequest{Gateway: lab.GatewayLinkLocal, Source: r.Host("a").Addr6, Protocol: "UDP", Internal: 9000, Lease: time.Hour}); err != nil {
 				t.Error(err)

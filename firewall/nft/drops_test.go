@@ -1,0 +1,72 @@
+package nft_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"portcullis/firewall/nft"
+	"portcullis/internal/netns/netnstest"
+	"portcullis/portmap"
+)
+
+// TestDrops: what rules drop for certain is told, and nothing else: whatever may let a
+// packet pass, or is not understood, counts as if it did.
+func TestDrops(t *testing.T) {
+	t.Parallel()
+	const usual = "ct state established,related accept; ct state invalid drop; iifname lo accept; meta l4proto { icmp, ipv6-icmp } accept; tcp dport { 22, 5000 } accept; "
+	for name, c := range map[string]struct {
+		policy, rules string
+		drops         bool
+	}{
+		"nothing":                   {"accept", "", false},
+		"the policy":                {"drop", "", true},
+		"and what is not ours":      {"drop", usual, true},
+		"states in a map":           {"drop", "ct state vmap { established : accept, related : accept, invalid : drop }; ct status dnat accept", true},
+		"states in a set":           {"drop", "ct state { established, related } accept", true},
+		"the last rule":             {"accept", usual + "counter reject with icmpx admin-prohibited", true},
+		"that only logs":            {"accept", usual + `counter log prefix "in "`, false},
+		"behind a jump":             {"accept", usual + "jump zones; accept", true},
+		"behind a jump that may be": {"accept", "ip saddr 192.168.1.9 jump zones", false},
+		"our ports":                 {"drop", usual + "udp dport { 1900, 5351 } accept", false},
+		"a range":                   {"drop", usual + "udp dport 1024-65535 accept", false},
+		"the LAN":                   {"drop", usual + `iifname "br-*" accept`, false},
+		"another LAN":               {"drop", usual + `iifname "br-guest" accept`, true},
+		"the WAN alone":             {"accept", usual + `iifname "wan0" drop`, false},
+		"the LAN leaves before":     {"accept", `iifname "br-lan" return; drop`, false},
+		"it may leave before":       {"accept", `ip saddr 192.168.0.0/16 return; drop`, false},
+		"it leaves for another":     {"accept", `iifname "br-lan" goto lan; drop`, false},
+		"some addresses":            {"drop", usual + "ip saddr 192.168.1.0/24 accept", false},
+		"of others":                 {"drop", usual + "ip daddr 192.168.1.254 accept", true},
+		"new ones":                  {"drop", "ct state new accept", false},
+		"a map of interfaces":       {"drop", `iifname vmap { lo : accept, "br-lan" : jump lan }`, false},
+		"up to a limit":             {"drop", usual + "limit rate 10/second accept", false},
+		"IPv6 alone":                {"drop", usual + "meta nfproto ipv6 accept", true},
+		"only some":                 {"accept", usual + "udp dport 5351 ip saddr 192.168.1.9 drop", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := netnstest.New(t, "gateway")
+			do(t, n, `table inet owner {
+				chain zones { udp dport 7 accept; jump last; }
+				chain last { counter; drop; }
+				chain lan { udp dport 7 accept; }
+				chain input { type filter hook input priority 0; policy `+c.policy+`; `+c.rules+`; }
+				chain forward { type filter hook forward priority 0; policy drop; }
+			}`)
+			want := ""
+			if c.drops {
+				want = "inet owner input"
+			}
+			var got string
+			err := n.In(func() (err error) {
+				got, err = nft.Drops(t.Context(), nft.Asked{
+					LAN: "br-lan", To: []netip.Addr{netip.MustParseAddr("192.168.1.1")}, Transport: portmap.UDP, Port: 5351,
+				})
+				return err
+			})
+			if err != nil || got != want {
+				t.Errorf("dropped by %q, want %q; %v", got, want, err)
+			}
+		})
+	}
+}
