@@ -60,6 +60,22 @@ func TestJudge(t *testing.T) {
 		{"of some hosts", func(f *doctor.Facts) {
 			f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{Hosts: "192.168.1.3/32", By: "wg0"}}, true
 		}, "answers", doctor.Warning, false},
+		{"a file that was changed", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Changed = true, []string{"rule"} }, "daemon", doctor.Warning, false},
+		{"another file", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.File, f.Daemon.Mine = true, "/a", "/b" }, "daemon", doctor.Warning, false},
+		{"a file with a mistake", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Broken = true, broken }, "daemon", doctor.Warning, false},
+		{"a daemon of another version", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Unknown = true, broken }, "daemon", doctor.Warning, false},
+		{"all is taken", func(f *doctor.Facts) { f.Daemon.Open, f.Daemon.Most = 4, 4 }, "quota", doctor.Failure, false},
+		{"a device has all that it may", func(f *doctor.Facts) { f.Daemon.Full = []string{"192.168.1.2 has 32 of 32"} }, "quota_client", doctor.Warning, false},
+		{"three LANs that nobody named", func(f *doctor.Facts) { f.LANs, f.Detected = []string{"a", "b", "c"}, true }, "lans_detected", doctor.Warning, false},
+		{"two LANs with one network", func(f *doctor.Facts) { f.Overlaps = []string{"x"} }, "lans_overlap", doctor.Warning, false},
+		{"an external address that has gone", func(f *doctor.Facts) { f.Left = "203.0.113.9" }, "external_ip", doctor.Warning, false},
+		{"nobody is heard", func(f *doctor.Facts) {
+			f.Asks = []doctor.Dropped{{LAN: "br-lan", Asks: doctor.Asked(5000, true, true), Blame: []doctor.Blame{{Chain: "inet filter input"}}}}
+		}, "asks", doctor.Failure, false},
+		{"nobody is heard, whatever the rules", func(f *doctor.Facts) {
+			f.Asks = []doctor.Dropped{{LAN: "br-lan", Asks: doctor.Asked(5000, true, true)}}
+		}, "asks", doctor.Failure, false},
+		{"nobody was tried", func(f *doctor.Facts) { f.AsksFailed = broken }, "asks", doctor.Warning, true},
 		{"no trial", func(f *doctor.Facts) { f.Trial = doctor.Trial{Skipped: "no nft"} }, "path", doctor.Warning, true},
 		{"dropped", func(f *doctor.Facts) {
 			f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: []doctor.Blame{{Chain: "inet x y"}}}
@@ -95,5 +111,65 @@ func TestJudge(t *testing.T) {
 	f.StrictRP = []string{"all"} // with one default route it does no harm
 	if doctor.Stops(doctor.Judge(&f)) || len(doctor.Judge(&f)) != 6 {
 		t.Errorf("found %+v", doctor.Judge(&f))
+	}
+}
+
+// TestAskRemedies: the lines are those of the program whose rules drop, for what is dropped.
+func TestAskRemedies(t *testing.T) {
+	t.Parallel()
+	input := doctor.Blame{Chain: "inet filter input"}
+	for _, c := range []struct {
+		dropped doctor.Dropped
+		want    string
+	}{
+		{doctor.Dropped{Asks: doctor.Asked(5000, true, true), Blame: []doctor.Blame{input}}, `nft insert rule inet filter input iifname "br-lan" udp dport { 1900, 5351 } accept
+nft insert rule inet filter input iifname "br-lan" tcp dport 5000 accept
+and the same in the file that has these rules (/etc/nftables.conf)`},
+		{doctor.Dropped{Asks: doctor.Asked(0, true, false), Blame: []doctor.Blame{{Chain: "inet x output", Answers: true, Elsewhere: true}}}, `nft insert rule inet x output oifname "br-lan" udp sport 5351 accept
+and the same in the file that has these rules (/etc/nftables.conf)`},
+		{doctor.Dropped{Asks: doctor.Asked(0, true, false), Blame: []doctor.Blame{{Chain: "ip filter INPUT", OfIPTables: true}}}, `iptables -t filter -I INPUT -i br-lan -p udp -m multiport --dports 5351 -j ACCEPT
+and the same where these rules are kept (netfilter-persistent save)`},
+		{doctor.Dropped{Asks: doctor.Asked(0, true, false), Blame: []doctor.Blame{{Chain: "iptables-legacy filter OUTPUT", OfIPTables: true, Answers: true}}}, `iptables-legacy -t filter -I OUTPUT -o br-lan -p udp -m multiport --sports 5351 -j ACCEPT
+and the same where these rules are kept (netfilter-persistent save)`},
+	} {
+		f := good()
+		c.dropped.LAN = "br-lan"
+		f.Asks = []doctor.Dropped{c.dropped}
+		if got := doctor.Judge(&f)[0]; got.ID != "asks" || got.Remedy != c.want {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
+// TestPathRemedies: whatever the configuration is, it is told from the chains that drop
+// without any, and takes effect in the way that is said.
+func TestPathRemedies(t *testing.T) {
+	t.Parallel()
+	native := doctor.Blame{Chain: "inet filter forward"}
+	docker := doctor.Blame{Chain: "ip filter FORWARD", OfIPTables: true}
+	const restart = "\nthen: systemctl restart portcullis"
+	for name, c := range map[string]struct {
+		backend, chain string
+		blame, bare    []doctor.Blame
+		want           string
+	}{
+		"both":             {"nftables", "", []doctor.Blame{native, docker}, []doctor.Blame{native, docker}, `backend = "iptables" and accept_chain = "inet filter forward" in [firewall]` + restart},
+		"the chain is set": {"nftables", "inet filter forward", []doctor.Blame{docker}, []doctor.Blame{native, docker}, `backend = "iptables" in [firewall]` + restart},
+		"the backend is":   {"iptables", "", []doctor.Blame{native}, []doctor.Blame{native, docker}, `accept_chain = "inet filter forward" in [firewall]` + restart},
+		"another chain is": {"nftables", "inet other forward", []doctor.Blame{native}, []doctor.Blame{native}, `accept_chain = "inet filter forward" in [firewall]` + restart},
+		"one of two is": {"nftables", "inet other forward", []doctor.Blame{native}, []doctor.Blame{native, {Chain: "inet other forward"}},
+			"nft insert rule inet filter forward ct status dnat accept, and the same where its rules are written: accept_chain names one chain only"},
+		"before it": {"iptables", "", []doctor.Blame{{Chain: "ip mangle FORWARD", OfIPTables: true, Elsewhere: true}}, []doctor.Blame{docker, {Chain: "ip mangle FORWARD", OfIPTables: true, Elsewhere: true}},
+			"change ip mangle FORWARD, before which Portcullis has no jump, to accept what comes in by the WAN and is not refused later"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := good()
+			f.Backend, f.AcceptChain, f.Daemon.Answers = c.backend, c.chain, true
+			f.Trial.Mapping = doctor.Verdict{Tried: true, Blame: c.blame, Bare: c.bare}
+			if got := doctor.Judge(&f)[0]; got.ID != "path" || got.Remedy != c.want {
+				t.Errorf("got %+v", got)
+			}
+		})
 	}
 }
