@@ -1,6 +1,8 @@
 package config_test
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,5 +95,44 @@ description = "^Plex"
 	// No rule any more is a change, too.
 	if next, adopted, _ := config.Adopt(given, config.Default()); !slices.Contains(adopted, "rule") || len(next.Rules) != 0 {
 		t.Errorf("without rules it takes over %v", adopted)
+	}
+}
+
+// TestLive: each key is one that a running daemon takes over or one that it does not, as
+// Adopt says of it.
+func TestLive(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{
+		"rule": true, "lan.interfaces": true, "limits.mappings": true, "policy.default": true,
+		"firewall.backend": false, "firewall.accept_chain": false, "upnp.http_port": false,
+		"firewall": false, "firewall.no": false, "no.no": false, "": false,
+	} {
+		if config.Live(key) != want {
+			t.Errorf("%q is live: %v", key, !want)
+		}
+	}
+}
+
+// TestSocketIn: a mistake elsewhere in a file does not hide its socket.
+func TestSocketIn(t *testing.T) {
+	t.Parallel()
+	const usual = "/run/portcullis/control.sock"
+	for text, want := range map[string]string{
+		"[control]\nsocket = \"/run/x.sock\"\n[limit]\nx = 3\n[[rule]]\nports = 7\n": "/run/x.sock",
+		"[control]\nsocket = \"x.sock\"\n":                                           usual,
+		"[control]\nsocket = 3\n":                                                    usual,
+		"[control\nsocket = \"/run/x.sock\"":                                         usual,
+		"":                                                                           usual,
+	} {
+		file := filepath.Join(t.TempDir(), "portcullis.toml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := config.SocketIn(file); string(got) != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+	if got := config.SocketIn(filepath.Join(t.TempDir(), "none")); string(got) != usual {
+		t.Errorf("no file: %s", got)
 	}
 }

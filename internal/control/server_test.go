@@ -104,6 +104,7 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 		Host:    func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
 		Status:  func() control.Status { return status },
 		Metrics: func(context.Context) []byte { return []byte("portcullis_up 1\n") },
+		Running: func() []byte { return []byte("[lan]\ninterfaces = [\"br-lan\"]\n") },
 		Reload: func(context.Context) (control.Reloaded, error) {
 			if m.blind.Load() {
 				return control.Reloaded{}, errors.New("p.toml:3: a mistake")

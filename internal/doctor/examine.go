@@ -224,22 +224,12 @@ const trialTime = time.Minute
 // examineLANs looks at what is served that the owner may not mean.
 func examineLANs(c config.Config, state netif.State, roles netif.Roles, f *Facts) {
 	f.Detected = len(c.LAN.Interfaces) == 0
-	for i, a := range roles.LAN {
-		for _, b := range roles.LAN[i+1:] {
-			for _, p := range a.Direct {
-				j := slices.IndexFunc(b.Direct, func(q netip.Prefix) bool { return p.Overlaps(q) && !p.Addr().IsLinkLocalUnicast() })
-				if j >= 0 {
-					f.Overlaps = append(f.Overlaps, fmt.Sprintf("%s on %s and %s on %s", p, a.Name, b.Direct[j], b.Name))
-				}
-			}
-		}
-	}
 	told := c.WAN.ExternalIP.Addr
 	here := slices.ContainsFunc(state.Links, func(l netif.Link) bool {
 		return slices.ContainsFunc(l.Addrs, func(a netif.Addr) bool { return a.Prefix.Addr() == told })
 	})
 	public := slices.ContainsFunc(roles.WAN.IPv4(), special.Public)
 	if told.IsValid() && !here && public { // with a private one another router translates
-		f.Left = told.String()
+		f.Left, f.Own = told.String(), roles.WAN.IPv4()[0].String()
 	}
 }

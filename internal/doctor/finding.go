@@ -62,11 +62,11 @@ type Facts struct {
 	Network  error    // what is wrong with the interfaces, as netif says
 	Doubts   []string // what may be wrong with them, in sentences with a remedy behind the last semicolon
 	LANs     []string
-	Detected bool     // they are not in the configuration
-	Overlaps []string // networks of two LANs that are not apart
-	Left     string   // an external_ip that is not of this machine any more
-	WAN      string   // "" is none
-	WANUp    bool     // true is good
+	Detected bool   // they are not in the configuration
+	Left     string // an external_ip that is not of this machine any more
+	Own      string // and an address of the WAN in its place
+	WAN      string // "" is none
+	WANUp    bool   // true is good
 	External string
 	Private  bool // External cannot be reached from the Internet
 	Allowed  bool // and the owner says that it can
@@ -136,6 +136,9 @@ func judgeNetwork(f *Facts, add adder) {
 		if i := strings.LastIndex(d, "; "); i >= 0 {
 			what, remedy = d[:i], d[i+2:]
 		}
+		if strings.Contains(remedy, "lan.interfaces") {
+			remedy += f.then("lan.interfaces")
+		}
 		add("interfaces_doubtful", Warning, remedy, "%s", what)
 	}
 	switch {
@@ -161,12 +164,9 @@ func judgeNetwork(f *Facts, add adder) {
 		add("lans_detected", Warning, "name those whose devices may open ports: interfaces = [\""+f.LANs[0]+"\", ...] in [lan]"+f.then("lan.interfaces"),
 			"%d LANs are served because they were detected: %s", len(f.LANs), strings.Join(f.LANs, ", "))
 	}
-	for _, o := range f.Overlaps {
-		add("lans_overlap", Warning, "give each LAN a network of its own, or serve one of the two", "two LANs have the same addresses: %s", o)
-	}
 	if f.Left != "" {
 		add("external_ip", Warning, "correct external_ip in [wan], or remove it"+f.then("wan.external_ip"),
-			"devices are told the address %s, which this machine does not have; that of %s is %s", f.Left, f.WAN, f.External)
+			"devices are told the address %s, which this machine does not have; that of %s is %s", f.Left, f.WAN, f.Own)
 	}
 	for _, a := range f.OtherGateways {
 		add("second_gateway", Warning, "disable UPnP there or here: clients use the one that answers first", "another UPnP gateway answers on the LAN, at %s", a)

@@ -66,8 +66,8 @@ func TestJudge(t *testing.T) {
 		{"a daemon of another version", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Unknown = true, broken }, "daemon", doctor.Warning, false},
 		{"all is taken", func(f *doctor.Facts) { f.Daemon.Open, f.Daemon.Most = 4, 4 }, "quota", doctor.Failure, false},
 		{"a device has all that it may", func(f *doctor.Facts) { f.Daemon.Full = []string{"192.168.1.2 has 32 of 32"} }, "quota_client", doctor.Warning, false},
+		{"refusals", func(f *doctor.Facts) { f.Daemon.Refused = 4 }, "refused", doctor.Fine, true},
 		{"three LANs that nobody named", func(f *doctor.Facts) { f.LANs, f.Detected = []string{"a", "b", "c"}, true }, "lans_detected", doctor.Warning, false},
-		{"two LANs with one network", func(f *doctor.Facts) { f.Overlaps = []string{"x"} }, "lans_overlap", doctor.Warning, false},
 		{"an external address that has gone", func(f *doctor.Facts) { f.Left = "203.0.113.9" }, "external_ip", doctor.Warning, false},
 		{"nobody is heard", func(f *doctor.Facts) {
 			f.Asks = []doctor.Dropped{{LAN: "br-lan", Asks: doctor.Asked(5000, true, true), Blame: []doctor.Blame{{Chain: "inet filter input"}}}}

@@ -57,8 +57,8 @@ func TestDoctorRunning(t *testing.T) {
 		t.Errorf("restarted: %+v", s)
 	}
 
-	edited(t, r, "[state]", "[limits]\nmappings = 1\n[state]")
-	if s := examinedRunning(t, r); !s.has("daemon", "warning", "limits.mappings", "portcullis reload") || s.has("daemon", "warning", "restart") {
+	edited(t, r, "[state]", "[limits]\nmappings = 1\nmappings_per_client = 1\n[state]")
+	if s := examinedRunning(t, r); !s.has("daemon", "warning", "limits.mappings", "limits.mappings_per_client", "portcullis reload") || s.has("daemon", "warning", "restart") {
 		t.Errorf("a key that a running daemon takes over: %+v", s)
 	}
 	if err := r.Point(t, "a", lab.IGD1, lab.WANIP1).Add(t.Context(), udp(6000)); err != nil {
@@ -68,7 +68,7 @@ func TestDoctorRunning(t *testing.T) {
 		t.Errorf("1024 may be open, and the clock comes last: %+v", s)
 	}
 	reloaded(t, r)
-	if s := examinedRunning(t, r); s.OK || !s.has("daemon", "ok") || !s.has("quota", "failure", "1 of 1 mappings", "then: portcullis reload") {
+	if s := examinedRunning(t, r); s.OK || !s.has("daemon", "ok") || !s.has("quota", "failure", "1 of 1 mappings", "then: portcullis reload") || !s.has("quota_client", "warning", "192.168.77.10 has 1 of 1") {
 		t.Errorf("the only mapping is taken: %+v", s)
 	}
 
