@@ -25,27 +25,31 @@ type Asked struct {
 	Port      uint16
 }
 
-// Drops returns a base chain at hook input that drops for certain what a client asks, as its
-// rules say; "" where there is none. A rule that may let it pass, as far as it is understood,
-// counts as one that does: what is dropped by a set of addresses, say, is not found.
-func Drops(ctx context.Context, a Asked) (chain string, err error) {
+// Drops returns, for each that is asked, a base chain at hook input that drops it for
+// certain, as its rules say; "" where there is none. A rule that may let it pass, as far as
+// it is understood, counts as one that does; so does what cannot be read before ctx ends.
+func Drops(ctx context.Context, asked []Asked) (chains []string, err error) {
 	r := &reader{}
 	defer r.close()
-	s := &dropScan{foreignScan{ctx: ctx, reader: r, wan: []string{a.LAN}, rules: make(map[firewall.Chain][]ruleRead)}, a}
-	for _, to := range a.To {
-		s.wanAddrs = append(s.wanAddrs, to.AsSlice())
-	}
+	s := &dropScan{foreignScan: foreignScan{ctx: ctx, reader: r, rules: make(map[firewall.Chain][]ruleRead)}}
 	bases, policies, err := s.bases()
 	if err != nil {
-		return "", fmt.Errorf("nft: listing the owner's rules: %w", explain(err))
+		return nil, fmt.Errorf("nft: listing the owner's rules: %w", explain(err))
 	}
-	for i, c := range bases {
-		out := s.chain(c, anything(), 0)
-		if accepts := policies[i] != nftables.ChainPolicyDrop; out == stops || !accepts && out != passes {
-			return c.Family + " " + c.Table + " " + c.Name, nil
+	chains = make([]string, len(asked))
+	for i, a := range asked {
+		s.asked, s.wan, s.wanAddrs, s.read = a, []string{a.LAN}, nil, 0
+		for _, to := range a.To {
+			s.wanAddrs = append(s.wanAddrs, to.AsSlice())
+		}
+		for j, c := range bases {
+			out := s.chain(c, anything(), 0)
+			if accepts := policies[j] != nftables.ChainPolicyDrop; out == stops || !accepts && out != passes {
+				chains[i] = c.Family + " " + c.Table + " " + c.Name
+			}
 		}
 	}
-	return "", nil
+	return chains, nil
 }
 
 // dropScan is one look at what becomes of a packet.
@@ -88,8 +92,16 @@ func (s *dropScan) chain(c firewall.Chain, given conditions, depth int) outcome 
 	if depth > maxForeignDepth || s.ctx.Err() != nil {
 		return passes
 	}
+	rules, known := s.rules[c]
+	if !known {
+		var err error
+		if rules, err = s.reader.rules(s.ctx, tableOf(c), c.Name); err != nil {
+			return passes
+		}
+		s.rules[c] = rules
+	}
 	all := goesOn
-	for _, r := range s.chainRules(c) {
+	for _, r := range rules {
 		if s.read++; s.read > maxForeignRules {
 			return passes
 		}
@@ -246,7 +258,9 @@ func same(op expr.CmpOp, a, b uint32) bool {
 // member reports whether the packet may be among the members of a set or map.
 func (s *dropScan) member(c firewall.Chain, e *expr.Lookup, ct *uint32, now *loaded, cond *conditions) bool {
 	if ct == nil {
-		s.lookup(c, e, now, cond)
+		if slices.ContainsFunc(now.fields, func(f field) bool { return f.content != contentOther }) {
+			s.lookup(c, e, now, cond)
+		} // no member of a set of addresses, which may be a long one, says anything
 		return true
 	}
 	members, err := s.reader.dump(s.ctx, tableOf(c).Family, c.Table, e.SetName)

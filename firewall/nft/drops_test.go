@@ -41,12 +41,15 @@ func TestDrops(t *testing.T) {
 		"a map of interfaces":       {"drop", `iifname vmap { lo : accept, "br-lan" : jump lan }`, false},
 		"up to a limit":             {"drop", usual + "limit rate 10/second accept", false},
 		"IPv6 alone":                {"drop", usual + "meta nfproto ipv6 accept", true},
+		"a set of addresses":        {"drop", usual + "ip saddr @blocked drop", true},
+		"a set that may accept":     {"drop", usual + "ip saddr @blocked accept", false},
 		"only some":                 {"accept", usual + "udp dport 5351 ip saddr 192.168.1.9 drop", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := netnstest.New(t, "gateway")
 			do(t, n, `table inet owner {
+				set blocked { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 } }
 				chain zones { udp dport 7 accept; jump last; }
 				chain last { counter; drop; }
 				chain lan { udp dport 7 accept; }
@@ -57,14 +60,14 @@ func TestDrops(t *testing.T) {
 			if c.drops {
 				want = "inet owner input"
 			}
-			var got string
+			var got []string
 			err := n.In(func() (err error) {
-				got, err = nft.Drops(t.Context(), nft.Asked{
+				got, err = nft.Drops(t.Context(), []nft.Asked{{
 					LAN: "br-lan", To: []netip.Addr{netip.MustParseAddr("192.168.1.1")}, Transport: portmap.UDP, Port: 5351,
-				})
+				}})
 				return err
 			})
-			if err != nil || got != want {
+			if err != nil || got[0] != want {
 				t.Errorf("dropped by %q, want %q; %v", got, want, err)
 			}
 		})

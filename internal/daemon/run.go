@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -114,9 +115,14 @@ func network(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, f *fol
 	return state, roles, nil
 }
 
+// lookTime is how long the start may take longer for a warning.
+const lookTime = 2 * time.Second
+
 // warnUnheard tells where the host's own firewall drops what devices ask, which nobody would
 // find out from a daemon that hears nothing.
 func warnUnheard(ctx context.Context, c Config, roles netif.Roles) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	unheard, err := doctor.Unheard(ctx, c.Config, roles)
 	if err != nil {
 		c.Log.Debug("cannot tell whether devices reach the daemon", "err", err)

@@ -96,14 +96,14 @@ func TryAsks(ctx context.Context, s Setup) ([]Dropped, error) {
 		for _, six := range []bool{false, true} {
 			lost, err := a.lost(ctx, s.Asks, six)
 			if err != nil {
-				return nil, err
+				return found, err
 			}
 			if len(lost) == 0 {
 				continue
 			}
 			d := Dropped{LAN: a.Name, Asks: lost}
 			if d.Blame, err = a.blame(ctx, c, s, lost); err != nil {
-				return nil, err
+				return found, err
 			}
 			d.Owner = ownerOf(s.Rules, d)
 			found = append(found, d)
@@ -120,9 +120,8 @@ type asker struct {
 	addr           netip.Addr
 }
 
-// newAsker joins a host to the gateway. Where nothing else is wrong, the host knows the
-// gateway's MAC address and the gateway the host's: whether neighbours are found is no
-// question of our ports.
+// newAsker joins a host to the gateway. Each knows the MAC address of the other: whether
+// neighbours are found is no question of our ports.
 func newAsker(gateway *netns.Space, l Inside) (a *asker, err error) {
 	a = &asker{Inside: l, gateway: gateway}
 	if a.host, err = netns.New("host"); err != nil {

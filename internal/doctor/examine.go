@@ -140,10 +140,8 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 		f.Trial.Skipped = err.Error()
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, trialTime)
-	defer cancel()
 	if len(setup.LANs) > 0 && len(setup.Asks) > 0 {
-		f.Asks, f.AsksFailed = TryAsks(ctx, setup)
+		f.Asks, f.AsksFailed = tryAsks(ctx, setup)
 		f.AsksSeen = f.AsksFailed == nil
 	}
 	if why != "" {
@@ -158,6 +156,8 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 	setup.Bare = func(ctx context.Context, netns int) (Backend, error) {
 		return wiring.FirewallIn(ctx, quiet, bare, firewall.NFTables, netns)
 	}
+	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	defer cancel()
 	trial, err := Try(ctx, setup)
 	if err != nil {
 		trial.Skipped = err.Error()
@@ -218,8 +218,14 @@ func inside(l netif.LAN) Inside {
 	return x
 }
 
-// trialTime is how long both trials may take.
+// trialTime is how long each of both trials may take.
 const trialTime = time.Minute
+
+func tryAsks(ctx context.Context, s Setup) ([]Dropped, error) {
+	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	defer cancel()
+	return TryAsks(ctx, s)
+}
 
 // examineLANs looks at what is served that the owner may not mean.
 func examineLANs(c config.Config, state netif.State, roles netif.Roles, f *Facts) {

@@ -136,7 +136,9 @@ func (o owner) lines(lan string, asks []Ask, chains []Blame) (all []string) {
 			if !o.writes(c) {
 				all = append(all, c.line(lan, t, n))
 				kept = " and the same in the file that has these rules (/etc/nftables.conf)"
-				if c.OfIPTables {
+				if strings.Contains(c.Chain, " fw4 ") {
+					kept = " and the same as a rule with target ACCEPT in /etc/config/firewall"
+				} else if c.OfIPTables {
 					kept = " and the same where these rules are kept (netfilter-persistent save)"
 				}
 			}

@@ -19,9 +19,9 @@ func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []string,
 	if !c.UPnP.Enabled {
 		web = 0
 	}
+	var asks []Ask
+	var asked []nft.Asked
 	for _, l := range r.LAN {
-		var lost []Ask
-		chain := ""
 		for _, k := range Asked(web, c.PCP.NATPMP, c.PCP.PCP) {
 			if k.IPv6 || !l.Addr.IsValid() {
 				continue
@@ -33,12 +33,19 @@ func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []string,
 			case k.Port == searchPort:
 				a.To = []netip.Addr{searchGroup}
 			}
-			by, err := nft.Drops(ctx, a)
-			if err != nil {
-				return nil, err
-			}
-			if by != "" {
-				lost, chain = append(lost, k), by
+			asks, asked = append(asks, k), append(asked, a)
+		}
+	}
+	by, err := nft.Drops(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range r.LAN {
+		var lost []Ask
+		chain := ""
+		for i, a := range asked {
+			if a.LAN == l.Name && by[i] != "" {
+				lost, chain = append(lost, asks[i]), by[i]
 			}
 		}
 		if len(lost) > 0 {
