@@ -1,8 +1,8 @@
 // Package policy decides about one request for a mapping, and gives the reason.
 //
 // Owns: the walls (walls.go: what no rule can allow), the port tiers
-// (ports.go), the owner's ordered rules (rule.go), and the order in which all
-// of it is asked (policy.go).
+// (ports.go), the owner's ordered rules (rule.go), the order in which all of it is
+// asked (policy.go), and which rules are certain to be in vain (doubt.go).
 //
 // May import: portmap, special, and of the standard library what does no I/O.
 //
@@ -17,7 +17,7 @@
 // then the state of the WAN; then the other quotas. A request that the owner
 // does not want is told so even while the WAN is down: "try later" would be a
 // wrong hint. What passes by itself comes last, the client's own part of it
-// before the total.
+// before that of its LAN, and that before the total.
 //
 // # What it takes to open a Tier 1 port
 //
@@ -58,4 +58,6 @@
 //   - The last quarter of limits.mappings is shared: the less is left, the fewer
 //     mappings a device may have to get more, and a device that has never answered the
 //     gateway (Client.Unheard) gets none.
+//   - One LAN among several has three quarters of limits.mappings, unless the owner says:
+//     many devices with few mappings each could take the reserve as well.
 package policy

@@ -3,7 +3,9 @@ package policy_test
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -186,4 +188,19 @@ func opens(d policy.Doubt, rl policy.Rule, r portmap.Request) bool {
 	outside, _ := policy.TierOf(policy.External, r.Transport, r.ExternalPort)
 	wide := int(p.Last)-int(p.First) >= policy.NamingWidth
 	return p.Contains(r.ExternalPort) && (wide && outside == policy.Privileged || r.ExternalPort == in && tier == policy.Privileged)
+}
+
+// TestDoubtsKnowConditions: a new condition of a rule has its part in covers, or a rule
+// would be said to match what it does not.
+func TestDoubtsKnowConditions(t *testing.T) {
+	t.Parallel()
+	known := []string{
+		"Clients", "External", "Internal", "Transports", "Via", "Description", // in covers
+		"Name", "Action", "MaxLifetime", "MaxMappings", "MaxMappingsTotal", // no conditions
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[policy.Rule]()) {
+		if !slices.Contains(known, f.Name) {
+			t.Errorf("does Rule.covers compare %s?", f.Name)
+		}
+	}
 }
