@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"portcullis/firewall"
 	"portcullis/internal/cmdline"
 	"portcullis/policy"
 	"portcullis/portmap"
@@ -78,23 +79,34 @@ func listPorts() []closedPorts {
 		}
 		all = append(all, p)
 	}
-	return all
+	return append(all, closedPorts{firewall.SpareFirst, firewall.SpareLast, []string{"tcp", "udp"}, "never", []string{"external"}, spare})
+}
+
+// spare is what the external ports of firewall.Spare are for.
+const spare = "kept for hosts whose own port is mapped to another"
+
+// title stands above the entries of a kind.
+func (p *closedPorts) title() string {
+	switch {
+	case p.Sides[0] == "external":
+		return "Never opened outside:"
+	case p.Opens == "never":
+		return "Never opened, whatever a rule says:"
+	}
+	return "Opened only by a rule that names the port:"
 }
 
 // portsTable is the list for people, in the manual as well.
 func portsTable() string {
-	titles := map[string]string{
-		"never":   "Never opened, whatever a rule says:",
-		"by rule": "Opened only by a rule that names the port:",
-	}
 	var b strings.Builder
+	last := ""
 	for _, p := range listPorts() {
-		if title := titles[p.Opens]; title != "" {
-			if b.Len() > 0 {
+		if title := p.title(); title != last {
+			if last != "" {
 				b.WriteByte('\n')
 			}
 			b.WriteString(title + "\n")
-			delete(titles, p.Opens)
+			last = title
 		}
 		ports := portmap.PortRange{First: p.First, Last: p.Last}.String()
 		fmt.Fprintf(&b, "  %-11s %-8s %s\n", ports, strings.Join(p.Protocols, " "), p.What)
@@ -105,7 +117,11 @@ func portsTable() string {
 func judgePort(t portmap.Transport, port uint16) portVerdict {
 	internal, what := policy.TierOf(policy.Internal, t, port)
 	external, _ := policy.TierOf(policy.External, t, port)
-	return portVerdict{t.String(), opens(internal), opens(external), what}
+	v := portVerdict{t.String(), opens(internal), opens(external), what}
+	if firewall.Spare(port) {
+		v.External, v.What = opens(policy.Forbidden), spare
+	}
+	return v
 }
 
 // sentence says it of a port.
@@ -116,6 +132,8 @@ func (v portVerdict) sentence(port string) string {
 	}
 	subject := fmt.Sprintf("%s port %s%s", v.Protocol, port, what)
 	switch {
+	case v.External == "never" && v.Internal != "never":
+		return subject + ": outside it is never opened, inside as policy.default and the rules say"
 	case v.Internal == "never":
 		return subject + ": it is never opened"
 	case v.Internal == "by default":

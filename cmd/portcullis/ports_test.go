@@ -44,6 +44,8 @@ func TestPorts(t *testing.T) {
 			"udp port 22 is remote login (SSH): it is opened only by a rule that names it in internal_ports and in external_ports\n",
 		"5000": "tcp port 5000 is NAS administration: it is opened only by a rule that names it in internal_ports; outside, the number is free\n" +
 			"udp port 5000: it is opened as policy.default and the rules say\n",
+		"29184": "tcp port 29184 is kept for hosts whose own port is mapped to another: outside it is never opened, inside as policy.default and the rules say\n" +
+			"udp port 29184 is kept for hosts whose own port is mapped to another: outside it is never opened, inside as policy.default and the rules say\n",
 	} {
 		if code, out, errs := call(t, "ports", port); code != 0 || out != want {
 			t.Errorf("exit %d\n%s%s, want\n%s", code, out, errs, want)
