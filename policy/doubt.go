@@ -22,12 +22,17 @@ type Doubt struct {
 // rules may be in vain as well, in ways that this does not see.
 func Doubts(rules []Rule) []Doubt {
 	var all []Doubt
+	match := make([]ports, len(rules))
 	for i := range rules {
-		if above := slices.IndexFunc(rules[:i], func(a Rule) bool { return a.covers(&rules[i]) }); above >= 0 {
-			all = append(all, unreached(i, &rules[i], &rules[above]))
-			continue
+		match[i] = portsOf(&rules[i])
+		covered := func(k int) bool { return match[k].cover(&match[i]) && rules[k].covers(&rules[i]) }
+		above := 0
+		for above < i && !covered(above) {
+			above++
 		}
-		if rules[i].Action != portmap.Deny {
+		if above < i {
+			all = append(all, unreached(i, &rules[i], &rules[above]))
+		} else if rules[i].Action != portmap.Deny {
 			all = append(all, rules[i].closed(i)...)
 		}
 	}
@@ -39,12 +44,12 @@ func unreached(i int, rl, above *Rule) Doubt {
 	return Doubt{Rule: i, What: what, Remedy: fmt.Sprintf("move it above %q, or remove it", above.Name)}
 }
 
-// covers reports whether the rule is certain to match every request that b matches.
+// covers reports whether the rule is certain to match every request that b matches, as far
+// as ports do not matter.
 func (rl *Rule) covers(b *Rule) bool {
 	return (rl.Description == nil || b.Description != nil && rl.Description.String() == b.Description.String()) &&
 		holdsAll(rl.Transports, b.Transports, []portmap.Transport{portmap.TCP, portmap.UDP}) &&
 		holdsAll(rl.Via, b.Via, []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP, portmap.ViaOwner}) &&
-		spans(rl.Internal, b.Internal) && spans(rl.External, b.External) &&
 		rl.meansAll(b.Clients)
 }
 
@@ -57,24 +62,40 @@ func holdsAll[T comparable](a, b, all []T) bool {
 	return len(a) == 0 || !slices.ContainsFunc(b, func(w T) bool { return !slices.Contains(a, w) })
 }
 
-// spans reports whether ranges a, of which none means all, hold every port of b.
-func spans(a, b []portmap.PortRange) bool {
-	if len(a) == 0 {
-		return true
+// ports are those that a rule matches, in sorted ranges that do not touch.
+type ports struct{ internal, external []portmap.PortRange }
+
+func portsOf(rl *Rule) ports { return ports{merged(rl.Internal), merged(rl.External)} }
+
+func (p *ports) cover(q *ports) bool {
+	return hold(p.internal, q.internal) && hold(p.external, q.external)
+}
+
+// merged returns what ranges cover; none mean every port.
+func merged(list []portmap.PortRange) []portmap.PortRange {
+	if len(list) == 0 {
+		return []portmap.PortRange{{First: 1, Last: 1<<16 - 1}}
 	}
-	if len(b) == 0 {
-		b = []portmap.PortRange{{First: 1, Last: 1<<16 - 1}}
-	}
-	sorted := slices.Clone(a)
-	slices.SortFunc(sorted, func(x, y portmap.PortRange) int { return int(x.First) - int(y.First) })
-	for _, p := range b {
-		next := int(p.First) // the lowest port that is not known to be held
-		for _, q := range sorted {
-			if int(q.First) <= next {
-				next = max(next, int(q.Last)+1)
-			}
+	sorted := slices.Clone(list)
+	slices.SortFunc(sorted, func(a, b portmap.PortRange) int { return int(a.First) - int(b.First) })
+	all := sorted[:1]
+	for _, p := range sorted[1:] {
+		if last := &all[len(all)-1]; int(p.First) <= int(last.Last)+1 {
+			last.Last = max(last.Last, p.Last)
+		} else {
+			all = append(all, p)
 		}
-		if next <= int(p.Last) {
+	}
+	return all
+}
+
+// hold reports whether merged ranges a have every port of merged ranges b.
+func hold(a, b []portmap.PortRange) bool {
+	for _, p := range b {
+		for len(a) > 0 && a[0].Last < p.First {
+			a = a[1:]
+		}
+		if len(a) == 0 || a[0].First > p.First || a[0].Last < p.Last {
 			return false
 		}
 	}
