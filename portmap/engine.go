@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -69,6 +70,9 @@ type Engine struct {
 	snapshot atomic.Pointer[Table]
 	watchers watchers
 	untold   []Mapping // granted too late to be told; Run's alone (late.go)
+
+	reviewing  sync.Mutex // one at a time reviews
+	unreviewed bool       // guarded by reviewing; the terms have not decided about all that is open
 }
 
 // op is one wish on its way through the engine.

@@ -29,23 +29,44 @@ func (t Terms) check() error {
 // Adopt has new terms hold from now on, for what is open as well: a mapping that they
 // allow stays as it is, with its flows, for as long as they allow; any other is revoked, and
 // returned with the reason. With an error from the kernel, or from ctx, the terms hold,
-// and some mappings that they do not allow are still there: Adopt again ends them.
+// and some mappings that they do not allow are still there: Adopt again ends them. So does
+// Review, which is also for those whose LAN is away.
 func (e *Engine) Adopt(ctx context.Context, t Terms) ([]Dropped, error) {
 	if err := t.check(); err != nil {
 		return nil, err
 	}
+	e.reviewing.Lock()
+	defer e.reviewing.Unlock()
 	if err := e.turn(ctx, func() { e.terms = t }); err != nil {
 		return nil, err
 	}
+	return e.reviewAll(ctx)
+}
+
+// Review has terms that were adopted decide about what they have not decided about yet: a
+// mapping whose LAN or prefix was away. It is called when the network is another.
+func (e *Engine) Review(ctx context.Context) ([]Dropped, error) {
+	e.reviewing.Lock()
+	defer e.reviewing.Unlock()
+	if !e.unreviewed {
+		return nil, nil
+	}
+	return e.reviewAll(ctx)
+}
+
+// reviewAll has the terms of today decide about all mappings; reviewing is held.
+func (e *Engine) reviewAll(ctx context.Context) (revoked []Dropped, err error) {
 	e.cfg.Gateway.Look(ctx)
-	var revoked []Dropped
+	e.unreviewed = true
+	away := false
 	for some := range slices.Chunk(slices.Collect(e.Snapshot().All()), readmitted) {
-		over, err := e.reviewSome(ctx, some)
+		over, wait, err := e.reviewSome(ctx, some)
 		if err != nil {
 			return revoked, err
 		}
-		revoked = append(revoked, over...)
+		revoked, away = append(revoked, over...), away || wait
 	}
+	e.unreviewed = away
 	return revoked, nil
 }
 
@@ -65,12 +86,13 @@ func (e *Engine) turn(ctx context.Context, f func()) error {
 	return err
 }
 
-// reviewSome has the terms of today decide about mappings, in one transaction.
-func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Dropped, err error) {
+// reviewSome has the terms of today decide about mappings, in one transaction, and reports
+// whether some must wait.
+func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Dropped, wait bool, err error) {
 	_, err = e.do(&op{
 		ctx: ctx,
 		plan: func(t *Table) (outcome, error) {
-			revoked = nil // it may be planned twice
+			revoked, wait = nil, false // it may be planned twice
 			var out outcome
 			now, view := time.Now(), e.cfg.Gateway.View()
 			for i := range some {
@@ -81,6 +103,7 @@ func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Drop
 				again, err := e.review(now, t, *held, view)
 				switch {
 				case waits(err): // its LAN will be back, or presence ends it
+					wait = true
 				case err != nil:
 					revoked = append(revoked, Dropped{*held, err})
 					out.changes = append(out.changes, Change{Event: RevokedEvent, Reason: ReasonOf(err), Old: held})
@@ -92,7 +115,7 @@ func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Drop
 		},
 		failed: func(err error) { e.drifted(time.Now(), err) },
 	})
-	return revoked, err
+	return revoked, wait, err
 }
 
 // sameTerms reports whether rule and lease are those of o.

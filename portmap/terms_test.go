@@ -27,6 +27,7 @@ func TestAdopt(t *testing.T) {
 		r.mustMap(t, open(sixA, 9000))
 		drain(watch)
 		before := r.Snapshot()
+		back := false
 		today := portmap.Terms{LeaseMax: 30 * time.Minute, Policy: policyFunc(func(r portmap.Request, f portmap.Facts) portmap.Decision {
 			switch {
 			case r.Kind == portmap.Pinhole6:
@@ -37,7 +38,7 @@ func TestAdopt(t *testing.T) {
 				return portmap.Decision{Action: portmap.Allow, Rule: "short", MaxLifetime: time.Minute}
 			case r.ExternalPort == 5003:
 				return portmap.Decision{Action: portmap.Deny, Reason: portmap.NoAddress, Detail: "the WAN is down"}
-			case r.ExternalPort == 5004:
+			case r.ExternalPort == 5004 && !back:
 				return portmap.Decision{Action: portmap.Deny, Reason: portmap.OffLink, Detail: "its LAN is away"}
 			}
 			return portmap.Decision{Action: portmap.Allow}
@@ -85,6 +86,18 @@ func TestAdopt(t *testing.T) {
 		if revoked, err := r.Adopt(t.Context(), today); len(revoked) != 0 || err != nil || r.Snapshot().Revision() != again {
 			t.Errorf("again: %v, %v", revoked, err)
 		}
+
+		// The LAN that was away is back, and so are the terms.
+		back = true
+		for _, want := range []time.Duration{30 * time.Minute, 20 * time.Minute} {
+			if revoked, err := r.Review(t.Context()); len(revoked) != 0 || err != nil {
+				t.Errorf("when its LAN is back: %v, %v", revoked, err)
+			}
+			if m := r.at(t, 5004); m.Left(time.Now()) != want {
+				t.Errorf("when its LAN is back, %v ends in %v", m.String(), m.Left(time.Now()))
+			}
+			time.Sleep(10 * time.Minute)
+		}
 	})
 }
 
@@ -116,6 +129,18 @@ func TestAdoptFails(t *testing.T) {
 		}
 		r.kernelHas(t)
 	})
+}
+
+// at returns the mapping of an external port.
+func (r rig) at(t *testing.T, port uint16) portmap.Mapping {
+	t.Helper()
+	for m := range r.Snapshot().All() {
+		if m.ExternalPort == port {
+			return m
+		}
+	}
+	t.Fatalf("no mapping has port %d", port)
+	panic("not reached")
 }
 
 // drain returns the events that are there.

@@ -83,6 +83,9 @@ func (w *Warden) Follow(ctx context.Context, s netif.State, r netif.Roles) {
 	}
 	w.dropForeign(ctx)
 	w.restore.Readmit(ctx)
+	if _, err := w.engine.Review(ctx); err != nil && ctx.Err() == nil { // each end is logged
+		w.log.Error("not all of what the configuration does not allow could be closed", "err", err)
+	}
 }
 
 // seeSenders makes the witness see the frames of the LANs.

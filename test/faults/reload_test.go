@@ -188,3 +188,41 @@ func TestReloadNetworks(t *testing.T) {
 	}
 	opened(t, r, 6000)
 }
+
+// TestReloadAway: what a new rule does not allow of a LAN that is away is closed when the LAN
+// is back.
+func TestReloadAway(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	r := testrig.Start(t, n, "")
+	c := opened(t, r, 6000)
+	if err := c.Add(t.Context(), udp(6001)); err != nil {
+		t.Fatal(err)
+	}
+	base, err := os.ReadFile(r.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serves := func(want bool) {
+		t.Helper()
+		testrig.Eventually(t, soon, "the LAN comes and goes", func() bool {
+			s, err := r.Owner.Status(t.Context())
+			return err == nil && want == slices.ContainsFunc(s.LAN, func(l control.LAN) bool { return slices.Contains(l.Prefixes, "192.168.77.0/24") })
+		})
+	}
+	on(t, n.Gateway, "addr del 192.168.77.1/24 dev br-lan")
+	serves(false)
+	configure(t, r, base, "[[rule]]\nname = \"not any more\"\naction = \"deny\"\nexternal_ports = [\"6000\"]\n")
+	if done := reloaded(t, r); len(done.Revoked) != 0 {
+		t.Errorf("it revoked %+v", done.Revoked)
+	}
+	on(t, n.Gateway, "addr add 192.168.77.1/24 dev br-lan")
+	serves(true)
+	testrig.Eventually(t, soon, "the mapping is revoked", func() bool {
+		list := r.List(t)
+		return len(list) == 1 && list[0].ExternalPort == 6001
+	})
+	if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) || !r.Passes(t, "UDP", 6001, r.Host("a"), 6001) {
+		t.Error("not that mapping alone is closed")
+	}
+}
