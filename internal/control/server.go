@@ -161,8 +161,7 @@ func giveTo(path, group string) error {
 	return os.Chmod(path, 0o660)
 }
 
-// Serve answers until ctx ends, and closes l. Too many open files is a failure that
-// passes.
+// Serve answers until ctx ends, and closes l. What fails for want of room passes.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := sync.OnceFunc(func() { _ = l.Close() })
 	defer stop()
@@ -177,14 +176,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			return ctx.Err()
 		}
 		conn, err := l.Accept()
-		var passing interface{ Temporary() bool }
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
 				_ = conn.Close()
 			}
 			return ctx.Err()
-		case errors.As(err, &passing) && passing.Temporary():
+		case http1.Passes(err):
 			<-room
 			time.Sleep(acceptWait)
 			continue

@@ -84,13 +84,16 @@ func (f *follower) settings(set netif.Settings) netif.Settings {
 func (f *follower) changed(ctx context.Context, s netif.State) {
 	f.turn.Lock()
 	defer f.turn.Unlock()
-	f.follow(ctx, s)
+	f.follow(ctx, s, nil)
 }
 
-// follow is changed; turn is held.
-func (f *follower) follow(ctx context.Context, s netif.State) {
+// follow is changed; turn is held. It calls then, if set, between the warden and the front.
+func (f *follower) follow(ctx context.Context, s netif.State, then func()) {
 	roles, unfit := f.choose(s)
 	f.cfg.Warden(ctx, s, roles)
+	if then != nil {
+		then()
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -220,7 +223,7 @@ func (f *follower) again(ctx context.Context) {
 	f.mu.Unlock()
 	if problem != "" {
 		f.reminding = true
-		f.follow(ctx, s)
+		f.follow(ctx, s, nil)
 		f.reminding = false
 	}
 }

@@ -97,8 +97,8 @@ func (r *reloader) adopt(ctx context.Context) (control.Reloaded, error) {
 	if err := r.follower.try(network); err != nil {
 		return control.Reloaded{}, fmt.Errorf("the configuration stays as it is: the interfaces do not fit it: %w", err)
 	}
-	r.follower.set(ctx, network)
-	dropped, err := r.warden.Adopt(ctx, next)
+	var dropped []portmap.Dropped
+	r.follower.set(ctx, network, func() { dropped, err = r.warden.Adopt(ctx, next) })
 	done := control.Reloaded{File: source.File, Changed: orEmpty(live), Restart: orEmpty(restart), Revoked: revoked(dropped)}
 	r.mu.Lock()
 	r.running, r.source, r.since, r.restart = next, source, time.Now(), done.Restart
@@ -135,13 +135,14 @@ func (f *follower) try(set netif.Settings) error {
 	return err
 }
 
-// set has other settings hold, and follows the network by them.
-func (f *follower) set(ctx context.Context, set netif.Settings) {
+// set has other settings hold, and follows the network by them. It calls adopt when the
+// warden has, and before the front does: one that is owned, or hangs, takes its time.
+func (f *follower) set(ctx context.Context, set netif.Settings, adopt func()) {
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	f.mu.Lock()
 	f.cfg.Network = set
 	s := f.state
 	f.mu.Unlock()
-	f.follow(ctx, s)
+	f.follow(ctx, s, adopt)
 }

@@ -157,7 +157,6 @@ func (s *Server) accept(gate *gatekeeper, stop func()) error {
 	wait := time.Millisecond
 	for {
 		c, err := gate.next()
-		var passing interface{ Temporary() bool }
 		switch {
 		case err == nil:
 			wait = time.Millisecond
@@ -166,7 +165,7 @@ func (s *Server) accept(gate *gatekeeper, stop func()) error {
 			s.beat()
 		case errors.Is(err, net.ErrClosed):
 			return err
-		case errors.As(err, &passing) && passing.Temporary():
+		case http1.Passes(err):
 			time.Sleep(wait)
 			wait = min(2*wait, acceptWait)
 		default:

@@ -95,6 +95,15 @@ func homeLink(t *testing.T, f []string, index map[string]int) netif.Link {
 	return l
 }
 
+// TestVRF: a LAN says that it is a member of one.
+func TestVRF(t *testing.T) {
+	t.Parallel()
+	roles, err := netif.Choose(home(t, "vrf-home vrf\nlan1 in=vrf-home 192.168.3.1/24\nlan2 192.168.4.1/24"), netif.Settings{})
+	if err != nil || len(roles.LAN) != 2 || !roles.LAN[0].InVRF || roles.LAN[1].InVRF {
+		t.Errorf("%+v, %v", roles.LAN, err)
+	}
+}
+
 func homeAddr(t *testing.T, w string) netif.Addr {
 	t.Helper()
 	parts := strings.Split(w, "!")

@@ -184,7 +184,8 @@ func engineNetwork(l Link) bool {
 
 // serve adds the interface to the roles.
 func (c *chooser) serve(l Link, addr netip.Addr, extra []netip.Prefix) {
-	lan := LAN{Name: l.Name, Index: l.Index, MAC: l.MAC, Addr: addr, Addrs: inUse(l)}
+	master, _ := c.state.LinkByIndex(l.Master)
+	lan := LAN{Name: l.Name, Index: l.Index, MAC: l.MAC, Addr: addr, Addrs: inUse(l), InVRF: master.Kind == "vrf"}
 	add := func(p netip.Prefix) {
 		if p = p.Masked(); p.IsValid() && !slices.Contains(lan.Prefixes, p) {
 			lan.Prefixes = append(lan.Prefixes, p)

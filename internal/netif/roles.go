@@ -41,6 +41,7 @@ type LAN struct {
 	Addrs    []netip.Addr   // all of the gateway's addresses there that are in use, both families
 	Prefixes []netip.Prefix // where its clients may be: on-link, masked, with the extra prefixes
 	Direct   []netip.Prefix // of these, those in which no router stands between
+	InVRF    bool           // it is a member of one, as which the kernel's hooks may see its packets
 }
 
 // OnLink reports whether a is inside one of the interface's prefixes.

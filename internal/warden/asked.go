@@ -36,7 +36,9 @@ func (w *Warden) asks(ctx context.Context, c *portmap.Client) error {
 		err = refusal(portmap.NotRequester, "%s is another machine's address", c.Addr)
 	default:
 		c.Unheard = m.own.MAC != [6]byte{} && !m.own.Answered && !w.Heard(m.own.MAC)
-		err = w.hasSent(ctx, m, c.Addr)
+		if !l.InVRF { // as which the kernel would have seen it
+			err = w.hasSent(ctx, m, c.Addr)
+		}
 	}
 	if portmap.ReasonOf(err) == portmap.NotRequester {
 		w.unseen.Add(1)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
 
@@ -147,5 +149,29 @@ func TestSubscribers(t *testing.T) {
 	}
 	if len(s.all) != maxSubscribers {
 		t.Errorf("%d are remembered", len(s.all))
+	}
+}
+
+// TestAsksInVRF: the kernel may have seen what comes in by a member of a VRF as the VRF's, so
+// nothing is certain there.
+func TestAsksInVRF(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	at := netip.MustParseAddr("192.168.77.10")
+	seen, _, err := h.kernel.Sight(h.LANs()["lan0"].Index, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.silent = func(context.Context, int, [6]byte, netip.Addr) (bool, error) { return true, nil }
+	for _, inVRF := range []bool{false, true} {
+		roles := h.network.Roles()
+		roles.LAN = slices.Clone(roles.LAN)
+		for i := range roles.LAN {
+			roles.LAN[i].InVRF = inVRF
+		}
+		h.Learn(netif.State{}, roles)
+		if err := h.asks(t.Context(), &portmap.Client{Addr: at, MAC: seen.MAC, Interface: "lan0"}); (err == nil) != inVRF {
+			t.Errorf("in a VRF: %v; %v", inVRF, err)
+		}
 	}
 }

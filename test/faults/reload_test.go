@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"slices"
@@ -224,5 +225,37 @@ func TestReloadAway(t *testing.T) {
 	})
 	if !r.Blocked(t, "UDP", 6000, r.Host("a"), 6000) || !r.Passes(t, "UDP", 6001, r.Host("a"), 6001) {
 		t.Error("not that mapping alone is closed")
+	}
+}
+
+// TestReloadBesideHungFront: what new terms deny is closed although the front does not take in
+// the new network: one that is owned would take its time.
+func TestReloadBesideHungFront(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "a"), "")
+	base, err := os.ReadFile(r.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened(t, r, 6000)
+	s, err := r.Owner.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(s.Sandbox.Front.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	configure(t, r, base, "[[rule]]\nname = \"not any more\"\naction = \"deny\"\nexternal_ports = [\"6000\"]\n")
+	answered := make(chan error, 1)
+	go func() {
+		_, err := r.Owner.Reload(context.WithoutCancel(t.Context()))
+		answered <- err
+	}()
+	testrig.Eventually(t, soon, "the mapping ends", func() bool { return len(r.List(t)) == 0 })
+	if now, err := r.Owner.Status(t.Context()); err != nil || now.Sandbox.Front.PID != s.Sandbox.Front.PID {
+		t.Errorf("the front was waited for: it was %d, and is %+v, %v", s.Sandbox.Front.PID, now.Sandbox.Front, err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("the reload: %v", err)
 	}
 }
