@@ -13,7 +13,7 @@ func Passes(err error) bool {
 	if errors.As(err, &passing) && passing.Temporary() {
 		return true
 	}
-	for _, want := range []error{syscall.ENOSPC, syscall.ENOMEM, syscall.ENOBUFS} {
+	for _, want := range []error{syscall.ECONNABORTED, syscall.ENOSPC, syscall.ENOMEM, syscall.ENOBUFS} {
 		if errors.Is(err, want) {
 			return true
 		}
