@@ -70,6 +70,11 @@ func commands() []cmdline.Command {
 		Options: []cmdline.Option{jsonOption},
 		Run:     runVersion,
 	}, {
+		Name: "completion", Does: "print what makes a shell complete the command line",
+		Forms:   []string{"bash|zsh|fish"},
+		Example: "portcullis completion bash",
+		Run:     runCompletion,
+	}, {
 		Name: "help", Does: "print all commands, or how one is called",
 		Forms: []string{"[COMMAND]"},
 		Run:   runHelp,
