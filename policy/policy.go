@@ -124,7 +124,7 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 	if rl != nil {
 		d.Action, d.Rule, d.MaxLifetime = rl.Action, rl.Name, rl.MaxLifetime
 		if rl.Action == portmap.Deny {
-			return refuse(d, portmap.RuleDenied, "the rule %q denies this; change it, or put a rule that allows it above", rl.Name)
+			return byRule(d, portmap.RuleDenied, "the rule %q denies this; change it, or put a rule that allows it above", rl.Name)
 		}
 	}
 	if d, hit := unnamed(d, r, ext, rl); hit {
@@ -132,7 +132,7 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 	}
 	switch d.Action {
 	case portmap.Deny:
-		return refuse(d, portmap.DefaultDenied, `no rule allows this and policy.default is "deny"; to allow it, add a rule with %s`,
+		return byRule(d, portmap.DefaultDenied, `no rule allows this and policy.default is "deny"; to allow it, add a rule with %s`,
 			allowing(&r.Client))
 	case portmap.Ask:
 		return ask(d)
@@ -147,13 +147,13 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 func (rl *Rule) room(d portmap.Decision, f *portmap.Facts) portmap.Decision {
 	if f.RuleMappings != nil && rl.MaxMappings > 0 {
 		if n := f.RuleMappings(rl.Name); n >= rl.MaxMappings {
-			return refuse(d, portmap.ClientQuota, "the device has %d of %d mappings that the rule %q allows it (max_mappings)",
+			return byRule(d, portmap.ClientQuota, "the device has %d of %d mappings that the rule %q allows it (max_mappings)",
 				n, rl.MaxMappings, rl.Name)
 		}
 	}
 	if f.RuleTotal != nil && rl.MaxMappingsTotal > 0 {
 		if n := f.RuleTotal(rl.Name); n >= rl.MaxMappingsTotal {
-			return refuse(d, portmap.TotalQuota, "all devices have %d of %d mappings that the rule %q allows them (max_mappings_total)",
+			return byRule(d, portmap.TotalQuota, "all devices have %d of %d mappings that the rule %q allows them (max_mappings_total)",
 				n, rl.MaxMappingsTotal, rl.Name)
 		}
 	}
@@ -209,7 +209,7 @@ func unnamed(d portmap.Decision, r *portmap.Request, ext uint16, rl *Rule) (port
 	if rl != nil {
 		where = fmt.Sprintf(", above the rule %q, which matches but does not name it", rl.Name)
 	}
-	return refuse(d, portmap.PrivilegedPort, "%s %s port %d is %s, which is opened only by a rule that names it; add one with %s%s%s",
+	return byRule(d, portmap.PrivilegedPort, "%s %s port %d is %s, which is opened only by a rule that names it; add one with %s%s%s",
 		side, r.Transport, port, why, allowing(&r.Client), cond.String(), where), true
 }
 
@@ -228,8 +228,15 @@ func ask(d portmap.Decision) portmap.Decision {
 	if d.Rule != "" {
 		by = fmt.Sprintf(`the rule %q says "ask"`, d.Rule)
 	}
-	d = refuse(d, portmap.NeedsApproval, `the owner has to approve this first, because %s`, by)
+	d = byRule(d, portmap.NeedsApproval, `the owner has to approve this first, because %s`, by)
 	d.Action = portmap.Ask
+	return d
+}
+
+// byRule is refuse, of what a rule above the others would allow.
+func byRule(d portmap.Decision, reason portmap.Reason, format string, args ...any) portmap.Decision {
+	d = refuse(d, reason, format, args...)
+	d.NeedsRule = true
 	return d
 }
 

@@ -101,8 +101,8 @@ func one4(t *rapid.T, label string) bool {
 	return rapid.SampledFrom([]bool{false, true, false, false}).Draw(t, label)
 }
 
-// genPolicy returns a policy; rules that New would refuse are left out.
-func genPolicy(t *rapid.T) *policy.Policy {
+// genConfig returns what a policy is made of; rules that New would refuse are left out.
+func genConfig(t *rapid.T) policy.Config {
 	c := policy.Config{
 		Default:           genAction.Draw(t, "default"),
 		MappingsPerClient: 32, Mappings: 64, GrantsPerSecond: 1,
@@ -114,11 +114,11 @@ func genPolicy(t *rapid.T) *policy.Policy {
 		rl.Name = string(rune('a' + i))
 		c.Rules = append(c.Rules, rl)
 	}
-	p, err := policy.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return c
+}
+
+func genPolicy(t *rapid.T) *policy.Policy {
+	return made(t, genConfig(t))
 }
 
 // genFacts gives facts under which quotas and the WAN are sometimes in the way.

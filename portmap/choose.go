@@ -23,21 +23,11 @@ func (e *Engine) planMap(t *Table, r Request, n int) (outcome, error) {
 		r.Description = r.Description[:MaxDescription]
 	}
 	now, view := time.Now(), e.cfg.Gateway.View()
-	yield := t.yielding(now.Add(-e.cfg.Hold), r)
-	without := t
-	for _, c := range yield {
-		without = without.Commit(c)
-	}
-	first, d, err := e.planOne(now, without, r, view, n)
-	if len(yield) > 0 && (err != nil || r.Kind == NAT4 && first.New.ExternalPort != r.ExternalPort) {
-		without, yield = t, nil // it is not their port that r gets
-		first, d, err = e.planOne(now, t, r, view, n)
-	}
+	t, yield, first, d, err := e.planFirst(now, t, r, view, n)
 	if err != nil {
 		e.refused(now, r, d, err)
 		return outcome{}, err
 	}
-	t = without
 	out := outcome{append(yield, first), []Mapping{*first.New}}
 	for i := 1; i < n; i++ {
 		t = t.Commit(out.changes[len(out.changes)-1])
@@ -52,6 +42,22 @@ func (e *Engine) planMap(t *Table, r Request, n int) (outcome, error) {
 		out.changes, out.answer = append(out.changes, c), append(out.answer, *c.New)
 	}
 	return out, nil
+}
+
+// planFirst decides about the first port of r, and returns it with what yields to it, and the
+// table without that.
+func (e *Engine) planFirst(now time.Time, t *Table, r Request, view *View, n int) (without *Table, yield []Change, first Change, d Decision, err error) {
+	yield = t.yielding(now.Add(-e.cfg.Hold), r)
+	without = t
+	for _, c := range yield {
+		without = without.Commit(c)
+	}
+	first, d, err = e.planOne(now, without, r, view, n)
+	if len(yield) > 0 && (err != nil || r.Kind == NAT4 && first.New.ExternalPort != r.ExternalPort) {
+		without, yield = t, nil // it is not their port that r gets
+		first, d, err = e.planOne(now, t, r, view, n)
+	}
+	return without, yield, first, d, err
 }
 
 // following returns the request for the i-th port of a set that begins with m.

@@ -425,6 +425,9 @@ func (e *Engine) refused(now time.Time, r Request, d Decision, err error) {
 		Mapping: Mapping{Client: r.Client, Kind: r.Kind, Transport: r.Transport, Internal: r.Internal,
 			ExternalPort: r.ExternalPort, Remotes: r.Remotes, Description: r.Description, Rule: d.Rule},
 	}
+	if ev.Reason == d.Reason { // else something came after the policy
+		ev.Wall, ev.NeedsRule = d.Wall, d.NeedsRule
+	}
 	if d.Action == Ask {
 		ev.Type = Pending
 	}

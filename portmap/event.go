@@ -61,4 +61,6 @@ type Event struct {
 	Rule    string // the owner's rule that decided, or ""
 	Client  Client
 	Mapping Mapping
+
+	Wall, NeedsRule bool // of a refusal, as in Decision
 }

@@ -55,6 +55,10 @@ type Decision struct {
 	Rule   string // the owner's rule that decided, or ""
 	Wall   bool   // true: no rule could have allowed it
 
+	// NeedsRule means that a rule of the owner, above the others, would take away what the
+	// refusal speaks of.
+	NeedsRule bool
+
 	// OverExternalPort is true when the same request with another external
 	// port might be allowed: who asked for any port gets another one.
 	OverExternalPort bool

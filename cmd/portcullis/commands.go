@@ -51,6 +51,27 @@ func commands() []cmdline.Command {
 		Example: "portcullis add tcp 8443 192.168.1.20:443 --for 24h",
 		Run:     runAdd,
 	}, {
+		Name: "refused", Does: "list what was refused lately, and the rule that would allow it",
+		Options: []cmdline.Option{configOption, jsonOption, {Name: "client", Arg: "ADDRESS|MAC|HOST", Does: "only those of one device"}},
+		Example: "portcullis refused --client 192.168.1.9",
+		Run:     runRefused,
+	}, {
+		Name: "explain", Does: "say whether a port would be opened, and why",
+		Options: []cmdline.Option{configOption, jsonOption,
+			{Name: "client", Arg: "ADDRESS|MAC", Does: "the device that would ask"},
+			{Name: "port", Arg: "PORT", Does: "the port of the device"},
+			{Name: "protocol", Arg: "tcp|udp", Does: "the protocol of the port"},
+			{Name: "external", Arg: "PORT", Does: "the external port; without it the same, 0 for any"},
+			{Name: "via", Arg: "upnp|natpmp|pcp", Does: "how the device asks; without it by UPnP"},
+			{Name: "description", Arg: "TEXT", Does: "what the device calls it"},
+		},
+		Example: "portcullis explain --client 192.168.1.9 --port 445 --protocol tcp",
+		Run:     runExplain,
+	}, {
+		Name: "events", Does: "print what is opened, closed and refused, as it happens",
+		Options: []cmdline.Option{configOption, jsonOption},
+		Run:     runEvents,
+	}, {
 		Name: "reload", Does: "have the daemon read its configuration again",
 		Options: []cmdline.Option{configOption, jsonOption},
 		Run:     runReload,

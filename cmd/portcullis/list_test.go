@@ -105,7 +105,8 @@ func TestOwner(t *testing.T) {
 WAN       none yet
 LAN       br-lan 192.168.77.0/24, 2001:db8:77::/64
 LAN       br-iot 192.168.50.0/24
-mappings  4 of 1024, 1 of them a pinhole, refused 4
+mappings  4 of 1024, 1 of them a pinhole
+refused   4
 firewall  nftables, repaired once
 senders   cannot be seen, so NAT-PMP and PCP are not served
 sandbox   : no capability, not dumpable

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,7 +58,8 @@ func printStatus(out io.Writer, s control.Status) error {
 	for _, l := range s.LAN {
 		fmt.Fprintf(w, "LAN\t%s %s\n", l.Interface, strings.Join(l.Prefixes, ", "))
 	}
-	fmt.Fprintf(w, "mappings\t%s, refused %d\n", mappingsLine(s), s.Denied)
+	fmt.Fprintf(w, "mappings\t%s\n", mappingsLine(s))
+	fmt.Fprintf(w, "refused\t%s\n", refusedLine(s.Denied, s.LastRefused, time.Now()))
 	fmt.Fprintf(w, "firewall\t%s, %s\n", s.Firewall.Backend, repairedLine(s.Firewall.DriftRepaired))
 	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall))
 	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
@@ -69,6 +71,16 @@ func printStatus(out io.Writer, s control.Status) error {
 		fmt.Fprintf(w, "missing\t%s\n", line)
 	}
 	return w.Flush()
+}
+
+// refusedLine returns how much was refused, and what of it came last.
+func refusedLine(n uint64, last *control.Event, now time.Time) string {
+	if last == nil || last.Mapping == nil {
+		return strconv.FormatUint(n, 10)
+	}
+	m := last.Mapping
+	return fmt.Sprintf("%d; the last: %s %d/%s, %s: %s (portcullis refused)",
+		n, m.InternalIP, m.InternalPort, m.Protocol, agoOf(last.Time, now), printable(firstPart(last.Why)))
 }
 
 func configurationLine(c control.Configuration) string {

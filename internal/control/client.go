@@ -53,7 +53,8 @@ func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 // EachMapping asks for all mappings, and passes one after another to f, which may keep
 // what it points to until it returns.
 func (c *Client) EachMapping(ctx context.Context, f func(*Mapping)) error {
-	return c.call(ctx, http1.Get, "/v1/mappings", nil, func(text *json.Decoder) error {
+	return c.talk(ctx, http1.Get, "/v1/mappings", nil, func(body io.Reader) error {
+		text := json.NewDecoder(io.LimitReader(body, maxAnswer))
 		if _, err := text.Token(); err != nil { // the bracket
 			return err
 		}
@@ -87,7 +88,15 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return done, c.call(ctx, http1.Post, "/v1/reload", nil, &done)
 }
 
+// call sends a request, and decodes the answer into out.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	return c.talk(ctx, method, path, in, func(body io.Reader) error {
+		return json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(out)
+	})
+}
+
+// talk sends a request, and has the body of an answer read that is no refusal.
+func (c *Client) talk(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
 	body := new(bytes.Buffer)
 	if in != nil {
 		if err := json.NewEncoder(body).Encode(in); err != nil {
@@ -100,15 +109,14 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })() // what waits on conn gives up
-	if err := exchange(conn, method, path, body.Bytes(), out); err != nil {
+	if err := exchange(conn, method, path, body.Bytes(), read); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}
 	return nil
 }
 
-// exchange sends one request and reads its answer: into out, or by it, where it is a
-// function.
-func exchange(conn net.Conn, method, path string, body []byte, out any) error {
+// exchange sends one request and reads its answer.
+func exchange(conn net.Conn, method, path string, body []byte, read func(io.Reader) error) error {
 	_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: portcullis\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 	if err != nil {
 		return err
@@ -117,18 +125,14 @@ func exchange(conn net.Conn, method, path string, body []byte, out any) error {
 	if err != nil {
 		return err
 	}
-	text := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer))
 	if answer.Status != http1.OK {
 		var f Failure
-		if err := text.Decode(&f); err != nil || f.Error == "" {
+		if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
 			return fmt.Errorf("the daemon replied with HTTP status %d", answer.Status)
 		}
 		return &Refusal{f}
 	}
-	if read, isFunc := out.(func(*json.Decoder) error); isFunc {
-		return read(text)
-	}
-	return text.Decode(out)
+	return read(answer.Body)
 }
 
 func (c *Client) explain(err error) error {

@@ -24,3 +24,12 @@ func Delete(body []byte, hear func(portmap.Selector) ([]portmap.Mapping, error))
 	s := &Server{cfg: Config{Mapper: unmapper{hear: hear}}}
 	return s.delete(context.Background(), &http1.Request{Method: http1.Post, Body: body})
 }
+
+// Explain answers a question.
+func Explain(body []byte, hear func(Query)) *http1.Response {
+	s := &Server{cfg: Config{Explain: func(_ context.Context, q Query) (Explained, error) {
+		hear(q)
+		return Explained{}, nil
+	}}}
+	return s.explain(context.Background(), &http1.Request{Method: http1.Post, Body: body})
+}

@@ -44,7 +44,10 @@ type Config struct {
 	Host    func(*portmap.Client) string                            // the name that the client has now, "": the one it had when it asked
 	Reload  func(context.Context) (Reloaded, error)
 	Metrics func(context.Context) []byte // in the text format of Prometheus
-	Group   string                       // members may talk to the daemon; "": root only
+	Refused func() []RefusedDevice
+	Explain func(context.Context, Query) (Explained, error)
+	Events  func(context.Context) <-chan portmap.Event // from now on, until its context ends
+	Group   string                                     // members may talk to the daemon; "": root only
 }
 
 // Bounds of one conversation.
@@ -62,6 +65,8 @@ type Server struct {
 	gid    uint32
 	open   bool // to everybody who can connect
 	routes map[string]route
+
+	streams chan struct{} // has one for each that follows the events
 }
 
 // route is what may be asked of one path.
@@ -72,7 +77,7 @@ type route struct {
 
 // New makes a server. It fails when the group does not exist.
 func New(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, gid: noGroup}
+	s := &Server{cfg: cfg, gid: noGroup, streams: make(chan struct{}, maxStreams)}
 	if cfg.Group != "" {
 		g, err := user.LookupGroup(cfg.Group)
 		if err != nil {
@@ -89,7 +94,10 @@ func New(cfg Config) (*Server, error) {
 		"/v1/mappings":      {http1.Get, s.mappings},
 		"/v1/configuration": {http1.Get, s.configuration},
 		"/v1/add":           {http1.Post, s.add},
+		"/v1/refused":       {http1.Get, s.refused},
+		eventsPath:          {http1.Get, s.events},
 		"/v1/delete":        {http1.Post, s.delete},
+		"/v1/explain":       {http1.Post, s.explain},
 		"/v1/reload":        {http1.Post, s.reload},
 		"/metrics":          {http1.Get, s.metrics},
 	}
@@ -210,6 +218,11 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	if answer == nil {
 		if r.ReadBody(from) != nil {
 			return
+		}
+		if r.Target == eventsPath {
+			var stop func()
+			ctx, stop = whilePresent(ctx, conn)
+			defer stop()
 		}
 		answer = s.contained(ctx, r)
 	}

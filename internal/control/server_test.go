@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -44,7 +45,53 @@ type table struct {
 	name   atomic.Value // a string: what the host is called now
 	blind  atomic.Bool  // the packets cannot be counted
 	broken atomic.Bool  // removing panics
+	query  control.Query
+
+	mu        sync.Mutex
+	followers map[chan portmap.Event]struct{}
 }
+
+// events is what the engine's watchers are.
+func (t *table) events(ctx context.Context) <-chan portmap.Event {
+	c := make(chan portmap.Event, 16)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.followers == nil {
+		t.followers = map[chan portmap.Event]struct{}{}
+	}
+	t.followers[c] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.followers, c)
+		close(c)
+	})
+	return c
+}
+
+func (t *table) tell(ev portmap.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.followers {
+		c <- ev
+	}
+}
+
+func (t *table) explain(_ context.Context, q control.Query) (control.Explained, error) {
+	if q.Addr == netip.MustParseAddr("10.9.9.9") {
+		return control.Explained{}, &portmap.Error{Reason: portmap.OffLink, Detail: "10.9.9.9 is in no network that is served"}
+	}
+	t.query = q
+	return control.Explained{}, nil
+}
+
+var refused = []control.RefusedDevice{{
+	Client: control.Asker{Address: "192.168.1.50", MAC: "02:00:00:00:00:05", Host: "console", Interface: "br-lan"}, LeftOut: 3,
+	Refused: []control.Refused{{
+		Time: "2026-11-30T01:00:00Z", Count: 14, Protocol: "tcp", Family: 4, ExternalPort: 8080, InternalIP: "192.168.1.50", InternalPort: 8080, Via: "upnp", Description: "game",
+		Verdict: control.Verdict{Action: "deny", Reason: "privileged-port", Rule: "web", Why: "no", Add: "[[rule]]\n", Above: "web"},
+	}},
+}}
 
 func (t *table) Snapshot() *portmap.Table { return t.Table }
 
@@ -105,6 +152,7 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 		Status:  func() control.Status { return status },
 		Metrics: func(context.Context) []byte { return []byte("portcullis_up 1\n") },
 		Running: func() []byte { return []byte("[lan]\ninterfaces = [\"br-lan\"]\n") },
+		Explain: m.explain, Events: m.events, Refused: func() []control.RefusedDevice { return refused },
 		Reload: func(context.Context) (control.Reloaded, error) {
 			if m.blind.Load() {
 				return control.Reloaded{}, errors.New("p.toml:3: a mistake")
@@ -194,7 +242,7 @@ func TestShapes(t *testing.T) {
 	socket, m := serve(t, "")
 	_, got := raw(t, socket, "GET", "/v1/status", "")
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
-		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"mappings_limit":1024,"denied":4,` +
+		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"mappings_limit":1024,"denied":4,"last_refused":null,` +
 		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark","askers":true},` +
 		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"unknown":"","ended":1,"last_end":"signal killed"}},` +
 		`"configuration":{"file":"/etc/p.toml","sha256":"ab","since":"2026-11-30T01:00:00Z","restart":["upnp.http_port"]}}` + "\n"

@@ -8,16 +8,18 @@ import (
 
 // Status is the answer to GET /v1/status.
 type Status struct {
-	Version  string   `json:"version"`
-	Uptime   int64    `json:"uptime"` // seconds
-	WAN      WAN      `json:"wan"`
-	LAN      []LAN    `json:"lan"`
-	Mappings int      `json:"mappings"`       // of IPv4
-	Pinholes int      `json:"pinholes"`       // of IPv6
-	Limit    int      `json:"mappings_limit"` // how many there may be of both
-	Denied   uint64   `json:"denied"`         // requests refused since the start
-	Firewall Firewall `json:"firewall"`
-	Sandbox  Sandbox  `json:"sandbox"`
+	Version  string `json:"version"`
+	Uptime   int64  `json:"uptime"` // seconds
+	WAN      WAN    `json:"wan"`
+	LAN      []LAN  `json:"lan"`
+	Mappings int    `json:"mappings"`       // of IPv4
+	Pinholes int    `json:"pinholes"`       // of IPv6
+	Limit    int    `json:"mappings_limit"` // how many there may be of both
+	Denied   uint64 `json:"denied"`         // requests refused since the start
+	// LastRefused is the last of these; nil: there was none.
+	LastRefused *Event   `json:"last_refused"`
+	Firewall    Firewall `json:"firewall"`
+	Sandbox     Sandbox  `json:"sandbox"`
 	// Configuration is what the daemon runs.
 	Configuration Configuration `json:"configuration"`
 }

@@ -23,6 +23,7 @@ import (
 	"portcullis/internal/netif"
 	"portcullis/internal/presence"
 	"portcullis/internal/reconcile"
+	"portcullis/internal/refusals"
 	"portcullis/internal/restore"
 	"portcullis/internal/sandbox"
 	"portcullis/internal/wiring"
@@ -92,6 +93,7 @@ type Warden struct {
 	durations   metrics.Histogram // of requests for mappings
 	unseen      atomic.Uint64     // requests in the name of a host that has not sent any
 	subscribers subscribers
+	refusals    refusals.Book
 	alerts      alerts // of what only an owned front does
 
 	reload  func(context.Context) (control.Reloaded, error) // nil: it cannot be
@@ -242,8 +244,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
-		Group:   string(w.cfg.Control.Group),
-		Counter: w.counter,
+		Counter: w.counter, Refused: w.refused, Explain: w.explain, Events: w.Events, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

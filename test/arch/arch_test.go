@@ -72,6 +72,7 @@ var allowed = map[string][]string{
 	"internal/cmdline":         {"internal/nearest"},
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
+	"internal/refusals":        {"portmap"},
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
 	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
 	"internal/metrics":         {},
@@ -104,7 +105,7 @@ var allowed = map[string][]string{
 	"internal/warden": {
 		"config", "firewall", "firewall/witness", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
 		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/metrics", "internal/netif", "internal/presence", "internal/reconcile",
-		"internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
+		"internal/refusals", "internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},

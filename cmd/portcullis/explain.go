@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"portcullis/internal/cmdline"
+	"portcullis/internal/control"
+)
+
+// runExplain prints what would come of a request, if a host made it now.
+func runExplain(ctx context.Context, call *cmdline.Call) error {
+	q, err := question(call)
+	if err != nil {
+		return err
+	}
+	daemon, err := daemonOf(call)
+	if err != nil {
+		return err
+	}
+	e, err := daemon.Explain(ctx, q)
+	if err != nil {
+		return err
+	}
+	if call.Has("json") {
+		return printJSON(call.Out, e)
+	}
+	where, err := placeOf(ctx, daemon, call)
+	if err != nil {
+		return err
+	}
+	return printExplained(call.Out, e, where)
+}
+
+// question reads the options; what the daemon knows better it says itself.
+func question(call *cmdline.Call) (q control.Question, err error) {
+	for _, name := range []string{"client", "port", "protocol"} {
+		if !call.Has(name) {
+			return q, cmdline.Usagef("--%s is missing", name)
+		}
+	}
+	q = control.Question{Client: call.Given["client"], Protocol: call.Given["protocol"], Via: call.Given["via"], Description: call.Given["description"]}
+	if q.Port, err = portNumber(call.Given["port"]); err != nil || q.Port == 0 {
+		return q, cmdline.Usagef("%q is not a port from 1 to 65535", call.Given["port"])
+	}
+	if text, given := call.Given["external"]; given {
+		external, err := portNumber(text)
+		if err != nil {
+			return q, cmdline.Usagef("%q is not a port from 1 to 65535, or 0 for any", text)
+		}
+		q.ExternalPort = &external
+	}
+	return q, nil
+}
+
+func portNumber(text string) (uint16, error) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), err
+}
+
+func printExplained(out io.Writer, e control.Explained, where written) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", askerLine(&e.Client))
+	what := fmt.Sprintf("%s port %d", e.Protocol, e.InternalPort)
+	switch {
+	case e.Action == "allow" && e.Family == 6:
+		fmt.Fprintf(&b, "%s would be opened for %s: %s\n", what, time.Duration(e.ExpiresIn)*time.Second, e.Why)
+	case e.Action == "allow":
+		fmt.Fprintf(&b, "%s would be opened as external port %d for %s: %s\n", what, e.ExternalPort, time.Duration(e.ExpiresIn)*time.Second, e.Why)
+	default:
+		fmt.Fprintf(&b, "%s would be refused: %s\n", what, reasonLine(&e.Verdict))
+	}
+	if e.Note != "" {
+		fmt.Fprintf(&b, "but %s\n", e.Note)
+	}
+	if e.Add != "" {
+		writeRule(&b, &e.Verdict, where)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
