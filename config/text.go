@@ -288,11 +288,13 @@ type Format string
 const (
 	FormatText Format = "text"
 	FormatJSON Format = "json"
+	// FormatSyslog is FormatText with the priority of each line before it, and without the time.
+	FormatSyslog Format = "syslog"
 )
 
 // UnmarshalText reads the word.
 func (f *Format) UnmarshalText(text []byte) error {
-	return word(f, string(text), FormatText, FormatJSON)
+	return word(f, string(text), FormatText, FormatJSON, FormatSyslog)
 }
 
 // maxLifetime is the longest lease that the wire can carry: 32 bits of seconds

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"portcullis/internal/cmdline"
+	"portcullis/internal/logging"
 	"portcullis/internal/process"
 )
 
@@ -56,7 +57,7 @@ func run(ctx context.Context, out, errs io.Writer, args []string) int {
 		sayUsage(errs, cmp.Or(usage.Command, c), usage.Text)
 		return exitUsage
 	}
-	fmt.Fprintf(errs, "portcullis: %v\n", err)
+	fmt.Fprintln(errs, logging.AsError(errs, fmt.Sprintf("portcullis: %v", err)))
 	return exitRefused
 }
 

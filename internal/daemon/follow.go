@@ -65,7 +65,7 @@ func (f *follower) choose(s netif.State) (netif.Roles, error) {
 	roles, err := netif.Choose(s, f.settings(f.cfg.Network))
 	for _, w := range roles.Warn {
 		if !slices.Contains(f.warned, w) {
-			f.cfg.Log.Warn("network", "warning", w)
+			f.cfg.Log.Warn("network warning", "why", w)
 		}
 	}
 	f.warned = roles.Warn

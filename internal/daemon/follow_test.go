@@ -273,7 +273,7 @@ func TestNetworkWarnings(t *testing.T) {
 		for _, s := range []netif.State{twice, twice, served, twice} {
 			h.changed(t.Context(), s)
 		}
-		h.log.told(t, "msg=network warning=", 2)
+		h.log.told(t, "msg=\"network warning\" why=", 2)
 	})
 }
 

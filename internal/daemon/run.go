@@ -104,7 +104,7 @@ func network(ctx context.Context, log *slog.Logger, kernel *netif.Kernel, f *fol
 	}
 	roles, err := f.choose(state)
 	for _, why := range roles.Why {
-		log.Info("network", "choice", why)
+		log.Info("interface chosen", "why", why)
 	}
 	if err != nil && !errors.Is(err, netif.ErrNoLAN) { // a LAN may come later
 		return state, roles, err

@@ -58,7 +58,7 @@ func (c *portControl) server(ctx context.Context, at listeners.Key, l netif.LAN)
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &listeners.Server{
-		Name: "port_control", Run: s.Run, Close: conn.Close, Announce: s.Announce, Pulse: s.Pulse,
+		Name: "NAT-PMP and PCP", Run: s.Run, Close: conn.Close, Announce: s.Announce, Pulse: s.Pulse,
 		Follow: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
 }

@@ -108,7 +108,7 @@ func (u *upnp) control(ctx context.Context, at listeners.Key, l netif.LAN, accep
 		return nil, err
 	}
 	return &listeners.Server{
-		Name:  "control",
+		Name:  "UPnP",
 		Run:   func(ctx context.Context) error { return unlessStopped(ctx, web.Serve(ctx, listener)) },
 		Close: listener.Close, Pulse: web.Pulse,
 	}, nil
@@ -147,7 +147,7 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &listeners.Server{
-		Name: "discovery", Run: s.Run, Close: conn.Close, Pulse: s.Pulse,
+		Name: "UPnP discovery", Run: s.Run, Close: conn.Close, Pulse: s.Pulse,
 		Follow: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
 }

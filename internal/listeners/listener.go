@@ -90,7 +90,7 @@ func (s *Set) begin(ctx context.Context, l *listener) {
 		close(l.done)
 	}()
 	s.cfg.Log.Info("serving a LAN", "interface", l.key.LAN, "family", l.key.Family(),
-		"address", l.key.address(*l.lan.Load()), "servers", strings.Join(names, ","))
+		"address", l.key.address(*l.lan.Load()), "servers", strings.Join(names, ", "))
 }
 
 // ended closes a listener of which a server ended before its time.

@@ -38,7 +38,8 @@ var repeated = map[string]bool{
 	"cannot update the firewall for the network": true,
 	"mappings may not work":                      true,
 	"replies leave by the WAN again":             true,
-	"network":                                    true, // the choices, and the warnings about them
+	"interface chosen":                           true,
+	"network warning":                            true,
 }
 
 // calmHandler leaves out lines of a network that keeps changing.
@@ -59,9 +60,14 @@ type calm struct {
 	pending *time.Timer // guarded by mu; the next summary, nil: none is due
 }
 
-// New returns the owner's log.
+// New returns the owner's log. In the journal, and in the format that is for syslog, each
+// line begins with its priority, and the time is not ours to write.
 func New(w io.Writer, c config.Log) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == config.FormatSyslog || InJournal(w) {
+		opts.ReplaceAttr = withoutTime
+		w = prioritised{w}
+	}
 	if c.Format == config.FormatJSON {
 		return slog.New(newCalmHandler(slog.NewJSONHandler(w, opts)))
 	}

@@ -14,4 +14,8 @@
 //     when there are more than sixty without a quiet minute; a summary a minute has their
 //     number and the last. The package that logs cannot bound them, because each flap
 //     makes it anew.
+//   - There is no socket to syslog. A connected one is of no use when syslogd has been
+//     started again, and the sandbox lets no other be made; one that names its peer with
+//     each line would reach every daemon that listens on such a socket. logger(1) reads
+//     the priorities from our lines instead.
 package logging

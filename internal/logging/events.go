@@ -60,6 +60,7 @@ func (l *Events) Run(ctx context.Context, w *portmap.Watcher) error {
 func (l *Events) follow(ctx context.Context, events <-chan portmap.Event) error {
 	tick := time.NewTicker(refusalTick)
 	defer tick.Stop()
+	defer l.rest()
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,6 +126,17 @@ func (l *Events) tell(ctx context.Context, now time.Time) {
 	}
 	if l.others.n > 0 {
 		l.tellOne(ctx, &l.others, now)
+	}
+}
+
+// rest logs at the end how many refusals there was no line for.
+func (l *Events) rest() {
+	n := l.others.n
+	for _, r := range l.refused {
+		n += r.n
+	}
+	if n > 0 {
+		l.log.Warn("more requests refused before the stop", "not_logged", n)
 	}
 }
 

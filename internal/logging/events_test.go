@@ -142,6 +142,44 @@ func TestRefusalsOfMany(t *testing.T) {
 	}
 }
 
+// TestTwoHundred: S8. Two hundred refusals are in the log two minutes later, in few lines or
+// in many, and none is lost when the daemon stops before that.
+func TestTwoHundred(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		event func(i int) portmap.Event
+		lines int
+	}{
+		"of one device": {func(i int) portmap.Event {
+			return refusal(1, "192.168.1.9", []portmap.Reason{portmap.PrivilegedPort, portmap.ForbiddenPort}[i%2])
+		}, 4},
+		"of two hundred": {func(i int) portmap.Event { return refusal(byte(i), "192.168.1.9", portmap.PrivilegedPort) }, 200},
+	} {
+		log := logged(t, func(refuse func(portmap.Event)) {
+			for i := range 200 {
+				refuse(c.event(i))
+			}
+			time.Sleep(2 * time.Minute)
+		})
+		if n, lines := told(t, log), strings.Count(log, "\n"); n != 200 || lines > c.lines {
+			t.Errorf("%s: %d are told of in %d lines:\n%s", name, n, lines, log)
+		}
+		var out bytes.Buffer
+		synctest.Test(t, func(t *testing.T) {
+			l := NewEvents(slog.New(slog.NewTextHandler(&out, nil)))
+			events := make(chan portmap.Event, 200)
+			for i := range 200 {
+				events <- c.event(i)
+			}
+			close(events)
+			_ = l.follow(context.Background(), events)
+		})
+		if n := told(t, out.String()) - 1; n != 200 || !strings.Contains(out.String(), "more requests refused before the stop") {
+			t.Errorf("%s: at a stop %d are told of:\n%s", name, n, &out)
+		}
+	}
+}
+
 // TestEventLog: the lines of the engine's events, as owners' tools know them.
 func TestEventLog(t *testing.T) {
 	t.Parallel()

@@ -74,7 +74,7 @@ func Firewall(ctx context.Context, log *slog.Logger, c config.Config) (b Backend
 		return openIPTables(ctx, log, c, choice.program, choice.Why)
 	}
 	if c.Firewall.Backend == config.BackendAuto {
-		log.Info("firewall", "choice", choice.Why)
+		log.Info("firewall chosen", "why", choice.Why)
 	}
 	b, err = nftables(ctx, log, c, 0)
 	return b, firewall.NFTables, err
@@ -112,7 +112,7 @@ func openIPTables(ctx context.Context, log *slog.Logger, c config.Config, progra
 	if err != nil {
 		return nil, "", err
 	}
-	log.Info("firewall", "choice", why, "flavour", b.Flavour())
+	log.Info("firewall chosen", "why", why, "flavour", b.Flavour())
 	return b, firewall.IPTables, nil
 }
 

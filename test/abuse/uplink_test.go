@@ -130,7 +130,7 @@ func TestNamedUplink(t *testing.T) {
 		"lte0 is served because lan.interfaces names it, but the default route through 192.168.8.10 in table 100 leads to the Internet by it",
 		"br-lan (192.168.77.0/24) and the WAN wan0 (192.168.77.128/25) use overlapping networks",
 	} {
-		line := fmt.Sprintf("level=WARN msg=network warning=%q", warning)
+		line := fmt.Sprintf("level=WARN msg=\"network warning\" why=%q", warning)
 		r.Logged(t, strings.TrimSuffix(line, `"`))
 	}
 	found := testrig.On(t, r.Gateway, testrig.Exe, "doctor", "--config", r.Daemon.Config)

@@ -111,6 +111,7 @@ func TestService(t *testing.T) {
 		t.Fatalf("the list is %+v", before)
 	}
 	flow := connect(t, n)
+	m.priorities(a)
 
 	pid := m.show("MainPID")
 	m.write(configuration, settings+"[lease]\nmax = \"30m\"\n")
@@ -151,6 +152,26 @@ func TestService(t *testing.T) {
 	}
 	if left := m.processes(); len(left) > 0 {
 		t.Errorf("after the stop there is %q", left)
+	}
+}
+
+// priorities wants the journal to know what is a warning, and to have one time a line.
+func (m *machine) priorities(a *lab.Host) {
+	m.t.Helper()
+	testrig.On(m.t, a, "sh", "-c", "upnpc -e shell -a "+a.Addr.String()+" 22 22 TCP 3600 || true")
+	journal := func(args ...string) string {
+		return m.run(append([]string{"journalctl", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID=" + m.show("InvocationID")}, args...)...)
+	}
+	var warnings string
+	testrig.Eventually(m.t, soon, "journalctl -p warning has the refusal", func() bool {
+		warnings = journal("-p", "warning")
+		return strings.Contains(warnings, `msg="request refused"`)
+	})
+	if strings.Contains(warnings, "level=INFO") {
+		m.t.Errorf("among the warnings there is\n%s", warnings)
+	}
+	if all := journal(); !strings.Contains(all, "level=INFO msg=ready") || strings.Contains(all, "time=") || strings.Contains(all, "<6>") {
+		m.t.Errorf("the journal has\n%s", all)
 	}
 }
 
