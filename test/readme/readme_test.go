@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -246,6 +247,7 @@ func TestConfiguration(t *testing.T) {
 		t.Errorf("%d pieces of TOML", len(blocks))
 	}
 	manual := literalBlock.FindAllStringSubmatch(file(t, "etc/man/portcullis.toml.5"), -1)
+	manual = slices.DeleteFunc(manual, func(b []string) bool { return !strings.HasPrefix(b[1], "[") }) // the list of ports
 	if len(manual) == 0 {
 		t.Error("the manual has no example")
 	}
