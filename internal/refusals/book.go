@@ -145,15 +145,18 @@ func (r *Refusal) same(o *Refusal) bool {
 func (b *Book) Devices() []Device {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := make([]Device, 0, len(b.devices))
+	order := make([]*Device, 0, len(b.devices)) // pointers: a sort of large values is code of its own
 	for _, d := range b.devices {
-		c := *d
-		c.Refused = slices.Clone(d.Refused)
-		all = append(all, c)
+		order = append(order, d)
 	}
-	slices.SortFunc(all, func(a, b Device) int {
+	slices.SortFunc(order, func(a, b *Device) int {
 		return cmp.Or(b.Last.Compare(a.Last), a.Client.Addr.Compare(b.Client.Addr))
 	})
+	all := make([]Device, len(order))
+	for i, d := range order {
+		all[i] = *d
+		all[i].Refused = slices.Clone(d.Refused)
+	}
 	return all
 }
 
