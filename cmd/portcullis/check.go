@@ -20,14 +20,8 @@ import (
 // defaultConfig is read when it is there and --config is not given.
 const defaultConfig = "/etc/portcullis/portcullis.toml"
 
-// loadConfig reads the configuration, and prints from where. A file that was
-// named must be there; without the default file, the defaults apply.
-func loadConfig(path string) (config.Config, string, error) {
-	c, s, err := loadSource(path)
-	return c, cmp.Or(s.File, "no configuration file; using defaults"), err
-}
-
-// loadSource is loadConfig for who has to say which file it was.
+// loadSource reads the configuration, and returns from where. A file that was named must be
+// there; without the default file, the defaults apply.
 func loadSource(path string) (config.Config, daemon.Source, error) {
 	file := cmp.Or(path, defaultConfig)
 	c, sum, err := config.LoadSum(file)
@@ -37,7 +31,7 @@ func loadSource(path string) (config.Config, daemon.Source, error) {
 	return c, daemon.Source{File: file, Sum: sum}, err
 }
 
-// loadLines is loadConfig for who has to say where in the file something stands.
+// loadLines is loadSource for who has to say where in the file something stands.
 func loadLines(path string) (config.Config, config.Lines, string, error) {
 	c, lines, err := config.LoadLines(cmp.Or(path, defaultConfig))
 	if path == "" && errors.Is(err, fs.ErrNotExist) {

@@ -239,8 +239,10 @@ func TestServerPulse(t *testing.T) {
 				return false
 			}
 		}
-		if !answered(r.server.Pulse()) || !answered(r.server.Pulse()) {
-			t.Error("no answer from an idle server")
+		for range 2 {
+			if !answered(r.server.Pulse()) {
+				t.Error("no answer from an idle server")
+			}
 		}
 		hangs := make(chan struct{})
 		r.set(0, func([]byte) { <-hangs })
