@@ -145,7 +145,10 @@ func TestForgedRequests(t *testing.T) {
 		r.changed(func(q *portmap.Request) { q.Client.Interface = "lo" }), r.changed(func(q *portmap.Request) { q.Client.Interface = "" }),
 		r.changed(func(q *portmap.Request) { q.Client.Interface = "lan10" }))
 	kind("B2/ports that are never opened", r.ports(internal, 23, 135, 137, 138, 139, 445, 161, 1900, 5355), r.ports(external, 23, 135, 137, 138, 139, 445, 161, 1900, 5355))
-	kind("J6/ports that need a rule", r.ports(internal, 1, 22, 53, 80, 443, 1023, 3389, 5900, 8080), r.ports(external, 1, 22, 53, 80, 443, 1023))
+	kind("J6/ports that need a rule", r.ports(internal, 1, 22, 53, 80, 443, 1023, 3389, 5900, 8443), r.ports(external, 1, 22, 53, 80, 443, 1023),
+		r.changed(func(q *portmap.Request) { // its service is none by UDP
+			q.Transport, q.Internal = portmap.TCP, netip.AddrPortFrom(q.Internal.Addr(), 8080)
+		}))
 	kind("B8/a port of the gateway", []wall.Body{&wall.Map{Request: withExternal(r.wish(), 48333), N: 1}})
 	kind("C1/another's port", []wall.Body{&wall.Map{Request: withExternal(r.wish(), 46001), N: 1}})
 	kind("B7/protocols", otherProtocols(r.wish()))
