@@ -146,9 +146,7 @@ func TestForgedRequests(t *testing.T) {
 		r.changed(func(q *portmap.Request) { q.Client.Interface = "lan10" }))
 	kind("B2/ports that are never opened", r.ports(internal, 23, 135, 137, 138, 139, 445, 161, 1900, 5355), r.ports(external, 23, 135, 137, 138, 139, 445, 161, 1900, 5355))
 	kind("J6/ports that need a rule", r.ports(internal, 1, 22, 53, 80, 443, 1023, 3389, 5900, 8443), r.ports(external, 1, 22, 53, 80, 443, 1023),
-		r.changed(func(q *portmap.Request) { // its service is none by UDP
-			q.Transport, q.Internal = portmap.TCP, netip.AddrPortFrom(q.Internal.Addr(), 8080)
-		}))
+		[]wall.Body{&wall.Map{Request: withInternal(r.wish(), 8080), N: 1}}) // by TCP alone, as its service
 	kind("B8/a port of the gateway", []wall.Body{&wall.Map{Request: withExternal(r.wish(), 48333), N: 1}})
 	kind("C1/another's port", []wall.Body{&wall.Map{Request: withExternal(r.wish(), 46001), N: 1}})
 	kind("B7/protocols", otherProtocols(r.wish()))
@@ -256,6 +254,11 @@ func (r *ownedRig) ports(f func(*portmap.Request, uint16), all ...uint16) (bodie
 
 func changedTo(q portmap.Request, a netip.Addr) portmap.Request {
 	q.Internal = netip.AddrPortFrom(a, 41000)
+	return q
+}
+
+func withInternal(q portmap.Request, p uint16) portmap.Request {
+	q.Internal = netip.AddrPortFrom(q.Internal.Addr(), p)
 	return q
 }
 
