@@ -103,8 +103,8 @@ func (r *reader) file(doc map[string]any, c *Config) {
 	}
 }
 
-// maxRules bounds the time of a decision, which walks over the rules.
-const maxRules = 1000
+// MaxRules bounds the rules of a file, and so the time of a decision, which walks over the rules.
+const MaxRules = 1000
 
 func (r *reader) rules(v any, c *Config) {
 	tables, ok := v.([]map[string]any)
@@ -112,8 +112,8 @@ func (r *reader) rules(v any, c *Config) {
 		r.fail(ruleTag, "%q is %s; rules are written as [[rule]] tables, one for each rule", ruleTag, kindOf(v))
 		return
 	}
-	if len(tables) > maxRules {
-		r.fail(ruleTag, "%d rules; allowed: at most %d", len(tables), maxRules)
+	if len(tables) > MaxRules {
+		r.fail(ruleTag, "%d rules; allowed: at most %d", len(tables), MaxRules)
 		return
 	}
 	c.Rules = make([]policy.Rule, len(tables))
@@ -204,16 +204,16 @@ func atoi(s string) int64 {
 	return n
 }
 
-// maxList bounds every list of the file.
-const maxList = 256
+// MaxList bounds every list of a file.
+const MaxList = 256
 
 // list stores a list of texts. It refuses one that is too long or says the same
 // thing twice, and the empty list as a condition of a rule: it could mean "nobody"
 // as well as "anybody", and one of the two would let strangers in (abuse case C13).
 func (r *reader) list(path string, f reflect.StructField, field reflect.Value, v any) {
 	list, why := listOf(v)
-	if why == "" && len(list) > maxList {
-		why = fmt.Sprintf("%d elements; allowed: at most %d", len(list), maxList)
+	if why == "" && len(list) > MaxList {
+		why = fmt.Sprintf("%d elements; allowed: at most %d", len(list), MaxList)
 	}
 	if _, omit := keyOf(f); why == "" && omit && len(list) == 0 {
 		why = "the list is empty; allowed: at least one element; leave the key out to match everything"

@@ -15,20 +15,17 @@ func Effective(c Config) []byte {
 	v := reflect.ValueOf(c)
 	for i, tag := range keysOf(v.Type()) {
 		if tag != ruleTag {
-			b = appendTable(b, "["+tag+"]", v.Field(i))
+			b = appendTable(append(b, '\n'), "["+tag+"]", v.Field(i))
 			continue
 		}
 		for j := range v.Field(i).Len() {
-			b = appendTable(b, "[["+tag+"]]", v.Field(i).Index(j))
+			b = appendTable(append(b, '\n'), "[["+tag+"]]", v.Field(i).Index(j))
 		}
 	}
-	return b
+	return b[1:]
 }
 
 func appendTable(b []byte, header string, v reflect.Value) []byte {
-	if len(b) > 0 {
-		b = append(b, '\n')
-	}
 	b = append(b, header+"\n"...)
 	for i := range v.NumField() {
 		key, omit := keyOf(v.Type().Field(i))

@@ -58,9 +58,9 @@ var foreign = []struct {
 	what  string
 }{
 	{regexp.MustCompile(`(?m)^\s*(ext_ifname|listening_ip|enable_natpmp|enable_upnp|secure_mode)\s*=|^\s*(allow|deny)\s+[0-9]`),
-		"this is a miniupnpd.conf, and Portcullis has a configuration of its own; see portcullis.toml(5)"},
+		"this is a miniupnpd.conf; `portcullis import FILE` prints what it becomes here"},
 	{regexp.MustCompile(`(?m)^\s*config\s+(upnpd|perm_rule)\b`),
-		"this is OpenWrt's /etc/config/upnpd, and Portcullis has a configuration of its own; see portcullis.toml(5)"},
+		"this is OpenWrt's /etc/config/upnpd; `portcullis import FILE` prints what it becomes here"},
 }
 
 // bare is a line that gives a key a value without quotes, or with typographic ones.

@@ -183,7 +183,7 @@ func (s *scanner) value() (state, error) {
 	c := s.peek()
 	if s.inside() == '[' && c != ']' {
 		// More elements than that are an error of the whole list.
-		if key := s.open[len(s.open)-1].key; key >= 0 && len(s.keys[key].elements) < maxList {
+		if key := s.open[len(s.open)-1].key; key >= 0 && len(s.keys[key].elements) < MaxList {
 			s.keys[key].elements = append(s.keys[key].elements, s.at)
 		}
 	}

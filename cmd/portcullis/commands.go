@@ -87,6 +87,11 @@ func commands() []cmdline.Command {
 		Forms:   []string{"[PORT]"},
 		Run:     runPorts,
 	}, {
+		Name: "import", Does: "print what the configuration of miniupnpd becomes here",
+		Forms:   []string{"[FILE...]"},
+		Example: "portcullis import /etc/config/upnpd /var/run/miniupnpd.leases",
+		Run:     runImport,
+	}, {
 		Name: "version", Does: "print the version",
 		Options: []cmdline.Option{jsonOption},
 		Run:     runVersion,

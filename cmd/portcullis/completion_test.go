@@ -66,6 +66,7 @@ func TestCompletion(t *testing.T) {
 		lines := map[string]string{"portcullis --json sta": "status", "portcullis check --config ga": "gateway.toml"}
 		if shell == "bash" { // the others take a second to begin
 			lines["portcullis list --cl"], lines["portcullis list --sort ta"] = "--client", "target"
+			lines["portcullis import x ga"] = "gateway.toml"
 		}
 		for line, want := range lines {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -37,15 +37,26 @@ func Complete(table []Command, before []string, last string) (found []Word, file
 		}
 	case c != nil:
 		for _, form := range c.forms() {
-			if all := arguments(form); len(s.args) < len(all) {
-				for _, w := range words(all[len(s.args)]) {
-					found = append(found, Word{w, ""})
-				}
-				files = files || all[len(s.args)] == "FILE"
+			next := argument(arguments(form), len(s.args))
+			for _, w := range words(next) {
+				found = append(found, Word{w, ""})
 			}
+			files = files || strings.Trim(next, "[].") == "FILE"
 		}
 	}
 	return begun(found, last), files
+}
+
+// argument returns one of a form's, from 0, of which the last may come again; "" is none.
+func argument(all []string, i int) string {
+	n := len(all)
+	if i >= n && n > 0 && strings.HasSuffix(strings.TrimSuffix(all[n-1], "]"), "...") {
+		i = n - 1
+	}
+	if i >= n {
+		return ""
+	}
+	return all[i]
 }
 
 // Word is one that a line may have, and what it means.

@@ -232,7 +232,7 @@ func (c *Command) misfit(args []string) string {
 				missing = all[len(args)]
 			}
 		}
-		if most = max(most, len(all)); strings.HasSuffix(form, "...") {
+		if most = max(most, len(all)); strings.HasSuffix(strings.TrimSuffix(form, "]"), "...") {
 			most = math.MaxInt
 		}
 	}

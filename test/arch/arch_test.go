@@ -70,6 +70,7 @@ var allowed = map[string][]string{
 	"internal/special":         {},
 	"internal/nearest":         {},
 	"internal/cmdline":         {"internal/nearest"},
+	"internal/incumbent":       {"config", "policy", "portmap"},
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
 	"internal/refusals":        {"portmap"},
@@ -109,7 +110,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
-	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy", "portmap"},
+	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy", "portmap"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 

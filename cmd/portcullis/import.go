@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"portcullis/internal/cmdline"
+	"portcullis/internal/incumbent"
+)
+
+// usualFiles are where miniupnpd is configured, on OpenWrt and elsewhere.
+var usualFiles = []string{"/etc/config/upnpd", "/etc/miniupnpd/miniupnpd.conf", "/etc/miniupnpd.conf"}
+
+// runImport prints what the files of a miniupnpd become here, and says on standard error what
+// does not become the same.
+func runImport(_ context.Context, call *cmdline.Call) error {
+	files, err := filesOf(call.Args)
+	if err != nil {
+		return err
+	}
+	var text, leases []byte
+	var notes []string
+	configured := ""
+	for _, name := range files {
+		f, err := readForeign(name)
+		if err != nil {
+			return err
+		}
+		var of []incumbent.Note
+		if f.Kind == incumbent.Leases {
+			var more []byte
+			more, of = incumbent.LeaseText(&f, time.Now())
+			leases = append(append(leases, '\n'), more...)
+		} else {
+			if configured != "" {
+				return cmdline.Usagef("%s and %s are configurations both, and one is made of one", configured, name)
+			}
+			configured = name
+			plan, err := incumbent.Translate(&f, incumbent.Machine{Holder: holder})
+			if err != nil {
+				return err
+			}
+			text, of = plan.Text(f.Name), plan.Notes
+		}
+		for _, n := range of {
+			notes = append(notes, n.In(f.Name))
+		}
+	}
+	if text == nil {
+		leases = bytes.TrimLeft(leases, "\n")
+	}
+	if _, err := call.Out.Write(append(text, leases...)); err != nil {
+		return err
+	}
+	for _, n := range notes {
+		if _, err := fmt.Fprintln(call.Err, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// filesOf returns the files that were named, or those that are in the usual place.
+func filesOf(named []string) ([]string, error) {
+	if len(named) > 0 {
+		return named, nil
+	}
+	for _, name := range usualFiles {
+		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+			return []string{name}, nil
+		}
+	}
+	return nil, fmt.Errorf("miniupnpd is not configured here (%s): name its file, or - for standard input", strings.Join(usualFiles, ", "))
+}
+
+// readForeign reads a file, or standard input where its name is "-".
+func readForeign(name string) (incumbent.File, error) {
+	from := os.Stdin
+	if name == "-" {
+		name = "standard input"
+	} else {
+		f, err := os.Open(name)
+		if err != nil {
+			return incumbent.File{}, err
+		}
+		defer f.Close()
+		from = f
+	}
+	data, err := io.ReadAll(io.LimitReader(from, incumbent.MaxFileSize+1))
+	if err != nil {
+		return incumbent.File{}, err
+	}
+	return incumbent.Read(name, data)
+}
+
+// holder returns the interface of this machine that has an address.
+func holder(a netip.Addr) (string, bool) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "", false
+	}
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, has := range addrs {
+			if p, err := netip.ParsePrefix(has.String()); err == nil && p.Addr() == a {
+				return i.Name, true
+			}
+		}
+	}
+	return "", false
+}

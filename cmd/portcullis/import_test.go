@@ -1,0 +1,70 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"portcullis/config"
+)
+
+// TestImport: a configuration and leases come out as one file that check accepts, with what is
+// not the same on standard error as well.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"conf":   "ext_ifname=eth9\nlistening_ip=br-lan\nenable_natpmp=yes\nserial=1\nallow 1024-65535 0.0.0.0/0 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
+		"here":   "ext_ifname=eth9\nlistening_ip=127.0.0.1/8\n",
+		"leases": "TCP:8443:192.168.1.20:443:0:NAS\nTCP:x\n",
+		"bad":    "deny 80\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	code, out, errs := call(t, "import", path("conf"), path("leases"))
+	if _, err := config.Parse("out", []byte(out)); code != exitDone || err != nil {
+		t.Errorf("exit %d, %v\n%s", code, err, out)
+	}
+	for _, want := range []string{"interfaces = [\"br-lan\"]\n", "\n[[rule]]\n", "\n\n# From " + path("leases"), "\n# portcullis add tcp 8443 192.168.1.20:443 --description='NAS' # a web server (HTTPS)\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	for _, want := range []string{path("conf") + ":4: no counterpart: serial: ", path("conf") + ":5: stricter: ", path("leases") + ":2: no counterpart: this is no lease\n"} {
+		if !strings.Contains(errs, want) {
+			t.Errorf("%q is not in\n%s", want, errs)
+		}
+	}
+	// An address is looked for on this machine, where it is of no LAN.
+	if code, out, errs := call(t, "import", path("here")); code != exitDone || !strings.Contains(errs, `"lo" is not an interface name`) || !strings.Contains(out, "closed until lan.interfaces is set") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "import", "-")
+	cmd.Args[0] = "portcullis"
+	cmd.Stdin = strings.NewReader("config upnpd config\n\toption internal_iface lan\n")
+	if out, err := cmd.Output(); err != nil || !strings.HasPrefix(string(out), "# From standard input, ") || !strings.Contains(string(out), `["br-lan"]`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, c := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{exitRefused, path("bad") + ":1: ", []string{path("bad")}},
+		{exitRefused, "no such file", []string{path("none")}},
+		{exitUsage, "one is made of one", []string{path("conf"), path("here")}},
+	} {
+		if code, out, errs := call(t, append([]string{"import"}, c.args...)...); code != c.code || out != "" || !strings.Contains(errs, c.says) {
+			t.Errorf("%q: exit %d, %q, %q", c.args, code, out, errs)
+		}
+	}
+}

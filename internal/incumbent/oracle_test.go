@@ -1,0 +1,148 @@
+package incumbent
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"portcullis/policy"
+	"portcullis/portmap"
+)
+
+// theirs is what miniupnpd answers: the first rule that matches decides, and where there is
+// none, it allows. A text that is missing matches every expression.
+func theirs(rules []rule, ext uint16, from uint32, in uint16, text string) bool {
+	for _, r := range rules {
+		if ext < r.external.first || ext > r.external.last || in < r.internal.first || in > r.internal.last ||
+			from&r.address.mask != r.address.address&r.address.mask {
+			continue
+		}
+		if r.text != "" && text != "" {
+			re, err := regexp.CompilePOSIX("(" + strings.ToLower(r.text) + ")")
+			if err == nil && !re.MatchString(strings.ToLower(text)) {
+				continue
+			}
+		}
+		return r.allow
+	}
+	return true
+}
+
+// FuzzOpensNoMore: what our policy allows by an imported file, miniupnpd allowed by it, at
+// the edges of every rule.
+func FuzzOpensNoMore(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(archive.Files[0].Data, "Plex Media Server")
+	}
+	f.Fuzz(func(t *testing.T, data []byte, text string) {
+		in, err := Read("in", data)
+		if err != nil || in.Kind == Leases || len(in.rules) > 12 {
+			return
+		}
+		plan, err := Translate(&in, Machine{})
+		if err != nil {
+			return
+		}
+		p, err := policy.New(policy.Config{Default: plan.Config.Policy.Default, Rules: plan.Config.Rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		view := portmap.View{
+			WANs: []portmap.WAN{{Name: "wan", Up: true, External: netip.MustParseAddr("203.0.113.5")}},
+			LAN:  map[string]portmap.LAN{"br-lan": {Prefixes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}},
+		}
+		ask := func(ext uint16, from uint32, port uint16, text string) {
+			var b [4]byte
+			binary.BigEndian.PutUint32(b[:], from)
+			host := netip.AddrFrom4(b)
+			r := portmap.Request{Client: portmap.Client{Addr: host, Interface: "br-lan", Via: portmap.ViaUPnP}, Transport: portmap.TCP,
+				Internal: netip.AddrPortFrom(host, port), ExternalPort: ext, Description: text}
+			d := p.Decide(r, portmap.Facts{View: &view})
+			if d.Action == portmap.Allow && !theirs(in.rules, ext, from, port, text) {
+				t.Errorf("%d -> %s:%d %q is allowed by %q, and was not\n%s", ext, host, port, text, d.Rule, plan.Text("in"))
+			}
+			if d.Action == portmap.Allow && d.Rule == "" && port < 1024 {
+				t.Errorf("%s:%d is open by no rule", host, port)
+			}
+		}
+		for _, r := range in.rules {
+			if r.network != "" {
+				return // whose hosts are not known here
+			}
+			for _, ext := range []uint16{r.external.first, r.external.last, r.external.first - 1, r.external.last + 1} {
+				for _, port := range []uint16{r.internal.first, r.internal.last, r.internal.first - 1, r.internal.last + 1} {
+					for _, from := range []uint32{r.address.address, r.address.address | ^r.address.mask, r.address.address ^ 1, r.address.address ^ 1<<20} {
+						if ext != 0 {
+							ask(ext, from, port, text)
+							ask(ext, from, port, "")
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestPattern: which expressions of POSIX are taken over, and that they find the same.
+func TestPattern(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ ere, finds, not string }{
+		{"^Plex", "plex media server", "a plex"},
+		{"torrent|bit", "uTorrent", "skype"},
+		{"^(NAT-PMP|PCP)", "pcp map", "x pcp"},
+		{"a.c", "a\nc", "ac"},
+		{"[[:digit:]]+x", "12X", "x"},
+		{"[]x]$", "a]", "]a"},
+		{`a\.b`, "a.b", "axb"},
+		{"[^a-z]", "a1", "abc"},
+	} {
+		re, ok := pattern(c.ere)
+		if !ok {
+			t.Errorf("%q is not taken over", c.ere)
+			continue
+		}
+		if m := regexp.MustCompile(re); !m.MatchString(c.finds) || m.MatchString(c.not) {
+			t.Errorf("%q as %q finds %t in %q and %t in %q", c.ere, re, m.MatchString(c.finds), c.finds, m.MatchString(c.not), c.not)
+		}
+	}
+	for _, ere := range []string{"a+?", "a**", "*a", "(*a)", "^*", `\d`, `\1`, `\<a`, `[\.]`, "[[.a.]]", "[a", "a)", "(a", "(?i)a", "a{2}", "a||b", "|a", "a|", "()", "\xe9", "ä", "[ä]", "a\\", "a\tb", "[[:foo:]]"} {
+		if re, ok := pattern(ere); ok {
+			t.Errorf("%q is taken over as %q", ere, re)
+		}
+	}
+}
+
+// TestTextsOfRules: a rule that denies by a text denies requests without one too, as they
+// match there; one whose text cannot be said denies everything; one that allows is left out.
+func TestTextsOfRules(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`deny 1-2 10.0.0.1 3 "evil"`:   `[line 1: stricter: a rule that denies by its text denies what has none as well, as do NAT-PMP and PCP; via = ["upnp"] leaves these out] (?:(?is)evil)|^$`,
+		`deny 1-2 10.0.0.1 3 "e\d"`:    "[line 1: stricter: a rule that denies is wider, because its mask or its expression has no form here] <nil>",
+		`allow 1024 10.0.0.1 3000 "a"`: "[line 1: stricter: the text of a program decides, which proves nothing; a request without one, as by NAT-PMP, is not allowed by it] (?is)a",
+	} {
+		f, err := Read("x", []byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := newTranslation(&f, Machine{})
+		tr.ruleOf(f.rules[0])
+		if got := fmt.Sprint(tr.notes, " ", tr.config.Rules[0].Description); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}

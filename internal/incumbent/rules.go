@@ -1,0 +1,290 @@
+package incumbent
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"portcullis/policy"
+	"portcullis/portmap"
+)
+
+// span is a range of ports that may begin with 0, as the widest one does.
+type span struct{ first, last uint16 }
+
+// ranges returns it as a condition of ours; nil is every port, and ok is false for none.
+func (s span) ranges() (list []portmap.PortRange, ok bool) {
+	first := max(s.first, 1)
+	if s.last < first {
+		return nil, false
+	}
+	if first == 1 && s.last == 65535 {
+		return nil, true
+	}
+	return []portmap.PortRange{{First: first, Last: s.last}}, true
+}
+
+// hosts is whom a rule means: every host of IPv4 where the mask is 0.
+type hosts struct{ address, mask uint32 }
+
+// rule is a permission rule of miniupnpd's.
+type rule struct {
+	line               int
+	allow              bool
+	external, internal span
+	address            hosts
+	network            string // of OpenWrt, instead of an address; "": none
+	text               string // a regular expression of POSIX; "": none
+	name               string // what its owner calls it; "": nothing
+}
+
+// confRule reads "allow|deny PORTS ADDRESS[/MASK] PORTS ["REGEX"] [# NAME]".
+func confRule(line string) (r rule, why string) {
+	words := strings.Fields(line)
+	if len(words) < 4 || words[0] != "allow" && words[0] != "deny" {
+		return r, shown(line) + " is not a whole rule"
+	}
+	r.allow = words[0] == "allow"
+	if strings.Contains(words[1]+words[3], ":") {
+		return r, shown(line) + " has a colon, where a range has a hyphen"
+	}
+	if r.external, why = portsOf(words[1]); why != "" {
+		return r, why
+	}
+	if r.address, why = addressOf(words[2]); why != "" {
+		return r, why
+	}
+	inside, _, _ := strings.Cut(words[3], "#")
+	if r.internal, why = portsOf(inside); why != "" {
+		return r, why
+	}
+	rest := line
+	for range 4 {
+		rest = strings.TrimLeft(rest, " \t")
+		rest = rest[min(len(rest), wordEnd(rest)):]
+	}
+	if _, comment, found := strings.Cut(words[3], "#"); found {
+		r.name = comment + rest
+		return r, ""
+	}
+	rest = strings.TrimLeft(rest, " \t")
+	if rest != "" && rest[0] != '#' {
+		r.text, rest = quoted(rest)
+	}
+	if _, comment, found := strings.Cut(rest, "#"); found {
+		r.name = comment
+	}
+	return r, ""
+}
+
+func wordEnd(s string) int {
+	if i := strings.IndexFunc(s, unicode.IsSpace); i >= 0 {
+		return i
+	}
+	return len(s)
+}
+
+// quoted takes the next word, in quotation marks of two kinds or none. A backslash keeps its
+// meaning for the regular expression, and keeps a mark from ending the word.
+func quoted(s string) (word, rest string) {
+	var mark byte
+	if s[0] == '"' || s[0] == '\'' {
+		mark, s = s[0], s[1:]
+	}
+	i := 0
+	for ; i < len(s); i++ {
+		if mark != 0 && s[i] == mark || mark == 0 && (s[i] == ' ' || s[i] == '\t') {
+			break
+		}
+		if s[i] == '\\' {
+			i++
+		}
+	}
+	i = min(i, len(s))
+	return s[:i], s[min(len(s), i+1):]
+}
+
+// addressOf reads an IPv4 address, with a mask of either form or without one.
+func addressOf(word string) (h hosts, why string) {
+	address, mask, masked := strings.Cut(word, "/")
+	a, err := netip.ParseAddr(address)
+	h.mask = 1<<32 - 1
+	if err == nil && a.Is4() {
+		h.address = number4(a)
+		if !masked {
+			return h, ""
+		}
+		if n, e := strconv.ParseUint(mask, 10, 8); e == nil && n <= 32 {
+			h.mask = uint32(uint64(1<<32-1) << (32 - n)) // #nosec G115 -- the lower half is meant
+			return h, ""
+		}
+		if m, e := netip.ParseAddr(mask); e == nil && m.Is4() {
+			h.mask = number4(m)
+			return h, ""
+		}
+	}
+	return h, shown(word) + ` is not an IPv4 address or a network, like "192.168.1.0/24"`
+}
+
+func number4(a netip.Addr) uint32 {
+	b := a.As4()
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// prefix returns the smallest network that holds them, and whether it is exactly them.
+func (h hosts) prefix() (p netip.Prefix, exact bool) {
+	n := bits.LeadingZeros32(^h.mask)
+	a := h.address & uint32(uint64(1<<32-1)<<(32-n)) // #nosec G115 -- the lower half is meant
+	p = netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}), n)
+	return p, bits.OnesCount32(h.mask) == n
+}
+
+// ruleOf adds a rule as ours, with notes of what is different.
+func (t *translation) ruleOf(r rule) {
+	ours := policy.Rule{Action: portmap.Deny}
+	if r.allow {
+		ours.Action = portmap.Allow
+	}
+	note := func(kind NoteKind, format string, args ...any) {
+		t.note(r.line, fmt.Sprintf("rule[%d]", len(t.config.Rules)), kind, fmt.Sprintf(format, args...))
+	}
+	var some, more bool
+	ours.External, some = r.external.ranges()
+	ours.Internal, more = r.internal.ranges()
+	if !some || !more {
+		note(NoCounterpart, "a rule for port 0 alone, which no mapping has, is left out")
+		return
+	}
+	exact := true
+	switch prefix, is := r.address.prefix(); {
+	case r.network != "":
+		device, ok := t.lanOf(r.network)
+		exact = ok
+		if ok {
+			ours.Clients = []policy.ClientMatch{{Interface: device}}
+		}
+	case prefix.Bits() > 0:
+		exact = is
+		ours.Clients = []policy.ClientMatch{{Prefix: prefix}}
+	default:
+		exact = is
+	}
+	if r.text != "" {
+		re, ok := pattern(r.text)
+		if ok && !r.allow {
+			re = "(?:" + re + ")|^$" // what has no text matches there
+		}
+		if ok && len(re) <= policy.MaxPattern {
+			ours.Description = regexp.MustCompile(re)
+			if r.allow {
+				note(Stricter, "the text of a program decides, which proves nothing; a request without one, as by NAT-PMP, is not allowed by it")
+			} else {
+				note(Stricter, `a rule that denies by its text denies what has none as well, as do NAT-PMP and PCP; via = ["upnp"] leaves these out`)
+			}
+		} else {
+			exact = false
+		}
+	}
+	if !exact && r.allow {
+		note(Stricter, "a rule that allows is left out, because its mask or its expression has no form here")
+		return
+	}
+	if !exact {
+		note(Stricter, "a rule that denies is wider, because its mask or its expression has no form here")
+	}
+	if r.allow && !t.openable(&ours, note) {
+		return
+	}
+	ours.Name = t.nameOf(r.name, r.line)
+	t.config.Rules = append(t.config.Rules, ours)
+}
+
+// openable fits a rule that allows to what a rule can open here, and notes what stays
+// closed and what it opens by name. It reports false where nothing is left of it.
+func (t *translation) openable(ours *policy.Rule, note func(NoteKind, string, ...any)) bool {
+	if err := ours.Check(); err != nil { // one port that is never opened, by one protocol or both
+		whole := *ours
+		for _, one := range []portmap.Transport{portmap.TCP, portmap.UDP} {
+			part := whole
+			part.Transports = []portmap.Transport{one}
+			if part.Check() == nil {
+				*ours = part
+			}
+		}
+		note(Stricter, "%v", err)
+		if ours.Check() != nil {
+			return false
+		}
+	}
+	named, closed, more := privileged(ours)
+	if named != "" {
+		note(Look, "this opens %s by name", named)
+	}
+	if more > 0 {
+		note(Stricter, "%d kinds of ports stay closed%s, which only a rule opens that names them, in a range of at most %d; `portcullis ports` lists them",
+			more, closed, policy.NamingWidth)
+	}
+	return true
+}
+
+// privileged lists the ports inside that a rule names though they are dangerous, and a few of
+// those, of which it counts the kinds, that it holds and does not name.
+func privileged(ours *policy.Rule) (named, closed string, kinds int) {
+	inside := portmap.PortRange{First: 1, Last: 65535}
+	if ours.Internal != nil {
+		inside = ours.Internal[0]
+	}
+	narrow := int(inside.Last)-int(inside.First) < policy.NamingWidth
+	var names, examples []string
+	for _, c := range policy.ClosedPorts() {
+		first, last := max(inside.First, c.Ports.First), min(inside.Last, c.Ports.Last)
+		of := len(ours.Transports) == 0 || slices.Contains(c.Transports, ours.Transports[0])
+		if first > last || !of || c.Tier == policy.Privileged && c.Ports.Last < 1023 { // which 1-1023 has
+			continue
+		}
+		text := portmap.PortRange{First: first, Last: last}.String()
+		if c.Tier == policy.Privileged && narrow {
+			names = append(names, text)
+			continue
+		}
+		if kinds++; slices.Contains([]string{"3389", "5900-5909", "8080-8081", "9090"}, text) {
+			examples = append(examples, text)
+		}
+	}
+	if examples != nil {
+		closed = ", " + strings.Join(examples, ", ") + " among them"
+	}
+	return strings.Join(names, ", "), closed, kinds
+}
+
+// nameOf returns a name that no rule has.
+func (t *translation) nameOf(given string, line int) string {
+	given = strings.TrimSpace(printable(given))
+	if given == "" {
+		given = fmt.Sprintf("line %d of miniupnpd", line)
+	}
+	if short := []rune(given); len(short) > 50 {
+		given = string(short[:50])
+	}
+	name := given
+	for n := 2; t.names[name]; n++ {
+		name = fmt.Sprintf("%s (%d)", given, n)
+	}
+	t.names[name] = true
+	return name
+}
+
+// printable has nothing that a terminal would obey.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) && c != unicode.ReplacementChar {
+			return c
+		}
+		return '?'
+	}, s)
+}

@@ -1,0 +1,208 @@
+package incumbent
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"portcullis/config"
+	"portcullis/policy"
+	"portcullis/portmap"
+)
+
+// NoteKind is why something is noted.
+type NoteKind string
+
+// The kinds of notes.
+const (
+	NoCounterpart NoteKind = "no counterpart" // nothing here does that
+	Stricter      NoteKind = "stricter"       // less is opened than was
+	Look          NoteKind = "look at this"   // the owner knows what the program cannot
+)
+
+// Note is what did not become the same.
+type Note struct {
+	Line int    // of the file, from 1; 0: of none
+	Key  string // where in our file it belongs, "lan.interfaces" or "rule[0]"; "": to none
+	Kind NoteKind
+	Text string
+}
+
+// Machine is what is known of the gateway that the file is of. Its zero value knows nothing.
+type Machine struct {
+	Device func(network string) (device string, known bool) // of a network of OpenWrt; nil: not on a router
+	Holder func(a netip.Addr) (device string, known bool)   // of an address of the gateway's own
+}
+
+// Plan is what a file becomes.
+type Plan struct {
+	Config config.Config
+	Notes  []Note // by line
+}
+
+// translation is a Plan in the making.
+type translation struct {
+	file    *File
+	machine Machine
+	config  config.Config
+	notes   []Note
+	noted   map[Note]bool
+	names   map[string]bool // of rules
+	lans    map[string]string
+	unknown bool            // a LAN was named whose interface is not known
+	set     map[string]bool // the options that the file has
+}
+
+// Translate returns what a file of the kind Conf or UCI becomes. An error is an *Error.
+func Translate(f *File, m Machine) (Plan, error) {
+	t := newTranslation(f, m)
+	for _, s := range f.settings {
+		t.setting(s)
+	}
+	t.absent()
+	for _, r := range f.rules {
+		t.ruleOf(r)
+	}
+	slices.SortStableFunc(t.notes, func(a, b Note) int { return a.Line - b.Line })
+	return Plan{t.config, t.notes}, t.wrong()
+}
+
+func newTranslation(f *File, m Machine) *translation {
+	return &translation{
+		file: f, machine: m, config: config.Default(), noted: map[Note]bool{}, names: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
+	}
+}
+
+func (t *translation) note(line int, key string, kind NoteKind, text string) {
+	if n := (Note{line, key, kind, text}); !t.noted[n] {
+		t.noted[n] = true
+		t.notes = append(t.notes, n)
+	}
+}
+
+// setting finds the option of a setting in the table, and has it done.
+func (t *translation) setting(s setting) {
+	o := find(t.file.Kind, s.name)
+	if o == nil {
+		t.note(s.line, "", NoCounterpart, shown(s.name)+" is no option that is known, and nothing comes of it")
+		return
+	}
+	t.set[o.Name()] = true
+	v := value{t.file.Kind, s.line, s.name, s.value, o}
+	if o.to != nil {
+		o.to(t, v)
+		return
+	}
+	t.lost(v)
+}
+
+// absent is what it means that an option is not set.
+func (t *translation) absent() {
+	if t.file.Kind == Conf && !t.set["enable_natpmp"] {
+		t.config.PCP.NATPMP, t.config.PCP.PCP = false, false
+		t.note(0, "pcp.natpmp", Look, "miniupnpd has NAT-PMP and PCP off where enable_pcp_pmp is not set, and so it stays")
+	}
+	if t.file.Kind == UCI && !t.set["listening_ip"] {
+		t.lan(0, "lan")
+	}
+	if t.file.Kind == Conf && !t.set["listening_ip"] {
+		t.note(0, "lan.interfaces", Look, "listening_ip is not set, perhaps because it was given by the option -a: without interfaces, every private LAN is served")
+	}
+	if t.unknown && t.config.LAN.Interfaces == nil {
+		t.names[closedName] = true
+		t.config.Rules = append([]policy.Rule{{Name: closedName, Action: portmap.Deny}}, t.config.Rules...)
+		for i, n := range t.notes {
+			if n.Key == ipv6Key {
+				t.notes[i].Key = "rule[1]"
+			}
+		}
+		t.note(0, ipv6Key, Stricter, "nothing is opened until you set lan.interfaces and remove this rule")
+	}
+}
+
+// closedName is the name of the rule that stands where no LAN is known: without interfaces
+// the daemon would detect them, and serve more than was served.
+const closedName = "closed until lan.interfaces is set"
+
+// ipv6Key is where the rule stands that keeps IPv6 closed: before those of the file.
+const ipv6Key = "rule[0]"
+
+// lan adds a LAN by its interface, its address or its network's name in OpenWrt.
+func (t *translation) lan(line int, word string) {
+	name := word
+	if t.file.Kind == UCI {
+		var known bool
+		if t.machine.Device != nil {
+			name, known = t.machine.Device(word)
+		}
+		if !known {
+			name = "br-" + word
+			t.note(line, "lan.interfaces", Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is a guess: on the router, ubus call network.interface.%s status has it as l3_device", shown(word), printable(word)))
+		}
+	} else if a, _, _ := strings.Cut(word, "/"); strings.Count(a, ".") == 3 && strings.Trim(a, "0123456789.") == "" {
+		addr, err := netip.ParseAddr(a)
+		known := false
+		if err == nil && t.machine.Holder != nil {
+			name, known = t.machine.Holder(addr)
+		}
+		if !known {
+			t.unknown = true
+			t.note(line, "lan.interfaces", Look, fmt.Sprintf("no interface of this machine has the address %s: name the one of the LAN", shown(word)))
+			return
+		}
+	}
+	var i config.Interface
+	if err := i.UnmarshalText([]byte(name)); err != nil {
+		t.unknown = true
+		t.note(line, "lan.interfaces", Look, fmt.Sprintf("%s %v", shown(name), err))
+		return
+	}
+	t.lans[word] = name
+	if len(t.config.LAN.Interfaces) <= config.MaxList && !slices.Contains(t.config.LAN.Interfaces, i) {
+		t.config.LAN.Interfaces = append(t.config.LAN.Interfaces, i)
+	}
+}
+
+// lanOf returns the interface of a network of OpenWrt that is served.
+func (t *translation) lanOf(network string) (string, bool) {
+	name, ok := t.lans[network]
+	return name, ok
+}
+
+// wan sets an interface to the Internet.
+func (t *translation) wan(v value, key string, to *config.Interface) {
+	name, known := v.text, true
+	if t.file.Kind == UCI {
+		known = false
+		if t.machine.Device != nil {
+			name, known = t.machine.Device(v.text)
+		}
+	}
+	switch {
+	case v.text == "":
+	case !known:
+		t.note(v.line, key, Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is not known here, so the one with the default route is taken; on the router, ubus call network.interface.%s status has it as l3_device", shown(v.text), printable(v.text)))
+	case to.UnmarshalText([]byte(name)) != nil:
+		t.note(v.line, key, Look, shown(name)+" is not the name of an interface, so the one with the default route is taken")
+	}
+}
+
+// wrong returns what no configuration can be.
+func (t *translation) wrong() error {
+	for _, i := range []config.Interface{t.config.WAN.Interface, t.config.WAN.Interface6} {
+		if i != "" && slices.Contains(t.config.LAN.Interfaces, i) {
+			return &Error{t.file.Name, 1, shown(string(i)) + " is the way to the Internet and a LAN: no configuration can be made of this"}
+		}
+	}
+	for _, n := range []struct {
+		what string
+		is   int
+		most int
+	}{{"rules", len(t.config.Rules), config.MaxRules}, {"LANs", len(t.config.LAN.Interfaces), config.MaxList}} {
+		if n.is > n.most {
+			return &Error{t.file.Name, 1, fmt.Sprintf("too many %s; allowed: at most %d", n.what, n.most)}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package incumbent
+
+import (
+	"strconv"
+	"strings"
+
+	"portcullis/config"
+)
+
+// section is one of a UCI file.
+type section struct {
+	line    int
+	kind    string
+	options []setting // those of a list have a setting each
+}
+
+// get returns the last value of the first of the names that is set.
+func (s *section) get(otherwise string, names ...string) string {
+	for _, name := range names {
+		found := false
+		for _, o := range s.options {
+			if o.name == name {
+				otherwise, found = o.value, true
+			}
+		}
+		if found {
+			break
+		}
+	}
+	return otherwise
+}
+
+// uci reads the form of OpenWrt's /etc/config, and makes settings and rules of it in the
+// order in which its init script writes them for miniupnpd.
+func (f *File) uci(lines []string) *Error {
+	sections, err := f.sections(lines)
+	if err != nil {
+		return err
+	}
+	var before, own, after []rule
+	for _, s := range sections {
+		switch s.kind {
+		case "upnpd", "config", "settings":
+			f.settings = append(f.settings, s.options...)
+		case "perm_rule", "acl_entry":
+			r, err := f.permission(&s)
+			if err != nil {
+				return err
+			}
+			own = append(own, r...)
+		case "internal_network":
+			b, a, err := f.network(&s)
+			if err != nil {
+				return err
+			}
+			before, after = append(before, b...), append(after, a...)
+			if len(before)+len(after) > config.MaxRules {
+				return f.failed(s.line, "%s", tooMany)
+			}
+		default:
+			f.settings = append(f.settings, setting{s.line, "config " + s.kind, ""})
+		}
+	}
+	f.rules = append(append(before, own...), after...)
+	return nil
+}
+
+func (f *File) sections(lines []string) (all []section, err *Error) {
+	for i, line := range lines {
+		words, ok := uciWords(line)
+		switch {
+		case !ok:
+			return nil, f.failed(i+1, "%s: a quotation mark is open at the end", shown(line))
+		case len(words) == 0 || words[0] == "package":
+		case words[0] == "config" && len(words) > 1:
+			all = append(all, section{line: i + 1, kind: words[1]})
+		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && len(all) > 0:
+			s := &all[len(all)-1]
+			s.options = append(s.options, setting{i + 1, words[1], words[2]})
+		default:
+			return nil, f.failed(i+1, "%s is no line of a UCI file", shown(line))
+		}
+	}
+	return all, nil
+}
+
+// uciWords takes a line of a UCI file apart: words, which quotation marks of two kinds keep
+// together, before a comment.
+func uciWords(line string) (words []string, ok bool) {
+	var word strings.Builder
+	in, quote := false, byte(0)
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		switch {
+		case quote != 0 && c == quote:
+			quote = 0
+		case c == '\\' && quote != '\'' && i+1 < len(line):
+			i++
+			word.WriteByte(line[i])
+			in = true
+		case quote != 0:
+			word.WriteByte(c)
+		case c == '"' || c == '\'':
+			quote, in = c, true
+		case c == ' ' || c == '\t':
+			if in {
+				words = append(words, word.String())
+				word.Reset()
+				in = false
+			}
+		case c == '#' && !in:
+			return words, true
+		default:
+			word.WriteByte(c)
+			in = true
+		}
+	}
+	if in {
+		words = append(words, word.String())
+	}
+	return words, quote == 0
+}
+
+// permission reads a rule of the owner's: perm_rule, or acl_entry of the second version.
+func (f *File) permission(s *section) ([]rule, *Error) {
+	r := rule{line: s.line, name: s.get("", "comment")}
+	switch action := s.get("deny", "action"); action {
+	case "allow", "accept":
+		r.allow = true
+	case "deny", "reject":
+	case "ignore":
+		return nil, nil
+	default:
+		return nil, f.failed(s.line, "%s is no action; allowed: allow, deny", shown(action))
+	}
+	var why string
+	if r.external, why = portsOf(s.get("0-65535", "ext_ports", "ext_port")); why != "" {
+		return nil, f.failed(s.line, "%s", why)
+	}
+	if r.internal, why = portsOf(s.get("0-65535", "int_ports", "int_port")); why != "" {
+		return nil, f.failed(s.line, "%s", why)
+	}
+	if r.address, why = addressOf(s.get("0.0.0.0/0", "int_addr")); why != "" {
+		return nil, f.failed(s.line, "%s", why)
+	}
+	r.text = s.get("", "descr_filter")
+	return []rule{r}, nil
+}
+
+// presets are the ports that the second version's words open.
+var presets = map[string]string{
+	"accept-high-ports":         "1024-65535",
+	"accept-high-ports+web":     "1024-65535 80 443",
+	"accept-web+high-ports":     "1024-65535 80 443",
+	"accept-high-ports+web+dns": "1024-65535 80 443 53 853",
+	"accept-web-ports":          "80 443",
+	"accept-all-ports":          "1-65535",
+}
+
+// network reads internal_network of the second version: a LAN, and which ports it may open.
+// Its rules stand before those of the owner, and in part behind them.
+func (f *File) network(s *section) (before, after []rule, err *Error) {
+	name := s.get("", "interface")
+	if name == "" {
+		return nil, nil, f.failed(s.line, "an internal_network without its interface")
+	}
+	f.settings = append(f.settings, setting{s.line, "internal_iface", name})
+	preset := s.get("accept-high-ports", "acl_preset", "access_preset", "access")
+	rules := func(allow bool, words string) (all []rule) {
+		for _, word := range strings.Fields(words) {
+			if len(all) > config.MaxRules {
+				break
+			}
+			ports, why := portsOf(word)
+			if why != "" {
+				err = f.failed(s.line, "%s", why)
+			}
+			verb := "reject "
+			if allow {
+				verb = "accept "
+			}
+			all = append(all, rule{line: s.line, allow: allow, external: ports, internal: ports, network: name, name: verb + word + " on " + name})
+		}
+		return all
+	}
+	before = rules(false, s.get("21 23 135 137-139 445 3389", "acl_reject_ports", "reject_ports"))
+	open := rules(true, presets[preset]+" "+s.get("", "acl_accept_ports", "accept_ports"))
+	switch s.get("0", "acl_custom_first") {
+	case "1":
+		return before, open, err
+	default:
+		before = append(before, open...)
+		if preset != "none" {
+			before = append(before, rules(false, "1-65535")...)
+		}
+		return before, nil, err
+	}
+}
+
+// portsOf reads "x", "x-y" or "x:y".
+func portsOf(word string) (p span, why string) {
+	first, last, ranged := strings.Cut(strings.Replace(word, ":", "-", 1), "-")
+	if !ranged {
+		last = first
+	}
+	a, err := strconv.ParseUint(first, 10, 16)
+	b, err2 := strconv.ParseUint(last, 10, 16)
+	if err != nil || err2 != nil || b < a {
+		return p, shown(word) + " is not a port or a range of ports from 0 to 65535"
+	}
+	return span{uint16(a), uint16(b)}, ""
+}
