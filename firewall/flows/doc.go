@@ -41,7 +41,7 @@
 // May import: portmap, firewall, enter, x/sys/unix, the standard library.
 //
 // Never: knows a backend, ends a flow that no mapping of ours made or that keeps no
-// client from its mapped port, or takes more of a core than a tenth, unless a flow would live for two seconds after its mapping.
+// client from its mapped port, or takes more of a core than a fiftieth, unless a flow would live for two seconds after its mapping.
 //
 // What is decided here:
 //   - conntrack is asked with its own filter (Linux 5.8) over raw netlink and read as

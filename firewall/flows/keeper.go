@@ -140,9 +140,10 @@ func (k *Keeper) giveBack(j *job) {
 	}
 }
 
-// run does what is waiting. After each pass it rests ten times as long as the pass
-// took, so that many changes cost a tenth of one core; but no longer than maxRest,
-// however large the table is, and however slow the programs of iptables.
+// run does what is waiting. After each pass it rests fifty times as long as the pass
+// took, so that many changes cost a fiftieth of one core (the kernel goes through all
+// buckets of its table for an empty one too, 5 ms where there are 262,144); but no longer
+// than maxRest, however large the table is, and however slow the programs of iptables.
 func (k *Keeper) run() {
 	defer close(k.done)
 	for {
@@ -157,7 +158,7 @@ func (k *Keeper) run() {
 		if k.report(ended, err); err != nil {
 			k.giveBack(j)
 		} else {
-			pause = min(10*time.Since(start), maxRest)
+			pause = min(share*time.Since(start), maxRest)
 		}
 		rest := time.NewTimer(pause)
 		select {

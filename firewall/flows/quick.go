@@ -15,22 +15,25 @@ import (
 
 // quick is a look at flows that somebody waits for, over sockets of its own: a pass
 // may take long. What it may cost is bounded, because clients cause it: a burst, and
-// a tenth of a core from then on. What is not looked at now is found by the pass that
+// a fiftieth of a core from then on. What is not looked at now is found by the pass that
 // every change leads to.
 type quick struct {
 	mu     sync.Mutex // guards what follows; held while the kernel is asked
 	kernel conntrack
 	credit time.Duration
 	last   time.Time
+	free   []port    // that nobody's flow left from, when Held looked last
+	at     time.Time // when that was
 }
 
 const (
 	quickBurst = 500 * time.Millisecond // of looking
-	quickShare = 10                     // and one part in so many of all time
+	share      = 50                     // and one part in so many of all time
 	quickPorts = fewQueries             // whose flows are looked for at once
 	quickFlows = 4096                   // that are read: a kernel without a filter tells all
 
 	quickPatience = 500 * time.Millisecond // bounds each wait for the kernel
+	quickFresh    = 100 * time.Millisecond // that a free port counts as one
 )
 
 // try looks, if it may, and says whether it has.
@@ -38,7 +41,7 @@ func (q *quick) try(look func(*conntrack) error) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	start := time.Now()
-	q.credit = min(q.credit+start.Sub(q.last)/quickShare, quickBurst)
+	q.credit = min(q.credit+start.Sub(q.last)/share, quickBurst)
 	q.last = start
 	if q.credit <= 0 {
 		return false
@@ -46,6 +49,26 @@ func (q *quick) try(look func(*conntrack) error) bool {
 	err := look(&q.kernel)
 	q.credit -= time.Since(start)
 	return err == nil
+}
+
+// found notes that a port is free; it is called by a look.
+func (q *quick) found(p port) {
+	if time.Since(q.at) > quickFresh || len(q.free) == quickPorts {
+		q.free = q.free[:0]
+	}
+	q.free, q.at = append(q.free, p), time.Now()
+}
+
+// wasFree reports whether a port was found free just now, which is told once.
+func (q *quick) wasFree(p port) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.free, p)
+	if i < 0 {
+		return false
+	}
+	q.free = slices.Delete(q.free, i, i+1)
+	return time.Since(q.at) <= quickFresh
 }
 
 func (q *quick) close() {
@@ -59,14 +82,14 @@ func (q *quick) close() {
 var errMany = errors.New("too many flows")
 
 // Free ends the flows of others that leave from external ports that a committed
-// change has mapped, before it returns where that costs little, and else with the
-// next pass. From then on the rules keep them from these ports. It must not be called
-// under the backend's lock.
+// change has mapped, before it returns where that costs little and Held has not just
+// found the port free, and else with the next pass. From then on the rules keep them
+// from these ports. It must not be called under the backend's lock.
 func (k *Keeper) Free(c *firewall.Delta) {
 	j := newJob()
 	for _, e := range c.New {
-		if e.Kind == firewall.Hole {
-			j.taken[port{e.Transport, e.External}] = true
+		if p := (port{e.Transport, e.External}); e.Kind == firewall.Hole && !k.quick.wasFree(p) {
+			j.taken[p] = true
 		}
 	}
 	if len(j.taken) == 0 || len(j.taken) > quickPorts {
@@ -96,13 +119,17 @@ func (k *Keeper) Held(t portmap.Transport, external uint16, host netip.Addr) (he
 	k.look(func(t table) { wan = t.facts.WANAddrs() })
 	k.quick.try(func(kernel *conntrack) error {
 		seen := 0
-		return kernel.walk(query{family: unix.AF_INET, transport: t, answersTo: external}, func(f found) error {
+		err := kernel.walk(query{family: unix.AF_INET, transport: t, answersTo: external}, func(f found) error {
 			held = f.Transport == t && f.AnswersTo.Port() == external && slices.Contains(wan, f.AnswersTo.Addr()) && f.Src.Addr() != host
 			if seen++; held || seen > quickFlows {
 				return errStop
 			}
 			return nil
 		})
+		if err == nil && seen == 0 {
+			k.quick.found(port{t, external})
+		}
+		return err
 	})
 	return held
 }

@@ -58,7 +58,9 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		reader: reader{netns: cfg.NetNS},
 		quick:  reader{netns: cfg.NetNS},
 		writer: writer{netns: cfg.NetNS, buffer: cfg.Buffer},
+		thread: ownThread,
 	}
+	k.writer.own = &k.unheard
 	// A table that is made and removed within one transaction tells whether we
 	// may, and leaves no trace.
 	probe := &nftables.Table{Name: Table + "_probe", Family: nftables.TableFamilyINet}

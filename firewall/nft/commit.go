@@ -18,8 +18,8 @@ import (
 )
 
 // Limits of one transaction. The kernel copies the whole batch at once, so it must fit
-// the send buffer, and answers every message before the library reads the first answer,
-// so they must fit the receive buffer.
+// the send buffer, and may refuse every message before the first answer is read, so
+// the answers must fit the receive buffer.
 const (
 	maxMessages  = 64       // of elements; the skeleton's own come on top
 	bufferSize   = 2 << 20  // what we ask for; needs CAP_NET_ADMIN beyond the system's limit
@@ -34,9 +34,10 @@ const (
 // 15 ms. It is not safe for concurrent use.
 type writer struct {
 	netns  int
-	buffer int // bytes of send buffer to ask for; 0: bufferSize
+	buffer int      // bytes of send buffer to ask for; 0: bufferSize
+	own    *unheard // nil: nobody watches for what others do
 	conn   *nftables.Conn
-	socket *netlink.Conn
+	socket *exchange
 	budget int // bytes that fit one batch
 }
 
@@ -53,27 +54,19 @@ func (w *writer) commit(ctx context.Context, build func(q *nftables.Conn) error)
 		w.drop() // the half-built batch is queued in it
 		return fmt.Errorf("building a transaction: %w", err)
 	}
-	release, err := bound(ctx, w.socket)
-	if err != nil {
-		w.drop()
-		return err
-	}
-	err = w.conn.Flush()
-	release()
+	err := w.conn.Flush()
 	switch {
 	case err == nil:
 		return nil
 	case !refusal(err):
 		w.drop()
 		return fmt.Errorf("%w: %w", firewall.ErrUnknown, err)
-	case errors.Is(err, os.ErrPermission):
-		w.drop() // the library stops reading at this error, so the socket is out of step
 	}
 	return &refused{errnos(err)}
 }
 
-// refused is what the kernel said to a transaction. It answers every message of
-// it, so the library's error says the same thing many times over.
+// refused is what the kernel said to a transaction. The library asks for the answer to
+// every message of it, so its error says the same thing many times over.
 type refused struct{ reasons []error }
 
 func (e *refused) Error() string {
@@ -121,21 +114,34 @@ func (w *writer) open() error {
 	if size == 0 {
 		size = bufferSize
 	}
-	conn, socket, err := dial(w.netns, size)
+	socket, err := openExchange(w.netns, size)
 	if err != nil {
+		return explain(fmt.Errorf("opening a netlink socket: %w", err))
+	}
+	// What the library calls a test's is the only way to lend it a socket.
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithTestDial(socket.run))
+	if err != nil {
+		socket.close()
 		return err
 	}
 	w.conn, w.socket = conn, socket
-	w.budget = sendBuffer(socket) * 3 / 4
+	w.budget = socket.sendBuffer() * 3 / 4
+	if w.own != nil {
+		w.own.writes(socket.port)
+	}
 	return nil
 }
 
 // drop closes the socket; the next commit opens another.
 func (w *writer) drop() {
-	if w.conn != nil {
-		_ = w.conn.CloseLasting()
-		w.conn, w.socket = nil, nil
+	if w.conn == nil {
+		return
 	}
+	if w.own != nil {
+		w.own.writes(0)
+	}
+	w.socket.close()
+	w.conn, w.socket = nil, nil
 }
 
 // fits reports whether the operations are one transaction, with extra bytes beside
@@ -178,16 +184,14 @@ func queueAll(q *nftables.Conn, ops []elementOp) error {
 
 // dial opens a lasting socket in a network namespace (0: the current one) and
 // gives the library's handle and the socket below it, for deadlines.
-func dial(netns, size int) (*nftables.Conn, *netlink.Conn, error) {
+func dial(netns int) (*nftables.Conn, *netlink.Conn, error) {
 	var socket *netlink.Conn
 	options := []nftables.ConnOption{
 		nftables.AsLasting(),
 		nftables.WithSockOptions(func(c *netlink.Conn) error {
 			socket = c
-			// Larger buffers are a wish: a small one only makes more, smaller
-			// transactions.
-			_ = c.SetReadBuffer(bufferSize)
-			_ = c.SetWriteBuffer(size)
+			_ = c.SetReadBuffer(bufferSize) // a wish
+			_ = c.SetWriteBuffer(bufferSize)
 			return nil
 		}),
 	}
@@ -201,25 +205,8 @@ func dial(netns, size int) (*nftables.Conn, *netlink.Conn, error) {
 	return conn, socket, nil
 }
 
-// sendBuffer returns what the kernel granted, in bytes.
-func sendBuffer(c *netlink.Conn) int {
-	size := leastBudget
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return size
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); err == nil {
-			size = n
-		}
-	})
-	return size
-}
-
 // bound makes reads from a socket end when ctx ends, until release is called.
-// The library's calls take no context. Sending is not bounded: the kernel does
-// all the work of a batch inside it, and a batch that is not sent has changed
-// nothing.
+// The library's calls take no context.
 func bound(ctx context.Context, socket *netlink.Conn) (release func(), err error) {
 	deadline, ok := ctx.Deadline()
 	if !ok {

@@ -35,8 +35,8 @@
 // Owns: the table inet portcullis, our chains and sets in the tables of the
 // accept chains.
 //
-// May import: portmap, firewall, firewall/flows, google/nftables,
-// mdlayher/netlink, x/sys/unix, the standard library.
+// May import: portmap, firewall, firewall/flows, internal/enter, internal/frames, google/nftables,
+// mdlayher/netlink, x/net/bpf, x/sys/unix, the standard library.
 //
 // Never: decides what may be mapped, runs a program, calls Flush outside
 // commit.go, touches a set, chain or rule it did not make.

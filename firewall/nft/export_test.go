@@ -25,6 +25,15 @@ func Steal(q *nftables.Conn, e firewall.Entry) {
 	})
 }
 
+// DisownThreads has Watch take each thread for another program's.
+func (b *Backend) DisownThreads() { b.kernel.thread = func(uint32) bool { return false } }
+
+// DisownSocket has Watch hear what the writer does.
+func (b *Backend) DisownSocket() { b.kernel.writer.own.writes(0); b.kernel.writer.own = nil }
+
+// Reopen has the next change go through another socket.
+func (b *Backend) Reopen() { b.kernel.writer.drop() }
+
 // MarksIntact reports whether the sets of the marks hold what is mapped.
 func (b *Backend) MarksIntact(ctx context.Context) (bool, error) {
 	var whole bool

@@ -19,6 +19,8 @@ type kernel struct {
 	reader reader // for listings, which may take seconds
 
 	watched atomic.Pointer[[2]wantedChain] // wanted, for Watch, which does not wait
+	unheard unheard                        // what the writer does, for Watch
+	thread  func(id uint32) bool           // says whether it is of this process, for Watch
 
 	// What follows is guarded by the Driver's lock, as all writing is.
 	writer writer

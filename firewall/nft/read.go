@@ -42,7 +42,7 @@ func (r *reader) do(ctx context.Context, request func(*nftables.Conn, *netlink.C
 		return firewall.ErrClosed
 	}
 	if r.conn == nil {
-		conn, socket, err := dial(r.netns, bufferSize)
+		conn, socket, err := dial(r.netns)
 		if err != nil {
 			return err
 		}

@@ -22,8 +22,9 @@ import (
 // known, and one stands for all that was lost when the socket was full. tell must
 // not block for long.
 //
-// The kernel numbers threads as its first process namespace does. In another one,
-// a container's, our own transactions are told too.
+// What the writer does is left out by its socket, where the kernel lets a filter be set,
+// and else, as what our other sockets do, by the thread. The kernel numbers threads as
+// its first process namespace does: in another one, a container's, these are told too.
 func (k *kernel) Watch(ctx context.Context, tell func(firewall.Intrusion)) error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{
 		NetNS: k.cfg.NetNS, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
@@ -32,11 +33,13 @@ func (k *kernel) Watch(ctx context.Context, tell func(firewall.Intrusion)) error
 		return fmt.Errorf("nft watch: %w", explain(err))
 	}
 	defer c.Close()
+	k.unheard.watches(c)
+	defer k.unheard.watches(nil)
 	_ = c.SetReadBuffer(bufferSize) // a wish: a small one only loses more
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	tell(firewall.Intrusion{Ours: true})
-	w := watch{own: ownThread, owners: func(t nftables.Table) bool {
+	w := watch{own: k.thread, owners: func(t nftables.Table) bool {
 		chains := k.watched.Load()
 		return chains != nil && slices.ContainsFunc(chains[:], func(c wantedChain) bool {
 			return !c.none() && *tableOf(c.Chain) == t

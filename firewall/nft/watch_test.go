@@ -9,20 +9,37 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/homenet"
+	"portcullis/firewall/nft"
 	"portcullis/internal/netns/netnstest"
 	"portcullis/portmap"
 )
 
 // TestWatch: what other programs do to the ruleset is told, with who did it and
-// whether our table was touched; what we do ourselves is not.
+// whether our table was touched; what we do ourselves is not, by the socket that it
+// went through, also when that is another one, or by the thread that did it.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	// What we do ourselves is known by the thread that did it, as long as that lives:
-	// that of a test beside this one may end at any time.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	n := netnstest.New(t, "watched")
-	b := open(t, n)
+	t.Run("by the socket", func(t *testing.T) {
+		t.Parallel()
+		n := netnstest.New(t, "watched")
+		b := open(t, n)
+		b.DisownThreads()
+		testWatch(t, n, b, b.Reopen)
+	})
+	t.Run("by the thread", func(t *testing.T) {
+		t.Parallel()
+		// It is known as long as it lives: that of a test beside this one may end at
+		// any time.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		n := netnstest.New(t, "watched")
+		b := open(t, n)
+		b.DisownSocket()
+		testWatch(t, n, b, func() {})
+	})
+}
+
+func testWatch(t *testing.T, n *netnstest.Space, b *nft.Backend, before func()) {
 	one, two := homenet.Mapping(1, "udp 5000", homenet.Alice+":6000"), homenet.Mapping(2, "udp 5001", homenet.Alice+":6001")
 	if err := b.Replace(ctx(t), []portmap.Mapping{one}); err != nil {
 		t.Fatal(err)
@@ -55,6 +72,7 @@ func TestWatch(t *testing.T) {
 		{"flush map inet portcullis mapped", true},
 		{"flush ruleset", true},
 	} {
+		before()
 		if err := b.Apply(ctx(t), []portmap.Mapping{two}, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -79,7 +79,7 @@ var allowed = map[string][]string{
 	"internal/metrics":         {},
 	"firewall":                 {"portmap"},
 	"firewall/flows":           {"firewall", "internal/enter", "portmap"},
-	"firewall/nft":             {"firewall", "firewall/flows", "internal/frames", "portmap"},
+	"firewall/nft":             {"firewall", "firewall/flows", "internal/enter", "internal/frames", "portmap"},
 	"firewall/iptables":        {"firewall", "firewall/nft", "internal/enter", "portmap"},
 	"firewall/witness":         {"internal/frames", "firewall/nft"},
 	"firewall/fwtest":          {"firewall", "portmap"},

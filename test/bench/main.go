@@ -81,8 +81,14 @@ func run(ctx context.Context, p plans, args []string, out, progress io.Writer) e
 	f.SetOutput(progress)
 	asJSON := f.Bool("json", false, "print JSON")
 	only := f.String("only", strings.Join(parts, ","), "what to measure")
+	f.StringVar(&p.ours.only, "measure", "", "measure only what has these words in its name, of portcullis")
+	f.DurationVar(&p.ours.slice, "slice", p.ours.slice, "how long each measurement of portcullis takes")
+	level := f.Int("level", 0, "measure portcullis with so many mappings only (0: all levels)")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if *level > 0 {
+		p.ours.levels = []int{*level}
 	}
 	exe, done, err := program()
 	if err != nil {

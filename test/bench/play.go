@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -43,6 +45,7 @@ type plan struct {
 	slice  time.Duration // for one measurement; it is repeated
 	fill   time.Duration // for all filling; what is there when it is over is the last level
 	batch  int           // mappings that are added and then removed
+	only   string        // what the names of the tasks have in them
 }
 
 // climb measures a gate at one level after the other. It stops where the time
@@ -112,6 +115,7 @@ func (g *gate) side(ctx context.Context, p plan, level int) side {
 	}
 	through(measureFirst, all[0])
 	through(measureLast, all[n-1])
+	d.tasks = slices.DeleteFunc(d.tasks, func(t task) bool { return !strings.Contains(strings.Join(t.names, " "), p.only) })
 	return d
 }
 

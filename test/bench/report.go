@@ -53,6 +53,9 @@ func (r *report) ours(ctx context.Context, exe string, p plan) error {
 	if err != nil {
 		return err
 	}
+	if len(p.levels) == 1 {
+		return r.end(few, few.climb(ctx, p, p.levels, r.tell))
+	}
 	many, err := startOurs(ctx, exe)
 	if err != nil {
 		return r.end(few, err)
