@@ -14,17 +14,23 @@ import (
 	"portcullis/internal/enter"
 )
 
-// exchange is the socket of a writer, below the library that makes the messages: the
-// library's own waits in the poller for each of the kernel's answers, and takes two
-// system calls and a page of memory for one. The kernel does the whole of a transaction
-// while it is sent, so that its answers are there when sending returns; and it tells
-// what went wrong unasked, so that the last message alone asks for an answer. It is not
-// safe for concurrent use.
+// exchange is a socket for transactions and short questions, below the library that makes
+// the messages: the library's own waits in the poller for each of the kernel's answers,
+// and takes two system calls and a page of memory for one. The kernel does the whole of
+// a transaction while it is sent, so that its answers are there when sending returns; and
+// it tells what went wrong unasked, so that the last message alone asks for an answer. It
+// is not safe for concurrent use.
 type exchange struct {
 	fd   int
 	port uint32 // by which the kernel knows the socket (nlmsg_pid)
-	buf  []byte
+	seq  uint32 // of the last question
+	out  []byte
+	in   [answerSize]byte
 }
+
+// answerSize is what one datagram of answers takes at most: an element with its key, its
+// value and what counts for it, or a refusal.
+const answerSize = 4 << 10
 
 // openExchange opens one in a network namespace (0: the current one). Larger buffers
 // than the system's limit need CAP_NET_ADMIN, and are a wish: a small one only makes
@@ -86,26 +92,100 @@ func (x *exchange) run(messages []netlink.Message) ([]netlink.Message, error) {
 		return answered, nil
 	}
 	last := len(messages) - 2 // in front of the one that ends the batch
-	x.buf = x.buf[:0]
+	x.out = x.out[:0]
 	for i, m := range messages {
 		flags := m.Header.Flags &^ netlink.Acknowledge
 		if i == last {
 			flags |= netlink.Acknowledge
 		}
-		x.buf = appendMessage(x.buf, m, flags)
+		x.out = appendMessage(x.out, m, flags)
 	}
-	err := unix.Sendto(x.fd, x.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if err == nil {
-		err = x.answer(messages[max(last, 0)].Header.Sequence)
-	}
-	if cap(x.buf) > keptBuffer {
-		x.buf = nil
-	}
-	return nil, err
+	defer func() {
+		if cap(x.out) > keptBuffer {
+			x.out = nil
+		}
+	}()
+	return nil, x.send(messages[max(last, 0)].Header.Sequence, nil)
 }
 
 // keptBuffer is how large a transaction may have been for its memory to be kept.
 const keptBuffer = 16 << 10
+
+// ask makes one request that asks for an acknowledgement, and hands on the answers before
+// that, in memory that the next one takes.
+func (x *exchange) ask(m netlink.Message, use func(netlink.Message) error) error {
+	x.seq++
+	m.Header.Sequence = x.seq
+	x.out = appendMessage(x.out[:0], m, m.Header.Flags)
+	return x.send(x.seq, use)
+}
+
+// send sends what is in the buffer and reads what the kernel has answered, up to its
+// word about one message. Where it refuses a whole transaction that may be about the
+// first alone.
+func (x *exchange) send(last uint32, use func(netlink.Message) error) error {
+	if err := unix.Sendto(x.fd, x.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	var refused []error
+	for {
+		n, _, err := unix.Recvfrom(x.fd, x.in[:], unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN) && refused != nil:
+			return errors.Join(refused...)
+		case errors.Is(err, unix.EAGAIN):
+			return errNoAnswer
+		case err != nil:
+			return err
+		}
+		for b := x.in[:n]; len(b) > 0; {
+			m, rest, err := firstMessage(b)
+			if err != nil {
+				return err
+			}
+			b = rest
+			if m.Header.Type != netlink.Error {
+				if use == nil || m.Header.Sequence != last {
+					continue
+				}
+				if err := use(m); err != nil {
+					return err
+				}
+				continue
+			}
+			if len(m.Data) < 4 {
+				return fmt.Errorf("an answer of %d octets", len(m.Data))
+			}
+			if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data))); errno != 0 && !slices.Contains(refused, error(errno)) {
+				refused = append(refused, errno)
+			}
+			if m.Header.Sequence == last {
+				return errors.Join(refused...)
+			}
+		}
+	}
+}
+
+// firstMessage splits the first message off a datagram.
+func firstMessage(b []byte) (m netlink.Message, rest []byte, err error) {
+	if len(b) < unix.NLMSG_HDRLEN {
+		return m, nil, fmt.Errorf("%d octets behind a message", len(b))
+	}
+	size := int(binary.NativeEndian.Uint32(b))
+	if size < unix.NLMSG_HDRLEN || size > len(b) {
+		return m, nil, fmt.Errorf("a message of %d octets in %d", size, len(b))
+	}
+	m.Header = netlink.Header{
+		Length:   uint32(size),
+		Type:     netlink.HeaderType(binary.NativeEndian.Uint16(b[4:])),
+		Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])),
+		Sequence: binary.NativeEndian.Uint32(b[8:]),
+	}
+	m.Data = b[unix.NLMSG_HDRLEN:size]
+	return m, b[min((size+3)&^3, len(b)):], nil
+}
 
 // appendMessage appends a message as the kernel reads it. The sender is the socket's.
 func appendMessage(to []byte, m netlink.Message, flags netlink.HeaderFlags) []byte {
@@ -120,37 +200,6 @@ func appendMessage(to []byte, m netlink.Message, flags netlink.HeaderFlags) []by
 		to = append(to, 0)
 	}
 	return to
-}
-
-// answer reads what the kernel has answered, up to the answer to one message. Where it
-// refuses a whole transaction it may answer the first message alone.
-func (x *exchange) answer(last uint32) error {
-	var in [1024]byte
-	var refused []error
-	for {
-		n, _, err := unix.Recvfrom(x.fd, in[:], unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EAGAIN) && refused != nil:
-			return errors.Join(refused...)
-		case errors.Is(err, unix.EAGAIN):
-			return errNoAnswer
-		case err != nil:
-			return err
-		case n < unix.NLMSG_HDRLEN+4:
-			return fmt.Errorf("an answer of %d octets", n)
-		}
-		if binary.NativeEndian.Uint16(in[4:]) != unix.NLMSG_ERROR {
-			continue
-		}
-		if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(in[unix.NLMSG_HDRLEN:]))); errno != 0 && !slices.Contains(refused, error(errno)) {
-			refused = append(refused, errno)
-		}
-		if binary.NativeEndian.Uint32(in[8:]) == last {
-			return errors.Join(refused...)
-		}
-	}
 }
 
 // unheard keeps what a writer does itself from the socket that watches for what others do.

@@ -144,8 +144,8 @@ func SampleElements() []byte {
 // claims.
 func ReadForeign(rule, elements []byte) (claims []string) {
 	header := make([]byte, 4)
-	members, err := decodeElements([]netlink.Message{{Data: append(header, elements...)}})
-	if err != nil {
+	var members []element
+	if err := eachElement(netlink.Message{Data: append(header, elements...)}, func(el element) { members = append(members, el) }); err != nil {
 		members = nil
 	}
 	r, err := decodeRule(netlink.Message{Data: append(header, rule...)})

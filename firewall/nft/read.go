@@ -27,6 +27,7 @@ type reader struct {
 	mu     sync.Mutex // guards what follows; held while a request is under way
 	conn   *nftables.Conn
 	socket *netlink.Conn
+	short  *exchange // for what is answered at once
 	closed bool
 }
 
@@ -71,6 +72,10 @@ func (r *reader) drop() {
 	if r.conn != nil {
 		_ = r.conn.CloseLasting()
 		r.conn, r.socket = nil, nil
+	}
+	if r.short != nil {
+		r.short.close()
+		r.short = nil
 	}
 }
 
@@ -215,20 +220,12 @@ func execute(ctx context.Context, c *netlink.Conn, request netlink.Message, pati
 		if err != nil {
 			return err
 		}
-		for len(datagram) >= unix.NLMSG_HDRLEN {
-			size := int(binary.NativeEndian.Uint32(datagram))
-			if size < unix.NLMSG_HDRLEN || size > len(datagram) {
-				return fmt.Errorf("a message of %d octets in %d", size, len(datagram))
+		for len(datagram) > 0 {
+			m, rest, err := firstMessage(datagram)
+			if err != nil {
+				return err
 			}
-			m := netlink.Message{
-				Header: netlink.Header{
-					Type:     netlink.HeaderType(binary.NativeEndian.Uint16(datagram[4:])),
-					Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(datagram[6:])),
-					Sequence: binary.NativeEndian.Uint32(datagram[8:]),
-				},
-				Data: datagram[unix.NLMSG_HDRLEN:size],
-			}
-			datagram = datagram[min((size+3)&^3, len(datagram)):]
+			datagram = rest
 			if m.Header.Sequence != sent.Header.Sequence {
 				continue
 			}
@@ -314,32 +311,33 @@ func answer(a netlink.Message) (*netlink.AttributeDecoder, error) {
 // get asks for some elements by their keys. One that is not there makes it
 // fail with ENOENT, as does a set or table that is not there.
 func (r *reader) get(ctx context.Context, set *nftables.Set, keys [][]byte) ([]element, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, firewall.ErrClosed
+	}
+	if r.short == nil {
+		x, err := openExchange(r.netns, bufferSize)
+		if err != nil {
+			return nil, explain(fmt.Errorf("opening a netlink socket: %w", err))
+		}
+		r.short = x
+	}
 	var all []element
-	err := r.do(ctx, func(_ *nftables.Conn, c *netlink.Conn) error {
-		request := getElements(set.Table.Family, set.Table.Name, set.Name, keys, netlink.Acknowledge)
-		if _, err := c.Send(request); err != nil {
-			return err
-		}
-		for {
-			answers, err := c.Receive()
-			if err != nil {
-				return fmt.Errorf("asking set %s: %w", set.Name, err)
-			}
-			for i, a := range answers {
-				if a.Header.Type == netlink.Error { // the acknowledgement, last
-					more, err := decodeElements(answers[:i])
-					all = append(all, more...)
-					return err
-				}
-			}
-			more, err := decodeElements(answers)
-			if err != nil {
-				return err
-			}
-			all = append(all, more...)
-		}
+	request := getElements(set.Table.Family, set.Table.Name, set.Name, keys, netlink.Acknowledge)
+	err := r.short.ask(request, func(m netlink.Message) error {
+		return eachElement(m, func(el element) { all = append(all, el) })
 	})
-	return all, err
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		r.drop() // half an answer may still be in it
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking set %s: %w", set.Name, err)
+	}
+	return all, nil
 }
 
 // getElements builds the request for some elements of a set, or for all.
@@ -363,15 +361,6 @@ func getElements(family nftables.TableFamily, table, set string, keys [][]byte, 
 	}
 	attrs, _ := ae.Encode() // fails on over-long attributes only
 	return message(unix.NFT_MSG_GETSETELEM, flags, family, attrs)
-}
-
-func decodeElements(answers []netlink.Message) (all []element, err error) {
-	for _, a := range answers {
-		if err := eachElement(a, func(el element) { all = append(all, el) }); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
 }
 
 // eachElement hands on the elements of one message.
