@@ -6,7 +6,6 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/policy"
-	"portcullis/portmap"
 )
 
 // together checks what the type of a key alone does not show, above all that no
@@ -18,7 +17,6 @@ func (r *reader) together(c *Config) {
 	r.lease(&c.Lease)
 	r.sides(c)
 	r.chains(&c.Firewall)
-	r.noAsking("policy.default", c.Policy.Default)
 	names := make(map[string]int, len(c.Rules))
 	for i := range c.Rules {
 		r.rule(i, c, names)
@@ -72,14 +70,6 @@ func (r *reader) chains(f *Firewall) {
 	}
 }
 
-// noAsking refuses what this version could not keep: nothing lists what was asked,
-// and nobody can approve it.
-func (r *reader) noAsking(path string, a portmap.Action) {
-	if a == portmap.Ask {
-		r.fail(path, `"ask" needs approvals, which this version does not have; allowed: "allow", "deny"`)
-	}
-}
-
 // rule checks one rule; names has the rules before it.
 func (r *reader) rule(i int, c *Config, names map[string]int) {
 	path, rule := rulePath(i), &c.Rules[i]
@@ -97,9 +87,8 @@ func (r *reader) rule(i int, c *Config, names map[string]int) {
 		names[rule.Name] = i
 	}
 	if !r.at.has(path + ".action") {
-		r.fail(path, `the rule has no action; allowed: action = "allow" or "deny"`)
+		r.fail(path, `the rule has no action; allowed: action = "allow", "ask" or "deny"`)
 	}
-	r.noAsking(path+".action", rule.Action)
 	for j, m := range rule.Clients {
 		if at := elementPath(path+".clients", j); m.Interface != "" {
 			r.ruleInterface(at, m.Interface, c)

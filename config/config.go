@@ -84,7 +84,7 @@ type Limits struct {
 
 // Policy is what holds where no rule matches.
 type Policy struct {
-	Default     portmap.Action `toml:"default" live:"yes"`      // never portmap.Ask
+	Default     portmap.Action `toml:"default" live:"yes"`
 	SameDevice  bool           `toml:"same_device"`             // a device may open pinholes to its other addresses, as its MAC shows
 	UniqueLocal bool           `toml:"unique_local" live:"yes"` // pinholes may be for unique local addresses
 }

@@ -176,7 +176,7 @@ func TestParseText(t *testing.T) {
 		{"direction", "\"a\u202eb\" = 1\n\"a\u202eb\" = 2\n", "p.toml:2: not valid TOML: Key '\"a?b\"' has already been defined."},
 		{"long key", strings.Repeat("ü", 150) + " = 1", "p.toml:1: not valid TOML: expected '.' or '=', but got 'ü' instead"},
 		{"long key twice", strings.Repeat("k", 300) + " = 1\n" + strings.Repeat("k", 300) + " = 2", "p.toml:2: not valid TOML: Key '" + strings.Repeat("k", 195) + "..."},
-		{"long value", "[policy]\ndefault = \"a" + strings.Repeat("ü", 100) + "\"", "p.toml:2: policy.default: \"a" + strings.Repeat("ü", 31) + "\"... is unknown; allowed: \"allow\", \"deny\""},
+		{"long value", "[policy]\ndefault = \"a" + strings.Repeat("ü", 100) + "\"", "p.toml:2: policy.default: \"a" + strings.Repeat("ü", 31) + "\"... is unknown; allowed: \"allow\", \"ask\", \"deny\""},
 		{"end at once", "a", "p.toml:1: not valid TOML: unexpected EOF; expected key separator '='"},
 	} {
 		t.Run("C13/"+tc.name, func(t *testing.T) {

@@ -118,6 +118,7 @@ var reasons = map[portmap.Reason]answer{
 	portmap.RuleDenied:    everywhere(codeNotAuthorized, true),
 	portmap.DefaultDenied: everywhere(codeNotAuthorized, true),
 	portmap.NeedsApproval: everywhere(codeNotAuthorized, true),
+	portmap.OwnerDenied:   everywhere(codeNotAuthorized, true),
 	portmap.ClientQuota:   {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},
 	portmap.TotalQuota:    {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},
 	portmap.GrantRate:     {codeActionFailed, codeNoPortMaps, codeNoPinholes, true},

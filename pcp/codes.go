@@ -85,6 +85,7 @@ var refusals = map[portmap.Reason]refusal{
 	portmap.RuleDenied:    {resultRefused, notAuthorized, longError},
 	portmap.DefaultDenied: {resultRefused, notAuthorized, longError},
 	portmap.NeedsApproval: {resultRefused, notAuthorized, shortError}, // so that a yes is soon felt
+	portmap.OwnerDenied:   {resultRefused, notAuthorized, longError},
 	portmap.ClientQuota:   {resultNoResources, userExQuota, shortError},
 	portmap.TotalQuota:    {resultNoResources, noResources, shortError},
 	portmap.GrantRate:     {resultNoResources, userExQuota, shortError},

@@ -32,6 +32,7 @@ var wantCodes = map[portmap.Reason]struct {
 	portmap.RuleDenied:      {2, 2, 2, 1800},
 	portmap.DefaultDenied:   {2, 2, 2, 1800},
 	portmap.NeedsApproval:   {2, 2, 2, 30},
+	portmap.OwnerDenied:     {2, 2, 2, 1800},
 	portmap.ClientQuota:     {4, 10, 10, 30},
 	portmap.TotalQuota:      {4, 8, 8, 30},
 	portmap.GrantRate:       {4, 10, 10, 30},

@@ -87,6 +87,7 @@ func speak(t *testing.T) []struct {
 		{"a rule", shipped(t, cameras).Decide(camera, quiet)},
 		{"default deny", strict(portmap.Deny).Decide(nat(tcp, 6000, 6000), quiet)},
 		{"default ask", strict(portmap.Ask).Decide(nat(tcp, 6000, 6000), quiet)},
+		{"denied when asked", strict(portmap.Ask).Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.Answer = &portmap.Answer{ID: 482913} }))},
 		{"ask rule", shipped(t, ask).Decide(nat(tcp, 6000, 6000), quiet)},
 
 		{"no WAN", std.Decide(nat(tcp, 6000, 6000), with(func(f *portmap.Facts) { f.View.WANs[0].Up = false }))},

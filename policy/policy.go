@@ -135,7 +135,9 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 		return byRule(d, portmap.DefaultDenied, `no rule allows this and policy.default is "deny"; to allow it, add a rule with %s`,
 			allowing(&r.Client))
 	case portmap.Ask:
-		return ask(d)
+		if d = answered(d, f); d.Action != portmap.Allow {
+			return d
+		}
 	}
 	if rl == nil || f.Renewal {
 		return d
@@ -222,13 +224,35 @@ func allowing(c *portmap.Client) string {
 	return fmt.Sprintf(`action = "allow", clients = [%q]`, who)
 }
 
+// answered is the verdict where the owner is asked: what he has said, or that he has to say
+// something first.
+func answered(d portmap.Decision, f *portmap.Facts) portmap.Decision {
+	a := f.Answer
+	switch {
+	case a == nil:
+		return ask(d)
+	case !a.Allow:
+		d = refuse(d, portmap.OwnerDenied, "the owner has denied this when it was asked for (answer %d); `portcullis revoke %d` takes that back", a.ID, a.ID)
+		d.Answer = a
+		return d
+	}
+	d.Action, d.Answer = portmap.Allow, a
+	if !a.Until.IsZero() {
+		left := a.Until.Sub(f.Now)
+		if d.MaxLifetime == 0 || left < d.MaxLifetime {
+			d.MaxLifetime = left
+		}
+	}
+	return d
+}
+
 // ask refuses until the owner has been asked.
 func ask(d portmap.Decision) portmap.Decision {
 	by := `policy.default is "ask"`
 	if d.Rule != "" {
 		by = fmt.Sprintf(`the rule %q says "ask"`, d.Rule)
 	}
-	d = byRule(d, portmap.NeedsApproval, `the owner has to approve this first, because %s`, by)
+	d = byRule(d, portmap.NeedsApproval, "the owner has to approve this first, because %s; `portcullis pending` lists it", by)
 	d.Action = portmap.Ask
 	return d
 }

@@ -183,6 +183,39 @@ var privileged = []service{
 	{50070, 50070, onTCP, "cluster administration (Hadoop)"},
 }
 
+// usual are ports that need no name to open and that programs are known by, sorted by port:
+// what a person is told who is asked about one. It decides nothing.
+var usual = []service{
+	{3074, 3074, onBoth, "an Xbox, or a game that is also on it"},
+	{3478, 3480, onBoth, "a PlayStation, or calls (STUN)"},
+	{6881, 6999, onBoth, "BitTorrent"},
+	{8096, 8096, onTCP, "Jellyfin"},
+	{8123, 8123, onTCP, "Home Assistant"},
+	{9308, 9308, onUDP, "a PlayStation"},
+	{9987, 9987, onUDP, "TeamSpeak"},
+	{19132, 19132, onUDP, "Minecraft"},
+	{22000, 22000, onBoth, "Syncthing"},
+	{25565, 25565, onTCP, "Minecraft"},
+	{27015, 27050, onBoth, "Steam, or a game on it"},
+	{32400, 32400, onTCP, "Plex"},
+	{41641, 41641, onUDP, "Tailscale"},
+	{51413, 51413, onBoth, "Transmission (BitTorrent)"},
+	{51820, 51820, onUDP, "a VPN (WireGuard)"},
+	{64738, 64738, onBoth, "Mumble"},
+}
+
+// Service returns what a port of a host is usually for, "" where nothing is known by it.
+func Service(transport portmap.Transport, port uint16) string {
+	if tier, why := TierOf(Internal, transport, port); tier != Ordinary {
+		return why
+	}
+	on := uint8(onTCP)
+	if transport == portmap.UDP {
+		on = onUDP
+	}
+	return find(usual, on, port)
+}
+
 // Closed is one entry of what does not open by itself.
 type Closed struct {
 	Ports      portmap.PortRange

@@ -6,7 +6,7 @@ import "testing"
 // no port may stand twice for one transport.
 func TestTablesAreSorted(t *testing.T) {
 	t.Parallel()
-	for name, table := range map[string][]service{"forbidden": forbidden, "privileged": privileged} {
+	for name, table := range map[string][]service{"forbidden": forbidden, "privileged": privileged, "usual": usual} {
 		for i, s := range table {
 			if s.lo == 0 || s.lo > s.hi || s.on == 0 || s.on > onBoth || s.why == "" {
 				t.Errorf("%s: bad entry %+v", name, s)

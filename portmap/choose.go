@@ -137,7 +137,7 @@ func anotherPortHelps(r Reason) bool {
 // try plans r with the external port it names; port 0 is refused with BadPort, after
 // the policy had its say.
 func (e *Engine) try(now time.Time, t *Table, r Request, view *View) (Change, Decision, error) {
-	d := e.terms.Policy.Decide(r, t.Facts(now, r, view))
+	d := e.terms.Policy.Decide(r, e.facts(now, t, r, view))
 	if d.Action != Allow {
 		return Change{}, d, &Error{Reason: d.Reason, Detail: d.Detail, External: d.OverExternalPort}
 	}
@@ -152,6 +152,15 @@ func (e *Engine) try(now time.Time, t *Table, r Request, view *View) (Change, De
 		return Change{}, d, err
 	}
 	return c, d, nil
+}
+
+// facts are what the policy knows about a request.
+func (e *Engine) facts(now time.Time, t *Table, r Request, view *View) Facts {
+	f := t.Facts(now, r, view)
+	if len(e.answers.of) > 0 {
+		f.Answer = e.answers.find(now, t, &r, t.existing(r))
+	}
+	return f
 }
 
 // tryOthers looks for a port that nobody has and the policy permits. It starts

@@ -16,6 +16,9 @@ func (t *Table) Commit(c Change) *Table {
 	if c.Event == Granted && c.New != nil {
 		next.lastID = max(next.lastID, countOf(c.New.ID)) // one of an earlier run is older
 	}
+	if c.New != nil && c.uses != 0 {
+		next.use(c.uses, c.New.ID)
+	}
 	if c.New != nil && !c.grantReadyAt.IsZero() {
 		next.limitGrants(c.New.Client.ID().Device(), c.grantReadyAt)
 	}

@@ -30,7 +30,8 @@ type Gateway interface {
 // EngineConfig is what an Engine needs; every field but those with a default
 // must be set.
 type EngineConfig struct {
-	Policy   Policy // at first, as LeaseMax and LeaseMin; later see Engine.Adopt
+	Policy   Policy  // at first, as LeaseMax and LeaseMin; later see Engine.Adopt
+	Answers  Answers // at first; later see Engine.Answer
 	Firewall Firewall
 	Gateway  Gateway
 	// Held reports whether a flow that is not of this host leaves from an external port
@@ -64,7 +65,8 @@ type Engine struct {
 	Reader
 
 	cfg      EngineConfig
-	terms    Terms // Run's alone, once it runs
+	terms    Terms   // Run's alone, once it runs
+	answers  Answers // likewise
 	ops      chan *op
 	stopped  chan struct{}
 	snapshot atomic.Pointer[Table]
@@ -109,7 +111,7 @@ func NewEngine(cfg EngineConfig) (*Engine, error) {
 	if cfg.Hold == 0 {
 		cfg.Hold = defaultHold
 	}
-	e := &Engine{cfg: cfg, terms: terms, ops: make(chan *op, queueLength), stopped: make(chan struct{})}
+	e := &Engine{cfg: cfg, terms: terms, answers: cfg.Answers, ops: make(chan *op, queueLength), stopped: make(chan struct{})}
 	e.snapshot.Store(NewTable())
 	e.Reader = Reader{Now: e.Snapshot}
 	return e, nil

@@ -18,6 +18,9 @@ const (
 	Suspended // closed while another device has its host's address
 	Resumed   // open again
 	Resync    // the watcher was too slow and lost events: read the snapshot again
+	Approved  // the owner has approved what was asked for (Engine.Answered)
+	Refused   // he has denied it
+	Withdrawn // he has taken back what he had said
 
 	eventTypeCount // keep last
 )
@@ -33,9 +36,9 @@ func (t EventType) String() string {
 		return "deleted"
 	case Expired:
 		return "expired"
-	case Denied:
+	case Denied, Refused:
 		return "denied"
-	case RevokedEvent:
+	case RevokedEvent, Withdrawn:
 		return "revoked"
 	case Pending:
 		return "pending"
@@ -47,6 +50,8 @@ func (t EventType) String() string {
 		return "resumed"
 	case Resync:
 		return "resync"
+	case Approved:
+		return "approved"
 	}
 	return "unknown"
 }
@@ -63,4 +68,6 @@ type Event struct {
 	Mapping Mapping
 
 	Wall, NeedsRule bool // of a refusal, as in Decision
+
+	Answer Answer // of Approved, Refused and Withdrawn
 }

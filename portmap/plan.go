@@ -14,6 +14,7 @@ type Change struct {
 	Old, New     *Mapping
 	holdUntil    time.Time // not zero: the port stays with its client until then
 	grantReadyAt time.Time
+	uses         uint64 // the Answer that was for New alone; 0: there is none
 }
 
 // Facts gathers what the table knows for a policy's decision about r.
@@ -122,13 +123,13 @@ func (t *Table) Plan(now time.Time, r Request, d Decision, lifetime time.Duratio
 		}
 	}
 	if old == nil {
-		return Change{Event: Granted, New: m, grantReadyAt: d.GrantReadyAt}, nil
+		return Change{Event: Granted, New: m, grantReadyAt: d.GrantReadyAt, uses: d.usedUp()}, nil
 	}
 	m.ID, m.Number, m.Created, m.Client.Via = old.ID, old.Number, old.Created, old.Client.Via
 	if m.Internal == old.Internal {
 		m.share(old, r, now)
 	}
-	c := Change{Event: Renewed, Old: old, New: m}
+	c := Change{Event: Renewed, Old: old, New: m, uses: d.usedUp()}
 	if old.changedBy(r, now) {
 		c.grantReadyAt = d.GrantReadyAt
 	}

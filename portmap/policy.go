@@ -9,7 +9,7 @@ import (
 // Action is what a policy says to a request.
 type Action uint8
 
-// The actions. Ask refuses, and reports that somebody asked.
+// The actions. Ask refuses until the owner has answered, and reports that somebody asked.
 const (
 	Deny Action = iota
 	Allow
@@ -45,6 +45,7 @@ type Facts struct {
 	RuleMappings   func(rule string) int // those of this client's device that the named rule allowed; may be nil
 	RuleTotal      func(rule string) int // those of everybody; may be nil
 	GrantReadyAt   time.Time             // the grant limiter's state for this device, see Decision.GrantReadyAt
+	Answer         *Answer               // what the owner has said when he was asked; nil: nothing
 }
 
 // Decision is a verdict, with a sentence that a person understands.
@@ -68,6 +69,10 @@ type Decision struct {
 	Elsewhere []PortRange
 
 	MaxLifetime time.Duration // 0: no limit but the engine's own
+
+	// Answer is what the owner has said, where the policy asks him; nil: he was not asked, or
+	// has said nothing.
+	Answer *Answer
 
 	// GrantReadyAt is the limiter's state after this grant (generic cell rate
 	// algorithm: the theoretical arrival time), to be kept if it is committed.

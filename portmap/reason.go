@@ -33,6 +33,7 @@ const (
 	RuleDenied    // a rule of the owner
 	DefaultDenied // policy.default is deny
 	NeedsApproval // the owner is asked first
+	OwnerDenied   // the owner was asked, and has denied it
 	ClientQuota   // limits.mappings_per_client, or a rule's max_mappings
 	TotalQuota    // limits.mappings
 	GrantRate     // limits.grants_per_second
@@ -85,6 +86,7 @@ var reasonNames = [reasonCount]string{
 	RuleDenied:      "rule-denied",
 	DefaultDenied:   "default-denied",
 	NeedsApproval:   "needs-approval",
+	OwnerDenied:     "owner-denied",
 	ClientQuota:     "client-quota",
 	TotalQuota:      "total-quota",
 	GrantRate:       "grant-rate",

@@ -51,7 +51,7 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 	for i := range held {
 		m := &held[i]
 		last = max(last, countOf(m.ID))
-		again, err := e.readmit(now, table, *m, view)
+		again, used, err := e.readmit(now, table, *m, view)
 		if err != nil {
 			dropped = append(dropped, Dropped{*m, err})
 			continue
@@ -59,7 +59,7 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 		if !again.sameTerms(m) {
 			changed = append(changed, Change{Old: m, New: &again})
 		}
-		table = table.Commit(Change{Event: Granted, New: &again})
+		table = table.Commit(Change{Event: Granted, New: &again, uses: used})
 	}
 	// What could not be enforced has been dropped, so an error is the kernel's.
 	if err := e.cfg.Firewall.Replace(ctx, open(table)); err != nil {
@@ -115,12 +115,12 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 				if held := t.at(&m); held != nil && held.ID == m.ID {
 					continue // an earlier call has
 				}
-				again, err := e.readmit(now, t, m, view)
+				again, used, err := e.readmit(now, t, m, view)
 				if err != nil {
 					drop(m, err)
 					continue
 				}
-				c := Change{Event: Granted, New: &again}
+				c := Change{Event: Granted, New: &again, uses: used}
 				t = t.Commit(c)
 				out.changes = append(out.changes, c)
 			}
@@ -131,13 +131,13 @@ func (e *Engine) readmitSome(ctx context.Context, some []Mapping) ([]Dropped, er
 	return dropped, err
 }
 
-// readmit returns a mapping as it may go on, where its place is free.
-func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
+// readmit returns a mapping as it may go on, where its place is free; otherwise as review.
+func (e *Engine) readmit(now time.Time, t *Table, m Mapping, view *View) (Mapping, uint64, error) {
 	if m.Left(now) == 0 {
-		return m, &Error{Reason: Ended, Detail: "the lease has ended"}
+		return m, 0, &Error{Reason: Ended, Detail: "the lease has ended"}
 	}
 	if err := t.vacant(&m, view); err != nil {
-		return m, err
+		return m, 0, err
 	}
 	return e.review(now, t, m, view)
 }

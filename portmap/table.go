@@ -27,8 +27,9 @@ type Table struct {
 	lans     tree[string, int]  // mappings by the interface of their clients
 	leases   tree[deadline, *Mapping]
 	holds    tree[deadline, hold]
-	idle     int       // devices kept only for their grant limiter
-	tidied   time.Time // when they were last looked through
+	used     map[uint64]uint64 // answers that were for one mapping, and which; never changed in place
+	idle     int               // devices kept only for their grant limiter
+	tidied   time.Time         // when they were last looked through
 }
 
 // slot is one external port number: the mappings on it, and who may still

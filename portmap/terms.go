@@ -100,15 +100,16 @@ func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Drop
 				if held == nil || held.ID != some[i].ID {
 					continue // it has ended meanwhile
 				}
-				again, err := e.review(now, t, *held, view)
+				again, used, err := e.review(now, t, *held, view)
 				switch {
 				case waits(err): // its LAN will be back, or presence ends it
 					wait = true
 				case err != nil:
 					revoked = append(revoked, Dropped{*held, err})
 					out.changes = append(out.changes, Change{Event: RevokedEvent, Reason: ReasonOf(err), Old: held})
-				case !again.sameTerms(held):
-					out.changes = append(out.changes, Change{Event: Renewed, Old: held, New: &again})
+				case !again.sameTerms(held) || used != 0 && t.used[used] != held.ID:
+					c := Change{Event: Renewed, Old: held, New: &again, uses: used}
+					out.changes, t = append(out.changes, c), t.Commit(c)
 				}
 			}
 			return out, nil
@@ -123,12 +124,13 @@ func (m *Mapping) sameTerms(o *Mapping) bool {
 	return m.Rule == o.Rule && m.WAN == o.WAN && m.Endless == o.Endless && m.Expires.Equal(o.Expires)
 }
 
-// review returns a mapping as today's terms have it go on. What the network lacks at the
+// review returns a mapping as today's terms have it go on, and the answer that was for it
+// alone, if one was. What the network lacks at the
 // moment is no reason against it: at a start the WAN may not be up yet.
-func (e *Engine) review(now time.Time, t *Table, m Mapping, view *View) (Mapping, error) {
+func (e *Engine) review(now time.Time, t *Table, m Mapping, view *View) (Mapping, uint64, error) {
 	left := m.Left(now)
 	if left == 0 {
-		return m, &Error{Reason: Ended, Detail: "the lease has ended"}
+		return m, 0, &Error{Reason: Ended, Detail: "the lease has ended"}
 	}
 	r := Request{
 		Client: m.Client, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, ExternalPort: m.ExternalPort,
@@ -136,9 +138,10 @@ func (e *Engine) review(now time.Time, t *Table, m Mapping, view *View) (Mapping
 	}
 	facts := t.Facts(now, r, view)
 	facts.GrantReadyAt = time.Time{} // it was granted before
+	facts.Answer = e.answers.find(now, t, &r, &m)
 	d := e.terms.Policy.Decide(r, facts)
 	if d.Action != Allow && d.Reason != NoAddress && d.Reason != PrivateAddress {
-		return m, &Error{Reason: d.Reason, Detail: d.Detail}
+		return m, 0, &Error{Reason: d.Reason, Detail: d.Detail}
 	}
 	m.Rule, m.WAN = d.Rule, cmp.Or(view.name(m.Kind), m.WAN)
 	limit := e.terms.LeaseMax
@@ -149,5 +152,5 @@ func (e *Engine) review(now time.Time, t *Table, m Mapping, view *View) (Mapping
 		m.cut(now.Add(limit))
 	}
 	m.Endless = m.Endless && d.MaxLifetime == 0
-	return m, nil
+	return m, d.usedUp(), nil
 }

@@ -26,8 +26,7 @@ func (e *WordError) Error() string {
 	return "is unknown; allowed: " + strings.Join(quoted, ", ")
 }
 
-// UnmarshalText reads the word of an action. "ask" is read but not offered: who
-// cannot tell the owner refuses it.
+// UnmarshalText reads the word of an action.
 func (a *Action) UnmarshalText(text []byte) error {
 	switch string(text) {
 	case "allow":
@@ -37,7 +36,7 @@ func (a *Action) UnmarshalText(text []byte) error {
 	case "deny":
 		*a = Deny
 	default:
-		return &WordError{[]string{"allow", "deny"}}
+		return &WordError{[]string{"allow", "ask", "deny"}}
 	}
 	return nil
 }

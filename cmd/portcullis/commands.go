@@ -56,6 +56,33 @@ func commands() []cmdline.Command {
 		Example: "portcullis refused --client 192.168.1.9",
 		Run:     runRefused,
 	}, {
+		Name: "pending", Does: "list what devices have asked for and what waits for you",
+		Options: []cmdline.Option{configOption, jsonOption},
+		Run:     runPending,
+	}, {
+		Name: "approve", Does: "open what waits, from when the device asks again",
+		Options: []cmdline.Option{configOption, jsonOption,
+			{Name: "for", Arg: "TIME", Does: "how long: 90m, 24h, 7d; without it for good"},
+			{Name: "once", Does: "until that one port is closed"},
+			{Name: "device", Does: "all that this device asks for"}},
+		Forms:   []string{"ID"},
+		Example: "portcullis approve 482913 --for 2h",
+		Run:     runApprove,
+	}, {
+		Name: "deny", Does: "refuse what waits, from now on",
+		Options: []cmdline.Option{configOption, jsonOption, {Name: "device", Does: "all that this device asks for"}},
+		Forms:   []string{"ID"},
+		Run:     runDeny,
+	}, {
+		Name: "approvals", Does: "list what you have approved and denied",
+		Options: []cmdline.Option{configOption, jsonOption},
+		Run:     runApprovals,
+	}, {
+		Name: "revoke", Does: "take back what you have approved or denied",
+		Options: []cmdline.Option{configOption, jsonOption},
+		Forms:   []string{"ID"},
+		Run:     runRevoke,
+	}, {
 		Name: "explain", Does: "say whether a port would be opened, and why",
 		Options: []cmdline.Option{configOption, jsonOption,
 			{Name: "client", Arg: "ADDRESS|MAC", Does: "the device that would ask"},

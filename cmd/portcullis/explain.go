@@ -74,10 +74,13 @@ func printExplained(out io.Writer, e control.Explained, where written) error {
 	default:
 		fmt.Fprintf(&b, "%s would be refused: %s\n", what, reasonLine(&e.Verdict))
 	}
+	if e.Pending != 0 {
+		fmt.Fprintf(&b, "it waits for you: portcullis approve %d, or deny\n", e.Pending)
+	}
 	if e.Note != "" {
 		fmt.Fprintf(&b, "but %s\n", e.Note)
 	}
-	if e.Add != "" {
+	if e.Add != "" && e.Action != "ask" {
 		writeRule(&b, &e.Verdict, where)
 	}
 	_, err := io.WriteString(out, b.String())

@@ -60,6 +60,9 @@ func printStatus(out io.Writer, s control.Status) error {
 	}
 	fmt.Fprintf(w, "mappings\t%s\n", mappingsLine(s))
 	fmt.Fprintf(w, "refused\t%s\n", refusedLine(s.Denied, s.LastRefused, time.Now()))
+	if s.Pending > 0 {
+		fmt.Fprintf(w, "pending\t%s for you (portcullis pending)\n", waits(s.Pending))
+	}
 	fmt.Fprintf(w, "firewall\t%s, %s\n", s.Firewall.Backend, repairedLine(s.Firewall.DriftRepaired))
 	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall))
 	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
@@ -71,6 +74,13 @@ func printStatus(out io.Writer, s control.Status) error {
 		fmt.Fprintf(w, "missing\t%s\n", line)
 	}
 	return w.Flush()
+}
+
+func waits(n int) string {
+	if n == 1 {
+		return "1 request waits"
+	}
+	return fmt.Sprintf("%d requests wait", n)
 }
 
 // refusedLine returns how much was refused, and what of it came last.

@@ -50,7 +50,7 @@ func refusedTo(list []control.RefusedDevice, who string) []control.RefusedDevice
 }
 
 // written is where a rule is to be written, and what is to be called then.
-type written struct{ file, reload string }
+type written struct{ file, reload, config string }
 
 // placeOf asks the daemon which file it runs.
 func placeOf(ctx context.Context, daemon *control.Client, call *cmdline.Call) (written, error) {
@@ -58,11 +58,8 @@ func placeOf(ctx context.Context, daemon *control.Client, call *cmdline.Call) (w
 	if err != nil {
 		return written{}, err
 	}
-	p := written{cmp.Or(s.Configuration.File, defaultConfig), "portcullis reload"}
-	if file := call.Given["config"]; file != "" {
-		p.reload += " --config " + file
-	}
-	return p, nil
+	config := withConfig(call)
+	return written{cmp.Or(s.Configuration.File, defaultConfig), "portcullis reload" + config, config}, nil
 }
 
 func printRefused(out io.Writer, list []control.RefusedDevice, where written, now time.Time) error {
@@ -80,6 +77,8 @@ func printRefused(out io.Writer, list []control.RefusedDevice, where written, no
 			r := &d.Refused[j]
 			fmt.Fprintf(&b, "\n  %s, %s\n  refused: %s\n", when(r, now), wanted(r, d.Client.Address), printable(reasonLine(&r.Verdict)))
 			switch {
+			case r.Action == "ask":
+				fmt.Fprintf(&b, "  To allow it, run `portcullis pending%s`, and approve it there\n", where.config)
 			case r.Add == "":
 			case shown[r.Add]:
 				b.WriteString("  a rule above allows this too\n")
@@ -158,7 +157,7 @@ func outside(p uint16) string {
 // reasonLine is why, without the hint where the rule itself is shown.
 func reasonLine(v *control.Verdict) string {
 	switch {
-	case v.Add != "":
+	case v.Add != "" && v.Action != "ask":
 		return firstPart(v.Why)
 	case v.Wall:
 		return v.Why + " (no rule can allow it)"

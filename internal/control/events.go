@@ -26,6 +26,9 @@ type Event struct {
 	Rule    string   `json:"rule"`    // the owner's rule that decided, or ""
 	Client  *Asker   `json:"client"`  // nil for drift and resync
 	Mapping *Mapping `json:"mapping"` // likewise; of a refusal, what was asked for
+	// Approval is what the owner has said, or has taken back, where the event is that; such an
+	// event is approved, denied or revoked, and Mapping is what it is about, which is none.
+	Approval *Approval `json:"approval,omitempty"`
 }
 
 // NewEvent returns the JSON form of an event.
@@ -42,6 +45,10 @@ func NewEvent(ev *portmap.Event) Event {
 		m.Created = ""
 	}
 	e.Client, e.Mapping = &who, &m
+	if ev.Answer.ID != 0 {
+		a := NewApproval(&ev.Answer, &ev.Client, &ev.Mapping, ev.Time)
+		e.Approval = &a
+	}
 	return e
 }
 

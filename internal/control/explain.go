@@ -30,6 +30,7 @@ type Explained struct {
 	ExternalPort uint16 `json:"external_port"` // that it would get; of a refusal, that it asked for
 	ExpiresIn    int64  `json:"expires_in"`    // seconds of the lease that it would get; 0: it would get none
 	Note         string `json:"note"`          // what could not be known, or ""
+	Pending      uint64 `json:"pending"`       // the number under which it waits for the owner; 0: it does not
 }
 
 // Query is a Question that was understood: a request whose client is to be found by its

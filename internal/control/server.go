@@ -47,7 +47,8 @@ type Config struct {
 	Refused func() []RefusedDevice
 	Explain func(context.Context, Query) (Explained, error)
 	Events  func(context.Context) <-chan portmap.Event // from now on, until its context ends
-	Group   string                                     // members may talk to the daemon; "": root only
+	Asked   Asked
+	Group   string // members may talk to the daemon; "": root only
 }
 
 // Bounds of one conversation.
@@ -99,6 +100,11 @@ func New(cfg Config) (*Server, error) {
 		"/v1/delete":        {http1.Post, s.delete},
 		"/v1/explain":       {http1.Post, s.explain},
 		"/v1/reload":        {http1.Post, s.reload},
+		"/v1/pending":       {http1.Get, s.pending},
+		"/v1/approvals":     {http1.Get, s.approvals},
+		"/v1/approve":       {http1.Post, s.approve},
+		"/v1/deny":          {http1.Post, s.deny},
+		"/v1/revoke":        {http1.Post, s.revoke},
 		"/metrics":          {http1.Get, s.metrics},
 	}
 	return s, nil

@@ -242,7 +242,7 @@ func TestShapes(t *testing.T) {
 	socket, m := serve(t, "")
 	_, got := raw(t, socket, "GET", "/v1/status", "")
 	want := `{"version":"1.2.3","uptime":60,"wan":{"interface":"wan0","external_ip":"203.0.113.5","private":false,"up":true},` +
-		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"mappings_limit":1024,"denied":4,"last_refused":null,` +
+		`"lan":[{"interface":"br-lan","prefixes":["192.168.1.0/24"]}],"mappings":1,"pinholes":0,"mappings_limit":1024,"denied":4,"pending":0,"last_refused":null,` +
 		`"firewall":{"backend":"nftables","drift_repaired":2,"senders":"mark","askers":true},` +
 		`"sandbox":{"mode":"single","user":0,"capabilities":["CAP_NET_ADMIN"],"no_new_privs":true,"seccomp":true,"landlock":7,"dumpable":false,"missing":[],"front":{"pid":7,"user":64998,"capabilities":[],"no_new_privs":true,"seccomp":true,"unknown":"","ended":1,"last_end":"signal killed"}},` +
 		`"configuration":{"file":"/etc/p.toml","sha256":"ab","since":"2026-11-30T01:00:00Z","restart":["upnp.http_port"]}}` + "\n"

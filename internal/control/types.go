@@ -16,6 +16,7 @@ type Status struct {
 	Pinholes int    `json:"pinholes"`       // of IPv6
 	Limit    int    `json:"mappings_limit"` // how many there may be of both
 	Denied   uint64 `json:"denied"`         // requests refused since the start
+	Pending  int    `json:"pending"`        // requests that wait for the owner
 	// LastRefused is the last of these; nil: there was none.
 	LastRefused *Event   `json:"last_refused"`
 	Firewall    Firewall `json:"firewall"`
@@ -50,6 +51,15 @@ type Revoked struct {
 	Mapping
 	Reason string `json:"reason"` // portmap.Reason's word
 	Why    string `json:"why"`    // a sentence
+}
+
+// NewRevoked returns the JSON form of mappings that were ended.
+func NewRevoked(dropped []portmap.Dropped) []Revoked {
+	all, now := make([]Revoked, len(dropped)), time.Now()
+	for i, d := range dropped {
+		all[i] = Revoked{NewMapping(d.Mapping, nil, now), portmap.ReasonOf(d.Err).String(), d.Err.Error()}
+	}
+	return all
 }
 
 // WAN is the outside as the daemon sees it.

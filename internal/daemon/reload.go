@@ -99,7 +99,7 @@ func (r *reloader) adopt(ctx context.Context) (control.Reloaded, error) {
 	}
 	var dropped []portmap.Dropped
 	r.follower.set(ctx, network, func() { dropped, err = r.warden.Adopt(ctx, next) })
-	done := control.Reloaded{File: source.File, Changed: orEmpty(live), Restart: orEmpty(restart), Revoked: revoked(dropped)}
+	done := control.Reloaded{File: source.File, Changed: orEmpty(live), Restart: orEmpty(restart), Revoked: control.NewRevoked(dropped)}
 	r.mu.Lock()
 	r.running, r.source, r.since, r.restart = next, source, time.Now(), done.Restart
 	r.mu.Unlock()
@@ -111,17 +111,6 @@ func (r *reloader) adopt(ctx context.Context) (control.Reloaded, error) {
 
 // orEmpty returns keys, never nil: JSON has a list.
 func orEmpty(keys []string) []string { return append([]string{}, keys...) }
-
-func revoked(dropped []portmap.Dropped) []control.Revoked {
-	all, now := make([]control.Revoked, len(dropped)), time.Now()
-	for i, d := range dropped {
-		all[i] = control.Revoked{
-			Mapping: control.NewMapping(d.Mapping, nil, now),
-			Reason:  portmap.ReasonOf(d.Err).String(), Why: d.Err.Error(),
-		}
-	}
-	return all
-}
 
 // try returns an error where the network as it was read last does not fit these
 // settings. A LAN may come later.

@@ -20,6 +20,9 @@ type Journal interface {
 	Identity() (journal.Identity, error)
 	HasIdentity() bool
 	SaveIdentity(journal.Identity) error
+	Answers() ([]byte, error)
+	SaveAnswers([]byte) error
+	SetAnswersAside() (string, error)
 	Overdue() []uint64
 	Resize(mappings int)
 	Run(context.Context) error

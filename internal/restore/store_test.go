@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -109,6 +110,10 @@ func (d *disk) kept() (bootID uint32, e journal.Epochs, written int) {
 }
 
 func (d *disk) HasIdentity() bool { return d.id != nil }
+
+func (d *disk) Answers() ([]byte, error)         { return nil, fs.ErrNotExist }
+func (d *disk) SaveAnswers([]byte) error         { return errors.ErrUnsupported }
+func (d *disk) SetAnswersAside() (string, error) { return "", errors.ErrUnsupported }
 
 func (d *disk) SaveIdentity(id journal.Identity) error {
 	d.mu.Lock()

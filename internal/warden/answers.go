@@ -130,6 +130,11 @@ func (w *Warden) explained(r portmap.Request, v portmap.Verdict, note string) co
 		return e
 	}
 	reason := portmap.ReasonOf(v.Err)
+	if reason == portmap.NeedsApproval {
+		if id := w.approvals.About(&r.Client, r.Transport, r.Internal.Port()); id != 0 {
+			e.Pending = id
+		}
+	}
 	e.Verdict = control.Verdict{Action: portmap.Deny.String(), Reason: reason.String(), Rule: v.Rule, Why: v.Err.Error()}
 	if reason != v.Reason { // what refuses it came after the policy
 		return e
@@ -143,10 +148,20 @@ func (w *Warden) explained(r portmap.Request, v portmap.Verdict, note string) co
 	return e
 }
 
+func asksFirst(rule string) string {
+	if rule != "" {
+		return fmt.Sprintf(`the rule %q says "ask"`, rule)
+	}
+	return `policy.default is "ask"`
+}
+
 func allowedBy(v portmap.Verdict) string {
 	by := `no rule speaks of this and policy.default is "allow"`
 	if v.Rule != "" {
 		by = fmt.Sprintf("the rule %q allows this", v.Rule)
+	}
+	if v.Answer != nil {
+		by = fmt.Sprintf("%s, and the owner has approved it (answer %d)", asksFirst(v.Rule), v.Answer.ID)
 	}
 	if v.Renewal {
 		by += "; it is open already"

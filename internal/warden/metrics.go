@@ -49,6 +49,8 @@ func (w *Warden) countMappings(t *metrics.Text, table *portmap.Table) {
 	}
 	t.Family("portcullis_mappings_limit", metrics.Gauge, "How many mappings there may be in all (limits.mappings)")
 	t.Sample(float64(w.now().Limits.Mappings))
+	t.Family("portcullis_pending_requests", metrics.Gauge, "Ports that devices have asked for and that wait for the owner")
+	t.Sample(float64(w.approvals.Count()))
 	t.Family("portcullis_clients", metrics.Gauge, "Hosts that have a mapping")
 	t.Sample(float64(table.Hosts()))
 }

@@ -56,6 +56,7 @@ func (w *Warden) Run(ctx context.Context) error {
 	all.Go(func() error { return w.names.Run(ctx) })
 	all.Go(func() error { return logging.NewEvents(w.log).Run(ctx, w.engine.Watch(256)) })
 	all.Go(func() error { return w.refusals.Run(ctx, w.engine.Watch(256)) })
+	all.Go(func() error { return w.approvals.Run(ctx, w.engine.Watch(256)) })
 	return all.Wait()
 }
 

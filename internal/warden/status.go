@@ -17,7 +17,7 @@ func (w *Warden) status() control.Status {
 		Uptime:  int64(time.Since(w.started) / time.Second),
 		WAN:     control.WAN{Interface: wan.Name, Private: wan.Private, Up: wan.Up},
 		LAN:     []control.LAN{},
-		Denied:  w.engine.Denied(), LastRefused: w.lastRefused(), Limit: w.now().Limits.Mappings,
+		Denied:  w.engine.Denied(), LastRefused: w.lastRefused(), Limit: w.now().Limits.Mappings, Pending: w.approvals.Count(),
 		Firewall: control.Firewall{
 			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
 		},

@@ -15,6 +15,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/firewall/witness"
+	"portcullis/internal/approvals"
 	"portcullis/internal/control"
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
@@ -94,6 +95,7 @@ type Warden struct {
 	unseen      atomic.Uint64     // requests in the name of a host that has not sent any
 	subscribers subscribers
 	refusals    refusals.Book
+	approvals   *approvals.Keeper
 	alerts      alerts // of what only an owned front does
 
 	reload  func(context.Context) (control.Reloaded, error) // nil: it cannot be
@@ -233,18 +235,24 @@ func (w *Warden) build(last journal.Restored) error {
 	}
 	w.network = gateway.New(gateway.Config{Listening: w.kernel.Listening, Forwarded: w.firewall.Forwarded})
 	w.names = dhcp.New(dhcp.Config{Files: wiring.Plain(w.cfg.LAN.Leases), Log: w.log})
+	var answers approvals.Store
+	if w.journal != nil {
+		answers = w.journal
+	}
+	w.approvals = approvals.Open(w.log, answers, last.Mappings)
 	w.engine, err = portmap.NewEngine(portmap.EngineConfig{
-		Policy: decide, Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
+		Policy: decide, Answers: w.approvals.Answers(), Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
 		Store: w.store, Recorded: w.store.Recorded,
 		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
 		return err
 	}
+	w.approvals.Start(w.engine)
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
-		Counter: w.counter, Refused: w.refused, Explain: w.explain, Events: w.Events, Group: string(w.cfg.Control.Group),
+		Counter: w.counter, Refused: w.refused, Explain: w.explain, Events: w.Events, Asked: asked{w}, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/fwtest"
+	"portcullis/internal/approvals"
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
 	"portcullis/internal/netif"
@@ -106,6 +107,8 @@ func newWarden(t *testing.T, log *bytes.Buffer) (*Warden, *backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.approvals = approvals.Open(w.log, nil, nil)
+	w.approvals.Start(w.engine)
 	w.Reader, w.names = w.engine.Reader, dhcp.New(dhcp.Config{})
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup

@@ -74,6 +74,7 @@ var allowed = map[string][]string{
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
 	"internal/refusals":        {"portmap"},
+	"internal/approvals":       {"portmap"},
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
 	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
 	"internal/metrics":         {},
@@ -104,7 +105,7 @@ var allowed = map[string][]string{
 		"pcp", "portmap", "ssdp",
 	},
 	"internal/warden": {
-		"config", "firewall", "firewall/witness", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
+		"config", "firewall", "firewall/witness", "internal/approvals", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
 		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/metrics", "internal/netif", "internal/presence", "internal/reconcile",
 		"internal/refusals", "internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},

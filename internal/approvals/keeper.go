@@ -1,0 +1,288 @@
+package approvals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// Bounds of what the owner can have said.
+const (
+	maxAnswers = 1024
+	sweepEvery = 10 * time.Second // for what has ended, and for what could not be stored
+)
+
+// Errors of the owner's questions.
+var (
+	ErrNothing = errors.New("nothing that waits, and no answer, has this number")
+	ErrTooMany = fmt.Errorf("there are %d answers, which is the most; revoke some first", maxAnswers)
+	ErrOnce    = errors.New("\"once\" is for one port, and not for a whole device")
+)
+
+// StoreError says that something could not be written to the state directory.
+type StoreError struct {
+	Holds bool // all the same, until the daemon ends
+	Err   error
+}
+
+// Error implements error.
+func (e *StoreError) Error() string {
+	if e.Holds {
+		return fmt.Sprintf("this holds now, but cannot be stored, so that a restart would undo it: %v", e.Err)
+	}
+	return fmt.Sprintf("this cannot be stored, and nothing has changed: %v", e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// Answer is what the owner has said, and about what.
+type Answer struct {
+	portmap.Answer
+	Client      portmap.Client // who had asked
+	Made        time.Time
+	Description string // what the device called it
+	Rule        string // that said "ask", or ""
+
+	ends time.Time // Until by the wall clock, where the answer is of an earlier run
+}
+
+func (a *Answer) subject() subject { return subject{a.Device, a.Transport, a.Port} }
+
+// over reports whether it holds no longer, by either clock.
+func (a *Answer) over(now time.Time) bool {
+	return a.Over(now) || !a.ends.IsZero() && !now.Round(0).Before(a.ends)
+}
+
+// Store keeps the file. With an error of Write the old one is as it was.
+type Store interface {
+	Answers() ([]byte, error)         // fs.ErrNotExist: there is none
+	SaveAnswers([]byte) error         // on the disk when it returns
+	SetAnswersAside() (string, error) // what makes no sense; it returns its new name
+}
+
+// Engine is what goes by the answers; portmap.Engine is one.
+type Engine interface {
+	Answer(context.Context, portmap.Answers) ([]portmap.Dropped, error)
+	Answered(portmap.Event)
+	Snapshot() *portmap.Table
+}
+
+// Keeper has what waits and what was said. It is safe for concurrent use.
+type Keeper struct {
+	log    *slog.Logger
+	store  Store // nil: there is no state directory
+	engine Engine
+
+	turn sync.Mutex // one at a time answers
+
+	mu      sync.Mutex // guards what follows
+	waiting queue
+	answers []Answer
+	next    uint64 // number
+	unsaved bool   // the file is perhaps not what holds
+	said    bool   // the owner was told that it cannot be written
+}
+
+// Open reads what was said in earlier runs; restored are the mappings that may be taken over.
+// Start must be called before anything is asked.
+func Open(log *slog.Logger, store Store, restored []portmap.Mapping) *Keeper {
+	k := &Keeper{log: log, store: store, next: 100_000 + rand.Uint64N(800_000)} // #nosec G404 -- nobody is to guess wrong, that is all
+	if store == nil {
+		return k
+	}
+	now := time.Now()
+	data, err := store.Answers()
+	var list []Answer
+	if err == nil {
+		list, err = decode(data, now)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return k
+	case errors.Is(err, errDamaged):
+		name, failed := store.SetAnswersAside()
+		log.Error("the approvals are damaged; what they allowed is closed, and the owner is asked again", "kept_as", name, "err", failed)
+		return k
+	case err != nil:
+		log.Error("cannot read the approvals; what they allowed is closed, and the owner is asked again", "err", err)
+		return k
+	}
+	k.answers = slices.DeleteFunc(list, func(a Answer) bool {
+		used := a.Once && a.Mapping != 0 && !slices.ContainsFunc(restored, func(m portmap.Mapping) bool { return m.ID == a.Mapping })
+		return used || a.over(now)
+	})
+	return k
+}
+
+// Answers returns what an engine is to begin with.
+func (k *Keeper) Answers() portmap.Answers {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return answersOf(k.answers)
+}
+
+// Start tells who goes by the answers.
+func (k *Keeper) Start(e Engine) { k.engine = e }
+
+func answersOf(list []Answer) portmap.Answers {
+	plain := make([]portmap.Answer, len(list))
+	for i := range list {
+		plain[i] = list[i].Answer
+	}
+	return portmap.NewAnswers(plain)
+}
+
+// Run takes in what the engine does, until it or ctx ends.
+func (k *Keeper) Run(ctx context.Context, w *portmap.Watcher) error {
+	defer w.Close()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-sweep.C:
+			k.sweep(ctx)
+		case ev, open := <-w.C:
+			if !open {
+				return ctx.Err()
+			}
+			k.note(&ev)
+		}
+	}
+}
+
+// note takes in an event.
+func (k *Keeper) note(ev *portmap.Event) {
+	m := &ev.Mapping
+	s := subjectOf(&ev.Client, m.Transport, m.Internal.Port())
+	switch ev.Type {
+	case portmap.Pending:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !k.answered(s, ev.Time) {
+			k.waiting.add(ev, k.number)
+		}
+	case portmap.Granted, portmap.Renewed, portmap.Denied: // it does not wait any more
+		k.mu.Lock()
+		k.waiting.answered(s)
+		k.mu.Unlock()
+		k.noteUse(0)
+	case portmap.Deleted, portmap.Expired, portmap.RevokedEvent:
+		k.noteUse(m.ID)
+	case portmap.Resync:
+		k.noteUse(0)
+	}
+}
+
+// answered reports whether something was said about s meanwhile: an event comes a little later
+// than what it tells of. mu is held.
+func (k *Keeper) answered(s subject, now time.Time) bool {
+	return slices.ContainsFunc(k.answers, func(a Answer) bool {
+		return a.subject().covers(s) && !a.over(now) && (!a.Once || a.Mapping == 0)
+	})
+}
+
+// number returns one that nothing has; mu is held.
+func (k *Keeper) number() uint64 {
+	for {
+		k.next++
+		if k.waiting.find(k.next) == nil && k.find(k.next) < 0 {
+			return k.next
+		}
+	}
+}
+
+// find returns where the answer of a number is, -1 where there is none; mu is held.
+func (k *Keeper) find(id uint64) int {
+	return slices.IndexFunc(k.answers, func(a Answer) bool { return a.ID == id })
+}
+
+// noteUse writes down which answers for one mapping were used, and forgets the one whose
+// mapping has ended.
+func (k *Keeper) noteUse(ended uint64) {
+	k.mu.Lock()
+	once := slices.ContainsFunc(k.answers, func(a Answer) bool { return a.Once })
+	k.mu.Unlock()
+	if !once {
+		return
+	}
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	table := k.engine.Snapshot()
+	list, changed := k.copy(), false
+	for i := range list {
+		if used := table.UsedBy(&list[i].Answer); used != list[i].Mapping {
+			list[i].Mapping, changed = used, true
+		}
+	}
+	if ended != 0 {
+		n := len(list)
+		list = slices.DeleteFunc(list, func(a Answer) bool { return a.Once && a.Mapping == ended })
+		changed = changed || len(list) < n
+	}
+	if changed {
+		k.keep(list)
+	}
+}
+
+// sweep ends what has run out, and stores what could not be stored.
+func (k *Keeper) sweep(ctx context.Context) {
+	now := time.Now()
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	k.mu.Lock()
+	k.waiting.forget(now)
+	n, unsaved := len(k.answers), k.unsaved
+	k.mu.Unlock()
+	list := slices.DeleteFunc(k.copy(), func(a Answer) bool { return a.over(now) })
+	if len(list) == n && !unsaved {
+		return
+	}
+	k.keep(list)
+	if len(list) == n {
+		return
+	}
+	if _, err := k.engine.Answer(ctx, answersOf(list)); err != nil && ctx.Err() == nil {
+		k.log.Error("not all of what an approval allowed that has ended could be closed", "err", err)
+	}
+}
+
+func (k *Keeper) copy() []Answer {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.answers)
+}
+
+// save writes a list to the disk.
+func (k *Keeper) save(list []Answer) error {
+	if k.store == nil {
+		return errors.New("there is no usable state directory (state.dir)")
+	}
+	data, err := encode(list, time.Now())
+	if err != nil {
+		return err
+	}
+	return k.store.SaveAnswers(data)
+}
+
+// keep has a list hold that takes something back, stored or not; turn is held.
+func (k *Keeper) keep(list []Answer) error {
+	err := k.save(list)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil && !k.said {
+		k.log.Error("cannot save the approvals", "err", err)
+	}
+	k.answers, k.unsaved, k.said = list, err != nil, err != nil
+	return err
+}

@@ -1,0 +1,366 @@
+package approvals
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"portcullis/portmap"
+)
+
+// disk is a Store.
+type disk struct {
+	data  []byte
+	err   error // of each write
+	aside int
+}
+
+func (d *disk) Answers() ([]byte, error) {
+	if d.data == nil {
+		return nil, fs.ErrNotExist
+	}
+	return d.data, nil
+}
+
+func (d *disk) SaveAnswers(b []byte) error {
+	if d.err == nil {
+		d.data = bytes.Clone(b)
+	}
+	return d.err
+}
+
+func (d *disk) SetAnswersAside() (string, error) {
+	d.aside++
+	d.data = nil
+	return "aside", nil
+}
+
+// engine notes what it is told.
+type engine struct {
+	table    *portmap.Table
+	answered int
+	told     []portmap.Event
+}
+
+func (e *engine) Answer(context.Context, portmap.Answers) ([]portmap.Dropped, error) {
+	e.answered++
+	return nil, nil
+}
+func (e *engine) Answered(ev portmap.Event) { e.told = append(e.told, ev) }
+func (e *engine) Snapshot() *portmap.Table  { return e.table }
+func client(n int) portmap.Client {
+	return portmap.Client{
+		Addr: netip.AddrFrom4([4]byte{192, 168, byte(n >> 8), byte(n)}), MAC: portmap.MAC{2, 0, 0, 0, byte(n >> 8), byte(n)},
+		Interface: "br-lan", Name: "host", Via: portmap.ViaPCP,
+	}
+}
+
+func pending(c portmap.Client, port uint16, at time.Time) *portmap.Event {
+	return &portmap.Event{Time: at, Type: portmap.Pending, Reason: portmap.NeedsApproval, Rule: "ask me", Client: c, Mapping: portmap.Mapping{
+		Client: c, Transport: portmap.UDP, Internal: netip.AddrPortFrom(c.Addr, port), ExternalPort: port, Description: "a game",
+	}}
+}
+
+func open(t *testing.T, d *disk, restored ...portmap.Mapping) (*Keeper, *engine, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	k := Open(slog.New(slog.NewTextHandler(log, nil)), d, restored)
+	e := &engine{table: portmap.NewTable()}
+	k.Start(e)
+	return k, e, log
+}
+
+func answer(t *testing.T, k *Keeper, r Reply) Answer {
+	t.Helper()
+	a, _, err := k.Answer(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// TestWaiting: one port of a device is one thing that waits, however often and however it is
+// asked for, until it is answered, opened, refused for another reason or forgotten.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, _, _ := open(t, new(disk))
+		begin := time.Now()
+		for i := range 3 {
+			k.note(pending(client(1), 3074, begin.Add(time.Duration(i)*time.Second)))
+		}
+		k.note(pending(client(1), 3075, begin.Add(time.Minute)))
+		k.note(pending(client(2), 3074, begin.Add(time.Hour)))
+		all := k.Waiting()
+		if len(all) != 3 || all[2].Count != 3 || !all[2].First.Equal(begin) || !all[2].Last.Equal(begin.Add(2*time.Second)) || all[2].Rule != "ask me" {
+			t.Fatalf("%+v", all)
+		}
+		if id := k.About(&all[2].Request.Client, portmap.UDP, 3074); id != all[2].ID || k.Count() != 3 {
+			t.Errorf("it waits as %d, of %d", id, k.Count())
+		}
+		for i, end := range []portmap.EventType{portmap.Granted, portmap.Denied} {
+			ev := pending(client(1), 3074+uint16(i), time.Now())
+			ev.Type = end
+			k.note(ev)
+		}
+		if all := k.Waiting(); len(all) != 1 || all[0].Request.Client.Addr != client(2).Addr {
+			t.Errorf("%+v", all)
+		}
+		time.Sleep(forgetting + 2*time.Hour)
+		k.sweep(t.Context())
+		if k.Count() != 0 {
+			t.Error("it is never forgotten")
+		}
+	})
+}
+
+// TestWaitingFlood: a device that asks for everything forgets its own requests and nobody
+// else's; one that makes up devices takes the places of those that have not answered the
+// gateway; and the memory of it all is bounded.
+func TestWaitingFlood(t *testing.T) {
+	k, _, _ := open(t, new(disk))
+	now := time.Now()
+	k.note(pending(client(1), 3074, now))
+	long := strings.Repeat("x", portmap.MaxDescription)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range 10_000 {
+		ev := pending(client(2), uint16(1024+i), now)
+		ev.Mapping.Description = strings.Clone(long)
+		k.note(ev)
+	}
+	for i := range 10_000 {
+		c := client(10 + i)
+		c.Unheard = true
+		k.note(pending(c, 3074, now.Add(time.Second)))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > 1<<20 { // #nosec G115 -- of a test
+		t.Errorf("it takes %d octets", used)
+	}
+	c := client(1)
+	if k.About(&c, portmap.UDP, 3074) == 0 {
+		t.Error("the first device's request is forgotten")
+	}
+	if n := k.Count(); n > maxDevices*maxPerOne || n < maxDevices {
+		t.Errorf("%d wait", n)
+	}
+}
+
+// TestAnswers: an answer holds when it is stored, comes back in the next run as it was, and
+// ends when it says.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := new(disk)
+		k, e, _ := open(t, d)
+		v6 := client(3)
+		v6.Addr, v6.MAC = netip.MustParseAddr("2001:db8::3"), portmap.MAC{}
+		for i, c := range []portmap.Client{client(1), client(1), client(2), v6} {
+			k.note(pending(c, 3074+uint16(i), time.Now()))
+		}
+		ids := map[uint16]uint64{}
+		for _, w := range k.Waiting() {
+			ids[w.Request.Internal.Port()] = w.ID
+		}
+		answer(t, k, Reply{ID: ids[3074], Allow: true, For: time.Hour})
+		answer(t, k, Reply{ID: ids[3075], Allow: true, Once: true})
+		answer(t, k, Reply{ID: ids[3076]})
+		answer(t, k, Reply{ID: ids[3077], Allow: true, Device: true})
+		if k.Count() != 0 || e.answered != 4 || len(e.told) != 4 || e.told[2].Type != portmap.Refused || e.told[0].Answer.ID != ids[3074] {
+			t.Errorf("%d wait, the engine heard %d, others %+v", k.Count(), e.answered, e.told)
+		}
+		time.Sleep(time.Minute)
+		next, _, _ := open(t, d)
+		list := next.List()
+		if len(list) != 4 {
+			t.Fatalf("%+v", list)
+		}
+		for i, want := range []string{
+			"true br-lan 2001:db8::3  0 0 false 0s", "false br-lan 192.168.0.2 02:00:00:00:00:02 17 3076 false 0s",
+			"true br-lan 192.168.0.1 02:00:00:00:00:01 17 3075 true 0s", "true br-lan 192.168.0.1 02:00:00:00:00:01 17 3074 false 59m0s",
+		} {
+			a := &list[i]
+			left := time.Duration(0)
+			if !a.Until.IsZero() {
+				left = time.Until(a.Until)
+			}
+			got := fmt.Sprint(a.Allow, " ", a.Device.Interface, " ", a.Client.Addr, " ", a.Client.MAC, " ", uint8(a.Transport), " ", a.Port, " ", a.Once, " ", left)
+			if got != want || a.Client.Name != "host" || a.Client.Via != portmap.ViaPCP || a.Description != "a game" || a.Rule != "ask me" {
+				t.Errorf("%d: %s, want %s; %+v", i, got, want, a)
+			}
+		}
+		time.Sleep(time.Hour)
+		next.sweep(t.Context())
+		if last, _, _ := open(t, d); len(last.List()) != 3 || len(next.List()) != 3 {
+			t.Errorf("after an hour %+v", last.List())
+		}
+	})
+}
+
+// TestReplaced: the last answer about the same thing holds; who is denied as a whole has nothing
+// left, who is approved as a whole keeps what was denied by itself; and a number that nothing
+// has is no answer.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	k, _, _ := open(t, new(disk))
+	for port := uint16(1); port < 4; port++ {
+		k.note(pending(client(1), port, time.Now()))
+	}
+	w := k.Waiting()
+	answer(t, k, Reply{ID: w[0].ID})
+	answer(t, k, Reply{ID: w[0].ID, Allow: true})
+	if list := k.List(); len(list) != 1 || !list[0].Allow {
+		t.Errorf("%+v", list)
+	}
+	answer(t, k, Reply{ID: w[0].ID})
+	answer(t, k, Reply{ID: w[1].ID, Allow: true, Device: true})
+	if list := k.List(); len(list) != 2 || list[1].Allow {
+		t.Errorf("%+v", list)
+	}
+	if k.Count() != 0 {
+		t.Error("what the device asks for still waits")
+	}
+	answer(t, k, Reply{ID: w[1].ID, Device: true})
+	if list := k.List(); len(list) != 1 || list[0].Allow || list[0].Port != 0 {
+		t.Errorf("%+v", list)
+	}
+	for _, c := range []struct {
+		r    Reply
+		want error
+	}{{Reply{ID: 1}, ErrNothing}, {Reply{ID: w[2].ID}, ErrNothing}, {Reply{ID: w[1].ID, Allow: true, Once: true, Device: true}, ErrOnce}, {Reply{ID: w[1].ID, Allow: true, Once: true}, ErrOnce}} {
+		if _, _, err := k.Answer(t.Context(), c.r); !errors.Is(err, c.want) {
+			t.Errorf("%+v: %v", c.r, err)
+		}
+	}
+	if _, err := k.Revoke(t.Context(), 1); !errors.Is(err, ErrNothing) {
+		t.Error(err)
+	}
+}
+
+// TestNotStored: what cannot be stored does not hold, but for what takes an answer back, which
+// is stored as soon as that can be.
+func TestNotStored(t *testing.T) {
+	t.Parallel()
+	d := new(disk)
+	k, e, log := open(t, d)
+	k.note(pending(client(1), 3074, time.Now()))
+	k.note(pending(client(1), 3075, time.Now()))
+	w := k.Waiting()
+	kept := answer(t, k, Reply{ID: w[0].ID, Allow: true})
+	d.err = errors.New("no space left on device")
+	var failed *StoreError
+	if _, _, err := k.Answer(t.Context(), Reply{ID: w[1].ID, Allow: true}); !errors.As(err, &failed) || failed.Holds || !strings.Contains(err.Error(), "nothing has changed: no space left") {
+		t.Errorf("approved: %v", err)
+	}
+	if len(k.List()) != 1 || k.Count() != 1 || e.answered != 1 || len(e.told) != 1 {
+		t.Errorf("it holds: %+v", k.List())
+	}
+	if _, err := k.Revoke(t.Context(), kept.ID); !errors.As(err, &failed) || !failed.Holds {
+		t.Errorf("revoked: %v", err)
+	}
+	if len(k.List()) != 0 || e.answered != 2 {
+		t.Error("revoking changed nothing")
+	}
+	d.err = nil
+	k.sweep(t.Context())
+	if next, _, _ := open(t, d); len(next.List()) != 0 {
+		t.Error("it is not stored later")
+	}
+	if n := strings.Count(log.String(), "cannot save the approvals"); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+}
+
+// TestFull: there is a most, and it is said.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	k, _, _ := open(t, new(disk))
+	for i := range maxAnswers + 1 {
+		k.note(pending(client(i), 3074, time.Now()))
+		w := k.Waiting()
+		if _, _, err := k.Answer(t.Context(), Reply{ID: w[0].ID, Allow: true}); (i == maxAnswers) != errors.Is(err, ErrTooMany) || i < maxAnswers && err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+}
+
+// TestDamaged: a file that is not what was written is set aside, and nothing is approved, wherever
+// a bit has turned, or the end is missing.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	d := new(disk)
+	k, _, _ := open(t, d)
+	k.note(pending(client(1), 3074, time.Now()))
+	answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true})
+	whole := d.data
+	for i := range whole {
+		for _, spoilt := range [][]byte{whole[:i], append(append(bytes.Clone(whole[:i]), whole[i]^1), whole[i+1:]...)} {
+			d := &disk{data: spoilt}
+			k, _, log := open(t, d)
+			if len(k.List()) != 0 || d.aside != 1 || !strings.Contains(log.String(), "damaged") {
+				t.Fatalf("%q gives %+v", spoilt, k.List())
+			}
+		}
+	}
+}
+
+// TestOnceIsOver: what was for one mapping is forgotten with it, in this run or before the next.
+func TestOnceIsOver(t *testing.T) {
+	t.Parallel()
+	d := new(disk)
+	k, _, _ := open(t, d)
+	k.note(pending(client(1), 3074, time.Now()))
+	a := answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true, Once: true})
+	a.Mapping = 7
+	k.keep([]Answer{a})
+	if next, _, _ := open(t, d); len(next.List()) != 0 {
+		t.Error("its mapping has ended, and it is there")
+	}
+	next, _, _ := open(t, d, portmap.Mapping{ID: 7})
+	if len(next.List()) != 1 {
+		t.Fatal("its mapping is there, and it is not")
+	}
+	ended := pending(client(1), 3074, time.Now())
+	ended.Type, ended.Mapping.ID = portmap.Expired, 7
+	next.note(ended)
+	if last, _, _ := open(t, d, portmap.Mapping{ID: 7}); len(next.List()) != 0 || len(last.List()) != 0 {
+		t.Error("its mapping has ended, and it is there")
+	}
+}
+
+// TestClockWasBehind: a router boots in 1970, and the time that was left when the answer was
+// written counts; when its clock is right, what has ended by it ends.
+func TestClockWasBehind(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	a := Answer{Answer: portmap.Answer{ID: 1, Allow: true, Transport: portmap.UDP, Port: 3074, Until: now.Add(time.Hour)}, Client: client(1), Made: now}
+	a.Device = a.Client.ID().Device()
+	data, err := encode([]Answer{a}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot := time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC)
+	list, err := decode(data, boot)
+	if err != nil || len(list) != 1 || list[0].Until.Sub(boot) != time.Hour {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if list[0].over(boot) || !list[0].over(now.Add(2*time.Hour)) {
+		t.Error("it does not end")
+	}
+	later, err := decode(data, now.Add(40*time.Minute))
+	if err != nil || later[0].Until.Sub(now) != time.Hour {
+		t.Errorf("%+v, %v", later, err)
+	}
+}
