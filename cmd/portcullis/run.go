@@ -16,6 +16,7 @@ import (
 )
 
 func runDaemon(ctx context.Context, call *cmdline.Call) error {
+	sandbox.Slacken()
 	ctx, stop := untilHandover(ctx)
 	defer stop()
 	load := func() (config.Config, daemon.Source, error) {

@@ -246,6 +246,9 @@ func confined(t *testing.T, pid int, held []string, filters string) {
 		if os.IsNotExist(err) {
 			continue // it has ended
 		}
+		if slack, err := os.ReadFile("/proc/" + filepath.Base(filepath.Dir(name)) + "/timerslack_ns"); err == nil && string(slack) != "200000\n" {
+			t.Errorf("%s: timers wait for %s", name, slack)
+		}
 		for _, line := range strings.Split(string(text), "\n") {
 			key, value, _ := strings.Cut(line, ":")
 			if w, asked := want[key]; asked && strings.TrimSpace(value) != w {
