@@ -18,7 +18,7 @@ PREFIX  ?= /usr/local
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
 
-# What `make build` has built, with its manuals, its configuration where there is none, its
+# What `make build` has built, with its manuals, its completions, its configuration where there is none, its
 # unit and its user. Nothing is started.
 AT = $(DESTDIR)$(PREFIX)
 install:
@@ -26,6 +26,9 @@ install:
 	install -D -m 644 -t $(AT)/share/man/man8 etc/man/portcullis.8
 	install -D -m 644 -t $(AT)/share/man/man5 etc/man/portcullis.toml.5
 	test -e $(DESTDIR)/etc/portcullis/portcullis.toml || install -D -m 644 -t $(DESTDIR)/etc/portcullis etc/portcullis.toml
+	install -D -m 644 -t $(AT)/share/bash-completion/completions etc/completion/portcullis
+	install -D -m 644 -t $(AT)/share/zsh/site-functions etc/completion/_portcullis
+	install -D -m 644 -t $(AT)/share/fish/vendor_completions.d etc/completion/portcullis.fish
 	install -D -m 644 -t $(AT)/lib/sysusers.d etc/sysusers.d/portcullis.conf
 	install -D -m 644 -t $(AT)/lib/systemd/system etc/systemd/portcullis.service
 	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(AT)/lib/systemd/system/portcullis.service

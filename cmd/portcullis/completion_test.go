@@ -34,6 +34,37 @@ var shells = map[string]string{
 		zpty -r -m c out '*ready-2*'; zpty -w -n c "$LINE"$'\t\t'; zpty -r -m c out "$WANT"; print -r -- "$out"`,
 }
 
+// installed are the files that each shell finds by itself, as `make install` places them.
+var installed = map[string]string{
+	"bash": "bash-completion/completions/portcullis", "zsh": "zsh/site-functions/_portcullis", "fish": "fish/vendor_completions.d/portcullis.fish",
+}
+
+// TestCompletionInstalled: `make install` places what the command prints.
+func TestCompletionInstalled(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	install := exec.Command("make", "-s", "-C", "../..", "install", "BIN="+self, "DESTDIR="+root, "PREFIX=/usr")
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for shell, file := range installed {
+		source := filepath.Join("../../etc/completion", filepath.Base(file))
+		_, want, _ := call(t, "completion", shell)
+		if *update {
+			if err := os.WriteFile(source, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := os.ReadFile(filepath.Join(root, "usr/share", file)); err != nil || string(got) != want {
+			t.Errorf("%s gets %q, %v", shell, got, err)
+		}
+	}
+}
+
 // TestCompletion: bash, zsh and fish complete commands, options, and the words and files that
 // are values.
 func TestCompletion(t *testing.T) {

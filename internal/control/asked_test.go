@@ -68,6 +68,10 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%.80s: %d %s, want %q", body, code, text, want)
 		}
 	}
+	off := `{"client":"192.168.1.9","protocol":"tcp","port":1,"via":"natpmp"}`
+	if code, text := raw(t, socket, "POST", "/v1/explain", off); code != 409 || !strings.Contains(text, `{"reason":"not-served","error":"NAT-PMP is off"}`) {
+		t.Errorf("a protocol that is off: %d %s", code, text)
+	}
 	_, err := control.NewClient(socket).Explain(t.Context(), control.Question{Client: "10.9.9.9", Protocol: "tcp", Port: 1})
 	if err == nil || err.Error() != "10.9.9.9 is in no network that is served" {
 		t.Errorf("%v", err)

@@ -42,6 +42,12 @@ type Query struct {
 	Request portmap.Request
 }
 
+// NotServed is why nobody is answered who asks by a protocol: it is off, say.
+type NotServed string
+
+// Error returns the sentence.
+func (n NotServed) Error() string { return string(n) }
+
 // Explain asks what would come of a request. Nothing is opened, and nobody hears of it.
 func (c *Client) Explain(ctx context.Context, q Question) (Explained, error) {
 	var e Explained
@@ -58,6 +64,9 @@ func (s *Server) explain(ctx context.Context, r *http1.Request) *http1.Response 
 		return fail(http1.BadRequest, "bad-request", err.Error())
 	}
 	e, err := s.cfg.Explain(ctx, query)
+	if off := NotServed(""); errors.As(err, &off) {
+		return fail(http1.Conflict, "not-served", err.Error())
+	}
 	if err != nil {
 		return fail(http1.Conflict, portmap.ReasonOf(err).String(), err.Error())
 	}

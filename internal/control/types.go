@@ -198,6 +198,6 @@ type Deletion struct {
 
 // Failure is the body of every answer that is not 200.
 type Failure struct {
-	Reason string `json:"reason"` // portmap.Reason's word, or "bad-request", "forbidden"
+	Reason string `json:"reason"` // portmap.Reason's word, or "bad-request", "forbidden", "not-served"
 	Error  string `json:"error"`
 }

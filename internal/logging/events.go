@@ -136,7 +136,7 @@ func (l *Events) rest() {
 		n += r.n
 	}
 	if n > 0 {
-		l.log.Warn("more requests refused before the stop", "not_logged", n)
+		l.log.Warn("more requests refused before the stop", "refused", n)
 	}
 }
 
@@ -155,7 +155,7 @@ func (l *Events) tellOne(ctx context.Context, r *refusals, now time.Time) {
 func (l *Events) line(ctx context.Context, ev portmap.Event, others int) {
 	attrs := append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()), slog.String("detail", ev.Detail))
 	if others > 0 {
-		attrs = append(attrs, slog.Int("not_logged", others))
+		attrs = append(attrs, slog.Int("more_like_this", others))
 	}
 	l.log.LogAttrs(ctx, slog.LevelWarn, "request refused", attrs...)
 }

@@ -45,7 +45,7 @@ func logged(t *testing.T, play func(refuse func(portmap.Event))) string {
 	return out.String()
 }
 
-var notLogged = regexp.MustCompile(`not_logged=(\d+)`)
+var notLogged = regexp.MustCompile(`(?:more_like_this|refused)=(\d+)`)
 
 // told counts the refusals that the lines stand for.
 func told(t *testing.T, log string) (n int) {

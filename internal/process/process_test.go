@@ -315,6 +315,29 @@ func TestTaken(t *testing.T) {
 	}
 }
 
+// TestBuried: where no wall can be made, the front that has been started for it is ended
+// before anybody is told, though it would live for ever.
+func TestBuried(t *testing.T) {
+	t.Setenv(played, "deaf")
+	r := newRig(t)
+	r.cfg.Settings.FriendlyName = strings.Repeat("x", wall.MaxMessage)
+	if err := r.Open(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "tell the front its settings") {
+		t.Errorf("told %v", err)
+	}
+	if now := r.current(); now != nil {
+		t.Errorf("a front is kept: %+v", now)
+	}
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil || len(tasks) == 0 {
+		t.Fatal(tasks, err)
+	}
+	for _, task := range tasks {
+		if children, err := os.ReadFile(task); err == nil && len(children) > 0 {
+			t.Errorf("there are the processes %s", children)
+		}
+	}
+}
+
 // TestBadFronts: one that sends nonsense or dies is no front; what it says by its
 // standard error is bounded.
 func TestBadFronts(t *testing.T) {

@@ -93,7 +93,7 @@ func (w *Warden) lastRefused() *control.Event {
 // explain returns what the engine would make of a request. Nobody hears of it.
 func (w *Warden) explain(ctx context.Context, q control.Query) (control.Explained, error) {
 	if off := w.off(q.Request.Client.Via); off != "" {
-		return control.Explained{}, refusal(portmap.Busy, "%s, so nobody is answered", off)
+		return control.Explained{}, control.NotServed(off + ", so nobody is answered")
 	}
 	client, note, err := w.find(ctx, q)
 	if err != nil {
@@ -173,11 +173,11 @@ func allowedBy(v portmap.Verdict) string {
 func (w *Warden) off(v portmap.Via) string {
 	switch {
 	case v == portmap.ViaUPnP && !w.cfg.UPnP.Enabled:
-		return "UPnP is off (upnp.enabled = false)"
+		return "UPnP is off: [upnp] enabled = false"
 	case v == portmap.ViaNATPMP && !w.cfg.PCP.NATPMP:
-		return "NAT-PMP is off (pcp.natpmp = false)"
+		return "NAT-PMP is off: [pcp] natpmp = false"
 	case v == portmap.ViaPCP && !w.cfg.PCP.PCP:
-		return "PCP is off (pcp.pcp = false)"
+		return "PCP is off: [pcp] pcp = false"
 	case v != portmap.ViaUPnP && w.witness == nil:
 		return "it cannot be seen which machine sends a datagram (NAT-PMP and PCP)"
 	}
