@@ -17,10 +17,10 @@ import (
 	"portcullis/portmap"
 )
 
-// Asked is what a client on a LAN sends to this machine, by IPv4.
+// Asked is what a client on a LAN sends to this machine.
 type Asked struct {
 	LAN       string
-	To        []netip.Addr // one of these
+	To        []netip.Addr // one of these, all of one family
 	Transport portmap.Transport
 	Port      uint16
 }
@@ -39,10 +39,14 @@ func Drops(ctx context.Context, asked []Asked) (chains []string, err error) {
 	chains = make([]string, len(asked))
 	for i, a := range asked {
 		s.asked, s.wan, s.wanAddrs, s.read = a, []string{a.LAN}, nil, 0
+		s.six = len(a.To) > 0 && a.To[0].Is6()
 		for _, to := range a.To {
 			s.wanAddrs = append(s.wanAddrs, to.AsSlice())
 		}
 		for j, c := range bases {
+			if c.Family == "ip" && s.six || c.Family == "ip6" && !s.six {
+				continue
+			}
 			out := s.chain(c, anything(), 0)
 			if accepts := policies[j] != nftables.ChainPolicyDrop; out == stops || !accepts && out != passes {
 				chains[i] = c.Family + " " + c.Table + " " + c.Name
@@ -75,6 +79,9 @@ func (s *dropScan) bases() (chains []firewall.Chain, policies []nftables.ChainPo
 		all, err := q.ListChains()
 		for _, c := range all {
 			family := familyNames[c.Table.Family]
+			if c.Table.Family == nftables.TableFamilyIPv6 {
+				family = "ip6"
+			}
 			if family == "" || family == "inet" && Ours(c.Table.Name) || c.Type != nftables.ChainTypeFilter ||
 				c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookInput || c.Policy == nil {
 				continue

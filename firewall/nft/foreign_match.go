@@ -153,7 +153,7 @@ func (s *foreignScan) condition(e expr.Any, now *loaded, cond *conditions) {
 	case *expr.Meta:
 		now.add(metaField(e.Key))
 	case *expr.Payload:
-		now.add(field{payloadContent(e), int(e.Len+3) / 4 * 4})
+		now.add(field{s.payloadContent(e), int(e.Len+3) / 4 * 4})
 	case *expr.Bitwise:
 		now.spoil()
 	case *expr.Cmp:
@@ -180,9 +180,14 @@ func metaField(key expr.MetaKey) field {
 	return field{contentOther, 4}
 }
 
-func payloadContent(e *expr.Payload) content {
+func (s *foreignScan) payloadContent(e *expr.Payload) content {
 	const transport, network = expr.PayloadBaseTransportHeader, expr.PayloadBaseNetworkHeader
 	switch {
+	case s.six && e.Base == network && e.Offset == offNext && e.Len == 1:
+		return contentProto
+	case s.six && e.Base == network && e.Offset == offDaddr6 && e.Len == 16:
+		return contentDaddr
+	case s.six && e.Base == network:
 	case e.Base == transport && e.Offset == offDport && e.Len == 2:
 		return contentDport
 	case e.Base == network && e.Offset == offProto && e.Len == 1:
@@ -226,7 +231,11 @@ func (s *foreignScan) between(cond *conditions, c content, low, high []byte, oth
 		}
 		cond.restrict(claim{t, 0, 65535})
 	case contentNFProto:
-		possible = (low[0] == unix.NFPROTO_IPV4) != others
+		family := byte(unix.NFPROTO_IPV4)
+		if s.six {
+			family = unix.NFPROTO_IPV6
+		}
+		possible = (low[0] == family) != others
 	case contentIface:
 		possible = slices.ContainsFunc(s.wan, func(name string) bool { return bytes.HasPrefix(ifnameKey(name), low) != others })
 	case contentDaddr:

@@ -24,6 +24,7 @@ const (
 // Offsets in the IPv4 header, the IPv6 header and both transport headers.
 const (
 	offProto  = 9
+	offNext   = 6 // of IPv6, where no extension header comes first
 	offSaddr  = 12
 	offDaddr  = 16
 	offSaddr6 = 8

@@ -68,7 +68,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%.80s: %d %s, want %q", body, code, text, want)
 		}
 	}
-	off := `{"client":"192.168.1.9","protocol":"tcp","port":1,"via":"natpmp"}`
+	off := `{"client":"10.9.9.8","protocol":"tcp","port":1}`
 	if code, text := raw(t, socket, "POST", "/v1/explain", off); code != 409 || !strings.Contains(text, `{"reason":"not-served","error":"NAT-PMP is off"}`) {
 		t.Errorf("a protocol that is off: %d %s", code, text)
 	}

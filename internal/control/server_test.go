@@ -81,7 +81,7 @@ func (t *table) explain(_ context.Context, q control.Query) (control.Explained, 
 	if q.Addr == netip.MustParseAddr("10.9.9.9") {
 		return control.Explained{}, &portmap.Error{Reason: portmap.OffLink, Detail: "10.9.9.9 is in no network that is served"}
 	}
-	if q.Request.Client.Via == portmap.ViaNATPMP {
+	if q.Addr == netip.MustParseAddr("10.9.9.8") {
 		return control.Explained{}, control.NotServed("NAT-PMP is off")
 	}
 	t.query = q

@@ -49,6 +49,10 @@ func restarts(ctx context.Context) bool { return errors.Is(context.Cause(ctx), E
 func Run(ctx context.Context, c Config) (err error) {
 	var single error
 	c.Sandbox.Mode, single = mode(c.Log, c.Sandbox.Mode)
+	limit, by := sandbox.TaskLimit()
+	if few := fewTasks(c.Sandbox.Mode, limit, by); few != "" {
+		c.Log.Warn("too few processes are allowed", "warning", few)
+	}
 	kernel, err := netif.Open(c.Log)
 	if err != nil {
 		return fmt.Errorf("read the network: %w", err)

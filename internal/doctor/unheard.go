@@ -23,13 +23,18 @@ func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []string,
 	var asked []nft.Asked
 	for _, l := range r.LAN {
 		for _, k := range Asked(web, c.PCP.NATPMP, c.PCP.PCP) {
-			if k.IPv6 || !l.Addr.IsValid() {
+			a := nft.Asked{LAN: l.Name, To: l.IPv4(), Transport: portmap.UDP, Port: k.Port}
+			if k.IPv6 {
+				a.To = l.IPv6()
+			}
+			if len(a.To) == 0 {
 				continue
 			}
-			a := nft.Asked{LAN: l.Name, To: []netip.Addr{l.Addr}, Transport: portmap.UDP, Port: k.Port}
 			switch {
 			case k.Transport == "tcp":
 				a.Transport = portmap.TCP
+			case k.Port == searchPort && k.IPv6:
+				a.To = []netip.Addr{searchGroup6}
 			case k.Port == searchPort:
 				a.To = []netip.Addr{searchGroup}
 			}
@@ -40,17 +45,19 @@ func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []string,
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range r.LAN {
+	for first, chain := range by {
+		if chain == "" {
+			continue
+		}
 		var lost []Ask
-		chain := ""
-		for i, a := range asked {
-			if a.LAN == l.Name && by[i] != "" {
-				lost, chain = append(lost, asks[i]), by[i]
+		lan := asked[first].LAN
+		for i, a := range asked { // both families at once, where one chain drops both
+			if a.LAN == lan && by[i] == chain {
+				lost = append(lost, asks[i])
+				by[i] = ""
 			}
 		}
-		if len(lost) > 0 {
-			all = append(all, fmt.Sprintf("what devices on %s ask this gateway (%s) is dropped by %s; `portcullis doctor` prints the rules that let it pass", l.Name, portsOf(lost), chain))
-		}
+		all = append(all, fmt.Sprintf("what devices on %s ask this gateway (%s) is dropped by %s; `portcullis doctor` prints the rules that let it pass", lan, portsOf(lost), chain))
 	}
 	return all, nil
 }

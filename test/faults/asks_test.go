@@ -117,6 +117,9 @@ func TestDoctorAsks(t *testing.T) {
 			if !strings.Contains(r.Daemon.Log(), "is dropped by "+c.warned) {
 				t.Error("the log does not warn")
 			}
+			if six := strings.Contains(r.Daemon.Log(), "IPv4) is dropped by "+c.warned); six == strings.HasPrefix(c.warned, "inet ") {
+				t.Errorf("a chain of both families is warned of for IPv4 alone, or one of IPv4 for both: %t", six)
+			}
 			s := examinedRunning(t, r)
 			if s.OK || !s.has("asks", "failure", c.chain, "br-lan", "5351") {
 				t.Fatalf("found %+v", s)
