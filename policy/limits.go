@@ -82,15 +82,20 @@ const (
 	share   = 64 // of what is left, a device may have one mapping for every 1/share of the limit
 )
 
-// ofLAN returns how many mappings the hosts on one LAN may have together; 0: no limit.
-// Unless the owner says, it is all but what is reserved where there is another LAN, which
-// then always finds room: a home does not come near that, and one full of made-up devices
-// starves only itself.
-func (p *Policy) ofLAN(v *portmap.View) int {
-	if p.perLAN == 0 && len(v.LAN) > 1 {
-		return p.total - p.total/reserve
+// PerLAN returns how many mappings the hosts on one of so many LANs may have together; 0: no
+// limit. Unless the owner says, it is all but what is reserved where there is another LAN,
+// which then always finds room: a home does not come near that, and one full of made-up
+// devices starves only itself.
+func (c Config) PerLAN(lans int) int {
+	if c.MappingsPerLAN == 0 && lans > 1 {
+		return c.Mappings - c.Mappings/reserve
 	}
-	return p.perLAN
+	return c.MappingsPerLAN
+}
+
+// ofLAN returns PerLAN for the LANs of a view.
+func (p *Policy) ofLAN(v *portmap.View) int {
+	return Config{MappingsPerLAN: p.perLAN, Mappings: p.total}.PerLAN(len(v.LAN))
 }
 
 // room is the common quota. Near its end, who has never answered the gateway waits,

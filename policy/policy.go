@@ -21,7 +21,7 @@ type Config struct {
 	Default           portmap.Action // for what the walls permit and no rule matches; never opens Tier 1
 	Rules             []Rule         // the first match wins
 	MappingsPerClient int            // the mappings of one device; 0: no limit
-	MappingsPerLAN    int            // the mappings of all clients on one interface; 0: see Policy.ofLAN
+	MappingsPerLAN    int            // the mappings of all clients on one interface; 0: see PerLAN
 	Mappings          int            // all mappings; 0: no limit
 	GrantsPerSecond   float64        // new mappings a device, after a burst of Burst; 0: no limit
 	UniqueLocal       bool           // a pinhole may be for a unique local address

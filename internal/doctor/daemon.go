@@ -31,10 +31,7 @@ type Daemon struct {
 	Changed []string // the keys in which that differs from what runs, where it is the same file
 	Unknown error    // what it runs cannot be told
 
-	Refused uint64   // requests, since it started
-	Open    int      // mappings and pinholes
-	Most    int      // that may be open; 0: it is not known
-	Full    []string // devices that have as many as one may have
+	Refused uint64 // requests, since it started
 }
 
 // other reports whether the daemon runs another file.
@@ -55,7 +52,8 @@ func (c Called) ask(ctx context.Context, f *Facts) (judged config.Config, now co
 		return c.Config, now, nil //nolint:nilerr // it does not run
 	}
 	d := &f.Daemon
-	d.Answers, d.Broken, d.Refused, d.Open = true, c.Err, now.Denied, now.Mappings+now.Pinholes
+	d.Answers, d.Broken, d.Refused = true, c.Err, now.Denied
+	f.Quotas.Open = now.Mappings + now.Pinholes
 	d.File, d.Since = now.Configuration.File, now.Configuration.Since
 	runs, err := daemon.Effective(ctx)
 	if err == nil {
@@ -68,11 +66,12 @@ func (c Called) ask(ctx context.Context, f *Facts) (judged config.Config, now co
 	if c.Err == nil && !d.other() {
 		f.compare(judged, c.Config)
 	}
-	list, err := daemon.Mappings(ctx)
-	if err != nil {
+	if f.mappings, err = daemon.Mappings(ctx); err != nil {
 		return judged, now, fmt.Errorf("ask the daemon for its mappings: %w", err)
 	}
-	d.quotas(judged, list)
+	if list, err := daemon.Refused(ctx); err == nil { // one of an older version does not tell
+		f.Refusals = list
+	}
 	return judged, now, nil
 }
 
@@ -89,29 +88,6 @@ func (f *Facts) compare(runs, file config.Config) {
 		"firewall.accept_chain":  file.Firewall.AcceptChain.String(),
 		"firewall.accept_chain6": file.Firewall.AcceptChain6.String(),
 	}
-}
-
-// quotas counts what devices have open.
-func (d *Daemon) quotas(c config.Config, list []control.Mapping) {
-	d.Most = c.Limits.Mappings
-	held, name := make(map[string]int), make(map[string]string)
-	for _, m := range list {
-		if m.Via == "owner" {
-			continue
-		}
-		device := m.ClientMAC
-		if strings.Trim(device, "0:") == "" {
-			device = m.InternalIP
-		}
-		held[device]++
-		name[device] = m.InternalIP
-	}
-	for device, n := range held {
-		if n >= c.Limits.MappingsPerClient {
-			d.Full = append(d.Full, fmt.Sprintf("%s has %d of %d", name[device], n, c.Limits.MappingsPerClient))
-		}
-	}
-	slices.Sort(d.Full)
 }
 
 // judgeDaemon adds whether what is judged is what runs.
@@ -156,26 +132,3 @@ func clock(since string) string {
 	}
 	return t.Format(time.DateTime)
 }
-
-// judgeQuotas adds what nobody is granted any more.
-func judgeQuotas(f *Facts, add adder) {
-	d := f.Daemon
-	if d.Most > 0 && d.Open >= d.Most {
-		add("quota", Failure, "raise mappings in [limits]"+f.then("limits.mappings")+"\nor close some: portcullis list, portcullis delete",
-			"%d of %d mappings are open: no more are granted", d.Open, d.Most)
-	}
-	if len(d.Full) > 0 {
-		more := ""
-		if n := len(d.Full); n > mostFull {
-			d.Full, more = d.Full[:mostFull], fmt.Sprintf(" and %d more devices", n-mostFull)
-		}
-		add("quota_client", Warning, "raise mappings_per_client in [limits]"+f.then("limits.mappings_per_client"),
-			"%s%s mappings open, and no more are granted there", strings.Join(d.Full, ", "), more)
-	}
-	if d.Refused > 0 {
-		add("refused", Fine, "", "%d requests were refused since the daemon was started; the log has each with the rule that would allow it", d.Refused)
-	}
-}
-
-// mostFull is how many devices are named.
-const mostFull = 5

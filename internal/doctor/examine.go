@@ -230,6 +230,16 @@ func tryAsks(ctx context.Context, s Setup) ([]Dropped, error) {
 // examineLANs looks at what is served that the owner may not mean.
 func examineLANs(c config.Config, state netif.State, roles netif.Roles, f *Facts) {
 	f.Detected = len(c.LAN.Interfaces) == 0
+	for _, l := range roles.LAN {
+		for _, a := range l.Addrs {
+			if a.Is4() && l.Addr.IsValid() && !slices.Contains(l.IPv4(), a) {
+				f.Unserved = append(f.Unserved, a.String()+" on "+l.Name)
+			}
+		}
+	}
+	if f.mappings != nil {
+		f.Quotas = quotas(c, f.mappings, roles.LAN)
+	}
 	told := c.WAN.ExternalIP.Addr
 	here := slices.ContainsFunc(state.Links, func(l netif.Link) bool {
 		return slices.ContainsFunc(l.Addrs, func(a netif.Addr) bool { return a.Prefix.Addr() == told })

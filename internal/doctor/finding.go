@@ -5,6 +5,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"portcullis/internal/control"
 )
 
 // Level is how bad a finding is.
@@ -93,6 +95,11 @@ type Facts struct {
 	AsksSeen            bool      // that is, whether what clients send to the gateway arrives
 	Asks                []Dropped // what does not
 
+	Unserved []string // addresses of LANs that devices ask in vain: "198.51.100.1 on br-lan"
+	Quotas   Quotas
+	Refusals []control.RefusedDevice // the latest first
+	mappings []control.Mapping       // that are open
+
 	Daemon  Daemon            // the one that runs
 	Written map[string]string // what the file has in [firewall], where that is not what the daemon runs, by key
 }
@@ -115,6 +122,7 @@ func Judge(f *Facts) []Finding {
 	judgeMachine(f, add)
 	judgeFirewall(f, add)
 	judgeQuotas(f, add)
+	judgeRefusals(f, add)
 	sort.SliceStable(all, func(i, j int) bool { return rank(all[i].Level) < rank(all[j].Level) })
 	judgeClock(f, add)
 	return all
@@ -164,6 +172,10 @@ func judgeNetwork(f *Facts, add adder) {
 		add("lans_detected", Warning, "name those whose devices may open ports: interfaces = [\""+f.LANs[0]+"\", ...] in [lan]"+f.then("lan.interfaces"),
 			"%d LANs are served because they were detected: %s", len(f.LANs), strings.Join(f.LANs, ", "))
 	}
+	for _, a := range f.Unserved {
+		add("lan_address", Warning, "if the hosts of that network may open ports, name it in extra_prefixes in [lan]"+f.then("lan.extra_prefixes"),
+			"devices that ask at %s are not answered: its network is none of a LAN", a)
+	}
 	if f.Left != "" {
 		add("external_ip", Warning, "correct external_ip in [wan], or remove it"+f.then("wan.external_ip"),
 			"devices are told the address %s, which this machine does not have; that of %s is %s", f.Left, f.WAN, f.Own)
@@ -204,7 +216,7 @@ const mostDetected = 2
 
 // judgeClock adds what matters only to leases that are written down.
 func judgeClock(f *Facts, add adder) {
-	if f.Daemon.Open == 0 {
+	if f.Quotas.Open == 0 {
 		return
 	}
 	switch {

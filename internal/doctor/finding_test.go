@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/internal/control"
 	"portcullis/internal/doctor"
 )
 
@@ -42,8 +43,8 @@ func TestJudge(t *testing.T) {
 		{"forwarding of IPv6", func(f *doctor.Facts) { f.Forwards6 = false }, "forwarding6", doctor.Failure, false},
 		{"port", func(f *doctor.Facts) { f.Taken = []doctor.Listener{{"udp 5351", ""}} }, "port_taken", doctor.Failure, false},
 		{"rp_filter", func(f *doctor.Facts) { f.StrictRP, f.DefaultRoutes = []string{"wan0"}, 2 }, "rp_filter", doctor.Warning, false},
-		{"clock", func(f *doctor.Facts) { f.Synced, f.Daemon.Open = false, 1 }, "clock", doctor.Warning, false},
-		{"clock of 1970", func(f *doctor.Facts) { f.Now, f.Daemon.Open = time.Unix(0, 0), 1 }, "clock", doctor.Warning, false},
+		{"clock", func(f *doctor.Facts) { f.Synced, f.Quotas.Open = false, 1 }, "clock", doctor.Warning, false},
+		{"clock of 1970", func(f *doctor.Facts) { f.Now, f.Quotas.Open = time.Unix(0, 0), 1 }, "clock", doctor.Warning, false},
 		{"state", func(f *doctor.Facts) { f.State = broken }, "state", doctor.Warning, false},
 		{"second gateway", func(f *doctor.Facts) { f.OtherGateways = []string{"192.168.1.2"} }, "second_gateway", doctor.Warning, false},
 		{"second DHCP server", func(f *doctor.Facts) { f.OtherDHCP = []string{"192.168.1.2"} }, "second_dhcp", doctor.Warning, false},
@@ -64,8 +65,15 @@ func TestJudge(t *testing.T) {
 		{"another file", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.File, f.Daemon.Mine = true, "/a", "/b" }, "daemon", doctor.Warning, false},
 		{"a file with a mistake", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Broken = true, broken }, "daemon", doctor.Warning, false},
 		{"a daemon of another version", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Unknown = true, broken }, "daemon", doctor.Warning, false},
-		{"all is taken", func(f *doctor.Facts) { f.Daemon.Open, f.Daemon.Most = 4, 4 }, "quota", doctor.Failure, false},
-		{"a device has all that it may", func(f *doctor.Facts) { f.Daemon.Full = []string{"192.168.1.2 has 32 of 32"} }, "quota_client", doctor.Warning, false},
+		{"all is taken", func(f *doctor.Facts) { f.Quotas.Open, f.Quotas.Most = 4, 4 }, "quota", doctor.Failure, false},
+		{"a device has all that it may", func(f *doctor.Facts) { f.Quotas.Devices = []string{"192.168.1.2 has 32 of 32"} }, "quota_client", doctor.Warning, false},
+		{"a LAN has all that it may", func(f *doctor.Facts) { f.Quotas.LANs = []string{"br-lan has 256 of 256"} }, "quota_lan", doctor.Warning, false},
+		{"a rule allows no more", func(f *doctor.Facts) { f.Quotas.Rules = []string{`the rule "x" allows 4 of 4`} }, "quota_rule", doctor.Warning, false},
+		{"a rule allows a device no more", func(f *doctor.Facts) { f.Quotas.Asked = []string{`the rule "x" allows 192.168.1.2 4 of 4`} }, "quota_rule_client", doctor.Warning, false},
+		{"an address that nobody is answered at", func(f *doctor.Facts) { f.Unserved = []string{"198.51.100.1 on br-lan"} }, "lan_address", doctor.Warning, false},
+		{"a refusal that a rule would allow", func(f *doctor.Facts) {
+			f.Daemon.Refused, f.Refusals = 1, []control.RefusedDevice{{Refused: []control.Refused{{Verdict: control.Verdict{Add: "[[rule]]\n"}}}}}
+		}, "refused_lately", doctor.Fine, false},
 		{"refusals", func(f *doctor.Facts) { f.Daemon.Refused = 4 }, "refused", doctor.Fine, true},
 		{"three LANs that nobody named", func(f *doctor.Facts) { f.LANs, f.Detected = []string{"a", "b", "c"}, true }, "lans_detected", doctor.Warning, false},
 		{"an external address that has gone", func(f *doctor.Facts) { f.Left = "203.0.113.9" }, "external_ip", doctor.Warning, false},

@@ -17,7 +17,8 @@ func TestDoctorLANs(t *testing.T) {
 	n := testrig.Network(t, "a")
 	ip(t, &testrig.Rig{Network: n},
 		"link add guest0 type veth peer name guest1", "addr add 192.168.88.1/24 dev guest0", "link set guest0 up", "link set guest1 up",
-		"link add office0 type veth peer name office1", "addr add 192.168.77.129/25 dev office0", "link set office0 up", "link set office1 up")
+		"link add office0 type veth peer name office1", "addr add 192.168.77.129/25 dev office0", "link set office0 up", "link set office1 up",
+		"addr add 198.51.100.1/24 dev br-lan", "addr add 192.168.77.253/24 dev br-lan")
 	config := strings.Replace(lab.Settings, `interfaces = ["br-lan"]`, "", 1)
 	config = strings.Replace(config, `interface = "wan0"`, `external_ip = "203.0.113.9"`, 1)
 	s, _ := examined(t, n, config)
@@ -25,13 +26,17 @@ func TestDoctorLANs(t *testing.T) {
 		"lans_detected":       {"3 LANs", "br-lan", "guest0", "office0", "interfaces = ["},
 		"interfaces_doubtful": {"br-lan (192.168.77.0/24)", "office0 (192.168.77.128/25)"},
 		"external_ip":         {"203.0.113.9", lab.GatewayWAN.String()},
+		"lan_address":         {"198.51.100.1 on br-lan", "extra_prefixes"},
 	} {
 		if !s.has(id, "warning", words...) {
 			t.Errorf("%s: %+v", id, s)
 		}
 	}
+	if s, _ := examined(t, n, strings.Replace(config, "[lan]", "[lan]\nextra_prefixes = [\"198.51.100.0/24\"]", 1)); s.has("lan_address", "warning") {
+		t.Errorf("its network has been named: %+v", s)
+	}
 	ip(t, &testrig.Rig{Network: n}, "addr add 203.0.113.9/32 dev lo", "link del office0")
-	if s, _ := examined(t, n, config); s.has("lans_detected", "warning") || s.has("interfaces_doubtful", "warning") || s.has("external_ip", "warning") {
+	if s, _ := examined(t, n, config); s.has("lan_address", "warning", "192.168.77.253") || s.has("lans_detected", "warning") || s.has("interfaces_doubtful", "warning") || s.has("external_ip", "warning") {
 		t.Errorf("two LANs apart, and the address is there: %+v", s)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
@@ -87,6 +88,57 @@ func TestDoctorRunning(t *testing.T) {
 	edited(t, r, "[state]", "[limit]\n[state]")
 	if s := examinedRunning(t, r); !s.has("daemon", "warning", "would not start", `"limit"`) || !s.has("path", "ok") {
 		t.Errorf("the file is not valid any more: %+v", s)
+	}
+}
+
+// TestDoctorQuotas: quotas that are full are named, of a LAN and of a rule as well, and what
+// was refused lately with the rule that allows it, which does.
+func TestDoctorQuotas(t *testing.T) {
+	t.Parallel()
+	r := testrig.StartWith(t, testrig.Network(t, "a", "b"), lab.Settings+`
+[limits]
+mappings_per_lan = 2
+[[rule]]
+name = "games"
+action = "allow"
+internal_ports = ["6000-6010"]
+max_mappings = 1
+max_mappings_total = 2
+`)
+	a, b := r.Point(t, "a", lab.IGD1, lab.WANIP1), r.Point(t, "b", lab.IGD1, lab.WANIP1)
+	web := lab.Mapping{Protocol: "TCP", External: 8080, Internal: 8080, Lease: time.Hour}
+	if err := a.Add(t.Context(), web); err == nil {
+		t.Error("8080 is open without a rule")
+	}
+	if s := examinedRunning(t, r); !s.has("refused", "ok", "1 requests were refused") || s.has("quota_lan", "warning") || s.has("quota_rule", "warning") {
+		t.Errorf("nothing is full: %+v", s)
+	}
+	if err := a.Add(t.Context(), udp(6000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Add(t.Context(), udp(6001)); err != nil {
+		t.Fatal(err)
+	}
+	s := examinedRunning(t, r)
+	for id, want := range map[string][]string{
+		"quota_lan":         {"br-lan has 2 of 2 mappings", "mappings_per_lan", "then: portcullis reload"},
+		"quota_rule":        {`the rule "games" allows 2 of 2 mappings`, "max_mappings_total"},
+		"quota_rule_client": {`the rule "games" allows ` + r.Host("a").Addr.String() + " 1 of 1", r.Host("b").Addr.String() + " 1 of 1"},
+	} {
+		if !s.has(id, "warning", want...) {
+			t.Errorf("%s: %+v", id, s)
+		}
+	}
+	lines := s.remedy(t, "refused_lately", "ok")
+	if !s.OK || !s.has("refused_lately", "ok", r.Host("a").Addr.String()+" asked for tcp port 8080 by upnp", r.Daemon.Config) || lines[len(lines)-1] != "then: portcullis reload" {
+		t.Fatalf("the refusal: %+v", s)
+	}
+	edited(t, r, "mappings_per_lan = 2", "mappings_per_lan = 3")
+	const games = "[[rule]]\nname = \"games\""
+	edited(t, r, games, strings.Join(lines[1:len(lines)-1], "\n")+"\n"+games)
+	reloaded(t, r)
+	if err := a.Add(t.Context(), web); err != nil {
+		t.Errorf("with the rule that was printed: %v", err)
 	}
 }
 
