@@ -62,7 +62,7 @@ type foreignScan struct {
 	reader   *reader
 	wan      []string
 	wanAddrs [][]byte
-	six      bool // IPv6 packets are followed
+	six      bool                          // IPv6 packets are followed
 	rules    map[firewall.Chain][]ruleRead // read once each
 	read     int                           // rules visited
 	found    firewall.Forwards
