@@ -164,6 +164,24 @@ func (s *skeleton) factSets() []*nftables.Set {
 	}
 }
 
+// setComments are for who reads the table.
+var setComments = map[string]string{
+	"mapped":                    "what is open: the external port, and whose it is",
+	"mapped_from":               "the same for one remote host each",
+	"mapped_filtered":           "the same for remote networks or ports",
+	"mapped_flows":              "who may pass, and what has passed",
+	"mapped_flows_from":         "the same for one remote host each",
+	"mapped_flows_filtered_tcp": "the same for remote networks or ports",
+	"mapped_flows_filtered_udp": "the same for remote networks or ports",
+	"kept_ports":                "the external ports that mapped hosts keep for what they send",
+	"mapped_ports":              "the external ports that nobody else sends from",
+	"pinholes":                  "what is open by IPv6",
+	"pinholes_from":             "the same for one remote host each",
+	"pinholes_filtered":         "the same for remote networks or ports",
+	"ended_flows":               "just closed: a host that carries on is told so, for a minute",
+	"ended_flows6":              "the same by IPv6",
+}
+
 // createTable queues the empty table with its sets. A table that is there
 // already is replaced in the same transaction; adding it first lets the deletion
 // succeed when there is none.
@@ -172,6 +190,7 @@ func (s *skeleton) createTable(q *nftables.Conn) error {
 	q.DelTable(s.table)
 	q.AddTable(s.table)
 	for _, set := range s.sets() {
+		set.Comment = setComments[set.Name]
 		if err := q.AddSet(set, nil); err != nil {
 			return err
 		}

@@ -211,6 +211,17 @@ func console(t *testing.T, n *lab.Network) {
 	}
 }
 
+// TestGoVersion: S7. The README says before its first command which Go it takes, as go.mod has
+// it: Debian's own may be older, and says nothing that helps.
+func TestGoVersion(t *testing.T) {
+	t.Parallel()
+	m := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(file(t, "go.mod"))
+	before, _, found := strings.Cut(readme(t), "```console")
+	if m == nil || !found || !strings.Contains(before, "Go "+m[1]+" or later") {
+		t.Errorf("go.mod has %q; the README begins\n%s", m, before)
+	}
+}
+
 // TestMake: every target of the Makefile and of the documents is there. A recipe is
 // printed, not run.
 func TestMake(t *testing.T) {
