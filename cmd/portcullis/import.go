@@ -42,7 +42,7 @@ func runImport(_ context.Context, call *cmdline.Call) error {
 			leases = append(append(leases, '\n'), more...)
 		} else {
 			if configured != "" {
-				return cmdline.Usagef("%s and %s are configurations both, and one is made of one", configured, name)
+				return cmdline.Usagef("%s and %s are both configurations: name one of them", configured, name)
 			}
 			configured = name
 			plan, err := incumbent.Translate(&f, incumbent.Machine{Holder: holder})

@@ -61,7 +61,7 @@ func TestImport(t *testing.T) {
 	}{
 		{exitRefused, path("bad") + ":1: ", []string{path("bad")}},
 		{exitRefused, "no such file", []string{path("none")}},
-		{exitUsage, "one is made of one", []string{path("conf"), path("here")}},
+		{exitUsage, "are both configurations", []string{path("conf"), path("here")}},
 	} {
 		if code, out, errs := call(t, append([]string{"import"}, c.args...)...); code != c.code || out != "" || !strings.Contains(errs, c.says) {
 			t.Errorf("%q: exit %d, %q, %q", c.args, code, out, errs)

@@ -77,8 +77,11 @@ func (t *translation) stricter(v value) {
 	t.note(v.line, "", Stricter, v.name+": "+v.option.Why)
 }
 
+// fw4Chain is where OpenWrt 22.03 and later drop what no zone lets pass.
+const fw4Chain = "inet fw4 forward"
+
 const (
-	ourTable = "the table inet portcullis is its own; where your firewall drops, firewall.accept_chain, and `portcullis doctor` says which"
+	ourTable = "the chains are its own, in the table inet portcullis"
 	pfOnly   = "for pf, which Linux does not have"
 	itself   = "the description says which program this is"
 	stun     = "there is no STUN; where the WAN's own address is private nothing is opened, unless wan.private_address = \"allow\""
@@ -142,9 +145,17 @@ var options = []Option{
 	{Conf: []string{"system_uptime"}, UCI: []string{"system_uptime"}, Why: "the uptime told is the daemon's: clients watch it for restarts", to: lostIfYes},
 	{Conf: []string{"clean_ruleset_interval"}, UCI: []string{"clean_ruleset_interval"}, Why: "a mapping without an end is closed when its device has left"},
 	{Conf: []string{"clean_ruleset_threshold"}, UCI: []string{"clean_ruleset_threshold"}, Why: "a mapping without an end is closed when its device has left"},
-	{Conf: []string{"upnp_table_name"}, Becomes: "firewall.accept_chain", Why: ourTable},
+	{Conf: []string{"upnp_table_name"}, Becomes: "firewall.accept_chain",
+		Why: "fw4 becomes \"inet fw4 forward\"; otherwise the table inet portcullis is its own, and `portcullis doctor` says whether your firewall needs the key",
+		to: func(t *translation, v value) {
+			if v.text != "fw4" {
+				t.lost(v)
+			} else if err := t.config.Firewall.AcceptChain.UnmarshalText([]byte(fw4Chain)); err != nil {
+				panic("incumbent: " + err.Error())
+			}
+		}},
 	{Conf: []string{"upnp_nat_table_name"}, Why: ourTable},
-	{Conf: []string{"upnp_forward_chain"}, Becomes: "firewall.accept_chain", Why: ourTable},
+	{Conf: []string{"upnp_forward_chain"}, Why: ourTable},
 	{Conf: []string{"upnp_nat_chain"}, Why: ourTable},
 	{Conf: []string{"upnp_nat_postrouting_chain"}, Why: ourTable},
 	{Conf: []string{"upnp_nftables_family_split"}, Why: "the table is of the family inet"},

@@ -97,6 +97,74 @@ func FuzzOpensNoMore(f *testing.F) {
 	})
 }
 
+// TestNoIPv6: who had IPv6 off gets no pinholes by an import, and mappings as before.
+func TestNoIPv6(t *testing.T) {
+	t.Parallel()
+	f, err := Read("x", []byte("ext_ifname=wan0\nlistening_ip=br-lan\nenable_natpmp=yes\nipv6_disable=yes\nallow 1024-65535 0.0.0.0/0 1024-65535\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := Translate(&f, Machine{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.New(policy.Config{Default: plan.Config.Policy.Default, Rules: plan.Config.Rules})
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := portmap.View{
+		WANs: []portmap.WAN{{Name: "wan", Up: true, External: netip.MustParseAddr("203.0.113.5")}}, WAN6: "wan", WAN6Up: true,
+		LAN: map[string]portmap.LAN{"br-lan": {Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8::/64")}}},
+	}
+	for addr, want := range map[string]portmap.Action{"192.168.1.9": portmap.Allow, "2001:db8::9": portmap.Deny} {
+		host := netip.MustParseAddr(addr)
+		r := portmap.Request{Client: portmap.Client{Addr: host, Interface: "br-lan", Via: portmap.ViaPCP}, Transport: portmap.UDP,
+			Internal: netip.AddrPortFrom(host, 5000), ExternalPort: 5000}
+		if host.Is6() {
+			r.Kind = portmap.Pinhole6
+		}
+		if d := p.Decide(r, portmap.Facts{View: &view}); d.Action != want {
+			t.Errorf("%s: %+v", addr, d)
+		}
+	}
+}
+
+// TestOnTheRouter: where the devices of networks, and the holders of addresses, are known,
+// they are taken and nothing is guessed.
+func TestOnTheRouter(t *testing.T) {
+	t.Parallel()
+	m := Machine{
+		Device: func(network string) (string, bool) {
+			device, known := map[string]string{"wan": "pppoe-wan", "lan": "br-home"}[network]
+			return device, known
+		},
+		Holder: func(a netip.Addr) (string, bool) { return "eth1", a == netip.MustParseAddr("192.168.1.1") },
+	}
+	for in, want := range map[string]string{
+		"config upnpd config\noption external_iface wan\noption internal_iface lan\n": "pppoe-wan [br-home]",
+		"config upnpd config\noption external_iface lte\noption internal_iface lan\n": " [br-home] look",
+		"ext_ifname=eth0\nenable_natpmp=yes\nlistening_ip=192.168.1.1/24\n":           "eth0 [eth1]",
+	} {
+		f, err := Read("x", []byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := Translate(&f, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprint(plan.Config.WAN.Interface, " ", plan.Config.LAN.Interfaces)
+		for _, n := range plan.Notes {
+			if n.Key != "firewall.accept_chain" {
+				got += " look"
+			}
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
 // TestPattern: which expressions of POSIX are taken over, and that they find the same.
 func TestPattern(t *testing.T) {
 	t.Parallel()

@@ -103,8 +103,14 @@ func (t *translation) absent() {
 		t.config.PCP.NATPMP, t.config.PCP.PCP = false, false
 		t.note(0, "pcp.natpmp", Look, "miniupnpd has NAT-PMP and PCP off where enable_pcp_pmp is not set, and so it stays")
 	}
-	if t.file.Kind == UCI && !t.set["listening_ip"] {
-		t.lan(0, "lan")
+	if t.file.Kind == UCI {
+		if !t.set["listening_ip"] {
+			t.lan(0, "lan")
+		}
+		if err := t.config.Firewall.AcceptChain.UnmarshalText([]byte(fw4Chain)); err != nil {
+			panic("incumbent: " + err.Error())
+		}
+		t.note(0, "firewall.accept_chain", Look, "this is the chain of OpenWrt 22.03 and later; before them, remove it and set backend = \"iptables\"")
 	}
 	if t.file.Kind == Conf && !t.set["listening_ip"] {
 		t.note(0, "lan.interfaces", Look, "listening_ip is not set, perhaps because it was given by the option -a: without interfaces, every private LAN is served")
