@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"portcullis/config"
+	"portcullis/firewall"
 	"portcullis/policy"
 	"portcullis/portmap"
 )
@@ -77,8 +78,8 @@ func (t *translation) stricter(v value) {
 	t.note(v.line, "", Stricter, v.name+": "+v.option.Why)
 }
 
-// fw4Chain is where OpenWrt 22.03 and later drop what no zone lets pass.
-const fw4Chain = "inet fw4 forward"
+// fw4 is where OpenWrt 22.03 and later drop what no zone lets pass.
+var fw4 = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
 
 const (
 	ourTable = "the chains are its own, in the table inet portcullis"
@@ -112,6 +113,10 @@ var options = []Option{
 		Why: "an address becomes the interface that has it on this machine; of a network of OpenWrt, br-NAME is guessed",
 		to: func(t *translation, v value) {
 			words := strings.Fields(v.text)
+			if len(words) == 0 {
+				t.unknown = true
+				t.note(v.line, "lan.interfaces", Look, "no LAN is named: name its interface")
+			}
 			if t.file.Kind == Conf && len(words) > 1 {
 				t.note(v.line, "lan.interfaces", NoCounterpart, "listening_ip: the ports of a bridge need no names")
 				words = words[:1]
@@ -148,10 +153,10 @@ var options = []Option{
 	{Conf: []string{"upnp_table_name"}, Becomes: "firewall.accept_chain",
 		Why: "fw4 becomes \"inet fw4 forward\"; otherwise the table inet portcullis is its own, and `portcullis doctor` says whether your firewall needs the key",
 		to: func(t *translation, v value) {
-			if v.text != "fw4" {
+			if v.text == "fw4" {
+				t.config.Firewall.AcceptChain = fw4
+			} else {
 				t.lost(v)
-			} else if err := t.config.Firewall.AcceptChain.UnmarshalText([]byte(fw4Chain)); err != nil {
-				panic("incumbent: " + err.Error())
 			}
 		}},
 	{Conf: []string{"upnp_nat_table_name"}, Why: ourTable},

@@ -107,9 +107,7 @@ func (t *translation) absent() {
 		if !t.set["listening_ip"] {
 			t.lan(0, "lan")
 		}
-		if err := t.config.Firewall.AcceptChain.UnmarshalText([]byte(fw4Chain)); err != nil {
-			panic("incumbent: " + err.Error())
-		}
+		t.config.Firewall.AcceptChain = fw4
 		t.note(0, "firewall.accept_chain", Look, "this is the chain of OpenWrt 22.03 and later; before them, remove it and set backend = \"iptables\"")
 	}
 	if t.file.Kind == Conf && !t.set["listening_ip"] {

@@ -1,33 +1,42 @@
 package incumbent
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
 	"portcullis/config"
 )
 
+// maxSection bounds what is looked through for each option.
+const maxSection = 1 << 15
+
 // section is one of a UCI file.
 type section struct {
 	line    int
 	kind    string
-	options []setting // those of a list have a setting each
+	options []setting // a list is one
+	size    int       // of its lines
 }
 
 // get returns the last value of the first of the names that is set.
 func (s *section) get(otherwise string, names ...string) string {
 	for _, name := range names {
-		found := false
-		for _, o := range s.options {
-			if o.name == name {
-				otherwise, found = o.value, true
-			}
-		}
-		if found {
-			break
+		if i := s.last(name); i >= 0 {
+			return s.options[i].value
 		}
 	}
 	return otherwise
+}
+
+// last returns where an option was set last; -1: it was not.
+func (s *section) last(name string) int {
+	for i, o := range slices.Backward(s.options) {
+		if o.name == name {
+			return i
+		}
+	}
+	return -1
 }
 
 // uci reads the form of OpenWrt's /etc/config, and makes settings and rules of it in the
@@ -61,6 +70,11 @@ func (f *File) uci(lines []string) *Error {
 			f.settings = append(f.settings, setting{s.line, "config " + s.kind, ""})
 		}
 	}
+	for _, s := range sections {
+		if s.kind == "settings" && !slices.ContainsFunc(sections, func(s section) bool { return s.kind == "internal_network" }) {
+			f.settings = append(f.settings, setting{s.line, "internal_iface", ""}) // it does not start then
+		}
+	}
 	f.rules = append(append(before, own...), after...)
 	return nil
 }
@@ -76,7 +90,14 @@ func (f *File) sections(lines []string) (all []section, err *Error) {
 			all = append(all, section{line: i + 1, kind: words[1]})
 		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && len(all) > 0:
 			s := &all[len(all)-1]
-			s.options = append(s.options, setting{i + 1, words[1], words[2]})
+			if s.size += len(line); s.size > maxSection {
+				return nil, f.failed(i+1, "the section has more than %d bytes", maxSection)
+			}
+			if n := s.last(words[1]); words[0] == "list" && n >= 0 { // which is one value, for a script
+				s.options[n].value += " " + words[2]
+			} else {
+				s.options = append(s.options, setting{i + 1, words[1], words[2]})
+			}
 		default:
 			return nil, f.failed(i+1, "%s is no line of a UCI file", shown(line))
 		}

@@ -70,7 +70,7 @@ var allowed = map[string][]string{
 	"internal/special":         {},
 	"internal/nearest":         {},
 	"internal/cmdline":         {"internal/nearest"},
-	"internal/incumbent":       {"config", "policy", "portmap"},
+	"internal/incumbent":       {"config", "firewall", "policy", "portmap"},
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"portmap"},
 	"internal/refusals":        {"portmap"},
