@@ -53,7 +53,7 @@ func fewTasks(m config.SandboxMode, limit int, by string) string {
 	if by == "" || limit >= need {
 		return ""
 	}
-	return fmt.Sprintf("%s allows %d processes and threads, and the daemon has %d at its start: it will fail, or its front will; "+
+	return fmt.Sprintf("%s allows %d processes and threads, and the daemon takes up to %d to start: it may fail, or its front may; "+
 		"allow 64 (TasksMax=64 in a unit of systemd)", by, limit, need)
 }
 

@@ -125,6 +125,9 @@ func (k *Keeper) Open(ctx context.Context, _ []netif.LAN) error {
 		return err
 	}
 	_, err := k.start(ctx)
+	if err != nil && !errors.As(err, new(wall.NotServed)) {
+		return fmt.Errorf("the front does not start: %w", err)
+	}
 	return err
 }
 
