@@ -244,12 +244,17 @@ func (d *Driver) bring(ctx context.Context, c *Delta) (lacking bool, err error) 
 	if !d.whole {
 		return true, d.rewrite(ctx, c)
 	}
-	d.carry(ctx, c.Renewed)
+	counted := d.kernel.Retimes() && c.LeasesOnly() // by what counted before
+	if !counted {
+		d.carry(ctx, c.Renewed)
+	}
 	lacking, err = d.kernel.Write(ctx, Update{Delta: c})
 	switch {
 	case err == nil:
 		d.writes++
-		d.restart(c.Renewed)
+		if !counted {
+			d.restart(c.Renewed)
+		}
 		return lacking, nil
 	case errors.Is(err, ErrTooLarge):
 	case errors.Is(err, ErrDrifted):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,7 @@ type spy struct {
 	calls   []string
 	answers map[string][]error // by call; the first is given once
 	lacking bool
+	retimes bool
 	held    firewall.Held
 	whole   firewall.Whole
 }
@@ -69,6 +71,8 @@ func (k *spy) Read(_ context.Context, q firewall.Query) (firewall.Held, error) {
 	}
 	return firewall.Held{Counters: k.held.Counters}, k.call("read counters of: %d", len(q.CountersOf))
 }
+
+func (k *spy) Retimes() bool { return k.retimes }
 
 func (k *spy) Watch(context.Context, func(firewall.Intrusion)) error { return nil }
 
@@ -173,6 +177,48 @@ func TestDriver(t *testing.T) {
 				t.Error(err)
 			}
 			k.wants(t, "the next one", tc.next)
+		})
+	}
+}
+
+// TestDriverRenews: what is renewed goes on counting, by the kernel where that gives an
+// element another end, and else by us. A lease that never ends is not one that it gives.
+func TestDriverRenews(t *testing.T) {
+	t.Parallel()
+	finite, longer, endless := "1 udp 5000 -> 10.0.0.2:5000 for 60s", "1 udp 5000 -> 10.0.0.2:5000 for 90s", "1 udp 5000 -> 10.0.0.2:5000"
+	for name, tc := range map[string]struct {
+		retimes  bool
+		old, now string
+		want     string
+		counted  uint64 // in all, where 3 packets came before and 1 is on the counter after
+	}{
+		"as Linux 6.12 does":       {true, finite, longer, "write: -0 +0 ~3\nflows: 0 gone, 0 new", 3},
+		"as an older one does":     {false, finite, longer, "read counters of: 1\nwrite: -0 +0 ~3\nflows: 0 gone, 0 new", 4},
+		"a lease that had no end":  {true, endless, longer, "read counters of: 1\nwrite: -0 +0 ~3\nflows: 0 gone, 0 new", 4},
+		"a lease that has no more": {true, finite, endless, "read counters of: 1\nwrite: -0 +0 ~3\nflows: 0 gone, 0 new", 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := &spy{retimes: tc.retimes}
+			d := drive(k)
+			one := mapping(t, tc.old)
+			if err := errors.Join(d.Prepare(facts), d.Replace(t.Context(), []portmap.Mapping{one})); err != nil {
+				t.Fatal(err)
+			}
+			hole := k.whole.Entries[slices.IndexFunc(k.whole.Entries, func(e firewall.Entry) bool { return e.Kind == firewall.Hole })]
+			k.held.Counters = []firewall.Count{{Entry: hole, Counter: firewall.Counter{Packets: 3}}}
+			if _, err := d.Counter(t.Context(), one.ID); err != nil {
+				t.Fatal(err)
+			}
+			k.calls = nil
+			if err := d.Apply(t.Context(), []portmap.Mapping{mapping(t, tc.now)}, nil); err != nil {
+				t.Fatal(err)
+			}
+			k.wants(t, "the renewal", tc.want)
+			k.held.Counters[0].Counter.Packets = 1
+			if c, err := d.Counter(t.Context(), one.ID); err != nil || c.Packets != tc.counted {
+				t.Errorf("%d packets counted, %v; want %d", c.Packets, err, tc.counted)
+			}
 		})
 	}
 }

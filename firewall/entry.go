@@ -159,8 +159,13 @@ type Delta struct {
 	// pins are in Del, Add and Retime.
 	Renewed []portmap.Mapping
 
-	after map[uint64]*opened // nil: no longer open
+	after    map[uint64]*opened // nil: no longer open
+	timeless bool               // one of Retime had no end, or has none now
 }
+
+// LeasesOnly reports whether the change gives mappings another end and nothing else. They
+// have one before and after.
+func (c *Delta) LeasesOnly() bool { return len(c.Del)+len(c.Add) == 0 && !c.timeless }
 
 // Empty reports whether the kernel has nothing to do.
 func (c *Delta) Empty() bool { return len(c.Del)+len(c.Add)+len(c.Retime) == 0 }

@@ -7,7 +7,7 @@ import (
 	"portcullis/portmap"
 )
 
-// Kernel is what a backend is: five calls that bring values into the kernel and tell
+// Kernel is what a backend is: six calls that bring values into the kernel and tell
 // what is there. The Driver makes them under its lock, one at a time, but for Watch and
 // for reading Entries or Counters, which may take seconds.
 //
@@ -17,6 +17,9 @@ type Kernel interface {
 	// Write makes one change in one transaction, or not at all. It reports whether
 	// something of ours is lacking in the owner's tables, for Rewrite to put in.
 	Write(context.Context, Update) (lacking bool, err error)
+	// Retimes reports whether Write gives mappings another end and leaves their counters as
+	// they are, for a Delta of leases only.
+	Retimes() bool
 	// Rewrite makes one part of the rules be as they should, whatever they were.
 	Rewrite(context.Context, Part, Whole) error
 	// Read returns what is there. With an error it returns what it read before.

@@ -190,6 +190,7 @@ func (c *Delta) differ(old, now *Entry, rewrite bool) {
 		c.Add = append(c.Add, *now)
 	case rewrite || !old.Expires.Equal(now.Expires):
 		c.Retime = append(c.Retime, *now)
+		c.timeless = c.timeless || old.Expires.IsZero() || now.Expires.IsZero()
 	}
 }
 

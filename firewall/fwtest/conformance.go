@@ -25,7 +25,8 @@ type Subject struct {
 	Wipe func(t *testing.T)
 	// Steal is somebody else who removes all that belongs to one entry.
 	Steal func(t *testing.T, e firewall.Entry)
-	// Blind returns a context under which the kernel's answer to a change is lost.
+	// Blind has the kernel's answer to a change under the context that it returns be lost,
+	// where one can be.
 	Blind func(context.Context) context.Context
 }
 

@@ -47,6 +47,9 @@ func (m *memory) Write(ctx context.Context, u firewall.Update) (lacking bool, er
 	return false, m.take(next)
 }
 
+// Retimes implements firewall.Kernel: it is as a kernel before Linux 6.12.
+func (m *memory) Retimes() bool { return false }
+
 // Rewrite implements firewall.Kernel.
 func (m *memory) Rewrite(ctx context.Context, p firewall.Part, w firewall.Whole) error {
 	m.mu.Lock()

@@ -73,6 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		k.writer.drop()
 		return nil, fmt.Errorf("nft: %w", explain(err))
 	}
+	k.inPlace = k.retimes(ctx)
 	b := &Backend{kernel: k}
 	b.Driver = firewall.NewDriver(cfg.Log, k, func(d *firewall.Driver) firewall.Flows {
 		b.keeper = flows.New(flows.Config{Log: cfg.Log, NetNS: cfg.NetNS, Look: d.Look, Refuse: func(list []flows.Flow) error {

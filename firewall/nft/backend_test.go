@@ -224,7 +224,8 @@ func TestLostAnswerIsLookedUp(t *testing.T) {
 		{"removal", nil, list(two)},
 		{"removal of the last", nil, list(moved)},
 	} {
-		if err := b.Apply(blind{ctx(t)}, step.add, step.del); err != nil {
+		b.Deafen()
+		if err := b.Apply(ctx(t), step.add, step.del); err != nil {
 			t.Errorf("%s: %v", step.what, err)
 		}
 		if got := b.Repaired(); got != 0 {

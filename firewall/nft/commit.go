@@ -54,7 +54,11 @@ func (w *writer) commit(ctx context.Context, build func(q *nftables.Conn) error)
 		w.drop() // the half-built batch is queued in it
 		return fmt.Errorf("building a transaction: %w", err)
 	}
-	err := w.conn.Flush()
+	return w.outcome(w.conn.Flush())
+}
+
+// outcome tells what became of a transaction, of the error that it ended with.
+func (w *writer) outcome(err error) error {
 	switch {
 	case err == nil:
 		return nil

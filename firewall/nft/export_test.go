@@ -31,6 +31,25 @@ func (b *Backend) DisownThreads() { b.kernel.thread = func(uint32) bool { return
 // DisownSocket has Watch hear what the writer does.
 func (b *Backend) DisownSocket() { b.kernel.writer.own.writes(0); b.kernel.writer.own = nil }
 
+// Deafen has the kernel's answer to the next change be lost.
+func (b *Backend) Deafen() {
+	w := &b.kernel.writer
+	if err := w.open(); err != nil {
+		panic(err)
+	}
+	none := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	if err := unix.SetsockoptSockFprog(w.socket.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &none[0]}); err != nil {
+		panic(err)
+	}
+}
+
+// OldKernel has it be as before Linux 6.12, where an element keeps the end that it was
+// given first.
+func (b *Backend) OldKernel() { b.kernel.inPlace = false }
+
+// Retimes reports whether an element that is there takes another end.
+func (b *Backend) Retimes() bool { return b.kernel.inPlace }
+
 // Reopen has the next change go through another socket.
 func (b *Backend) Reopen() { b.kernel.writer.drop() }
 

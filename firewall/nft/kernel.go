@@ -21,6 +21,7 @@ type kernel struct {
 	watched atomic.Pointer[[2]wantedChain] // wanted, for Watch, which does not wait
 	unheard unheard                        // what the writer does, for Watch
 	thread  func(id uint32) bool           // says whether it is of this process, for Watch
+	inPlace bool                           // an element that is there takes a new end
 
 	// What follows is guarded by the Driver's lock, as all writing is.
 	writer writer
@@ -69,17 +70,33 @@ func (k *kernel) writeDelta(ctx context.Context, c *firewall.Delta) error {
 	if err := k.writer.open(); err != nil {
 		return err
 	}
-	ops := k.target().change(c).ops()
-	if !k.writer.fits(ops, 0) {
+	var ops []elementOp
+	var write func() error
+	extra := 0
+	if k.inPlace && c.LeasesOnly() {
+		ops = k.target().leases(c).ops()
+		for _, op := range ops {
+			extra += len(op.elements) * expirySize
+		}
+		write = func() error { return k.writer.retime(ctx, ops) }
+	} else {
+		ops = k.target().change(c).ops()
+		write = func() error {
+			return k.writer.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, ops) })
+		}
+	}
+	if !k.writer.fits(ops, extra) {
 		return firewall.ErrTooLarge
 	}
-	queue := func(q *nftables.Conn) error { return queueAll(q, ops) }
-	err := k.writer.commit(ctx, queue)
+	err := write()
 	if errors.Is(err, firewall.ErrUnknown) {
-		err = k.settle(ctx, c, queue, err)
+		err = k.settle(ctx, c, write, err)
 	}
 	return err
 }
+
+// Retimes implements firewall.Kernel.
+func (k *kernel) Retimes() bool { return k.inPlace }
 
 // Rewrite implements firewall.Kernel.
 func (k *kernel) Rewrite(ctx context.Context, p firewall.Part, w firewall.Whole) error {
@@ -138,13 +155,13 @@ func (k *kernel) target() *target { return &target{own: k.own, accept: k.accept}
 
 // settle finds out what became of a transaction whose outcome the kernel did not
 // tell, and does it again where nothing came of it.
-func (k *kernel) settle(ctx context.Context, c *firewall.Delta, queue func(*nftables.Conn) error, unknown error) error {
+func (k *kernel) settle(ctx context.Context, c *firewall.Delta, write func() error, unknown error) error {
 	k.cfg.Log.Warn("outcome of a change is unknown; reading the kernel state", "err", unknown)
 	ctx, cancel := fresh(ctx)
 	defer cancel()
 	done, err := k.happened(ctx, c)
 	if err == nil && !done {
-		err = k.writer.commit(ctx, queue)
+		err = write()
 	}
 	if err != nil && !errors.Is(err, firewall.ErrUnknown) && !refusal(err) {
 		err = fmt.Errorf("%w: %w", firewall.ErrUnknown, err)

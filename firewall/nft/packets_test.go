@@ -1,9 +1,14 @@
 package nft_test
 
 import (
+	"fmt"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"portcullis/firewall/homenet"
+	"portcullis/firewall/nft"
+	"portcullis/internal/netns/netnstest"
 )
 
 // What is promised of packets whichever backend it is (homenet). IPv4 is promised
@@ -36,7 +41,39 @@ func TestPortShadow(t *testing.T) {
 
 func TestDeleteEndsFlows(t *testing.T) { each(t, homenet.DeleteEndsFlows) }
 
-func TestCounters(t *testing.T) { each(t, homenet.Counters) }
+func TestCounters(t *testing.T) {
+	each(t, homenet.Counters)
+	t.Run("before Linux 6.12", func(t *testing.T) {
+		fw := plain()
+		open := fw.Open
+		fw.Open = func(t testing.TB, n *netnstest.Space) homenet.Backend {
+			b := open(t, n)
+			b.(*nft.Backend).OldKernel()
+			return b
+		}
+		homenet.Counters(t, fw)
+	})
+}
+
+// TestRetimes: the kernel is known for what it is.
+func TestRetimes(t *testing.T) {
+	t.Parallel()
+	n := netnstest.New(t, "gateway")
+	var kernel unix.Utsname
+	if err := unix.Uname(&kernel); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(kernel.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	if does, want := unconfigured(t, n).Retimes(), major > 6 || major == 6 && minor >= 12; does != want {
+		t.Errorf("Linux %d.%d gives elements another end: %v", major, minor, does)
+	}
+	if got := list(t, n, "ruleset"); got != "" {
+		t.Errorf("the trial leaves\n%s", got)
+	}
+}
 
 func TestLeash(t *testing.T) { each(t, homenet.Leash) }
 
