@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,14 +19,18 @@ import (
 	"portcullis/portmap"
 )
 
-// memory is a Store that remembers.
+// memory is a Store that remembers. The engine that wrote to it may still run beside the one
+// that takes over.
 type memory struct {
+	mu      sync.Mutex
 	held    map[uint64]portmap.Mapping
 	records int
 	err     error // what Record returns
 }
 
 func (s *memory) Record(_ context.Context, changes []portmap.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.held == nil {
 		s.held = make(map[uint64]portmap.Mapping)
 	}
@@ -40,7 +45,11 @@ func (s *memory) Record(_ context.Context, changes []portmap.Change) error {
 	return s.err
 }
 
-func (s *memory) all() []portmap.Mapping { return slices.Collect(maps.Values(s.held)) }
+func (s *memory) all() []portmap.Mapping {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.held))
+}
 
 func table(e *portmap.Engine) []portmap.Mapping { return slices.Collect(e.Snapshot().All()) }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,14 +57,15 @@ func TestKeepAlive(t *testing.T) {
 			}
 		}()
 		ctx, stop := context.WithCancel(t.Context())
-		var stuck error
+		var stuck atomic.Bool
 		ended := make(chan error)
 		go func() {
 			ended <- s.keepAlive(ctx, func(ctx context.Context) error {
-				if stuck != nil {
-					<-ctx.Done()
+				if !stuck.Load() {
+					return nil
 				}
-				return stuck
+				<-ctx.Done()
+				return errors.New("stuck")
 			})
 		}()
 		begun := time.Now()
@@ -76,7 +78,7 @@ func TestKeepAlive(t *testing.T) {
 			t.Errorf("four signs of life in %v", took)
 		}
 		synctest.Wait()
-		stuck = errors.New("stuck")
+		stuck.Store(true)
 		select {
 		case got := <-heard:
 			t.Errorf("of an engine that is stuck the supervisor hears %q", got)
