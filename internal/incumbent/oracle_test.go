@@ -200,7 +200,7 @@ func TestTextsOfRules(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		`deny 1-2 10.0.0.1 3 "evil"`:   `[line 1: stricter: a rule that denies by its text denies what has none as well, as do NAT-PMP and PCP; via = ["upnp"] leaves these out] (?:(?is)evil)|^$`,
-		`deny 1-2 10.0.0.1 3 "e\d"`:    "[line 1: stricter: a rule that denies is wider, because its mask or its expression has no form here] <nil>",
+		`deny 1-2 10.0.0.1 3 "e\d"`:    "[line 1: stricter: a rule that denies is wider, because its mask, its network or its expression has no form here] <nil>",
 		`allow 1024 10.0.0.1 3000 "a"`: "[line 1: stricter: the text of a program decides, which proves nothing; a request without one, as by NAT-PMP, is not allowed by it] (?is)a",
 	} {
 		f, err := Read("x", []byte(in))

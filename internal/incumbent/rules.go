@@ -144,6 +144,9 @@ func (h hosts) prefix() (p netip.Prefix, exact bool) {
 	return p, bits.OnesCount32(h.mask) == n
 }
 
+// noter notes something about one rule.
+type noter func(kind NoteKind, format string, args ...any)
+
 // ruleOf adds a rule as ours, with notes of what is different.
 func (t *translation) ruleOf(r rule) {
 	ours := policy.Rule{Action: portmap.Deny}
@@ -153,60 +156,70 @@ func (t *translation) ruleOf(r rule) {
 	note := func(kind NoteKind, format string, args ...any) {
 		t.note(r.line, fmt.Sprintf("rule[%d]", len(t.config.Rules)), kind, fmt.Sprintf(format, args...))
 	}
-	var some, more bool
-	ours.External, some = r.external.ranges()
-	ours.Internal, more = r.internal.ranges()
-	if !some || !more {
+	var outside, inside bool
+	ours.External, outside = r.external.ranges()
+	ours.Internal, inside = r.internal.ranges()
+	if !outside || !inside {
 		note(NoCounterpart, "a rule for port 0 alone, which no mapping has, is left out")
 		return
 	}
-	exact := true
-	switch prefix, is := r.address.prefix(); {
-	case r.network != "":
-		device, ok := t.lanOf(r.network)
-		exact = ok
-		if ok {
-			ours.Clients = []policy.ClientMatch{{Interface: device}}
-		}
-	case prefix.Bits() > 0:
-		exact = is
-		ours.Clients = []policy.ClientMatch{{Prefix: prefix}}
-	default:
-		exact = is
-	}
-	if r.text != "" {
-		re, ok := pattern(r.text)
-		if ok && !r.allow {
-			re = "(?:" + re + ")|^$" // what has no text matches there
-		}
-		if ok && len(re) <= policy.MaxPattern {
-			ours.Description = regexp.MustCompile(re)
-			if r.allow {
-				note(Stricter, "the text of a program decides, which proves nothing; a request without one, as by NAT-PMP, is not allowed by it")
-			} else {
-				note(Stricter, `a rule that denies by its text denies what has none as well, as do NAT-PMP and PCP; via = ["upnp"] leaves these out`)
-			}
-		} else {
-			exact = false
-		}
-	}
-	if !exact && r.allow {
-		note(Stricter, "a rule that allows is left out, because its mask or its expression has no form here")
+	exact := t.clients(&r, &ours)
+	exact = said(&r, &ours, note) && exact
+	switch {
+	case exact:
+	case r.allow:
+		note(Stricter, "a rule that allows is left out, because its mask, its network or its expression has no form here")
 		return
+	default:
+		note(Stricter, "a rule that denies is wider, because its mask, its network or its expression has no form here")
 	}
-	if !exact {
-		note(Stricter, "a rule that denies is wider, because its mask or its expression has no form here")
-	}
-	if r.allow && !t.openable(&ours, note) {
+	if r.allow && !openable(&ours, note) {
 		return
 	}
 	ours.Name = t.nameOf(r.name, r.line)
 	t.config.Rules = append(t.config.Rules, ours)
 }
 
+// clients sets whom a rule means, or more; exact reports that it is not more.
+func (t *translation) clients(r *rule, ours *policy.Rule) (exact bool) {
+	if r.network != "" {
+		device, ok := t.lans[r.network]
+		if ok {
+			ours.Clients = []policy.ClientMatch{{Interface: device}}
+		}
+		return ok
+	}
+	prefix, exact := r.address.prefix()
+	if prefix.Bits() > 0 {
+		ours.Clients = []policy.ClientMatch{{Prefix: prefix}}
+	}
+	return exact
+}
+
+// said sets which texts of programs a rule means, or any; exact reports that it is not more.
+func said(r *rule, ours *policy.Rule, note noter) (exact bool) {
+	if r.text == "" {
+		return true
+	}
+	re, ok := pattern(r.text)
+	if ok && !r.allow {
+		re = "(?:" + re + ")|^$" // what has no text matches there
+	}
+	switch {
+	case !ok || len(re) > policy.MaxPattern:
+		return false
+	case r.allow:
+		note(Stricter, "the text of a program decides, which proves nothing; a request without one, as by NAT-PMP, is not allowed by it")
+	default:
+		note(Stricter, `a rule that denies by its text denies what has none as well, as do NAT-PMP and PCP; via = ["upnp"] leaves these out`)
+	}
+	ours.Description = regexp.MustCompile(re)
+	return true
+}
+
 // openable fits a rule that allows to what a rule can open here, and notes what stays
 // closed and what it opens by name. It reports false where nothing is left of it.
-func (t *translation) openable(ours *policy.Rule, note func(NoteKind, string, ...any)) bool {
+func openable(ours *policy.Rule, note noter) bool {
 	if err := ours.Check(); err != nil { // one port that is never opened, by one protocol or both
 		whole := *ours
 		for _, one := range []portmap.Transport{portmap.TCP, portmap.UDP} {
@@ -221,30 +234,36 @@ func (t *translation) openable(ours *policy.Rule, note func(NoteKind, string, ..
 			return false
 		}
 	}
-	named, closed, more := privileged(ours)
+	named, closed, kinds := privileged(ours)
 	if named != "" {
 		note(Look, "this opens %s by name", named)
 	}
-	if more > 0 {
+	if kinds > 0 {
 		note(Stricter, "%d kinds of ports stay closed%s, which only a rule opens that names them, in a range of at most %d; `portcullis ports` lists them",
-			more, closed, policy.NamingWidth)
+			kinds, closed, policy.NamingWidth)
 	}
 	return true
 }
 
-// privileged lists the ports inside that a rule names though they are dangerous, and a few of
-// those, of which it counts the kinds, that it holds and does not name.
-func privileged(ours *policy.Rule) (named, closed string, kinds int) {
-	inside := portmap.PortRange{First: 1, Last: 65535}
-	if ours.Internal != nil {
-		inside = ours.Internal[0]
+// whole returns the one range of a rule's ports.
+func whole(list []portmap.PortRange) (p portmap.PortRange, narrow bool) {
+	p = portmap.PortRange{First: 1, Last: 65535}
+	if list != nil {
+		p = list[0]
 	}
-	narrow := int(inside.Last)-int(inside.First) < policy.NamingWidth
+	return p, int(p.Last)-int(p.First) < policy.NamingWidth
+}
+
+// privileged lists the ports that a rule names though they are dangerous, and a few of those,
+// of which it counts the kinds, that it holds and does not name.
+func privileged(ours *policy.Rule) (named, closed string, kinds int) {
+	inside, narrow := whole(ours.Internal)
+	outside, narrowOutside := whole(ours.External)
 	var names, examples []string
 	for _, c := range policy.ClosedPorts() {
 		first, last := max(inside.First, c.Ports.First), min(inside.Last, c.Ports.Last)
 		of := len(ours.Transports) == 0 || slices.Contains(c.Transports, ours.Transports[0])
-		if first > last || !of || c.Tier == policy.Privileged && c.Ports.Last < 1023 { // which 1-1023 has
+		if first > last || !of || c.Tier == policy.Privileged && c.Ports.Last < system.Last { // which that has
 			continue
 		}
 		text := portmap.PortRange{First: first, Last: last}.String()
@@ -256,11 +275,24 @@ func privileged(ours *policy.Rule) (named, closed string, kinds int) {
 			examples = append(examples, text)
 		}
 	}
+	if outside.First <= system.Last { // of Tier 1 as the external port, too
+		text := portmap.PortRange{First: outside.First, Last: min(outside.Last, system.Last)}.String()
+		switch {
+		case narrowOutside && !slices.Contains(names, text):
+			names = append(names, text+" outside")
+		case !narrowOutside && inside.First > system.Last:
+			kinds++
+			examples = append(examples, text+" outside")
+		}
+	}
 	if examples != nil {
 		closed = ", " + strings.Join(examples, ", ") + " among them"
 	}
 	return strings.Join(names, ", "), closed, kinds
 }
+
+// system are the ports of which each is in Tier 1, whatever else it is.
+var system = portmap.PortRange{First: 1, Last: 1023}
 
 // nameOf returns a name that no rule has.
 func (t *translation) nameOf(given string, line int) string {

@@ -48,10 +48,10 @@ type translation struct {
 	config  config.Config
 	notes   []Note
 	noted   map[Note]bool
-	names   map[string]bool // of rules
-	lans    map[string]string
-	unknown bool            // a LAN was named whose interface is not known
-	set     map[string]bool // the options that the file has
+	names   map[string]bool   // of rules
+	lans    map[string]string // the interfaces of what the file calls them
+	unknown bool              // a LAN was named whose interface is not known
+	set     map[string]bool   // the options that the file has
 }
 
 // Translate returns what a file of the kind Conf or UCI becomes. An error is an *Error.
@@ -166,12 +166,6 @@ func (t *translation) lan(line int, word string) {
 	if len(t.config.LAN.Interfaces) <= config.MaxList && !slices.Contains(t.config.LAN.Interfaces, i) {
 		t.config.LAN.Interfaces = append(t.config.LAN.Interfaces, i)
 	}
-}
-
-// lanOf returns the interface of a network of OpenWrt that is served.
-func (t *translation) lanOf(network string) (string, bool) {
-	name, ok := t.lans[network]
-	return name, ok
 }
 
 // wan sets an interface to the Internet.
