@@ -109,6 +109,14 @@ func commands() []cmdline.Command {
 		Example: "portcullis delete udp 3074",
 		Run:     runDelete,
 	}, {
+		Name: "web", Does: "serve the page on which a browser shows and decides all this",
+		Options: []cmdline.Option{configOption,
+			{Name: "listen", Arg: "ADDRESS:PORT", Does: "where; 127.0.0.1:8480 without it"},
+			{Name: "host", Arg: "NAME", Does: "what a browser may call it too; several with commas"},
+			{Name: "insecure", Does: "let --listen be an address that a LAN reaches, unencrypted"}},
+		Example: "portcullis web --listen 127.0.0.1:8480",
+		Run:     runWeb,
+	}, {
 		Name: "ports", Does: "list the ports that are closed, and why",
 		Options: []cmdline.Option{jsonOption},
 		Forms:   []string{"[PORT]"},

@@ -15,6 +15,7 @@ import (
 	"portcullis/internal/cmdline"
 	"portcullis/internal/logging"
 	"portcullis/internal/process"
+	"portcullis/internal/webprocess"
 )
 
 // Exit codes, as portcullis(8) has them.
@@ -25,8 +26,13 @@ const (
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == process.Argument {
-		os.Exit(process.Main())
+	if len(os.Args) == 2 {
+		switch os.Args[1] {
+		case process.Argument:
+			os.Exit(process.Main())
+		case webprocess.Argument:
+			os.Exit(webprocess.Main())
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

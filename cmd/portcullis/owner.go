@@ -22,18 +22,27 @@ import (
 
 // daemonOf returns a client of the daemon whose configuration the call names.
 func daemonOf(call *cmdline.Call) (*control.Client, error) {
+	socket, err := socketOf(call)
+	if err != nil {
+		return nil, err
+	}
+	return control.NewClient(socket), nil
+}
+
+// socketOf returns the path of that daemon's socket.
+func socketOf(call *cmdline.Call) (string, error) {
 	file := call.Given["config"]
 	c, source, err := loadSource(file)
 	socket := c.Control.Socket
 	switch {
 	case file != "" && errors.Is(err, fs.ErrNotExist):
-		return nil, err
+		return "", err
 	case err != nil: // a mistake of today does not keep the owner from a daemon that runs since yesterday
 		socket = config.SocketIn(source.File)
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		fmt.Fprintf(call.Err, "portcullis: asking the daemon at %s all the same: %s\n", socket, first)
 	}
-	return control.NewClient(string(socket)), nil
+	return string(socket), nil
 }
 
 func runStatus(ctx context.Context, call *cmdline.Call) error {

@@ -18,13 +18,27 @@ import (
 // Client talks to a running daemon.
 type Client struct {
 	socket string
+	dial   func(context.Context) (net.Conn, error)
 }
 
 // maxAnswer bounds what a client reads: 65 535 mappings of well under 1 kB.
 const maxAnswer = 64 << 20
 
 // NewClient returns a client for a socket's path.
-func NewClient(socket string) *Client { return &Client{socket} }
+func NewClient(socket string) *Client {
+	return NewClientBy(socket, func(ctx context.Context) (net.Conn, error) { return Dial(ctx, socket) })
+}
+
+// NewClientBy returns a client for whom dial connects to the socket: a process that may not
+// has another one do it.
+func NewClientBy(socket string, dial func(context.Context) (net.Conn, error)) *Client {
+	return &Client{socket, dial}
+}
+
+// Dial connects to the socket with this path.
+func Dial(ctx context.Context, socket string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+}
 
 // Refusal is the daemon's own no.
 type Refusal struct{ Failure }
@@ -103,7 +117,7 @@ func (c *Client) talk(ctx context.Context, method, path string, in any, read fun
 			return err
 		}
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return c.explain(err)
 	}

@@ -14,6 +14,7 @@ type Capability uint
 
 // Those that a process can be left with.
 const (
+	DACOverride    Capability = unix.CAP_DAC_OVERRIDE     // sockets of other users
 	NetBindService Capability = unix.CAP_NET_BIND_SERVICE // ports below 1024
 	NetAdmin       Capability = unix.CAP_NET_ADMIN        // nf_tables, conntrack, neighbours
 	NetRaw         Capability = unix.CAP_NET_RAW          // packet sockets, iptables
@@ -22,6 +23,8 @@ const (
 // String returns its name as capabilities(7) has it.
 func (c Capability) String() string {
 	switch c {
+	case DACOverride:
+		return "CAP_DAC_OVERRIDE"
 	case NetBindService:
 		return "CAP_NET_BIND_SERVICE"
 	case NetAdmin:

@@ -14,6 +14,7 @@ type Paths struct {
 	Remove  []string // directories below which files are removed
 	Files   []string // that are written
 	Execute []string // programs; with Config.Programs any may be
+	Sockets bool     // any that has a name may be connected to, as its mode allows
 	// Alone says that no process outside may be reached: by TCP that is not connected or
 	// listening yet, by a signal, by an abstract unix socket. UDP is left, because to send
 	// by a socket that was passed is a right of its own since ABI 10.
@@ -43,6 +44,9 @@ func confine(p Paths, programs bool) (abi int, err error) {
 	}
 	if p.Read {
 		c.HandledAccessFS &^= rightsRead
+	}
+	if p.Sockets {
+		c.HandledAccessFS &^= ll.AccessFSResolveUnix
 	}
 	if programs {
 		c.HandledAccessFS &^= ll.AccessFSExecute

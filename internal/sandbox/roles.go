@@ -124,6 +124,20 @@ func front(pid uint32) role {
 	return role{otherwise: refuse, rules: rules}
 }
 
+// opener connects to the control socket for the process that serves the owner's page, which
+// is a front, and has nothing else to do: it reads no octet of what passes there. It has one
+// thread for each call that waits, and makes no more.
+func opener(pid uint32) role {
+	rules := append(everyone(own(pid)), named,
+		rule{why: "the control socket, which no other kind of socket is", does: allow,
+			calls: []string{"socket"}, when: &argument{index: 0, mask: all, values: []uint32{unix.AF_UNIX}}},
+		rule{why: "likewise", does: allow, calls: []string{"connect"}},
+		rule{why: "i386 does both by this call, and more that needs no privilege", does: allow,
+			calls: []string{"socketcall"}, when: &argument{index: 0, mask: all, values: append([]uint32{1, 3}, socketcalls...)}},
+		rule{why: "the end of the page is waited for", does: allow, calls: []string{"wait4"}})
+	return role{otherwise: refuse, rules: rules}
+}
+
 // decides is what the half does that decides: it opens sockets, reads lease files and
 // /proc/net, writes nf_tables and the state directory.
 func decides(families, byOneCall []uint32) []rule {

@@ -19,7 +19,8 @@ type Role uint8
 const (
 	Single Role = iota // the whole daemon in one process
 	Warden             // the half that decides, which starts the other
-	Front              // the half that parses what the network sends
+	Front              // what parses what the network sends, and gets its sockets from another
+	Opener             // what connects to the control socket for the owner's page
 )
 
 // Config is what a process goes on with.
@@ -176,6 +177,8 @@ func (cfg Config) role(pid uint32) role {
 	switch {
 	case cfg.Role == Front:
 		return front(pid)
+	case cfg.Role == Opener:
+		return opener(pid)
 	case cfg.Programs:
 		return programs
 	case cfg.Role == Warden:

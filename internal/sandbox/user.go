@@ -15,27 +15,34 @@ import (
 // User is a user and a group of the machine.
 type User struct{ UID, GID uint32 }
 
-// Who the front is: the user of this name where there is one, or these numbers, which
-// Debian leaves to whoever wants them, and which nobody else here should have.
+// Who other processes of ours are: the users of these names where there are such, or these
+// numbers, which Debian leaves to whoever wants them, and which nobody else here should have.
 const (
 	frontName   = "portcullis"
 	frontNumber = 64998
+	pageName    = "portcullis-web"
+	pageNumber  = 64997 // not the front's: that one is kept on the LANs
 )
 
 // FrontUser returns who the front can be: zero where this process cannot give it another
 // user than its own, because it is not root.
-func FrontUser() User {
+func FrontUser() User { return userCalled(frontName, frontNumber) }
+
+// PageUser is FrontUser for the process that serves the owner's page.
+func PageUser() User { return userCalled(pageName, pageNumber) }
+
+func userCalled(name string, number uint32) User {
 	if os.Geteuid() != 0 {
 		return User{}
 	}
-	u, err := user.Lookup(frontName)
+	u, err := user.Lookup(name)
 	if err != nil {
-		return User{frontNumber, frontNumber}
+		return User{number, number}
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
 	if err != nil || err2 != nil || uid == 0 {
-		return User{frontNumber, frontNumber}
+		return User{number, number}
 	}
 	return User{uint32(uid), uint32(gid)}
 }

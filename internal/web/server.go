@@ -1,0 +1,206 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"portcullis/internal/control"
+	"portcullis/internal/http1"
+)
+
+// Owner is what the page needs of the daemon's control socket.
+type Owner interface {
+	Status(context.Context) (control.Status, error)
+	EachMapping(context.Context, func(*control.Mapping)) error
+	Refused(context.Context) ([]control.RefusedDevice, error)
+	Events(context.Context, func(control.Event) error) error
+	Delete(context.Context, control.Deletion) ([]control.Mapping, error)
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Owner    Owner
+	Hosts    []string // that browsers may call us by, with the port; in lower case
+	Loopback bool     // who comes from elsewhere is not answered
+}
+
+// Bounds of the conversation.
+const (
+	maxConns      = 32
+	maxBody       = 4 << 10
+	readTimeout   = 5 * time.Second // for a whole request
+	answerTimeout = 30 * time.Second
+	acceptWait    = time.Second / 10 // after a failure to accept that passes
+)
+
+// Server serves the page.
+type Server struct {
+	cfg    Config
+	routes map[string]route
+	doors  doors
+	keys   keys
+	state  state
+}
+
+// route is what may be asked of one path.
+type route struct {
+	method string
+	open   bool // to who is not signed in
+	serve  func(context.Context, *http1.Request) *http1.Response
+}
+
+// New makes a server.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, keys: newKeys()}
+	s.state.owner = cfg.Owner
+	s.routes = map[string]route{
+		"/v1/state":   {http1.Get, false, s.serveState},
+		"/v1/signin":  {http1.Post, true, s.signIn},
+		"/v1/signout": {http1.Post, false, s.signOut},
+		"/v1/close":   {http1.Post, false, s.close},
+	}
+	for path, f := range files {
+		s.routes[path] = route{http1.Get, true, f.serve}
+	}
+	return s
+}
+
+// Link lets somebody sign in once by the word that has this hash; the one before is void.
+func (s *Server) Link(hash [HashSize]byte) { s.keys.offer(hash, time.Now()) }
+
+// Serve answers until ctx ends, and closes l.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	stop := sync.OnceFunc(func() { _ = l.Close() })
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { s.state.follow(ctx) })
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return ctx.Err()
+		case http1.Passes(err):
+			time.Sleep(acceptWait)
+			continue
+		case err != nil:
+			return fmt.Errorf("page: %w", err)
+		}
+		if !s.doors.enter(conn) {
+			_ = conn.Close()
+			continue
+		}
+		work.Go(func() {
+			defer s.doors.leave(conn)
+			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+			s.serve(ctx, conn)
+		})
+	}
+}
+
+// serve answers the one request of a connection.
+func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(readTimeout))
+	if s.cfg.Loopback && !fromLoopback(conn) {
+		return
+	}
+	from := bufio.NewReaderSize(conn, http1.MaxHead)
+	r, err := http1.ReadRequest(from)
+	var answer *http1.Response
+	switch {
+	case errors.Is(err, http1.ErrTooLong):
+		answer = fail(http1.HeaderFieldsTooLarge, "too-long", "the browser sends more headers than 8 kB; it may have many cookies of other services on this machine")
+	case err != nil:
+		return // no browser
+	default:
+		if answer = s.refuse(r); answer == nil {
+			if r.ReadBody(from) != nil || !s.doors.arrived(conn) {
+				return
+			}
+			answer = s.contained(ctx, r)
+		}
+	}
+	answer.Header = append(answer.Header, always...)
+	_ = conn.SetDeadline(time.Now().Add(answerTimeout))
+	_ = answer.Write(conn, r, time.Now()) // the browser has gone when this fails
+}
+
+// contained returns the answer of a route. A panic is one answer's, and not the page's.
+func (s *Server) contained(ctx context.Context, r *http1.Request) (answer *http1.Response) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			fmt.Fprintf(os.Stderr, "portcullis: page: a request made the handler panic: %v\n%s", reason, debug.Stack())
+			answer = fail(http1.InternalServerError, "internal", "the page failed at this request")
+		}
+	}()
+	return s.routes[r.Target].serve(ctx, r)
+}
+
+func fromLoopback(conn net.Conn) bool {
+	from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	return err == nil && from.Addr().Unmap().IsLoopback()
+}
+
+// doors counts connections. Where there is no room, the one whose request has been coming
+// for longest makes it: whoever sends slowly holds nobody up.
+type doors struct {
+	mu      sync.Mutex
+	reading []net.Conn        // whose request has not arrived; the oldest first; guarded by mu
+	serving map[net.Conn]bool // whose request has; guarded by mu
+}
+
+// enter reports whether there is room.
+func (d *doors) enter(conn net.Conn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.reading)+len(d.serving) >= maxConns {
+		if len(d.reading) == 0 {
+			return false
+		}
+		_ = d.reading[0].Close() // by which its goroutine ends
+		d.reading = slices.Delete(d.reading, 0, 1)
+	}
+	d.reading = append(d.reading, conn)
+	return true
+}
+
+// arrived notes that the request is there, and the connection makes room for nobody any
+// more. It reports whether it has not yet.
+func (d *doors) arrived(conn net.Conn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.Index(d.reading, conn)
+	if i < 0 {
+		return false
+	}
+	d.reading = slices.Delete(d.reading, i, i+1)
+	if d.serving == nil {
+		d.serving = make(map[net.Conn]bool)
+	}
+	d.serving[conn] = true
+	return true
+}
+
+// leave closes a connection, whatever has become of it.
+func (d *doors) leave(conn net.Conn) {
+	_ = conn.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.serving, conn)
+	if i := slices.Index(d.reading, conn); i >= 0 {
+		d.reading = slices.Delete(d.reading, i, i+1)
+	}
+}

@@ -1,0 +1,408 @@
+'use strict';
+// The owner's page. Texts of devices are shown as texts: nodes are made here, and nothing
+// is ever parsed as markup.
+(() => {
+	const keyName = 'portcullis-key';
+	const $ = id => document.getElementById(id);
+
+	// el returns a new element with properties, attributes ("aria-label", "data-head") and children.
+	function el(name, set, ...children) {
+		const node = document.createElement(name);
+		for (const [k, v] of Object.entries(set || {})) {
+			if (k.includes('-') || k === 'role' || k === 'for') node.setAttribute(k, v); else node[k] = v;
+		}
+		node.append(...children);
+		return node;
+	}
+
+	// say sets a text where it is another, so that nothing is read out twice.
+	function say(node, text) {
+		if (node.textContent !== text) node.textContent = text;
+	}
+
+	// list makes the children of a node those of items. A child stays the same node as long as its
+	// key is there, and so do focus, selection and what is open.
+	function list(parent, items, keyOf, make, fill, heading) {
+		const held = document.activeElement;
+		const within = parent.contains(held);
+		const old = new Map(Array.from(parent.children, c => [c.dataset.key, c]));
+		items.forEach((item, i) => {
+			const key = keyOf(item);
+			let node = old.get(key);
+			old.delete(key);
+			if (!node) {
+				node = make(item);
+				node.dataset.key = key;
+			}
+			fill(node, item);
+			if (parent.children[i] !== node) parent.insertBefore(node, parent.children[i] || null);
+		});
+		for (const node of old.values()) node.remove();
+		if (!within || document.activeElement === held) return;
+		if (held.isConnected) held.focus({preventScroll: true});
+		else if (heading) heading.focus({preventScroll: true});
+	}
+
+	const plural = (n, one) => n + ' ' + one + (n === 1 ? '' : 's');
+
+	function bytes(n) {
+		if (n < 1000) return n + ' B';
+		for (const unit of ['kB', 'MB', 'GB', 'TB']) {
+			n /= 1000;
+			if (n < 1000 || unit === 'TB') return n.toFixed(n < 10 ? 1 : 0) + ' ' + unit;
+		}
+	}
+
+	function span(seconds) {
+		const units = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
+		for (let i = 0; i < units.length; i++) {
+			const [size, name] = units[i];
+			if (seconds < size && size > 1) continue;
+			const n = Math.floor(seconds / size);
+			const rest = i < 2 ? Math.floor(seconds % size / units[i + 1][0]) : 0;
+			return n + ' ' + name + (rest ? ' ' + rest + ' ' + units[i + 1][1] : '');
+		}
+	}
+
+	function clock(time) {
+		const t = new Date(time);
+		if (isNaN(t)) return time;
+		const today = t.toDateString() === new Date().toDateString();
+		return today ? t.toLocaleTimeString() : t.toLocaleString();
+	}
+
+	function stamp(node, time) {
+		node.dateTime = time;
+		say(node, clock(time));
+	}
+
+	const endpoint = (ip, port) => (ip.includes(':') ? '[' + ip + ']' : ip) + ':' + port;
+	const outside = port => port === 0 ? 'any port' : String(port);
+
+	// Talking to the page's own process.
+
+	let key = localStorage.getItem(keyName) || '';
+
+	async function ask(path, body) {
+		const options = {headers: {'X-Portcullis-Key': key}, credentials: 'same-origin', cache: 'no-store', signal: AbortSignal.timeout(20000)};
+		if (body) {
+			options.method = 'POST';
+			options.headers['Content-Type'] = 'application/json';
+			options.body = JSON.stringify(body);
+		}
+		const answer = await fetch(path, options);
+		const said = await answer.json();
+		if (answer.ok) return said;
+		const error = new Error(said.error);
+		error.reason = said.reason;
+		throw error;
+	}
+
+	// act asks for a change, tells what came of it, and looks again.
+	async function act(button, path, body, done) {
+		button.disabled = true;
+		try {
+			await ask(path, body);
+			news(done);
+		} catch (error) {
+			if (error.reason === 'signed-out') return signedOut();
+			news('That did not work: ' + error.message);
+		} finally {
+			button.disabled = false;
+		}
+		look();
+	}
+
+	const news = text => say($('news'), text);
+
+	// sure asks before something is done: the first press names it, the second does it.
+	function sure(button, question, then) {
+		const name = button.textContent;
+		const label = button.getAttribute('aria-label');
+		let timer = 0;
+		const calm = () => {
+			clearTimeout(timer);
+			timer = 0;
+			button.textContent = name;
+			button.setAttribute('aria-label', label);
+			button.classList.remove('go');
+		};
+		button.addEventListener('blur', () => { if (timer) calm(); });
+		button.addEventListener('click', () => {
+			if (timer) {
+				calm();
+				return then();
+			}
+			button.textContent = question;
+			button.setAttribute('aria-label', question + ' ' + label);
+			timer = setTimeout(calm, 6000);
+		});
+	}
+
+	// Signing in and out.
+
+	function signedOut(why) {
+		key = '';
+		localStorage.removeItem(keyName);
+		halt();
+		$('content').hidden = $('signout').hidden = true;
+		$('signin').hidden = false;
+		$('facts').replaceChildren();
+		if (why) {
+			news(why);
+		}
+		$('word').focus();
+	}
+
+	async function signIn(word) {
+		try {
+			key = (await ask('/v1/signin', {word})).key;
+		} catch (error) {
+			return signedOut(error.message);
+		}
+		localStorage.setItem(keyName, key);
+		news('');
+		$('word').value = '';
+		$('signin').hidden = true;
+		look();
+	}
+
+	// Looking.
+
+	let timer = 0, looking = false, failed = 0;
+
+	const halt = () => { clearTimeout(timer); timer = 0; };
+
+	async function look() {
+		if (looking || !key || document.hidden) return;
+		looking = true;
+		halt();
+		let wait = 2000;
+		try {
+			const state = await ask('/v1/state');
+			failed = 0;
+			wait = state.wait;
+			show(state);
+		} catch (error) {
+			if (error.reason === 'signed-out') {
+				looking = false;
+				return signedOut('You are signed out.');
+			}
+			wait = Math.min(30000, 2000 * 2 ** failed++);
+			trouble('This page has lost its gateway: portcullis web does not answer. It tries again by itself.');
+		}
+		looking = false;
+		halt();
+		if (!document.hidden) timer = setTimeout(look, wait);
+	}
+
+	document.addEventListener('visibilitychange', () => document.hidden ? halt() : look());
+
+	function trouble(text) {
+		$('banner').hidden = !text;
+		say($('banner'), text);
+		$('content').classList.toggle('away', !!text);
+	}
+
+	function show(state) {
+		$('signin').hidden = true;
+		$('content').hidden = $('signout').hidden = false;
+		trouble(state.error && 'The daemon does not answer: ' + state.error);
+		showEvents(state.events || []);
+		if (state.error) return;
+		showFacts(state.status);
+		showPending(state.pending);
+		showDevices(state.mappings || [], state.left_out);
+		showRefused(state.refused || [], state.status.configuration);
+		showApprovals(state.approvals);
+	}
+
+	function showFacts(s) {
+		const wan = !s.wan.interface ? 'none yet' : !s.wan.up ? s.wan.interface + ' is down' :
+			s.wan.private ? s.wan.external_ip + ', not reachable from the Internet' : s.wan.external_ip;
+		const facts = [
+			['Internet', wan],
+			['Open', (s.mappings + s.pinholes) + ' of ' + s.mappings_limit],
+			['Refused', String(s.denied)],
+			['Up', span(s.uptime)],
+		];
+		list($('facts'), facts, f => f[0], f => el('div', null, el('dt', {textContent: f[0]}), el('dd')), (n, f) => say(n.lastChild, f[1]));
+		say($('version'), 'Portcullis ' + s.version + ', ' + s.firewall.backend);
+	}
+
+	// Open ports, by device.
+
+	const called = (host, ip) => host || ip;
+
+	function byDevice(mappings) {
+		const devices = new Map();
+		for (const m of mappings) {
+			const key = m.client_mac || m.internal_ip;
+			if (!devices.has(key)) devices.set(key, {key, mappings: [], ips: new Set(), host: '', bytes: 0});
+			const d = devices.get(key);
+			d.mappings.push(m);
+			d.ips.add(m.internal_ip);
+			d.host = d.host || m.client_host;
+			d.bytes += m.bytes;
+			d.mac = m.client_mac;
+		}
+		const all = Array.from(devices.values());
+		for (const d of all) d.name = called(d.host, d.mappings[0].internal_ip);
+		return all.sort((a, b) => a.name.localeCompare(b.name) || (a.key < b.key ? -1 : 1));
+	}
+
+	const heads = ['Port', 'To', 'What', 'Until', 'Traffic'];
+
+	function showDevices(mappings, leftOut) {
+		$('open-none').hidden = mappings.length > 0;
+		$('left-out').hidden = !leftOut;
+		say($('left-out'), 'and ' + plural(leftOut, 'other') + '; portcullis list shows all');
+		list($('devices'), byDevice(mappings), d => d.key, makeDevice, fillDevice, $('open-title'));
+	}
+
+	function makeDevice() {
+		const head = el('tr', null, ...heads.map(h => el('th', {scope: 'col', textContent: h, role: 'columnheader'})), el('th', {scope: 'col', role: 'columnheader', 'aria-label': 'Close'}));
+		head.setAttribute('role', 'row');
+		// A narrow screen shows a row as a block, and would lose what it is without the roles.
+		return el('article', {className: 'device'},
+			el('div', {className: 'head'}, el('h3'), el('span', {className: 'quiet'}), el('span', {className: 'number quiet'})),
+			el('table', {role: 'table'}, el('caption'), el('thead', {role: 'rowgroup'}, head), el('tbody', {role: 'rowgroup'})));
+	}
+
+	function fillDevice(node, d) {
+		const [name, where, sum] = node.firstChild.children;
+		say(name, d.name);
+		say(where, Array.from(d.ips).concat(d.mac || []).filter(x => x !== d.name).join(', '));
+		say(sum, bytes(d.bytes));
+		say(node.querySelector('caption'), 'Open ports of ' + d.name);
+		list(node.querySelector('tbody'), d.mappings, m => String(m.id), makeRow, fillRow, $('open-title'));
+	}
+
+	const outer = m => m.external_port + '/' + m.protocol;
+
+	function makeRow(m) {
+		const close = el('button', {type: 'button', className: 'stop', textContent: 'Close', 'aria-label': 'Close ' + outer(m) + ' of ' + called(m.client_host, m.internal_ip)});
+		sure(close, 'Really close?', () => act(close, '/v1/close', {id: m.id}, 'Closed ' + outer(m) + ' of ' + called(m.client_host, m.internal_ip) + '.'));
+		const row = el('tr', {role: 'row'}, ...heads.map(h => el('td', {role: 'cell', 'data-head': h})), el('td', {role: 'cell'}, close));
+		for (const i of [0, 4]) row.children[i].className = 'number';
+		return row;
+	}
+
+	function fillRow(row, m) {
+		const [port, to, what, until, traffic] = row.children;
+		say(port, outer(m));
+		say(to, m.family === 6 ? m.internal_ip : endpoint(m.internal_ip, m.internal_port));
+		const by = (m.via === 'owner' ? 'you' : m.via) + (m.rule ? ', rule ' + m.rule : '') + (m.remote ? ', from ' + m.remote : '');
+		say(what, (m.description ? m.description + ' ' : '') + '(' + by + ')');
+		say(until, !m.enabled ? 'switched off' : m.suspended ? 'closed: another device has its address' :
+			m.endless ? 'as long as it is here' : m.expires_in === 0 ? 'for good' : span(m.expires_in));
+		say(traffic, m.uncounted ? '' : m.packets === 0 ? 'none' : bytes(m.bytes) + ', ' + plural(m.packets, 'packet'));
+	}
+
+	// What was refused.
+
+	const wish = r => r.protocol + ' port ' + r.internal_port + (r.family === 4 && r.external_port !== r.internal_port ? ', from outside ' + outside(r.external_port) : '');
+
+	function showRefused(devices, configuration) {
+		$('refused-none').hidden = devices.length > 0;
+		const where = (configuration.file || '/etc/portcullis/portcullis.toml');
+		list($('refused-list'), devices, d => d.client.mac || d.client.address, makeRefused, (node, d) => fillRefused(node, d, where), $('refused-title'));
+	}
+
+	function makeRefused() {
+		return el('li', null, el('div', {className: 'head'}, el('h3'), el('span', {className: 'quiet'})), el('div'), el('p', {className: 'quiet'}));
+	}
+
+	function fillRefused(node, d, where) {
+		const [head, wishes, rest] = node.children;
+		const c = d.client, name = called(c.host, c.address);
+		say(head.firstChild, name);
+		say(head.lastChild, [c.address, c.mac, c.interface].filter(x => x && x !== name).join(', '));
+		list(wishes, d.refused, r => [r.protocol, r.external_port, r.internal_ip, r.internal_port, r.via, r.remote, r.reason, r.add].join(' '), makeWish, (n, r) => fillWish(n, r, where), $('refused-title'));
+		rest.hidden = !d.left_out;
+		say(rest, 'and ' + plural(d.left_out, 'other request') + ' before');
+	}
+
+	function makeWish(r) {
+		const node = el('div', {className: 'wish'}, el('p', null, el('time'), el('strong')), el('p'));
+		node.firstChild.firstChild.after(' ');
+		if (!r.add) return node;
+		const rule = el('pre', {tabIndex: 0, role: 'region', 'aria-label': 'Rule for ' + wish(r)}, el('code', {textContent: r.add}));
+		const copy = el('button', {type: 'button', textContent: 'Copy', 'aria-label': 'Copy the rule for ' + wish(r)});
+		copy.addEventListener('click', () => take(rule));
+		node.append(el('details', null, el('summary', {textContent: 'The rule that would allow it'}), el('p', {className: 'quiet'}), rule, copy));
+		return node;
+	}
+
+	// take copies a text, or selects it where the browser lets no page copy.
+	async function take(node) {
+		try {
+			await navigator.clipboard.writeText(node.textContent);
+			news('Copied.');
+		} catch {
+			getSelection().selectAllChildren(node);
+			news('The rule is selected: copy it with your browser.');
+		}
+	}
+
+	function fillWish(node, r, where) {
+		const [head, why] = node.children;
+		stamp(head.firstChild, r.time);
+		say(head.lastChild, wish(r) + ' by ' + r.via + (r.description ? ': ' + r.description : ''));
+		say(why, (r.add ? r.why.split('; ')[0] : r.why) + (r.wall ? ' (no rule can allow it)' : '') + (r.count > 1 ? ', ' + plural(r.count, 'time') : ''));
+		if (r.add) say(node.querySelector('details p'), 'Add it to ' + where + (r.above ? ' above the rule ' + JSON.stringify(r.above) : '') + ', and run portcullis reload.');
+	}
+
+	// What waits for a decision, and what was decided.
+
+	function showPending() {}
+
+	function showApprovals() {}
+
+	// The timeline.
+
+	const verbs = {granted: 'opened', deleted: 'closed', expired: 'ended', denied: 'refused', revoked: 'taken back', pending: 'asked', suspended: 'suspended', resumed: 'opened again', drift: 'rules repaired', resync: 'some events are missing here'};
+
+	function showEvents(events) {
+		$('events-none').hidden = events.length > 0;
+		list($('events'), events, e => e.time + e.event + (e.mapping ? e.mapping.id + outer(e.mapping) : ''), () => el('li', null, el('time'), el('span')), (node, e) => {
+			stamp(node.firstChild, e.time);
+			say(node.lastChild, eventLine(e));
+		}, $('events-title'));
+	}
+
+	function eventLine(e) {
+		const m = e.mapping, verb = verbs[e.event] || e.event;
+		if (!m) return verb + (e.why ? ': ' + e.why : '');
+		const port = e.event === 'denied' || e.event === 'pending' ? m.internal_port + '/' + m.protocol : outer(m);
+		return [called(e.client && e.client.host, m.internal_ip) + ': ' + port + ' ' + verb,
+			m.description && '(' + m.description + ')', e.why && e.why.split('; ')[0]].filter(x => x).join(' ');
+	}
+
+	// Beginning.
+
+	$('signin-form').addEventListener('submit', event => {
+		event.preventDefault();
+		signIn($('word').value.trim().replace(/^.*#/, ''));
+	});
+	$('signout').addEventListener('click', async () => {
+		try {
+			await ask('/v1/signout', {});
+		} catch { /* then it ends by itself */ }
+		signedOut('You are signed out.');
+	});
+		addEventListener('hashchange', begin);
+
+	function begin() {
+		const word = location.hash.slice(1);
+		if (word && word !== 'main') {
+			history.replaceState(null, '', '/'); // it is good once, and nobody's to keep
+			signIn(word);
+		} else if (key) {
+			look();
+		} else {
+			signedOut();
+		}
+	}
+	begin();
+})();
