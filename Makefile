@@ -13,13 +13,13 @@ LDFLAGS  = $(STRIP) -buildid= -funcalign=1 -X main.version=$(VERSION)
 
 PREFIX  ?= /usr/local
 
-.PHONY: build install lab test bench memory unit system cases abuse clients vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install lab test bench memory unit system cases abuse clients page vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
 
 # What `make build` has built, with its manuals, its completions, its configuration where there is none, its
-# unit and its user. Nothing is started.
+# units and its user. Nothing is started.
 AT = $(DESTDIR)$(PREFIX)
 install:
 	install -D $(BIN) $(AT)/sbin/portcullis
@@ -30,8 +30,8 @@ install:
 	install -D -m 644 -t $(AT)/share/zsh/site-functions etc/completion/_portcullis
 	install -D -m 644 -t $(AT)/share/fish/vendor_completions.d etc/completion/portcullis.fish
 	install -D -m 644 -t $(AT)/lib/sysusers.d etc/sysusers.d/portcullis.conf
-	install -D -m 644 -t $(AT)/lib/systemd/system etc/systemd/portcullis.service
-	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(AT)/lib/systemd/system/portcullis.service
+	install -D -m 644 -t $(AT)/lib/systemd/system etc/systemd/portcullis.service etc/systemd/portcullis-web.service
+	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(AT)/lib/systemd/system/portcullis.service $(AT)/lib/systemd/system/portcullis-web.service
 	test -n "$(DESTDIR)" -o ! -d /run/systemd/system || { systemd-sysusers portcullis.conf && systemctl daemon-reload; }
 
 lab: build bin/portcullis-lab
@@ -43,7 +43,7 @@ bin/portcullis-lab:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/portcullis-lab
 
 # Everything, in the order in which a failure is cheapest to find.
-test: deps build vet lint size reproducible unit system cases clients sizes
+test: deps build vet lint size reproducible unit system cases clients page sizes
 
 deps:
 	test/install
@@ -52,6 +52,7 @@ vet:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	$(GO) vet ./...
 	cd test/clients && $(GO) vet ./...
+	cd test/web && $(GO) vet ./...
 
 # Tools of a module of their own, of which nothing comes into the program.
 TOOL = $(GO) tool -modfile=test/tools/go.mod
@@ -95,6 +96,10 @@ abuse: build
 clients: build
 	cd test/clients && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -parallel 8 -timeout 900s ./...
 
+# The owner's page in a browser.
+page: build
+	cd test/web && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -parallel 4 -timeout 600s ./...
+
 bench: build
 	test/install bench
 	PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) run ./test/bench
@@ -110,6 +115,7 @@ halfcore: build
 	$(HALF) $(or $(TESTS),./...)
 ifndef TESTS
 	cd test/clients && $(HALF) ./...
+	cd test/web && $(HALF) ./...
 endif
 
 # With a cold cache the compiler takes longer than the tests.

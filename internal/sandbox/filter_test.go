@@ -90,6 +90,9 @@ var more = []string{
 // starts are calls of those above that a warden makes to start a front, and to end it.
 var starts = []string{"execve", "pidfd_send_signal", "socketpair", "setresuid", "capset", "seccomp", "prlimit64", "setrlimit"}
 
+// connects are calls of more that an opener makes.
+var connects = []string{"socket", "connect", "wait4"}
+
 // TestRoles (K11): each call that a role names is allowed, as its arguments permit, and every
 // other that the processor has is refused.
 func TestRoles(t *testing.T) {
@@ -100,6 +103,7 @@ func TestRoles(t *testing.T) {
 	}{
 		"single": {single(pid, families), never},
 		"front":  {front(pid), append(slices.Clone(never), more...)},
+		"opener": {opener(pid), append(slices.Clone(never), slices.DeleteFunc(slices.Clone(more), func(call string) bool { return slices.Contains(connects, call) })...)},
 		"warden": {warden(families), slices.DeleteFunc(slices.Clone(never), func(call string) bool { return slices.Contains(starts, call) })},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,6 +237,20 @@ func TestArguments(t *testing.T) {
 			{"ioctl", []uint64{3, unix.SIOCETHTOOL}, allow},
 			{"ioctl", []uint64{0, unix.TIOCSTI}, refuse},
 		}},
+		"opener": {opener(pid), []called{
+			{"socket", []uint64{unix.AF_UNIX}, allow},
+			{"socket", []uint64{unix.AF_INET}, refuse},
+			{"socket", []uint64{unix.AF_NETLINK}, refuse},
+			{"socket", []uint64{unix.AF_UNIX | mad}, allow},
+			{"socketcall", []uint64{1}, allow},
+			{"socketcall", []uint64{2}, refuse},
+			{"socketcall", []uint64{3}, allow},
+			{"socketcall", []uint64{4}, refuse},
+			{"socketcall", []uint64{8}, refuse},
+			{"clone", []uint64{thread}, refuse},
+			{"clone", []uint64{uint64(process)}, refuse},
+			{"tgkill", []uint64{pid + 1, pid + 1, uint64(unix.SIGKILL)}, refuse},
+		}},
 		"warden": {warden(families), []called{
 			{"tgkill", []uint64{pid, pid, uint64(unix.SIGURG)}, allow},
 			{"tgkill", []uint64{pid, pid, perThread}, allow},
@@ -310,7 +328,7 @@ func TestPrograms(t *testing.T) {
 // does one of x32.
 func TestOtherProcessor(t *testing.T) {
 	t.Parallel()
-	for _, r := range []role{single(pid, families), warden(families), front(pid), programs} {
+	for _, r := range []role{single(pid, families), warden(families), front(pid), opener(pid), programs} {
 		for goarch := range architectures {
 			m := machineOf(t, goarch, r)
 			for other, a := range architectures {

@@ -65,6 +65,12 @@ func tryAll(how string) {
 		}
 	case "warden":
 		cfg.Role = Warden
+	case "opener":
+		cfg.Role, cfg.Capabilities = Opener, []Capability{DACOverride}
+		var err error
+		if work, err = connectsTo(os.Getenv("TMPDIR") + "/socket"); err != nil {
+			found.Works = err.Error()
+		}
 	}
 	if how != "off" {
 		found.State = Enter(cfg)
@@ -200,6 +206,24 @@ func serves() (func() error, error) {
 	}, errors.Join(err, unix.Connect(c, at))
 }
 
+// connectsTo makes a socket with this path, and returns what an opener does with it.
+func connectsTo(path string) (func() error, error) {
+	at := &unix.SockaddrUnix{Name: path}
+	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = unix.Connect(c, at)
+		runtime.GC()
+		return errors.Join(err, unix.Close(c))
+	}, errors.Join(unix.Bind(l, at), unix.Listen(l, 1))
+}
+
 // startsFront starts a front from within a warden's sandbox, and says what went wrong.
 func startsFront() string {
 	from, to, err := os.Pipe()
@@ -282,6 +306,7 @@ func TestInside(t *testing.T) {
 		"front": {"connect", "core", "exec", "executable memory", "kill", "mount", "open", "ptrace", "setns", "socket", "tgkill",
 			"thread", "unix socket", "unshare"},
 		"warden":   {"executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
+		"opener":   {"core", "exec", "executable memory", "kill", "mount", "open", "ptrace", "setns", "socket", "tgkill", "unshare"},
 		"managed":  {"core", "exec", "executable memory", "kill", "mount", "ptrace", "setns", "tgkill", "unix socket", "unshare"},
 		"programs": {"mount", "ptrace", "setns", "unshare"},
 	} {
@@ -305,8 +330,11 @@ func TestInside(t *testing.T) {
 				t.Errorf("clone3: %v; in force: %+v, missing %q", found.Errors["clone3"], s, found.Missing)
 			}
 			want := []Capability{NetAdmin}
-			if how == "front" {
+			switch how {
+			case "front":
 				want = nil
+			case "opener":
+				want = []Capability{DACOverride}
 			}
 			if os.Geteuid() == 0 && !slices.Equal(s.Capabilities, want) {
 				t.Errorf("capabilities: %v", s.Capabilities)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -39,6 +40,8 @@ const (
 	maxBody       = 4 << 10
 	readTimeout   = 5 * time.Second // for a whole request
 	answerTimeout = 30 * time.Second
+	drainTimeout  = time.Second
+	maxDrained    = 64 << 10         // octets
 	acceptWait    = time.Second / 10 // after a failure to accept that passes
 )
 
@@ -119,7 +122,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	}
 	from := bufio.NewReaderSize(conn, http1.MaxHead)
 	r, err := http1.ReadRequest(from)
-	var answer *http1.Response
+	answer, whole := (*http1.Response)(nil), false
 	switch {
 	case errors.Is(err, http1.ErrTooLong):
 		answer = fail(http1.HeaderFieldsTooLarge, "too-long", "the browser sends more headers than 8 kB; it may have many cookies of other services on this machine")
@@ -130,12 +133,23 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 			if r.ReadBody(from) != nil || !s.doors.arrived(conn) {
 				return
 			}
-			answer = s.contained(ctx, r)
+			answer, whole = s.contained(ctx, r), true
 		}
 	}
 	answer.Header = append(answer.Header, always...)
 	_ = conn.SetDeadline(time.Now().Add(answerTimeout))
-	_ = answer.Write(conn, r, time.Now()) // the browser has gone when this fails
+	if answer.Write(conn, r, time.Now()) == nil && !whole { // the browser has gone when this fails
+		drain(conn)
+	}
+}
+
+// drain reads what the browser sends although it has its answer, which would be lost with a
+// connection that is closed over it: the kernel resets it.
+func drain(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = conn.SetReadDeadline(time.Now().Add(drainTimeout))
+		_, _ = io.CopyN(io.Discard, conn, maxDrained)
+	}
 }
 
 // contained returns the answer of a route. A panic is one answer's, and not the page's.

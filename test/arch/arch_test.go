@@ -78,6 +78,8 @@ var allowed = map[string][]string{
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
 	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
 	"internal/metrics":         {},
+	"internal/web":             {"internal/control", "internal/http1"},
+	"internal/webprocess":      {"internal/control", "internal/sandbox", "internal/web"},
 	"firewall":                 {"portmap"},
 	"firewall/flows":           {"firewall", "internal/enter", "portmap"},
 	"firewall/nft":             {"firewall", "firewall/flows", "internal/enter", "internal/frames", "portmap"},
@@ -111,7 +113,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
-	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/wiring", "policy", "portmap"},
+	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 

@@ -1,29 +1,338 @@
 package web
 
 import (
-	"os"
+	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
 
-func TestTry(t *testing.T) {
-	r := testrig.Start(t, testrig.Network(t, "console", "nas"), "")
+// game is what a console asks for.
+var game = lab.Mapping{Protocol: "UDP", External: 3074, Internal: 3074, Lease: time.Hour, Description: "Game"}
+
+// TestOpenPorts: what is open is seen with its traffic as it comes, and closed by hand.
+func TestOpenPorts(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
 	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
-	for _, m := range []lab.Mapping{{Protocol: "UDP", External: 3074, Internal: 3074, Lease: time.Hour, Description: "a <b>game</b>"},
-		{Protocol: "TCP", External: 8080, Internal: 8080, Lease: time.Hour, Description: "web"}} {
-		_ = c.Add(t.Context(), m)
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.link), shows("#open-none", "No device has an open port"))
+	if at := value[string](t, ctx, "location.href"); at != p.url {
+		t.Errorf("the word of the link stays in %s", at)
+	}
+	if err := c.Add(t.Context(), game); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ctx, shows(".device h3", "192.168.77.10"), shows("td", "3074/udp"), shows("td", "Game (upnp)"), shows("td", "none"), shows("#events", "3074/udp opened (Game)"))
+	if !r.Passes(t, "UDP", 3074, r.Host("console"), 3074) {
+		t.Fatal("the mapping leads nowhere")
+	}
+	run(t, ctx, shows("td", "1 packet"),
+		chromedp.Click("td button"), shows("td button", "Really close?"), chromedp.Click("td button"),
+		shows("#open-none", "No device"), shows("#news", "Closed 3074/udp of 192.168.77.10."), shows("#events", "3074/udp closed"))
+	if left := r.List(t); len(left) > 0 {
+		t.Errorf("still open: %+v", left)
+	}
+	if !r.Blocked(t, "UDP", 3074, r.Host("console"), 3074) {
+		t.Error("a packet arrives still")
+	}
+}
+
+// hostile are descriptions that would be more than texts where they were markup.
+var hostile = []string{
+	`<img src=x onerror="window.owned=1">`, `</td><script>window.owned=1</script>`, `"><svg/onload=window.owned=1>`, "\u202egnp.emag", `<b>bold</b> &amp; {{7*7}}`,
+}
+
+// TestHostileTexts: what clients call their mappings is shown as they wrote it, and does
+// nothing: those that are open, those that were refused, and in what has happened.
+func TestHostileTexts(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.link), shows("#events-none", "Nothing since"))
+	for i, text := range hostile {
+		m := game
+		m.External, m.Internal, m.Description = 6000+uint16(i), 6000+uint16(i), text
+		if err := c.Add(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		m.External, m.Internal = 22, 22
+		if err := c.Add(t.Context(), m); err == nil {
+			t.Fatal("22 is granted")
+		}
+	}
+	for _, text := range hostile {
+		run(t, ctx, shows("td", text+" (upnp)"), shows("#events", "("+text+")"))
+	}
+	run(t, ctx, shows("#refused-list strong", hostile[len(hostile)-1]))
+	if n := value[int](t, ctx, "document.querySelectorAll('main img, main svg, main script, main b').length"); n > 0 {
+		t.Errorf("%d elements were made of texts", n)
+	}
+	if value[bool](t, ctx, "'owned' in window") {
+		t.Error("a text has run")
+	}
+	// The browser forbids it by itself, whatever becomes of the script.
+	var said string
+	run(t, ctx, chromedp.Evaluate(`(() => { try { document.body.innerHTML = '<b>'; return 'done' } catch (e) { return e.name } })()`, &said))
+	if said != "TypeError" {
+		t.Errorf("markup by a script: %s", said)
+	}
+}
+
+// TestLinkOnce: a link signs in once; who has none sees nothing, and can paste the next.
+// Who signs out is out.
+func TestLinkOnce(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	p := serve(t, r.Daemon.Config)
+	first, second := tab(t), tab(t)
+	run(t, first, chromedp.Navigate(p.link), shows("#facts", "203.0.113.5"))
+	run(t, second, chromedp.Navigate(p.link), shows("#news", "This link has been used"), shows("#signin", "Sign in"))
+	if text := value[string](t, second, "document.body.innerText"); strings.Contains(text, "203.0.113.5") {
+		t.Errorf("who is not signed in sees\n%s", text)
+	}
+	p.another()
+	run(t, second, chromedp.SendKeys("#word", p.link+kb.Enter), shows("#facts", "203.0.113.5"))
+	run(t, first, chromedp.Navigate(p.url), shows("#facts", "203.0.113.5"))
+	run(t, second, chromedp.Click("#signout"), shows("#signin", "Sign in"), chromedp.Navigate(p.url), shows("#signin", "Sign in"))
+	run(t, first, shows("#facts", "203.0.113.5"))
+}
+
+// TestDaemonGoes: the page says so, and goes on when it is back.
+func TestDaemonGoes(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.link), shows("#facts", "203.0.113.5"))
+	if err := r.Daemon.HandOver(); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ctx, shows("#banner", "The daemon does not answer: portcullis is not running here"))
+	r.Restart(t)
+	run(t, ctx, until("document.getElementById('banner').hidden"))
+	if err := r.Point(t, "console", lab.IGD1, lab.WANIP1).Add(t.Context(), game); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ctx, shows("td", "3074/udp"), shows("#events", "3074/udp opened"))
+}
+
+// TestByKeyboard: everything can be reached and done without a mouse, in the order in which it
+// is seen; focus is visible, and stays where it is while the page is brought up to date.
+func TestByKeyboard(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
+	if err := c.Add(t.Context(), game); err != nil {
+		t.Fatal(err)
+	}
+	refused := game
+	refused.Internal, refused.External = 22, 22
+	if err := c.Add(t.Context(), refused); err == nil {
+		t.Fatal("22 is granted")
 	}
 	p := serve(t, r.Daemon.Config)
 	ctx := tab(t)
-	var png []byte
-	run(t, ctx, chromedp.Navigate(p.link), shows("tbody td", "3074/udp"), chromedp.FullScreenshot(&png, 100))
-	os.WriteFile("/tmp/page.png", png, 0o600)
-	run(t, ctx, chromedp.EmulateViewport(390, 844), chromedp.FullScreenshot(&png, 100))
-	os.WriteFile("/tmp/page-phone.png", png, 0o600)
-	t.Log(p.said(), value[string](t, ctx, "document.body.innerText"))
+	run(t, ctx, chromedp.Navigate(p.link), shows("td", "3074/udp"))
+	run(t, ctx, chromedp.Evaluate("document.body.focus(), document.activeElement.blur()", nil))
+	focused := func() string {
+		t.Helper()
+		run(t, ctx, chromedp.KeyEvent(kb.Tab))
+		return value[string](t, ctx, "document.activeElement.textContent")
+	}
+	for _, want := range []string{"Skip to the content", "Sign out", "Close", "The rule that would allow it"} {
+		if got := focused(); got != want {
+			t.Fatalf("the focus is on %q, want %q", got, want)
+		}
+		if value[string](t, ctx, "getComputedStyle(document.activeElement).outlineStyle") != "solid" {
+			t.Errorf("one does not see that the focus is on %q", want)
+		}
+	}
+	run(t, ctx, chromedp.KeyEvent(" "), shows("pre", `internal_ports = ["22"]`))
+	if got := focused(); !strings.HasPrefix(got, "[[rule]]") {
+		t.Errorf("the focus is on %q", got)
+	}
+	if got := focused(); got != "Copy" {
+		t.Errorf("the focus is on %q", got)
+	}
+	run(t, ctx, chromedp.KeyEvent(kb.Enter), shows("#news", ""), until("document.getElementById('news').textContent != ''"))
+	// Another device comes before it, and what has the focus has it still, and is open.
+	more := game
+	more.Internal, more.External = 7000, 7000
+	if err := c.Add(t.Context(), more); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ctx, shows("td", "7000/udp"))
+	if value[string](t, ctx, "document.activeElement.textContent") != "Copy" || !value[bool](t, ctx, "document.querySelector('details').open") {
+		t.Error("the focus is lost when the page is brought up to date")
+	}
+	run(t, ctx, chromedp.Focus("td button"), chromedp.KeyEvent(kb.Enter), shows("td button", "Really close?"), chromedp.KeyEvent(kb.Enter),
+		until("document.querySelectorAll('tbody tr').length == 1"))
+	if value[bool](t, ctx, "document.activeElement == document.body") {
+		t.Error("the focus is nowhere after what had it has gone")
+	}
+}
+
+// TestScreenReader: the browser tells it of each control by a name, of the regions, the
+// headings and the tables.
+func TestScreenReader(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
+	if err := c.Add(t.Context(), game); err != nil {
+		t.Fatal(err)
+	}
+	refused := game
+	refused.Internal, refused.External = 22, 22
+	if err := c.Add(t.Context(), refused); err == nil {
+		t.Fatal("22 is granted")
+	}
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.url), shows("#signin", "Sign in"))
+	named(t, ctx)
+	for _, width := range []int64{1100, 390} { // a table is one on a narrow screen as well
+		run(t, ctx, chromedp.EmulateViewport(width, 844), chromedp.Navigate("about:blank"))
+		p.another()
+		run(t, ctx, chromedp.Navigate(p.link), shows("td", "3074/udp"), chromedp.Evaluate("document.querySelector('details').open = true", nil))
+		seen := named(t, ctx)
+		for role, want := range map[string]string{
+			"banner": "", "main": "", "contentinfo": "", "region": "Open ports", "heading": "192.168.77.10", "table": "Open ports of 192.168.77.10",
+			"columnheader": "Traffic", "row": "", "cell": "3074/udp", "button": "Close 3074/udp of 192.168.77.10", "status": "",
+		} {
+			if !seen[role+" "+want] && (want != "" || !seen[role]) {
+				t.Errorf("%d: there is no %s %q", width, role, want)
+			}
+		}
+	}
+	if lang := value[string](t, ctx, "document.documentElement.lang"); lang != "en" {
+		t.Errorf("the language is %q", lang)
+	}
+}
+
+// named compares that each control has a name, and returns what there is: roles, and roles
+// with names.
+func named(t *testing.T, ctx context.Context) map[string]bool {
+	t.Helper()
+	var nodes []*accessibility.Node
+	run(t, ctx, chromedp.ActionFunc(func(ctx context.Context) (err error) {
+		nodes, err = accessibility.GetFullAXTree().Do(ctx)
+		return err
+	}))
+	seen, controls := map[string]bool{}, 0
+	for _, n := range nodes {
+		if n.Ignored || n.Role == nil {
+			continue
+		}
+		role, name := text(n.Role), text(n.Name)
+		seen[role], seen[role+" "+name] = true, true
+		switch role {
+		case "button", "link", "textbox", "combobox", "checkbox", "DisclosureTriangle", "table", "region", "heading", "columnheader":
+			if controls++; name == "" {
+				t.Errorf("a %s has no name", role)
+			}
+		}
+	}
+	if controls < 4 {
+		t.Errorf("%d controls", controls)
+	}
+	return seen
+}
+
+func text(v *accessibility.Value) (s string) {
+	if v != nil {
+		s, _ = strings.CutPrefix(strings.TrimSuffix(string(v.Value), `"`), `"`)
+	}
+	return s
+}
+
+// TestPhone: on a narrow screen nothing stands beside it, and what is pressed is large enough
+// for a thumb.
+func TestPhone(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
+	wide := game
+	wide.Description = strings.Repeat("long", 30)
+	if err := c.Add(t.Context(), wide); err != nil {
+		t.Fatal(err)
+	}
+	wide.Internal, wide.External = 22, 22
+	if err := c.Add(t.Context(), wide); err == nil {
+		t.Fatal("22 is granted")
+	}
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch), chromedp.Navigate(p.link), shows("td", "3074/udp"),
+		chromedp.Evaluate("document.querySelector('details').open = true", nil), shows("pre", "[[rule]]"))
+	if at, window := value[int](t, ctx, "document.documentElement.scrollWidth"), value[int](t, ctx, "innerWidth"); at > window {
+		t.Errorf("the page is %d wide, the screen %d", at, window)
+	}
+	if low := value[[]string](t, ctx, "[...document.querySelectorAll('button, summary')].filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 24).map(e => e.textContent)"); len(low) > 0 {
+		t.Errorf("too low to be pressed: %q", low)
+	}
+}
+
+// TestContrast: texts can be read, in light and in dark, by the rule of WCAG 2.2 section 1.4.3.
+func TestContrast(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	if err := r.Point(t, "console", lab.IGD1, lab.WANIP1).Add(t.Context(), game); err != nil {
+		t.Fatal(err)
+	}
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.link), shows("td", "3074/udp"))
+	for _, scheme := range []string{"light", "dark"} {
+		run(t, ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
+		if bad := value[[]string](t, ctx, contrast); len(bad) > 0 {
+			t.Errorf("%s: %q", scheme, bad)
+		}
+	}
+	dark := value[string](t, ctx, "getComputedStyle(document.body).backgroundColor")
+	if dark != "rgb(20, 24, 22)" {
+		t.Errorf("in the dark the page is %s", dark)
+	}
+}
+
+// contrast lists the elements with texts of which colour and background are too near to each
+// other.
+const contrast = `(() => {
+	const light = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(x => x / 255).map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4); return .2126*r + .7152*g + .0722*b };
+	const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/, 0\)$|transparent/.test(c)) return c } return 'rgb(255,255,255)' };
+	return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())).flatMap(e => {
+		const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x), r = (a + .05) / (b + .05);
+		return r < 4.5 ? [e.tagName + ' ' + e.textContent.trim() + ' ' + r.toFixed(1)] : [];
+	});
+})()`
+
+// awaited has what a promise comes to.
+func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
+
+// TestFramed: no other site shows the page within its own.
+func TestFramed(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	p := serve(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate("data:text/html,<p>evil</p><iframe src="+p.url+"></iframe>"), shows("p", "evil"),
+		until("document.querySelector('iframe').contentDocument === null"))
+	var failed string
+	run(t, ctx, chromedp.Evaluate(fmt.Sprintf(`fetch(%q).then(a => 'read ' + a.status, e => e.name)`, p.url+"v1/state"), &failed, awaited))
+	if failed != "TypeError" {
+		t.Errorf("another site reads the page: %s", failed)
+	}
 }

@@ -99,8 +99,10 @@
 	}
 
 	// act asks for a change, tells what came of it, and looks again.
+	// The button keeps its focus meanwhile, which one that is disabled would lose.
 	async function act(button, path, body, done) {
-		button.disabled = true;
+		if (button.ariaDisabled) return;
+		button.ariaDisabled = 'true';
 		try {
 			await ask(path, body);
 			news(done);
@@ -108,12 +110,13 @@
 			if (error.reason === 'signed-out') return signedOut();
 			news('That did not work: ' + error.message);
 		} finally {
-			button.disabled = false;
+			button.ariaDisabled = null;
 		}
 		look();
 	}
 
-	const news = text => say($('news'), text);
+	const sentence = text => text.charAt(0).toUpperCase() + text.slice(1);
+	const news = text => say($('news'), sentence(text));
 
 	// sure asks before something is done: the first press names it, the second does it.
 	function sure(button, question, then) {
@@ -125,7 +128,7 @@
 			timer = 0;
 			button.textContent = name;
 			button.setAttribute('aria-label', label);
-			button.classList.remove('go');
+			button.classList.remove('yes');
 		};
 		button.addEventListener('blur', () => { if (timer) calm(); });
 		button.addEventListener('click', () => {
@@ -349,7 +352,7 @@
 		const [head, why] = node.children;
 		stamp(head.firstChild, r.time);
 		say(head.lastChild, wish(r) + ' by ' + r.via + (r.description ? ': ' + r.description : ''));
-		say(why, (r.add ? r.why.split('; ')[0] : r.why) + (r.wall ? ' (no rule can allow it)' : '') + (r.count > 1 ? ', ' + plural(r.count, 'time') : ''));
+		say(why, sentence(r.add ? r.why.split('; ')[0] : r.why) + (r.wall ? ' (no rule can allow it)' : '') + (r.count > 1 ? ', ' + plural(r.count, 'time') : ''));
 		if (r.add) say(node.querySelector('details p'), 'Add it to ' + where + (r.above ? ' above the rule ' + JSON.stringify(r.above) : '') + ', and run portcullis reload.');
 	}
 
@@ -361,7 +364,7 @@
 
 	// The timeline.
 
-	const verbs = {granted: 'opened', deleted: 'closed', expired: 'ended', denied: 'refused', revoked: 'taken back', pending: 'asked', suspended: 'suspended', resumed: 'opened again', drift: 'rules repaired', resync: 'some events are missing here'};
+	const verbs = {granted: 'opened', deleted: 'closed by its device', expired: 'ended', denied: 'refused', revoked: 'closed', pending: 'asked', suspended: 'suspended', resumed: 'opened again', drift: 'rules repaired', resync: 'some events are missing here'};
 
 	function showEvents(events) {
 		$('events-none').hidden = events.length > 0;
