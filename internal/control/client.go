@@ -149,12 +149,22 @@ func exchange(conn net.Conn, method, path string, body []byte, read func(io.Read
 	return read(answer.Body)
 }
 
+// unreached is why there is no connection, in a sentence.
+type unreached struct {
+	sentence string
+	cause    error
+}
+
+func (u *unreached) Error() string { return u.sentence }
+func (u *unreached) Unwrap() error { return u.cause }
+
+// explain says what an owner can do about a connection that fails.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("portcullis is not running here (no answer on %s): systemctl start portcullis, or name its file with --config", c.socket)
+		return &unreached{fmt.Sprintf("portcullis is not running here (no answer on %s): systemctl start portcullis, or name its file with --config", c.socket), err}
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("permission denied on %s; run as root, or join the group that control.group names", c.socket)
+		return &unreached{fmt.Sprintf("permission denied on %s; run as root, or join the group that control.group names", c.socket), err}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package webprocess
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -79,22 +81,25 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 		case how := <-ended:
 			return fmt.Errorf("the page has ended: %s", how)
-		case err := <-served:
-			return errors.Join(err, awaited(ended))
+		case err := <-served: // nil: it has ended, or is about to
+			_ = o.page.Close() // by which it ends
+			how, late := awaited(ended)
+			return fmt.Errorf("the page has ended: %s", cmp.Or(errors.Join(err, late), errors.New(how)))
 		case <-ctx.Done():
-			_ = o.page.Close() // by which the page ends
-			return awaited(ended)
+			_ = o.page.Close()
+			_, err := awaited(ended)
+			return err
 		}
 	}
 }
 
-// awaited waits for the end of a page that nobody talks to any more.
-func awaited(ended <-chan string) error {
+// awaited waits for the end of a page that nobody talks to any more, and returns how it was.
+func awaited(ended <-chan string) (string, error) {
 	select {
-	case <-ended:
-		return nil
+	case how := <-ended:
+		return how, nil
 	case <-time.After(endTimeout):
-		return errors.New("the page does not end; it is killed with this process")
+		return "", errors.New("the page does not end; it is killed with this process")
 	}
 }
 
@@ -168,9 +173,12 @@ func wait(pid int) string {
 type opener struct {
 	cfg  Config
 	page *net.UnixConn
+
+	mu    sync.Mutex
+	words []string // of links that the page has not taken yet; guarded by mu
 }
 
-// begin tells the page what it has to know, and prints the first link.
+// begin tells the page what it has to know, and has it take the first link.
 func (o *opener) begin() error {
 	text, err := json.Marshal(settings{Hosts: o.cfg.Hosts, Loopback: o.cfg.Loopback, Socket: o.cfg.Socket})
 	if err != nil {
@@ -182,14 +190,28 @@ func (o *opener) begin() error {
 	return o.link()
 }
 
-// link prints another link by which somebody can sign in once. The one before is void.
+// link has the page take another word by which somebody can sign in once. The one before is
+// void.
 func (o *opener) link() error {
 	random := make([]byte, wordOctets)
 	_, _ = rand.Read(random) // never fails
 	word := base64.RawURLEncoding.EncodeToString(random)
-	if _, err := o.page.Write(link(word)); err != nil {
-		return err
+	o.mu.Lock()
+	o.words = append(o.words, word)
+	o.mu.Unlock()
+	_, err := o.page.Write(link(word))
+	return err
+}
+
+// taken prints the link that the page takes from now on.
+func (o *opener) taken() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.words) == 0 {
+		return errMessage
 	}
+	word := o.words[0]
+	o.words = o.words[1:]
 	_, err := fmt.Fprintf(o.cfg.Out, "http://%s/#%s\n", o.cfg.Hosts[0], word)
 	return err
 }
@@ -202,15 +224,26 @@ func (o *opener) serve(ctx context.Context) error {
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
 			return nil
-		case err != nil:
-			return err
-		case fd >= 0 || len(text) != 1 || text[0] != msgConnect:
-			return errMessage
+		case err == nil && (fd >= 0 || len(text) != 1):
+			err = errMessage
+		case err == nil:
+			err = o.answer(ctx, text[0])
 		}
-		if err := o.connect(ctx); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// answer does what the page wants.
+func (o *opener) answer(ctx context.Context, kind byte) error {
+	switch kind {
+	case msgConnect:
+		return o.connect(ctx)
+	case msgTaken:
+		return o.taken()
+	}
+	return errMessage
 }
 
 // connect connects once, and tells the page what came of it.

@@ -96,6 +96,9 @@ func (h *home) listen() {
 		switch kind := text[0]; {
 		case kind == msgLink && fd < 0 && len(text) == 1+web.HashSize:
 			h.link([web.HashSize]byte(text[1:]))
+			if _, err := h.end.Write([]byte{msgTaken}); err != nil {
+				return
+			}
 		case kind == msgConnected && fd >= 0:
 			h.answers <- connection(fd)
 		case kind == msgFailed && fd < 0:

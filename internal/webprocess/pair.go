@@ -25,6 +25,7 @@ const (
 // Kinds of messages, by their first octet.
 const (
 	msgConnect   = 'c' // from the page: a connection to the daemon, please
+	msgTaken     = 't' // from the page: the link's word signs in from now on
 	msgConnected = 'o' // to the page: here it is, a descriptor; or 'e' and why not
 	msgFailed    = 'e' // an errno in decimal
 	msgLink      = 'l' // the hash of a sign-in link's word, web.HashSize octets

@@ -181,6 +181,7 @@ os.execv(%q, [%q] + sys.argv[1:])
 // numbers are those of capabilities.
 var numbers = map[string]uint{
 	"CAP_NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_NET_RAW": unix.CAP_NET_RAW,
+	"CAP_DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE,
 }
 
 // frontUser is who the front is where the daemon is root: on this machine is no user

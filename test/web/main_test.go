@@ -1,16 +1,11 @@
 package web
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -83,88 +78,6 @@ func tab(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(ctx, 4*patience)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// page is a `portcullis web` that runs.
-type page struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	url  string // without the word
-	link string // the latest
-
-	lines chan string // of its standard output
-
-	mu   sync.Mutex
-	errs strings.Builder // guarded by mu
-}
-
-// serve starts `portcullis web` for the daemon of a configuration; its end is the test's.
-func serve(t *testing.T, config string, args ...string) *page {
-	t.Helper()
-	p := &page{t: t, lines: make(chan string, 16)}
-	p.cmd = exec.Command(testrig.Exe, append([]string{"web", "--config", config, "--listen", "127.0.0.1:0"}, args...)...)
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.cmd.Stderr = p
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go p.read(out)
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM)
-		if err := p.cmd.Wait(); err != nil {
-			t.Errorf("portcullis web ended with %v\n%s", err, p.said())
-		}
-	})
-	p.next()
-	p.url, _, _ = strings.Cut(p.link, "#")
-	return p
-}
-
-func (p *page) read(out io.Reader) {
-	defer close(p.lines)
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		p.lines <- lines.Text()
-	}
-}
-
-// next waits for the link that is printed next.
-func (p *page) next() {
-	p.t.Helper()
-	select {
-	case line, ok := <-p.lines:
-		if !ok {
-			p.t.Fatalf("portcullis web has ended:\n%s", p.said())
-		}
-		p.link = line
-	case <-time.After(patience):
-		p.t.Fatalf("portcullis web prints no link:\n%s", p.said())
-	}
-}
-
-// another asks for another link.
-func (p *page) another() {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
-		p.t.Fatal(err)
-	}
-	p.next()
-}
-
-func (p *page) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.errs.Write(b)
-}
-
-// said returns what it has written to its standard error.
-func (p *page) said() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.errs.String()
 }
 
 // run does actions in a tab.

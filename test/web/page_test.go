@@ -25,10 +25,10 @@ func TestOpenPorts(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "console"), "")
 	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate(p.link), shows("#open-none", "No device has an open port"))
-	if at := value[string](t, ctx, "location.href"); at != p.url {
+	run(t, ctx, chromedp.Navigate(p.Link), shows("#open-none", "No device has an open port"))
+	if at := value[string](t, ctx, "location.href"); at != p.URL {
 		t.Errorf("the word of the link stays in %s", at)
 	}
 	if err := c.Add(t.Context(), game); err != nil {
@@ -60,9 +60,9 @@ func TestHostileTexts(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "console"), "")
 	c := r.Point(t, "console", lab.IGD1, lab.WANIP1)
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate(p.link), shows("#events-none", "Nothing since"))
+	run(t, ctx, chromedp.Navigate(p.Link), shows("#events-none", "Nothing since"))
 	for i, text := range hostile {
 		m := game
 		m.External, m.Internal, m.Description = 6000+uint16(i), 6000+uint16(i), text
@@ -97,17 +97,17 @@ func TestHostileTexts(t *testing.T) {
 func TestLinkOnce(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "console"), "")
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	first, second := tab(t), tab(t)
-	run(t, first, chromedp.Navigate(p.link), shows("#facts", "203.0.113.5"))
-	run(t, second, chromedp.Navigate(p.link), shows("#news", "This link has been used"), shows("#signin", "Sign in"))
+	run(t, first, chromedp.Navigate(p.Link), shows("#facts", "203.0.113.5"))
+	run(t, second, chromedp.Navigate(p.Link), shows("#news", "This link has been used"), shows("#signin", "Sign in"))
 	if text := value[string](t, second, "document.body.innerText"); strings.Contains(text, "203.0.113.5") {
 		t.Errorf("who is not signed in sees\n%s", text)
 	}
-	p.another()
-	run(t, second, chromedp.SendKeys("#word", p.link+kb.Enter), shows("#facts", "203.0.113.5"))
-	run(t, first, chromedp.Navigate(p.url), shows("#facts", "203.0.113.5"))
-	run(t, second, chromedp.Click("#signout"), shows("#signin", "Sign in"), chromedp.Navigate(p.url), shows("#signin", "Sign in"))
+	p.Another()
+	run(t, second, chromedp.SendKeys("#word", p.Link+kb.Enter), shows("#facts", "203.0.113.5"))
+	run(t, first, chromedp.Navigate(p.URL), shows("#facts", "203.0.113.5"))
+	run(t, second, chromedp.Click("#signout"), shows("#signin", "Sign in"), chromedp.Navigate(p.URL), shows("#signin", "Sign in"))
 	run(t, first, shows("#facts", "203.0.113.5"))
 }
 
@@ -115,9 +115,9 @@ func TestLinkOnce(t *testing.T) {
 func TestDaemonGoes(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "console"), "")
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate(p.link), shows("#facts", "203.0.113.5"))
+	run(t, ctx, chromedp.Navigate(p.Link), shows("#facts", "203.0.113.5"))
 	if err := r.Daemon.HandOver(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,9 +144,9 @@ func TestByKeyboard(t *testing.T) {
 	if err := c.Add(t.Context(), refused); err == nil {
 		t.Fatal("22 is granted")
 	}
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate(p.link), shows("td", "3074/udp"))
+	run(t, ctx, chromedp.Navigate(p.Link), shows("td", "3074/udp"))
 	run(t, ctx, chromedp.Evaluate("document.body.focus(), document.activeElement.blur()", nil))
 	focused := func() string {
 		t.Helper()
@@ -200,14 +200,14 @@ func TestScreenReader(t *testing.T) {
 	if err := c.Add(t.Context(), refused); err == nil {
 		t.Fatal("22 is granted")
 	}
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate(p.url), shows("#signin", "Sign in"))
+	run(t, ctx, chromedp.Navigate(p.URL), shows("#signin", "Sign in"))
 	named(t, ctx)
 	for _, width := range []int64{1100, 390} { // a table is one on a narrow screen as well
 		run(t, ctx, chromedp.EmulateViewport(width, 844), chromedp.Navigate("about:blank"))
-		p.another()
-		run(t, ctx, chromedp.Navigate(p.link), shows("td", "3074/udp"), chromedp.Evaluate("document.querySelector('details').open = true", nil))
+		p.Another()
+		run(t, ctx, chromedp.Navigate(p.Link), shows("td", "3074/udp"), chromedp.Evaluate("document.querySelector('details').open = true", nil))
 		seen := named(t, ctx)
 		for role, want := range map[string]string{
 			"banner": "", "main": "", "contentinfo": "", "region": "Open ports", "heading": "192.168.77.10", "table": "Open ports of 192.168.77.10",
@@ -274,9 +274,9 @@ func TestPhone(t *testing.T) {
 	if err := c.Add(t.Context(), wide); err == nil {
 		t.Fatal("22 is granted")
 	}
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch), chromedp.Navigate(p.link), shows("td", "3074/udp"),
+	run(t, ctx, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch), chromedp.Navigate(p.Link), shows("td", "3074/udp"),
 		chromedp.Evaluate("document.querySelector('details').open = true", nil), shows("pre", "[[rule]]"))
 	if at, window := value[int](t, ctx, "document.documentElement.scrollWidth"), value[int](t, ctx, "innerWidth"); at > window {
 		t.Errorf("the page is %d wide, the screen %d", at, window)
@@ -293,9 +293,9 @@ func TestContrast(t *testing.T) {
 	if err := r.Point(t, "console", lab.IGD1, lab.WANIP1).Add(t.Context(), game); err != nil {
 		t.Fatal(err)
 	}
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate(p.link), shows("td", "3074/udp"))
+	run(t, ctx, chromedp.Navigate(p.Link), shows("td", "3074/udp"))
 	for _, scheme := range []string{"light", "dark"} {
 		run(t, ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
 		if bad := value[[]string](t, ctx, contrast); len(bad) > 0 {
@@ -326,12 +326,12 @@ func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithA
 func TestFramed(t *testing.T) {
 	t.Parallel()
 	r := testrig.Start(t, testrig.Network(t, "console"), "")
-	p := serve(t, r.Daemon.Config)
+	p := testrig.ServePage(t, r.Daemon.Config)
 	ctx := tab(t)
-	run(t, ctx, chromedp.Navigate("data:text/html,<p>evil</p><iframe src="+p.url+"></iframe>"), shows("p", "evil"),
+	run(t, ctx, chromedp.Navigate("data:text/html,<p>evil</p><iframe src="+p.URL+"></iframe>"), shows("p", "evil"),
 		until("document.querySelector('iframe').contentDocument === null"))
 	var failed string
-	run(t, ctx, chromedp.Evaluate(fmt.Sprintf(`fetch(%q).then(a => 'read ' + a.status, e => e.name)`, p.url+"v1/state"), &failed, awaited))
+	run(t, ctx, chromedp.Evaluate(fmt.Sprintf(`fetch(%q).then(a => 'read ' + a.status, e => e.name)`, p.URL+"v1/state"), &failed, awaited))
 	if failed != "TypeError" {
 		t.Errorf("another site reads the page: %s", failed)
 	}
