@@ -47,16 +47,41 @@ func (s *Server) signOut(_ context.Context, r *http1.Request) *http1.Response {
 	return answer
 }
 
+// named is a wish about one thing of a list.
+type named struct {
+	ID uint64 `json:"id"`
+}
+
 // close closes one mapping.
 func (s *Server) close(ctx context.Context, r *http1.Request) *http1.Response {
-	var in struct {
-		ID uint64 `json:"id"`
-	}
+	var in named
 	if err := decode(r, &in); err != nil {
 		return fail(http1.BadRequest, "bad-request", err.Error())
 	}
 	gone, err := s.cfg.Owner.Delete(ctx, control.Deletion{ID: in.ID})
 	return s.done(gone, err)
+}
+
+// decide says yes or no to what waits.
+func (s *Server) decide(say func(context.Context, control.Answer) (control.Approval, error)) func(context.Context, *http1.Request) *http1.Response {
+	return func(ctx context.Context, r *http1.Request) *http1.Response {
+		var in control.Answer
+		if err := decode(r, &in); err != nil {
+			return fail(http1.BadRequest, "bad-request", err.Error())
+		}
+		made, err := say(ctx, in)
+		return s.done(made, err)
+	}
+}
+
+// revoke takes an answer back.
+func (s *Server) revoke(ctx context.Context, r *http1.Request) *http1.Response {
+	var in named
+	if err := decode(r, &in); err != nil {
+		return fail(http1.BadRequest, "bad-request", err.Error())
+	}
+	closed, err := s.cfg.Owner.Revoke(ctx, in.ID)
+	return s.done(closed, err)
 }
 
 // done returns the answer to what was asked of the daemon.

@@ -25,6 +25,11 @@ type Owner interface {
 	Refused(context.Context) ([]control.RefusedDevice, error)
 	Events(context.Context, func(control.Event) error) error
 	Delete(context.Context, control.Deletion) ([]control.Mapping, error)
+	Pending(context.Context) ([]control.Pending, error)
+	Approvals(context.Context) ([]control.Approval, error)
+	Approve(context.Context, control.Answer) (control.Approval, error)
+	Deny(context.Context, control.Answer) (control.Approval, error)
+	Revoke(ctx context.Context, id uint64) (control.Withdrawn, error)
 }
 
 // Config is what a Server needs.
@@ -70,6 +75,9 @@ func New(cfg Config) *Server {
 		"/v1/signin":  {http1.Post, true, s.signIn},
 		"/v1/signout": {http1.Post, false, s.signOut},
 		"/v1/close":   {http1.Post, false, s.close},
+		"/v1/approve": {http1.Post, false, s.decide(cfg.Owner.Approve)},
+		"/v1/deny":    {http1.Post, false, s.decide(cfg.Owner.Deny)},
+		"/v1/revoke":  {http1.Post, false, s.revoke},
 	}
 	for path, f := range files {
 		s.routes[path] = route{http1.Get, true, f.serve}

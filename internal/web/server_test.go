@@ -28,7 +28,10 @@ type daemon struct {
 	mappings int
 	asked    int // how often for the status
 	deleted  []uint64
-	events   chan control.Event
+	said     []string
+	// asksNobody is a daemon of a version before the owner was asked.
+	asksNobody bool
+	events     chan control.Event
 }
 
 func (d *daemon) set(f func()) {
@@ -79,6 +82,34 @@ func (d *daemon) Delete(_ context.Context, what control.Deletion) ([]control.Map
 	}
 	d.deleted = append(d.deleted, what.ID)
 	return []control.Mapping{{ID: what.ID}}, nil
+}
+
+func (d *daemon) Pending(context.Context) ([]control.Pending, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.asksNobody {
+		return nil, &control.Refusal{Failure: control.Failure{Reason: "not-found", Error: "there is no such path"}}
+	}
+	return []control.Pending{{ID: 5, InternalPort: 8080}}, d.err
+}
+
+func (d *daemon) Approvals(context.Context) ([]control.Approval, error) {
+	return []control.Approval{{ID: 3}}, nil
+}
+
+func (d *daemon) Approve(_ context.Context, a control.Answer) (control.Approval, error) {
+	d.set(func() { d.said = append(d.said, fmt.Sprint("approve ", a.ID, a.For, a.Device)) })
+	return control.Approval{ID: a.ID}, nil
+}
+
+func (d *daemon) Deny(_ context.Context, a control.Answer) (control.Approval, error) {
+	d.set(func() { d.said = append(d.said, fmt.Sprint("deny ", a.ID, a.For, a.Device)) })
+	return control.Approval{ID: a.ID}, nil
+}
+
+func (d *daemon) Revoke(_ context.Context, id uint64) (control.Withdrawn, error) {
+	d.set(func() { d.said = append(d.said, fmt.Sprint("revoke ", id)) })
+	return control.Withdrawn{}, nil
 }
 
 // site is a page that is served.
@@ -226,6 +257,10 @@ func TestStrangers(t *testing.T) {
 		"nonsense":                     {close, `{"id":`, 400},
 		"two wishes":                   {close, `{"id":1}{"id":2}`, 400},
 		"a wish we do not know":        {close, `{"all":true}`, 400},
+		"an answer without a session":  {s.posted("/v1/approve", keys{}), `{"id":5}`, 403},
+		"an answer we do not know":     {s.posted("/v1/approve", k), `{"id":5,"forever":true}`, 400},
+		"an answer by reading":         {s.get("/v1/deny", k), "", 405},
+		"taken back from elsewhere":    {without(s.posted("/v1/revoke", k), "Origin:"), `{"id":5}`, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer, text := s.ask(c.head, c.body)
@@ -239,8 +274,8 @@ func TestStrangers(t *testing.T) {
 			guarded(t, answer)
 		})
 	}
-	if len(s.daemon.deleted) > 0 {
-		t.Errorf("deleted: %v", s.daemon.deleted)
+	if len(s.daemon.deleted) > 0 || len(s.daemon.said) > 0 {
+		t.Errorf("deleted: %v, said %q", s.daemon.deleted, s.daemon.said)
 	}
 	for _, head := range [][]string{state, without(state, "Sec-Fetch-Site:"), without(state, "Host:", "Host: GATEWAY.lan"), without(state, "Cookie:", "Cookie: portcullis="+k.cookie)} {
 		if answer, text := s.ask(head, ""); answer == nil || answer.StatusCode != 200 || !strings.Contains(text, `"1.2.3"`) {
@@ -434,4 +469,38 @@ func TestShown(t *testing.T) {
 	}
 	s.daemon.set(func() { s.daemon.err = nil })
 	eventually("that it is back", func(shown web.Shown) bool { return shown.Status != nil })
+}
+
+// TestAnswers: what the owner says on the page the daemon is told; one that asks nobody has no
+// such part of the page, and the others all the same.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	k, _, _ := s.signIn(word)
+	for _, c := range []struct{ path, body, want string }{
+		{"/v1/approve", `{"id":5,"for":"2h","device":false}`, "approve 52hfalse"},
+		{"/v1/approve", `{"id":6,"for":"","device":true}`, "approve 6true"},
+		{"/v1/deny", `{"id":7,"device":true}`, "deny 7true"},
+		{"/v1/revoke", `{"id":8}`, "revoke 8"},
+	} {
+		if answer, text := s.ask(s.posted(c.path, k), c.body); answer.StatusCode != 200 || s.daemon.said[len(s.daemon.said)-1] != c.want {
+			t.Errorf("%s %s: %v %s, the daemon was told %q", c.path, c.body, answer, text, s.daemon.said)
+		}
+	}
+	look := func() (shown web.Shown) {
+		t.Helper()
+		_, text := s.ask(s.get("/v1/state", k), "")
+		if err := json.Unmarshal([]byte(text), &shown); err != nil {
+			t.Fatal(err)
+		}
+		return shown
+	}
+	if shown := look(); len(shown.Pending) != 1 || shown.Pending[0].ID != 5 || len(shown.Approvals) != 1 {
+		t.Errorf("it shows %+v", shown)
+	}
+	s.daemon.set(func() { s.daemon.asksNobody = true })
+	_, _ = s.ask(s.posted("/v1/revoke", k), `{"id":8}`) // so that the daemon is asked anew
+	if shown := look(); shown.Error != "" || shown.Pending != nil || shown.Approvals != nil || len(shown.Mappings) != 2 {
+		t.Errorf("of a daemon that asks nobody it shows %+v", shown)
+	}
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -30,7 +31,11 @@ type Shown struct {
 	Mappings []control.Mapping       `json:"mappings"`
 	LeftOut  int                     `json:"left_out"` // mappings that are not shown
 	Refused  []control.RefusedDevice `json:"refused"`
-	Events   []control.Event         `json:"events"` // the latest first, since this process has begun
+	// Pending is what waits for an answer, Approvals what has been answered; nil where the daemon
+	// is of a version that asks nobody.
+	Pending   []control.Pending  `json:"pending"`
+	Approvals []control.Approval `json:"approvals"`
+	Events    []control.Event    `json:"events"` // the latest first, since this process has begun
 }
 
 // state is what the daemon has said lately.
@@ -92,11 +97,26 @@ func (s *state) ask(ctx context.Context) Shown {
 	if err == nil {
 		shown.Refused, err = s.owner.Refused(ctx)
 	}
+	if err == nil {
+		shown.Pending, err = s.owner.Pending(ctx)
+	}
+	if err == nil {
+		shown.Approvals, err = s.owner.Approvals(ctx)
+	}
+	if unknown(err) {
+		err = nil
+	}
 	if err != nil {
 		return Shown{Error: err.Error(), Events: shown.Events}
 	}
 	shown.Status = &status
 	return shown
+}
+
+// unknown reports whether the daemon does not know what it was asked.
+func unknown(err error) bool {
+	var no *control.Refusal
+	return errors.As(err, &no) && no.Reason == "not-found"
 }
 
 // latest returns the events, the latest first.

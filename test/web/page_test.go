@@ -3,12 +3,15 @@ package web
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/emulation"
+	screen "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -47,6 +50,86 @@ func TestOpenPorts(t *testing.T) {
 	if !r.Blocked(t, "UDP", 3074, r.Host("console"), 3074) {
 		t.Error("a packet arrives still")
 	}
+}
+
+// asks is the owner who wants to be asked.
+const asks = "[policy]\ndefault = \"ask\"\n"
+
+// TestAskedOnThePage: a console asks and is refused; the page shows it, and a press of a button
+// lets it: its next request opens the port, a packet arrives, and the page shows that too. What
+// was said is taken back, and the port closes.
+func TestAskedOnThePage(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console", "camera"), asks)
+	p := testrig.ServePage(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.Link), shows("#facts", "203.0.113.5"), shows("#approvals-none", "Nothing yet"))
+	if value[bool](t, ctx, "document.getElementById('pending').checkVisibility()") {
+		t.Error("something waits before anybody has asked")
+	}
+	console, camera := r.Point(t, "console", lab.IGD1, lab.WANIP1), r.Point(t, "camera", lab.IGD1, lab.WANIP1)
+	if err := console.Add(t.Context(), game); err == nil {
+		t.Fatal("the console was not refused")
+	}
+	run(t, ctx, shows("#pending-list", "udp port 3074"), shows("#pending-list", "Game"), shows("#news", "192.168.77.10 asks for udp port 3074."), shows("#events", "3074/udp asked (Game)"))
+	if title := value[string](t, ctx, "document.title"); title != "(1) Portcullis" {
+		t.Errorf("the title is %q", title)
+	}
+	approve := `[aria-label="Approve udp port 3074 of 192.168.77.10"]`
+	run(t, ctx, chromedp.SetValue("#pending-list select", "2h"), chromedp.Click(approve),
+		shows("#news", "Approved udp port 3074 of 192.168.77.10. It opens when the device asks again."),
+		shows("#approvals-list", "udp port 3074 approved, until"), until("!document.getElementById('pending').checkVisibility()"))
+	if err := console.Add(t.Context(), game); err != nil {
+		t.Fatalf("the console asks again: %v", err)
+	}
+	if !r.Passes(t, "UDP", 3074, r.Host("console"), 3074) {
+		t.Fatal("no packet arrives")
+	}
+	run(t, ctx, shows("td", "3074/udp"), shows("td", "1 packet"), shows("#events", "udp port 3074 was approved by you"), shows("#events", "3074/udp opened (Game)"))
+
+	evil := game
+	evil.Description = `<img src=x onerror="window.owned=1">`
+	for range 2 {
+		if err := camera.Add(t.Context(), evil); err == nil {
+			t.Fatal("the camera was not refused")
+		}
+	}
+	run(t, ctx, shows("#pending-list", evil.Description), chromedp.Click("#pending-list input"), chromedp.Click(`[aria-label="Deny udp port 3074 of 192.168.77.20"]`),
+		shows("#news", "Denied udp port 3074 of 192.168.77.20."), shows("#approvals-list", "every port denied"))
+	if value[bool](t, ctx, "'owned' in window || document.querySelector('main img') !== null") {
+		t.Error("a description is more than a text")
+	}
+	back := `document.querySelector('[aria-label*="Take back: 192.168.77.10"]')`
+	run(t, ctx, chromedp.Click(back, chromedp.ByJSPath), until(back+".textContent == 'Really?'"), chromedp.Click(back, chromedp.ByJSPath),
+		shows("#news", "What was open by it is closed."), shows("#open-none", "No device"), shows("#events", "your answer was taken back"))
+	if !r.Blocked(t, "UDP", 3074, r.Host("console"), 3074) {
+		t.Error("a packet arrives still")
+	}
+	if err := console.Add(t.Context(), game); err == nil {
+		t.Error("the console is let, after the answer was taken back")
+	}
+	named(t, ctx)
+}
+
+// TestAnswerByKeyboard: what waits is answered without a mouse, and the focus is somewhere
+// afterwards.
+func TestAnswerByKeyboard(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), asks)
+	console := r.Point(t, "console", lab.IGD1, lab.WANIP1)
+	if err := console.Add(t.Context(), game); err == nil {
+		t.Fatal("the console was not refused")
+	}
+	p := testrig.ServePage(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.Navigate(p.Link), shows("#pending-list", "udp port 3074"), chromedp.Focus("#signout"),
+		chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent("o"), until("document.activeElement.value == 'once'"), // a time
+		chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter), // "every port" cannot be chosen then
+		shows("#approvals-list", "approved, once"), until("document.activeElement.id == 'open-title'"))
+	if err := console.Add(t.Context(), game); err != nil {
+		t.Errorf("the console asks again: %v", err)
+	}
+	run(t, ctx, shows("#approvals-list", "approved, once, which is used"))
 }
 
 // hostile are descriptions that would be more than texts where they were markup.
@@ -334,5 +417,44 @@ func TestFramed(t *testing.T) {
 	run(t, ctx, chromedp.Evaluate(fmt.Sprintf(`fetch(%q).then(a => 'read ' + a.status, e => e.name)`, p.URL+"v1/state"), &failed, awaited))
 	if failed != "TypeError" {
 		t.Errorf("another site reads the page: %s", failed)
+	}
+}
+
+// TestScreenshot takes the picture of the README, where it is told to by the environment.
+func TestScreenshot(t *testing.T) {
+	to := os.Getenv("SCREENSHOT")
+	if to == "" {
+		return // make screenshot
+	}
+	names := filepath.Join(t.TempDir(), "leases")
+	n := testrig.Network(t, "console", "nas", "camera")
+	var leases string
+	for _, host := range []string{"console", "nas", "camera"} {
+		h := n.Host(host)
+		leases += fmt.Sprintf("%d %s %s %s *\n", time.Now().Add(time.Hour).Unix(), h.MAC, h.Addr, host)
+	}
+	if err := os.WriteFile(names, []byte(leases), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, "[lan]\n", fmt.Sprintf("[lan]\nleases = [%q]\n", names), 1)+asks+
+		"[[rule]]\nname = \"games\"\naction = \"allow\"\nclients = [\"host:console\"]\n")
+	p := testrig.ServePage(t, r.Daemon.Config)
+	ctx := tab(t)
+	run(t, ctx, chromedp.EmulateViewport(900, 1000), chromedp.Navigate(p.Link), shows("#facts", "203.0.113.5"))
+	ask := func(host string, m lab.Mapping) { _ = r.Point(t, host, lab.IGD1, lab.WANIP1).Add(t.Context(), m) }
+	ask("console", game)
+	if !r.Passes(t, "UDP", 3074, r.Host("console"), 3074) {
+		t.Fatal("no packet arrives")
+	}
+	ask("camera", lab.Mapping{Protocol: "TCP", External: 8080, Internal: 80, Lease: time.Hour, Description: "IPCamera"})
+	ask("nas", lab.Mapping{Protocol: "TCP", External: 51413, Internal: 51413, Lease: time.Hour, Description: "Transmission"})
+	var picture []byte
+	run(t, ctx, shows("#pending-list", "Transmission"), shows("#refused-list", "IPCamera"), shows("td", "1 packet"),
+		chromedp.Evaluate("document.querySelector('details').open = true", nil), chromedp.ActionFunc(func(ctx context.Context) (err error) {
+			picture, err = screen.CaptureScreenshot().WithFormat(screen.CaptureScreenshotFormatWebp).WithQuality(80).Do(ctx)
+			return err
+		}))
+	if err := os.WriteFile(to, picture, 0o644); err != nil { // #nosec G306 -- of the repository
+		t.Fatal(err)
 	}
 }

@@ -116,7 +116,7 @@
 	}
 
 	const sentence = text => text.charAt(0).toUpperCase() + text.slice(1);
-	const news = text => say($('news'), sentence(text));
+	const news = text => say($('news'), text);
 
 	// sure asks before something is done: the first press names it, the second does it.
 	function sure(button, question, then) {
@@ -161,7 +161,7 @@
 		try {
 			key = (await ask('/v1/signin', {word})).key;
 		} catch (error) {
-			return signedOut(error.message);
+			return signedOut(sentence(error.message));
 		}
 		localStorage.setItem(keyName, key);
 		news('');
@@ -307,6 +307,8 @@
 	const wish = r => r.protocol + ' port ' + r.internal_port + (r.family === 4 && r.external_port !== r.internal_port ? ', from outside ' + outside(r.external_port) : '');
 
 	function showRefused(devices, configuration) {
+		// What waits for an answer stands above.
+		devices = devices.map(d => ({...d, refused: d.refused.filter(r => r.action !== 'ask')})).filter(d => d.refused.length || d.left_out);
 		$('refused-none').hidden = devices.length > 0;
 		const where = (configuration.file || '/etc/portcullis/portcullis.toml');
 		list($('refused-list'), devices, d => d.client.mac || d.client.address, makeRefused, (node, d) => fillRefused(node, d, where), $('refused-title'));
@@ -358,9 +360,69 @@
 
 	// What waits for a decision, and what was decided.
 
-	function showPending() {}
+	const times = [['', 'for good'], ['2h', 'for 2 hours'], ['24h', 'for a day'], ['7d', 'for a week'], ['once', 'once']];
+	let waiting = new Set();
 
-	function showApprovals() {}
+	function showPending(pending) {
+		pending = pending || [];
+		$('pending').hidden = pending.length === 0;
+		document.title = (pending.length ? '(' + pending.length + ') ' : '') + 'Portcullis';
+		list($('pending-list'), pending, p => String(p.id), makePending, fillPending, $('open-title'));
+		const come = pending.find(p => !waiting.has(p.id));
+		waiting = new Set(pending.map(p => p.id));
+		if (come) news(called(come.client_host, come.internal_ip) + ' asks for ' + wish(come) + '.');
+	}
+
+	function makePending(p) {
+		const what = wish(p) + ' of ' + called(p.client_host, p.internal_ip);
+		const time = el('select', {'aria-label': 'How long to approve ' + what}, ...times.map(([value, textContent]) => el('option', {value, textContent})));
+		const every = el('input', {type: 'checkbox'});
+		time.addEventListener('change', () => {
+			every.disabled = time.value === 'once'; // one mapping is no device
+			every.checked &&= !every.disabled;
+		});
+		const answer = (name, className, path, done) => {
+			const button = el('button', {type: 'button', className, textContent: name, 'aria-label': name + ' ' + what});
+			button.addEventListener('click', () => act(button, path, path === '/v1/deny' ? {id: p.id, device: every.checked} : {id: p.id, for: time.value, device: every.checked}, done));
+			return button;
+		};
+		return el('li', null, el('div', {className: 'head'}, el('h3'), el('span', {className: 'quiet'})), el('p', null, el('strong'), ' ', el('span')), el('p', {className: 'quiet'}, el('time'), el('span')),
+			el('div', {className: 'choices'}, time, el('label', null, every, 'every port of this device'),
+				answer('Approve', 'yes', '/v1/approve', 'Approved ' + what + '. It opens when the device asks again.'),
+				answer('Deny', 'stop', '/v1/deny', 'Denied ' + what + '.')));
+	}
+
+	function fillPending(node, p) {
+		const [head, what, when] = node.children;
+		const name = called(p.client_host, p.internal_ip);
+		say(head.firstChild, name);
+		say(head.lastChild, [p.vendor, p.internal_ip, p.client_mac, p.interface].filter(x => x && x !== name).join(', '));
+		say(what.firstChild, wish(p));
+		say(what.lastChild, [p.service, p.description && '“' + p.description + '”'].filter(x => x).join(', '));
+		stamp(when.firstChild, p.last);
+		say(when.lastChild, ' by ' + p.via + (p.rule ? ', rule ' + p.rule : '') + (p.count > 1 ? ', ' + plural(p.count, 'time') : ''));
+	}
+
+	const about = a => called(a.client_host, a.client_ip || a.client_mac) + ': ' + (a.internal_port ? a.protocol + ' port ' + a.internal_port : 'every port');
+
+	function showApprovals(approvals) {
+		$('approvals').hidden = !approvals;
+		approvals = approvals || [];
+		$('approvals-none').hidden = approvals.length > 0;
+		list($('approvals-list'), approvals, a => a.id + a.decision + a.created, makeApproval, fillApproval, $('approvals-title'));
+	}
+
+	function makeApproval(a) {
+		const revoke = el('button', {type: 'button', textContent: 'Take back', 'aria-label': 'Take back: ' + about(a) + ' ' + a.decision});
+		sure(revoke, 'Really?', () => act(revoke, '/v1/revoke', {id: a.id}, 'Taken back: ' + about(a) + '. What was open by it is closed.'));
+		return el('li', null, el('time'), el('span'), revoke);
+	}
+
+	function fillApproval(node, a) {
+		stamp(node.firstChild, a.created);
+		say(node.children[1], about(a) + (a.decision === 'deny' ? ' denied' : ' approved') +
+			(a.once ? (a.used ? ', once, which is used' : ', once') : a.until ? ', until ' + clock(a.until) : '') + (a.description ? ' (' + a.description + ')' : ''));
+	}
 
 	// The timeline.
 
@@ -368,7 +430,7 @@
 
 	function showEvents(events) {
 		$('events-none').hidden = events.length > 0;
-		list($('events'), events, e => e.time + e.event + (e.mapping ? e.mapping.id + outer(e.mapping) : ''), () => el('li', null, el('time'), el('span')), (node, e) => {
+		list($('events'), events, e => e.time + e.event + (e.approval ? e.approval.id : '') + (e.mapping ? e.mapping.id + outer(e.mapping) : ''), () => el('li', null, el('time'), el('span')), (node, e) => {
 			stamp(node.firstChild, e.time);
 			say(node.lastChild, eventLine(e));
 		}, $('events-title'));
@@ -376,10 +438,11 @@
 
 	function eventLine(e) {
 		const m = e.mapping, verb = verbs[e.event] || e.event;
+		if (e.approval) return about(e.approval) + (e.event === 'revoked' ? ': your answer was taken back' : e.event === 'denied' ? ' was denied by you' : ' was approved by you');
 		if (!m) return verb + (e.why ? ': ' + e.why : '');
 		const port = e.event === 'denied' || e.event === 'pending' ? m.internal_port + '/' + m.protocol : outer(m);
 		return [called(e.client && e.client.host, m.internal_ip) + ': ' + port + ' ' + verb,
-			m.description && '(' + m.description + ')', e.why && e.why.split('; ')[0]].filter(x => x).join(' ');
+			m.description && '(' + m.description + ')', e.event !== 'pending' && e.why && e.why.split('; ')[0]].filter(x => x).join(' ');
 	}
 
 	// Beginning.
