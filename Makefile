@@ -13,7 +13,7 @@ LDFLAGS  = $(STRIP) -buildid= -funcalign=1 -X main.version=$(VERSION)
 
 PREFIX  ?= /usr/local
 
-.PHONY: build install lab test bench memory unit system cases abuse clients page vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install lab test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -52,7 +52,7 @@ vet:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	$(GO) vet ./...
 	cd test/clients && $(GO) vet ./...
-	cd test/web && $(GO) vet ./...
+	cd test/clients/browser && $(GO) vet ./...
 
 # Tools of a module of their own, of which nothing comes into the program.
 TOOL = $(GO) tool -modfile=test/tools/go.mod
@@ -98,7 +98,11 @@ clients: build
 
 # The owner's page in a browser.
 page: build
-	cd test/web && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -parallel 4 -timeout 600s ./...
+	cd test/clients/browser && PORTCULLIS=$(CURDIR)/bin/portcullis $(GO) test -count=1 -v -parallel 4 -timeout 600s ./...
+
+# The README's picture of it.
+screenshot: build
+	cd test/clients/browser && PORTCULLIS=$(CURDIR)/bin/portcullis SCREENSHOT=$(CURDIR)/docs/page.webp $(GO) test -count=1 -run TestScreenshot ./...
 
 bench: build
 	test/install bench
@@ -115,7 +119,7 @@ halfcore: build
 	$(HALF) $(or $(TESTS),./...)
 ifndef TESTS
 	cd test/clients && $(HALF) ./...
-	cd test/web && $(HALF) ./...
+	cd test/clients/browser && $(HALF) ./...
 endif
 
 # With a cold cache the compiler takes longer than the tests.

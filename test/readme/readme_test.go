@@ -177,6 +177,13 @@ func TestCommands(t *testing.T) {
 			running = true
 			console(t, n)
 			continue
+		case "sudo bin/portcullis web":
+			// It goes on until it is interrupted, as the daemon does.
+			out, status := sh.run("bin/portcullis web >/run/page 2>&1 & page=$!; until grep -q '^http://127.0.0.1:8480/#' /run/page; do kill -0 $page || break; done; cat /run/page; kill -INT $page && wait $page")
+			if status != "0" || !strings.HasPrefix(out, "http://127.0.0.1:8480/#") {
+				t.Errorf("$ %s: exit %s\n%s", cmd, status, out)
+			}
+			continue
 		}
 		if out, status := sh.run(cmd); status != "0" {
 			t.Errorf("$ %s: exit %s\n%s", cmd, status, out)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,13 +30,15 @@ func TestMain(m *testing.M) { os.Exit(testrig.Main(m)) }
 // soon is how long a test waits for what must happen.
 const soon = 15 * time.Second
 
-// TestExposure: systemd's own verdict on the unit, in tenths.
+// TestExposure: systemd's own verdict on the units, in tenths.
 func TestExposure(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedProgram(t, "systemd-analyze")
-	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", "../../etc/systemd/portcullis.service").CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, unit := range []string{"portcullis.service", "portcullis-web.service"} {
+		out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", "../../etc/systemd/"+unit).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", unit, err, out)
+		}
 	}
 }
 
@@ -112,6 +115,7 @@ func TestService(t *testing.T) {
 	}
 	flow := connect(t, n)
 	m.priorities(a)
+	m.page(n)
 
 	pid := m.show("MainPID")
 	m.write(configuration, settings+"[lease]\nmax = \"30m\"\n")
@@ -172,6 +176,59 @@ func (m *machine) priorities(a *lab.Host) {
 	}
 	if all := journal(); !strings.Contains(all, "level=INFO msg=ready") || strings.Contains(all, "time=") || strings.Contains(all, "<6>") {
 		m.t.Errorf("the journal has\n%s", all)
+	}
+}
+
+// page wants the owner's page to be served under its own unit, by a link from the journal, to
+// be told by the daemon, and to be gone at the end.
+func (m *machine) page(n *lab.Network) {
+	m.t.Helper()
+	links := regexp.MustCompile(`(?m)^http://127\.0\.0\.1:8480/#(\S+)$`)
+	printed := func(want int) (word string) {
+		testrig.Eventually(m.t, soon, "the journal has a link", func() bool {
+			all := links.FindAllStringSubmatch(m.run("journalctl", "--no-pager", "--output=cat", "--unit=portcullis-web"), -1)
+			if len(all) == want {
+				word = all[want-1][1]
+			}
+			return word != ""
+		})
+		return word
+	}
+	client := http.Client{Timeout: soon, Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.Gateway.Dial}}
+	ask := func(method, path, body string, header http.Header) (*http.Response, string) {
+		m.t.Helper()
+		r, err := http.NewRequestWithContext(m.t.Context(), method, "http://127.0.0.1:8480"+path, strings.NewReader(body))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		r.Header = header
+		answer, err := client.Do(r)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return answer, string(text)
+	}
+	m.run("systemctl", "start", "portcullis-web")
+	printed(1)
+	m.run("systemctl", "reload", "portcullis-web")
+	answer, text := ask(http.MethodPost, "/v1/signin", `{"word":"`+printed(2)+`"}`, http.Header{"Content-Type": {"application/json"}, "Origin": {"http://127.0.0.1:8480"}})
+	var said struct{ Key string }
+	if err := json.Unmarshal([]byte(text), &said); err != nil || answer.StatusCode != http.StatusOK {
+		m.t.Fatalf("signing in: %s %s", answer.Status, text)
+	}
+	_, text = ask(http.MethodGet, "/v1/state", "", http.Header{"X-Portcullis-Key": {said.Key}, "Cookie": {strings.Split(answer.Header.Get("Set-Cookie"), ";")[0]}})
+	if !strings.Contains(text, `"error":""`) || !strings.Contains(text, `"description":"a game"`) {
+		m.t.Errorf("it shows %s", text)
+	}
+	m.run("systemctl", "stop", "portcullis-web")
+	log := m.run("journalctl", "--no-pager", "--output=cat", "--unit=portcullis-web")
+	if strings.Contains(log, "incomplete") || !strings.Contains(m.run("systemctl", "show", "--property=Result", "portcullis-web"), "success") {
+		m.t.Errorf("its journal has\n%s", log)
 	}
 }
 

@@ -1,4 +1,4 @@
-module portcullis/test/web
+module portcullis/test/clients/browser
 
 go 1.26.5
 
@@ -25,4 +25,4 @@ require (
 	golang.org/x/sys v0.47.0 // indirect
 )
 
-replace portcullis => ../..
+replace portcullis => ../../..

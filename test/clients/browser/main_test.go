@@ -1,4 +1,4 @@
-package web
+package browser
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = 30 * time.Second
 
-// browser is one process for all tests.
-var browser context.Context
+// chromium is one process for all tests.
+var chromium context.Context
 
 func TestMain(m *testing.M) { os.Exit(withBrowser(m)) }
 
@@ -27,7 +27,7 @@ const shell = "chromium-headless-shell"
 
 func withBrowser(m *testing.M) int {
 	if testrig.Exe = os.Getenv("PORTCULLIS"); testrig.Exe == "" {
-		dir, err := os.MkdirTemp("", "portcullis-web-")
+		dir, err := os.MkdirTemp("", "portcullis-browser-")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -35,7 +35,7 @@ func withBrowser(m *testing.M) int {
 		defer os.RemoveAll(dir)
 		testrig.Exe = filepath.Join(dir, "portcullis")
 		cmd := exec.Command("go", "build", "-o", testrig.Exe, "./cmd/portcullis")
-		cmd.Dir = "../.."
+		cmd.Dir = "../../.."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped: only so does its sandbox close
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
@@ -56,9 +56,9 @@ func withBrowser(m *testing.M) int {
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	defer stop()
 	var end context.CancelFunc
-	browser, end = chromedp.NewContext(ctx)
+	chromium, end = chromedp.NewContext(ctx)
 	defer end()
-	if err := chromedp.Run(browser); err != nil {
+	if err := chromedp.Run(chromium); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -73,7 +73,7 @@ func installed() bool {
 // tab returns a tab of a browser that knows nothing yet.
 func tab(t *testing.T) context.Context {
 	t.Helper()
-	ctx, stop := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	ctx, stop := chromedp.NewContext(chromium, chromedp.WithNewBrowserContext())
 	t.Cleanup(stop)
 	ctx, cancel := context.WithTimeout(ctx, 4*patience)
 	t.Cleanup(cancel)
