@@ -183,10 +183,18 @@ func (m *machine) priorities(a *lab.Host) {
 // be told by the daemon, and to be gone at the end.
 func (m *machine) page(n *lab.Network) {
 	m.t.Helper()
+	journal := func() string {
+		return m.run("journalctl", "--no-pager", "--output=cat", "--unit=portcullis-web")
+	}
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("the journal of the page:\n%s", journal())
+		}
+	}()
 	links := regexp.MustCompile(`(?m)^http://127\.0\.0\.1:8480/#(\S+)$`)
 	printed := func(want int) (word string) {
 		testrig.Eventually(m.t, soon, "the journal has a link", func() bool {
-			all := links.FindAllStringSubmatch(m.run("journalctl", "--no-pager", "--output=cat", "--unit=portcullis-web"), -1)
+			all := links.FindAllStringSubmatch(journal(), -1)
 			if len(all) == want {
 				word = all[want-1][1]
 			}
@@ -226,8 +234,7 @@ func (m *machine) page(n *lab.Network) {
 		m.t.Errorf("it shows %s", text)
 	}
 	m.run("systemctl", "stop", "portcullis-web")
-	log := m.run("journalctl", "--no-pager", "--output=cat", "--unit=portcullis-web")
-	if strings.Contains(log, "incomplete") || !strings.Contains(m.run("systemctl", "show", "--property=Result", "portcullis-web"), "success") {
+	if log := journal(); strings.Contains(log, "incomplete") || !strings.Contains(m.run("systemctl", "show", "--property=Result", "portcullis-web"), "success") {
 		m.t.Errorf("its journal has\n%s", log)
 	}
 }
