@@ -44,7 +44,7 @@ const (
 	maxConns      = 32
 	maxBody       = 4 << 10
 	readTimeout   = 5 * time.Second // for a whole request
-	answerTimeout = 30 * time.Second
+	answerTimeout = 40 * time.Second
 	drainTimeout  = time.Second
 	maxDrained    = 64 << 10         // octets
 	acceptWait    = time.Second / 10 // after a failure to accept that passes

@@ -14,7 +14,7 @@ import (
 const (
 	maxMappings = 500
 	maxEvents   = 100
-	askTimeout  = 15 * time.Second
+	askTimeout  = 30 * time.Second // the daemon gives up counting before, and answers without counters
 	fresh       = time.Second      // what was asked so lately is not asked again
 	minWait     = 2 * time.Second  // between two looks of a page
 	maxWait     = 60 * time.Second // however long a look takes the daemon

@@ -26,8 +26,11 @@
 		const held = document.activeElement;
 		const within = parent.contains(held);
 		const old = new Map(Array.from(parent.children, c => [c.dataset.key, c]));
+		const taken = new Set();
 		items.forEach((item, i) => {
-			const key = keyOf(item);
+			let key = keyOf(item);
+			while (taken.has(key)) key += '+'; // what looks the same is not
+			taken.add(key);
 			let node = old.get(key);
 			old.delete(key);
 			if (!node) {
@@ -84,7 +87,7 @@
 	let key = localStorage.getItem(keyName) || '';
 
 	async function ask(path, body) {
-		const options = {headers: {'X-Portcullis-Key': key}, credentials: 'same-origin', cache: 'no-store', signal: AbortSignal.timeout(20000)};
+		const options = {headers: {'X-Portcullis-Key': key}, credentials: 'same-origin', cache: 'no-store', signal: AbortSignal.timeout(45000)};
 		if (body) {
 			options.method = 'POST';
 			options.headers['Content-Type'] = 'application/json';

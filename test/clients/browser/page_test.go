@@ -420,6 +420,29 @@ func TestFramed(t *testing.T) {
 	}
 }
 
+// TestHidden: a tab that nobody sees asks for nothing, and looks at once when it is seen again.
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	r := testrig.Start(t, testrig.Network(t, "console"), "")
+	p := testrig.ServePage(t, r.Daemon.Config)
+	ctx := tab(t)
+	const looks = "performance.getEntriesByName(location.origin + '/v1/state').length"
+	run(t, ctx, chromedp.Navigate(p.Link), until(looks+" > 2"))
+	see := func(hidden bool) {
+		run(t, ctx, chromedp.Evaluate(fmt.Sprintf("Object.defineProperty(document, 'hidden', {value: %v, configurable: true}); document.dispatchEvent(new Event('visibilitychange'))", hidden), nil))
+	}
+	see(true)
+	var before, after int
+	// The one that is under way may end; more than twice the time between two looks passes.
+	run(t, ctx, chromedp.Evaluate("new Promise(done => setTimeout(() => done("+looks+"), 1000))", &before, awaited),
+		chromedp.Evaluate("new Promise(done => setTimeout(() => done("+looks+"), 5000))", &after, awaited))
+	if after != before {
+		t.Errorf("%d looks, and %d while nobody sees the page", before, after-before)
+	}
+	see(false)
+	run(t, ctx, until(fmt.Sprintf("%s > %d", looks, after+1)))
+}
+
 // TestScreenshot takes the picture of the README, where it is told to by the environment.
 func TestScreenshot(t *testing.T) {
 	to := os.Getenv("SCREENSHOT")
