@@ -23,7 +23,7 @@ var usualFiles = []string{"/etc/config/upnpd", "/etc/miniupnpd/miniupnpd.conf", 
 // runImport prints what the files of a miniupnpd become here, and says on standard error what
 // does not become the same.
 func runImport(_ context.Context, call *cmdline.Call) error {
-	files, err := filesOf(call.Args)
+	files, err := filesOf(call.Args, usualFiles)
 	if err != nil {
 		return err
 	}
@@ -70,16 +70,16 @@ func runImport(_ context.Context, call *cmdline.Call) error {
 }
 
 // filesOf returns the files that were named, or those that are in the usual place.
-func filesOf(named []string) ([]string, error) {
+func filesOf(named, usual []string) ([]string, error) {
 	if len(named) > 0 {
 		return named, nil
 	}
-	for _, name := range usualFiles {
+	for _, name := range usual {
 		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
 			return []string{name}, nil
 		}
 	}
-	return nil, fmt.Errorf("miniupnpd is not configured here (%s): name its file, or - for standard input", strings.Join(usualFiles, ", "))
+	return nil, fmt.Errorf("miniupnpd is not configured here (%s): name its file, or - for standard input", strings.Join(usual, ", "))
 }
 
 // readForeign reads a file, or standard input where its name is "-".

@@ -44,6 +44,13 @@ func TestImport(t *testing.T) {
 	if code, out, errs := call(t, "import", path("here")); code != exitDone || !strings.Contains(errs, `"lo" is not an interface name`) || !strings.Contains(out, "closed until lan.interfaces is set") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
+	usual := []string{path("none"), path("conf"), path("here")}
+	if files, err := filesOf(nil, usual); err != nil || len(files) != 1 || files[0] != path("conf") {
+		t.Errorf("without a file it reads %q, %v", files, err)
+	}
+	if _, err := filesOf(nil, usual[:1]); err == nil || !strings.Contains(err.Error(), "miniupnpd is not configured here ("+path("none")+")") {
+		t.Errorf("where there is none: %v", err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -116,7 +116,11 @@ func judgeRefusals(f *Facts, add adder) {
 	if f.Daemon.Refused == 0 {
 		return
 	}
-	add("refused", Fine, "", "%d requests were refused since the daemon was started; `portcullis refused` lists the last", f.Daemon.Refused)
+	count := "1 request was"
+	if n := f.Daemon.Refused; n > 1 {
+		count = fmt.Sprintf("%d requests were", n)
+	}
+	add("refused", Fine, "", "%s refused since the daemon was started; `portcullis refused` lists the last", count)
 	told := 0
 	rules := map[string]bool{}
 	for _, d := range f.Refusals {

@@ -110,7 +110,7 @@ max_mappings_total = 2
 	if err := a.Add(t.Context(), web); err == nil {
 		t.Error("8080 is open without a rule")
 	}
-	if s := examinedRunning(t, r); !s.has("refused", "ok", "1 requests were refused") || s.has("quota_lan", "warning") || s.has("quota_rule", "warning") {
+	if s := examinedRunning(t, r); !s.has("refused", "ok", "1 request was refused") || s.has("quota_lan", "warning") || s.has("quota_rule", "warning") {
 		t.Errorf("nothing is full: %+v", s)
 	}
 	if err := a.Add(t.Context(), udp(6000)); err != nil {
