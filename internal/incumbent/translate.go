@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 
 	"portcullis/config"
@@ -64,7 +65,7 @@ func Translate(f *File, m Machine) (Plan, error) {
 	for _, r := range f.rules {
 		t.ruleOf(r)
 	}
-	slices.SortStableFunc(t.notes, func(a, b Note) int { return a.Line - b.Line })
+	sort.SliceStable(t.notes, func(i, j int) bool { return t.notes[i].Line < t.notes[j].Line })
 	return Plan{t.config, t.notes}, t.wrong()
 }
 
