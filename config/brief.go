@@ -2,7 +2,9 @@ package config
 
 import (
 	"bytes"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -11,7 +13,7 @@ import (
 // Brief returns c as a TOML file with those keys alone that differ from the default or have
 // comments; Parse makes an equal Config of it. comments stand above their keys,
 // "lan.interfaces", or above their rules, "rule[0]"; those of "", and of no such key, above
-// everything. They may have any text: a line of a file is one line of a comment.
+// everything. Whatever text they have, it stays in comments.
 func Brief(c Config, comments map[string][]string) []byte {
 	var tables []byte
 	used := map[string]bool{"": true}
@@ -41,9 +43,9 @@ func Brief(c Config, comments map[string][]string) []byte {
 		}
 	}
 	top := appendComments(nil, comments[""])
-	for key, lines := range comments {
+	for _, key := range slices.Sorted(maps.Keys(comments)) {
 		if !used[key] {
-			top = appendComments(top, lines)
+			top = appendComments(top, comments[key])
 		}
 	}
 	return append(top, tables...)
