@@ -31,3 +31,9 @@ func NewUsual(log *slog.Logger, paths ...string) *Reader {
 	}
 	return r
 }
+
+// Poll has Run look by itself, as where the kernel tells nothing.
+func (r *Reader) Poll() { r.watches = nil }
+
+// OnRest has Run call f whenever it waits for the kernel to tell something.
+func (r *Reader) OnRest(f func()) { r.rests = f }

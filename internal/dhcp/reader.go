@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -23,8 +24,12 @@ var usualPlaces = []string{
 	"/var/lib/kea/kea-leases6.csv",
 }
 
-// Every is how often Run looks: a name follows its file within about this time.
+// Every is how often Run looks at most: a name follows its file within about this time.
 const Every = time.Second
+
+// rest is how often Run looks though the kernel has told nothing: not every file system
+// does, and a directory may be new.
+const rest = 30 * time.Second
 
 // Config is what a Reader needs.
 type Config struct {
@@ -41,6 +46,8 @@ type Reader struct {
 	log     *slog.Logger
 	sources []*source
 	names   atomic.Pointer[names]
+	watches func(names map[string]bool) (*watcher, error) // nil: Run looks each time
+	rests   func()                                        // nil, or called when Run waits for the kernel to tell something
 }
 
 // New makes a reader that knows nothing yet.
@@ -49,7 +56,7 @@ func New(cfg Config) *Reader {
 	if len(files) == 0 {
 		files, who = usualPlaces, systemOwn
 	}
-	r := &Reader{log: cfg.Log}
+	r := &Reader{log: cfg.Log, watches: newWatcher}
 	for _, file := range files {
 		r.sources = append(r.sources, newSource(file, who))
 	}
@@ -72,16 +79,78 @@ func (r *Reader) Look(now time.Time) {
 
 // Run looks until ctx ends.
 func (r *Reader) Run(ctx context.Context) error {
-	tick := time.NewTicker(Every)
-	defer tick.Stop()
+	w := r.watcher()
+	told := (<-chan struct{})(nil)
+	if w != nil {
+		defer w.close()
+		told = w.told
+	}
+	var last time.Time
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
-			r.Look(time.Now())
+		case <-told:
+			due.Reset(max(0, Every-time.Since(last)))
+			continue
+		case <-due.C:
+		}
+		quiet := w != nil && r.watch(w) // before the look, which sees what is done before
+		last = time.Now()
+		r.Look(last)
+		if !quiet || !r.settled() {
+			due.Reset(Every)
+			continue
+		}
+		due.Reset(rest)
+		if r.rests != nil {
+			r.rests()
 		}
 	}
+}
+
+// watcher returns one, or nil where the kernel has none.
+func (r *Reader) watcher() *watcher {
+	if r.watches == nil {
+		return nil
+	}
+	names := make(map[string]bool)
+	for _, s := range r.sources {
+		for _, path := range s.parts {
+			names[filepath.Base(path)] = true
+		}
+	}
+	w, err := r.watches(names)
+	if err != nil {
+		r.log.Debug("lease files are looked at each second", "err", err)
+		return nil
+	}
+	return w
+}
+
+// watch reports whether the kernel tells of each file.
+func (r *Reader) watch(w *watcher) bool {
+	for _, s := range r.sources {
+		for _, path := range s.parts {
+			if err := w.watch(path); err != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// settled reports whether nothing can have been done to the files that the look before
+// did not show.
+func (r *Reader) settled() bool {
+	for _, s := range r.sources {
+		if !s.settled {
+			return false
+		}
+	}
+	return true
 }
 
 // Name returns what the device with the MAC calls itself at the address, "" when no

@@ -382,11 +382,57 @@ func TestKeaCleansUp(t *testing.T) {
 	}
 }
 
+// TestRunWatches: where the kernel tells of files, Run looks when something was done to one.
+func TestRunWatches(t *testing.T) {
+	t.Parallel()
+	for what, do := range map[string]func(p *place) error{
+		"a file is written": func(p *place) error { p.write("leases", dnsmasq(1, ten, "radio", evening)); return nil },
+		"one comes":         func(p *place) error { p.write("more", dnsmasq(1, ten, "radio", evening)); return nil },
+		"one is replaced": func(p *place) error {
+			p.write("new", dnsmasq(1, ten, "radio", evening))
+			return os.Rename(p.path("new"), p.path("leases"))
+		},
+		"one comes by another name": func(p *place) error { return os.Rename(p.path("other"), p.path("more")) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			p := at(t, "leases", "more")
+			p.write("leases", dnsmasq(2, netip.MustParseAddr("192.168.1.11"), "tv", evening))
+			p.write("other", dnsmasq(1, ten, "radio", evening))
+			rests := make(chan struct{}, 1)
+			p.OnRest(func() {
+				select {
+				case rests <- struct{}{}:
+				default:
+				}
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- p.Run(ctx) }()
+			<-rests // for half a minute, if nothing is told
+			p.write("another's", "")
+			if err := do(p); err != nil {
+				t.Fatal(err)
+			}
+			for begun := time.Now(); p.Name(device(1), ten, noon) != "radio"; time.Sleep(time.Millisecond) {
+				if time.Since(begun) > 20*time.Second {
+					t.Fatal("the name does not follow")
+				}
+			}
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestRun: a name follows its file within a moment, and the reader ends when told.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := at(t, "leases")
+		p.Poll()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- p.Run(ctx) }()

@@ -53,6 +53,7 @@ func (s *source) look(now time.Time, log *slog.Logger) bool {
 		p, err = s.read(&seen)
 	}
 	if errors.Is(err, errBusy) {
+		s.settled = false
 		return false
 	}
 	before := len(s.leases)

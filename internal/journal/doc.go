@@ -46,7 +46,7 @@
 //     next start begins a new epoch. One that lacks an end or a change is removed. It is
 //     written anew as soon as the disk allows.
 //   - The file or the directory removed or replaced: nothing, if the daemon lives
-//     another five seconds.
+//     another ten seconds.
 //
 // # Clocks
 //

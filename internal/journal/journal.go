@@ -27,7 +27,7 @@ type Config struct {
 // The bounds of a Journal.
 const (
 	syncEvery   = time.Second      // what a loss of power can cost
-	lookEvery   = 5 * time.Second  // whether the file is where it would be read again
+	lookEvery   = 10 * time.Second // whether the file is where it would be read again
 	noteEvery   = 10 * time.Minute // how old the last line gets while there are leases
 	retryEvery  = 10 * time.Second // after a failure to write anew
 	renewSlack  = 10 * time.Second // see Record
@@ -75,6 +75,8 @@ type Journal struct {
 	max   int
 	limit int64 // bytes of the file
 
+	written chan struct{} // holds one: Run has something to do within the second
+
 	mu      sync.Mutex // guards what follows
 	state              // what the file should say
 	disk    disk
@@ -110,7 +112,7 @@ func open(cfg Config, d disk) (*Journal, Restored, error) {
 	}
 	j := &Journal{
 		log: cfg.Log, clock: cfg.Clock, boot: cmp.Or(cfg.Clock.BootID(), noBoot), disk: d,
-		state: state{leases: map[uint64]*kept{}},
+		written: make(chan struct{}, 1), state: state{leases: map[uint64]*kept{}},
 	}
 	j.room(cfg.MaxMappings)
 	got, err := j.restore()

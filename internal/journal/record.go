@@ -146,6 +146,10 @@ func (j *Journal) append(now Moment, lines []line, revokes bool) error {
 			j.fail(now, err)
 		}
 	}
+	select {
+	case j.written <- struct{}{}:
+	default:
+	}
 	if revokes && j.behind != nil {
 		if j.catchUp(now); j.behind != nil {
 			j.remove(now)

@@ -14,20 +14,36 @@ import (
 // file small again; notes the time while there are leases; and mends what could
 // not be written. It returns the context's error when that ends.
 func (j *Journal) Run(ctx context.Context) error {
-	second := time.NewTicker(syncEvery)
-	defer second.Stop()
+	due, armed := time.NewTimer(syncEvery), true
+	defer due.Stop()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-j.written:
 		case <-look.C:
 			j.look()
-		case <-second.C:
+			if !armed {
+				j.tick()
+			}
+		case <-due.C:
+			armed = false
 			j.tick()
 		}
+		if !armed && j.waits() {
+			armed = true
+			due.Reset(syncEvery)
+		}
 	}
+}
+
+// waits reports whether something is to be done within the second.
+func (j *Journal) waits() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return !j.closed && (j.behind != nil || j.seq != j.synced)
 }
 
 // look finds out whether what was written would be read by the next run. A file that

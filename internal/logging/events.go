@@ -61,7 +61,14 @@ func (l *Events) follow(ctx context.Context, events <-chan portmap.Event) error 
 	tick := time.NewTicker(refusalTick)
 	defer tick.Stop()
 	defer l.rest()
-	for {
+	for ticks := true; ; {
+		if due := len(l.refused) > 0 || l.others.n > 0; due != ticks {
+			if ticks = due; due {
+				tick.Reset(refusalTick)
+			} else {
+				tick.Stop()
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -20,16 +20,17 @@ type heard struct {
 	news bool // since all
 }
 
-// note takes in that a device has answered. Beyond maxHeard the one goes that has
-// answered longest ago. The kernel counts groups among its neighbours, which are no
-// devices.
-func (h *heard) note(mac portmap.MAC, now time.Time) {
+// note takes in that a device has answered, and reports whether it is new. Beyond maxHeard
+// the one goes that has answered longest ago. The kernel counts groups among its
+// neighbours, which are no devices.
+func (h *heard) note(mac portmap.MAC, now time.Time) (isNew bool) {
 	if mac[0]&1 != 0 {
-		return
+		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, known := h.last[mac]; !known {
+	_, known := h.last[mac]
+	if !known {
 		if len(h.last) >= maxHeard {
 			h.forget()
 		}
@@ -39,6 +40,14 @@ func (h *heard) note(mac portmap.MAC, now time.Time) {
 		h.last = make(map[portmap.MAC]time.Time)
 	}
 	h.last[mac] = now
+	return !known
+}
+
+// fresh reports whether there are others than at the last time of all.
+func (h *heard) fresh() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.news
 }
 
 // forget forgets the device that has answered longest ago.

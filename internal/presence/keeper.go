@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -75,6 +76,7 @@ type Keeper struct {
 	heard    heard                 // devices that have answered the kernel
 	suspects chan portmap.ClientID // another device has their address, or nobody, or they are back
 	lost     chan struct{}         // holds one: changes of neighbours were not seen
+	met      chan struct{}         // holds one: a device has answered for the first time
 
 	// What follows is Run's alone.
 	absent   map[portmap.ClientID]absence
@@ -101,7 +103,7 @@ func New(cfg Config) *Keeper {
 	return &Keeper{
 		cfg: cfg, absent: make(map[portmap.ClientID]absence),
 		shared: make(map[portmap.ClientID]handover), answered: make(map[portmap.ClientID]bool),
-		suspects: make(chan portmap.ClientID, 64), lost: make(chan struct{}, 1),
+		suspects: make(chan portmap.ClientID, 64), lost: make(chan struct{}, 1), met: make(chan struct{}, 1),
 	}
 }
 
@@ -123,10 +125,18 @@ func (k *Keeper) Run(ctx context.Context) error {
 	sweep, ask := time.NewTicker(k.every()), time.NewTicker(askEvery)
 	defer sweep.Stop()
 	defer ask.Stop()
-	for {
+	for asks := true; ; {
+		if due := k.asks(); due != asks {
+			if asks = due; due {
+				ask.Reset(askEvery)
+			} else {
+				ask.Stop()
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-k.met:
 		case o := <-k.suspects:
 			k.check(ctx, o)
 		case <-k.lost:
@@ -135,18 +145,35 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-sweep.C:
 			k.sweep(ctx)
 			k.meet(false)
+			k.warn(k.cfg.Engine.Snapshot())
 		case <-ask.C:
 			k.introduce(ctx)
-			k.warn(k.cfg.Engine.Snapshot())
-			for o, a := range k.absent {
-				if a.asked <= maxAsked || k.invented(o) {
-					k.check(ctx, o)
-				}
+			for o := range k.unanswered() {
+				k.check(ctx, o)
 			}
-			for o, h := range k.shared {
-				if !h.back.IsZero() {
-					k.check(ctx, o)
-				}
+		}
+	}
+}
+
+// asks reports whether there is something to do each second.
+func (k *Keeper) asks() bool {
+	for range k.unanswered() {
+		return true
+	}
+	return k.cfg.Know != nil && k.heard.fresh()
+}
+
+// unanswered yields the hosts that are to be asked again, and those that are back.
+func (k *Keeper) unanswered() iter.Seq[portmap.ClientID] {
+	return func(yield func(portmap.ClientID) bool) {
+		for o, a := range k.absent {
+			if (a.asked <= maxAsked || k.invented(o)) && !yield(o) {
+				return
+			}
+		}
+		for o, h := range k.shared {
+			if !h.back.IsZero() && !yield(o) {
+				return
 			}
 		}
 	}
@@ -177,8 +204,11 @@ func (k *Keeper) watch(ctx context.Context) {
 
 // saw takes in what the kernel knows of an address now.
 func (k *Keeper) saw(now portmap.ClientID, answered bool) {
-	if answered {
-		k.heard.note(now.MAC, time.Now())
+	if answered && k.heard.note(now.MAC, time.Now()) {
+		select {
+		case k.met <- struct{}{}:
+		default:
+		}
 	}
 	table := k.cfg.Engine.Snapshot()
 	for o := range table.ClientsAt(now.Interface, now.Addr) {

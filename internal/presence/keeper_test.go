@@ -384,7 +384,7 @@ func TestRunsOut(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			after(2 * time.Second)
+			after(time.Minute)
 		}
 		if n := strings.Count(r.log.String(), "mappings are running out"); n != 2 {
 			t.Errorf("told %d times\n%s", n, r.log)

@@ -72,6 +72,8 @@ var native = processor{audit: unix.AUDIT_ARCH_ARM, bigEndian: false, calls: []ca
 	{"getuid", unix.SYS_GETUID},
 	{"getuid32", unix.SYS_GETUID32},
 	{"init_module", unix.SYS_INIT_MODULE},
+	{"inotify_add_watch", unix.SYS_INOTIFY_ADD_WATCH},
+	{"inotify_init1", unix.SYS_INOTIFY_INIT1},
 	{"io_uring_enter", unix.SYS_IO_URING_ENTER},
 	{"io_uring_register", unix.SYS_IO_URING_REGISTER},
 	{"io_uring_setup", unix.SYS_IO_URING_SETUP},

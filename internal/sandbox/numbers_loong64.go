@@ -60,6 +60,8 @@ var native = processor{audit: unix.AUDIT_ARCH_LOONGARCH64, bigEndian: false, cal
 	{"gettimeofday", unix.SYS_GETTIMEOFDAY},
 	{"getuid", unix.SYS_GETUID},
 	{"init_module", unix.SYS_INIT_MODULE},
+	{"inotify_add_watch", unix.SYS_INOTIFY_ADD_WATCH},
+	{"inotify_init1", unix.SYS_INOTIFY_INIT1},
 	{"io_uring_enter", unix.SYS_IO_URING_ENTER},
 	{"io_uring_register", unix.SYS_IO_URING_REGISTER},
 	{"io_uring_setup", unix.SYS_IO_URING_SETUP},

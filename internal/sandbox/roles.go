@@ -154,6 +154,7 @@ func decides(families, byOneCall []uint32) []rule {
 		{why: "the journal, lease files, /proc/net and /proc/sys/net", does: allow,
 			calls: []string{"openat", "pwrite64", "lseek", "_llseek", "getdents64", "fstat", "fstat64", "lstat64", "stat64",
 				"newfstatat", "fstatat64", "statx", "faccessat", "readlinkat"}},
+		{why: "lease files tell that they have changed", does: allow, calls: []string{"inotify_init1", "inotify_add_watch"}},
 		{why: "the journal is written anew, and begins again when its directory has been replaced", does: allow,
 			calls: []string{"unlinkat", "renameat", "renameat2", "mkdirat", "fchmodat", "fsync", "fdatasync", "ftruncate", "ftruncate64", "flock"}},
 		{why: "what a child says, and whether it has begun, come by one", does: allow, calls: []string{"pipe2"}},

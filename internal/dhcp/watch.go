@@ -1,0 +1,95 @@
+package dhcp
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// watcher hears from the kernel that something was done to lease files, or where one may
+// come to be (inotify(7)). A file system of another machine tells nothing.
+type watcher struct {
+	file  *os.File
+	names map[string]bool // that files of ours may have
+	told  chan struct{}   // holds one
+	done  chan struct{}
+}
+
+const (
+	// What was done to a file that is there it tells itself.
+	onDirectory = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
+	onFile      = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_DONT_FOLLOW
+)
+
+// newWatcher makes one for files of these names.
+func newWatcher(names map[string]bool) (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	w := &watcher{file: os.NewFile(uintptr(fd), "inotify"), names: names, told: make(chan struct{}, 1), done: make(chan struct{})}
+	go w.read()
+	return w, nil
+}
+
+// read passes on that there is something to look at, until the watcher is closed; what it
+// is the look finds out.
+func (w *watcher) read() {
+	defer close(w.done)
+	buf := make([]byte, 16*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
+	for {
+		n, err := w.file.Read(buf)
+		if err != nil {
+			return
+		}
+		if !w.ours(buf[:n]) {
+			continue
+		}
+		select {
+		case w.told <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// ours reports whether one of these events is about a file of ours, or may be: a directory
+// tells of whatever comes to it, and /tmp is busy on some machines.
+func (w *watcher) ours(events []byte) bool {
+	for len(events) >= unix.SizeofInotifyEvent {
+		size := int(binary.NativeEndian.Uint32(events[12:]))
+		name := events[unix.SizeofInotifyEvent:min(unix.SizeofInotifyEvent+size, len(events))]
+		if size == 0 || w.names[unix.ByteSliceToString(name)] { // of a file itself, or that some were lost
+			return true
+		}
+		events = events[unix.SizeofInotifyEvent+len(name):]
+	}
+	return false
+}
+
+func (w *watcher) close() {
+	_ = w.file.Close()
+	<-w.done
+}
+
+// watch has the kernel tell of a file from now on. The error is not about what is not
+// there, or may not be read.
+func (w *watcher) watch(path string) error {
+	raw, err := w.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		for name, what := range map[string]uint32{filepath.Dir(path): onDirectory, path: onFile} {
+			_, err := unix.InotifyAddWatch(int(fd), name, what)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES) {
+				continue
+			}
+			failed = errors.Join(failed, err)
+		}
+	})
+	return errors.Join(failed, err)
+}
