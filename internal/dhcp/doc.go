@@ -3,7 +3,7 @@
 // Owns: the lease files of dnsmasq, odhcpd, ISC dhcpd and Kea (memfile), and the
 // one question which name a host has.
 //
-// May import: portmap and the standard library.
+// May import: portmap, golang.org/x/sys/unix and the standard library.
 //
 // Never: writes, follows a symbolic link, waits in a request, or takes a name for
 // an identity. The parsers do no I/O.
@@ -27,8 +27,11 @@
 // only. Whatever is not like that is left out and counted.
 //
 // What is decided here:
-//   - Files are checked every second, without inotify: they need not exist. At the
-//     usual places, two of which are in /tmp, only a file of a system user counts.
+//   - Files are looked at when the kernel has told of them (inotify), at most once a
+//     second, and every half a minute: they need not exist, nor the directory. What was
+//     written in the last two seconds is looked at again, for clocks of file systems are
+//     coarse. At the usual places, two of which are in /tmp, only a file of a system user
+//     counts.
 //     Kea's memfile is read with the files that its clean-up leaves beside it.
 //   - A mapping keeps the name by which it was granted; the list shows that of today.
 package dhcp
