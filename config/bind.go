@@ -226,7 +226,7 @@ func (r *reader) list(path string, f reflect.StructField, field reflect.Value, v
 	}
 	all := reflect.MakeSlice(field.Type(), len(list), len(list))
 	for i, s := range list {
-		if slices.Contains(list[:i], s) {
+		if slices.Contains(list[:i], s) && f.Tag.Get("repeat") != "yes" {
 			r.fail(elementPath(path, i), "%s is listed twice", quote(s))
 		}
 		if err := parse(all.Index(i).Addr().Interface(), s); err != nil {

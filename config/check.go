@@ -17,6 +17,7 @@ func (r *reader) together(c *Config) {
 	r.lease(&c.Lease)
 	r.sides(c)
 	r.chains(&c.Firewall)
+	r.hook(&c.Hook)
 	names := make(map[string]int, len(c.Rules))
 	for i := range c.Rules {
 		r.rule(i, c, names)
@@ -32,6 +33,16 @@ func (r *reader) lease(l *Lease) {
 		r.fail("lease.min", "%q is longer than lease.max, which is %q; allowed: at most lease.max", formatDuration(l.Min), formatDuration(l.Max))
 	default:
 		l.Min = l.Max
+	}
+}
+
+// hook refuses what is no program.
+func (r *reader) hook(h *Hook) {
+	if len(h.Command) == 0 || r.bad["hook.command"] {
+		return
+	}
+	if err := checkPath(h.Command[0], maxPath); err != nil {
+		r.fail(elementPath("hook.command", 0), "%s %v", quote(h.Command[0]), err)
 	}
 }
 

@@ -31,6 +31,7 @@ type Config struct {
 	Control  Control       `toml:"control"`
 	Metrics  Metrics       `toml:"metrics"`
 	Sandbox  Sandbox       `toml:"sandbox"`
+	Hook     Hook          `toml:"hook"`
 	Log      Log           `toml:"log"`
 }
 
@@ -118,6 +119,12 @@ type Metrics struct {
 // Sandbox configures what the daemon takes from itself before it reads the first packet.
 type Sandbox struct {
 	Mode SandboxMode `toml:"mode"`
+}
+
+// Hook is a program that is told of events.
+type Hook struct {
+	Command []string    `toml:"command" repeat:"yes"` // an absolute path, and arguments; nil: none
+	Events  []HookEvent `toml:"events"`               // nil: those that wait for the owner
 }
 
 // Log configures what is logged, and how.

@@ -80,6 +80,14 @@ func (l *LeaseFile) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// HookEvent is one kind of event that the hook is told of, as `portcullis events` has it.
+type HookEvent string
+
+// UnmarshalText reads the word.
+func (e *HookEvent) UnmarshalText(text []byte) error {
+	return word(e, string(text), "pending", "approved", "denied", "revoked", "granted", "renewed", "deleted", "expired", "suspended", "resumed", "drift")
+}
+
 // PublicIP is an IPv4 address of the Internet; the zero value is none.
 type PublicIP struct{ netip.Addr }
 

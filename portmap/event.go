@@ -69,5 +69,6 @@ type Event struct {
 
 	Wall, NeedsRule bool // of a refusal, as in Decision
 
-	Answer Answer // of Approved, Refused and Withdrawn
+	Answer  Answer // of Approved, Refused and Withdrawn
+	Waiting uint64 // of Pending: the number under which it waits for the owner, where that is known
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"portcullis/internal/cmdline"
+	"portcullis/internal/hook"
 	"portcullis/internal/logging"
 	"portcullis/internal/process"
 	"portcullis/internal/webprocess"
@@ -33,6 +34,9 @@ func main() {
 		case webprocess.Argument:
 			os.Exit(webprocess.Main())
 		}
+	}
+	if len(os.Args) >= 2 && os.Args[1] == hook.Argument {
+		os.Exit(hook.Main(os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

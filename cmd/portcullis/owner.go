@@ -79,10 +79,30 @@ func printStatus(out io.Writer, s control.Status) error {
 		fmt.Fprintf(w, "front\t%s\n", frontLine(s.Sandbox.Front))
 	}
 	fmt.Fprintf(w, "config\t%s\n", configurationLine(s.Configuration))
+	if s.Hook != nil {
+		fmt.Fprintf(w, "hook\t%s\n", hookLine(s.Hook))
+	}
 	for _, line := range s.Sandbox.Missing {
 		fmt.Fprintf(w, "missing\t%s\n", line)
 	}
 	return w.Flush()
+}
+
+// hookLine returns what is known of the program that is told of events.
+func hookLine(h *control.Hook) string {
+	line := strings.Join(h.Command, " ")
+	if h.PID != 0 {
+		line += fmt.Sprintf(", process %d", h.PID)
+	} else {
+		line += ", not running"
+	}
+	if h.LastEnd != "" {
+		line += fmt.Sprintf("; ended %s, the last: %s", times(uint64(h.Ended), "time"), printable(h.LastEnd)) // #nosec G115 -- a count
+	}
+	if h.Missed > 0 {
+		line += fmt.Sprintf("; missed %s", times(h.Missed, "event"))
+	}
+	return line
 }
 
 func waits(n int) string {

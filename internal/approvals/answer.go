@@ -39,13 +39,32 @@ func (k *Keeper) Count() (n int) {
 func (k *Keeper) About(c *portmap.Client, tr portmap.Transport, port uint16) uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := subjectOf(c, tr, port)
-	for _, w := range k.waiting.of[s.device] {
-		if w.subject() == s {
-			return w.ID
-		}
+	if w := k.waiting.about(subjectOf(c, tr, port)); w != nil {
+		return w.ID
 	}
 	return 0
+}
+
+// Announce returns the number of what an event of the engine says that waits, 0 where it does not
+// wait any more; and whether this is the first call about it.
+func (k *Keeper) Announce(ev *portmap.Event) (id uint64, first bool) {
+	k.note(ev) // perhaps before Run comes to it
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.waiting.about(subjectOf(&ev.Client, ev.Mapping.Transport, ev.Mapping.Internal.Port()))
+	if w == nil {
+		return 0, false
+	}
+	first = !w.announced
+	w.announced = true
+	return w.ID, first
+}
+
+// Number returns the number of what an event of the engine says that waits, 0 where it does not
+// wait any more.
+func (k *Keeper) Number(ev *portmap.Event) uint64 {
+	k.note(ev)
+	return k.About(&ev.Client, ev.Mapping.Transport, ev.Mapping.Internal.Port())
 }
 
 // List returns what the owner has said that holds, the latest first.

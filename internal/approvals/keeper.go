@@ -169,7 +169,7 @@ func (k *Keeper) note(ev *portmap.Event) {
 	case portmap.Pending:
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if !k.answered(s, ev.Time) {
+		if w := k.waiting.about(s); !k.answered(s, ev.Time) && (w == nil || !w.seen(ev)) {
 			k.waiting.add(ev, k.number)
 		}
 	case portmap.Granted, portmap.Renewed, portmap.Denied: // it does not wait any more

@@ -23,6 +23,8 @@ type Waiting struct {
 	Count   uint64          // how often it was asked for
 	First   time.Time
 	Last    time.Time
+
+	announced bool // to those who are told of it once
 }
 
 // subject is what an answer about one port is about.
@@ -39,6 +41,9 @@ func subjectOf(c *portmap.Client, tr portmap.Transport, port uint16) subject {
 func (w *Waiting) subject() subject {
 	return subjectOf(&w.Request.Client, w.Request.Transport, w.Request.Internal.Port())
 }
+
+// seen reports whether an event, or a later one, was taken in already (Announce).
+func (w *Waiting) seen(ev *portmap.Event) bool { return !ev.Time.After(w.Last) }
 
 // covers reports whether what is said about s is said about o.
 func (s subject) covers(o subject) bool {
@@ -63,7 +68,7 @@ func (q *queue) add(ev *portmap.Event, id func() uint64) {
 	d := ev.Client.ID().Device()
 	list := q.of[d]
 	if i := slices.IndexFunc(list, func(o *Waiting) bool { return o.subject() == w.subject() }); i >= 0 {
-		w.ID, w.Count, w.First = list[i].ID, list[i].Count+1, list[i].First
+		w.ID, w.Count, w.First, w.announced = list[i].ID, list[i].Count+1, list[i].First, list[i].announced
 		list = slices.Delete(list, i, i+1)
 	} else {
 		w.ID = id()
@@ -119,6 +124,16 @@ func (q *queue) forget(now time.Time) {
 	for d := range q.of {
 		q.drop(d, func(w *Waiting) bool { return now.Sub(w.Last) > forgetting })
 	}
+}
+
+// about returns what waits about a port of a device, nil where nothing does.
+func (q *queue) about(s subject) *Waiting {
+	for _, w := range q.of[s.device] {
+		if w.subject() == s {
+			return w
+		}
+	}
+	return nil
 }
 
 // find returns what has a number, nil where nothing does.

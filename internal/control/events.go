@@ -29,12 +29,13 @@ type Event struct {
 	// Approval is what the owner has said, or has taken back, where the event is that; such an
 	// event is approved, denied or revoked, and Mapping is what it is about, which is none.
 	Approval *Approval `json:"approval,omitempty"`
+	Pending  uint64    `json:"pending,omitempty"` // of pending: the number to approve or deny it by
 }
 
 // NewEvent returns the JSON form of an event.
 func NewEvent(ev *portmap.Event) Event {
 	e := Event{
-		Time: ev.Time.UTC().Format(time.RFC3339Nano), Event: ev.Type.String(), Reason: ev.Reason.String(), Why: ev.Detail, Rule: ev.Rule,
+		Time: ev.Time.UTC().Format(time.RFC3339Nano), Event: ev.Type.String(), Reason: ev.Reason.String(), Why: ev.Detail, Rule: ev.Rule, Pending: ev.Waiting,
 	}
 	if ev.Type == portmap.Drift || ev.Type == portmap.Resync {
 		return e

@@ -23,6 +23,16 @@ type Status struct {
 	Sandbox     Sandbox  `json:"sandbox"`
 	// Configuration is what the daemon runs.
 	Configuration Configuration `json:"configuration"`
+	Hook          *Hook         `json:"hook,omitempty"` // nil: none is configured
+}
+
+// Hook is the program that is told of events.
+type Hook struct {
+	Command []string `json:"command"`
+	PID     int      `json:"pid"`      // 0: it does not run now
+	Ended   int      `json:"ended"`    // how often it has ended
+	LastEnd string   `json:"last_end"` // how it did last, or why it is not started
+	Missed  uint64   `json:"missed"`   // events that it was not told, because it was slow, or they too many
 }
 
 // Effective is the answer to GET /v1/configuration.

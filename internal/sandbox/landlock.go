@@ -15,6 +15,7 @@ type Paths struct {
 	Files   []string // that are written
 	Execute []string // programs; with Config.Programs any may be
 	Sockets bool     // any that has a name may be connected to, as its mode allows
+	Use     []string // directories below which files are read and programs started
 	// Alone says that no process outside may be reached: by TCP that is not connected or
 	// listening yet, by a signal, by an abstract unix socket. UDP is left, because to send
 	// by a socket that was passed is a right of its own since ABI 10.
@@ -41,6 +42,9 @@ func confine(p Paths, programs bool) (abi int, err error) {
 		landlock.PathAccess(rightsBelow, p.Write...).IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSRemoveFile, p.Remove...).IgnoreIfMissing(),
 		landlock.PathAccess(rightsFile, p.Files...).IgnoreIfMissing(),
+	}
+	if len(p.Use) > 0 {
+		rules = append(rules, landlock.PathAccess(rightsRead|ll.AccessFSExecute, p.Use...).IgnoreIfMissing())
 	}
 	if p.Read {
 		c.HandledAccessFS &^= rightsRead

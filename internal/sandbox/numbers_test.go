@@ -45,7 +45,7 @@ var oldMmap = []string{"386", "arm"}
 // names returns the calls of every role.
 func names() []string {
 	seen := map[string]bool{}
-	for _, r := range []role{single(1, nil), warden(nil), front(1), programs} {
+	for _, r := range []role{single(1, nil), warden(nil), front(1), programs, hook} {
 		for _, rule := range r.rules {
 			for _, name := range rule.calls {
 				seen[name] = true

@@ -191,6 +191,21 @@ func warden(families []uint32) role {
 	return role{otherwise: refuse, rules: append(rules, decides(families, []uint32{1, 2, 3, 4, 8})...)}
 }
 
+// hook is the program that the owner has told of events. It may be the warden's user, so it
+// gets no unix socket, by which the control socket would take it for the owner, sends no signal
+// and sets no limit of another process.
+var hook = role{otherwise: allow, rules: append([]rule{
+	{why: "sockets by which a message leaves; not unix", does: allow,
+		calls: []string{"socket"}, when: &argument{index: 0, mask: all, values: []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}}},
+	{why: "i386 makes sockets by it, whose arguments are in memory", does: refuse, calls: []string{"socketcall"}},
+	{why: "pairs are no way to another process", does: allow, calls: []string{"socketpair"}},
+	{why: "signals; what hangs is ended by what has started it", does: refuse,
+		calls: []string{"kill", "tgkill", "tkill", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo"}},
+	{why: "limits of its own", does: allow, calls: []string{"prlimit64"}, when: &argument{index: 0, mask: all, values: []uint32{0}}},
+	{why: "how others are scheduled", does: refuse,
+		calls: []string{"setpriority", "ioprio_set", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"}},
+}, programs.rules...)}
+
 // programs is the daemon where iptables writes its rules: it starts its programs, which
 // are under the same filter. What none of them needs is refused.
 var programs = role{otherwise: allow, rules: []rule{

@@ -21,6 +21,7 @@ const (
 	Warden             // the half that decides, which starts the other
 	Front              // what parses what the network sends, and gets its sockets from another
 	Opener             // what connects to the control socket for the owner's page
+	Hook               // the program that the owner has told of events
 )
 
 // Config is what a process goes on with.
@@ -84,7 +85,7 @@ func Enter(cfg Config) State {
 	if cfg.Open != nil {
 		try("open what is needed", cfg.Open())
 	}
-	if cfg.Role != Single {
+	if cfg.Role == Warden || cfg.Role == Front {
 		makeThreads(runtime.GOMAXPROCS(0) + spareThreads) // a front cannot later; with all that was taken
 	}
 	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
@@ -179,6 +180,8 @@ func (cfg Config) role(pid uint32) role {
 		return front(pid)
 	case cfg.Role == Opener:
 		return opener(pid)
+	case cfg.Role == Hook:
+		return hook
 	case cfg.Programs:
 		return programs
 	case cfg.Role == Warden:

@@ -22,6 +22,7 @@ const (
 	frontNumber = 64998
 	pageName    = "portcullis-web"
 	pageNumber  = 64997 // not the front's: that one is kept on the LANs
+	hookNumber  = 64996 // of the owner's program
 )
 
 // FrontUser returns who the front can be: zero where this process cannot give it another
@@ -45,6 +46,14 @@ func userCalled(name string, number uint32) User {
 		return User{number, number}
 	}
 	return User{uint32(uid), uint32(gid)}
+}
+
+// HookUser returns who the owner's program can be, likewise.
+func HookUser() User {
+	if os.Geteuid() != 0 {
+		return User{}
+	}
+	return User{hookNumber, hookNumber}
 }
 
 // same leaves a number of setresuid(2) as it is.

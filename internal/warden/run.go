@@ -57,6 +57,10 @@ func (w *Warden) Run(ctx context.Context) error {
 	all.Go(func() error { return logging.NewEvents(w.log).Run(ctx, w.engine.Watch(256)) })
 	all.Go(func() error { return w.refusals.Run(ctx, w.engine.Watch(256)) })
 	all.Go(func() error { return w.approvals.Run(ctx, w.engine.Watch(256)) })
+	if w.hook != nil {
+		all.Go(func() error { return w.hook.Run(ctx) })
+		all.Go(func() error { return w.runHook(ctx) })
+	}
 	return all.Wait()
 }
 

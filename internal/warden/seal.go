@@ -25,6 +25,7 @@ const maxFiles = 4096
 // and takes from the process what it does not need any more, before there is a front.
 func (w *Warden) Seal() {
 	debug.FreeOSMemory()
+	w.startHook()
 	mode := w.cfg.Sandbox.Mode
 	if mode == config.SandboxOff {
 		w.sandbox = w.shown(sandbox.Look())

@@ -21,7 +21,7 @@ func (w *Warden) status() control.Status {
 		Firewall: control.Firewall{
 			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
 		},
-		Sandbox: w.sandbox,
+		Sandbox: w.sandbox, Hook: w.showHook(),
 	}
 	w.showFront(&s.Sandbox)
 	if w.loaded != nil {

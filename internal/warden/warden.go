@@ -19,6 +19,7 @@ import (
 	"portcullis/internal/control"
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
+	"portcullis/internal/hook"
 	"portcullis/internal/journal"
 	"portcullis/internal/metrics"
 	"portcullis/internal/netif"
@@ -96,7 +97,9 @@ type Warden struct {
 	subscribers subscribers
 	refusals    refusals.Book
 	approvals   *approvals.Keeper
-	alerts      alerts // of what only an owned front does
+	hook        *hook.Hook // nil: there is none
+	hookFailed  error      // why there is none that the owner wants
+	alerts      alerts     // of what only an owned front does
 
 	reload  func(context.Context) (control.Reloaded, error) // nil: it cannot be
 	loaded  func() control.Configuration                    // nil: nobody says
@@ -160,7 +163,7 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 			err = errors.Join(err, e)
 		}
 	}
-	err = errors.Join(err, w.firewall.Close(closing, keep || !w.ours))
+	err = errors.Join(err, w.closeHook(), w.firewall.Close(closing, keep || !w.ours))
 	if w.witness != nil {
 		err = errors.Join(err, w.witness.Close(closing))
 	}
@@ -252,7 +255,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
-		Counter: w.counter, Refused: w.refused, Explain: w.explain, Events: w.Events, Asked: asked{w}, Group: string(w.cfg.Control.Group),
+		Counter: w.counter, Refused: w.refused, Explain: w.explain, Events: w.ownerEvents, Asked: asked{w}, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

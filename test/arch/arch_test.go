@@ -75,6 +75,7 @@ var allowed = map[string][]string{
 	"internal/dhcp":            {"portmap"},
 	"internal/refusals":        {"portmap"},
 	"internal/approvals":       {"portmap"},
+	"internal/hook":            {"internal/sandbox"},
 	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
 	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
 	"internal/metrics":         {},
@@ -108,12 +109,12 @@ var allowed = map[string][]string{
 	},
 	"internal/warden": {
 		"config", "firewall", "firewall/witness", "internal/approvals", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
-		"internal/gateway", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/metrics", "internal/netif", "internal/presence", "internal/reconcile",
+		"internal/gateway", "internal/hook", "internal/gena", "internal/httpd", "internal/journal", "internal/logging", "internal/metrics", "internal/netif", "internal/presence", "internal/reconcile",
 		"internal/refusals", "internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
-	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap"},
+	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/hook", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 

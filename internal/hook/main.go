@@ -1,0 +1,254 @@
+package hook
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sandbox"
+)
+
+// Argument is what the program is started with to be the process between the daemon and the
+// hook; with more arguments it becomes the hook itself. It is no command: people do not call it.
+const Argument = "hook"
+
+const (
+	name = "portcullis"
+
+	reports  = 3 // the descriptor by which the daemon hears of the program's ends
+	waiting  = 256
+	patience = 30 * time.Second // for the program to take an event
+	goodbye  = 2 * time.Second  // and to end, when there are no more
+
+	firstPause = time.Second
+	lastPause  = time.Minute
+	livesLong  = time.Minute
+
+	maxFiles = 256
+	maxData  = 512 << 20
+	maxEvent = 64 << 10
+)
+
+// Main is the process between them, or what becomes the hook. It returns the exit status.
+func Main(args []string) int {
+	if len(args) > 1 && args[0] == "exec" {
+		return become(args[1:])
+	}
+	if len(args) == 0 {
+		fmt.Fprintln(os.Stderr, "portcullis: `portcullis run` starts the hook")
+		return 2
+	}
+	runtime.LockOSThread() // the hook ends with this thread
+	// A terminal or a supervisor that ends the daemon tells all its processes; we end with it.
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	sandbox.LimitMemory(sandbox.MemoryOfFront)
+	runtime.GOMAXPROCS(1)
+	closeOnExec()
+	s := sandbox.Enter(sandbox.Config{Programs: true, Files: maxFiles})
+	k := &keeper{command: args, report: os.NewFile(reports, "reports"), lines: make(chan []byte, waiting)}
+	if len(s.Capabilities) > 0 || !s.NoNewPrivs {
+		k.say("cannot %v", s.Lacks())
+		return 1
+	}
+	open, stop := context.WithCancel(context.Background())
+	k.open = open
+	go func() {
+		defer stop()
+		k.read()
+	}()
+	k.run()
+	return 0
+}
+
+// closeOnExec keeps to this process what whoever started the daemon left open.
+func closeOnExec() {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		all = nil // then it is ours alone, which is closed
+	}
+	unix.CloseOnExec(reports)
+	for _, f := range all {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd > reports {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
+// become takes from the process what the hook must not have, and is the hook then.
+func become(args []string) int {
+	use := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/run", "/proc", "/sys", "/dev", "/rom"}
+	if own := filepath.Dir(args[0]); own != "/" {
+		use = append(use, own)
+	}
+	s := sandbox.Enter(sandbox.Config{Role: sandbox.Hook, Files: maxFiles, Data: maxData, Paths: &sandbox.Paths{Use: use, Files: []string{os.DevNull}}})
+	if same := os.Getenv(sameUser) != ""; !s.Seccomp || same && s.Landlock == 0 || len(s.Capabilities) > 0 || !s.NoNewPrivs {
+		fmt.Fprintln(os.Stderr, "not started, because it could do what it should not:", strings.Join(s.Lacks(), "; "))
+		return 1
+	}
+	// What is caught is as at the beginning after exec(2), what is ignored would stay so.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	fmt.Fprintln(os.Stderr, "cannot start:", unix.Exec(args[0], args, nil))
+	return 1
+}
+
+// sameUser is set in the environment of what becomes the hook where it is the daemon's user.
+const sameUser = "PORTCULLIS_SAME_USER"
+
+// keeper keeps one hook running.
+type keeper struct {
+	command []string
+	report  *os.File
+	lines   chan []byte     // events that wait
+	open    context.Context // ends when the daemon has no more
+}
+
+// say tells the daemon a line.
+func (k *keeper) say(format string, args ...any) { _, _ = fmt.Fprintf(k.report, format+"\n", args...) }
+
+// read takes events from the daemon at once, and leaves out those that there is no room for.
+func (k *keeper) read() {
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(make([]byte, 4096), maxEvent)
+	for in.Scan() {
+		select {
+		case k.lines <- append([]byte(in.Text()), '\n'):
+		default:
+			k.say("missed")
+		}
+	}
+}
+
+// run starts the hook again and again, until the daemon has no more events.
+func (k *keeper) run() {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		began := time.Now()
+		over := k.once()
+		if over {
+			return
+		}
+		if time.Since(began) > livesLong {
+			pause = firstPause
+		}
+		select {
+		case <-k.open.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// once is one life of the hook. It reports whether there will be no other.
+func (k *keeper) once() (over bool) {
+	from, to, err := os.Pipe()
+	if err != nil {
+		k.say("cannot %v", err)
+		return false
+	}
+	pid, err := k.start(from)
+	_ = from.Close() // the hook alone has it
+	if err != nil {
+		_ = to.Close()
+		k.say("cannot %v", err)
+		return false
+	}
+	k.say("started %d", pid)
+	ended := make(chan syscall.WaitStatus, 1)
+	go func() { ended <- wait(pid) }()
+	// At the end it has less time to take what is left.
+	stop := context.AfterFunc(k.open, func() { _ = to.SetWriteDeadline(time.Now().Add(goodbye)) })
+	why := k.feed(to, ended)
+	stop()
+	_ = to.Close()
+	over = k.open.Err() != nil
+	if why == "" { // it is asked to end
+		select {
+		case how := <-ended:
+			k.say("ended %s", end(how))
+			return over
+		case <-time.After(goodbye):
+			why = "it did not end"
+		}
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL) // and what it has started; wait holds its number
+	k.say("ended %s", why)
+	return over
+}
+
+// wait waits for the end of the hook, and ends what it leaves, while its number is still taken.
+func wait(pid int) (how syscall.WaitStatus) {
+	for {
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
+			break
+		}
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL)
+	for {
+		if _, err := syscall.Wait4(pid, &how, 0, nil); err != syscall.EINTR {
+			return how
+		}
+	}
+}
+
+// feed hands on events until the hook has ended, hangs, or there are no more; then it returns
+// "", else why the hook is over.
+func (k *keeper) feed(to *os.File, ended chan syscall.WaitStatus) (why string) {
+	for {
+		select {
+		case how := <-ended:
+			return end(how)
+		case <-k.open.Done():
+			if len(k.lines) == 0 {
+				return ""
+			}
+			why = k.hand(to, <-k.lines)
+		case line := <-k.lines:
+			why = k.hand(to, line)
+		}
+		if why != "" {
+			return why
+		}
+	}
+}
+
+// hand writes one event.
+func (k *keeper) hand(to *os.File, line []byte) (why string) {
+	if k.open.Err() == nil {
+		_ = to.SetWriteDeadline(time.Now().Add(patience))
+	}
+	if _, err := to.Write(line); err != nil {
+		k.say("missed")
+		if os.IsTimeout(err) {
+			return "it has read nothing for " + patience.String()
+		}
+		return "it does not read"
+	}
+	return ""
+}
+
+// start starts the hook on this thread, with which it ends.
+func (k *keeper) start(in *os.File) (pid int, err error) {
+	attr := &syscall.ProcAttr{
+		Env: os.Environ(), Dir: "/", Files: []uintptr{in.Fd(), 1, 2},
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+	}
+	return syscall.ForkExec("/proc/self/exe", append([]string{name, Argument, "exec"}, k.command...), attr)
+}
+
+// end says how a process has ended.
+func end(how syscall.WaitStatus) string {
+	if how.Signaled() {
+		return fmt.Sprintf("signal %d (%s)", how.Signal(), how.Signal())
+	}
+	return fmt.Sprintf("exit status %d", how.ExitStatus())
+}

@@ -1,0 +1,151 @@
+package faults
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"portcullis/internal/control"
+	testrig "portcullis/test/rig"
+)
+
+// hookIn writes a program for the hook, where every user can run it.
+func hookIn(t *testing.T, script string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "portcullis-hook-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "hook")
+	if err := os.Chmod(dir, 0o755); err != nil { // #nosec G302 -- the hook's user starts it
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil { // #nosec G306 -- likewise
+		t.Fatal(err)
+	}
+	return path
+}
+
+func hookState(t *testing.T, r *testrig.Rig) control.Hook {
+	t.Helper()
+	s, err := r.Owner.Status(t.Context())
+	if err != nil || s.Hook == nil {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	return *s.Hook
+}
+
+// TestHook: the owner's program is told of what waits, once, a JSON object on a line; it is
+// nobody on this machine: another user, without capabilities, environment and files that it
+// could write, and not by a unix socket; and it ends with the daemon.
+func TestHook(t *testing.T) {
+	t.Parallel()
+	program := hookIn(t, `
+echo "pid $$ env $(tr '\0' ' ' < /proc/self/environ)"
+grep -E '^(Uid|Gid|Groups|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
+ls -l /proc/self/fd | grep -c socket
+for f in /tmp/hook-was-here $(dirname $0)/hook-was-here; do (echo x > $f) 2>/dev/null && echo "writes $f"; done
+kill -0 $PPID 2>/dev/null && echo signals
+while read -r line; do echo "$line"; done
+echo over
+`)
+	r := testrig.Start(t, testrig.Network(t, "a"), asking+fmt.Sprintf("[hook]\ncommand = [%q, \"twice\", \"twice\"]\nevents = [\"pending\", \"approved\", \"granted\"]\n", program))
+	r.Logged(t, `line="pid `)
+	r.Logged(t, `line="Seccomp:\t2"`)
+	r.Logged(t, `line="Uid:\t64996\t64996\t64996\t64996"`)
+	ask := askers(t, r, r.Host("a"), "a")["upnp"]
+	for range 3 {
+		if err := ask(3074); !isRefusal(err) {
+			t.Fatal(err)
+		}
+	}
+	p := waiting(t, r, r.Host("a"), 3074)
+	answered[control.Approval](t, r, "approve", fmt.Sprint(p.ID))
+	if err := ask(3074); err != nil {
+		t.Fatal(err)
+	}
+	r.Logged(t, `\"event\":\"granted\"`)
+	log := r.Daemon.Log()
+	for _, want := range []string{
+		`line="pid ` + fmt.Sprint(hookState(t, r).PID) + ` env "`, `line="Gid:\t64996\t64996\t64996\t64996"`, `line="CapEff:\t0000000000000000"`, `line="CapAmb:\t0000000000000000"`,
+		`line="NoNewPrivs:\t1"`, `line=0`, fmt.Sprintf(`\"pending\":%d`, p.ID), `\"event\":\"approved\"`, `\"approval\":{`,
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %s", want)
+		}
+	}
+	if n := strings.Count(log, `\"event\":\"pending\"`); n != 1 {
+		t.Errorf("it was told %d times of what waits", n)
+	}
+	for _, bad := range []string{"writes ", "line=signals"} {
+		if strings.Contains(log, bad) {
+			t.Errorf("the log has %q", bad)
+		}
+	}
+	pid := hookState(t, r).PID
+	if err := r.Daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	testrig.Eventually(t, soon, "the hook ends with the daemon", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+}
+
+// TestHookHangs: a program that dies is started again, one that does not read loses events, which
+// are counted, and neither keeps anybody waiting; without one there is no such process.
+func TestHookHangs(t *testing.T) {
+	t.Parallel()
+	dies := hookIn(t, "read -r line; exit 3\n")
+	r := testrig.Start(t, testrig.Network(t, "a"), fmt.Sprintf("[hook]\ncommand = [%q]\nevents = [\"granted\", \"renewed\"]\n", dies))
+	c := opened(t, r, 6000)
+	testrig.Eventually(t, soon, "it ends and is started again", func() bool {
+		if err := c.Add(t.Context(), udp(6000)); err != nil {
+			t.Fatal(err)
+		}
+		s := hookState(t, r)
+		return s.Ended >= 2 && s.LastEnd == "exit status 3"
+	})
+	if out, ok := said(t, "status", "--config", r.Daemon.Config); !ok || !strings.Contains(out, "the last: exit status 3") {
+		t.Errorf("the status says\n%s", out)
+	}
+
+	hangs := hookIn(t, "exec sleep 1000\n")
+	n := testrig.Start(t, testrig.Network(t, "a"), fmt.Sprintf("[limits]\nrequests_per_second = 0\ngrants_per_second = 0\n[hook]\ncommand = [%q]\nevents = [\"granted\", \"renewed\"]\n", hangs))
+	c = opened(t, n, 6000)
+	description := udp(6000)
+	description.Description = strings.Repeat("x", 200)
+	slowest := time.Duration(0)
+	for missed := uint64(0); missed == 0; missed = hookState(t, n).Missed {
+		began := time.Now()
+		if err := c.Add(t.Context(), description); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	if slowest > 5*time.Second {
+		t.Errorf("a client waited %v", slowest)
+	}
+	pid := hookState(t, n).PID
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	testrig.Eventually(t, soon, "another one is started", func() bool { s := hookState(t, n); return s.PID != 0 && s.PID != pid })
+	if err := n.Daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(n.Daemon.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.Daemon.Config, text[:strings.Index(string(text), "[hook]")], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Restart(t)
+	s, err := n.Owner.Status(t.Context())
+	if err != nil || s.Hook != nil {
+		t.Errorf("%+v, %v", s.Hook, err)
+	}
+}
