@@ -11,6 +11,7 @@ import (
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
+	"portcullis/portmap"
 )
 
 // runPending lists what waits for the owner.
@@ -76,8 +77,12 @@ func deviceLine(p *control.Pending) string {
 	if p.ClientMAC != "" {
 		parts = append(parts, p.ClientMAC)
 	}
-	if p.Vendor != "" {
+	mac, err := portmap.ParseMAC(p.ClientMAC)
+	switch {
+	case p.Vendor != "":
 		parts = append(parts, printable(p.Vendor))
+	case err == nil && mac[0]&2 != 0:
+		parts[len(parts)-1] += " (random: the device may change it)"
 	}
 	return strings.Join(append(parts, "on "+p.Interface), ", ")
 }

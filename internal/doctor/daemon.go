@@ -32,6 +32,7 @@ type Daemon struct {
 	Unknown error    // what it runs cannot be told
 
 	Refused uint64 // requests, since it started
+	Pending int    // of these wait for the owner
 }
 
 // other reports whether the daemon runs another file.
@@ -52,7 +53,7 @@ func (c Called) ask(ctx context.Context, f *Facts) (judged config.Config, now co
 		return c.Config, now, nil //nolint:nilerr // it does not run
 	}
 	d := &f.Daemon
-	d.Answers, d.Broken, d.Refused = true, c.Err, now.Denied
+	d.Answers, d.Broken, d.Refused, d.Pending = true, c.Err, now.Denied, now.Pending
 	f.Quotas.Open = now.Mappings + now.Pinholes
 	d.File, d.Since = now.Configuration.File, now.Configuration.Since
 	runs, err := daemon.Effective(ctx)

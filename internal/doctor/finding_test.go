@@ -74,6 +74,7 @@ func TestJudge(t *testing.T) {
 		{"a refusal that a rule would allow", func(f *doctor.Facts) {
 			f.Daemon.Refused, f.Refusals = 1, []control.RefusedDevice{{Refused: []control.Refused{{Verdict: control.Verdict{Add: "[[rule]]\n"}}}}}
 		}, "refused_lately", doctor.Fine, false},
+		{"something waits", func(f *doctor.Facts) { f.Daemon.Pending = 2 }, "pending", doctor.Warning, false},
 		{"refusals", func(f *doctor.Facts) { f.Daemon.Refused = 4 }, "refused", doctor.Fine, true},
 		{"three LANs that nobody named", func(f *doctor.Facts) { f.LANs, f.Detected = []string{"a", "b", "c"}, true }, "lans_detected", doctor.Warning, false},
 		{"an external address that has gone", func(f *doctor.Facts) { f.Left = "203.0.113.9" }, "external_ip", doctor.Warning, false},

@@ -113,6 +113,10 @@ const mostRefused = 3
 // judgeRefusals adds what was refused lately, and the rules that would allow it. A refusal is
 // no fault: it is what the gate is there for.
 func judgeRefusals(f *Facts, add adder) {
+	if f.Daemon.Pending > 0 {
+		add("pending", Warning, "`portcullis pending` lists them, and says how to answer",
+			"ports that devices have asked for and that wait for you: %d", f.Daemon.Pending)
+	}
 	if f.Daemon.Refused == 0 {
 		return
 	}

@@ -22,13 +22,18 @@ type asked struct{ warden *Warden }
 func (o asked) Pending() []control.Pending {
 	waiting := o.warden.approvals.Waiting()
 	list := make([]control.Pending, len(waiting))
+	macs := make([]portmap.MAC, len(waiting))
+	for i := range waiting {
+		macs[i] = waiting[i].Request.Client.MAC
+	}
+	vendor := o.warden.vendors.look(macs)
 	for i := range waiting {
 		q := &waiting[i].Request
 		c := &q.Client
 		list[i] = control.Pending{
 			ID: waiting[i].ID, Protocol: q.Transport.String(), Family: 4, ExternalPort: q.ExternalPort, InternalPort: q.Internal.Port(),
 			InternalIP: q.Internal.Addr().String(), Interface: c.Interface, ClientMAC: c.MAC.String(), ClientHost: cmp.Or(o.warden.host(c), c.Name),
-			Service: policy.Service(q.Transport, q.Internal.Port()), Via: c.Via.String(), Description: q.Description, Rule: waiting[i].Rule,
+			Vendor: vendor(c.MAC), Service: policy.Service(q.Transport, q.Internal.Port()), Via: c.Via.String(), Description: q.Description, Rule: waiting[i].Rule,
 			Count: waiting[i].Count, First: waiting[i].First.UTC().Format(time.RFC3339), Last: waiting[i].Last.UTC().Format(time.RFC3339),
 		}
 		if q.Kind == portmap.Pinhole6 {

@@ -97,6 +97,7 @@ type Warden struct {
 	subscribers subscribers
 	refusals    refusals.Book
 	approvals   *approvals.Keeper
+	vendors     vendors
 	hook        *hook.Hook // nil: there is none
 	hookFailed  error      // why there is none that the owner wants
 	alerts      alerts     // of what only an owned front does

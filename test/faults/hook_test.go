@@ -50,6 +50,8 @@ echo "pid $$ env $(tr '\0' ' ' < /proc/self/environ)"
 grep -E '^(Uid|Gid|Groups|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
 ls -l /proc/self/fd | grep -c socket
 for f in /tmp/hook-was-here $(dirname $0)/hook-was-here; do (echo x > $f) 2>/dev/null && echo "writes $f"; done
+/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX)' 2>/dev/null && echo unix
+/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_INET)' && echo inet
 kill -0 $PPID 2>/dev/null && echo signals
 while read -r line; do echo "$line"; done
 echo over
@@ -73,7 +75,7 @@ echo over
 	log := r.Daemon.Log()
 	for _, want := range []string{
 		`line="pid ` + fmt.Sprint(hookState(t, r).PID) + ` env "`, `line="Gid:\t64996\t64996\t64996\t64996"`, `line="CapEff:\t0000000000000000"`, `line="CapAmb:\t0000000000000000"`,
-		`line="NoNewPrivs:\t1"`, `line=0`, fmt.Sprintf(`\"pending\":%d`, p.ID), `\"event\":\"approved\"`, `\"approval\":{`,
+		`line="NoNewPrivs:\t1"`, `line=0`, `line=inet`, fmt.Sprintf(`\"pending\":%d`, p.ID), `\"event\":\"approved\"`, `\"approval\":{`,
 	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %s", want)
@@ -82,7 +84,7 @@ echo over
 	if n := strings.Count(log, `\"event\":\"pending\"`); n != 1 {
 		t.Errorf("it was told %d times of what waits", n)
 	}
-	for _, bad := range []string{"writes ", "line=signals"} {
+	for _, bad := range []string{"writes ", "line=signals", "line=unix"} {
 		if strings.Contains(log, bad) {
 			t.Errorf("the log has %q", bad)
 		}
