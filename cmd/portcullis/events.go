@@ -39,6 +39,8 @@ func eventLine(e *control.Event) string {
 		return parts[0] + "  some events are missing: they came faster than they were read"
 	case m == nil:
 		return strings.Join(append(parts, e.Event, printable(e.Why)), "  ")
+	case e.Approval != nil:
+		return strings.Join(append(parts, fmt.Sprintf("%-9s", e.Event), answerLine(e.Approval)), "  ")
 	}
 	parts = append(parts, fmt.Sprintf("%-9s", e.Event), fmt.Sprintf("%s %d to %s", m.Protocol, m.ExternalPort, target(m)))
 	if e.Client.Host != "" {
@@ -48,7 +50,9 @@ func eventLine(e *control.Event) string {
 	if m.Description != "" {
 		parts = append(parts, "("+printable(m.Description)+")")
 	}
-	if e.Why != "" {
+	if e.Pending != 0 {
+		parts = append(parts, fmt.Sprintf("portcullis approve %d, or deny", e.Pending))
+	} else if e.Why != "" {
 		parts = append(parts, printable(e.Why))
 	} else if e.Reason != "" {
 		parts = append(parts, e.Reason)

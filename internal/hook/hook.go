@@ -23,7 +23,8 @@ import (
 const (
 	maxLine     = 1 << 10
 	linesAtOnce = 20
-	handTime    = time.Second // for the process between, which reads at once
+	handTime    = time.Second     // for the process between, which reads at once
+	endTime     = 3 * time.Second // at the end of the daemon
 )
 
 // Config is what a Hook needs.
@@ -89,7 +90,10 @@ func (h *Hook) Close() error { return h.to.Close() }
 
 // Run takes in what the hook says and what is said of it, until the process between has gone.
 func (h *Hook) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { _ = h.to.Close() })()
+	defer context.AfterFunc(ctx, func() {
+		_ = h.to.Close()
+		time.AfterFunc(endTime, func() { _ = errors.Join(h.says.Close(), h.about.Close()) }) // which something may hold
+	})()
 	var all sync.WaitGroup
 	all.Go(func() { lines(h.says, h.said) })
 	all.Go(func() { lines(h.about, h.heard) })
@@ -107,7 +111,7 @@ func (h *Hook) Run(ctx context.Context) error {
 
 // lines calls f with each line, cut where it is too long.
 func lines(from *os.File, f func(string)) {
-	defer from.Close()
+	defer from.Close() // perhaps for the second time
 	in := bufio.NewReaderSize(from, maxLine)
 	for {
 		line, more, err := in.ReadLine()

@@ -97,6 +97,8 @@ func (l *Events) write(ctx context.Context, ev portmap.Event) {
 		l.log.LogAttrs(ctx, slog.LevelInfo, "mapping ended", append(mappingAttrs(ev), slog.String("reason", ev.Reason.String()))...)
 	case portmap.Denied, portmap.Pending:
 		l.refusal(ctx, ev)
+	case portmap.Approved, portmap.Refused, portmap.Withdrawn:
+		l.log.LogAttrs(ctx, slog.LevelInfo, "owner answered", append(mappingAttrs(ev), answerAttrs(ev)...)...)
 	case portmap.Drift:
 		if ev.Reason == portmap.FirewallFailed { // what was put right has been told
 			l.log.Warn("kernel refused a change", "err", ev.Detail)
@@ -165,6 +167,21 @@ func (l *Events) line(ctx context.Context, ev portmap.Event, others int) {
 		attrs = append(attrs, slog.Int("more_like_this", others))
 	}
 	l.log.LogAttrs(ctx, slog.LevelWarn, "request refused", attrs...)
+}
+
+// answerAttrs are what the owner has said.
+func answerAttrs(ev portmap.Event) []slog.Attr {
+	attrs := []slog.Attr{slog.String("answer", ev.Type.String()), slog.Uint64("number", ev.Answer.ID)}
+	switch {
+	case ev.Answer.Once:
+		attrs = append(attrs, slog.Bool("once", true))
+	case !ev.Answer.Until.IsZero():
+		attrs = append(attrs, slog.Time("until", ev.Answer.Until))
+	}
+	if ev.Answer.Port == 0 {
+		attrs = append(attrs, slog.Bool("device", true))
+	}
+	return attrs
 }
 
 // mappingAttrs are the same in every line; what a client wrote is quoted by the

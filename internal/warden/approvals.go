@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"portcullis/internal/approvals"
@@ -105,7 +106,7 @@ func answerError(err error) error {
 	case errors.As(err, new(*approvals.StoreError)):
 		reason = "not-stored"
 	default:
-		return err
+		return fmt.Errorf("this holds, but not all that it does not allow could be closed; say it again: %w", err)
 	}
 	return &control.AnswerError{Reason: reason, Err: err}
 }

@@ -218,7 +218,7 @@ func TestWall(t *testing.T) {
 	for _, name := range []string{"internal/front", "internal/wall"} {
 		for _, dep := range all[module+"/"+name].Deps {
 			dep = strings.TrimPrefix(dep, module+"/")
-			if slices.Contains([]string{"config", "policy", "internal/journal", "internal/control", "internal/warden"}, dep) ||
+			if slices.Contains([]string{"config", "policy", "internal/journal", "internal/control", "internal/warden", "internal/approvals", "internal/hook"}, dep) ||
 				strings.HasPrefix(dep, "firewall") {
 				t.Errorf("%s depends on %s", name, dep)
 			}
