@@ -238,7 +238,7 @@ func TestApproveWalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := opened(t, r, 6000)
+	c := opened(t, r, 6200)
 	configure(t, r, base[:bytes.Index(base, []byte("[[rule]]"))], asking+rules)
 	if done := reloaded(t, r); len(done.Revoked) != 1 || done.Revoked[0].Reason != "needs-approval" {
 		t.Errorf("it revoked %+v", done.Revoked)
