@@ -72,7 +72,7 @@ func Start(cfg Config) (*Hook, error) {
 		return nil, errors.Join(err, in.Close(), to.Close(), says.Close(), out.Close())
 	}
 	h.to, h.says, h.about = to, says, about
-	attr := &syscall.ProcAttr{Dir: "/", Files: []uintptr{in.Fd(), out.Fd(), out.Fd(), report.Fd()}, Sys: &syscall.SysProcAttr{Setpgid: true}}
+	attr := &syscall.ProcAttr{Dir: "/", Files: []uintptr{in.Fd(), out.Fd(), out.Fd(), report.Fd()}, Sys: &syscall.SysProcAttr{}}
 	if user != (sandbox.User{}) {
 		attr.Sys.Credential = &syscall.Credential{Uid: user.UID, Gid: user.GID}
 	} else {

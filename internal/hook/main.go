@@ -3,6 +3,7 @@ package hook
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -110,6 +111,7 @@ type keeper struct {
 	report  *os.File
 	lines   chan []byte     // events that wait
 	open    context.Context // ends when the daemon has no more
+	group   bool            // the hook is a group of processes of its own
 }
 
 // say tells the daemon a line.
@@ -162,8 +164,12 @@ func (k *keeper) once() (over bool) {
 		return false
 	}
 	k.say("started %d", pid)
+	all := -pid // the hook and what it has started
+	if !k.group {
+		all = pid
+	}
 	ended := make(chan syscall.WaitStatus, 1)
-	go func() { ended <- wait(pid) }()
+	go func() { ended <- wait(pid, all) }()
 	// At the end it has less time to take what is left.
 	stop := context.AfterFunc(k.open, func() { _ = to.SetWriteDeadline(time.Now().Add(goodbye)) })
 	why := k.feed(to, ended)
@@ -179,20 +185,20 @@ func (k *keeper) once() (over bool) {
 			why = "it did not end"
 		}
 	}
-	_ = unix.Kill(-pid, unix.SIGKILL) // and what it has started; wait holds its number
+	_ = unix.Kill(all, unix.SIGKILL) // wait holds its number
 	k.say("ended %s", why)
 	return over
 }
 
 // wait waits for the end of the hook, and ends what it leaves, while its number is still taken.
-func wait(pid int) (how syscall.WaitStatus) {
+func wait(pid, all int) (how syscall.WaitStatus) {
 	for {
 		var info unix.Siginfo
 		if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
 			break
 		}
 	}
-	_ = unix.Kill(-pid, unix.SIGKILL)
+	_ = unix.Kill(all, unix.SIGKILL)
 	for {
 		if _, err := syscall.Wait4(pid, &how, 0, nil); err != syscall.EINTR {
 			return how
@@ -242,7 +248,13 @@ func (k *keeper) start(in *os.File) (pid int, err error) {
 		Env: os.Environ(), Dir: "/", Files: []uintptr{in.Fd(), 1, 2},
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
 	}
-	return syscall.ForkExec("/proc/self/exe", append([]string{name, Argument, "exec"}, k.command...), attr)
+	argv := append([]string{name, Argument, "exec"}, k.command...)
+	pid, err = syscall.ForkExec("/proc/self/exe", argv, attr)
+	if k.group = err == nil; errors.Is(err, syscall.EPERM) { // the unit for systemd has taken setpgid(2), and ends what is left itself
+		attr.Sys.Setpgid = false
+		pid, err = syscall.ForkExec("/proc/self/exe", argv, attr)
+	}
+	return pid, err
 }
 
 // end says how a process has ended.
