@@ -57,7 +57,7 @@ func page() error {
 	if err := json.Unmarshal(text[1:], &set); err != nil {
 		return err
 	}
-	h := &home{end: end, answers: make(chan answer, 1)}
+	h := newHome(end)
 	server := web.New(web.Config{
 		Owner: control.NewClientBy(set.Socket, h.dial), Hosts: set.Hosts, Loopback: set.Loopback,
 	})
@@ -76,8 +76,13 @@ type home struct {
 	end     *net.UnixConn
 	link    func([web.HashSize]byte)
 	answers chan answer
+	gone    chan struct{} // closed when the opener is
 
 	mu sync.Mutex // one at a time asks
+}
+
+func newHome(end *net.UnixConn) *home {
+	return &home{end: end, answers: make(chan answer, 1), gone: make(chan struct{})}
 }
 
 // answer is what came of a wish to connect.
@@ -88,6 +93,7 @@ type answer struct {
 
 // listen takes in what the opener says, until it has gone.
 func (h *home) listen() {
+	defer close(h.gone)
 	for {
 		text, fd, err := receive(h.end)
 		if err != nil {
@@ -130,6 +136,10 @@ func (h *home) dial(context.Context) (net.Conn, error) {
 	if _, err := h.end.Write([]byte{msgConnect}); err != nil {
 		return nil, err
 	}
-	got := <-h.answers
-	return got.conn, got.err
+	select {
+	case got := <-h.answers:
+		return got.conn, got.err
+	case <-h.gone:
+		return nil, net.ErrClosed
+	}
 }

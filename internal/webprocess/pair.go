@@ -89,16 +89,20 @@ func receive(c *net.UnixConn) (text []byte, fd int, err error) {
 	return buf[:n], fd, nil
 }
 
+// descriptor returns the one that a message has, or none of them.
 func descriptor(oob []byte) (int, error) {
+	var fds []int
 	all, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(all) != 1 {
-		return -1, errors.Join(errMessage, err)
+	if err == nil && len(all) == 1 {
+		fds, err = unix.ParseUnixRights(&all[0])
 	}
-	fds, err := unix.ParseUnixRights(&all[0])
-	if err != nil || len(fds) != 1 {
-		return -1, errors.Join(errMessage, err)
+	if len(fds) == 1 {
+		return fds[0], nil
 	}
-	return fds[0], nil
+	for _, fd := range fds {
+		_ = unix.Close(fd) // nothing is left in it
+	}
+	return -1, errors.Join(errMessage, err)
 }
 
 // link returns the message that has the page take this word once.
