@@ -132,12 +132,12 @@ FUZZTIME ?= 20s
 fuzz:
 	test/fuzz $(FUZZTIME)
 
-# The stripped binary stays at or under 8.95 MB here, and 9.6 MB on any router's processor.
+# The stripped binary stays at or under 8.95 MB here, and 9.7 MB on any router's processor.
 size: build
 	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 8950000
 
 sizes:
-	test/sizes 9600000
+	test/sizes 9700000
 
 clean:
 	rm -rf bin dist
