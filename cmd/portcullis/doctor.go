@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,15 +46,13 @@ func runDoctor(ctx context.Context, call *cmdline.Call) error {
 
 func report(w io.Writer, found []doctor.Finding, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(struct {
+		return printJSON(w, struct {
 			OK       bool             `json:"ok"`
 			Findings []doctor.Finding `json:"findings"`
 		}{!doctor.Stops(found), found})
 	}
 	for _, x := range found {
-		if _, err := fmt.Fprintf(w, "%-8s %s\n", x.Level, x.What); err != nil {
+		if _, err := fmt.Fprintf(w, "%-8s %s\n", x.Level, printable(x.What)); err != nil {
 			return err
 		}
 		if x.Remedy != "" {

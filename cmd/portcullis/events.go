@@ -19,7 +19,11 @@ func runEvents(ctx context.Context, call *cmdline.Call) error {
 	}
 	err = daemon.Events(ctx, func(e control.Event) error {
 		if call.Has("json") {
-			return json.NewEncoder(call.Out).Encode(e)
+			text, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			return writeJSON(call.Out, text)
 		}
 		_, err := fmt.Fprintln(call.Out, eventLine(&e))
 		return err

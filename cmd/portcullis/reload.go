@@ -38,7 +38,7 @@ func printReloaded(w io.Writer, r control.Reloaded) error {
 		lines = append(lines, "reloaded; nothing has changed")
 	}
 	for _, m := range r.Revoked {
-		lines = append(lines, fmt.Sprintf("closed %s (%s): %s", place(&m.Mapping), printable(m.Description), m.Why))
+		lines = append(lines, fmt.Sprintf("closed %s (%s): %s", place(&m.Mapping), printable(m.Description), printable(m.Why)))
 	}
 	if len(r.Restart) > 0 {
 		lines = append(lines, "only after a restart: "+strings.Join(r.Restart, ", "))

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"portcullis/internal/cmdline"
+	"portcullis/internal/logging"
 )
 
 // version is set by the linker for a release.
@@ -43,7 +44,15 @@ func runVersion(_ context.Context, call *cmdline.Call) error {
 }
 
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, text)
+}
+
+// writeJSON writes a line, or several, of which a terminal obeys none.
+func writeJSON(w io.Writer, text []byte) error {
+	_, err := w.Write(append(logging.EscapeJSON(text), '\n'))
+	return err
 }

@@ -69,7 +69,7 @@ func New(w io.Writer, c config.Log) *slog.Logger {
 		w = prioritised{w}
 	}
 	if c.Format == config.FormatJSON {
-		return slog.New(newCalmHandler(slog.NewJSONHandler(w, opts)))
+		return slog.New(newCalmHandler(slog.NewJSONHandler(escaping{w}, opts)))
 	}
 	return slog.New(newCalmHandler(slog.NewTextHandler(w, opts)))
 }

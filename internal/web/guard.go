@@ -50,7 +50,7 @@ func (s *Server) refuse(r *http1.Request) *http1.Response {
 		return fail(http1.Forbidden, "origin", "only this page itself may ask this")
 	case found.method == http1.Post && r.Header.Get("Content-Type") != "application/json":
 		return fail(http1.UnsupportedMediaType, "content-type", "the Content-Type is not application/json")
-	case !found.open && !s.keys.known(cookie(r), r.Header.Get(keyHeader), time.Now()):
+	case !found.open && !s.signedIn(r):
 		return fail(http1.Forbidden, signedOut, "sign in first, by a link that portcullis web prints")
 	}
 	return nil
@@ -78,14 +78,25 @@ func ours(r *http1.Request) bool {
 	return strings.EqualFold(host, r.Host)
 }
 
-// cookie returns the value of ours.
-func cookie(r *http1.Request) string {
+// signedIn reports whether both secrets are those of a session.
+func (s *Server) signedIn(r *http1.Request) bool {
+	for _, cookie := range cookies(r) {
+		if s.keys.known(cookie, r.Header.Get(keyHeader), time.Now()) {
+			return true
+		}
+	}
+	return false
+}
+
+// cookies returns the values of ours. A service on another port of this address can set one
+// of the same name, for a longer path, which comes before ours and signs nobody out.
+func cookies(r *http1.Request) (all []string) {
 	for _, line := range r.Header["Cookie"] {
 		for _, pair := range strings.Split(line, ";") {
 			if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); name == cookieName {
-				return value
+				all = append(all, value)
 			}
 		}
 	}
-	return ""
+	return all
 }

@@ -54,7 +54,7 @@ func (k *keys) offer(hash [HashSize]byte, now time.Time) {
 	k.link, k.until = hash, now.Add(linkTime)
 }
 
-// paced reports whether somebody may try to sign in now.
+// paced reports whether another guess is answered as one now.
 func (k *keys) paced(now time.Time) bool { return k.tries.AllowN(now, 1) }
 
 // spend begins a session for who has the word of the link, which is void then, and returns

@@ -23,15 +23,15 @@ func (s *Server) signIn(_ context.Context, r *http1.Request) *http1.Response {
 	var in struct {
 		Word string `json:"word"`
 	}
-	now := time.Now()
-	switch err := decode(r, &in); {
-	case err != nil:
+	if err := decode(r, &in); err != nil {
 		return fail(http1.BadRequest, "bad-request", err.Error())
-	case !s.keys.paced(now):
-		return fail(http1.ServiceUnavailable, "busy", "too many have tried to sign in; wait a moment")
 	}
+	now := time.Now()
 	cookie, key, ok := s.keys.spend(in.Word, now)
-	if !ok {
+	switch { // who has the word gets in, however many guess
+	case !ok && !s.keys.paced(now):
+		return fail(http1.ServiceUnavailable, "busy", "too many have tried to sign in; wait a moment")
+	case !ok:
 		return fail(http1.Forbidden, "link", "this link has been used, or is too old, or was never one")
 	}
 	answer := reply(map[string]string{"key": key})
@@ -41,7 +41,9 @@ func (s *Server) signIn(_ context.Context, r *http1.Request) *http1.Response {
 
 // signOut ends the session.
 func (s *Server) signOut(_ context.Context, r *http1.Request) *http1.Response {
-	s.keys.end(cookie(r))
+	for _, cookie := range cookies(r) {
+		s.keys.end(cookie)
+	}
 	answer := reply(struct{}{})
 	answer.Header = append(answer.Header, http1.Field{Name: "Set-Cookie", Value: cookieName + "=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"})
 	return answer

@@ -277,7 +277,10 @@ func TestStrangers(t *testing.T) {
 	if len(s.daemon.deleted) > 0 || len(s.daemon.said) > 0 {
 		t.Errorf("deleted: %v, said %q", s.daemon.deleted, s.daemon.said)
 	}
-	for _, head := range [][]string{state, without(state, "Sec-Fetch-Site:"), without(state, "Host:", "Host: GATEWAY.lan"), without(state, "Cookie:", "Cookie: portcullis="+k.cookie)} {
+	for _, head := range [][]string{
+		state, without(state, "Sec-Fetch-Site:"), without(state, "Host:", "Host: GATEWAY.lan"), without(state, "Cookie:", "Cookie: portcullis="+k.cookie),
+		without(state, "Cookie:", "Cookie: portcullis=planted; portcullis="+k.cookie), // by a service on another port, for /v1
+	} {
 		if answer, text := s.ask(head, ""); answer == nil || answer.StatusCode != 200 || !strings.Contains(text, `"1.2.3"`) {
 			t.Errorf("%q: %v %s", head, answer, text)
 		}
@@ -374,6 +377,10 @@ func TestLink(t *testing.T) {
 	}
 	if tries == 100 {
 		t.Error("whoever guesses may do so for ever")
+	}
+	s.server.Link(web.Hash("three"))
+	if _, answer, text := s.signIn("three"); answer.StatusCode != 200 {
+		t.Errorf("whoever guesses keeps out who has the link: %v %s", answer, text)
 	}
 }
 

@@ -86,6 +86,9 @@
 
 	let key = localStorage.getItem(keyName) || '';
 
+	// What a device writes must not turn the letters beside it around, or hide some.
+	const shown = (_, v) => typeof v === 'string' ? v.replace(/(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd') : v;
+
 	async function ask(path, body) {
 		const options = {headers: {'X-Portcullis-Key': key}, credentials: 'same-origin', cache: 'no-store', signal: AbortSignal.timeout(45000)};
 		if (body) {
@@ -94,7 +97,7 @@
 			options.body = JSON.stringify(body);
 		}
 		const answer = await fetch(path, options);
-		const said = await answer.json();
+		const said = JSON.parse(await answer.text(), shown);
 		if (answer.ok) return said;
 		const error = new Error(said.error);
 		error.reason = said.reason;
