@@ -11,12 +11,14 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -64,10 +66,12 @@ const (
 type Server struct {
 	cfg    Config
 	gid    uint32
-	open   bool // to everybody who can connect
+	open   bool        // to everybody who can connect
+	doors  http1.Doors // with open
 	routes map[string]route
 
-	streams chan struct{} // has one for each that follows the events
+	counting sync.Mutex    // the metrics
+	streams  chan struct{} // has one for each that follows the events
 }
 
 // route is what may be asked of one path.
@@ -113,7 +117,7 @@ func New(cfg Config) (*Server, error) {
 // NewMetrics makes a server that has the metrics and nothing else, and has them for everybody
 // who can connect: any user of this machine, where its listener is on the loopback.
 func NewMetrics(cfg Config) *Server {
-	s := &Server{cfg: cfg, open: true}
+	s := &Server{cfg: cfg, open: true, doors: http1.Doors{Most: maxConns / 2}}
 	s.routes = map[string]route{"/metrics": {http1.Get, s.metrics}}
 	return s
 }
@@ -203,8 +207,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case err != nil:
 			return fmt.Errorf("control: %w", err)
 		}
+		// There is always room for another: who makes it ends at once.
+		if s.open && !s.doors.Enter(conn) {
+			<-room
+			_ = conn.Close()
+			continue
+		}
 		work.Go(func() {
 			defer func() { <-room }()
+			defer s.doors.Leave(conn)
 			s.serve(ctx, conn)
 		})
 	}
@@ -255,6 +266,8 @@ func (s *Server) refuse(conn net.Conn, r *http1.Request) *http1.Response {
 	case !s.open && (!known || !s.mayTalk(peer)):
 		s.cfg.Logger.Warn("control refused", "uid", peer.uid)
 		return fail(http1.Forbidden, "forbidden", "only root and members of control.group may talk to the daemon")
+	case s.open && named(conn, r.Host):
+		return fail(http1.Forbidden, "host", "the metrics are at an address or localhost, and at no other name: a web page could have given its own this address")
 	case !ok:
 		return fail(http1.NotFound, "not-found", "there is no such path")
 	case r.Method != found.method:
@@ -265,6 +278,19 @@ func (s *Server) refuse(conn net.Conn, r *http1.Request) *http1.Response {
 		return fail(http1.BadRequest, "bad-request", fmt.Sprintf("a request has at most %d octets, and says how many", maxBody))
 	}
 	return nil
+}
+
+// named reports whether a request by TCP is for another name than localhost, as that of a
+// page is whose name has become our address (DNS rebinding). Of ours an address is enough.
+func named(conn net.Conn, host string) bool {
+	if _, byTCP := conn.LocalAddr().(*net.TCPAddr); !byTCP || host == "" {
+		return false
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err != nil && !strings.EqualFold(host, "localhost")
 }
 
 // patient is a connection whose peer has as much time for each part of an answer as for
@@ -345,7 +371,10 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 	return reply(list)
 }
 
+// metrics counts for one at a time: whoever asks without end takes no more of the daemon.
 func (s *Server) metrics(ctx context.Context, _ *http1.Request) *http1.Response {
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	return &http1.Response{Status: http1.OK, Header: []http1.Field{{Name: "Content-Type", Value: metrics.ContentType}}, Body: s.cfg.Metrics(ctx)}
 }
 

@@ -2,8 +2,8 @@
 // parsers could read in two ways is malformed. net/http would bring TLS, HTTP/2 and the
 // tolerance that a guard must make harmless again.
 //
-// Owns: the octets of requests and responses (RFC 9112), and the words for them that
-// igd, gena and control share.
+// Owns: the octets of requests and responses (RFC 9112), the words for them that igd, gena
+// and control share, and who makes room where there are too many connections (Doors).
 //
 // May import: the standard library, without net/http.
 //

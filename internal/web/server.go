@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -54,7 +53,7 @@ const (
 type Server struct {
 	cfg    Config
 	routes map[string]route
-	doors  doors
+	doors  http1.Doors
 	keys   keys
 	state  state
 }
@@ -68,7 +67,7 @@ type route struct {
 
 // New makes a server.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, keys: newKeys()}
+	s := &Server{cfg: cfg, doors: http1.Doors{Most: maxConns}, keys: newKeys()}
 	s.state.owner = cfg.Owner
 	s.routes = map[string]route{
 		"/v1/state":   {http1.Get, false, s.serveState},
@@ -110,12 +109,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case err != nil:
 			return fmt.Errorf("page: %w", err)
 		}
-		if !s.doors.enter(conn) {
+		if !s.doors.Enter(conn) {
 			_ = conn.Close()
 			continue
 		}
 		work.Go(func() {
-			defer s.doors.leave(conn)
+			defer s.doors.Leave(conn)
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 			s.serve(ctx, conn)
 		})
@@ -138,7 +137,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		return // no browser
 	default:
 		if answer = s.refuse(r); answer == nil {
-			if r.ReadBody(from) != nil || !s.doors.arrived(conn) {
+			if r.ReadBody(from) != nil || !s.doors.Arrived(conn) {
 				return
 			}
 			answer, whole = s.contained(ctx, r), true
@@ -174,55 +173,4 @@ func (s *Server) contained(ctx context.Context, r *http1.Request) (answer *http1
 func fromLoopback(conn net.Conn) bool {
 	from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	return err == nil && from.Addr().Unmap().IsLoopback()
-}
-
-// doors counts connections. Where there is no room, the one whose request has been coming
-// for longest makes it: whoever sends slowly holds nobody up.
-type doors struct {
-	mu      sync.Mutex
-	reading []net.Conn        // whose request has not arrived; the oldest first; guarded by mu
-	serving map[net.Conn]bool // whose request has; guarded by mu
-}
-
-// enter reports whether there is room.
-func (d *doors) enter(conn net.Conn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.reading)+len(d.serving) >= maxConns {
-		if len(d.reading) == 0 {
-			return false
-		}
-		_ = d.reading[0].Close() // by which its goroutine ends
-		d.reading = slices.Delete(d.reading, 0, 1)
-	}
-	d.reading = append(d.reading, conn)
-	return true
-}
-
-// arrived notes that the request is there, and the connection makes room for nobody any
-// more. It reports whether it has not yet.
-func (d *doors) arrived(conn net.Conn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	i := slices.Index(d.reading, conn)
-	if i < 0 {
-		return false
-	}
-	d.reading = slices.Delete(d.reading, i, i+1)
-	if d.serving == nil {
-		d.serving = make(map[net.Conn]bool)
-	}
-	d.serving[conn] = true
-	return true
-}
-
-// leave closes a connection, whatever has become of it.
-func (d *doors) leave(conn net.Conn) {
-	_ = conn.Close()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.serving, conn)
-	if i := slices.Index(d.reading, conn); i >= 0 {
-		d.reading = slices.Delete(d.reading, i, i+1)
-	}
 }
