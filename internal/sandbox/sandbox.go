@@ -85,8 +85,8 @@ func Enter(cfg Config) State {
 	if cfg.Open != nil {
 		try("open what is needed", cfg.Open())
 	}
-	if cfg.Role == Warden || cfg.Role == Front {
-		makeThreads(runtime.GOMAXPROCS(0) + spareThreads) // a front cannot later; with all that was taken
+	if cfg.Role == Warden || cfg.Role == Front || cfg.Role == Opener {
+		makeThreads(runtime.GOMAXPROCS(0) + spareThreads) // two of them cannot later; with all that was taken
 	}
 	s.Seccomp = try("seccomp", enforce(cfg)) // after it, the rest could not be asked for
 	s.Missing = missing
