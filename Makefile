@@ -13,7 +13,9 @@ LDFLAGS  = $(STRIP) -buildid= -funcalign=1 -X main.version=$(VERSION)
 
 PREFIX  ?= /usr/local
 
-.PHONY: build install lab test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+
+.PHONY: build install packages lab test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -131,6 +133,16 @@ race:
 FUZZTIME ?= 20s
 fuzz:
 	test/fuzz $(FUZZTIME)
+
+# Packages for Debian and OpenWrt, and tarballs, into dist/: all of them, or those of some
+# processors. APK_KEY is a file with an RSA key, which signs those of OpenWrt 25.12.
+PACKAGES = $(GO) run -C packages . -version $(VERSION)
+packages:
+	rm -rf dist
+ifndef ARCHS
+	make --silent sbom
+endif
+	$(PACKAGES) -out dist -archs "$(ARCHS)" $(if $(APK_KEY),-key $(abspath $(APK_KEY)))
 
 # The stripped binary stays at or under 8.95 MB here, and 9.7 MB on any router's processor.
 size: build
