@@ -21,6 +21,14 @@ import (
 // key is what .apk is signed with, and the name that routers have its public half by.
 type key struct{ file, name string }
 
+// What the packages are said to be, in a line, and in a few more.
+const (
+	summary = "port mappings for the LAN (UPnP IGD, NAT-PMP, PCP)"
+	more    = "Programs on a LAN ask the gateway to open ports. Portcullis decides by one policy for\n" +
+		"IPv4 and IPv6: a host can open ports to itself only, and never one of file sharing.\n" +
+		"Nothing is opened until the service is enabled."
+)
+
 // base returns what all packages say of themselves.
 func (b *build) base(name string) *nfpm.Info {
 	return &nfpm.Info{
@@ -35,10 +43,7 @@ func (b *build) base(name string) *nfpm.Info {
 		License:         "ISC",
 		MTime:           b.when,
 		DisableGlobbing: true,
-		Description: "port mappings for the LAN (UPnP IGD, NAT-PMP, PCP)\n" +
-			"Programs on a LAN ask the gateway to open ports, and this daemon decides, by one policy\n" +
-			"for IPv4 and IPv6. It opens nothing until it is enabled, no host's port for another\n" +
-			"host, and no port of file sharing. The mappings are kept by nftables.",
+		Description:     summary,
 	}
 }
 
@@ -63,6 +68,7 @@ func (b *build) debian(t target, bin string) error {
 	}
 	info := b.base("portcullis")
 	info.Arch, info.Release = t.debian, "1"
+	info.Description = summary + "\n" + more
 	info.Deb.Compression = "xz"
 	// Who has no systemd installs one of the small programs that make users as it does.
 	info.Depends = []string{"init-system-helpers", "systemd | systemd-standalone-sysusers"}
@@ -74,6 +80,8 @@ func (b *build) debian(t target, bin string) error {
 	info.Scripts = nfpm.Scripts{PostInstall: script("postinst"), PreRemove: script("prerm"), PostRemove: script("postrm")}
 	list := b.usr.with(bin, func(file) bool { return true })
 	for i, f := range list {
+		// Debian's zsh has what packages bring in another place than others.
+		list[i].path = strings.Replace(f.path, "/zsh/site-functions/", "/zsh/vendor-completions/", 1)
 		if !strings.Contains(f.path, "/share/man/") {
 			continue
 		}
@@ -105,6 +113,10 @@ func (b *build) router(t target, bin string) error {
 		asIPK.Arch, asIPK.IPK.Arch = arch, arch
 		asAPK.Arch, asAPK.APK.Arch = arch, arch
 		asAPK.Prerelease = b.apkBefore
+		asAPK.Depends = nil // which is where apk has what it must not be beside
+		for _, name := range both.Conflicts {
+			asAPK.Depends = append(asAPK.Depends, "!"+name)
+		}
 		asAPK.APK.Signature.KeyFile, asAPK.APK.Signature.KeyName = b.key.file, b.key.name
 		if err := errors.Join(b.write(ipk.Default, &asIPK), b.write(apk.Default, &asAPK)); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,8 @@ type build struct {
 	usr       *stage // for packages
 	local     *stage // for who installs by hand
 	docs      map[string]string
-	made      []string // names of the files in out
+	compiled  []string // programs, below out
+	made      []string // names of the packages, in out
 }
 
 func main() {
@@ -79,8 +81,10 @@ func (b *build) all(some []target, check bool) error {
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
-	if err := b.prepare(); err != nil {
-		return err
+	if !check {
+		if err := b.prepare(); err != nil {
+			return err
+		}
 	}
 	var wrong error
 	fmt.Printf("%-8s %10s %10s\n", "", "octets", "squashfs")
@@ -108,24 +112,28 @@ func (b *build) all(some []target, check bool) error {
 // prepare installs what does not depend on the processor. The program of this machine may say
 // some of it, completions for example.
 func (b *build) prepare() error {
-	host := filepath.Join(b.work, "host")
-	if err := run(nil, "make", "--silent", "build", "BIN="+host, "VERSION="+b.text); err != nil {
+	host := target{name: runtime.GOARCH, env: []string{"GOARCH=" + runtime.GOARCH}}
+	bin, err := b.compile(host)
+	if err != nil {
 		return err
 	}
-	var err error
-	if b.usr, err = newStage(b.work, host, "/usr"); err != nil {
+	if b.usr, err = newStage(b.work, bin, "/usr"); err != nil {
 		return err
 	}
-	if b.local, err = newStage(b.work, host, "/usr/local"); err != nil {
+	if b.local, err = newStage(b.work, bin, "/usr/local"); err != nil {
 		return err
 	}
 	b.docs, err = documents(b.work)
 	return err
 }
 
-// compile builds the program for a processor.
+// compile builds the program for a processor, once.
 func (b *build) compile(t target) (string, error) {
-	bin := filepath.Join(b.out, "bin", t.name, "portcullis")
+	bin := filepath.Join(b.out, "programs", t.name, "portcullis")
+	if slices.Contains(b.compiled, bin) {
+		return bin, nil
+	}
+	b.compiled = append(b.compiled, bin)
 	return bin, run(t.env, "make", "--silent", "build", "BIN="+bin, "VERSION="+b.text)
 }
 
@@ -146,8 +154,8 @@ func (b *build) sizes(t target, bin string) error {
 		return err
 	}
 	fmt.Printf("%-8s %10d %10d\n", t.name, plain.Size(), packed.Size())
-	if plain.Size() > largest || packed.Size() > t.squash {
-		return fmt.Errorf("%s is above %d octets, or %d in squashfs", t.name, largest, t.squash)
+	if plain.Size() > t.plain || packed.Size() > t.squash {
+		return fmt.Errorf("%s is above %d octets, or %d in squashfs", t.name, t.plain, t.squash)
 	}
 	return nil
 }

@@ -127,6 +127,10 @@ func commands() []cmdline.Command {
 		Example: "portcullis import /etc/config/upnpd /var/run/miniupnpd.leases",
 		Run:     runImport,
 	}, {
+		Name: "cleanup", Does: "remove what a daemon that died has left in the kernel",
+		Options: []cmdline.Option{configOption, jsonOption},
+		Run:     runCleanup,
+	}, {
 		Name: "version", Does: "print the version",
 		Options: []cmdline.Option{jsonOption},
 		Run:     runVersion,

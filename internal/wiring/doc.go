@@ -2,10 +2,11 @@
 // and check all have it from here.
 //
 // Owns: Policy, Network, Facts (the parts of a configuration in the types of those who
-// obey them), Firewall and Backend (which firewall backend is opened).
+// obey them), Firewall and Backend (which firewall backend is opened), Clear (what a dead
+// daemon left, by whichever backend).
 //
 // May import: the standard library; of ours config, firewall and its backends, netif,
 // policy and portmap.
 //
-// Never: keeps anything, changes a rule.
+// Never: keeps anything; changes a rule, but for Clear.
 package wiring

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"portcullis/config"
+	"portcullis/internal/cmdline"
+	"portcullis/internal/process"
+	"portcullis/internal/wiring"
+)
+
+// runCleanup removes what a daemon that is dead has left in the kernel. One that runs would
+// write it again at once, and is not what this is for.
+func runCleanup(ctx context.Context, call *cmdline.Call) error {
+	if os.Geteuid() != 0 {
+		return errors.New("cleanup needs root: it changes the rules of the firewall")
+	}
+	if who := running(ctx, call); who != "" {
+		return fmt.Errorf("a daemon runs here (%s), and what is in the kernel is its own: stop it first, which removes that as well", who)
+	}
+	gone, err := wiring.Clear(ctx, slog.New(slog.NewTextHandler(call.Err, nil)))
+	if err != nil {
+		return err
+	}
+	if call.Has("json") {
+		return printJSON(call.Out, struct {
+			Removed []string `json:"removed"`
+		}{append([]string{}, gone...)})
+	}
+	if len(gone) == 0 {
+		_, err = fmt.Fprintln(call.Out, "nothing of portcullis is in the kernel")
+		return err
+	}
+	_, err = fmt.Fprintln(call.Out, "removed "+strings.Join(gone, "\nremoved "))
+	return err
+}
+
+// socketWait is how long a daemon has to take a connection.
+const socketWait = 5 * time.Second
+
+// running returns what shows that a daemon runs in this network, "" for nothing: the socket
+// of the configuration, whose daemon may be in another container, or a process with any
+// configuration.
+func running(ctx context.Context, call *cmdline.Call) string {
+	c, source, err := loadSource(call.Given["config"])
+	socket := c.Control.Socket
+	if err != nil {
+		socket = config.SocketIn(source.File)
+	}
+	conn, err := (&net.Dialer{Timeout: socketWait}).DialContext(ctx, "unix", string(socket))
+	if err == nil {
+		_ = conn.Close()
+		return "it answers on " + string(socket)
+	}
+	processes, _ := os.ReadDir("/proc")
+	network, err := os.Readlink("/proc/self/ns/net")
+	for _, p := range processes {
+		dir := "/proc/" + p.Name()
+		if theirs, failed := os.Readlink(dir + "/ns/net"); err != nil || failed != nil || theirs != network {
+			continue
+		}
+		exe, _ := os.Readlink(dir + "/exe") // with " (deleted)" after an upgrade
+		line, _ := os.ReadFile(dir + "/cmdline")
+		_, line, _ = bytes.Cut(line, []byte{0})
+		command, _, _ := bytes.Cut(line, []byte{0})
+		if strings.HasPrefix(filepath.Base(exe), "portcullis") && (string(command) == "run" || string(command) == process.Argument) {
+			return "process " + p.Name()
+		}
+	}
+	return ""
+}
