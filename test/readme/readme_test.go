@@ -26,7 +26,7 @@ var (
 	tomlBlock    = regexp.MustCompile("(?s)```toml\n(.*?)```")
 	literalBlock = regexp.MustCompile(`(?s)\n\.Bd -literal[^\n]*\n(.*?)\n\.Ed`)
 	oneLiner     = regexp.MustCompile(`(?m)^(?:\.Dl |#.*   )(portcullis [^\n]*)$`)
-	makeTarget   = regexp.MustCompile("(?:`|\\$ )make ([a-z]+)")
+	makeTarget   = regexp.MustCompile("(?:`|\\$ )make ([a-z-]+)")
 	link         = regexp.MustCompile(`\]\(([^)]+)\)`)
 )
 
