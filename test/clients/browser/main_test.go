@@ -55,9 +55,8 @@ func withBrowser(m *testing.M) int {
 		chromedp.WSURLReadTimeout(2*patience))
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	defer stop()
-	var end context.CancelFunc
-	chromium, end = chromedp.NewContext(ctx)
-	defer end()
+	chromium, _ = chromedp.NewContext(ctx) // which Cancel ends, and waits until it has ended
+	defer func() { _ = chromedp.Cancel(chromium) }()
 	if err := chromedp.Run(chromium); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
