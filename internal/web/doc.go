@@ -17,7 +17,7 @@
 //     and the header that the key stands in no page of another origin can send unasked.
 //   - The word of a link stands behind the # of its URL, which browsers send to nobody. It is
 //     good once, and for a quarter of an hour.
-//   - The page asks again every two seconds while it is seen, or a twentieth of the time where
-//     the answer takes the daemon longer. A stream of events would hold a connection a tab,
+//   - The page asks again every two seconds while it is seen, and less often where answers take
+//     the daemon longer: a twentieth of its time at most. A stream of events would hold a connection a tab,
 //     and say nothing of traffic. All tabs share what the daemon has been asked.
 package web
