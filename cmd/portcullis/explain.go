@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
@@ -68,14 +67,14 @@ func printExplained(out io.Writer, e control.Explained, where written) error {
 	what := fmt.Sprintf("%s port %d", e.Protocol, e.InternalPort)
 	switch {
 	case e.Action == "allow" && e.Family == 6:
-		fmt.Fprintf(&b, "%s would be opened for %s: %s\n", what, time.Duration(e.ExpiresIn)*time.Second, printable(e.Why))
+		fmt.Fprintf(&b, "%s would be opened for %s: %s\n", what, span(e.ExpiresIn), printable(e.Why))
 	case e.Action == "allow":
-		fmt.Fprintf(&b, "%s would be opened as external port %d for %s: %s\n", what, e.ExternalPort, time.Duration(e.ExpiresIn)*time.Second, printable(e.Why))
+		fmt.Fprintf(&b, "%s would be opened as external port %d for %s: %s\n", what, e.ExternalPort, span(e.ExpiresIn), printable(e.Why))
 	default:
 		fmt.Fprintf(&b, "%s would be refused: %s\n", what, printable(reasonLine(&e.Verdict)))
 	}
 	if e.Pending != 0 {
-		fmt.Fprintf(&b, "it waits for you: portcullis approve %d, or deny\n", e.Pending)
+		fmt.Fprintf(&b, "it waits for you: portcullis approve%s %d, or deny\n", where.config, e.Pending)
 	}
 	if e.Note != "" {
 		fmt.Fprintf(&b, "but %s\n", printable(e.Note))

@@ -76,7 +76,7 @@ func mayAsk(ctx context.Context, call *cmdline.Call, socket string) error {
 	case errors.As(err, &no), errors.Is(err, syscall.EACCES):
 		return err
 	}
-	sayPage(call, err.Error())
+	sayPage(call, err.Error()+"; the page waits for it")
 	return nil
 }
 

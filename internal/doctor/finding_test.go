@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,6 +121,23 @@ func TestJudge(t *testing.T) {
 	f.StrictRP = []string{"all"} // with one default route it does no harm
 	if doctor.Stops(doctor.Judge(&f)) || len(doctor.Judge(&f)) != 6 {
 		t.Errorf("found %+v", doctor.Judge(&f))
+	}
+}
+
+// TestPendingIsApproved: for what waits for an answer no rule is advised, as it is approved.
+func TestPendingIsApproved(t *testing.T) {
+	t.Parallel()
+	f := good()
+	f.Daemon.Refused, f.Daemon.Pending = 1, 1
+	f.Refusals = []control.RefusedDevice{{Refused: []control.Refused{{Verdict: control.Verdict{Action: "ask", Add: "[[rule]]\n"}}}}}
+	all := doctor.Judge(&f)
+	for _, x := range all {
+		if strings.Contains(x.Remedy, "[[rule]]") {
+			t.Errorf("found %+v", x)
+		}
+	}
+	if !slices.ContainsFunc(all, func(x doctor.Finding) bool { return strings.Contains(x.Remedy, "portcullis pending") }) {
+		t.Errorf("nobody is told of `portcullis pending`: %+v", all)
 	}
 }
 

@@ -130,7 +130,7 @@ func judgeRefusals(f *Facts, add adder) {
 	for _, d := range f.Refusals {
 		for i := range d.Refused {
 			r := &d.Refused[i]
-			if r.Add == "" || rules[r.Add] || told == mostRefused {
+			if r.Add == "" || r.Action == "ask" || rules[r.Add] || told == mostRefused {
 				continue
 			}
 			told++

@@ -122,3 +122,36 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%d devices", n)
 	}
 }
+
+// TestOpenedAfterAll: what is open now is not listed as refused, whatever refused it; another
+// port, another outside number, a narrower opening and another device take nothing away.
+func TestOpenedAfterAll(t *testing.T) {
+	t.Parallel()
+	var b refusals.Book
+	granted := func(n, device, port int) portmap.Event {
+		ev := asked(n, device, port)
+		ev.Type, ev.Client.Via = portmap.Granted, portmap.ViaPCP
+		return ev
+	}
+	b.Add(asked(1, 1, 8080))
+	waits := asked(1, 1, 8080)
+	waits.Type, waits.Reason = portmap.Pending, portmap.NeedsApproval
+	b.Add(waits)
+	b.Add(asked(2, 1, 22))
+	narrow := granted(1, 1, 8080)
+	narrow.Mapping.Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}}
+	for _, other := range []portmap.Event{granted(1, 1, 8081), granted(3, 1, 8080), granted(1, 2, 8080), narrow} {
+		b.Add(other)
+	}
+	if all := b.Devices(); len(all) != 1 || len(all[0].Refused) != 3 {
+		t.Fatalf("something else was opened, and remembered is %+v", all)
+	}
+	b.Add(granted(1, 1, 8080))
+	if all := b.Devices(); len(all) != 1 || len(all[0].Refused) != 1 || all[0].Refused[0].Request.Internal.Port() != 22 {
+		t.Fatalf("8080 is open, and remembered is %+v", all)
+	}
+	b.Add(granted(2, 1, 22))
+	if last, some := b.Last(); some || len(b.Devices()) != 0 {
+		t.Errorf("all is open, and the last is %+v", last)
+	}
+}

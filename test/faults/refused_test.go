@@ -115,6 +115,10 @@ func TestRefusedToWorking(t *testing.T) {
 				!c.six && !r.Passes(t, "TCP", 8080, a, 8080) {
 				t.Error("no packet arrives")
 			}
+			testrig.Eventually(t, soon, "the rule is not asked for again", func() bool {
+				text, ok := said(t, "refused", "--config", r.Daemon.Config)
+				return ok && !strings.Contains(text, "8080")
+			})
 		})
 	}
 }
