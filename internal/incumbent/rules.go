@@ -176,6 +176,9 @@ func (t *translation) ruleOf(r rule) {
 	if r.allow && !openable(&ours, note) {
 		return
 	}
+	if !r.allow && len(ours.Clients) == 0 && !t.names[noIPv6Name] {
+		note(Stricter, `this denies IPv6 as well, where miniupnpd asks no rule; a rule above it that allows clients = ["2000::/3"] opens it`)
+	}
 	ours.Name = t.nameOf(r.name, r.line)
 	t.config.Rules = append(t.config.Rules, ours)
 }
