@@ -64,12 +64,13 @@ func portNumber(text string) (uint16, error) {
 func printExplained(out io.Writer, e control.Explained, where written) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", askerLine(&e.Client))
-	what := fmt.Sprintf("%s port %d", e.Protocol, e.InternalPort)
-	switch {
-	case e.Action == "allow" && e.Family == 6:
-		fmt.Fprintf(&b, "%s would be opened for %s: %s\n", what, span(e.ExpiresIn), printable(e.Why))
-	case e.Action == "allow":
-		fmt.Fprintf(&b, "%s would be opened as external port %d for %s: %s\n", what, e.ExternalPort, span(e.ExpiresIn), printable(e.Why))
+	what, at := fmt.Sprintf("%s port %d", e.Protocol, e.InternalPort), ""
+	switch e.Action {
+	case "allow":
+		if e.Family == 4 {
+			at = " as external port " + strconv.Itoa(int(e.ExternalPort))
+		}
+		fmt.Fprintf(&b, "%s would be opened%s for %s: %s\n", what, at, span(e.ExpiresIn), printable(e.Why))
 	default:
 		fmt.Fprintf(&b, "%s would be refused: %s\n", what, printable(reasonLine(&e.Verdict)))
 	}

@@ -177,7 +177,7 @@ func (t *translation) ruleOf(r rule) {
 		return
 	}
 	if !r.allow && len(ours.Clients) == 0 && !t.names[noIPv6Name] {
-		note(Stricter, `this denies IPv6 as well, where miniupnpd asks no rule; a rule above it that allows clients = ["2000::/3"] opens it`)
+		note(Stricter, `this denies IPv6 as well, which miniupnpd leaves open`)
 	}
 	ours.Name = t.nameOf(r.name, r.line)
 	t.config.Rules = append(t.config.Rules, ours)

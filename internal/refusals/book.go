@@ -60,42 +60,33 @@ func (b *Book) Run(ctx context.Context, w *portmap.Watcher) error {
 	}
 }
 
-// Add writes down an event, where it is a refusal, and forgets what was refused and is open now.
+// Add writes down an event, where it is a refusal. Where the same is opened, it forgets what was
+// refused: the owner is not told to write a rule that is written, nor to approve what is approved.
 func (b *Book) Add(ev portmap.Event) {
-	if ev.Type == portmap.Granted {
-		b.settle(&ev)
-	}
-	if ev.Type != portmap.Denied && ev.Type != portmap.Pending {
-		return
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	d := b.device(ev.Client)
-	d.Client, d.Last = ev.Client, ev.Time
-	d.add(refusalOf(ev))
-}
-
-// settle forgets what was refused to a device where the same has been opened to it: the owner
-// is not told to write a rule that is written, nor to approve what is approved.
-func (b *Book) settle(ev *portmap.Event) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	id := ev.Client.ID().Device()
-	d := b.devices[id]
-	if d == nil {
-		return
+	switch ev.Type {
+	case portmap.Denied, portmap.Pending:
+		d := b.device(ev.Client)
+		d.Client, d.Last = ev.Client, ev.Time
+		d.add(refusalOf(ev))
+	case portmap.Granted:
+		id, m := ev.Client.ID().Device(), &ev.Mapping
+		d := b.devices[id]
+		if d == nil {
+			return
+		}
+		for i := len(d.Refused) - 1; i >= 0; i-- {
+			q := &d.Refused[i].Request
+			if q.Kind == m.Kind && q.Transport == m.Transport && q.Internal == m.Internal && slices.Equal(q.Remotes, m.Remotes) &&
+				(q.ExternalPort == m.ExternalPort || q.ExternalPort == 0 || q.Kind == portmap.Pinhole6) {
+				d.Refused = slices.Delete(d.Refused, i, i+1)
+			}
+		}
+		if len(d.Refused) == 0 {
+			delete(b.devices, id)
+		}
 	}
-	d.Refused = slices.DeleteFunc(d.Refused, func(r Refusal) bool { return r.met(&ev.Mapping) })
-	if len(d.Refused) == 0 {
-		delete(b.devices, id)
-	}
-}
-
-// met reports whether a mapping gives what was refused.
-func (r *Refusal) met(m *portmap.Mapping) bool {
-	q := &r.Request
-	return q.Kind == m.Kind && q.Transport == m.Transport && q.Internal == m.Internal &&
-		(q.ExternalPort == m.ExternalPort || q.ExternalPort == 0 || q.Kind == portmap.Pinhole6) && slices.Equal(q.Remotes, m.Remotes)
 }
 
 func refusalOf(ev portmap.Event) Refusal {
