@@ -91,12 +91,15 @@ func printStatus(out io.Writer, s control.Status) error {
 // hookLine returns what is known of the program that is told of events.
 func hookLine(h *control.Hook) string {
 	line := strings.Join(h.Command, " ")
-	if h.PID != 0 {
+	switch {
+	case h.PID != 0:
 		line += fmt.Sprintf(", process %d", h.PID)
-	} else {
+	case h.Over:
+		line += ", not running until portcullis is started again: " + printable(h.LastEnd)
+	default:
 		line += ", not running"
 	}
-	if h.LastEnd != "" {
+	if !h.Over && h.LastEnd != "" {
 		line += fmt.Sprintf("; ended %s, the last: %s", times(uint64(h.Ended), "time"), printable(h.LastEnd)) // #nosec G115 -- a count
 	}
 	if h.Missed > 0 {

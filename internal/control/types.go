@@ -30,6 +30,7 @@ type Status struct {
 type Hook struct {
 	Command []string `json:"command"`
 	PID     int      `json:"pid"`      // 0: it does not run now
+	Over    bool     `json:"over"`     // it is not started again before the daemon is
 	Ended   int      `json:"ended"`    // how often it has ended
 	LastEnd string   `json:"last_end"` // how it did last, or why it is not started
 	Missed  uint64   `json:"missed"`   // events that it was not told, because it was slow, or they too many

@@ -22,5 +22,6 @@
 //     TCP and UDP.
 //   - 256 events wait for a program that is slow. What comes then is left out, and counted. One
 //     that takes no event for half a minute is ended, and started again a second later, then
-//     two, up to a minute.
+//     two, up to a minute. If the process between dies, there is no hook before the daemon is
+//     started again: what could start another would be one more process that may die.
 package hook

@@ -36,6 +36,7 @@ type Config struct {
 // Status is what is known of a hook.
 type Status struct {
 	PID    int    // 0: it does not run now
+	Over   bool   // it is not started again before the daemon is
 	Ended  int    // how often it has ended
 	Last   string // how it did last, or why it cannot be started
 	Missed uint64 // events that it was not told
@@ -44,6 +45,7 @@ type Status struct {
 // Hook is the daemon's side.
 type Hook struct {
 	cfg   Config
+	pid   int // of the process between
 	to    *os.File
 	says  *os.File
 	about *os.File
@@ -78,7 +80,7 @@ func Start(cfg Config) (*Hook, error) {
 	} else {
 		attr.Env = []string{sameUser + "=1"}
 	}
-	_, err = syscall.ForkExec("/proc/self/exe", append([]string{name, Argument}, cfg.Command...), attr)
+	h.pid, err = syscall.ForkExec("/proc/self/exe", append([]string{name, Argument}, cfg.Command...), attr)
 	if shut := errors.Join(in.Close(), out.Close(), report.Close()); err != nil || shut != nil {
 		return nil, errors.Join(fmt.Errorf("start the hook: %w", err), shut, to.Close(), says.Close(), about.Close())
 	}
@@ -88,25 +90,44 @@ func Start(cfg Config) (*Hook, error) {
 // Close has the hook end: the process between sees that there are no more events.
 func (h *Hook) Close() error { return h.to.Close() }
 
-// Run takes in what the hook says and what is said of it, until the process between has gone.
+// Run takes in what the hook says and what is said of it, until ctx ends.
 func (h *Hook) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		_ = h.to.Close()
 		time.AfterFunc(endTime, func() { _ = errors.Join(h.says.Close(), h.about.Close()) }) // which something may hold
 	})()
-	var all sync.WaitGroup
-	all.Go(func() { lines(h.says, h.said) })
-	all.Go(func() { lines(h.about, h.heard) })
-	all.Wait()
+	var said sync.WaitGroup
+	said.Go(func() { lines(h.says, h.said) }) // which something of the hook's may hold open for longer
+	lines(h.about, h.heard)
+	h.end(ctx)
+	<-ctx.Done()
+	said.Wait()
+	return ctx.Err()
+}
+
+// end takes in that the process between has gone. Nobody can start another: what the daemon
+// starts now is in its own sandbox.
+func (h *Hook) end(ctx context.Context) {
+	var how syscall.WaitStatus
+	_, err := syscall.Wait4(h.pid, &how, 0, nil)
+	for err == syscall.EINTR {
+		_, err = syscall.Wait4(h.pid, &how, 0, nil)
+	}
 	h.mu.Lock()
 	h.gone, h.status.PID = true, 0
-	h.mu.Unlock()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if h.status.Over = ctx.Err() == nil; h.status.Over {
+		switch {
+		case err != nil:
+			h.status.Last = "the process that starts it has ended"
+		case how.ExitStatus() != cannotKeep: // which it has said itself
+			h.status.Last = "the process that starts it has ended: " + outcome(how)
+		}
 	}
-	h.cfg.Log.Error("hook is over until the next start")
-	<-ctx.Done()
-	return ctx.Err()
+	last, over := h.status.Last, h.status.Over
+	h.mu.Unlock()
+	if over {
+		h.cfg.Log.Error("hook is over until portcullis is started again", "how", last)
+	}
 }
 
 // lines calls f with each line, cut where it is too long.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,6 +26,8 @@ const Argument = "hook"
 
 const (
 	name = "portcullis"
+
+	cannotKeep = 3 // the exit status of a process between that could do too much
 
 	reports  = 3 // the descriptor by which the daemon hears of the program's ends
 	waiting  = 256
@@ -56,18 +59,18 @@ func Main(args []string) int {
 	runtime.GOMAXPROCS(1)
 	closeOnExec()
 	s := sandbox.Enter(sandbox.Config{Programs: true, Files: maxFiles})
-	k := &keeper{command: args, report: os.NewFile(reports, "reports"), lines: make(chan []byte, waiting)}
+	k := &keeper{command: args, report: os.NewFile(reports, "reports"), lines: make(chan []byte, waiting), patience: patience}
 	if len(s.Capabilities) > 0 || !s.NoNewPrivs {
-		k.say("cannot %v", s.Lacks())
-		return 1
+		k.say("cannot %s", strings.Join(s.Lacks(), "; "))
+		return cannotKeep
 	}
 	open, stop := context.WithCancel(context.Background())
 	k.open = open
 	go func() {
 		defer stop()
-		k.read()
+		k.read(os.Stdin)
 	}()
-	k.run()
+	k.run(k.once)
 	return 0
 }
 
@@ -112,14 +115,16 @@ type keeper struct {
 	lines   chan []byte     // events that wait
 	open    context.Context // ends when the daemon has no more
 	group   bool            // the hook is a group of processes of its own
+
+	patience time.Duration // for the hook to take an event
 }
 
 // say tells the daemon a line.
 func (k *keeper) say(format string, args ...any) { _, _ = fmt.Fprintf(k.report, format+"\n", args...) }
 
 // read takes events from the daemon at once, and leaves out those that there is no room for.
-func (k *keeper) read() {
-	in := bufio.NewScanner(os.Stdin)
+func (k *keeper) read(from io.Reader) {
+	in := bufio.NewScanner(from)
 	in.Buffer(make([]byte, 4096), maxEvent)
 	for in.Scan() {
 		select {
@@ -130,11 +135,11 @@ func (k *keeper) read() {
 	}
 }
 
-// run starts the hook again and again, until the daemon has no more events.
-func (k *keeper) run() {
+// run has the hook live again and again, until the daemon has no more events.
+func (k *keeper) run(once func() (over bool)) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		began := time.Now()
-		over := k.once()
+		over := once()
 		if over {
 			return
 		}
@@ -179,7 +184,7 @@ func (k *keeper) once() (over bool) {
 	if why == "" { // it is asked to end
 		select {
 		case how := <-ended:
-			k.say("ended %s", end(how))
+			k.say("ended %s", outcome(how))
 			return over
 		case <-time.After(goodbye):
 			why = "it did not end"
@@ -212,7 +217,7 @@ func (k *keeper) feed(to *os.File, ended chan syscall.WaitStatus) (why string) {
 	for {
 		select {
 		case how := <-ended:
-			return end(how)
+			return outcome(how)
 		case <-k.open.Done():
 			if len(k.lines) == 0 {
 				return ""
@@ -230,12 +235,12 @@ func (k *keeper) feed(to *os.File, ended chan syscall.WaitStatus) (why string) {
 // hand writes one event.
 func (k *keeper) hand(to *os.File, line []byte) (why string) {
 	if k.open.Err() == nil {
-		_ = to.SetWriteDeadline(time.Now().Add(patience))
+		_ = to.SetWriteDeadline(time.Now().Add(k.patience))
 	}
 	if _, err := to.Write(line); err != nil {
 		k.say("missed")
 		if os.IsTimeout(err) {
-			return "it has read nothing for " + patience.String()
+			return "it has read nothing for " + k.patience.String()
 		}
 		return "it does not read"
 	}
@@ -257,8 +262,8 @@ func (k *keeper) start(in *os.File) (pid int, err error) {
 	return pid, err
 }
 
-// end says how a process has ended.
-func end(how syscall.WaitStatus) string {
+// outcome says how a process has ended.
+func outcome(how syscall.WaitStatus) string {
 	if how.Signaled() {
 		return fmt.Sprintf("signal %d (%s)", how.Signal(), how.Signal())
 	}

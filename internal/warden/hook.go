@@ -8,20 +8,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-
-	"golang.org/x/time/rate"
+	"time"
 
 	"portcullis/config"
 	"portcullis/internal/control"
 	"portcullis/internal/hook"
 	"portcullis/portmap"
-)
-
-// What waits for the owner is told to the hook once, and so much of it in a minute: a device
-// that asks for every port must not ring at his door all night.
-const (
-	toldPerMinute = 12
-	toldAtOnce    = 24
 )
 
 // startHook starts the process that starts the owner's program, where he has one. One that
@@ -49,7 +41,7 @@ func (w *Warden) runHook(ctx context.Context) error {
 	if len(wanted) == 0 {
 		wanted = []config.HookEvent{config.HookEvent(portmap.Pending.String())}
 	}
-	room := rate.NewLimiter(rate.Limit(toldPerMinute)/60, toldAtOnce)
+	room := newBells()
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,13 +59,13 @@ func (w *Warden) runHook(ctx context.Context) error {
 	}
 }
 
-func (w *Warden) tellHook(ev *portmap.Event, room *rate.Limiter) {
+func (w *Warden) tellHook(ev *portmap.Event, room *bells) {
 	if ev.Type == portmap.Pending {
 		id, first := w.approvals.Announce(ev)
 		if !first {
 			return
 		}
-		if ev.Waiting = id; !room.Allow() {
+		if ev.Waiting = id; !room.ring(ev.Client.ID().Device(), time.Now()) {
 			w.hook.Miss()
 			return
 		}
@@ -88,12 +80,12 @@ func (w *Warden) tellHook(ev *portmap.Event, room *rate.Limiter) {
 func (w *Warden) showHook() *control.Hook {
 	switch {
 	case w.hookFailed != nil:
-		return &control.Hook{Command: w.cfg.Hook.Command, LastEnd: fmt.Sprint("not started: ", w.hookFailed)}
+		return &control.Hook{Command: w.cfg.Hook.Command, Over: true, LastEnd: fmt.Sprint("not started: ", w.hookFailed)}
 	case w.hook == nil:
 		return nil
 	}
 	s := w.hook.Status()
-	return &control.Hook{Command: w.cfg.Hook.Command, PID: s.PID, Ended: s.Ended, LastEnd: s.Last, Missed: s.Missed}
+	return &control.Hook{Command: w.cfg.Hook.Command, PID: s.PID, Over: s.Over, Ended: s.Ended, LastEnd: s.Last, Missed: s.Missed}
 }
 
 // closeHook has it end.
