@@ -96,6 +96,45 @@ echo over
 	testrig.Eventually(t, soon, "the hook ends with the daemon", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
 }
 
+// parent returns the parent of a process.
+func parent(t *testing.T, pid int) (ppid int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(string(text[strings.LastIndexByte(string(text), ')')+1:]), " %c %d", new(rune), &ppid); err != nil || ppid <= 1 {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return ppid
+}
+
+// TestHookFlood: a device that asks for every port is told of a few times, and takes no
+// notice from another.
+func TestHookFlood(t *testing.T) {
+	t.Parallel()
+	tells := hookIn(t, "while read -r line; do echo \"$line\"; done\n")
+	r := testrig.Start(t, testrig.Network(t, "a", "b"), asking+fmt.Sprintf("[limits]\nrequests_per_second = 0\n[hook]\ncommand = [%q]\n", tells))
+	const flood = 60
+	ask := askers(t, r, r.Host("a"), "a")["pcp"]
+	for i := range uint16(flood) {
+		if err := ask(6000 + i); !isRefusal(err) {
+			t.Fatal(err)
+		}
+	}
+	if err := askers(t, r, r.Host("b"), "b")["pcp"](3074); !isRefusal(err) {
+		t.Fatal(err)
+	}
+	r.Logged(t, `\"internal_port\":3074,`)
+	// Six more are told of in a minute, if it takes so long.
+	if told := strings.Count(r.Daemon.Log(), `\"event\":\"pending\"`); told < 2 || told > flood/2 {
+		t.Errorf("it is told %d times of %d", told, flood+1)
+	}
+	if s := hookState(t, r); s.Missed < flood/2 {
+		t.Errorf("%d are missed", s.Missed)
+	}
+}
+
 // TestHookHangs: a program that dies is started again, one that does not read loses events, which
 // are counted, and neither keeps anybody waiting; without one there is no such process.
 func TestHookHangs(t *testing.T) {
@@ -135,6 +174,16 @@ func TestHookHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	testrig.Eventually(t, soon, "another one is started", func() bool { s := hookState(t, n); return s.PID != 0 && s.PID != pid })
+	if err := syscall.Kill(parent(t, hookState(t, n).PID), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	testrig.Eventually(t, soon, "it is over when what starts it has died", func() bool { s := hookState(t, n); return s.Over && s.PID == 0 })
+	if out, ok := said(t, "status", "--config", n.Daemon.Config); !ok || !strings.Contains(out, "not running until portcullis is started again: the process that starts it has ended: signal 9 (killed)") {
+		t.Errorf("the status says\n%s", out)
+	}
+	if err := c.Add(t.Context(), description); err != nil {
+		t.Error(err)
+	}
 	if err := n.Daemon.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,15 @@
 package systemd
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -170,7 +174,72 @@ func TestDropIns(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a hook needs none", func(t *testing.T) { (&machine{t: t, init: m.init}).tells(n) })
 	t.Run("iptables-nft needs none", func(t *testing.T) { (&machine{t: t, init: m.init}).besideIPTables(n) })
+}
+
+// tells: a hook needs no drop-in, be it a script that sends what it gets, as docs/asking.md has
+// it, or one of an interpreter. It is told, is the unit's user, and can do nothing.
+func (m *machine) tells(n *lab.Network) {
+	l, err := n.Internet.Listen(":80")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	got := make(chan string, 64)
+	server := &http.Server{ReadHeaderTimeout: soon, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		got <- fmt.Sprintf("%s %s %v", r.URL.Path, body, err)
+	})}
+	m.t.Cleanup(func() { _ = server.Close() })
+	go func() { _ = server.Serve(l) }()
+	m.write(override, "")
+	for name, script := range map[string]string{
+		"shell": `#!/bin/sh
+grep -E '^(Uid|CapPrm|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
+while read -r event; do
+	curl -s -d "$event" http://` + lab.InternetOne.String() + `/shell >/dev/null
+done
+`,
+		"python": `#!/usr/bin/python3
+import sys, urllib.request
+for key in open("/proc/self/status"):
+    if key.split(":")[0] in ("Uid", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp"): print(key, end="", flush=True)
+for event in sys.stdin:
+    urllib.request.urlopen("http://` + lab.InternetOne.String() + `/python", data=event.encode()).read()
+`,
+	} {
+		m.write("/usr/local/bin/tell-me", script)
+		m.run("chmod", "755", "/usr/local/bin/tell-me")
+		m.write(configuration, base+"[policy]\ndefault = \"ask\"\n[hook]\ncommand = [\"/usr/local/bin/tell-me\"]\n")
+		m.begin(`line="Seccomp:\t2"`)
+		user := strings.TrimSpace(m.run("id", "--user", "portcullis"))
+		log := m.run("journalctl", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID="+m.show("InvocationID"))
+		for _, want := range []string{
+			`line="Uid:` + strings.Repeat(`\t`+user, 4) + `"`, `line="NoNewPrivs:\t1"`,
+			`line="CapPrm:\t0000000000000000"`, `line="CapEff:\t0000000000000000"`, `line="CapAmb:\t0000000000000000"`,
+		} {
+			if !strings.Contains(log, want) {
+				m.t.Errorf("%s: the log lacks %s:\n%s", name, want, log)
+			}
+		}
+		testrig.On(m.t, n.Host("a"), "sh", "-c", "natpmpc -a 3074 3074 udp 3600 || true")
+		select {
+		case text := <-got:
+			if !strings.HasPrefix(text, "/"+name+" {") || !strings.Contains(text, `"event":"pending"`) || !strings.Contains(text, `"internal_port":3074`) {
+				m.t.Errorf("it sends %s", text)
+			}
+		case <-time.After(soon):
+			m.t.Errorf("%s: it sends nothing: %+v", name, m.status().Hook)
+		}
+		m.sandboxed()
+		if h := m.status().Hook; h == nil || h.PID == 0 || h.Ended != 0 {
+			m.t.Errorf("%s: the status is %+v", name, h)
+		}
+	}
+	m.run("systemctl", "stop", "portcullis")
+	if left := m.processes(); len(left) > 0 {
+		m.t.Errorf("after the stop there is %q", left)
+	}
 }
 
 // besideIPTables: rules of iptables-nft need no drop-in, whichever setting names them; they
