@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"portcullis/internal/sandbox"
@@ -80,11 +82,28 @@ func Start(cfg Config) (*Hook, error) {
 	} else {
 		attr.Env = []string{sameUser + "=1"}
 	}
-	h.pid, err = syscall.ForkExec("/proc/self/exe", append([]string{name, Argument}, cfg.Command...), attr)
+	h.pid, err = fork(append([]string{name, Argument}, cfg.Command...), attr)
 	if shut := errors.Join(in.Close(), out.Close(), report.Close()); err != nil || shut != nil {
 		return nil, errors.Join(fmt.Errorf("start the hook: %w", err), shut, to.Close(), says.Close(), about.Close())
 	}
 	return h, nil
+}
+
+// fork starts this program with nothing of the daemon's capabilities: where its service manager
+// has taken capset(2), a process that begins with them is left with them.
+func fork(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with this
+		if err = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+			err = fmt.Errorf("clear the ambient capabilities: %w", err)
+			return
+		}
+		pid, err = syscall.ForkExec("/proc/self/exe", argv, attr)
+	}()
+	<-done
+	return pid, err
 }
 
 // Close has the hook end: the process between sees that there are no more events.
