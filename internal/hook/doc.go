@@ -14,7 +14,7 @@
 //   - The daemon cannot start programs in its sandbox, and what it started there would be in it.
 //     So the process between them is started before it closes, where a hook is configured, and
 //     goes when its standard input ends, which is when the daemon does.
-//   - The program is another user than the daemon where that is root (64996); otherwise it
+//   - The program is another user than the daemon (64996) where that can start it as one; otherwise it
 //     is the daemon's, and Landlock and a filter of its own keep it from the daemon's files, from
 //     the control socket and from signals. Where neither can be, it is not started.
 //   - It has no capability and no environment, nothing open but three descriptors, and may

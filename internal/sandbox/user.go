@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -48,10 +49,14 @@ func userCalled(name string, number uint32) User {
 	return User{uint32(uid), uint32(gid)}
 }
 
-// HookUser returns who the owner's program can be, likewise.
+// HookUser returns who the owner's program can be, likewise; and where this process is not
+// root, but has what it takes.
 func HookUser() User {
 	if os.Geteuid() != 0 {
-		return User{}
+		held, err := capabilitiesNow()
+		if has := held.effective(); err != nil || !slices.Contains(has, unix.CAP_SETUID) || !slices.Contains(has, unix.CAP_SETGID) {
+			return User{}
+		}
 	}
 	return User{hookNumber, hookNumber}
 }

@@ -1,7 +1,7 @@
 package systemd
 
 import (
-	"fmt"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/netip"
@@ -109,6 +109,28 @@ chmod 640 kea-leases4.csv && chgrp _kea . kea-leases4.csv`,
 	"NAT-PMP and PCP before Linux 5.19": { // this kernel does not need it
 		holds: "CAP_NET_ADMIN",
 	},
+	"A hook that sends to the Internet": {
+		prepare: `cat >/usr/local/bin/tell-me <<'END' && chmod 755 /usr/local/bin/tell-me
+#!/bin/sh
+url=http://` + lab.InternetOne.String() + `/
+grep ^Uid: /proc/self/status
+curl -sf --max-time 2 -d '{"event":"begins"}' $url >/dev/null || echo "cannot send"
+while read -r event; do
+	curl -sf -d "$event" $url >/dev/null && echo "sent $event"
+done
+END`,
+		lacks: `line="cannot send"`,
+		holds: "CAP_NET_ADMIN",
+		works: func(t *testing.T, m *machine) {
+			testrig.Eventually(t, soon, "the hook has sent what it was told, as another user", func() bool {
+				log := m.run("journalctl", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID="+m.show("InvocationID"))
+				return strings.Contains(log, `line="Uid:\t64996\t64996\t64996\t64996"`) && strings.Contains(log, `line="sent {`) &&
+					strings.Contains(log, `\"event\":\"granted\"`) && !strings.Contains(log, "cannot send")
+			})
+			m.sandboxed()
+		},
+		restore: "rm /usr/local/bin/tell-me",
+	},
 	"Leases that end while the gateway is off": {
 		prepare: "rm -f /var/lib/portcullis/*; mkdir -p /run/systemd/timesync; touch /run/systemd/timesync/synchronized",
 		holds:   "CAP_NET_ADMIN",
@@ -143,6 +165,7 @@ func TestDropIns(t *testing.T) {
 	}
 	t.Cleanup(n.Close)
 	m := boot(t, n)
+	receives(t, n.Internet, make(chan string, 64))
 	m.run("make", "-C", source, "install")
 	all := dropIns(t)
 	if len(all) != len(needs) {
@@ -174,30 +197,44 @@ func TestDropIns(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a hook needs none", func(t *testing.T) { (&machine{t: t, init: m.init}).tells(n) })
+	t.Run("a hook that sends to a LAN needs none", func(t *testing.T) { (&machine{t: t, init: m.init}).tells(n) })
 	t.Run("iptables-nft needs none", func(t *testing.T) { (&machine{t: t, init: m.init}).besideIPTables(n) })
+}
+
+// receives serves HTTP at a host, which takes a JSON object.
+func receives(t *testing.T, h *lab.Host, got chan<- string) {
+	t.Helper()
+	l, err := h.Listen("0.0.0.0:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{ReadHeaderTimeout: soon, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var event struct{ Event string }
+		body, err := io.ReadAll(r.Body)
+		if err != nil || json.Unmarshal(body, &event) != nil || event.Event == "" {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		select {
+		case got <- r.URL.Path + " " + string(body):
+		default: // nobody counts them
+		}
+	})}
+	t.Cleanup(func() { _ = server.Close() })
+	go func() { _ = server.Serve(l) }()
 }
 
 // tells: a hook needs no drop-in, be it a script that sends what it gets, as docs/asking.md has
 // it, or one of an interpreter. It is told, is the unit's user, and can do nothing.
 func (m *machine) tells(n *lab.Network) {
-	l, err := n.Internet.Listen(":80")
-	if err != nil {
-		m.t.Fatal(err)
-	}
 	got := make(chan string, 64)
-	server := &http.Server{ReadHeaderTimeout: soon, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		got <- fmt.Sprintf("%s %s %v", r.URL.Path, body, err)
-	})}
-	m.t.Cleanup(func() { _ = server.Close() })
-	go func() { _ = server.Serve(l) }()
+	receives(m.t, n.Host("a"), got)
 	m.write(override, "")
 	for name, script := range map[string]string{
 		"shell": `#!/bin/sh
 grep -E '^(Uid|CapPrm|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
 while read -r event; do
-	curl -s -d "$event" http://` + lab.InternetOne.String() + `/shell >/dev/null
+	curl -s -d "$event" http://` + n.Host("a").Addr.String() + `/shell >/dev/null
 done
 `,
 		"python": `#!/usr/bin/python3
@@ -205,9 +242,10 @@ import sys, urllib.request
 for key in open("/proc/self/status"):
     if key.split(":")[0] in ("Uid", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp"): print(key, end="", flush=True)
 for event in sys.stdin:
-    urllib.request.urlopen("http://` + lab.InternetOne.String() + `/python", data=event.encode()).read()
+    urllib.request.urlopen("http://` + n.Host("a").Addr.String() + `/python", data=event.encode()).read()
 `,
 	} {
+		m.run("systemctl", "stop", "portcullis")
 		m.write("/usr/local/bin/tell-me", script)
 		m.run("chmod", "755", "/usr/local/bin/tell-me")
 		m.write(configuration, base+"[policy]\ndefault = \"ask\"\n[hook]\ncommand = [\"/usr/local/bin/tell-me\"]\n")
