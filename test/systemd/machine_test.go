@@ -37,7 +37,8 @@ const (
 
 // start takes a directory, a network namespace, the repository, the program, and the control
 // groups that systemd is to count in. Mounts end with the processes of their namespace. Of
-// what this machine starts when it boots nothing is left but systemd's own.
+// what this machine starts when it boots nothing is left but systemd's own; what forbids
+// packages to start services is not there either.
 const start = `set -e
 dir=$1 net=$2 repository=$3 exe=$4
 shift 4
@@ -49,7 +50,7 @@ mount -t tmpfs -o mode=755 tmpfs "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
 mount -t overlay -o "lowerdir=/,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
 cd "$dir/root"
-rm -rf etc/systemd/system etc/fstab etc/portcullis
+rm -rf etc/systemd/system etc/fstab etc/portcullis usr/sbin/policy-rc.d var/lib/man-db/auto-update
 mkdir -p etc/systemd/system
 : >etc/machine-id
 exec systemd-nspawn --quiet --register=no --keep-unit --console=pipe --notify-ready=yes \

@@ -98,7 +98,7 @@ func TestService(t *testing.T) {
 	m.owned()
 	// Front and warden are one user here, who is kept on the LANs: but for these answers.
 	metrics := m.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "bash", "-c",
-		`exec 3<>/dev/tcp/127.0.0.1/9180; printf 'GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n' >&3; cat <&3`)
+		`exec 3<>/dev/tcp/127.0.0.1/9180; printf 'GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:9180\r\n\r\n' >&3; cat <&3`)
 	if !strings.HasPrefix(metrics, "HTTP/1.1 200 OK\r\n") || !strings.Contains(metrics, "\nportcullis_mappings_limit 1024\n") {
 		t.Errorf("the metrics are %s", metrics)
 	}
