@@ -80,7 +80,7 @@ func (k *Keeper) List() []Answer {
 
 // Answer has what the owner says hold, once it is on the disk, and returns what that closes. A
 // *StoreError says that nothing has changed; any other error after the answer that not all
-// could be closed.
+// could be closed yet.
 func (k *Keeper) Answer(ctx context.Context, r Reply) (Answer, []portmap.Dropped, error) {
 	k.turn.Lock()
 	defer k.turn.Unlock()
@@ -106,7 +106,7 @@ func (k *Keeper) Answer(ctx context.Context, r Reply) (Answer, []portmap.Dropped
 	k.answers, k.unsaved, k.said = list, false, false
 	k.waiting.answered(s)
 	k.mu.Unlock()
-	closed, err := k.engine.Answer(ctx, answersOf(list))
+	closed, err := k.hold(ctx, list)
 	kind := portmap.Refused
 	if a.Allow {
 		kind = portmap.Approved
@@ -173,7 +173,7 @@ func (k *Keeper) Revoke(ctx context.Context, id uint64) ([]portmap.Dropped, erro
 	a := list[i]
 	list = slices.Delete(list, i, i+1)
 	unsaved := k.keep(list)
-	closed, err := k.engine.Answer(ctx, answersOf(list))
+	closed, err := k.hold(ctx, list)
 	k.tell(portmap.Withdrawn, &a)
 	if err == nil && unsaved != nil {
 		err = &StoreError{Holds: true, Err: unsaved}

@@ -17,7 +17,8 @@ import (
 // Bounds of what the owner can have said.
 const (
 	maxAnswers = 1024
-	sweepEvery = 10 * time.Second // for what has ended, and for what could not be stored
+	sweepEvery = 10 * time.Second // for what has ended, and for what could not be stored or closed
+	sweepTime  = 10 * time.Second // for the firewall; somebody may want to answer meanwhile
 )
 
 // Errors of the owner's questions.
@@ -90,6 +91,7 @@ type Keeper struct {
 	next    uint64 // number
 	unsaved bool   // the file is perhaps not what holds
 	said    bool   // the owner was told that it cannot be written
+	behind  bool   // the engine perhaps does not go by the answers yet, or has not closed all
 }
 
 // Open reads what was said in earlier runs; restored are the mappings that may be taken over.
@@ -235,26 +237,38 @@ func (k *Keeper) noteUse(ended uint64) {
 	}
 }
 
-// sweep ends what has run out, and stores what could not be stored.
+// sweep ends what has run out, and stores and closes what could not be stored or closed.
 func (k *Keeper) sweep(ctx context.Context) {
 	now := time.Now()
 	k.turn.Lock()
 	defer k.turn.Unlock()
 	k.mu.Lock()
 	k.waiting.forget(now)
-	n, unsaved := len(k.answers), k.unsaved
+	n, unsaved, behind := len(k.answers), k.unsaved, k.behind
 	k.mu.Unlock()
 	list := slices.DeleteFunc(k.copy(), func(a Answer) bool { return a.over(now) })
-	if len(list) == n && !unsaved {
+	if ended := len(list) < n; ended || unsaved {
+		k.keep(list)
+		behind = behind || ended
+	}
+	if !behind {
 		return
 	}
-	k.keep(list)
-	if len(list) == n {
-		return
+	waiting, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	if _, err := k.hold(waiting, list); err != nil && ctx.Err() == nil {
+		k.log.Error("not all of what is not approved any more could be closed; trying again", "err", err)
 	}
-	if _, err := k.engine.Answer(ctx, answersOf(list)); err != nil && ctx.Err() == nil {
-		k.log.Error("not all of what an approval allowed that has ended could be closed", "err", err)
-	}
+}
+
+// hold has the engine go by a list, and returns what that closed. What fails is tried again
+// (sweep): the firewall may be busy with what somebody else loads. turn is held.
+func (k *Keeper) hold(ctx context.Context, list []Answer) ([]portmap.Dropped, error) {
+	closed, err := k.engine.Answer(ctx, answersOf(list))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.behind = err != nil
+	return closed, err
 }
 
 func (k *Keeper) copy() []Answer {

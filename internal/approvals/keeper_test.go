@@ -48,12 +48,13 @@ func (d *disk) SetAnswersAside() (string, error) {
 type engine struct {
 	table    *portmap.Table
 	answered int
+	err      error // of Answer
 	told     []portmap.Event
 }
 
 func (e *engine) Answer(context.Context, portmap.Answers) ([]portmap.Dropped, error) {
 	e.answered++
-	return nil, nil
+	return nil, e.err
 }
 func (e *engine) Answered(ev portmap.Event) { e.told = append(e.told, ev) }
 func (e *engine) Snapshot() *portmap.Table  { return e.table }
@@ -363,4 +364,41 @@ func TestClockWasBehind(t *testing.T) {
 	if err != nil || later[0].Until.Sub(now) != time.Hour {
 		t.Errorf("%+v, %v", later, err)
 	}
+}
+
+// TestCloseAgain: what could not be closed when an approval was denied or taken back is tried
+// again, until it is; the owner must not have to say so twice.
+func TestCloseAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, e, log := open(t, new(disk))
+		busy := errors.New("the firewall is busy")
+		for name, takeBack := range map[string]func(id uint64) error{
+			"revoke": func(id uint64) error { _, err := k.Revoke(t.Context(), id); return err },
+			"deny":   func(id uint64) error { _, _, err := k.Answer(t.Context(), Reply{ID: id}); return err },
+		} {
+			k.note(pending(client(1), 3074, time.Now()))
+			a := answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true})
+			e.answered, e.err = 0, busy
+			if err := takeBack(a.ID); !errors.Is(err, busy) {
+				t.Errorf("%s: %v", name, err)
+			}
+			log.Reset()
+			k.sweep(t.Context())
+			if e.answered != 2 || !strings.Contains(log.String(), "trying again") {
+				t.Errorf("%s: the engine was told %d times; log %s", name, e.answered, log)
+			}
+			e.err = nil
+			k.sweep(t.Context())
+			k.sweep(t.Context())
+			if e.answered != 3 {
+				t.Errorf("%s: the engine was told %d times in the end, want 3", name, e.answered)
+			}
+			for _, a := range k.List() {
+				if _, err := k.Revoke(t.Context(), a.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
 }
