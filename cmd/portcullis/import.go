@@ -22,7 +22,7 @@ var usualFiles = []string{"/etc/config/upnpd", "/etc/miniupnpd/miniupnpd.conf", 
 
 // runImport prints what the files of a miniupnpd become here, and says on standard error what
 // does not become the same.
-func runImport(_ context.Context, call *cmdline.Call) error {
+func runImport(ctx context.Context, call *cmdline.Call) error {
 	files, err := filesOf(call.Args, usualFiles)
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func runImport(_ context.Context, call *cmdline.Call) error {
 	var notes []string
 	configured := ""
 	for _, name := range files {
-		f, err := readForeign(name)
+		f, err := readForeign(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -82,24 +82,44 @@ func filesOf(named, usual []string) ([]string, error) {
 	return nil, fmt.Errorf("miniupnpd is not configured here (%s): name its file, or - for standard input", strings.Join(usual, ", "))
 }
 
-// readForeign reads a file, or standard input where its name is "-".
-func readForeign(name string) (incumbent.File, error) {
+// readForeign reads a file, or standard input where its name is "-", until ctx ends: a pipe,
+// or a terminal, may say nothing for ever.
+func readForeign(ctx context.Context, name string) (incumbent.File, error) {
+	type read struct {
+		data []byte
+		err  error
+	}
+	done := make(chan read, 1)
+	go func() {
+		data, err := bytesOf(name)
+		done <- read{data, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return incumbent.File{}, ctx.Err()
+	case r := <-done:
+		if r.err != nil {
+			return incumbent.File{}, r.err
+		}
+		if name == "-" {
+			name = "standard input"
+		}
+		return incumbent.Read(name, r.data)
+	}
+}
+
+// bytesOf returns what a file has, and of one that is too large one octet too many.
+func bytesOf(name string) ([]byte, error) {
 	from := os.Stdin
-	if name == "-" {
-		name = "standard input"
-	} else {
+	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return incumbent.File{}, err
+			return nil, err
 		}
 		defer f.Close()
 		from = f
 	}
-	data, err := io.ReadAll(io.LimitReader(from, incumbent.MaxFileSize+1))
-	if err != nil {
-		return incumbent.File{}, err
-	}
-	return incumbent.Read(name, data)
+	return io.ReadAll(io.LimitReader(from, incumbent.MaxFileSize+1))
 }
 
 // holder returns the interface of this machine that has an address.

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"portcullis/config"
 )
@@ -73,5 +78,33 @@ func TestImport(t *testing.T) {
 		if code, out, errs := call(t, append([]string{"import"}, c.args...)...); code != c.code || out != "" || !strings.Contains(errs, c.says) {
 			t.Errorf("%q: exit %d, %q, %q", c.args, code, out, errs)
 		}
+	}
+}
+
+// TestImportIsInterrupted: a pipe that says nothing does not keep import from ending.
+func TestImportIsInterrupted(t *testing.T) {
+	t.Parallel()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	ended := make(chan int, 1)
+	go func() { ended <- run(ctx, new(bytes.Buffer), new(bytes.Buffer), []string{"import", fifo}) }()
+	select {
+	case code := <-ended:
+		if code != exitRefused {
+			t.Errorf("exit %d", code)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it still reads")
+	}
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // by which who reads goes on
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
 	}
 }
