@@ -110,7 +110,8 @@ chmod 640 kea-leases4.csv && chgrp _kea . kea-leases4.csv`,
 		holds: "CAP_NET_ADMIN",
 	},
 	"A hook that sends to the Internet": {
-		prepare: `cat >/usr/local/bin/tell-me <<'END' && chmod 755 /usr/local/bin/tell-me
+		prepare: `rm -f /var/lib/portcullis/*
+cat >/usr/local/bin/tell-me <<'END'
 #!/bin/sh
 url=http://` + lab.InternetOne.String() + `/
 grep ^Uid: /proc/self/status
@@ -118,7 +119,8 @@ curl -sf --max-time 2 -d '{"event":"begins"}' $url >/dev/null || echo "cannot se
 while read -r event; do
 	curl -sf -d "$event" $url >/dev/null && echo "sent $event"
 done
-END`,
+END
+chmod 755 /usr/local/bin/tell-me`, // a mapping that were there would be renewed, not granted
 		lacks: `line="cannot send"`,
 		holds: "CAP_NET_ADMIN",
 		works: func(t *testing.T, m *machine) {
