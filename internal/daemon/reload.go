@@ -104,7 +104,7 @@ func (r *reloader) adopt(ctx context.Context) (control.Reloaded, error) {
 	r.running, r.source, r.since, r.restart = next, source, time.Now(), done.Restart
 	r.mu.Unlock()
 	if err != nil {
-		return done, fmt.Errorf("the new configuration holds, but not all of what it does not allow could be closed; reload again: %w", err)
+		return done, fmt.Errorf("the new configuration holds, but not all of what it does not allow could be closed; trying again until it is: %w", err)
 	}
 	return done, nil
 }

@@ -76,6 +76,7 @@ func (w *Warden) Serve(ctx context.Context) error {
 	all.Go(func() error { return w.hosts.Run(ctx) })
 	all.Go(func() error { return w.ports.Run(ctx) })
 	all.Go(func() error { return w.rules.Run(ctx) })
+	all.Go(func() error { return w.adoptAgain(ctx) })
 	return all.Wait()
 }
 
@@ -90,7 +91,8 @@ func (w *Warden) Follow(ctx context.Context, s netif.State, r netif.Roles) {
 	w.dropForeign(ctx)
 	w.restore.Readmit(ctx)
 	if _, err := w.engine.Review(ctx); err != nil && ctx.Err() == nil { // each end is logged
-		w.log.Error("not all of what the configuration does not allow could be closed", "err", err)
+		w.log.Error("not all of what the configuration does not allow could be closed; trying again", "err", err)
+		w.adoptLater()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"portcullis/config"
 	"portcullis/internal/control"
@@ -26,10 +27,14 @@ func (w *Warden) reloads(ctx context.Context) (control.Reloaded, error) {
 	return w.reload(ctx)
 }
 
+// adoptEvery is how long a Warden waits before it tries again to close what the
+// configuration does not allow.
+const adoptEvery = 10 * time.Second
+
 // Adopt has the live keys of a configuration hold, for what is open too, and returns what
 // it revoked. Follow comes before it, with the roles that the configuration gives. A policy
-// that is not valid changes nothing; with any other error the configuration
-// holds, and some of what it does not allow may be open: see portmap.Engine.Adopt.
+// that is not valid changes nothing; with any other error the configuration holds, and
+// what it does not allow and is open still is tried again until it is closed.
 func (w *Warden) Adopt(ctx context.Context, c config.Config) ([]portmap.Dropped, error) {
 	decide, err := policy.New(wiring.Policy(c))
 	if err != nil {
@@ -40,10 +45,54 @@ func (w *Warden) Adopt(ctx context.Context, c config.Config) ([]portmap.Dropped,
 	if w.journal != nil {
 		w.journal.Resize(c.Limits.Mappings)
 	}
-	revoked, err := w.engine.Adopt(ctx, portmap.Terms{Policy: decide, LeaseMax: c.Lease.Max, LeaseMin: c.Lease.Min})
+	revoked, err := w.adopt(ctx, c, decide)
 	w.hosts.Look() // an endless lease may be shorter now
+	if err != nil {
+		w.adoptLater()
+	}
+	return revoked, err
+}
+
+// adopt has the engine go by a configuration.
+func (w *Warden) adopt(ctx context.Context, c config.Config, decide portmap.Policy) ([]portmap.Dropped, error) {
+	w.adopting.Lock()
+	defer w.adopting.Unlock()
+	revoked, err := w.engine.Adopt(ctx, portmap.Terms{Policy: decide, LeaseMax: c.Lease.Max, LeaseMin: c.Lease.Min})
 	more, failed := w.dropUnserved(ctx, c.LAN.Interfaces)
 	return append(revoked, more...), errors.Join(err, failed)
+}
+
+// adoptLater has what could not be closed be tried again.
+func (w *Warden) adoptLater() {
+	select {
+	case w.undone <- struct{}{}:
+	default:
+	}
+}
+
+// adoptAgain tries again until ctx ends.
+func (w *Warden) adoptAgain(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.undone:
+		}
+		for failed := true; failed; {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(adoptEvery):
+			}
+			c := w.now()
+			decide, err := policy.New(wiring.Policy(c))
+			if err == nil {
+				_, err = w.adopt(ctx, c, decide) // each end is logged
+			}
+			failed = err != nil
+		}
+		w.log.Info("what the configuration does not allow is closed")
+	}
 }
 
 // dropUnserved revokes the mappings of interfaces that the configuration does not name, where

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,12 +60,15 @@ type Config struct {
 // Warden decides, and keeps the kernel as it has decided. What is exported for the front
 // is safe for concurrent use.
 type Warden struct {
-	cfg     config.Config                 // at the start
-	terms   atomic.Pointer[config.Config] // as it is now; nil: still cfg
-	log     *slog.Logger
-	version string
-	started time.Time
-	kernel  Kernel
+	cfg    config.Config                 // at the start
+	terms  atomic.Pointer[config.Config] // as it is now; nil: still cfg
+	undone chan struct{}                 // holds one: something is open that terms do not allow
+
+	adopting sync.Mutex // held while the engine is told of terms
+	log      *slog.Logger
+	version  string
+	started  time.Time
+	kernel   Kernel
 
 	portmap.Reader // of the engine, for the front
 
@@ -117,7 +121,7 @@ type Warden struct {
 // The kernel's rules are as they were.
 func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
 	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(),
-		dials: newDials(), dialing: make(chan struct{}, dialAtOnce), opening: make(chan struct{}, 1)}
+		dials: newDials(), dialing: make(chan struct{}, dialAtOnce), opening: make(chan struct{}, 1), undone: make(chan struct{}, 1)}
 	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
 		return nil, err
 	}
