@@ -13,7 +13,9 @@ import (
 // runReload has the daemon take over what has changed in its configuration. Where it cannot,
 // nothing has changed.
 func runReload(ctx context.Context, call *cmdline.Call) error {
-	daemon, err := daemonOf(call)
+	quiet := *call
+	quiet.Err = io.Discard // what is wrong with the file the daemon says
+	daemon, err := daemonOf(&quiet)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,10 @@ func Judge(c config.Config, lines config.Lines, m Machine) []Warning {
 		j.warn(lines.Of("control.group", 0), fmt.Sprintf("groupadd --system %s, or name another group", c.Control.Group),
 			"control.group: this machine has no group %q, and the daemon does not start without it", c.Control.Group)
 	}
+	if m.Hook != nil {
+		j.warn(lines.Of("hook.command", 0), fmt.Sprintf("correct the path, or chmod a+rx %s", c.Hook.Command[0]),
+			"hook.command: %q cannot be started: %v", c.Hook.Command[0], m.Hook)
+	}
 	for _, i := range m.NoFiles {
 		j.warn(lines.Of("lan.leases", i), "correct the path, unless the DHCP server makes the file later",
 			"lan.leases: there is no file %q", c.LAN.Leases[i])

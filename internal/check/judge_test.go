@@ -58,6 +58,9 @@ func told(data []byte) string {
 	if c.Control.Group != "" {
 		m.Group = errors.New("unknown group")
 	}
+	if len(c.Hook.Command) > 0 {
+		m.Hook = errors.New("there is no such file")
+	}
 	if chain := c.Firewall.AcceptChain; chain != (firewall.Chain{}) {
 		m.Chains[0] = &firewall.ChainError{Chain: chain, Detail: "there is no table inet filter; start the firewall that makes it before portcullis, or correct the name"}
 	}

@@ -21,6 +21,7 @@ type Machine struct {
 	Interfaces []string // that are there
 	Group      error    // why control.group cannot be used
 	NoFiles    []int    // places in lan.leases where there is no file
+	Hook       error    // why hook.command cannot be started
 	Chains     [2]error // why firewall.accept_chain and accept_chain6 cannot be used
 }
 
@@ -36,6 +37,9 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 	}
 	if c.Control.Group != "" {
 		_, m.Group = user.LookupGroup(string(c.Control.Group))
+	}
+	if len(c.Hook.Command) > 0 {
+		m.Hook = runnable(c.Hook.Command[0])
 	}
 	for i, f := range c.LAN.Leases {
 		path := string(f)
@@ -53,6 +57,22 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 		}
 	}
 	return m, state, nil
+}
+
+// runnable returns why a file is no program that a user without rights could start.
+func runnable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("there is no such file")
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errors.New("it is not a file")
+	case info.Mode()&0o001 == 0:
+		return errors.New("not everybody may execute it, and the hook is a user without rights")
+	}
+	return nil
 }
 
 func readNetwork(ctx context.Context) (netif.State, error) {
