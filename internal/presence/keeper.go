@@ -148,6 +148,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			k.warn(k.cfg.Engine.Snapshot())
 		case <-ask.C:
 			k.introduce(ctx)
+			k.warn(k.cfg.Engine.Snapshot()) // who makes hosts up may have gone before the next sweep
 			for o := range k.unanswered() {
 				k.check(ctx, o)
 			}
