@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"portcullis/firewall"
@@ -184,51 +183,6 @@ func queueAll(q *nftables.Conn, ops []elementOp) error {
 		}
 	}
 	return nil
-}
-
-// dial opens a lasting socket in a network namespace (0: the current one) and
-// gives the library's handle and the socket below it, for deadlines.
-func dial(netns int) (*nftables.Conn, *netlink.Conn, error) {
-	var socket *netlink.Conn
-	options := []nftables.ConnOption{
-		nftables.AsLasting(),
-		nftables.WithSockOptions(func(c *netlink.Conn) error {
-			socket = c
-			_ = c.SetReadBuffer(bufferSize) // a wish
-			_ = c.SetWriteBuffer(bufferSize)
-			return nil
-		}),
-	}
-	if netns != 0 {
-		options = append(options, nftables.WithNetNSFd(netns))
-	}
-	conn, err := nftables.New(options...)
-	if err != nil {
-		return nil, nil, explain(fmt.Errorf("opening a netlink socket: %w", err))
-	}
-	return conn, socket, nil
-}
-
-// bound makes reads from a socket end when ctx ends, until release is called.
-// The library's calls take no context.
-func bound(ctx context.Context, socket *netlink.Conn) (release func(), err error) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(patience)
-	}
-	if err := socket.SetReadDeadline(deadline); err != nil {
-		return nil, fmt.Errorf("setting a deadline: %w", err)
-	}
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		_ = socket.SetReadDeadline(time.Unix(1, 0))
-		close(done)
-	})
-	return func() {
-		if !stop() {
-			<-done // or it would hit whoever uses the socket next
-		}
-	}, nil
 }
 
 // explain puts what a person must act on in front of the kernel's word.

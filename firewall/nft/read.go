@@ -79,6 +79,51 @@ func (r *reader) drop() {
 	}
 }
 
+// dial opens a lasting socket in a network namespace (0: the current one) and
+// gives the library's handle and the socket below it, for deadlines.
+func dial(netns int) (*nftables.Conn, *netlink.Conn, error) {
+	var socket *netlink.Conn
+	options := []nftables.ConnOption{
+		nftables.AsLasting(),
+		nftables.WithSockOptions(func(c *netlink.Conn) error {
+			socket = c
+			_ = c.SetReadBuffer(bufferSize) // a wish
+			_ = c.SetWriteBuffer(bufferSize)
+			return nil
+		}),
+	}
+	if netns != 0 {
+		options = append(options, nftables.WithNetNSFd(netns))
+	}
+	conn, err := nftables.New(options...)
+	if err != nil {
+		return nil, nil, explain(fmt.Errorf("opening a netlink socket: %w", err))
+	}
+	return conn, socket, nil
+}
+
+// bound makes reads from a socket end when ctx ends, until release is called.
+// The library's calls take no context.
+func bound(ctx context.Context, socket *netlink.Conn) (release func(), err error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(patience)
+	}
+	if err := socket.SetReadDeadline(deadline); err != nil {
+		return nil, fmt.Errorf("setting a deadline: %w", err)
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = socket.SetReadDeadline(time.Unix(1, 0))
+		close(done)
+	})
+	return func() {
+		if !stop() {
+			<-done // or it would hit whoever uses the socket next
+		}
+	}, nil
+}
+
 // element is one set element as the kernel tells it.
 type element struct {
 	key, val, keyEnd []byte
