@@ -34,6 +34,7 @@ func TestAdopt(t *testing.T) {
 interfaces = ["br-lan"]
 extra_prefixes = ["10.9.0.0/24"]
 leases = ["/var/lib/dhcp/leases"]
+ipv6 = false
 [wan]
 interface = "wan0"
 interface6 = "wan6"
@@ -79,7 +80,7 @@ description = "^Plex"
 	if want := []string{"lan.leases", "upnp.http_port", "pcp.nonce", "limits.requests_per_second", "policy.same_device", "state.dir", "metrics.listen", "log.level"}; !slices.Equal(restart, want) {
 		t.Errorf("a restart is for %v, want %v", restart, want)
 	}
-	if next.Lease != given.Lease || len(next.Rules) != 1 || next.UPnP != config.Default().UPnP || next.Limits.RequestsPerSecond != 50 {
+	if next.Lease != given.Lease || len(next.Rules) != 1 || next.UPnP.HTTPPort != 5000 || next.Limits.RequestsPerSecond != 50 {
 		t.Errorf("what holds is %+v", next)
 	}
 	if _, adopted, again := config.Adopt(next, given); len(adopted) != 0 || !slices.Equal(again, restart) {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"portcullis/firewall"
 	"portcullis/policy"
@@ -14,6 +15,9 @@ func (r *reader) together(c *Config) {
 	if p := c.UPnP.HTTPPort; p == 1900 || p == 5351 {
 		r.fail("upnp.http_port", "%d is used by discovery, or by NAT-PMP and PCP; allowed: 1 to 65535 without 1900 and 5351", p)
 	}
+	if n := c.UPnP.NotifyInterval; !r.bad["upnp.notify_interval"] && (n < minNotify || n > maxNotify) {
+		r.fail("upnp.notify_interval", "%q is out of range; allowed: %q to %q", formatDuration(n), formatDuration(minNotify), formatDuration(maxNotify))
+	}
 	r.lease(&c.Lease)
 	r.sides(c)
 	r.chains(&c.Firewall)
@@ -23,6 +27,13 @@ func (r *reader) together(c *Config) {
 		r.rule(i, c, names)
 	}
 }
+
+// Bounds of upnp.notify_interval. What is announced holds for twice as long; UDA 1.1 section
+// 1.2.2 would have that be half an hour or more.
+const (
+	minNotify = time.Minute
+	maxNotify = 12 * time.Hour
+)
 
 // lease compares both bounds. A file that only shortens max moves the default of
 // min with it.

@@ -40,6 +40,7 @@ type LAN struct {
 	Interfaces    []Interface `toml:"interfaces" live:"yes"`     // nil: detect
 	ExtraPrefixes []Network   `toml:"extra_prefixes" live:"yes"` // routed LAN prefixes; none contains WAN.ExternalIP; nil: none
 	Leases        []LeaseFile `toml:"leases"`                    // of DHCP servers; nil: the usual places
+	IPv6          bool        `toml:"ipv6" live:"yes"`           // is served: requests by it, and pinholes
 }
 
 // WAN configures the way to the Internet.
@@ -52,10 +53,29 @@ type WAN struct {
 
 // UPnP is the Internet Gateway Device.
 type UPnP struct {
-	Enabled      bool         `toml:"enabled"`
-	HTTPPort     uint16       `toml:"http_port" range:"1-65535"` // never 1900 or 5351
-	Events       bool         `toml:"events"`
-	FriendlyName FriendlyName `toml:"friendly_name"`
+	Enabled  bool   `toml:"enabled"`
+	HTTPPort uint16 `toml:"http_port" range:"1-65535"` // never 1900 or 5351
+	Events   bool   `toml:"events"`
+
+	// What the description says of the gateway. All texts but the first may be empty.
+	FriendlyName     Label     `toml:"friendly_name"`
+	Manufacturer     Label     `toml:"manufacturer"`
+	ManufacturerURL  URL       `toml:"manufacturer_url"`
+	ModelName        Label     `toml:"model_name"`
+	ModelNumber      Label     `toml:"model_number"`
+	ModelDescription LongLabel `toml:"model_description"`
+	ModelURL         URL       `toml:"model_url"`
+	SerialNumber     Label     `toml:"serial_number"`
+	PresentationURL  URL       `toml:"presentation_url"`
+	UUID             UUID      `toml:"uuid"` // "": made once, and kept in State.Dir
+
+	UploadKbps   int `toml:"upload_kbps" range:"0-100000000"` // told as the rate of the WAN; 0: what the interface says
+	DownloadKbps int `toml:"download_kbps" range:"0-100000000"`
+
+	NotifyInterval time.Duration `toml:"notify_interval"` // the longest between two announcements, which hold for twice as long; 1 m to 12 h
+
+	IGDv1        bool   `toml:"igdv1"`         // every client is shown the description of version 1
+	IGDv1Clients []Host `toml:"igdv1_clients"` // these are; nil: none
 }
 
 // PCP is port 5351.
@@ -137,8 +157,9 @@ type Log struct {
 // every key that a file leaves out.
 func Default() Config {
 	return Config{
+		LAN:      LAN{IPv6: true},
 		WAN:      WAN{PrivateAddress: RefusePrivate},
-		UPnP:     UPnP{Enabled: true, HTTPPort: 5000, Events: true, FriendlyName: "Portcullis"},
+		UPnP:     UPnP{Enabled: true, HTTPPort: 5000, Events: true, FriendlyName: "Portcullis", NotifyInterval: 15 * time.Minute},
 		PCP:      PCP{NATPMP: true, PCP: true, Nonce: NonceSameClient},
 		Lease:    Lease{Max: 168 * time.Hour, Min: 2 * time.Minute},
 		Limits:   Limits{MappingsPerClient: 32, Mappings: 1024, GrantsPerSecond: 1, RequestsPerSecond: 50},

@@ -137,7 +137,7 @@ func changed(text string) string {
 func TestGoldenHasAll(t *testing.T) {
 	t.Parallel()
 	have := make(map[string]bool)
-	for _, file := range []string{"testdata/ok-other-values.txtar", "testdata/ok-rules.txtar"} {
+	for _, file := range []string{"testdata/ok-other-values.txtar", "testdata/ok-rules.txtar", "testdata/ok-device.txtar"} {
 		archive, err := txtar.ParseFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -121,19 +121,6 @@ func (p *PrivateAddress) UnmarshalText(text []byte) error {
 	return word(p, string(text), RefusePrivate, AllowPrivate)
 }
 
-// FriendlyName is what control points show: 1 to 63 printable characters (UDA 1.1
-// section 2.3: less than 64).
-type FriendlyName string
-
-// UnmarshalText checks the name.
-func (f *FriendlyName) UnmarshalText(text []byte) error {
-	if !isText(string(text), 63) {
-		return errors.New("cannot be shown as a name; allowed: 1 to 63 printable characters")
-	}
-	*f = FriendlyName(text)
-	return nil
-}
-
 // Nonce is who may renew a mapping that was made by PCP.
 type Nonce string
 

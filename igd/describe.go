@@ -1,6 +1,7 @@
 package igd
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -8,15 +9,48 @@ import (
 	"strings"
 )
 
-// The texts of the description. They name what this is, and nothing by which an
-// attacker could choose his weapon: no serial number, no version, no address of
-// an administration page (abuse case K6).
+// The texts of the description where its owner gives none. They name what this is, and
+// nothing by which an attacker could choose his weapon: no serial number, no version, no
+// address of an administration page (abuse case K6).
 const (
 	manufacturer     = "Portcullis"
 	modelDescription = "Internet gateway"
 	modelName        = "Portcullis"
-	maxFriendlyName  = 63 // characters; UDA 1.1 section 2.3 wants less than 64
 )
+
+// Bounds in characters, of UDA 1.1 section 2.3. It would have names of models be shorter than
+// 32, and those of gateways are not.
+const (
+	maxText        = 63
+	maxDescription = 127
+	maxURL         = 255
+)
+
+// Product is what the description says of the gateway beside its name; a text that is empty is
+// left out, or is ours where UPnP wants one.
+type Product struct {
+	Manufacturer, ManufacturerURL                      string
+	ModelName, ModelNumber, ModelDescription, ModelURL string
+	SerialNumber                                       string
+	PresentationURL                                    string // of a page of the gateway's own
+}
+
+// bounded returns it with what UPnP wants, and no text longer than it may be. What is cut of a
+// URL would lead elsewhere, so that one that is too long is left out.
+func (p Product) bounded() Product {
+	p.Manufacturer = cmp.Or(p.Manufacturer, manufacturer)
+	p.ModelName = cmp.Or(p.ModelName, modelName)
+	p.ModelDescription = cutRunes(cmp.Or(p.ModelDescription, modelDescription), maxDescription)
+	for _, text := range []*string{&p.Manufacturer, &p.ModelName, &p.ModelNumber, &p.SerialNumber} {
+		*text = cutRunes(*text, maxText)
+	}
+	for _, url := range []*string{&p.ManufacturerURL, &p.ModelURL, &p.PresentationURL} {
+		if len(*url) > maxURL {
+			*url = ""
+		}
+	}
+	return p
+}
 
 const xmlHead = `<?xml version="1.0"?>` + "\n"
 
@@ -73,9 +107,13 @@ func (d *Device) describe(b *strings.Builder, dev *device, igd, level int) {
 	b.WriteString("<device>\n")
 	element(b, "deviceType", devicePrefix+dev.name+":"+digit(under(dev.latest, igd)))
 	element(b, "friendlyName", d.friendlyName)
-	element(b, "manufacturer", manufacturer)
-	element(b, "modelDescription", modelDescription)
-	element(b, "modelName", modelName)
+	element(b, "manufacturer", d.product.Manufacturer)
+	optional(b, "manufacturerURL", d.product.ManufacturerURL)
+	element(b, "modelDescription", d.product.ModelDescription)
+	element(b, "modelName", d.product.ModelName)
+	optional(b, "modelNumber", d.product.ModelNumber)
+	optional(b, "modelURL", d.product.ModelURL)
+	optional(b, "serialNumber", d.product.SerialNumber)
 	element(b, "UDN", d.udns[level])
 	b.WriteString("<serviceList>\n")
 	for _, s := range dev.services {
@@ -88,6 +126,9 @@ func (d *Device) describe(b *strings.Builder, dev *device, igd, level int) {
 		b.WriteString("<deviceList>\n")
 		d.describe(b, dev.embedded, igd, level+1)
 		b.WriteString("</deviceList>\n")
+	}
+	if level == 0 {
+		optional(b, "presentationURL", d.product.PresentationURL)
 	}
 	b.WriteString("</device>\n")
 }
@@ -172,6 +213,12 @@ func (d *Device) describeVariable(b *strings.Builder, v *variable, version int) 
 		b.WriteString("</allowedValueRange>\n")
 	}
 	b.WriteString("</stateVariable>\n")
+}
+
+func optional(b *strings.Builder, name, value string) {
+	if value != "" {
+		element(b, name, value)
+	}
 }
 
 func element(b *strings.Builder, name, value string) {

@@ -405,9 +405,10 @@ func TestConfigID(t *testing.T) {
 		t.Errorf("ConfigID %d, then %d", base, again)
 	}
 	for name, other := range map[string]uint32{
-		"name": id(func(c *igd.Config) { c.FriendlyName = "Other" }),
-		"uuid": id(func(c *igd.Config) { c.UUID = "6ba7b811-9dad-11d1-80b4-00c04fd430c8" }),
-		"path": id(func(c *igd.Config) { c.Path = "00112233445566778899aabc" }),
+		"name":  id(func(c *igd.Config) { c.FriendlyName = "Other" }),
+		"model": id(func(c *igd.Config) { c.Product.ModelNumber = "2" }),
+		"uuid":  id(func(c *igd.Config) { c.UUID = "6ba7b811-9dad-11d1-80b4-00c04fd430c8" }),
+		"path":  id(func(c *igd.Config) { c.Path = "00112233445566778899aabc" }),
 	} {
 		if other == base {
 			t.Errorf("another %s leaves the ConfigID", name)
@@ -442,6 +443,56 @@ func TestFriendlyName(t *testing.T) {
 	want := `<b>&"configId"` + strings.Repeat("ä", 63-14)
 	if got := l.rootDocument(1).Device.FriendlyName; got != want {
 		t.Errorf("friendlyName %q, want %q", got, want)
+	}
+}
+
+// TestProduct: what the owner says of the gateway is in the description of each version as he
+// wrote it, bounded, in the order of UDA 1.1 section 2.3; what he leaves out is not there, or
+// is ours; a web page is told of the root alone.
+func TestProduct(t *testing.T) {
+	t.Parallel()
+	cfg := config(newEngine(t), goodWAN())
+	hostile := "]]></manufacturer><script>&\"'" + strings.Repeat("ä", 100)
+	cfg.Product = igd.Product{
+		Manufacturer: hostile, ManufacturerURL: "https://example.com/?a=1&b=<2>", ModelName: "M & N", ModelNumber: "7",
+		ModelDescription: strings.Repeat("d", 200), ModelURL: "http://example.com/" + strings.Repeat("u", 300), SerialNumber: "0<0",
+		PresentationURL: "http://192.168.1.1/",
+	}
+	l := &lan{t: t, wan: goodWAN()}
+	l.serve(cfg)
+	for _, version := range []int{1, 2} {
+		root := l.rootDocument(version).Device
+		n := 0
+		root.VisitDevices(func(d *goupnp.Device) {
+			want := [...]string{
+				string([]rune(hostile)[:63]), "https://example.com/?a=1&b=<2>", "M & N", "7", strings.Repeat("d", 127), "", "0<0",
+				map[bool]string{true: "http://192.168.1.1/"}[n == 0],
+			}
+			if got := [...]string{
+				d.Manufacturer, d.ManufacturerURL.Str, d.ModelName, d.ModelNumber, d.ModelDescription, d.ModelURL.Str, d.SerialNumber, d.PresentationURL.Str,
+			}; got != want {
+				t.Errorf("version %d, %s: %q, want %q", version, d.DeviceType, got, want)
+			}
+			n++
+		})
+		loc, _ := url.Parse(l.front.Location(version))
+		doc, at := l.get(loc.Path), 0
+		for _, name := range []string{
+			"deviceType", "friendlyName", "manufacturer", "manufacturerURL", "modelDescription", "modelName", "modelNumber", "serialNumber", "UDN",
+			"serviceList", "deviceList", "/deviceList", "presentationURL",
+		} {
+			i := strings.Index(doc, "<"+name+">")
+			if name == "/deviceList" || name == "presentationURL" {
+				i = strings.LastIndex(doc, "<"+name+">")
+			}
+			if i < at {
+				t.Errorf("version %d: %s does not stand where UDA has it", version, name)
+			}
+			at = i
+		}
+	}
+	if doc := start(t).rootDocument(1).Device; doc.Manufacturer != "Portcullis" || doc.ModelName != "Portcullis" || doc.SerialNumber != "" || doc.ModelNumber != "" || doc.PresentationURL.Str != "" {
+		t.Errorf("K6: the default tells %+v", doc)
 	}
 }
 

@@ -70,6 +70,7 @@ type Config struct {
 	UUID string
 
 	FriendlyName string // shown to people; at most 63 characters of it
+	Product      Product
 
 	// Path is the first segment of every URL, at least 16 letters, digits and dashes
 	// that a web page cannot guess (abuse case D5). It should stay as the UUID does:
@@ -99,6 +100,7 @@ type Device struct {
 	services     []*service
 	udns         [3]string // of the three levels, with "uuid:"
 	friendlyName string
+	product      Product
 	base         string // the secret path, with a slash in front and none behind
 	resources    map[string]resource
 	configID     uint32
@@ -136,7 +138,8 @@ func build(cfg Config, root *device) (*Device, error) {
 		as: cfg.As, packets: cfg.Packets, timeout: cfg.OutboundTimeout, allowed: cfg.InboundAllowed,
 		log:  cfg.Log.With("subsystem", "igd"),
 		root: root, udns: udns,
-		friendlyName: cutRunes(cfg.FriendlyName, maxFriendlyName),
+		friendlyName: cutRunes(cfg.FriendlyName, maxText),
+		product:      cfg.Product.bounded(),
 		base:         "/" + cfg.Path,
 	}
 	for dev := d.root; dev != nil; dev = dev.embedded {

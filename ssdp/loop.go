@@ -122,6 +122,9 @@ func (l *loop) postpone(now time.Time, a answer, rows []row, window time.Duratio
 
 // respond sends one answer, from port 1900.
 func (l *loop) respond(now time.Time, a answer) {
+	if l.cfg.Plain != nil && l.cfg.Plain(a.to.Addr()) {
+		a.row.version = Plain
+	}
 	l.buf = appendResponse(l.buf[:0], l.factsAt(a.scope, a.from), a.row, now)
 	if err := l.conn.Send(l.buf, a.from, a.to); err != nil && l.log.Room(now) {
 		l.log.Debug("answer not sent", "client", a.to, "target", a.row.target, "err", err)

@@ -186,7 +186,7 @@ type facts struct {
 	maxAge int // seconds
 	server string
 	bootID uint32
-	shown  [maxTree + 1]Description // by version of the device tree
+	shown  [Plain + 1]Description // by version of the device tree
 }
 
 // host is the group as HOST has it: in capitals, as UDA 2.0 section A.3 writes it.

@@ -27,9 +27,12 @@ type Config struct {
 	// Describe returns the description for a local address of the interface and a
 	// version of the device tree: 1 or 2 for who searched for that version of a
 	// type (3 and above are shown 2), 0 for who did not name one (rootdevice,
-	// uuid, ssdp:all, notifications). It is called from Run, once a version
-	// for each address that is announced, and must not block.
+	// uuid, ssdp:all, notifications), Plain for who is one of those. It is called from
+	// Run, once a version for each address that is announced, and must not block.
 	Describe func(version int, local netip.Addr) Description
+	// Plain reports whether a client is shown one description whatever it searches for,
+	// that of the version Plain. Nil means nobody is. It must not block.
+	Plain func(client netip.Addr) bool
 	// Account returns whom a search is charged to. It must not block.
 	Account func(datagram.Packet) datagram.Account
 	// Server is the SERVER header, "OS UPnP/1.1 product"; printable ASCII, at

@@ -62,6 +62,36 @@ func TestSpecificAtOnce(t *testing.T) {
 	}
 }
 
+// TestPlain: who is to be shown one description is, whatever it searches for and however; its
+// answers name what it has searched for, as those to everybody else do.
+func TestPlain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.Plain = func(a netip.Addr) bool { return a == clientA.Addr() }
+		r := settled(t, cfg)
+		defer r.finish()
+		for _, target := range []string{urnDevice + "InternetGatewayDevice:1", urnDevice + "InternetGatewayDevice:2", root, "ssdp:all"} {
+			for client, plain := range map[netip.AddrPort]bool{clientA: true, clientB: false} {
+				r.from(client, search(target, "MX: 1"), func(*datagram.Packet) {})
+				pass(2 * time.Second)
+				got := r.conn.take()
+				if len(got) == 0 {
+					t.Errorf("%s: %s is not answered", client, target)
+				}
+				for _, answer := range got {
+					m := read(t, answer.text)
+					if is := strings.HasSuffix(m.header.Get("Location"), "/v3.xml") && m.header.Get("CONFIGID.UPNP.ORG") == "1003"; is != plain {
+						t.Errorf("%s, who searched for %s, is shown %s", client, target, m.header.Get("Location"))
+					}
+					if target != "ssdp:all" && m.header.Get("ST") != target {
+						t.Errorf("%s: ST is %s", target, m.header.Get("ST"))
+					}
+				}
+			}
+		}
+	})
+}
+
 // TestAllIsSpread: SSDP-2, one answer a row, spread over the time MX allows.
 func TestAllIsSpread(t *testing.T) {
 	for _, c := range []struct {

@@ -18,6 +18,9 @@ const (
 	maxLocation = 128 // octets
 )
 
+// Plain is the version that Config.Describe is asked for who is shown one description alone.
+const Plain = maxTree + 1
+
 // rootDevice is the type every root device has.
 const rootDevice = "upnp:rootdevice"
 
@@ -197,7 +200,7 @@ func printable(s, allowed string) bool {
 }
 
 // describe asks the caller for the descriptions that hold for a local address.
-func describe(ask func(int, netip.Addr) Description, local netip.Addr) (shown [maxTree + 1]Description, err error) {
+func describe(ask func(int, netip.Addr) Description, local netip.Addr) (shown [Plain + 1]Description, err error) {
 	for v := range shown {
 		shown[v] = ask(v, local)
 		if err := shown[v].check(); err != nil {

@@ -21,7 +21,7 @@ func TestImport(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"conf":   "ext_ifname=eth9\nlistening_ip=br-lan\nenable_natpmp=yes\nserial=1\nallow 1024-65535 0.0.0.0/0 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
+		"conf":   "ext_ifname=eth9\nlistening_ip=br-lan\nenable_natpmp=yes\nhttps_port=1\nallow 1024-65535 0.0.0.0/0 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
 		"here":   "ext_ifname=eth9\nlistening_ip=127.0.0.1/8\n",
 		"leases": "TCP:8443:192.168.1.20:443:0:NAS\nTCP:x\n",
 		"bad":    "deny 80\n",
@@ -40,7 +40,7 @@ func TestImport(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	for _, want := range []string{path("conf") + ":4: no counterpart: serial: ", path("conf") + ":5: stricter: ", path("leases") + ":2: no counterpart: this is no lease\n"} {
+	for _, want := range []string{path("conf") + ":4: no counterpart: https_port: ", path("conf") + ":5: stricter: ", path("leases") + ":2: no counterpart: this is no lease\n"} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("%q is not in\n%s", want, errs)
 		}

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
@@ -71,8 +73,8 @@ func openScore(c Config) *os.File {
 }
 
 // newHalf returns the front that the sandbox's mode asks for.
-func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, score *os.File, failed func(error)) (half, error) {
-	set := settings(c, w)
+func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, uuid string, score *os.File, failed func(error)) (half, error) {
+	set := settings(c, w, uuid)
 	if c.Sandbox.Mode != config.SandboxSplit {
 		return front.New(process.Front(set, front.Config{Log: c.Log, Warden: w, Sockets: w, Kernel: kernel, Failed: failed}))
 	}
@@ -83,12 +85,42 @@ func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, score *os.File, f
 	return k, nil
 }
 
-func settings(c Config, w *warden.Warden) wall.Settings {
-	return wall.Settings{
-		UPnP: c.UPnP.Enabled, Events: c.UPnP.Events, UUID: w.UUID(), Path: w.Path(),
-		FriendlyName: string(c.UPnP.FriendlyName), HTTPPort: c.UPnP.HTTPPort,
-		NATPMP: c.PCP.NATPMP && w.SeesSenders(), PCP: c.PCP.PCP && w.SeesSenders(),
+func settings(c Config, w *warden.Warden, uuid string) wall.Settings {
+	const kilo = 1000
+	u := c.UPnP
+	s := wall.Settings{
+		UPnP: u.Enabled, Events: u.Events, UUID: uuid, Path: w.Path(),
+		FriendlyName: string(u.FriendlyName), HTTPPort: u.HTTPPort,
+		Product: wall.Product{
+			Manufacturer: string(u.Manufacturer), ManufacturerURL: string(u.ManufacturerURL),
+			ModelName: string(u.ModelName), ModelNumber: string(u.ModelNumber), ModelDescription: string(u.ModelDescription),
+			ModelURL: string(u.ModelURL), SerialNumber: string(u.SerialNumber), PresentationURL: string(u.PresentationURL),
+		},
+		MaxAge: 2 * u.NotifyInterval, RateUp: uint64(u.UploadKbps) * kilo, RateDown: uint64(u.DownloadKbps) * kilo, // #nosec G115 -- config bounds them
+		Version1: u.IGDv1,
+		NATPMP:   c.PCP.NATPMP && w.SeesSenders(), PCP: c.PCP.PCP && w.SeesSenders(),
 		RequestsPerSecond: uint32(c.Limits.RequestsPerSecond), SameDevice: c.Policy.SameDevice, // #nosec G115 -- config bounds it
 		LogLevel: int8(c.Config.Log.Level.Level()),
 	}
+	for _, h := range u.IGDv1Clients {
+		s.Version1Clients = append(s.Version1Clients, h.Prefix)
+	}
+	return s
+}
+
+// uuidOf returns the UUID of the UPnP device: what the owner wants, or the gateway's own.
+func uuidOf(log *slog.Logger, want config.UUID, s netif.State, own string) string {
+	name := want.OfMAC()
+	if name == "" {
+		return cmp.Or(string(want), own)
+	}
+	link, ok := s.Link(name)
+	if !ok || link.MAC == [6]byte{} {
+		log.Warn("no MAC address for upnp.uuid; taking the UUID in state.dir", "interface", name)
+		return own
+	}
+	sum := sha256.Sum256(append([]byte("portcullis gateway "), link.MAC[:]...))
+	b := sum[:16]
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80 // RFC 9562 section 5.8
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }

@@ -78,7 +78,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	reload := newReloader(c, w, follower, waits)
 	w.Reloads(reload.reload, reload.status)
 	w.Seal()
-	f, err := newHalf(c, kernel, w, score, follower.failed)
+	f, err := newHalf(c, kernel, w, uuidOf(c.Log, c.UPnP.UUID, state, w.UUID()), score, follower.failed)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"portcullis/igd"
 	"portcullis/internal/datagram"
 	"portcullis/internal/identify"
 	"portcullis/internal/listeners"
@@ -85,7 +86,16 @@ type Config struct {
 	Events       bool   // of UPnP are delivered
 	UUID, Path   string // of the UPnP device, as igd.Config says
 	FriendlyName string // likewise
-	HTTPPort     uint16 // of descriptions and actions
+	Product      Product
+	HTTPPort     uint16        // of descriptions and actions
+	MaxAge       time.Duration // of announcements; 0: half an hour
+
+	RateUp, RateDown uint64 // bits a second that are told of the WAN; 0: what the interface says
+
+	// Version1 has every client shown the description of version 1, and Version1Clients
+	// those in these networks.
+	Version1        bool
+	Version1Clients []netip.Prefix
 
 	NATPMP, PCP bool // are spoken
 
@@ -94,6 +104,9 @@ type Config struct {
 	// Failed is told when a server ended before its time; the next Follow opens it again.
 	Failed func(error)
 }
+
+// Product is what UPnP's description says of the gateway.
+type Product = igd.Product
 
 // Front is the servers of all LANs.
 type Front struct {

@@ -388,9 +388,9 @@ func TestWANStatus(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := new(warden)
-		s := newWANStatus(w.Uplink, kernel{speed: 1e9, stats: map[string]netif.Stats{
+		s := newWANStatus(&Config{Warden: w, Kernel: kernel{speed: 1e9, stats: map[string]netif.Stats{
 			"wan0": {RxBytes: 1, TxBytes: 2, RxPackets: 3, TxPackets: 4, Up: true, Carrier: true},
-		}})
+		}}})
 		want := func(when string, want igd.WANStatus) {
 			t.Helper()
 			if got := s.Status(); !reflect.DeepEqual(got, want) {
@@ -422,5 +422,7 @@ func TestWANStatus(t *testing.T) {
 		}
 		w.view.WANs[0].Name = "gone"
 		want("without counters", igd.WANStatus{Since: all.Since, RateUp: 1e9, RateDown: 1e9})
+		s.rateUp = 4e7
+		want("with a rate that the owner tells", igd.WANStatus{Since: all.Since, RateUp: 4e7, RateDown: 1e9})
 	})
 }

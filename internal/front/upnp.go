@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"portcullis/igd"
@@ -32,7 +33,7 @@ type upnp struct {
 }
 
 func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
-	u := &upnp{cfg: cfg, who: who, wan: newWANStatus(cfg.Warden.Uplink, cfg.Kernel)}
+	u := &upnp{cfg: cfg, who: who, wan: newWANStatus(cfg)}
 	if cfg.Events {
 		u.notifier = gena.New(gena.Config{Logger: cfg.Log, Server: serverName, Dial: u.dial})
 	}
@@ -40,7 +41,7 @@ func newUPnP(cfg *Config, who *identify.Identifier) (*upnp, error) {
 		Mapper: cfg.Warden, WAN: u.wan, Identify: who.Client,
 		As: who.As, Packets: cfg.Warden.Packets, OutboundTimeout: cfg.Warden.OutboundTimeout,
 		InboundAllowed: u.inboundAllowed,
-		UUID:           cfg.UUID, Path: cfg.Path, FriendlyName: cfg.FriendlyName, Log: cfg.Log,
+		UUID:           cfg.UUID, Path: cfg.Path, FriendlyName: cfg.FriendlyName, Product: cfg.Product, Log: cfg.Log,
 	}
 	if u.notifier != nil {
 		device.Notifier = u.notifier
@@ -133,14 +134,9 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 		Logger: u.cfg.Log, Ifname: l.Name, Ifindex: l.Index, IPv6: at.IPv6, Targets: u.targets, Server: serverName,
 		Account: func(p datagram.Packet) datagram.Account { return u.who.Account(l.Name, p) },
 		BootID:  u.cfg.Warden.NextBootID(0), NewBootID: u.cfg.Warden.NextBootID,
+		MaxAge: u.cfg.MaxAge, Plain: u.version1,
 		Describe: func(version int, local netip.Addr) ssdp.Description {
-			if at.IPv6 {
-				// Consoles, which believe in version 1 alone, do not come this way,
-				// and who opens pinholes needs version 2 but may search for 1, as
-				// miniupnpc does.
-				version = 2
-			}
-			return ssdp.Description{Location: u.handler(l, local).Location(version), ConfigID: u.device.ConfigID()}
+			return ssdp.Description{Location: u.handler(l, local).Location(u.shown(version, at.IPv6)), ConfigID: u.device.ConfigID()}
 		},
 	}, conn)
 	if err != nil {
@@ -150,6 +146,25 @@ func (u *upnp) discovery(ctx context.Context, at listeners.Key, l netif.LAN) (*l
 		Name: "UPnP discovery", Run: s.Run, Close: conn.Close, Pulse: s.Pulse,
 		Follow: func(l netif.LAN) { s.SetAddresses(local(l), l.Prefixes) },
 	}, nil
+}
+
+// shown returns the version of the description for who searched for one.
+func (u *upnp) shown(version int, six bool) int {
+	switch {
+	case version == ssdp.Plain || u.cfg.Version1:
+		return 1
+	case six:
+		// Consoles, which believe in version 1 alone, do not come this way, and who opens
+		// pinholes needs version 2 but may search for 1, as miniupnpc does.
+		return 2
+	}
+	return version
+}
+
+// version1 reports whether a client is shown the description of version 1 whatever it
+// searches for: some have trouble with version 2 and find it all the same.
+func (u *upnp) version1(client netip.Addr) bool {
+	return slices.ContainsFunc(u.cfg.Version1Clients, func(p netip.Prefix) bool { return p.Contains(client.WithZone("")) })
 }
 
 // servers opens the sockets of a listener, or none: control, and discovery unless that

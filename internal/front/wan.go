@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -14,13 +15,17 @@ type wanStatus struct {
 	kernel  Kernel
 	changed chan struct{} // holds one: subscribers must be told
 
+	rateUp, rateDown uint64 // that are told instead of the interface's; 0: not set
+
 	mu    sync.Mutex
 	up    bool      // guarded by mu
 	since time.Time // guarded by mu; of the change to up
 }
 
-func newWANStatus(uplink func() (portmap.WAN, bool), kernel Kernel) *wanStatus {
-	return &wanStatus{uplink: uplink, kernel: kernel, changed: make(chan struct{}, 1)}
+func newWANStatus(c *Config) *wanStatus {
+	return &wanStatus{
+		uplink: c.Warden.Uplink, kernel: c.Kernel, changed: make(chan struct{}, 1), rateUp: c.RateUp, rateDown: c.RateDown,
+	}
 }
 
 // refresh notes when the connection came up, and has subscribers told.
@@ -52,6 +57,7 @@ func (w *wanStatus) Status() igd.WANStatus {
 	if !v.Private {
 		s.External = v.External
 	}
+	s.RateUp, s.RateDown = w.rateUp, w.rateDown
 	if v.Name == "" {
 		return s
 	}
@@ -61,7 +67,7 @@ func (w *wanStatus) Status() igd.WANStatus {
 		s.PacketsSent, s.PacketsReceived = stats.TxPackets, stats.RxPackets
 	}
 	if rate, known := w.kernel.Speed(v.Name); known {
-		s.RateUp, s.RateDown = rate, rate
+		s.RateUp, s.RateDown = cmp.Or(w.rateUp, rate), cmp.Or(w.rateDown, rate)
 	}
 	return s
 }

@@ -9,8 +9,6 @@ import (
 
 	"portcullis/config"
 	"portcullis/firewall"
-	"portcullis/policy"
-	"portcullis/portmap"
 )
 
 // Option is one of miniupnpd's, or of OpenWrt's configuration of it.
@@ -84,7 +82,6 @@ var fw4 = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
 const (
 	ourTable = "the chains are its own, in the table inet portcullis"
 	pfOnly   = "for pf, which Linux does not have"
-	itself   = "the description says which program this is"
 	stun     = "there is no STUN; where the WAN's own address is private nothing is opened, unless wan.private_address = \"allow\""
 	comeBack = "clients ask again; `portcullis import` reads the file as well, and prints the commands that open the same"
 )
@@ -126,27 +123,46 @@ var options = []Option{
 			}
 		}},
 	{Conf: []string{"ipv6_listening_ip"}, Why: "sockets are bound to each LAN and its addresses"},
-	{Conf: []string{"ipv6_disable"}, UCI: []string{"ipv6_disable"}, Becomes: "rule", Why: "a rule denies IPv6; who has no IPv6 needs none", to: noIPv6},
+	{Conf: []string{"ipv6_disable"}, UCI: []string{"ipv6_disable"}, Becomes: "lan.ipv6", Why: "yes is false", to: func(t *translation, v value) {
+		if v.yes() {
+			t.config.LAN.IPv6 = false
+		}
+	}},
 	{Conf: []string{"port", "http_port"}, UCI: []string{"port", "http_port", "upnp_igd_http_port"}, Becomes: "upnp.http_port", Why: "0, which takes any, becomes 5000", to: httpPort},
 	{Conf: []string{"https_port"}, Why: "no HTTPS: control points do not check certificates, nor have one"},
-	{Conf: []string{"bitrate_up"}, UCI: []string{"upload", "upload_kbps", "upnp_igd_upload"}, Why: "the rate of the line is not told"},
-	{Conf: []string{"bitrate_down"}, UCI: []string{"download", "download_kbps", "upnp_igd_download"}, Why: "the rate of the line is not told"},
-	{Conf: []string{"presentation_url"}, UCI: []string{"presentation_url"}, Why: "the description names no page"},
+	{Conf: []string{"bitrate_up"}, UCI: []string{"upload", "upload_kbps", "upnp_igd_upload"}, Becomes: "upnp.upload_kbps",
+		Why: "in kilobits a second; OpenWrt's upload and download are kilobytes, and count only where both are set",
+		to:  func(t *translation, v value) { t.rate(v, "upnp.upload_kbps", &t.config.UPnP.UploadKbps) }},
+	{Conf: []string{"bitrate_down"}, UCI: []string{"download", "download_kbps", "upnp_igd_download"}, Becomes: "upnp.download_kbps", Why: "the same",
+		to: func(t *translation, v value) { t.rate(v, "upnp.download_kbps", &t.config.UPnP.DownloadKbps) }},
+	{Conf: []string{"presentation_url"}, UCI: []string{"presentation_url"}, Becomes: "upnp.presentation_url", Why: "without it there is none; there it is the LAN's address",
+		to: func(t *translation, v value) { t.link(v, "upnp.presentation_url", &t.config.UPnP.PresentationURL) }},
 	{Conf: []string{"friendly_name"}, UCI: []string{"friendly_name", "upnp_igd_friendly_name"}, Becomes: "upnp.friendly_name",
-		Why: "at most 63 characters", to: func(t *translation, v value) {
-			if v.text != "" && t.config.UPnP.FriendlyName.UnmarshalText([]byte(v.text)) != nil {
-				t.note(v.line, "upnp.friendly_name", Look, shown(v.text)+" cannot be shown as a name")
-			}
-		}},
-	{Conf: []string{"manufacturer_name"}, Why: itself},
-	{Conf: []string{"manufacturer_url"}, Why: itself},
-	{Conf: []string{"model_name"}, Why: itself},
-	{Conf: []string{"model_description"}, Why: itself},
-	{Conf: []string{"model_url"}, Why: itself},
-	{Conf: []string{"model_number"}, UCI: []string{"model_number"}, Why: itself},
-	{Conf: []string{"serial"}, UCI: []string{"serial_number"}, Why: itself},
-	{Conf: []string{"uuid"}, UCI: []string{"uuid"}, Why: "made once, and kept in state.dir"},
-	{Conf: []string{"notify_interval"}, UCI: []string{"notify_interval"}, Why: "announcements come as UPnP asks"},
+		Why: "at most 63 characters", to: func(t *translation, v value) { t.label(v, "upnp.friendly_name", &t.config.UPnP.FriendlyName) }},
+	{Conf: []string{"manufacturer_name"}, Becomes: "upnp.manufacturer", Why: "at most 63 characters",
+		to: func(t *translation, v value) { t.label(v, "upnp.manufacturer", &t.config.UPnP.Manufacturer) }},
+	{Conf: []string{"manufacturer_url"}, Becomes: "upnp.manufacturer_url", Why: "http: or https:",
+		to: func(t *translation, v value) { t.link(v, "upnp.manufacturer_url", &t.config.UPnP.ManufacturerURL) }},
+	{Conf: []string{"model_name"}, Becomes: "upnp.model_name", Why: "at most 63 characters",
+		to: func(t *translation, v value) { t.label(v, "upnp.model_name", &t.config.UPnP.ModelName) }},
+	{Conf: []string{"model_description"}, Becomes: "upnp.model_description", Why: "at most 127 characters", to: func(t *translation, v value) {
+		if v.text != "" && t.config.UPnP.ModelDescription.UnmarshalText([]byte(v.text)) != nil {
+			t.note(v.line, "upnp.model_description", Look, shown(v.text)+" cannot be shown as a description")
+		}
+	}},
+	{Conf: []string{"model_url"}, Becomes: "upnp.model_url", Why: "http: or https:",
+		to: func(t *translation, v value) { t.link(v, "upnp.model_url", &t.config.UPnP.ModelURL) }},
+	{Conf: []string{"model_number"}, UCI: []string{"model_number"}, Becomes: "upnp.model_number", Why: "without it there is none",
+		to: func(t *translation, v value) { t.label(v, "upnp.model_number", &t.config.UPnP.ModelNumber) }},
+	{Conf: []string{"serial"}, UCI: []string{"serial_number"}, Becomes: "upnp.serial_number", Why: "without it there is none",
+		to: func(t *translation, v value) { t.label(v, "upnp.serial_number", &t.config.UPnP.SerialNumber) }},
+	{Conf: []string{"uuid"}, UCI: []string{"uuid"}, Becomes: "upnp.uuid", Why: "without it, or of zeros alone, one is made and kept in state.dir", to: func(t *translation, v value) {
+		text := strings.TrimPrefix(v.text, "uuid:")
+		if text != "" && text != "nocli" && strings.Trim(text, "0-") != "" && t.config.UPnP.UUID.UnmarshalText([]byte(text)) != nil {
+			t.note(v.line, "upnp.uuid", Look, shown(v.text)+" is not a UUID, so one is made and kept in state.dir")
+		}
+	}},
+	{Conf: []string{"notify_interval"}, UCI: []string{"notify_interval"}, Becomes: "upnp.notify_interval", Why: "from a minute to 12 hours", to: notifyInterval},
 	{Conf: []string{"system_uptime"}, UCI: []string{"system_uptime"}, Why: "the uptime told is the daemon's: clients watch it for restarts", to: lostIfYes},
 	{Conf: []string{"clean_ruleset_interval"}, UCI: []string{"clean_ruleset_interval"}, Why: "a mapping without an end is closed when its device has left"},
 	{Conf: []string{"clean_ruleset_threshold"}, UCI: []string{"clean_ruleset_threshold"}, Why: "a mapping without an end is closed when its device has left"},
@@ -199,8 +215,12 @@ var options = []Option{
 	}},
 	{Conf: []string{"lease_file"}, UCI: []string{"upnp_lease_file", "lease_file"}, Why: comeBack},
 	{Conf: []string{"lease_file6"}, UCI: []string{"upnp_lease_file6"}, Why: comeBack},
-	{Conf: []string{"force_igd_desc_v1"}, UCI: []string{"igdv1"}, Why: "not needed: each client gets the version that it searches for", to: lostIfYes},
-	{UCI: []string{"upnp_igd_compat"}, Why: "not needed: each client gets the version that it searches for"},
+	{Conf: []string{"force_igd_desc_v1"}, UCI: []string{"igdv1"}, Becomes: "upnp.igdv1", Why: "hardly needed: without it each client gets the version that it searches for", to: func(t *translation, v value) {
+		t.version1(v, v.yes())
+	}},
+	{UCI: []string{"upnp_igd_compat"}, Becomes: "upnp.igdv1", Why: "igdv1 is true", to: func(t *translation, v value) {
+		t.version1(v, v.text == "igdv1")
+	}},
 	{Conf: []string{"minissdpdsocket"}, Why: "searches are answered by the daemon itself, on a socket that others can share"},
 	{Conf: []string{"packet_log"}, Why: pfOnly},
 	{Conf: []string{"anchor"}, Why: pfOnly},
@@ -252,22 +272,6 @@ func behindNAT(t *translation, v value) {
 	}
 }
 
-// noIPv6 denies what comes by IPv6, before all other rules.
-func noIPv6(t *translation, v value) {
-	if v.kind == Conf && !v.yes() || v.no() || t.names[noIPv6Name] {
-		return
-	}
-	var all policy.ClientMatch
-	if all.UnmarshalText([]byte("::/0")) != nil {
-		panic("incumbent: no network holds all of IPv6")
-	}
-	t.names[noIPv6Name] = true
-	t.config.Rules = append(t.config.Rules, policy.Rule{Name: noIPv6Name, Action: portmap.Deny, Clients: []policy.ClientMatch{all}})
-	t.note(v.line, ipv6Key, Look, "ipv6_disable: pinholes are denied, and IPv6 is answered all the same")
-}
-
-const noIPv6Name = "no pinholes of IPv6"
-
 func httpPort(t *translation, v value) {
 	n, err := strconv.ParseUint(v.text, 10, 16)
 	switch {
@@ -290,5 +294,66 @@ func (t *translation) lifetime(v value, key string, to *time.Duration) {
 	*to = time.Duration(min(n, 86400)) * time.Second // #nosec G115 -- a day
 	if key == "lease.min" {
 		*to = min(max(*to, 2*time.Minute), t.config.Lease.Max)
+	}
+}
+
+// label sets a text that is shown.
+func (t *translation) label(v value, key string, to *config.Label) {
+	if v.text != "" && to.UnmarshalText([]byte(v.text)) != nil {
+		t.note(v.line, key, Look, shown(v.text)+" cannot be shown as a name")
+	}
+}
+
+// link sets a URL.
+func (t *translation) link(v value, key string, to *config.URL) {
+	if v.text != "" && to.UnmarshalText([]byte(v.text)) != nil {
+		t.note(v.line, key, Look, shown(v.text)+" is not a link that people should open")
+	}
+}
+
+// version1 has all clients shown version 1.
+func (t *translation) version1(v value, forced bool) {
+	if t.config.UPnP.IGDv1 = forced; forced {
+		t.note(v.line, "upnp.igdv1", Look, v.name+": without it each client gets the version that it searches for, and those of version 2 can open IPv6 ports by UPnP as well")
+	}
+}
+
+// rate sets the rate of the line, of which miniupnpd has bits and OpenWrt kilobytes or
+// kilobits a second.
+func (t *translation) rate(v value, key string, to *int) {
+	n, err := strconv.ParseUint(v.text, 0, 63)
+	switch {
+	case v.text == "":
+		return
+	case err != nil:
+		t.note(v.line, key, Look, shown(v.text)+" is not a rate")
+		return
+	case v.kind == Conf:
+		n = n/1000 + min(1, n%1000)
+	case v.name == "upload" || v.name == "download":
+		if !t.file.has("upload") || !t.file.has("download") {
+			return
+		}
+		n = min(n, 1<<40) * 1024 * 8 / 1000
+	}
+	*to = int(min(n, maxKbps)) // #nosec G115 -- it is bounded
+}
+
+// maxKbps is the most that config takes; more than UPnP can tell.
+const maxKbps = 100_000_000
+
+// notifyInterval sets how often the gateway is announced.
+func notifyInterval(t *translation, v value) {
+	n, err := strconv.ParseUint(v.text, 10, 31)
+	if v.text == "" || err == nil && n == 0 {
+		return
+	}
+	if err != nil {
+		t.note(v.line, "upnp.notify_interval", Look, shown(v.text)+" is not a number of seconds")
+		return
+	}
+	t.config.UPnP.NotifyInterval = time.Duration(min(max(n, 60), 12*3600)) * time.Second // #nosec G115 -- 12 hours
+	if n < 60 {
+		t.note(v.line, "upnp.notify_interval", Look, "notify_interval: once a minute, and not more often")
 	}
 }

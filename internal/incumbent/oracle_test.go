@@ -97,34 +97,20 @@ func FuzzOpensNoMore(f *testing.F) {
 	})
 }
 
-// TestNoIPv6: who had IPv6 off gets no pinholes by an import, and mappings as before.
+// TestNoIPv6: who had IPv6 off has it off by an import, and mappings as before.
 func TestNoIPv6(t *testing.T) {
 	t.Parallel()
-	f, err := Read("x", []byte("ext_ifname=wan0\nlistening_ip=br-lan\nenable_natpmp=yes\nipv6_disable=yes\nallow 1024-65535 0.0.0.0/0 1024-65535\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan, err := Translate(&f, Machine{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := policy.New(policy.Config{Default: plan.Config.Policy.Default, Rules: plan.Config.Rules})
-	if err != nil {
-		t.Fatal(err)
-	}
-	view := portmap.View{
-		WANs: []portmap.WAN{{Name: "wan", Up: true, External: netip.MustParseAddr("203.0.113.5")}}, WAN6: "wan", WAN6Up: true,
-		LAN: map[string]portmap.LAN{"br-lan": {Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("2001:db8::/64")}}},
-	}
-	for addr, want := range map[string]portmap.Action{"192.168.1.9": portmap.Allow, "2001:db8::9": portmap.Deny} {
-		host := netip.MustParseAddr(addr)
-		r := portmap.Request{Client: portmap.Client{Addr: host, Interface: "br-lan", Via: portmap.ViaPCP}, Transport: portmap.UDP,
-			Internal: netip.AddrPortFrom(host, 5000), ExternalPort: 5000}
-		if host.Is6() {
-			r.Kind = portmap.Pinhole6
+	for text, want := range map[string]bool{
+		"ipv6_disable=yes": false, "ipv6_disable=no": true, "ipv6_disable=": true, "port=0": true,
+		"config upnpd\n\toption ipv6_disable 1": false, "config upnpd\n\toption ipv6_disable 0": true,
+	} {
+		f, err := Read("x", []byte(text+"\n"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if d := p.Decide(r, portmap.Facts{View: &view}); d.Action != want {
-			t.Errorf("%s: %+v", addr, d)
+		plan, err := Translate(&f, Machine{})
+		if err != nil || plan.Config.LAN.IPv6 != want || len(plan.Config.Rules) != 0 {
+			t.Errorf("%q: IPv6 %v, rules %v, %v", text, plan.Config.LAN.IPv6, plan.Config.Rules, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -143,6 +144,11 @@ func (f *File) conf(lines []string) *Error {
 		f.settings = append(f.settings, setting{i + 1, strings.TrimRight(name, " \t"), strings.TrimLeft(value, " \t")})
 	}
 	return nil
+}
+
+// has reports whether an option is set.
+func (f *File) has(name string) bool {
+	return slices.ContainsFunc(f.settings, func(s setting) bool { return s.name == name && s.value != "" })
 }
 
 // shown quotes what stands in a file.

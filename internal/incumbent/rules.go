@@ -176,7 +176,7 @@ func (t *translation) ruleOf(r rule) {
 	if r.allow && !openable(&ours, note) {
 		return
 	}
-	if !r.allow && len(ours.Clients) == 0 && !t.names[noIPv6Name] {
+	if !r.allow && len(ours.Clients) == 0 && t.config.LAN.IPv6 {
 		note(Stricter, `this denies IPv6 as well, which miniupnpd leaves open`)
 	}
 	ours.Name = t.nameOf(r.name, r.line)

@@ -117,21 +117,13 @@ func (t *translation) absent() {
 	if t.unknown && t.config.LAN.Interfaces == nil {
 		t.names[closedName] = true
 		t.config.Rules = append([]policy.Rule{{Name: closedName, Action: portmap.Deny}}, t.config.Rules...)
-		for i, n := range t.notes {
-			if n.Key == ipv6Key {
-				t.notes[i].Key = "rule[1]"
-			}
-		}
-		t.note(0, ipv6Key, Stricter, "nothing is opened until you set lan.interfaces and remove this rule")
+		t.note(0, "rule[0]", Stricter, "nothing is opened until you set lan.interfaces and remove this rule")
 	}
 }
 
 // closedName is the name of the rule that stands where no LAN is known: without interfaces
 // the daemon would detect them, and serve more than was served.
 const closedName = "closed until lan.interfaces is set"
-
-// ipv6Key is where the rule stands that keeps IPv6 closed: before those of the file.
-const ipv6Key = "rule[0]"
 
 // lan adds a LAN by its interface, its address or its network's name in OpenWrt.
 func (t *translation) lan(line int, word string) {

@@ -26,6 +26,9 @@ func Choose(s State, set Settings) (Roles, error) {
 	} else {
 		c.detectLAN()
 	}
+	if set.NoIPv6 {
+		c.withoutIPv6()
+	}
 	c.warnOverlap()
 	if len(c.roles.LAN) == 0 && len(c.problems) == 0 {
 		c.noLAN()
@@ -35,6 +38,27 @@ func Choose(s State, set Settings) (Roles, error) {
 		faults[i] = p
 	}
 	return c.roles, errors.Join(faults...)
+}
+
+// withoutIPv6 takes IPv6 out of the roles. It comes last: what leads outside by IPv6 alone is
+// no LAN all the same.
+func (c *chooser) withoutIPv6() {
+	c.roles.WAN6 = Uplink{}
+	var lans []LAN
+	for _, l := range c.roles.LAN {
+		if !l.Addr.IsValid() {
+			c.why("%s is not served: it has no private IPv4 address, and IPv6 is switched off by lan.ipv6", l.Name)
+			continue
+		}
+		l.Addrs = slices.DeleteFunc(slices.Clone(l.Addrs), netip.Addr.Is6)
+		l.Prefixes, l.Direct = onlyIPv4(l.Prefixes), onlyIPv4(l.Direct)
+		lans = append(lans, l)
+	}
+	c.roles.LAN = lans
+}
+
+func onlyIPv4(list []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
 // chooser collects the result. It lives for one call.

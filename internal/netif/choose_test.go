@@ -408,6 +408,38 @@ func TestChooseWAN6(t *testing.T) {
 	}
 }
 
+// TestNoIPv6: where it is switched off no LAN has any of it, and there is no uplink; what leads
+// outside by IPv6 is no LAN all the same, and a LAN of IPv6 alone is not served.
+func TestNoIPv6(t *testing.T) {
+	t.Parallel()
+	state := home(t, usual+"\nsix0 192.168.8.2/24 2001:db8:9::2/64\nlab0 2001:db8:7::1/64\ndefault6 six0")
+	set := netif.Settings{LAN: []string{"br-lan", "lab0"}, ExtraPrefixes: []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("2001:db8:5::/48")}}
+	with, err := netif.Choose(state, set)
+	if err != nil || with.WAN6.Name != "six0" || len(with.LAN) != 2 || len(with.LAN[0].IPv6()) == 0 {
+		t.Fatalf("with IPv6: %+v, %v", with, err)
+	}
+	set.NoIPv6 = true
+	got, err := netif.Choose(state, set)
+	if err != nil || got.WAN6.Name != "" || got.WAN6.Up || len(got.LAN) != 1 || len(got.LAN[0].IPv6()) != 0 || len(got.LAN[0].Addrs) == 0 {
+		t.Fatalf("without: %+v, %v", got, err)
+	}
+	for _, p := range append(got.LAN[0].Prefixes, got.LAN[0].Direct...) {
+		if p.Addr().Is6() {
+			t.Errorf("a host of %s counts", p)
+		}
+	}
+	if !got.LAN[0].OnLink(netip.MustParseAddr("192.168.7.9")) {
+		t.Error("a routed network of IPv4 is gone as well")
+	}
+	if !slices.ContainsFunc(got.Why, func(s string) bool { return strings.HasPrefix(s, "lab0 is not served") }) {
+		t.Errorf("why: %q", got.Why)
+	}
+	detected, err := netif.Choose(state, netif.Settings{NoIPv6: true})
+	if err != nil || len(detected.LAN) != 1 || detected.LAN[0].Name != "br-lan" {
+		t.Errorf("what leads outside by IPv6 is a LAN: %+v, %v", detected.LAN, err)
+	}
+}
+
 func TestChoosePrefixes(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

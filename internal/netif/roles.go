@@ -15,6 +15,7 @@ type Settings struct {
 	WAN6          string         // "": the interface with the IPv6 default route
 	ExternalIP    netip.Addr     // IPv4, reported instead of the WAN's own address; zero: the WAN's own
 	AllowPrivate  bool           // serve although the external address cannot be reached from the Internet
+	NoIPv6        bool           // serve nobody by IPv6, and have no uplink of it
 
 	// FormerUplinks names interfaces that led outside earlier in this run. While a
 	// route is away for a moment, detection must not take the outside for a LAN;

@@ -104,6 +104,8 @@ func Confine(s wall.Settings, open func() error) sandbox.State {
 // Front returns the configuration of a front that these settings are for.
 func Front(s wall.Settings, c front.Config) front.Config {
 	c.UPnP, c.Events, c.UUID, c.Path, c.FriendlyName, c.HTTPPort = s.UPnP, s.Events, s.UUID, s.Path, s.FriendlyName, s.HTTPPort
+	c.Product, c.MaxAge, c.RateUp, c.RateDown = front.Product(s.Product), s.MaxAge, s.RateUp, s.RateDown
+	c.Version1, c.Version1Clients = s.Version1, s.Version1Clients
 	c.NATPMP, c.PCP, c.RequestsPerSecond, c.SameDevice = s.NATPMP, s.PCP, int(s.RequestsPerSecond), s.SameDevice
 	return c
 }

@@ -102,10 +102,19 @@ func (b *Event) code(w *wire) {
 func (b *Settings) code(w *wire) {
 	w.flag(&b.UPnP)
 	w.flag(&b.Events)
-	for _, text := range []*string{&b.UUID, &b.Path, &b.FriendlyName} {
+	p := &b.Product
+	for _, text := range []*string{
+		&b.UUID, &b.Path, &b.FriendlyName, &p.Manufacturer, &p.ManufacturerURL, &p.ModelName, &p.ModelNumber, &p.ModelDescription,
+		&p.ModelURL, &p.SerialNumber, &p.PresentationURL,
+	} {
 		w.text(text, maxSetting)
 	}
 	w.u16(&b.HTTPPort)
+	w.span(&b.MaxAge, 0)
+	w.u64(&b.RateUp)
+	w.u64(&b.RateDown)
+	w.flag(&b.Version1)
+	list(w, &b.Version1Clients, maxPlain, w.prefix)
 	w.flag(&b.NATPMP)
 	w.flag(&b.PCP)
 	w.u32(&b.RequestsPerSecond)

@@ -46,6 +46,12 @@ func newDecider() *decider {
 var settings = Settings{
 	UPnP: true, Events: true, UUID: "u", Path: "p", FriendlyName: "Gateway", HTTPPort: httpPort, NATPMP: true, PCP: true,
 	RequestsPerSecond: 20, SameDevice: true, UID: 64999,
+	Product: Product{
+		Manufacturer: "Example", ManufacturerURL: "http://m/", ModelName: "M", ModelNumber: "1", ModelDescription: "d", ModelURL: "http://l/",
+		SerialNumber: "2", PresentationURL: "http://p/",
+	},
+	MaxAge: time.Minute, RateUp: 1e9, RateDown: 1e10, Version1: true,
+	Version1Clients: []netip.Prefix{netip.MustParsePrefix("192.168.1.20/32"), netip.MustParsePrefix("fe80::/10")},
 }
 
 // config is that of a server for it.

@@ -22,7 +22,8 @@ const (
 	maxDetail   = 1 << 10          // octets of a sentence
 	maxLANs     = 64
 	maxAddrs    = 256 // addresses, and networks, of one LAN
-	maxSetting  = 256 // octets of a text among the settings
+	maxSetting  = 512 // octets of a text among the settings
+	maxPlain    = 256 // networks of Version1Clients
 	maxLine     = 200 // octets of the message of a record
 	maxKey      = 40
 	maxAttrs    = 16
@@ -136,12 +137,24 @@ type (
 	Settings struct {
 		UPnP, Events             bool
 		UUID, Path, FriendlyName string
+		Product                  Product
 		HTTPPort                 uint16
+		MaxAge                   time.Duration // whole seconds
+		RateUp, RateDown         uint64
+		Version1                 bool
+		Version1Clients          []netip.Prefix
 		NATPMP, PCP              bool
 		RequestsPerSecond        uint32 // 0: no limit
 		SameDevice               bool
 		LogLevel                 int8   // of slog; what is below it does not cross
 		UID, GID                 uint32 // that the front goes on as; 0: as it is
+	}
+	// Product is igd.Product.
+	Product struct {
+		Manufacturer, ManufacturerURL                      string
+		ModelName, ModelNumber, ModelDescription, ModelURL string
+		SerialNumber                                       string
+		PresentationURL                                    string
 	}
 	// Serve lets the front begin to answer, with the epochs that began then; zero: now.
 	Serve struct{ Four, Six time.Time }

@@ -179,7 +179,7 @@ func TestNetwork(t *testing.T) {
 	if wan != r.decider.wan || !six || l.Index != 1 || len(l.Addrs) != 2 || l.Addrs[1] != netip.IPv6LinkLocalAllNodes() {
 		t.Errorf("%+v %v %+v", wan, six, l)
 	}
-	if r.Settings() != settings {
+	if !reflect.DeepEqual(r.Settings(), settings) {
 		t.Errorf("the settings are %+v", r.Settings())
 	}
 	r.decider.mu.Lock()

@@ -28,6 +28,7 @@ func Network(c config.Config) netif.Settings {
 		WAN:           string(c.WAN.Interface),
 		WAN6:          string(c.WAN.Interface6),
 		ExternalIP:    c.WAN.ExternalIP.Addr,
+		NoIPv6:        !c.LAN.IPv6,
 		AllowPrivate:  c.WAN.PrivateAddress == config.AllowPrivate,
 	}
 }
