@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -257,6 +258,9 @@ func (e *Engine) untilNextEnd(retryAt time.Time) time.Duration {
 
 // collect takes what else is waiting, to share one kernel transaction.
 func (e *Engine) collect(first *op) []*op {
+	// Who has the engine woken runs after it: on one processor each of many would have a
+	// transaction of its own, while the next ones are about to ask.
+	runtime.Gosched()
 	batch := []*op{first}
 	for len(batch) < batchLength {
 		select {
