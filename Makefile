@@ -143,10 +143,10 @@ packages:
 	$(if $(ARCHS),,$(MAKE) --silent sbom)
 	$(GO) run -C packages . -version $(VERSION) -out $(DIST) -archs "$(ARCHS)" $(if $(APK_KEY),-key $(abspath $(APK_KEY)))
 
-# The stripped binary stays at or under 9.05 MB here; packages/targets.go has what is allowed
+# The stripped binary stays at or under 9.3 MB here; packages/targets.go has what is allowed
 # on the other processors.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 9050000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 9300000
 
 # Every processor that we ship, as it is and in the file system of a router.
 sizes:
