@@ -49,6 +49,7 @@ type leftover struct {
 	tables []*nftables.Table
 	jumps  []*nftables.Rule
 	chains []*nftables.Chain
+	flush  []*nftables.Chain // that go on being somebody's
 	sets   []*nftables.Set
 	names  []string // of tables, chains and sets
 	mapped []portmap.Mapping
@@ -64,6 +65,9 @@ func (l *leftover) remove(q *nftables.Conn) error {
 	for _, c := range l.chains {
 		q.FlushChain(c)
 		q.DelChain(c)
+	}
+	for _, c := range l.flush {
+		q.FlushChain(c)
 	}
 	for _, s := range l.sets {
 		q.DelSet(s)
@@ -123,6 +127,30 @@ func (r *reader) leftIn(ctx context.Context, l *leftover, t *nftables.Table, cha
 			}
 		}
 	}
+	for _, c := range chains {
+		if sameTable(c.Table, t) {
+			if err := r.listed(ctx, l, c, chains); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// listed adds a chain with a listing in it (listing.go): the chain, unless a rule of the
+// owner's leads there.
+func (r *reader) listed(ctx context.Context, l *leftover, c *nftables.Chain, chains []*nftables.Chain) error {
+	rules, err := r.rules(ctx, c.Table, c.Name)
+	if err != nil || len(rules) == 0 || rules[0].comment != listingMark {
+		return err
+	}
+	l.add("chain", c.Table, c.Name)
+	led := leftover{}
+	if err := r.jumpsTo(ctx, &led, c, chains); err != nil || len(led.jumps) == 0 {
+		l.chains = append(l.chains, c)
+		return err
+	}
+	l.flush = append(l.flush, c)
 	return nil
 }
 

@@ -101,8 +101,20 @@ func (s *foreignScan) chain(c firewall.Chain, given conditions, depth int) {
 		if s.read++; s.read > maxForeignRules {
 			return
 		}
+		if alwaysEnds(r) {
+			return // no packet gets past it
+		}
 		s.rule(c, r, given.copy(), depth)
 	}
+}
+
+// alwaysEnds reports whether a rule ends its chain for every packet.
+func alwaysEnds(r ruleRead) bool {
+	if len(r.exprs) != 1 || r.exprs[0].name != "immediate" {
+		return false
+	}
+	v := verdictIn(r.exprs[0].data)
+	return v != nil && (v.Kind == expr.VerdictReturn || v.Kind == expr.VerdictAccept || v.Kind == expr.VerdictDrop)
 }
 
 // chainRules reads a chain; one that cannot be read has no rules.

@@ -86,8 +86,10 @@ func TestForwarded(t *testing.T) {
 		"a condition not understood": {"ip saddr 198.51.100.0/24 tcp dport 80 dnat to 192.168.1.20", "tcp 80"},
 		"that and no port":           {"ip saddr 198.51.100.0/24 dnat to 192.168.1.20", ""},
 		"a conntrack expression the library cannot read": {"meta l4proto tcp ct original proto-src 5 tcp dport 80 dnat to 192.168.1.20", "tcp 80"},
-		"no translation": {"tcp dport 80 accept", ""},
-		"a mark":         {"tcp dport 80 meta mark set 1", ""},
+		"what no packet reaches":                         {"return; tcp dport 80 dnat to 192.168.1.20", ""},
+		"behind some that return":                        {"tcp dport 22 return; tcp dport 80 dnat to 192.168.1.20", "tcp 80"},
+		"no translation":                                 {"tcp dport 80 accept", ""},
+		"a mark":                                         {"tcp dport 80 meta mark set 1", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
