@@ -18,21 +18,22 @@ import (
 // its range; what only several keys show is in check.go. A key that a running
 // daemon takes over has the tag live; any other needs a restart (Adopt).
 type Config struct {
-	LAN      LAN           `toml:"lan"`
-	WAN      WAN           `toml:"wan"`
-	UPnP     UPnP          `toml:"upnp"`
-	PCP      PCP           `toml:"pcp"`
-	Lease    Lease         `toml:"lease"`
-	Limits   Limits        `toml:"limits"`
-	Policy   Policy        `toml:"policy"`
-	Rules    []policy.Rule `toml:"rule" live:"yes"` // in the order of the file; the first match wins; nil: none
-	Firewall Firewall      `toml:"firewall"`
-	State    State         `toml:"state"`
-	Control  Control       `toml:"control"`
-	Metrics  Metrics       `toml:"metrics"`
-	Sandbox  Sandbox       `toml:"sandbox"`
-	Hook     Hook          `toml:"hook"`
-	Log      Log           `toml:"log"`
+	LAN       LAN           `toml:"lan"`
+	WAN       WAN           `toml:"wan"`
+	UPnP      UPnP          `toml:"upnp"`
+	PCP       PCP           `toml:"pcp"`
+	Lease     Lease         `toml:"lease"`
+	Limits    Limits        `toml:"limits"`
+	Policy    Policy        `toml:"policy"`
+	Rules     []policy.Rule `toml:"rule" live:"yes"` // in the order of the file; the first match wins; nil: none
+	Firewall  Firewall      `toml:"firewall"`
+	State     State         `toml:"state"`
+	Control   Control       `toml:"control"`
+	Metrics   Metrics       `toml:"metrics"`
+	Miniupnpd Miniupnpd     `toml:"miniupnpd"`
+	Sandbox   Sandbox       `toml:"sandbox"`
+	Hook      Hook          `toml:"hook"`
+	Log       Log           `toml:"log"`
 }
 
 // LAN configures the inside of the network.
@@ -134,6 +135,13 @@ type Control struct {
 type Metrics struct {
 	Listen   Loopback `toml:"listen"`              // zero: by the control socket alone
 	Mappings bool     `toml:"mappings" live:"yes"` // a line for each mapping's packets, and one for its octets
+}
+
+// Miniupnpd configures what is shown to programs that were made for miniupnpd.
+type Miniupnpd struct {
+	LeaseFile  Path           `toml:"lease_file"`  // of IPv4; "": none
+	LeaseFile6 Path           `toml:"lease_file6"` // of IPv6; "": none
+	Chain      firewall.Chain `toml:"chain"`       // of family inet or ip; gets rules that no packet reaches; zero: none
 }
 
 // Sandbox configures what the daemon takes from itself before it reads the first packet.

@@ -197,7 +197,7 @@ func TestUnknownKey(t *testing.T) {
 	t.Parallel()
 	_, err := config.Parse("p.toml", []byte("[pcp]\nnatpmp = true\nnonce_strict = true\n[pcpp]\n"))
 	want := `p.toml:3: unknown key "nonce_strict" in [pcp]; allowed: natpmp, pcp, nonce
-p.toml:4: unknown table "pcpp" (did you mean [pcp]?); allowed: lan, wan, upnp, pcp, lease, limits, policy, rule, firewall, state, control, metrics, sandbox, hook, log`
+p.toml:4: unknown table "pcpp" (did you mean [pcp]?); allowed: lan, wan, upnp, pcp, lease, limits, policy, rule, firewall, state, control, metrics, miniupnpd, sandbox, hook, log`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

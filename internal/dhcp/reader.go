@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portcullis/internal/inotify"
 	"portcullis/portmap"
 )
 
@@ -46,8 +47,8 @@ type Reader struct {
 	log     *slog.Logger
 	sources []*source
 	names   atomic.Pointer[names]
-	watches func(names map[string]bool) (*watcher, error) // nil: Run looks each time
-	rests   func()                                        // nil, or called when Run waits for the kernel to tell something
+	watches func(names map[string]bool) (*inotify.Watcher, error) // nil: Run looks each time
+	rests   func()                                                // nil, or called when Run waits for the kernel to tell something
 }
 
 // New makes a reader that knows nothing yet.
@@ -56,7 +57,7 @@ func New(cfg Config) *Reader {
 	if len(files) == 0 {
 		files, who = usualPlaces, systemOwn
 	}
-	r := &Reader{log: cfg.Log, watches: newWatcher}
+	r := &Reader{log: cfg.Log, watches: inotify.New}
 	for _, file := range files {
 		r.sources = append(r.sources, newSource(file, who))
 	}
@@ -82,8 +83,8 @@ func (r *Reader) Run(ctx context.Context) error {
 	w := r.watcher()
 	told := (<-chan struct{})(nil)
 	if w != nil {
-		defer w.close()
-		told = w.told
+		defer w.Close()
+		told = w.Told
 	}
 	var last time.Time
 	due := time.NewTimer(0)
@@ -112,7 +113,7 @@ func (r *Reader) Run(ctx context.Context) error {
 }
 
 // watcher returns one, or nil where the kernel has none.
-func (r *Reader) watcher() *watcher {
+func (r *Reader) watcher() *inotify.Watcher {
 	if r.watches == nil {
 		return nil
 	}
@@ -131,10 +132,10 @@ func (r *Reader) watcher() *watcher {
 }
 
 // watch reports whether the kernel tells of each file.
-func (r *Reader) watch(w *watcher) bool {
+func (r *Reader) watch(w *inotify.Watcher) bool {
 	for _, s := range r.sources {
 		for _, path := range s.parts {
-			if err := w.watch(path); err != nil {
+			if err := w.Watch(path); err != nil {
 				return false
 			}
 		}

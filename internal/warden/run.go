@@ -57,6 +57,9 @@ func (w *Warden) Run(ctx context.Context) error {
 	all.Go(func() error { return logging.NewEvents(w.log).Run(ctx, w.engine.Watch(256)) })
 	all.Go(func() error { return w.refusals.Run(ctx, w.engine.Watch(256)) })
 	all.Go(func() error { return w.approvals.Run(ctx, w.engine.Watch(256)) })
+	if w.leases != nil {
+		all.Go(func() error { return w.leases.Run(ctx) })
+	}
 	if w.hook != nil {
 		all.Go(func() error { return w.hook.Run(ctx) })
 		all.Go(func() error { return w.runHook(ctx) })
@@ -90,6 +93,9 @@ func (w *Warden) Follow(ctx context.Context, s netif.State, r netif.Roles) {
 	}
 	w.dropForeign(ctx)
 	w.restore.Readmit(ctx)
+	if w.leases != nil {
+		w.leases.Changed() // the WAN may be another interface
+	}
 	if _, err := w.engine.Review(ctx); err != nil && ctx.Err() == nil { // each end is logged
 		w.log.Error("not all of what the configuration does not allow could be closed; trying again", "err", err)
 		w.adoptLater()

@@ -81,6 +81,11 @@ func (w *Warden) paths(programs bool) *sandbox.Paths {
 	if above := filepath.Dir(socket); !machines(above) {
 		p.Remove = []string{above}
 	}
+	for _, file := range []config.Path{w.cfg.Miniupnpd.LeaseFile, w.cfg.Miniupnpd.LeaseFile6} {
+		if dir := filepath.Dir(string(file)); file != "" && !machines(dir) {
+			p.Write = append(p.Write, dir)
+		}
+	}
 	if programs { // for their standard input; their lock is read
 		p.Files = []string{os.DevNull}
 		w.makeProgramsLock()

@@ -22,6 +22,7 @@ import (
 	"portcullis/internal/gateway"
 	"portcullis/internal/hook"
 	"portcullis/internal/journal"
+	"portcullis/internal/leasefile"
 	"portcullis/internal/metrics"
 	"portcullis/internal/netif"
 	"portcullis/internal/presence"
@@ -102,9 +103,11 @@ type Warden struct {
 	refusals    refusals.Book
 	approvals   *approvals.Keeper
 	vendors     vendors
-	hook        *hook.Hook // nil: there is none
-	hookFailed  error      // why there is none that the owner wants
-	alerts      alerts     // of what only an owned front does
+	leases      *leasefile.Keeper // nil: there is nothing to show
+	listing     wiring.Listing    // nil: nothing is listed
+	hook        *hook.Hook        // nil: there is none
+	hookFailed  error             // why there is none that the owner wants
+	alerts      alerts            // of what only an owned front does
 
 	reload  func(context.Context) (control.Reloaded, error) // nil: it cannot be
 	loaded  func() control.Configuration                    // nil: nobody says
@@ -167,6 +170,9 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 		if e := l.Close(); !errors.Is(e, net.ErrClosed) { // it was served
 			err = errors.Join(err, e)
 		}
+	}
+	if w.listing != nil {
+		err = errors.Join(err, w.listing.Close(closing, keep || !w.ours))
 	}
 	err = errors.Join(err, w.closeHook(), w.firewall.Close(closing, keep || !w.ours))
 	if w.witness != nil {
@@ -257,6 +263,7 @@ func (w *Warden) build(last journal.Restored) error {
 		return err
 	}
 	w.approvals.Start(w.engine)
+	w.openShown()
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
@@ -282,6 +289,9 @@ func (w *Warden) newReconcile() *reconcile.Keeper {
 	}
 	if w.witness != nil {
 		cfg.Audits = append(cfg.Audits, func(ctx context.Context, _ bool) (string, error) { return w.witness.Audit(ctx) })
+	}
+	if w.listing != nil {
+		cfg.Audits = append(cfg.Audits, w.auditListing)
 	}
 	return reconcile.New(cfg)
 }

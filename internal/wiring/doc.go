@@ -2,8 +2,8 @@
 // and check all have it from here.
 //
 // Owns: Policy, Network, Facts (the parts of a configuration in the types of those who
-// obey them), Firewall and Backend (which firewall backend is opened), Clear (what a dead
-// daemon left, by whichever backend).
+// obey them), Firewall and Backend (which firewall backend is opened), Listed (what is shown
+// to other programs), Clear (what a dead daemon left, by whichever backend).
 //
 // May import: the standard library; of ours config, firewall and its backends, netif,
 // policy and portmap.

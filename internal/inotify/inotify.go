@@ -1,4 +1,4 @@
-package dhcp
+package inotify
 
 import (
 	"encoding/binary"
@@ -9,12 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher hears from the kernel that something was done to lease files, or where one may
-// come to be (inotify(7)). A file system of another machine tells nothing.
-type watcher struct {
+// Watcher hears from the kernel that something was done to files, or where one may come to
+// be. A file system of another machine tells nothing.
+type Watcher struct {
+	Told <-chan struct{} // holds one: there is something to look at
+
+	told  chan struct{}
 	file  *os.File
 	names map[string]bool // that files of ours may have
-	told  chan struct{}   // holds one
 	done  chan struct{}
 }
 
@@ -24,20 +26,21 @@ const (
 	onFile      = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_DONT_FOLLOW
 )
 
-// newWatcher makes one for files of these names.
-func newWatcher(names map[string]bool) (*watcher, error) {
+// New makes one for files whose last elements are these. Close must be called.
+func New(names map[string]bool) (*Watcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
-	w := &watcher{file: os.NewFile(uintptr(fd), "inotify"), names: names, told: make(chan struct{}, 1), done: make(chan struct{})}
+	told := make(chan struct{}, 1)
+	w := &Watcher{Told: told, told: told, file: os.NewFile(uintptr(fd), "inotify"), names: names, done: make(chan struct{})}
 	go w.read()
 	return w, nil
 }
 
 // read passes on that there is something to look at, until the watcher is closed; what it
 // is the look finds out.
-func (w *watcher) read() {
+func (w *Watcher) read() {
 	defer close(w.done)
 	buf := make([]byte, 16*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for {
@@ -57,7 +60,7 @@ func (w *watcher) read() {
 
 // ours reports whether one of these events is about a file of ours, or may be: a directory
 // tells of whatever comes to it, and /tmp is busy on some machines.
-func (w *watcher) ours(events []byte) bool {
+func (w *Watcher) ours(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
 		size := int(binary.NativeEndian.Uint32(events[12:]))
 		name := events[unix.SizeofInotifyEvent:min(unix.SizeofInotifyEvent+size, len(events))]
@@ -69,14 +72,15 @@ func (w *watcher) ours(events []byte) bool {
 	return false
 }
 
-func (w *watcher) close() {
+// Close ends it.
+func (w *Watcher) Close() {
 	_ = w.file.Close()
 	<-w.done
 }
 
-// watch has the kernel tell of a file from now on. The error is not about what is not
-// there, or may not be read.
-func (w *watcher) watch(path string) error {
+// Watch has the kernel tell of a file from now on. The error is not about what is not
+// there, or may not be read: call it again before each look.
+func (w *Watcher) Watch(path string) error {
 	raw, err := w.file.SyscallConn()
 	if err != nil {
 		return err

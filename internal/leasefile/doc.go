@@ -1,0 +1,27 @@
+// Package leasefile shows the mappings where programs look that were made for miniupnpd: in
+// its lease files, and by whoever shows rules, and closes what the owner takes out of these
+// files, as the page of OpenWrt (luci-app-upnp) does.
+//
+// Owns: the lines of both files and what they have of a mapping, when they are written, and
+// which mappings somebody has deleted there.
+//
+// May import: portmap, internal/inotify, the standard library, x/sys/unix.
+//
+// Never: opens anything because of what a file says, reads one that another user has
+// written, or follows a symbolic link.
+//
+// # Deletions
+//
+// That page deletes the mapping of row N by `sed -i Nd FILE`, and restarts the daemon without
+// waiting. So a line that is gone is a mapping that the owner closes: while the daemon runs
+// and at its start. What was in the file is known of the run that wrote it, by a copy beside
+// it (FILE.written): without it, or with the copy of an earlier run of the machine, a missing
+// line says nothing. So these close nothing: a file that is not there, as after a start of the
+// machine, one that a power failure has cut, and a mapping that was granted and not yet written.
+//
+// Only a file that is what was written less some lines counts, and one of root's or of the
+// daemon's own user. Whatever else is there is replaced, once nobody has written to it for a
+// second. The daemon writes by exchanging the names of two files, and looks at what it got for
+// its own: so it cannot write over a deletion, and one that was made of the version before is
+// compared with that version.
+package leasefile

@@ -1,0 +1,41 @@
+package warden
+
+import (
+	"context"
+
+	"portcullis/internal/leasefile"
+	"portcullis/internal/wiring"
+	"portcullis/portmap"
+)
+
+// openShown makes what shows the mappings to programs that were made for miniupnpd, if the
+// owner wants that.
+func (w *Warden) openShown() {
+	c := w.cfg.Miniupnpd
+	cfg := leasefile.Config{
+		Log: w.log, File: string(c.LeaseFile), File6: string(c.LeaseFile6),
+		Snapshot: w.engine.Snapshot, Watch: w.engine.Watch,
+		Delete: func(ctx context.Context, id uint64) error {
+			_, err := w.engine.Unmap(ctx, portmap.Selector{Anybody: true, ID: id})
+			if portmap.ReasonOf(err) == portmap.NoSuchMapping {
+				return nil
+			}
+			return err
+		},
+	}
+	if w.listing = wiring.Listed(w.log, w.cfg); w.listing != nil {
+		cfg.Show = func(ctx context.Context, all []portmap.Mapping) {
+			w.listing.Show(ctx, w.network.Roles().WAN.Index, all)
+		}
+	}
+	if w.listing != nil || cfg.File != "" || cfg.File6 != "" {
+		w.leases = leasefile.New(cfg)
+	}
+}
+
+// auditListing looks at what is listed when others have changed rules. What is missing there
+// is put back without a word: nothing depended on it.
+func (w *Warden) auditListing(ctx context.Context, _ bool) (string, error) {
+	w.listing.Audit(ctx)
+	return "", nil
+}

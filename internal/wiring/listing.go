@@ -1,0 +1,26 @@
+package wiring
+
+import (
+	"context"
+	"log/slog"
+
+	"portcullis/config"
+	"portcullis/firewall"
+	"portcullis/firewall/nft"
+	"portcullis/portmap"
+)
+
+// Listing shows mappings as rules to programs that list a chain; nft.Listing is one.
+type Listing interface {
+	Show(ctx context.Context, ifindex int, all []portmap.Mapping)
+	Audit(context.Context)
+	Close(ctx context.Context, keep bool) error
+}
+
+// Listed returns the listing that the configuration wants, nil for none.
+func Listed(log *slog.Logger, c config.Config) Listing {
+	if c.Miniupnpd.Chain == (firewall.Chain{}) {
+		return nil
+	}
+	return nft.NewListing(log, 0, c.Miniupnpd.Chain)
+}
