@@ -72,7 +72,7 @@ func (k *Keeper) List() []Answer {
 	now, table := time.Now(), k.engine.Snapshot()
 	list := slices.DeleteFunc(k.copy(), func(a Answer) bool { return a.over(now) })
 	for i := range list {
-		list[i].Mapping = table.UsedBy(&list[i].Answer)
+		list[i].Mapping, list[i].Until = table.UsedBy(&list[i].Answer), list[i].end(now)
 	}
 	slices.Reverse(list)
 	return list
@@ -141,7 +141,7 @@ func (k *Keeper) made(r Reply) (a Answer, err error) {
 		if a.Transport == 0 && r.Once {
 			return a, ErrOnce
 		}
-		a.Until, a.ends, a.Mapping = time.Time{}, time.Time{}, 0
+		a.Until, a.ends, a.written, a.Mapping = time.Time{}, time.Time{}, time.Time{}, 0
 	default:
 		return a, ErrNothing
 	}

@@ -24,9 +24,11 @@
 //     not answered the gateway first. A program that still wants its port asks again.
 //   - Numbers of what waits begin anywhere in each run, so that one that was read before a
 //     restart does not mean something else after it.
-//   - On disk an answer that ends has both when, and how long it had to run when it was written:
-//     the smaller counts, because a router may boot in 1970. When its clock is right again, what
-//     has ended by it ends.
+//   - On disk an answer that ends has both when, and what time it was when that was written,
+//     which is done again every ten minutes. A router without a clock of its own boots in 1970,
+//     or when it was made: an answer sleeps there until the clock is past what it was, or each
+//     boot would give it time anew. It is asked about meanwhile, and holds for what is left of
+//     it then. What is said in 1970 holds by the time that passes, in that run.
 //   - An answer for one mapping is noted as used when the engine has said so, not before the
 //     client is told. A crash in between, when the mapping has ended before it as well, leaves
 //     it to be used once more.

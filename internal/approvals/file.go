@@ -26,7 +26,7 @@ type entry struct {
 	Transport   uint8      `json:"transport,omitempty"`
 	Port        uint16     `json:"port,omitempty"`
 	Until       *time.Time `json:"until,omitempty"`
-	Left        int64      `json:"left,omitempty"` // seconds until then, when it was written
+	Written     *time.Time `json:"written,omitempty"` // with until: a clock that is before it is wrong
 	Once        bool       `json:"once,omitempty"`
 	Mapping     uint64     `json:"mapping,omitempty"`
 	Made        time.Time  `json:"made"`
@@ -50,9 +50,11 @@ func encode(list []Answer, now time.Time) ([]byte, error) {
 			Transport: uint8(a.Transport), Port: a.Port, Once: a.Once, Mapping: a.Mapping, Made: a.Made.UTC().Truncate(time.Second),
 			Via: uint8(a.Client.Via), Host: a.Client.Name, Description: a.Description, Rule: a.Rule,
 		}
-		if !a.Until.IsZero() {
-			until := a.Until.UTC()
-			e.Until, e.Left = &until, max(1, int64(a.Until.Sub(now)/time.Second))
+		if until, written := a.end(now).UTC(), now.UTC(); !until.IsZero() {
+			if a.asleep() {
+				written = a.written.UTC()
+			}
+			e.Until, e.Written = &until, &written
 		}
 	}
 	body, err := json.Marshal(entries)
@@ -98,13 +100,12 @@ func (e *entry) answer(now time.Time) (a Answer, err error) {
 	}
 	a.Device = a.Client.ID().Device()
 	if e.ID == 0 || !e.Address.IsValid() || e.Interface == "" || (e.Transport == 0) != (e.Port == 0) ||
-		e.Transport != 0 && !a.Transport.Valid() || e.Once && (e.Transport == 0 || !e.Allow) {
+		e.Transport != 0 && !a.Transport.Valid() || e.Once && (e.Transport == 0 || !e.Allow) || (e.Until == nil) != (e.Written == nil) {
 		return a, errDamaged
 	}
 	if e.Until != nil {
-		left := min(e.Until.Sub(now.Round(0)), time.Duration(e.Left)*time.Second)
-		a.Until = now.Add(left)
-		a.ends = *e.Until
+		a.Until, a.ends, a.written = *e.Until, *e.Until, *e.Written
+		a.wake(now)
 	}
 	return a, nil
 }

@@ -19,6 +19,8 @@ const (
 	maxAnswers = 1024
 	sweepEvery = 10 * time.Second // for what has ended, and for what could not be stored or closed
 	sweepTime  = 10 * time.Second // for the firewall; somebody may want to answer meanwhile
+	setBack    = time.Minute      // of the clock, which may happen to one that is right
+	writeEvery = 10 * time.Minute // while an answer holds that ends, so that the file tells what time it is
 )
 
 // Errors of the owner's questions.
@@ -53,14 +55,42 @@ type Answer struct {
 	Description string // what the device called it
 	Rule        string // that said "ask", or ""
 
-	ends time.Time // Until by the wall clock, where the answer is of an earlier run
+	// Of an answer that ends and is of an earlier run: Until by the wall clock, and when that
+	// run last knew what time it was. written is zero from when it holds in this run.
+	ends, written time.Time
 }
 
 func (a *Answer) subject() subject { return subject{a.Device, a.Transport, a.Port} }
 
 // over reports whether it holds no longer, by either clock.
 func (a *Answer) over(now time.Time) bool {
-	return a.Over(now) || !a.ends.IsZero() && !now.Round(0).Before(a.ends)
+	return !a.asleep() && a.Over(now) || !a.ends.IsZero() && !now.Round(0).Before(a.ends)
+}
+
+// asleep reports whether it does not hold yet, because the clock has been wrong since this run
+// began.
+func (a *Answer) asleep() bool { return !a.written.IsZero() }
+
+// wake has it hold where the clock can be right, and reports whether it does from now on.
+func (a *Answer) wake(now time.Time) bool {
+	clock := now.Round(0)
+	if !a.asleep() || clock.Add(setBack).Before(a.written) {
+		return false
+	}
+	a.Until, a.written = now.Add(min(a.ends.Sub(clock), a.ends.Sub(a.written))), time.Time{}
+	return true
+}
+
+// end returns when it ends by the wall clock, zero where it does not.
+func (a *Answer) end(now time.Time) time.Time {
+	if a.Until.IsZero() || a.asleep() {
+		return a.ends
+	}
+	end := now.Round(0).Add(a.Until.Sub(now))
+	if !a.ends.IsZero() && a.ends.Before(end) {
+		return a.ends
+	}
+	return end
 }
 
 // Store keeps the file. With an error of Write the old one is as it was.
@@ -88,10 +118,11 @@ type Keeper struct {
 	mu      sync.Mutex // guards what follows
 	waiting queue
 	answers []Answer
-	next    uint64 // number
-	unsaved bool   // the file is perhaps not what holds
-	said    bool   // the owner was told that it cannot be written
-	behind  bool   // the engine perhaps does not go by the answers yet, or has not closed all
+	next    uint64    // number
+	saved   time.Time // when the file was written
+	unsaved bool      // the file is perhaps not what holds
+	said    bool      // the owner was told that it cannot be written
+	behind  bool      // the engine perhaps does not go by the answers yet, or has not closed all
 }
 
 // Open reads what was said in earlier runs; restored are the mappings that may be taken over.
@@ -110,18 +141,22 @@ func Open(log *slog.Logger, store Store, restored []portmap.Mapping) *Keeper {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return k
-	case errors.Is(err, errDamaged):
-		name, failed := store.SetAnswersAside()
-		log.Error("the approvals are damaged; what they allowed is closed, and the owner is asked again", "kept_as", name, "err", failed)
-		return k
 	case err != nil:
-		log.Error("cannot read the approvals; what they allowed is closed, and the owner is asked again", "err", err)
+		what := "cannot read the approvals"
+		if errors.Is(err, errDamaged) {
+			what = "the approvals are damaged"
+		}
+		name, failed := store.SetAnswersAside() // the next answer would be written over them
+		log.Error(what+"; what they allowed is closed, and the owner is asked again", "kept_as", name, "err", errors.Join(err, failed))
 		return k
 	}
 	k.answers = slices.DeleteFunc(list, func(a Answer) bool {
 		used := a.Once && a.Mapping != 0 && !slices.ContainsFunc(restored, func(m portmap.Mapping) bool { return m.ID == a.Mapping })
 		return used || a.over(now)
 	})
+	if slices.ContainsFunc(k.answers, func(a Answer) bool { return a.asleep() }) {
+		log.Warn("the clock is behind; what is approved until some time is closed until it is right", "clock", now.Round(0))
+	}
 	return k
 }
 
@@ -136,9 +171,11 @@ func (k *Keeper) Answers() portmap.Answers {
 func (k *Keeper) Start(e Engine) { k.engine = e }
 
 func answersOf(list []Answer) portmap.Answers {
-	plain := make([]portmap.Answer, len(list))
+	plain := make([]portmap.Answer, 0, len(list))
 	for i := range list {
-		plain[i] = list[i].Answer
+		if !list[i].asleep() {
+			plain = append(plain, list[i].Answer)
+		}
 	}
 	return portmap.NewAnswers(plain)
 }
@@ -190,7 +227,7 @@ func (k *Keeper) note(ev *portmap.Event) {
 // than what it tells of. mu is held.
 func (k *Keeper) answered(s subject, now time.Time) bool {
 	return slices.ContainsFunc(k.answers, func(a Answer) bool {
-		return a.subject().covers(s) && !a.over(now) && (!a.Once || a.Mapping == 0)
+		return a.subject().covers(s) && !a.over(now) && !a.asleep() && (!a.Once || a.Mapping == 0)
 	})
 }
 
@@ -237,19 +274,25 @@ func (k *Keeper) noteUse(ended uint64) {
 	}
 }
 
-// sweep ends what has run out, and stores and closes what could not be stored or closed.
+// sweep ends what has run out, has what has slept hold, and stores and closes what could not
+// be stored or closed.
 func (k *Keeper) sweep(ctx context.Context) {
 	now := time.Now()
 	k.turn.Lock()
 	defer k.turn.Unlock()
 	k.mu.Lock()
 	k.waiting.forget(now)
-	n, unsaved, behind := len(k.answers), k.unsaved, k.behind
+	n, unsaved, behind, saved := len(k.answers), k.unsaved, k.behind, k.saved
 	k.mu.Unlock()
 	list := slices.DeleteFunc(k.copy(), func(a Answer) bool { return a.over(now) })
-	if ended := len(list) < n; ended || unsaved {
+	changed, ending := len(list) < n, false
+	for i := range list {
+		changed = list[i].wake(now) || changed
+		ending = ending || !list[i].Until.IsZero()
+	}
+	if changed || unsaved || ending && now.Sub(saved) >= writeEvery {
 		k.keep(list)
-		behind = behind || ended
+		behind = behind || changed
 	}
 	if !behind {
 		return
@@ -282,11 +325,15 @@ func (k *Keeper) save(list []Answer) error {
 	if k.store == nil {
 		return errors.New("there is no usable state directory (state.dir)")
 	}
-	data, err := encode(list, time.Now())
-	if err != nil {
-		return err
+	now := time.Now()
+	data, err := encode(list, now)
+	if err == nil {
+		err = k.store.SaveAnswers(data)
 	}
-	return k.store.SaveAnswers(data)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.saved = now // or tried
+	return err
 }
 
 // keep has a list hold that takes something back, stored or not; turn is held.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 type disk struct {
 	data  []byte
 	err   error // of each write
+	bad   error // of reading
 	aside int
 }
 
@@ -28,7 +30,7 @@ func (d *disk) Answers() ([]byte, error) {
 	if d.data == nil {
 		return nil, fs.ErrNotExist
 	}
-	return d.data, nil
+	return d.data, d.bad
 }
 
 func (d *disk) SaveAnswers(b []byte) error {
@@ -315,6 +317,11 @@ func TestDamaged(t *testing.T) {
 			}
 		}
 	}
+	// One that cannot be read now is not written over either.
+	unread := &disk{data: whole, bad: errors.New("input/output error")}
+	if k, _, log := open(t, unread); len(k.List()) != 0 || unread.aside != 1 || !strings.Contains(log.String(), "kept_as=aside") {
+		t.Errorf("it is set aside %d times; log %s", unread.aside, log)
+	}
 }
 
 // TestOnceIsOver: what was for one mapping is forgotten with it, in this run or before the next.
@@ -341,29 +348,100 @@ func TestOnceIsOver(t *testing.T) {
 	}
 }
 
-// TestClockWasBehind: a router boots in 1970, and the time that was left when the answer was
-// written counts; when its clock is right, what has ended by it ends.
-func TestClockWasBehind(t *testing.T) {
+// TestClockIsBehind: a router that boots in 1970 has nothing open by an answer that ends, however
+// often it boots, and the owner is asked; when its clock is right the answer holds, for what is
+// left of it.
+func TestClockIsBehind(t *testing.T) {
 	t.Parallel()
-	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	a := Answer{Answer: portmap.Answer{ID: 1, Allow: true, Transport: portmap.UDP, Port: 3074, Until: now.Add(time.Hour)}, Client: client(1), Made: now}
-	a.Device = a.Client.ID().Device()
-	data, err := encode([]Answer{a}, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	boot := time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC)
-	list, err := decode(data, boot)
-	if err != nil || len(list) != 1 || list[0].Until.Sub(boot) != time.Hour {
-		t.Fatalf("%+v, %v", list, err)
-	}
-	if list[0].over(boot) || !list[0].over(now.Add(2*time.Hour)) {
-		t.Error("it does not end")
-	}
-	later, err := decode(data, now.Add(40*time.Minute))
-	if err != nil || later[0].Until.Sub(now) != time.Hour {
-		t.Errorf("%+v, %v", later, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		d := new(disk)
+		said := time.Now() // in 2000
+		k, _, _ := open(t, d)
+		k.note(pending(client(1), 3074, said))
+		answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true, For: time.Hour})
+		k.note(pending(client(1), 3075, said))
+		answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true})
+
+		boot := func(clock time.Time) (list []Answer) {
+			t.Helper()
+			list, err := decode(d.data, clock)
+			if err != nil || len(list) != 2 {
+				t.Fatalf("%+v, %v", list, err)
+			}
+			return list
+		}
+		for name, clock := range map[string]time.Time{"1970": time.Unix(60, 0), "an hour ago": said.Add(-time.Hour), "two minutes ago": said.Add(-2 * time.Minute)} {
+			list := boot(clock)
+			if !list[0].asleep() || list[1].asleep() || list[0].Until.IsZero() {
+				t.Errorf("%s: %+v", name, list)
+			}
+			data, err := encode(list, clock) // by what is said meanwhile
+			if again, failed := decode(data, clock); err != nil || failed != nil || !again[0].asleep() || !again[0].end(clock).Equal(said.Add(time.Hour)) {
+				t.Errorf("%s: again %+v, %v, %v", name, again, err, failed)
+			}
+		}
+		for back, left := range map[time.Duration]time.Duration{-40 * time.Minute: 20 * time.Minute, -time.Second: time.Hour - time.Second, time.Second: time.Hour} {
+			clock := said.Add(-back)
+			if a := boot(clock)[0]; a.asleep() || a.Until.Sub(clock) != left {
+				t.Errorf("the clock is %v behind: %v are left", back, a.Until.Sub(clock))
+			}
+		}
+
+		// A run whose clock is put right: it is as if the file were of the future.
+		k, e, _ := open(t, d)
+		k.answers[0].ends, k.answers[0].written = said.Add(3*time.Hour), said.Add(2*time.Hour)
+		k.answers[0].Until = k.answers[0].ends
+		if a := k.Answers(); !reflect.DeepEqual(a, portmap.NewAnswers([]portmap.Answer{k.answers[1].Answer})) {
+			t.Errorf("the engine begins with %+v", a)
+		}
+		k.note(pending(client(1), 3074, time.Now()))
+		if list := k.List(); k.Count() != 1 || len(list) != 2 || !list[1].Until.Equal(said.Add(3*time.Hour)) {
+			t.Errorf("%d wait, %+v", k.Count(), list)
+		}
+		k.sweep(t.Context())
+		if e.answered != 0 {
+			t.Error("it holds before its time")
+		}
+		time.Sleep(2*time.Hour + time.Minute)
+		k.sweep(t.Context())
+		if list := k.List(); e.answered != 1 || list[1].asleep() || time.Until(list[1].Until) != 59*time.Minute {
+			t.Errorf("the clock is right, and the engine was told %d times; %+v", e.answered, list)
+		}
+		time.Sleep(time.Hour)
+		k.sweep(t.Context())
+		if len(k.List()) != 1 || e.answered != 2 {
+			t.Errorf("it goes on: %+v", k.List())
+		}
+	})
+}
+
+// TestFileTellsTime: while an answer holds that ends, the file is written anew, so that the next
+// run knows how late it is; otherwise it is not.
+func TestFileTellsTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := new(disk)
+		k, _, _ := open(t, d)
+		k.note(pending(client(1), 3074, time.Now()))
+		answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true})
+		k.note(pending(client(1), 3075, time.Now()))
+		first := bytes.Clone(d.data)
+		time.Sleep(writeEvery)
+		k.sweep(t.Context())
+		if !bytes.Equal(d.data, first) {
+			t.Error("it is written though nothing ends")
+		}
+		answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true, For: time.Hour})
+		said := time.Now()
+		time.Sleep(writeEvery)
+		k.sweep(t.Context())
+		if list, err := decode(d.data, said); err != nil || !list[1].asleep() {
+			t.Errorf("a boot %v back is not noticed: %+v, %v", writeEvery, list, err)
+		}
+		if list, err := decode(d.data, time.Now()); err != nil || time.Until(list[1].Until) != time.Hour-writeEvery {
+			t.Errorf("%+v, %v", list, err)
+		}
+	})
 }
 
 // TestCloseAgain: what could not be closed when an approval was denied or taken back is tried
