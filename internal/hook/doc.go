@@ -19,7 +19,8 @@
 //     the control socket and from signals. Where neither can be, it is not started.
 //   - It has no capability and no environment, nothing open but three descriptors, and may
 //     read what programs need (/usr, /etc, /opt, /run, its own directory), write no file, and use
-//     TCP and UDP.
+//     TCP and UDP. Its user has 256 processes at most, and what it leaves running ends with it,
+//     in a session of its own too: the process between adopts that.
 //   - 256 events wait for a program that is slow. What comes then is left out, and counted. One
 //     that takes no event for half a minute is ended, and started again a second later, then
 //     two, up to a minute. If the process between dies, there is no hook before the daemon is

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,8 +38,10 @@ const (
 	firstPause = time.Second
 	lastPause  = time.Minute
 	livesLong  = time.Minute
+	reapEvery  = time.Second // of what the hook has left and has ended
 
 	maxFiles = 256
+	maxTasks = 256 // processes and threads of its user, on the whole machine
 	maxData  = 512 << 20
 	maxEvent = 64 << 10
 )
@@ -53,6 +56,8 @@ func Main(args []string) int {
 		return 2
 	}
 	runtime.LockOSThread() // the hook ends with this thread
+	// What the hook leaves behind becomes our child, and ends with the hook (bury).
+	adopts := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	// A terminal or a supervisor that ends the daemon tells all its processes; we end with it.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	sandbox.LimitMemory(sandbox.MemoryOfFront)
@@ -60,7 +65,10 @@ func Main(args []string) int {
 	closeOnExec()
 	s := sandbox.Enter(sandbox.Config{Programs: true, Files: maxFiles})
 	k := &keeper{command: args, report: os.NewFile(reports, "reports"), lines: make(chan []byte, waiting), patience: patience}
-	if len(s.Capabilities) > 0 || !s.NoNewPrivs {
+	if adopts != nil { // before Linux 3.4
+		s.Missing = append(s.Missing, fmt.Errorf("adopt what the hook leaves: %w", adopts))
+	}
+	if len(s.Capabilities) > 0 || !s.NoNewPrivs || adopts != nil {
 		k.say("cannot %s", strings.Join(s.Lacks(), "; "))
 		return cannotKeep
 	}
@@ -94,7 +102,7 @@ func become(args []string) int {
 	if own := filepath.Dir(args[0]); own != "/" {
 		use = append(use, own)
 	}
-	s := sandbox.Enter(sandbox.Config{Role: sandbox.Hook, Files: maxFiles, Data: maxData, Paths: &sandbox.Paths{Use: use, Files: []string{os.DevNull}}})
+	s := sandbox.Enter(sandbox.Config{Role: sandbox.Hook, Files: maxFiles, Tasks: maxTasks, Data: maxData, Paths: &sandbox.Paths{Use: use, Files: []string{os.DevNull}}})
 	if same := os.Getenv(sameUser) != ""; !s.Seccomp || same && s.Landlock == 0 || len(s.Capabilities) > 0 || !s.NoNewPrivs {
 		fmt.Fprintln(os.Stderr, "not started, because it could do what it should not:", strings.Join(s.Lacks(), "; "))
 		return 1
@@ -174,7 +182,15 @@ func (k *keeper) once() (over bool) {
 		all = pid
 	}
 	ended := make(chan syscall.WaitStatus, 1)
-	go func() { ended <- wait(pid, all) }()
+	go func() {
+		ended <- wait(pid, all)
+		close(ended)
+	}()
+	defer func() { // before there is another
+		for range ended { // bury would take its number from wait
+		}
+		bury()
+	}()
 	// At the end it has less time to take what is left.
 	stop := context.AfterFunc(k.open, func() { _ = to.SetWriteDeadline(time.Now().Add(goodbye)) })
 	why := k.feed(to, ended)
@@ -197,18 +213,64 @@ func (k *keeper) once() (over bool) {
 
 // wait waits for the end of the hook, and ends what it leaves, while its number is still taken.
 func wait(pid, all int) (how syscall.WaitStatus) {
-	for {
-		var info unix.Siginfo
-		if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
-			break
+	for ended(unix.P_ALL, 0, 0) && !ended(unix.P_PID, pid, unix.WNOHANG) {
+		for _, orphan := range children("Z") {
+			if orphan != pid {
+				reap(orphan)
+			}
 		}
+		time.Sleep(reapEvery)
 	}
 	_ = unix.Kill(all, unix.SIGKILL)
+	return reap(pid)
+}
+
+// ended reports whether such a child has ended that has not been reaped; without WNOHANG it waits
+// for one.
+func ended(kind, pid, options int) bool {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(kind, pid, &info, unix.WEXITED|unix.WNOWAIT|options, nil)
+		if err != unix.EINTR {
+			return err == nil && info.Signo != 0
+		}
+	}
+}
+
+func reap(pid int) (how syscall.WaitStatus) {
 	for {
 		if _, err := syscall.Wait4(pid, &how, 0, nil); err != syscall.EINTR {
 			return how
 		}
 	}
+}
+
+// bury ends what the hook has left out of its group, and what that leaves.
+func bury() {
+	for left := children(""); len(left) > 0; left = children("") {
+		for _, pid := range left {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		for _, pid := range left {
+			reap(pid)
+		}
+	}
+}
+
+// children returns our own that are in this state; "": all. Not every kernel has
+// /proc/self/task/*/children.
+func children(state string) (pids []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is one
+	for _, name := range all {
+		text, _ := os.ReadFile(name) // of one that has gone there is none
+		pid, parent, is := 0, 0, ""
+		_, _ = fmt.Sscan(string(text), &pid)
+		_, _ = fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &is, &parent)
+		if pid > 0 && parent == os.Getpid() && (state == "" || state == is) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // feed hands on events until the hook has ended, hangs, or there are no more; then it returns

@@ -34,6 +34,7 @@ type Config struct {
 	// PacketSockets says that it opens some.
 	PacketSockets bool
 	Files         uint64 // descriptors at most; at least 1
+	Tasks         uint64 // processes and threads of its user at most, before it makes another; 0: no limit
 	Data          uint64 // octets of memory of its own at most, those of the runtime included; 0: no limit
 	Paths         *Paths // nil: any file, as its user may
 	// User is who the front is, if it can be another than the warden: a Front goes on as
@@ -69,6 +70,7 @@ func Enter(cfg Config) State {
 	}
 	try("limit core dumps", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 	try("limit open files", limitFiles(cfg.Files))
+	try("limit processes", limitTasks(cfg.Tasks))
 	try("limit memory", limitData(cfg.Data))
 	try("hide memory", hide())
 	apart := cfg.User != User{} && try("another user for the front", cfg.User.enter(cfg.Role))
@@ -117,13 +119,23 @@ func Look() State {
 }
 
 // limitFiles lowers the limit to most.
-func limitFiles(most uint64) error {
+func limitFiles(most uint64) error { return lower(unix.RLIMIT_NOFILE, most) }
+
+// limitTasks likewise.
+func limitTasks(most uint64) error {
+	if most == 0 {
+		return nil
+	}
+	return lower(unix.RLIMIT_NPROC, most)
+}
+
+func lower(limit int, most uint64) error {
 	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+	if err := unix.Getrlimit(limit, &l); err != nil {
 		return err
 	}
 	l.Cur, l.Max = min(l.Cur, most), min(l.Max, most)
-	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+	return unix.Setrlimit(limit, &l)
 }
 
 // addresses is how many times as many octets of addresses a process has as of memory: the
@@ -138,20 +150,11 @@ func limitData(most uint64) error {
 	if err := onAllThreads(unix.SYS_GETPID, 0, 0, 0); err != nil {
 		return err // the C library's threads have megabytes of stack each
 	}
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_DATA, &l); err != nil {
-		return err
-	}
-	l.Cur, l.Max = min(l.Cur, most), min(l.Max, most)
-	if err := unix.Setrlimit(unix.RLIMIT_DATA, &l); err != nil {
+	if err := lower(unix.RLIMIT_DATA, most); err != nil {
 		return err
 	}
 	// Of memory that is only read the tables of pages take a 512th, and count nowhere else.
-	if err := unix.Getrlimit(unix.RLIMIT_AS, &l); err != nil {
-		return err
-	}
-	l.Cur, l.Max = min(l.Cur, addresses*most), min(l.Max, addresses*most)
-	return unix.Setrlimit(unix.RLIMIT_AS, &l)
+	return lower(unix.RLIMIT_AS, addresses*most)
 }
 
 // enforce puts the filter of the role on every thread.

@@ -135,6 +135,65 @@ func TestHookFlood(t *testing.T) {
 	}
 }
 
+// processes returns what /proc says of each process in a file.
+func processes(t *testing.T, file string) (all []string) {
+	t.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if text, err := os.ReadFile(name); err == nil { // or it has ended
+			all = append(all, string(text))
+		}
+	}
+	return all
+}
+
+// TestHookLeavesNothing: what the program leaves running in a session of its own ends when it does,
+// what it leaves that ends is not kept as a zombie, and it can have only so many processes.
+func TestHookLeavesNothing(t *testing.T) {
+	t.Parallel()
+	left := fmt.Sprint(time.Now().UnixNano()%1e9, ".25")
+	leaves := hookIn(t, fmt.Sprintf(`
+grep '^Max processes' /proc/self/limits
+(setsid /usr/bin/printf 'gone\n' &)
+(setsid sh -c 'setsid sleep %[1]s & sleep %[1]s' </dev/null >/dev/null 2>&1 &)
+read -r line
+exit 3
+`, left))
+	sleeping := func() (n int) {
+		for _, line := range processes(t, "cmdline") {
+			if line == "sleep\x00"+left+"\x00" {
+				n++
+			}
+		}
+		return n
+	}
+	r := testrig.Start(t, testrig.Network(t, "a"), fmt.Sprintf("[hook]\ncommand = [%q]\nevents = [\"granted\", \"renewed\"]\n", leaves))
+	r.Logged(t, `line="Max processes             256                  256 `)
+	r.Logged(t, "line=gone")
+	keeper := parent(t, hookState(t, r).PID)
+	testrig.Eventually(t, soon, "no zombie is kept", func() bool {
+		for _, of := range processes(t, "stat") {
+			state, of, ppid := "", of[strings.LastIndexByte(of, '(')+1:], 0
+			if rest, is := strings.CutPrefix(of, "printf) "); is {
+				_, _ = fmt.Sscan(rest, &state, &ppid)
+			}
+			if ppid == keeper {
+				return false
+			}
+		}
+		return true
+	})
+	opened(t, r, 6000) // it is told of that, and ends
+	testrig.Eventually(t, soon, "only the next one has left some", func() bool { s := hookState(t, r); return s.Ended > 0 && s.PID != 0 && sleeping() == 2 })
+	if err := r.Daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	testrig.Eventually(t, soon, "nothing is left", func() bool { return sleeping() == 0 })
+}
+
 // TestHookHangs: a program that dies is started again, one that does not read loses events, which
 // are counted, and neither keeps anybody waiting; without one there is no such process.
 func TestHookHangs(t *testing.T) {
