@@ -8,13 +8,46 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"portcullis/internal/metrics"
 	"portcullis/portmap"
 )
 
+// Numbers are told again without being counted for so many times as long as counting them took,
+// half a minute at most: any user of the gateway may ask without end (metrics.listen), and with
+// many mappings each time takes the engine's processor, and the firewall, for seconds.
+const (
+	toldFor   = 20
+	maxToldTo = 30 * time.Second
+)
+
+// numbersTold are the metrics as they were counted last.
+type numbersTold struct {
+	mu    sync.Mutex // one at a time counts; guards what follows
+	text  []byte
+	until time.Time // it is told again
+}
+
+// get returns what it has, or what count makes.
+func (n *numbersTold) get(count func() []byte) []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if begun := time.Now(); !begun.Before(n.until) {
+		n.text = count()
+		now := time.Now()
+		n.until = now.Add(min(toldFor*now.Sub(begun), maxToldTo))
+	}
+	return n.text
+}
+
 // Metrics returns the daemon's numbers, as Prometheus reads them.
 func (w *Warden) Metrics(ctx context.Context) []byte {
+	return w.told.get(func() []byte { return w.count(ctx) })
+}
+
+func (w *Warden) count(ctx context.Context) []byte {
 	t, table := new(metrics.Text), w.engine.Snapshot()
 	t.Family("portcullis_build_info", metrics.Gauge, "The version that runs")
 	t.Sample(1, "version", w.version, "goversion", runtime.Version())

@@ -98,7 +98,8 @@ type Warden struct {
 	// silent is witness.Silent; nil: nobody knows.
 	silent      func(ctx context.Context, ifindex int, mac [6]byte, host netip.Addr) (bool, error)
 	durations   metrics.Histogram // of requests for mappings
-	unseen      atomic.Uint64     // requests in the name of a host that has not sent any
+	told        numbersTold
+	unseen      atomic.Uint64 // requests in the name of a host that has not sent any
 	subscribers subscribers
 	refusals    refusals.Book
 	approvals   *approvals.Keeper

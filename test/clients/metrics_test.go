@@ -61,6 +61,11 @@ func TestPrometheus(t *testing.T) {
 		}
 	}
 	text := r.scrape()
+	for told := `result="granted",protocol="pcp"} 1`; !strings.Contains(text, told); text = r.scrape() { // what was counted before is told again for a while
+		if ctx.Err() != nil {
+			t.Fatalf("%s is missing in\n%s", told, text)
+		}
+	}
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
