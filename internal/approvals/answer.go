@@ -45,19 +45,24 @@ func (k *Keeper) About(c *portmap.Client, tr portmap.Transport, port uint16) uin
 	return 0
 }
 
-// Announce returns the number of what an event of the engine says that waits, 0 where it does not
-// wait any more; and whether this is the first call about it.
-func (k *Keeper) Announce(ev *portmap.Event) (id uint64, first bool) {
+// Announce tells of what an event of the engine says that waits, once: where ring allows it, it
+// returns its number. Otherwise that is 0, and missed reports that it was to be told of for the
+// first time; it is when it is asked for again.
+func (k *Keeper) Announce(ev *portmap.Event, ring func() bool) (id uint64, missed bool) {
 	k.note(ev) // perhaps before Run comes to it
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	w := k.waiting.about(subjectOf(&ev.Client, ev.Mapping.Transport, ev.Mapping.Internal.Port()))
-	if w == nil {
+	switch {
+	case w == nil || w.announced:
 		return 0, false
+	case ring():
+		w.announced = true
+		return w.ID, false
 	}
-	first = !w.announced
-	w.announced = true
-	return w.ID, first
+	missed = !w.missed
+	w.missed = true
+	return 0, missed
 }
 
 // Number returns the number of what an event of the engine says that waits, 0 where it does not

@@ -21,7 +21,8 @@
 //     device has its approvals, as it has its rules.
 //   - What waits is in memory alone, eight ports of a device, 64 devices: a device that asks for
 //     everything forgets its own, one that makes up devices takes the places of those that have
-//     not answered the gateway first. A program that still wants its port asks again.
+//     not answered the gateway first, and then those of its own LAN. A program that still wants
+//     its port asks again.
 //   - Numbers of what waits begin anywhere in each run, so that one that was read before a
 //     restart does not mean something else after it.
 //   - On disk an answer that ends has both when, and what time it was when that was written,

@@ -159,6 +159,35 @@ func TestWaitingFlood(t *testing.T) {
 	if n := k.Count(); n > maxDevices*maxPerOne || n < maxDevices {
 		t.Errorf("%d wait", n)
 	}
+	// One of another LAN, with as many devices as it likes that all answer, takes no place here.
+	for i := range 200 {
+		guest := client(20_000 + i)
+		guest.Interface = "br-guest"
+		k.note(pending(guest, 3074, now.Add(time.Minute)))
+	}
+	if k.About(&c, portmap.UDP, 3074) == 0 {
+		t.Error("guests have the first device's request forgotten")
+	}
+}
+
+// TestAnnounce: what waits is told of once, and where there is no room for it, when it is asked
+// for again.
+func TestAnnounce(t *testing.T) {
+	t.Parallel()
+	k, _, _ := open(t, new(disk))
+	now, room := time.Now(), false
+	for i, c := range []struct {
+		room, told, missed bool
+	}{{false, false, true}, {false, false, false}, {true, true, false}, {true, false, false}} {
+		room = c.room
+		id, missed := k.Announce(pending(client(1), 3074, now.Add(time.Duration(i)*time.Second)), func() bool { return room })
+		if (id != 0) != c.told || missed != c.missed {
+			t.Errorf("%d: told of %d, missed %v", i, id, missed)
+		}
+	}
+	if w := k.Waiting(); len(w) != 1 || w[0].Count != 4 {
+		t.Errorf("%+v", w)
+	}
 }
 
 // TestAnswers: an answer holds when it is stored, comes back in the next run as it was, and

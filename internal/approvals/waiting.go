@@ -25,6 +25,7 @@ type Waiting struct {
 	Last    time.Time
 
 	announced bool // to those who are told of it once
+	missed    bool // by them, when they were to be told
 }
 
 // subject is what an answer about one port is about.
@@ -68,7 +69,7 @@ func (q *queue) add(ev *portmap.Event, id func() uint64) {
 	d := ev.Client.ID().Device()
 	list := q.of[d]
 	if i := slices.IndexFunc(list, func(o *Waiting) bool { return o.subject() == w.subject() }); i >= 0 {
-		w.ID, w.Count, w.First, w.announced = list[i].ID, list[i].Count+1, list[i].First, list[i].announced
+		w.ID, w.Count, w.First, w.announced, w.missed = list[i].ID, list[i].Count+1, list[i].First, list[i].announced, list[i].missed
 		list = slices.Delete(list, i, i+1)
 	} else {
 		w.ID = id()
@@ -85,22 +86,30 @@ func (q *queue) add(ev *portmap.Event, id func() uint64) {
 	q.of[d] = append(list, w)
 }
 
-// least returns the device whose requests are forgotten first: one that may be made up, and of
-// these the one that has been quiet for longest.
+// least returns the device whose requests are forgotten first: one that may be made up, of these
+// one on the LAN that has the most, and of these the one that has been quiet for longest.
 func (q *queue) least() (least portmap.Device) {
+	on := make(map[string]int)
+	for d := range q.of {
+		on[d.Interface]++
+	}
 	var worst *Waiting
 	for d, list := range q.of {
 		last := list[len(list)-1]
-		if worst == nil || worse(last, worst) {
+		if worst == nil || worse(last, worst, on) {
 			least, worst = d, last
 		}
 	}
 	return least
 }
 
-func worse(a, b *Waiting) bool {
-	if a.Request.Client.Unheard != b.Request.Client.Unheard {
-		return a.Request.Client.Unheard
+func worse(a, b *Waiting, on map[string]int) bool {
+	x, y := &a.Request.Client, &b.Request.Client
+	switch {
+	case x.Unheard != y.Unheard:
+		return x.Unheard
+	case on[x.Interface] != on[y.Interface]:
+		return on[x.Interface] > on[y.Interface]
 	}
 	return a.Last.Before(b.Last)
 }

@@ -118,21 +118,29 @@ func (b *Book) device(c portmap.Client) *Device {
 	return d
 }
 
-// least returns the device that is forgotten first: one that may be made up, and of these the
-// one that has been quiet for longest.
+// least returns the device that is forgotten first: one that may be made up, of these one on
+// the LAN that has the most, and of these the one that has been quiet for longest.
 func (b *Book) least() (least portmap.Device) {
+	on := make(map[string]int)
+	for id := range b.devices {
+		on[id.Interface]++
+	}
 	var worst *Device
 	for id, d := range b.devices {
-		if worst == nil || worse(d, worst) {
+		if worst == nil || worse(d, worst, on) {
 			least, worst = id, d
 		}
 	}
 	return least
 }
 
-func worse(a, b *Device) bool {
-	if a.Client.Unheard != b.Client.Unheard {
-		return a.Client.Unheard
+func worse(a, b *Device, on map[string]int) bool {
+	x, y := &a.Client, &b.Client
+	switch {
+	case x.Unheard != y.Unheard:
+		return x.Unheard
+	case on[x.Interface] != on[y.Interface]:
+		return on[x.Interface] > on[y.Interface]
 	}
 	return a.Last.Before(b.Last)
 }

@@ -60,7 +60,7 @@ func TestBook(t *testing.T) {
 }
 
 // TestFlood: a device that asks for every port pushes out nobody else's, and is counted. Many
-// that are made up push out each other.
+// that are made up push out each other, and as many as a LAN likes push out its own.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	var b refusals.Book
@@ -71,6 +71,11 @@ func TestFlood(t *testing.T) {
 	for n := range 10000 {
 		ev := asked(2+n, 1000+n, 80)
 		ev.Client.Unheard = true
+		b.Add(ev)
+	}
+	for n := range 200 { // of another LAN, and all of them answer
+		ev := asked(20000+n, 20000+n, 80)
+		ev.Client.Interface = "br-guest"
 		b.Add(ev)
 	}
 	all := b.Devices()

@@ -11,6 +11,7 @@
 // What is decided here:
 //   - 64 devices with 8 requests each, 1.1 MB if all their texts are as long as can be. A device that asks for every
 //     port forgets its own requests and nobody else's; one that makes up devices
-//     (abuse case K1) takes the places of those that have not answered the gateway first.
+//     (abuse case K1) takes the places of those that have not answered the gateway first,
+//     and then those of its own LAN.
 //   - What is opened after all is forgotten: nobody has to look why, and the log keeps it.
 package refusals

@@ -9,11 +9,12 @@ import (
 )
 
 // What waits for the owner is told to the hook once, and so much of it in a minute: a device
-// that asks for every port must not ring at his door all night, nor drown what another asks. As
-// many at once as a device has on the list (internal/approvals).
+// that asks for every port must not ring at his door all night, nor drown what another asks; nor
+// must one that makes up devices, or a LAN of guests. As many at once as a device has on the
+// list (internal/approvals).
 const (
 	toldPerMinute, toldAtOnce     = 6, 8
-	toldOfAllPerMinute, toldOfAll = 60, 120
+	toldOfLANPerMinute, toldOfLAN = 60, 120
 	maxBells                      = 64
 	toldAgain                     = time.Minute / toldPerMinute
 	quiet                         = toldAtOnce * toldAgain // then a device has all of it again
@@ -21,9 +22,13 @@ const (
 
 // bells is how much the owner is told for each device.
 type bells struct {
-	all, rest *rate.Limiter // rest is for the devices that there is no room for
-	of        map[portmap.Device]*bell
+	lans map[string]*lanBells // by interface
+	of   map[portmap.Device]*bell
 }
+
+// lanBells are for all devices of a LAN, and for those that may be made up, or that there is no
+// room for.
+type lanBells struct{ all, rest *rate.Limiter }
 
 type bell struct {
 	*rate.Limiter
@@ -31,16 +36,19 @@ type bell struct {
 }
 
 func newBells() *bells {
-	return &bells{
-		all: rate.NewLimiter(rate.Limit(toldOfAllPerMinute)/60, toldOfAll), rest: newBell(),
-		of: map[portmap.Device]*bell{},
-	}
+	return &bells{lans: map[string]*lanBells{}, of: map[portmap.Device]*bell{}}
 }
 
 func newBell() *rate.Limiter { return rate.NewLimiter(rate.Every(toldAgain), toldAtOnce) }
 
-// ring reports whether the owner is told of something of the device's now.
-func (b *bells) ring(d portmap.Device, now time.Time) bool {
+// ring reports whether the owner is told of something of the client's now.
+func (b *bells) ring(c *portmap.Client, now time.Time) bool {
+	lan := b.lans[c.Interface]
+	if lan == nil {
+		lan = &lanBells{all: rate.NewLimiter(rate.Limit(toldOfLANPerMinute)/60, toldOfLAN), rest: newBell()}
+		b.lans[c.Interface] = lan
+	}
+	d := c.ID().Device()
 	own := b.of[d]
 	if own == nil && len(b.of) >= maxBells {
 		for device, other := range b.of {
@@ -49,13 +57,13 @@ func (b *bells) ring(d portmap.Device, now time.Time) bool {
 			}
 		}
 	}
-	if own == nil && len(b.of) >= maxBells {
-		return b.rest.AllowN(now, 1) && b.all.AllowN(now, 1)
+	if own == nil && (c.Unheard || len(b.of) >= maxBells) {
+		return lan.rest.AllowN(now, 1) && lan.all.AllowN(now, 1)
 	}
 	if own == nil {
 		own = &bell{Limiter: newBell()}
 		b.of[d] = own
 	}
 	own.last = now
-	return own.AllowN(now, 1) && b.all.AllowN(now, 1)
+	return own.AllowN(now, 1) && lan.all.AllowN(now, 1)
 }

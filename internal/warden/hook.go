@@ -61,12 +61,11 @@ func (w *Warden) runHook(ctx context.Context) error {
 
 func (w *Warden) tellHook(ev *portmap.Event, room *bells) {
 	if ev.Type == portmap.Pending {
-		id, first := w.approvals.Announce(ev)
-		if !first {
-			return
-		}
-		if ev.Waiting = id; !room.ring(ev.Client.ID().Device(), time.Now()) {
+		id, missed := w.approvals.Announce(ev, func() bool { return room.ring(&ev.Client, time.Now()) })
+		if missed {
 			w.hook.Miss()
+		}
+		if ev.Waiting = id; id == 0 {
 			return
 		}
 	}
