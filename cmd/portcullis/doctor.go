@@ -27,7 +27,7 @@ func runDoctor(ctx context.Context, call *cmdline.Call) error {
 	}
 	var facts doctor.Facts
 	c, source, err := loadSource(call.Given["config"])
-	called := doctor.Called{Config: c, Err: err, File: source.File, Socket: string(c.Control.Socket)}
+	called := doctor.Called{Config: c, Err: err, File: source.File, Option: withConfig(call), Socket: string(c.Control.Socket)}
 	if err != nil {
 		called.Socket = string(config.SocketIn(source.File))
 	}

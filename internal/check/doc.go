@@ -2,7 +2,7 @@
 // what the daemon would serve here.
 //
 // Owns: the warnings of `portcullis check` (Judge, which is pure), the facts that they
-// rest on (Look), and the preview of roles and backend (Preview).
+// rest on (Look; Runnable, of the hook), and the preview of roles and backend (Preview).
 //
 // May import: config, firewall, firewall/nft, netif, wiring, nearest, policy and portmap of
 // ours; the standard library but not net/http.

@@ -39,7 +39,7 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 		_, m.Group = user.LookupGroup(string(c.Control.Group))
 	}
 	if len(c.Hook.Command) > 0 {
-		m.Hook = runnable(c.Hook.Command[0])
+		m.Hook = Runnable(c.Hook.Command[0])
 	}
 	for i, f := range c.LAN.Leases {
 		path := string(f)
@@ -59,8 +59,8 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 	return m, state, nil
 }
 
-// runnable returns why a file is no program that a user without rights could start.
-func runnable(path string) error {
+// Runnable returns why a file is no program that a user without rights could start.
+func Runnable(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -17,6 +17,7 @@ import (
 type Called struct {
 	Config config.Config
 	Err    error  // why it cannot be read; Config is zero
+	Option string // " --config FILE" as it was given, for the commands in remedies; or ""
 	File   string // "": there is none, and the defaults hold
 	Socket string // where a daemon would answer
 }
@@ -31,8 +32,9 @@ type Daemon struct {
 	Changed []string // the keys in which that differs from what runs, where it is the same file
 	Unknown error    // what it runs cannot be told
 
-	Refused uint64 // requests, since it started
-	Pending int    // of these wait for the owner
+	Hook    *control.Hook // nil: it has none
+	Refused uint64        // requests, since it started
+	Pending int           // of these wait for the owner
 }
 
 // other reports whether the daemon runs another file.
@@ -46,14 +48,14 @@ func (c Called) ask(ctx context.Context, f *Facts) (judged config.Config, now co
 			return c.Config, now, err
 		}
 	}
-	f.Daemon = Daemon{Mine: mine}
+	f.Daemon, f.Option = Daemon{Mine: mine}, c.Option
 	daemon := control.NewClient(c.Socket)
 	if now, err = daemon.Status(ctx); err != nil {
 		f.Config = c.Err
 		return c.Config, now, nil //nolint:nilerr // it does not run
 	}
 	d := &f.Daemon
-	d.Answers, d.Broken, d.Refused, d.Pending = true, c.Err, now.Denied, now.Pending
+	d.Answers, d.Broken, d.Hook, d.Refused, d.Pending = true, c.Err, now.Hook, now.Denied, now.Pending
 	f.Quotas.Open = now.Mappings + now.Pinholes
 	d.File, d.Since = now.Configuration.File, now.Configuration.Since
 	runs, err := daemon.Effective(ctx)
@@ -100,9 +102,9 @@ func judgeDaemon(f *Facts, add adder) {
 	}
 	switch {
 	case !d.Answers && d.Mine == "":
-		add("daemon", Fine, "", "the daemon does not run; judged are the defaults, for there is no file")
+		add("daemon", Warning, f.start(), "the daemon does not run; judged are the defaults, for there is no file")
 	case !d.Answers:
-		add("daemon", Fine, "", "the daemon does not run; judged is %s", d.Mine)
+		add("daemon", Warning, f.start(), "the daemon does not run; judged is %s", d.Mine)
 	case d.Unknown != nil:
 		add("daemon", Warning, "systemctl restart portcullis", "the daemon does not say what it runs, so that the file is judged: %v", d.Unknown)
 	case d.other() && d.Mine == "":
@@ -111,7 +113,7 @@ func judgeDaemon(f *Facts, add adder) {
 		add("daemon", Warning, "what it runs is judged; for the other file, restart it with --config "+d.Mine,
 			"the daemon runs %s as of %s, and not %s", file, clock(d.Since), d.Mine)
 	case d.Broken != nil:
-		add("daemon", Warning, "fix the file, and check it with `portcullis check`"+f.then("rule"),
+		add("daemon", Warning, "fix the file, and check it with `portcullis check"+f.Option+"`"+f.then("rule"),
 			"the daemon runs %s as of %s; the file is not valid any more, and it would not start with it: %v", file, clock(d.Since), d.Broken)
 	case len(d.Changed) > 0:
 		add("daemon", Warning, strings.TrimPrefix(f.then(d.Changed...), "\nthen: "),

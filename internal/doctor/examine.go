@@ -16,6 +16,7 @@ import (
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
+	"portcullis/internal/check"
 	"portcullis/internal/netif"
 	"portcullis/internal/special"
 	"portcullis/internal/wiring"
@@ -90,6 +91,9 @@ func examineMachine(c config.Config, kernel *netif.Kernel, roles netif.Roles, f 
 	status, err := unix.Adjtimex(&t)
 	f.Now, f.Synced = time.Now(), err == nil && status != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0
 	f.State = writable(string(c.State.Dir))
+	if len(c.Hook.Command) > 0 {
+		f.Hook.Command, f.Hook.Err = c.Hook.Command[0], check.Runnable(c.Hook.Command[0])
+	}
 }
 
 func sysctl(name string) string {

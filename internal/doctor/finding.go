@@ -100,6 +100,11 @@ type Facts struct {
 	Refusals []control.RefusedDevice // the latest first
 	mappings []control.Mapping       // that are open
 
+	Hook struct { // the program of [hook]
+		Command string
+		Err     error // why it cannot be started
+	}
+	Option  string            // Called.Option
 	Daemon  Daemon            // the one that runs
 	Written map[string]string // what the file has in [firewall], where that is not what the daemon runs, by key
 }
@@ -114,13 +119,14 @@ func Judge(f *Facts) []Finding {
 		all = append(all, Finding{id, level, fmt.Sprintf(what, args...), remedy})
 	}
 	if f.Config != nil {
-		add("config", Failure, "fix the file, and check it with `portcullis check`", "the configuration is not valid: %v", f.Config)
+		add("config", Failure, "fix the file, and check it with `portcullis check"+f.Option+"`", "the configuration is not valid: %v", f.Config)
 		return all
 	}
 	judgeDaemon(f, add)
 	judgeNetwork(f, add)
 	judgeMachine(f, add)
 	judgeFirewall(f, add)
+	judgeHook(f, add)
 	judgeQuotas(f, add)
 	judgeRefusals(f, add)
 	sort.SliceStable(all, func(i, j int) bool { return rank(all[i].Level) < rank(all[j].Level) })

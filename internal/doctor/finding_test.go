@@ -16,7 +16,7 @@ func good() doctor.Facts {
 	return doctor.Facts{
 		LANs: []string{"br-lan"}, WAN: "wan0", WANUp: true, External: "203.0.113.5", WAN6Up: true,
 		Forwards: true, Forwards6: true, DefaultRoutes: 1, Synced: true, Now: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
-		Backend: "nftables", AnswersSeen: true, AcceptChain: "inet fw4 forward",
+		Backend: "nftables", AnswersSeen: true, Daemon: doctor.Daemon{Answers: true}, Option: " --config x.toml", AcceptChain: "inet fw4 forward",
 		Trial: doctor.Trial{Mapping: doctor.Verdict{Tried: true, Passed: true}, Pinhole: doctor.Verdict{Tried: true, Passed: true}},
 	}
 }
@@ -62,10 +62,14 @@ func TestJudge(t *testing.T) {
 		{"of some hosts", func(f *doctor.Facts) {
 			f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{Hosts: "192.168.1.3/32", By: "wg0"}}, true
 		}, "answers", doctor.Warning, false},
-		{"a file that was changed", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Changed = true, []string{"rule"} }, "daemon", doctor.Warning, false},
-		{"another file", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.File, f.Daemon.Mine = true, "/a", "/b" }, "daemon", doctor.Warning, false},
-		{"a file with a mistake", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Broken = true, broken }, "daemon", doctor.Warning, false},
-		{"a daemon of another version", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Unknown = true, broken }, "daemon", doctor.Warning, false},
+		{"no daemon", func(f *doctor.Facts) { f.Daemon.Answers = false }, "daemon", doctor.Warning, false},
+		{"a hook that is not there", func(f *doctor.Facts) { f.Hook.Err = broken }, "hook", doctor.Warning, false},
+		{"a hook that has ended too often", func(f *doctor.Facts) { f.Daemon.Hook = &control.Hook{Over: true} }, "hook", doctor.Warning, false},
+		{"a hook that has ended", func(f *doctor.Facts) { f.Daemon.Hook = &control.Hook{Ended: 1} }, "hook", doctor.Warning, false},
+		{"a file that was changed", func(f *doctor.Facts) { f.Daemon.Changed = []string{"rule"} }, "daemon", doctor.Warning, false},
+		{"another file", func(f *doctor.Facts) { f.Daemon.File, f.Daemon.Mine = "/a", "/b" }, "daemon", doctor.Warning, false},
+		{"a file with a mistake", func(f *doctor.Facts) { f.Daemon.Broken = broken }, "daemon", doctor.Warning, false},
+		{"a daemon of another version", func(f *doctor.Facts) { f.Daemon.Unknown = broken }, "daemon", doctor.Warning, false},
 		{"all is taken", func(f *doctor.Facts) { f.Quotas.Open, f.Quotas.Most = 4, 4 }, "quota", doctor.Failure, false},
 		{"a device has all that it may", func(f *doctor.Facts) { f.Quotas.Devices = []string{"192.168.1.2 has 32 of 32"} }, "quota_client", doctor.Warning, false},
 		{"a LAN has all that it may", func(f *doctor.Facts) { f.Quotas.LANs = []string{"br-lan has 256 of 256"} }, "quota_lan", doctor.Warning, false},
@@ -106,6 +110,9 @@ func TestJudge(t *testing.T) {
 			i := slices.IndexFunc(all, func(x doctor.Finding) bool { return x.ID == c.id && x.Level == c.level })
 			if i < 0 || all[i].What == "" || (all[i].Remedy == "") != c.none {
 				t.Fatalf("found %+v", all)
+			}
+			if called, configured := strings.Count(all[i].Remedy, "portcullis reload")+strings.Count(all[i].Remedy, "portcullis run"), strings.Count(all[i].Remedy, " --config x.toml"); configured < called {
+				t.Errorf("without the configuration: %q", all[i].Remedy)
 			}
 			if first := c.id == "clock" && i == len(all)-1 || all[0].Level == c.level; doctor.Stops(all) != (c.level == doctor.Failure) || !first {
 				t.Errorf("the worst is not first, or does not count: %+v", all)

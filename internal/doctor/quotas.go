@@ -84,7 +84,7 @@ const mostFull = 5
 func judgeQuotas(f *Facts, add adder) {
 	q := f.Quotas
 	if q.Most > 0 && q.Open >= q.Most {
-		add("quota", Failure, "raise mappings in [limits]"+f.then("limits.mappings")+"\nor close some: portcullis list, portcullis delete",
+		add("quota", Failure, "raise mappings in [limits]"+f.then("limits.mappings")+"\nor close some: portcullis list"+f.Option+", portcullis delete"+f.Option,
 			"%d of %d mappings are open: no more are granted", q.Open, q.Most)
 	}
 	for _, x := range []struct {
@@ -114,7 +114,7 @@ const mostRefused = 3
 // no fault: it is what the gate is there for.
 func judgeRefusals(f *Facts, add adder) {
 	if f.Daemon.Pending > 0 {
-		add("pending", Warning, "`portcullis pending` lists them, and says how to answer",
+		add("pending", Warning, "`portcullis pending"+f.Option+"` lists them, and says how to answer",
 			"ports that devices have asked for and that wait for you: %d", f.Daemon.Pending)
 	}
 	if f.Daemon.Refused == 0 {
@@ -124,7 +124,7 @@ func judgeRefusals(f *Facts, add adder) {
 	if n := f.Daemon.Refused; n > 1 {
 		count = fmt.Sprintf("%d requests were", n)
 	}
-	add("refused", Fine, "", "%s refused since the daemon was started; `portcullis refused` lists the last", count)
+	add("refused", Fine, "", "%s refused since the daemon was started; `portcullis refused%s` lists the last", count, f.Option)
 	told := 0
 	rules := map[string]bool{}
 	for _, d := range f.Refusals {

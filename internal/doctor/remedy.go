@@ -38,9 +38,29 @@ func (f *Facts) edited(edits ...edit) string {
 // then returns the last line of a remedy that changes these keys.
 func (f *Facts) then(keys ...string) string {
 	if f.Daemon.Answers && !slices.ContainsFunc(keys, func(k string) bool { return !config.Live(k) }) {
-		return "\nthen: portcullis reload"
+		return "\nthen: portcullis reload" + f.Option
 	}
 	return "\nthen: systemctl restart portcullis"
+}
+
+// start returns what starts the daemon.
+func (f *Facts) start() string {
+	return "systemctl start portcullis, or: portcullis run" + f.Option
+}
+
+// judgeHook adds why nobody is told of events.
+func judgeHook(f *Facts, add adder) {
+	d := f.Daemon
+	switch h := f.Hook; {
+	case h.Err != nil:
+		add("hook", Warning, fmt.Sprintf("correct command in [hook], or chmod a+rx %s", h.Command)+f.then("hook.command"),
+			"the hook %s cannot be started: %v", h.Command, h.Err)
+	case d.Hook != nil && d.Hook.Over:
+		add("hook", Warning, "systemctl restart portcullis", "the hook %s is not started again: %s", h.Command, d.Hook.LastEnd)
+	case d.Hook != nil && d.Hook.PID == 0 && d.Hook.Ended > 0:
+		add("hook", Warning, "find out why it ends; what it writes to its standard error is in the log", "the hook %s does not run now, and has ended %d times: %s",
+			h.Command, d.Hook.Ended, d.Hook.LastEnd)
+	}
 }
 
 // judgePaths adds what became of both packets.

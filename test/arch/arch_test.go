@@ -91,7 +91,7 @@ var allowed = map[string][]string{
 	"firewall/fwtest":          {"firewall", "portmap"},
 	"firewall/homenet":         {"firewall", "portmap", "internal/netns/netnstest"},
 	"internal/check":           {"config", "firewall", "firewall/nft", "internal/nearest", "internal/netif", "internal/wiring", "policy", "portmap"},
-	"internal/doctor":          {"config", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/netns", "portmap"},
+	"internal/doctor":          {"config", "internal/check", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/netns", "portmap"},
 	"internal/lab":             {"internal/netns"},
 	"internal/presence":        {"internal/netif", "portmap"},
 	"internal/listeners":       {"internal/netif"},

@@ -50,7 +50,7 @@ func TestDoctorRunning(t *testing.T) {
 	if err := r.Daemon.Halt(); err != nil {
 		t.Fatal(err)
 	}
-	if s := examinedRunning(t, r); !s.OK || !s.has("daemon", "ok", "does not run", r.Daemon.Config) || !s.has("path", "ok") {
+	if s := examinedRunning(t, r); !s.OK || !s.has("daemon", "warning", "does not run", r.Daemon.Config, "portcullis run --config "+r.Daemon.Config) || !s.has("path", "ok") {
 		t.Errorf("without a daemon: %+v", s)
 	}
 	r.Restart(t)
@@ -130,7 +130,7 @@ max_mappings_total = 2
 		}
 	}
 	lines := s.remedy(t, "refused_lately", "ok")
-	if !s.OK || !s.has("refused_lately", "ok", r.Host("a").Addr.String()+" asked for tcp port 8080 by upnp", r.Daemon.Config) || lines[len(lines)-1] != "then: portcullis reload" {
+	if !s.OK || !s.has("refused_lately", "ok", r.Host("a").Addr.String()+" asked for tcp port 8080 by upnp", r.Daemon.Config) || lines[len(lines)-1] != "then: portcullis reload --config "+r.Daemon.Config {
 		t.Fatalf("the refusal: %+v", s)
 	}
 	edited(t, r, "mappings_per_lan = 2", "mappings_per_lan = 3")
