@@ -84,7 +84,7 @@ func TestCommandLine(t *testing.T) {
 		{"add/two ports for IPv6", []string{"add", "tcp", "8443", "[2001:db8::5]:443"}, 2, "nothing is translated for IPv6"},
 		{"add/for", []string{"add", "tcp", "8443", "192.168.1.20:443", "--for", "soon"}, 2, `--for: "soon" is not a time from 1s to 3650d, like 90m, 24h or 7d, nor forever`},
 		{"list/no daemon", []string{"list", "--config", good}, 1, "portcullis is not running here (no answer on "},
-		{"status/no daemon", []string{"status", "--config", good, "--json"}, 1, "portcullis is not running here (no answer on "},
+		{"status/no daemon", []string{"status", "--config", good}, 1, "portcullis is not running here (no answer on "},
 		{"delete/nothing to delete", []string{"delete", "--config", good}, 2, "nothing to delete: give an ID, a protocol and port, or --all"},
 		{"delete/no id", []string{"delete", "--config", good, "x"}, 2, `"x" is not a mapping ID`},
 		{"delete/bad port", []string{"delete", "--config", good, "tcp", "70000"}, 2, `"70000" is not a port from 1 to 65535`},

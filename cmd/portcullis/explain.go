@@ -37,10 +37,14 @@ func runExplain(ctx context.Context, call *cmdline.Call) error {
 
 // question reads the options; what the daemon knows better it says itself.
 func question(call *cmdline.Call) (q control.Question, err error) {
+	var missing []string
 	for _, name := range []string{"client", "port", "protocol"} {
 		if !call.Has(name) {
-			return q, cmdline.Usagef("--%s is missing", name)
+			missing = append(missing, "--"+name)
 		}
+	}
+	if len(missing) > 0 {
+		return q, cmdline.Usagef("missing: %s", strings.Join(missing, ", "))
 	}
 	q = control.Question{Client: call.Given["client"], Protocol: call.Given["protocol"], Via: call.Given["via"], Description: call.Given["description"]}
 	if q.Port, err = portNumber(call.Given["port"]); err != nil || q.Port == 0 {

@@ -50,8 +50,13 @@ func run(ctx context.Context, out, errs io.Writer, args []string) int {
 		return exitDone
 	}
 	c, call, err := cmdline.Parse(commands(), args)
+	var answer *noted
 	if err == nil {
 		call.Out, call.Err = out, errs
+		if call.Has("json") {
+			answer = &noted{w: out}
+			call.Out = answer
+		}
 		err = c.Run(ctx, call)
 	}
 	var usage *cmdline.Error
@@ -67,8 +72,24 @@ func run(ctx context.Context, out, errs io.Writer, args []string) int {
 		sayUsage(errs, cmp.Or(usage.Command, c), usage.Text)
 		return exitUsage
 	}
+	if answer != nil && !answer.any {
+		_ = printJSON(out, struct { // what cannot be written there is said below
+			Error string `json:"error"`
+		}{err.Error()})
+	}
 	fmt.Fprintln(errs, logging.AsError(errs, fmt.Sprintf("portcullis: %v", err)))
 	return exitRefused
+}
+
+// noted is a writer that knows whether anything was written.
+type noted struct {
+	w   io.Writer
+	any bool
+}
+
+func (n *noted) Write(b []byte) (int, error) {
+	n.any = n.any || len(b) > 0
+	return n.w.Write(b)
 }
 
 // sayUsage prints what was wrong in one line, and what is right in another where it is known

@@ -2,10 +2,31 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"testing"
 
 	"portcullis/internal/control"
 )
+
+// TestFailedJSON: a command that fails says so in JSON as well, of every kind that talks to
+// the daemon or has to be root; not where the command line is wrong.
+func TestFailedJSON(t *testing.T) {
+	t.Parallel()
+	nobody := file(t, socketOnly)
+	for _, args := range [][]string{
+		{"status"}, {"list"}, {"reload"}, {"refused"}, {"pending"}, {"approvals"}, {"approve", "1"}, {"deny", "1"}, {"revoke", "1"},
+		{"events"}, {"add", "tcp", "6000", "192.168.1.2:6000"}, {"explain", "--client", "192.168.1.2", "--port", "1", "--protocol", "tcp"},
+	} {
+		code, out, errs := call(t, append(args, "--json", "--config", nobody)...)
+		var said struct{ Error string }
+		if err := json.Unmarshal([]byte(out), &said); err != nil || code != exitRefused || said.Error == "" || errs != "portcullis: "+said.Error+"\n" {
+			t.Errorf("%v: exit code %d, %q, %q", args, code, out, errs)
+		}
+	}
+	if code, out, _ := call(t, "explain", "--json"); code != exitUsage || out != "" {
+		t.Errorf("exit code %d, %q", code, out)
+	}
+}
 
 // TestPrintReloaded: what the owner reads of a reload.
 func TestPrintReloaded(t *testing.T) {

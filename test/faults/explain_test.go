@@ -60,12 +60,12 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"--client 10.9.9.9 --port 1 --protocol tcp":                                 "10.9.9.9 is in no network that is served: ",
-		"--client 02:00:00:00:00:77 --port 1 --protocol tcp":                        "no address of 02:00:00:00:00:77 is known now",
-		"--client " + a.Addr.String() + " --port 6000 --protocol udp --via natpmp":  "NAT-PMP is off: [pcp] natpmp = false, so nobody is answered",
-		"--client " + a.Addr.String() + " --port 0 --protocol udp":                  `"0" is not a port`,
-		"--client " + a.Addr.String() + " --port 1 --protocol sctp":                 `"sctp" is not tcp or udp`,
-		"--port 1 --protocol tcp":                                                   "--client is missing",
+		"--client 10.9.9.9 --port 1 --protocol tcp":                                "10.9.9.9 is in no network that is served: ",
+		"--client 02:00:00:00:00:77 --port 1 --protocol tcp":                       "no address of 02:00:00:00:00:77 is known now",
+		"--client " + a.Addr.String() + " --port 6000 --protocol udp --via natpmp": "NAT-PMP is off: [pcp] natpmp = false, so nobody is answered",
+		"--client " + a.Addr.String() + " --port 0 --protocol udp":                 `"0" is not a port`,
+		"--client " + a.Addr.String() + " --port 1 --protocol sctp":                `"sctp" is not tcp or udp`,
+		"--protocol tcp": "missing: --client, --port",
 		"--client " + a.Addr.String() + " --port 1 --protocol tcp --external 70000": `"70000" is not a port`,
 		"--client " + a.Addr.String() + " --port 1 --protocol tcp --via owner":      `"owner" is not upnp, natpmp or pcp`,
 		"--client " + a.Addr.String() + "%br-lan --port 1 --protocol tcp":           "neither an address nor a MAC address",
