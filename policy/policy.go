@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"portcullis/portmap"
@@ -133,7 +132,7 @@ func (p *Policy) judge(r *portmap.Request, ext uint16, rl *Rule, f *portmap.Fact
 	switch d.Action {
 	case portmap.Deny:
 		return byRule(d, portmap.DefaultDenied, `no rule allows this and policy.default is "deny"; to allow it, add a rule with %s`,
-			allowing(&r.Client))
+			allowing(r, ext))
 	case portmap.Ask:
 		if d = answered(d, f); d.Action != portmap.Allow {
 			return d
@@ -200,28 +199,25 @@ func unnamed(d portmap.Decision, r *portmap.Request, ext uint16, rl *Rule) (port
 	if inOK {
 		side, port, why = External, ext, exWhy
 	}
-	var cond strings.Builder
-	if inTier == Privileged {
-		fmt.Fprintf(&cond, `, internal_ports = ["%d"]`, in)
-	}
-	if exTier == Privileged {
-		fmt.Fprintf(&cond, `, external_ports = ["%d"]`, ext)
-	}
 	where := ""
 	if rl != nil {
 		where = fmt.Sprintf(", above the rule %q, which matches but does not name it", rl.Name)
 	}
-	return byRule(d, portmap.PrivilegedPort, "%s %s port %d is %s, which is opened only by a rule that names it; add one with %s%s%s",
-		side, r.Transport, port, why, allowing(&r.Client), cond.String(), where), true
+	return byRule(d, portmap.PrivilegedPort, "%s %s port %d is %s, which is opened only by a rule that names it; add one with %s%s",
+		side, r.Transport, port, why, allowing(r, ext), where), true
 }
 
-// allowing is the start of a rule that speaks of this client alone.
-func allowing(c *portmap.Client) string {
-	who := c.MAC.String()
+// allowing is what RuleFor would have for a request with this external port, in a line.
+func allowing(r *portmap.Request, ext uint16) string {
+	who := r.Client.MAC.String()
 	if who == "" {
-		who = c.Addr.String()
+		who = r.Client.Addr.String()
 	}
-	return fmt.Sprintf(`action = "allow", clients = [%q]`, who)
+	text := fmt.Sprintf(`action = "allow", clients = [%q], internal_ports = ["%d"], protocols = [%q]`, who, r.Internal.Port(), r.Transport)
+	if tier, _ := TierOf(External, r.Transport, ext); r.Kind == portmap.NAT4 && tier != Ordinary {
+		text += fmt.Sprintf(`, external_ports = ["%d"]`, ext)
+	}
+	return text
 }
 
 // answered is the verdict where the owner is asked: what he has said, or that he has to say
