@@ -77,6 +77,8 @@ func printRefused(out io.Writer, list []control.RefusedDevice, where written, no
 			r := &d.Refused[j]
 			fmt.Fprintf(&b, "\n  %s, %s\n  refused: %s\n", when(r, now), wanted(r, d.Client.Address), printable(reasonLine(&r.Verdict)))
 			switch {
+			case r.AllowedBy != "":
+				fmt.Fprintf(&b, "  It would be opened now, if the device asked again: %s\n", printable(r.AllowedBy))
 			case r.Action == "ask":
 				fmt.Fprintf(&b, "  To allow it, run `portcullis pending%s`, and approve it there\n", where.config)
 			case r.Add == "":

@@ -60,6 +60,8 @@ type Refused struct {
 	Via          string `json:"via"`
 	Description  string `json:"description"`
 	Verdict
+	// AllowedBy is why the same would be opened if the device asked again; "" while it would not.
+	AllowedBy string `json:"allowed_by,omitempty"`
 }
 
 // Refused asks what was refused lately, the device first that was refused last.
@@ -68,6 +70,6 @@ func (c *Client) Refused(ctx context.Context) ([]RefusedDevice, error) {
 	return list, c.call(ctx, http1.Get, "/v1/refused", nil, &list)
 }
 
-func (s *Server) refused(context.Context, *http1.Request) *http1.Response {
-	return reply(s.cfg.Refused())
+func (s *Server) refused(ctx context.Context, _ *http1.Request) *http1.Response {
+	return reply(s.cfg.Refused(ctx))
 }

@@ -46,7 +46,7 @@ type Config struct {
 	Host    func(*portmap.Client) string                            // the name that the client has now, "": the one it had when it asked
 	Reload  func(context.Context) (Reloaded, error)
 	Metrics func(context.Context) []byte // in the text format of Prometheus
-	Refused func() []RefusedDevice
+	Refused func(context.Context) []RefusedDevice
 	Explain func(context.Context, Query) (Explained, error)
 	Events  func(context.Context) <-chan portmap.Event // from now on, until its context ends
 	Asked   Asked

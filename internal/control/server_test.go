@@ -155,7 +155,7 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 		Status:  func() control.Status { return status },
 		Metrics: func(context.Context) []byte { return []byte("portcullis_up 1\n") },
 		Running: func() []byte { return []byte("[lan]\ninterfaces = [\"br-lan\"]\n") },
-		Explain: m.explain, Events: m.events, Refused: func() []control.RefusedDevice { return refused },
+		Explain: m.explain, Events: m.events, Refused: func(context.Context) []control.RefusedDevice { return refused },
 		Reload: func(context.Context) (control.Reloaded, error) {
 			if m.blind.Load() {
 				return control.Reloaded{}, errors.New("p.toml:3: a mistake")

@@ -71,21 +71,29 @@ func (b *Book) Add(ev portmap.Event) {
 		d.Client, d.Last = ev.Client, ev.Time
 		d.add(refusalOf(ev))
 	case portmap.Granted:
-		id, m := ev.Client.ID().Device(), &ev.Mapping
-		d := b.devices[id]
-		if d == nil {
+		if !ev.Client.Owner() {
+			b.opened(ev.Client.ID().Device(), &ev.Mapping)
 			return
 		}
-		for i := len(d.Refused) - 1; i >= 0; i-- {
-			q := &d.Refused[i].Request
-			if q.Kind == m.Kind && q.Transport == m.Transport && q.Internal == m.Internal && slices.Equal(q.Remotes, m.Remotes) &&
-				(q.ExternalPort == m.ExternalPort || q.ExternalPort == 0 || q.Kind == portmap.Pinhole6) {
-				d.Refused = slices.Delete(d.Refused, i, i+1)
-			}
+		for id := range b.devices { // he has opened it for one of them
+			b.opened(id, &ev.Mapping)
 		}
-		if len(d.Refused) == 0 {
-			delete(b.devices, id)
-		}
+	}
+}
+
+// opened forgets what a mapping gives to a device. b.mu is held.
+func (b *Book) opened(id portmap.Device, m *portmap.Mapping) {
+	d := b.devices[id]
+	if d == nil {
+		return
+	}
+	d.Refused = slices.DeleteFunc(d.Refused, func(r Refusal) bool {
+		q := &r.Request
+		return q.Kind == m.Kind && q.Transport == m.Transport && q.Internal == m.Internal && slices.Equal(q.Remotes, m.Remotes) &&
+			(q.ExternalPort == m.ExternalPort || q.ExternalPort == 0 || q.Kind == portmap.Pinhole6)
+	})
+	if len(d.Refused) == 0 {
+		delete(b.devices, id)
 	}
 }
 

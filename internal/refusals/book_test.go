@@ -155,6 +155,14 @@ func TestOpenedAfterAll(t *testing.T) {
 	if all := b.Devices(); len(all) != 1 || len(all[0].Refused) != 1 || all[0].Refused[0].Request.Internal.Port() != 22 {
 		t.Fatalf("8080 is open, and remembered is %+v", all)
 	}
+	b.Add(asked(1, 2, 8080))
+	by := granted(1, 2, 8080)
+	by.Client = portmap.Owner(by.Mapping.Internal.Addr())
+	by.Client.Via = portmap.ViaOwner
+	b.Add(by)
+	if all := b.Devices(); len(all) != 1 || all[0].Refused[0].Request.Internal.Port() != 22 {
+		t.Fatalf("the owner has opened 8080 for that host, and remembered is %+v", all)
+	}
 	b.Add(granted(2, 1, 22))
 	if last, some := b.Last(); some || len(b.Devices()) != 0 {
 		t.Errorf("all is open, and the last is %+v", last)

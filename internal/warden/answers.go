@@ -40,18 +40,38 @@ func (w *writer) rule(r portmap.Request) string {
 	return config.RuleText(rl)
 }
 
-// refused returns what was refused lately, with the rules that would allow it.
-func (w *Warden) refused() []control.RefusedDevice {
+// refused returns what was refused lately, with the rules that would allow it, or why it would
+// be allowed by now.
+func (w *Warden) refused(ctx context.Context) []control.RefusedDevice {
 	devices, write := w.refusals.Devices(), w.writer()
 	list := make([]control.RefusedDevice, len(devices))
 	for i, d := range devices {
 		d.Client.Name = cmp.Or(w.host(&d.Client), d.Client.Name)
 		list[i] = control.RefusedDevice{Client: control.NewAsker(&d.Client), LeftOut: d.LeftOut, Refused: make([]control.Refused, len(d.Refused))}
 		for j := range d.Refused {
-			list[i].Refused[j] = refusedJSON(&d.Refused[j], write)
+			r := &d.Refused[j]
+			by := w.byNow(ctx, r)
+			r.NeedsRule = r.NeedsRule && by == ""
+			list[i].Refused[j] = refusedJSON(r, write)
+			list[i].Refused[j].AllowedBy = by
 		}
 	}
 	return list
+}
+
+// byNow returns why a request that was refused for want of a rule would be allowed by now; ""
+// where it would not, or that cannot be told before ctx ends.
+func (w *Warden) byNow(ctx context.Context, r *refusals.Refusal) string {
+	if !r.NeedsRule || ctx.Err() != nil {
+		return ""
+	}
+	q := r.Request
+	q.Lifetime = time.Hour // any
+	v, err := w.engine.Explain(ctx, q)
+	if err != nil || v.Err != nil {
+		return ""
+	}
+	return allowedBy(v)
 }
 
 func refusedJSON(r *refusals.Refusal, write *writer) control.Refused {

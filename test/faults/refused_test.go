@@ -107,6 +107,9 @@ func TestRefusedToWorking(t *testing.T) {
 				t.Errorf("the status does not lead there:\n%s", status)
 			}
 			obey(t, text)
+			if now, _ := said(t, "refused", "--config", r.Daemon.Config); !strings.Contains(now, "It would be opened now, if the device asked again: the rule ") || strings.Contains(now, "[[rule]]") {
+				t.Errorf("with the rule in force:\n%s", now)
+			}
 			if !ask() {
 				t.Fatal("it is refused again")
 			}

@@ -314,7 +314,7 @@
 
 	function showRefused(devices, configuration) {
 		// What waits for an answer stands above.
-		devices = devices.map(d => ({...d, refused: d.refused.filter(r => r.action !== 'ask')})).filter(d => d.refused.length || d.left_out);
+		devices = devices.map(d => ({...d, refused: d.refused.filter(r => r.action !== 'ask' && !r.allowed_by)})).filter(d => d.refused.length || d.left_out);
 		$('refused-none').hidden = devices.length > 0;
 		const where = (configuration.file || '/etc/portcullis/portcullis.toml');
 		list($('refused-list'), devices, d => d.client.mac || d.client.address, makeRefused, (node, d) => fillRefused(node, d, where), $('refused-title'));
