@@ -127,6 +127,12 @@ func commands() []cmdline.Command {
 		Example: "portcullis import /etc/config/upnpd /var/run/miniupnpd.leases",
 		Run:     runImport,
 	}, {
+		Name: "rpcd", Does: "answer ubus on OpenWrt, as rpcd calls it",
+		Options: []cmdline.Option{configOption},
+		Forms:   []string{"list", "call METHOD"},
+		Example: "portcullis rpcd call status",
+		Run:     runRPCD,
+	}, {
 		Name: "cleanup", Does: "remove what a daemon that died has left in the kernel",
 		Options: []cmdline.Option{configOption, jsonOption},
 		Run:     runCleanup,

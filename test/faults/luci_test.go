@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/internal/control"
 	"portcullis/internal/lab"
 	testrig "portcullis/test/rig"
 )
@@ -107,6 +109,21 @@ func deleteRow(t *testing.T, lease string, num int) {
 	}
 }
 
+// ubus calls a method of our object as rpcd does: with the arguments on standard input, and
+// nothing else. That is not on this machine.
+func ubus(t *testing.T, r *testrig.Rig, method, arguments string, answer any) {
+	t.Helper()
+	cmd := exec.Command(testrig.Exe, "rpcd", "--config", r.Daemon.Config, "call", method)
+	cmd.Stdin = strings.NewReader(arguments)
+	out, err := output(r, cmd)
+	if err == nil {
+		err = json.Unmarshal([]byte(out), answer)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", method, err, out)
+	}
+}
+
 // TestLuCI: the page of OpenWrt shows the mappings and deletes them, with its own sequence of
 // calls; a reload of fw4 costs nothing but the list, and that for a moment. What is listed
 // opens nothing, although a rule leads there.
@@ -182,6 +199,27 @@ table inet fw4 {
 	shows(t, r, lease, "after the first is deleted", strings.Replace(third, "3", "1", 1))
 	if list := r.List(t); len(list) != 2 || !r.Blocked(t, "UDP", 6000, a, 6000) {
 		t.Errorf("open are %+v", list)
+	}
+
+	// Our own object has the pinhole too.
+	var open struct {
+		Mappings []control.Mapping `json:"mappings"`
+	}
+	ubus(t, r, "list", `{"ubus_rpc_session":"00000000000000000000000000000000"}`, &open)
+	i := slices.IndexFunc(open.Mappings, func(m control.Mapping) bool { return m.Family == 6 })
+	if i < 0 || len(open.Mappings) != 2 {
+		t.Fatalf("ubus lists %+v", open)
+	}
+	var closed struct {
+		Closed []control.Mapping `json:"closed"`
+		control.Failure
+	}
+	id := fmt.Sprintf(`{"id":%d}`, open.Mappings[i].ID)
+	if ubus(t, r, "delete", id, &closed); len(closed.Closed) != 1 || closed.Closed[0].InternalPort != 9000 || len(r.List(t)) != 1 {
+		t.Errorf("%s closes %+v", id, closed)
+	}
+	if ubus(t, r, "delete", id, &closed); closed.Reason != "no-such-mapping" {
+		t.Errorf("closing it again is %+v", closed)
 	}
 
 	// What is listed opens nothing, whatever accepts what was translated.
