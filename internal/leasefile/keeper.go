@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -81,8 +82,12 @@ func New(cfg Config) *Keeper {
 	return k
 }
 
-// open takes what the last run wrote for what was written.
+// open takes what the last run wrote for what was written. The directory is made, which is
+// possible now and not in the sandbox.
 func (k *Keeper) open(f *kind) {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+		k.fails(f, err)
+	}
 	if list := kept(f.path, k.boot); list != nil {
 		f.written = [][]line{list}
 	}

@@ -31,7 +31,7 @@ type house struct {
 }
 
 func newHouse(t *testing.T) *house {
-	h := &house{t: t, table: portmap.NewTable(), file: filepath.Join(t.TempDir(), "leases")}
+	h := &house{t: t, table: portmap.NewTable(), file: filepath.Join(t.TempDir(), "run", "leases")}
 	h.start()
 	return h
 }
