@@ -123,6 +123,10 @@ func commands() []cmdline.Command {
 		Run:     runPorts,
 	}, {
 		Name: "import", Does: "print what the configuration of miniupnpd becomes here",
+		Options: []cmdline.Option{
+			{Name: "networks", Arg: "FILE", Does: "what `ubus call network.interface dump` prints on the router; - is standard input"},
+			{Name: "zone", Arg: "DEVICE", Does: "the device of the zone that external_zone names"},
+			{Name: "fw3", Does: "the router's firewall is fw3, of iptables"}},
 		Forms:   []string{"[FILE...]"},
 		Example: "portcullis import /etc/config/upnpd /var/run/miniupnpd.leases",
 		Run:     runImport,

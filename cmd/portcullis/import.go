@@ -27,6 +27,10 @@ func runImport(ctx context.Context, call *cmdline.Call) error {
 	if err != nil {
 		return err
 	}
+	router, err := routerOf(ctx, call)
+	if err != nil {
+		return err
+	}
 	var text, leases []byte
 	var notes []string
 	configured := ""
@@ -45,7 +49,7 @@ func runImport(ctx context.Context, call *cmdline.Call) error {
 				return cmdline.Usagef("%s and %s are both configurations: name one of them", configured, name)
 			}
 			configured = name
-			plan, err := incumbent.Translate(&f, incumbent.Machine{Holder: holder})
+			plan, err := incumbent.Translate(&f, incumbent.Machine{Router: router, Holder: holder})
 			if err != nil {
 				return err
 			}
@@ -82,9 +86,45 @@ func filesOf(named, usual []string) ([]string, error) {
 	return nil, fmt.Errorf("miniupnpd is not configured here (%s): name its file, or - for standard input", strings.Join(usual, ", "))
 }
 
-// readForeign reads a file, or standard input where its name is "-", until ctx ends: a pipe,
-// or a terminal, may say nothing for ever.
+// routerOf returns what the init script of OpenWrt tells of its router; nil: nothing.
+func routerOf(ctx context.Context, call *cmdline.Call) (*incumbent.Router, error) {
+	dump, known := call.Given["networks"]
+	if !known {
+		if call.Has("zone") || call.Has("fw3") {
+			return nil, cmdline.Usagef("--zone and --fw3 need --networks")
+		}
+		return nil, nil
+	}
+	data, err := readAll(ctx, dump)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := incumbent.Networks(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", shownName(dump), err)
+	}
+	return &incumbent.Router{Networks: networks, Zone: call.Given["zone"], FW3: call.Has("fw3")}, nil
+}
+
+// readForeign reads and recognises a file, or standard input where its name is "-".
 func readForeign(ctx context.Context, name string) (incumbent.File, error) {
+	data, err := readAll(ctx, name)
+	if err != nil {
+		return incumbent.File{}, err
+	}
+	return incumbent.Read(shownName(name), data)
+}
+
+// shownName is what a file that was named is called in errors and notes.
+func shownName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
+// readAll is bytesOf until ctx ends: a pipe, or a terminal, may say nothing for ever.
+func readAll(ctx context.Context, name string) ([]byte, error) {
 	type read struct {
 		data []byte
 		err  error
@@ -96,15 +136,9 @@ func readForeign(ctx context.Context, name string) (incumbent.File, error) {
 	}()
 	select {
 	case <-ctx.Done():
-		return incumbent.File{}, ctx.Err()
+		return nil, ctx.Err()
 	case r := <-done:
-		if r.err != nil {
-			return incumbent.File{}, r.err
-		}
-		if name == "-" {
-			name = "standard input"
-		}
-		return incumbent.Read(name, r.data)
+		return r.data, r.err
 	}
 }
 

@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write the goldens, and the table of doc
 var now = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 
 // imported is what the command prints of a file: TOML and notes, or the error.
-func imported(name string, data []byte) (text string, notes string, err error) {
+func imported(name string, data []byte, router *incumbent.Router) (text string, notes string, err error) {
 	f, err := incumbent.Read(name, data)
 	if err != nil {
 		return "", "", err
@@ -34,7 +34,7 @@ func imported(name string, data []byte) (text string, notes string, err error) {
 		b, all = incumbent.LeaseText(&f, now)
 		text = string(b)
 	} else {
-		plan, err := incumbent.Translate(&f, incumbent.Machine{})
+		plan, err := incumbent.Translate(&f, incumbent.Machine{Router: router})
 		if err != nil {
 			return "", "", err
 		}
@@ -63,7 +63,12 @@ func TestGolden(t *testing.T) {
 			}
 			input := archive.Files[0]
 			got := []txtar.File{input}
-			text, notes, err := imported(input.Name, input.Data)
+			var router *incumbent.Router
+			if second := archive.Files[min(1, len(archive.Files)-1)]; second.Name == "networks.json" {
+				got = append(got, second)
+				router = routerOf(t, second.Data, string(archive.Comment))
+			}
+			text, notes, err := imported(input.Name, input.Data, router)
 			if err != nil {
 				got = append(got, txtar.File{Name: "error", Data: []byte(err.Error() + "\n")})
 			} else {
@@ -90,6 +95,26 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// routerOf is the router of a file of testdata, by its networks and its comment: a line "zone: DEVICE", a
+// line "fw3".
+func routerOf(t *testing.T, dump []byte, comment string) *incumbent.Router {
+	t.Helper()
+	networks, err := incumbent.Networks(dump)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &incumbent.Router{Networks: networks}
+	for line := range strings.Lines(comment) {
+		line = strings.TrimSpace(line)
+		zone, found := strings.CutPrefix(line, "zone: ")
+		if found {
+			r.Zone = zone
+		}
+		r.FW3 = r.FW3 || line == "fw3"
+	}
+	return r
+}
+
 // The options of miniupnpd 2.3.11, by its reader of the file, and what OpenWrt's init
 // scripts read, of both versions.
 var (
@@ -106,7 +131,7 @@ var (
 		ext_allow_private_ipv4 config_file clean_ruleset_interval clean_ruleset_threshold force_forwarding
 		enable_protocols enabled_protocols allow_cgnat allow_cgnat_use allow_third_party_mapping lease_file upnp_igd_compat
 		download_kbps upload_kbps friendly_name http_port upnp_igd_http_port upnp_igd_upload upnp_igd_download
-		upnp_igd_friendly_name access_defaults check_acl`)
+		upnp_igd_friendly_name access_defaults check_acl state_dir`)
 )
 
 // TestAllOptions: there is no option of theirs that the table does not have, and each has a
@@ -199,20 +224,22 @@ func TestRefused(t *testing.T) {
 		"denyx 80 10.0.0.1 80":   "is not a whole rule",
 		"deny 65536 10.0.0.1 80": `"65536" is not a port`,
 		"config upnpd 'x\n":      "a quotation mark is open",
-		"config upnpd\noption x": `"option x" is no line of a UCI file`,
-		"config upnpd\n}":        "is no line of a UCI file",
-		"config perm_rule\n\toption action 'permit'":          `x:1: "permit" is no action`,
-		"config perm_rule\n\toption ext_ports 'http'":         `x:1: "http" is not a port`,
-		"config perm_rule\n\toption int_addr 'nas'":           `x:1: "nas" is not an IPv4 address`,
-		"config upnpd\n" + strings.Repeat("list a b\n", 5000): "the section has more than 32768 bytes",
-		"config internal_network\n":                           "x:1: an internal_network without its interface",
-		"ext_ifname=eth0\nlistening_ip=eth0\n":                `x:1: "eth0" is the way to the Internet and a LAN`,
-		"port=" + strings.Repeat("1", 1100):                   "x:1: the line has 1105 bytes",
-		strings.Repeat("#\n", 1<<19) + "port=1\n":             "x:1: the file is too large",
+		"config upnpd\noption x 'a\noption y 'b'\n":                      `x:2: "option x 'a": a quotation mark is open`,
+		"config upnpd\noption x '" + strings.Repeat("a\n", 5000) + "'\n": "x:2: ",
+		"config upnpd\noption x":                                         `"option x" is no line of a UCI file`,
+		"config upnpd\n}":                                                "is no line of a UCI file",
+		"config perm_rule\n\toption action 'permit'":                     `x:1: "permit" is no action`,
+		"config perm_rule\n\toption ext_ports 'http'":                    `x:1: "http" is not a port`,
+		"config perm_rule\n\toption int_addr 'nas'":                      `x:1: "nas" is not an IPv4 address`,
+		"config upnpd\n" + strings.Repeat("list a b\n", 5000):            "the section has more than 32768 bytes",
+		"config internal_network\n":                                      "x:1: an internal_network without its interface",
+		"ext_ifname=eth0\nlistening_ip=eth0\n":                           `x:1: "eth0" is the way to the Internet and a LAN`,
+		"port=" + strings.Repeat("1", 1100):                              "x:1: the line has 1105 bytes",
+		strings.Repeat("#\n", 1<<19) + "port=1\n":                        "x:1: the file is too large",
 		"config internal_network\noption interface lan\noption acl_accept_ports '" + strings.Repeat("80 ", 2000) + "'": "x:1: too many rules",
 		strings.Repeat("deny 80 10.0.0.1 80\n", 1001):                                                                  "x:1001: too many rules; allowed: at most 1000",
 	} {
-		text, _, err := imported("x", []byte(in))
+		text, _, err := imported("x", []byte(in), nil)
 		if of := (*incumbent.Error)(nil); !errors.As(err, &of) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: %v, want %s\n%s", in, err, want, text)
 		}

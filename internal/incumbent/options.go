@@ -2,6 +2,7 @@ package incumbent
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,9 +94,7 @@ var options = []Option{
 	{Conf: []string{"ext_ifname6"}, UCI: []string{"external_iface6"}, Becomes: "wan.interface6", Why: "the same for IPv6",
 		to: func(t *translation, v value) { t.wan(v, "wan.interface6", &t.config.WAN.Interface6) }},
 	{UCI: []string{"external_zone"}, Becomes: "wan.interface", Why: "a zone of fw4 has no name here; name its device, or let the default route decide",
-		to: func(t *translation, v value) {
-			t.note(v.line, "wan.interface", Look, v.name+": "+v.option.Why)
-		}},
+		to: func(t *translation, v value) { t.zone = v }},
 	{Conf: []string{"ext_ip"}, UCI: []string{"external_ip"}, Becomes: "wan.external_ip", Why: "a public address; for a private one, wan.private_address", to: externalIP},
 	{Conf: []string{"ext_allow_private_ipv4"}, UCI: []string{"ext_allow_private_ipv4", "force_forwarding"}, Becomes: "wan.private_address",
 		Why: "yes is \"allow\"", to: func(t *translation, v value) {
@@ -228,13 +227,14 @@ var options = []Option{
 	{Conf: []string{"tag"}, Why: pfOnly},
 	{Conf: []string{"quickrules"}, Why: pfOnly},
 	{Conf: []string{"set_learn_dscp"}, Why: "an operation of PCP that is no standard"},
+	{UCI: []string{"state_dir"}, Becomes: "state.dir", Why: "ours alone: a directory on flash, /etc/portcullis/state say; without it mappings are forgotten when the router starts anew", to: stateDir},
 	{UCI: []string{"enabled"}, Why: "whether the service starts is up to systemd or procd", to: func(t *translation, v value) {
 		if v.no() {
 			t.note(v.line, "", Look, "enabled: the service was off; whether this one starts is up to systemd or procd")
 		}
 	}},
-	{UCI: []string{"log_output"}, Becomes: "log.level", Why: "debug is \"debug\"", to: func(t *translation, v value) {
-		if v.text == "debug" {
+	{UCI: []string{"log_output"}, Becomes: "log.level", Why: "1 and debug are \"debug\"", to: func(t *translation, v value) {
+		if v.text == "debug" || v.yes() {
 			t.config.Log.Level = config.LevelDebug
 		}
 	}},
@@ -259,6 +259,19 @@ func externalIP(t *translation, v value) {
 		return
 	}
 	t.config.WAN.ExternalIP = ip
+}
+
+// stateful is a directory that is nobody else's, so that the init script can hand it to the
+// daemon's user whatever is in it.
+var stateful = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+/portcullis/state$`)
+
+func stateDir(t *translation, v value) {
+	if v.text == "" {
+		return
+	}
+	if !stateful.MatchString(v.text) || t.config.State.Dir.UnmarshalText([]byte(v.text)) != nil {
+		t.fail(v.line, shown(v.text)+" cannot be state_dir; allowed: a path of letters, digits, \".\", \"_\" and \"-\" that ends in /portcullis/state")
+	}
 }
 
 // behindNAT is about a WAN whose address is private: STUN, or what OpenWrt calls CGNAT.

@@ -116,19 +116,16 @@ func TestNoIPv6(t *testing.T) {
 }
 
 // TestOnTheRouter: where the devices of networks, and the holders of addresses, are known,
-// they are taken and nothing is guessed.
+// they are taken, and no other way to the Internet instead of one that is down.
 func TestOnTheRouter(t *testing.T) {
 	t.Parallel()
 	m := Machine{
-		Device: func(network string) (string, bool) {
-			device, known := map[string]string{"wan": "pppoe-wan", "lan": "br-home"}[network]
-			return device, known
-		},
+		Router: &Router{Networks: map[string]string{"wan": "pppoe-wan", "lan": "br-home"}},
 		Holder: func(a netip.Addr) (string, bool) { return "eth1", a == netip.MustParseAddr("192.168.1.1") },
 	}
 	for in, want := range map[string]string{
 		"config upnpd config\noption external_iface wan\noption internal_iface lan\n": "pppoe-wan [br-home]",
-		"config upnpd config\noption external_iface lte\noption internal_iface lan\n": " [br-home] look",
+		"config upnpd config\noption external_iface lte\noption internal_iface lan\n": "lte [br-home] look", // and no other way to the Internet
 		"ext_ifname=eth0\nenable_natpmp=yes\nlistening_ip=192.168.1.1/24\n":           "eth0 [eth1]",
 	} {
 		f, err := Read("x", []byte(in))

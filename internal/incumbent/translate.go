@@ -32,8 +32,15 @@ type Note struct {
 
 // Machine is what is known of the gateway that the file is of. Its zero value knows nothing.
 type Machine struct {
-	Device func(network string) (device string, known bool) // of a network of OpenWrt; nil: not on a router
-	Holder func(a netip.Addr) (device string, known bool)   // of an address of the gateway's own
+	Router *Router                                        // the file is its own; nil: it may be another machine's
+	Holder func(a netip.Addr) (device string, known bool) // of an address of the gateway's own
+}
+
+// Router is OpenWrt as it runs.
+type Router struct {
+	Networks map[string]string // the device of each network (Networks)
+	Zone     string            // the first device of the zone that external_zone names; "": it has none now
+	FW3      bool              // its firewall is fw3, of iptables
 }
 
 // Plan is what a file becomes.
@@ -52,6 +59,8 @@ type translation struct {
 	names   map[string]bool   // of rules
 	lans    map[string]string // the interfaces of what the file calls them
 	unknown bool              // a LAN was named whose interface is not known
+	zone    value             // external_zone
+	failed  *Error            // nil: a configuration can be made
 	set     map[string]bool   // the options that the file has
 }
 
@@ -62,6 +71,7 @@ func Translate(f *File, m Machine) (Plan, error) {
 		t.setting(s)
 	}
 	t.absent()
+	t.zoned()
 	for _, r := range f.rules {
 		t.ruleOf(r)
 	}
@@ -108,8 +118,7 @@ func (t *translation) absent() {
 		if !t.set["listening_ip"] {
 			t.lan(0, "lan")
 		}
-		t.config.Firewall.AcceptChain = fw4
-		t.note(0, "firewall.accept_chain", Look, "this is the chain of OpenWrt 22.03 and later; before them, remove it and set backend = \"iptables\"")
+		t.firewall()
 	}
 	if t.file.Kind == Conf && !t.set["listening_ip"] {
 		t.note(0, "lan.interfaces", Look, "listening_ip is not set, perhaps because it was given by the option -a: without interfaces, every private LAN is served")
@@ -121,6 +130,18 @@ func (t *translation) absent() {
 	}
 }
 
+// firewall is what OpenWrt has to be told of mappings, which no option says.
+func (t *translation) firewall() {
+	if t.machine.Router != nil && t.machine.Router.FW3 {
+		t.config.Firewall.Backend = config.BackendIPTables
+		return
+	}
+	t.config.Firewall.AcceptChain = fw4
+	if t.machine.Router == nil {
+		t.note(0, "firewall.accept_chain", Look, "this is the chain of OpenWrt 22.03 and later; before them, remove it and set backend = \"iptables\"")
+	}
+}
+
 // closedName is the name of the rule that stands where no LAN is known: without interfaces
 // the daemon would detect them, and serve more than was served.
 const closedName = "closed until lan.interfaces is set"
@@ -128,15 +149,11 @@ const closedName = "closed until lan.interfaces is set"
 // lan adds a LAN by its interface, its address or its network's name in OpenWrt.
 func (t *translation) lan(line int, word string) {
 	name := word
-	if t.file.Kind == UCI {
-		var known bool
-		if t.machine.Device != nil {
-			name, known = t.machine.Device(word)
-		}
-		if !known {
-			name = "br-" + word
-			t.note(line, "lan.interfaces", Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is a guess: on the router, ubus call network.interface.%s status has it as l3_device", shown(word), printable(word)))
-		}
+	if t.file.Kind == UCI && t.machine.Router != nil {
+		name = t.device(line, "lan.interfaces", word)
+	} else if t.file.Kind == UCI {
+		name = "br-" + word
+		t.note(line, "lan.interfaces", Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is a guess: on the router, ubus call network.interface.%s status has it as l3_device", shown(word), printable(word)))
 	} else if a, _, _ := strings.Cut(word, "/"); strings.Count(a, ".") == 3 && strings.Trim(a, "0123456789.") == "" {
 		addr, err := netip.ParseAddr(a)
 		known := false
@@ -161,26 +178,67 @@ func (t *translation) lan(line int, word string) {
 	}
 }
 
+// device returns what a network of the router's is on. A name that is none is taken for the
+// interface's own: no other way to the Internet, and no other LAN, stands in for it.
+func (t *translation) device(line int, key, network string) string {
+	if device, known := t.machine.Router.Networks[network]; known {
+		return device
+	}
+	t.note(line, key, Look, fmt.Sprintf("%s is no network that has a device now, and is taken for the name of an interface", shown(network)))
+	return network
+}
+
 // wan sets an interface to the Internet.
 func (t *translation) wan(v value, key string, to *config.Interface) {
-	name, known := v.text, true
-	if t.file.Kind == UCI {
-		known = false
-		if t.machine.Device != nil {
-			name, known = t.machine.Device(v.text)
-		}
-	}
+	name := v.text
 	switch {
 	case v.text == "":
-	case !known:
+		return
+	case t.file.Kind == UCI && t.machine.Router == nil:
 		t.note(v.line, key, Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is not known here, so the one with the default route is taken; on the router, ubus call network.interface.%s status has it as l3_device", shown(v.text), printable(v.text)))
-	case to.UnmarshalText([]byte(name)) != nil:
-		t.note(v.line, key, Look, shown(name)+" is not the name of an interface, so the one with the default route is taken")
+		return
+	case t.file.Kind == UCI:
+		name = t.device(v.line, key, v.text)
+	}
+	if to.UnmarshalText([]byte(name)) == nil {
+		return
+	}
+	if t.machine.Router != nil {
+		t.fail(v.line, shown(name)+" is not the name of an interface")
+		return
+	}
+	t.note(v.line, key, Look, shown(name)+" is not the name of an interface, so the one with the default route is taken")
+}
+
+// fail is for what no configuration is made of. The first one counts.
+func (t *translation) fail(line int, text string) {
+	if t.failed == nil {
+		t.failed = &Error{t.file.Name, line, text}
+	}
+}
+
+// zoned is what external_zone means, where external_iface does not say what it would.
+func (t *translation) zoned() {
+	v := t.zone
+	if v.text == "" {
+		return
+	}
+	if t.machine.Router == nil {
+		t.note(v.line, "wan.interface", Look, v.name+": "+v.option.Why)
+		return
+	}
+	for _, to := range []*config.Interface{&t.config.WAN.Interface, &t.config.WAN.Interface6} {
+		if *to == "" && to.UnmarshalText([]byte(t.machine.Router.Zone)) != nil || *to == "" {
+			t.fail(v.line, "the zone "+shown(v.text)+" of external_zone has no device now")
+		}
 	}
 }
 
 // wrong returns what no configuration can be.
 func (t *translation) wrong() error {
+	if t.failed != nil {
+		return t.failed
+	}
 	for _, i := range []config.Interface{t.config.WAN.Interface, t.config.WAN.Interface6} {
 		if i != "" && slices.Contains(t.config.LAN.Interfaces, i) {
 			return &Error{t.file.Name, 1, shown(string(i)) + " is the way to the Internet and a LAN: no configuration can be made of this"}

@@ -1,6 +1,7 @@
 package incumbent
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,9 @@ import (
 
 // maxSection bounds what is looked through for each option.
 const maxSection = 1 << 15
+
+// maxString bounds a string that goes on in the next line, and with it how often it is read.
+const maxString = 1 << 12
 
 // section is one of a UCI file.
 type section struct {
@@ -80,29 +84,48 @@ func (f *File) uci(lines []string) *Error {
 }
 
 func (f *File) sections(lines []string) (all []section, err *Error) {
-	for i, line := range lines {
-		words, ok := uciWords(line)
+	for i, n := 0, 0; i < len(lines); i += n {
+		var text string
+		var words []string
+		var ok bool
+		text, words, n, ok = statement(lines[i:])
 		switch {
 		case !ok:
-			return nil, f.failed(i+1, "%s: a quotation mark is open at the end", shown(line))
+			return nil, f.failed(i+1, "%s: a quotation mark is open at the end", shown(text))
 		case len(words) == 0 || words[0] == "package":
 		case words[0] == "config" && len(words) > 1:
 			all = append(all, section{line: i + 1, kind: words[1]})
 		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && len(all) > 0:
 			s := &all[len(all)-1]
-			if s.size += len(line); s.size > maxSection {
+			if s.size += len(text); s.size > maxSection {
 				return nil, f.failed(i+1, "the section has more than %d bytes", maxSection)
 			}
-			if n := s.last(words[1]); words[0] == "list" && n >= 0 { // which is one value, for a script
-				s.options[n].value += " " + words[2]
+			if last := s.last(words[1]); words[0] == "list" && last >= 0 { // which is one value, for a script
+				s.options[last].value += " " + words[2]
 			} else {
 				s.options = append(s.options, setting{i + 1, words[1], words[2]})
 			}
 		default:
-			return nil, f.failed(i+1, "%s is no line of a UCI file", shown(line))
+			return nil, f.failed(i+1, "%s is no line of a UCI file", shown(text))
 		}
 	}
 	return all, nil
+}
+
+// begins is how a line begins that no string is meant to have: in the line before it, a
+// quotation mark is missing.
+var begins = regexp.MustCompile(`^\s*(config|option|list)\s`)
+
+// statement takes the first of some lines apart, and with it those into which a string of it
+// goes on. ok is false where a string does not end, or is longer than maxString.
+func statement(lines []string) (text string, words []string, n int, ok bool) {
+	for n = 1; ; n++ {
+		text = strings.Join(lines[:n], "\n")
+		words, ok = uciWords(text)
+		if ok || n == len(lines) || len(text) > maxString || begins.MatchString(lines[n]) {
+			return text, words, n, ok
+		}
+	}
 }
 
 // uciWords takes a line of a UCI file apart: words, which quotation marks of two kinds keep
