@@ -16,7 +16,7 @@ PREFIX  ?= /usr/local
 
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: build install packages check-packages lab test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install install-openwrt packages check-packages lab test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -36,6 +36,20 @@ install:
 	install -D -m 644 -t $(AT)/lib/systemd/system etc/systemd/portcullis.service etc/systemd/portcullis-web.service
 	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(AT)/lib/systemd/system/portcullis.service $(AT)/lib/systemd/system/portcullis-web.service
 	test -n "$(DESTDIR)" -o ! -d /run/systemd/system || { systemd-sysusers portcullis.conf && systemctl daemon-reload; }
+
+# The same for a router with OpenWrt, into a package or an image. Where /etc/config/upnpd
+# decides, as it does there, /etc/portcullis/portcullis.toml is what that becomes.
+install-openwrt:
+	install -D $(BIN) $(DESTDIR)/usr/sbin/portcullis
+	install -D etc/openwrt/portcullis.init $(DESTDIR)/etc/init.d/portcullis
+	install -D etc/openwrt/miniupnpd.init $(DESTDIR)/etc/init.d/miniupnpd
+	install -D -m 600 etc/openwrt/upnpd.config $(DESTDIR)/etc/config/upnpd
+	install -D -m 644 etc/openwrt/capabilities.json $(DESTDIR)/etc/capabilities/portcullis.json
+	install -D -m 644 etc/openwrt/keep $(DESTDIR)/lib/upgrade/keep.d/portcullis
+	install -D -m 644 -t $(DESTDIR)/usr/share/nftables.d/table-post etc/nftables.d/table-post/20-portcullis.nft
+	install -D -m 644 -t $(DESTDIR)/usr/share/nftables.d/chain-pre/forward etc/nftables.d/chain-pre/forward/20-portcullis.nft
+	install -d $(DESTDIR)/etc/portcullis
+	ln -sfn /var/etc/portcullis/portcullis.toml $(DESTDIR)/etc/portcullis/portcullis.toml
 
 lab: build bin/portcullis-lab
 	bin/portcullis-lab

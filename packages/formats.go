@@ -12,10 +12,8 @@ import (
 	"time"
 
 	"github.com/goreleaser/nfpm/v2"
-	"github.com/goreleaser/nfpm/v2/apk"
 	"github.com/goreleaser/nfpm/v2/deb"
 	"github.com/goreleaser/nfpm/v2/files"
-	"github.com/goreleaser/nfpm/v2/ipk"
 )
 
 // key is what .apk is signed with, and the name that routers have its public half by.
@@ -53,7 +51,10 @@ func (b *build) contents(list []file) (all files.Contents) {
 		c := &files.Content{Source: f.source, Destination: f.path, FileInfo: &files.ContentFileInfo{
 			Owner: "root", Group: "root", Mode: f.mode, MTime: b.when,
 		}}
-		if f.config {
+		switch {
+		case f.link != "":
+			c.Type, c.Source = files.TypeSymlink, f.link
+		case f.config:
 			c.Type = files.TypeConfigNoReplace
 		}
 		all = append(all, c)
@@ -78,7 +79,7 @@ func (b *build) debian(t target, bin string) error {
 	info.Conflicts = []string{"miniupnpd", "miniupnpd-nftables", "miniupnpd-iptables"}
 	script := func(name string) string { return filepath.Join("etc", "debian", name) }
 	info.Scripts = nfpm.Scripts{PostInstall: script("postinst"), PreRemove: script("prerm"), PostRemove: script("postrm")}
-	list := b.usr.with(bin, func(file) bool { return true })
+	list := b.usr.with(bin)
 	for i, f := range list {
 		// Debian's zsh has what packages bring in another place than others.
 		list[i].path = strings.Replace(f.path, "/zsh/site-functions/", "/zsh/vendor-completions/", 1)
@@ -102,29 +103,6 @@ func (b *build) debian(t target, bin string) error {
 	return b.write(deb.Default, info)
 }
 
-// router makes the packages of OpenWrt, each under all names of the processor.
-func (b *build) router(t target, bin string) error {
-	for _, arch := range t.openwrt {
-		both := b.base("portcullis")
-		both.Release = "r1"
-		both.Conflicts = []string{"miniupnpd-nftables", "miniupnpd-iptables"}
-		both.Contents = b.contents(b.usr.with(bin, func(f file) bool { return !notOnRouters(f) }))
-		asIPK, asAPK := *both, *both
-		asIPK.Arch, asIPK.IPK.Arch = arch, arch
-		asAPK.Arch, asAPK.APK.Arch = arch, arch
-		asAPK.Prerelease = b.apkBefore
-		asAPK.Depends = nil // which is where apk has what it must not be beside
-		for _, name := range both.Conflicts {
-			asAPK.Depends = append(asAPK.Depends, "!"+name)
-		}
-		asAPK.APK.Signature.KeyFile, asAPK.APK.Signature.KeyName = b.key.file, b.key.name
-		if err := errors.Join(b.write(ipk.Default, &asIPK), b.write(apk.Default, &asAPK)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // write writes a package.
 func (b *build) write(p nfpm.Packager, info *nfpm.Info) error {
 	return b.create(p.ConventionalFileName(info), func(w io.Writer) error { return p.Package(nfpm.WithDefaults(info), w) })
@@ -133,7 +111,7 @@ func (b *build) write(p nfpm.Packager, info *nfpm.Info) error {
 // tarball makes an archive to be unpacked at /: what is installed by hand stands below
 // /usr/local. There are no directories in it, so that unpacking changes none.
 func (b *build) tarball(t target, bin string) error {
-	list := b.local.with(bin, func(file) bool { return true })
+	list := b.local.with(bin)
 	for name, at := range map[string]string{"copyright": "LICENSE", "changelog": "CHANGELOG.md"} {
 		list = append(list, file{path: "/usr/local/share/doc/portcullis/" + at, source: b.docs[name], mode: 0o644})
 	}

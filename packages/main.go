@@ -25,6 +25,7 @@ type build struct {
 	out, work string
 	usr       *stage // for packages
 	local     *stage // for who installs by hand
+	openwrt   *stage // for routers
 	docs      map[string]string
 	compiled  []string // programs, below out
 	made      []string // names of the packages, in out
@@ -117,10 +118,13 @@ func (b *build) prepare() error {
 	if err != nil {
 		return err
 	}
-	if b.usr, err = newStage(b.work, bin, "/usr"); err != nil {
+	if b.usr, err = newStage(b.work, "install", bin, "/usr", "/etc/"); err != nil {
 		return err
 	}
-	if b.local, err = newStage(b.work, bin, "/usr/local"); err != nil {
+	if b.local, err = newStage(b.work, "install", bin, "/usr/local", "/etc/"); err != nil {
+		return err
+	}
+	if b.openwrt, err = newStage(b.work, "install-openwrt", bin, "/usr", "/etc/config/"); err != nil {
 		return err
 	}
 	b.docs, err = documents(b.work)

@@ -10,6 +10,7 @@ import (
 	"crypto/sha1"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,6 +18,15 @@ import (
 	"testing"
 	"time"
 )
+
+// The program works from the top of the repository, as main does.
+func TestMain(m *testing.M) {
+	if err := os.Chdir(".."); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // TestTargets: no two programs go under one name, and each name is one that the table's
 // comment allows for.
@@ -74,15 +84,15 @@ func sample(t *testing.T) (*build, string) {
 			t.Fatal(err)
 		}
 	}
-	b.usr = &stage{prefix: "/usr", files: []file{
-		{"/etc/portcullis/portcullis.toml", config, 0o644, true},
-		{"/usr/lib/systemd/system/portcullis.service", config, 0o644, false},
+	b.openwrt = &stage{prefix: "/usr", files: []file{
+		{path: "/etc/config/upnpd", source: config, mode: 0o600, config: true},
+		{path: "/etc/portcullis/portcullis.toml", link: "/var/etc/portcullis/portcullis.toml"},
 	}}
 	return b, bin
 }
 
 // TestSigned: with a key, apk's package begins with a signature of its control part under the
-// name of that key; and it has no unit of systemd.
+// name of that key; and it has what OpenWrt's scripts want to read of it.
 func TestSigned(t *testing.T) {
 	t.Parallel()
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -112,8 +122,10 @@ func TestSigned(t *testing.T) {
 		t.Error(err)
 	}
 	list := strings.Join(names, " ")
-	if !strings.Contains(list, "usr/sbin/portcullis") || !strings.Contains(list, "etc/portcullis/portcullis.toml") || strings.Contains(list, "service") {
-		t.Errorf("the package holds %s", list)
+	for _, want := range []string{"usr/sbin/portcullis", "etc/config/upnpd", "etc/portcullis/portcullis.toml", ".post-upgrade", "lib/apk/packages/portcullis.conffiles"} {
+		if !strings.Contains(list, want) {
+			t.Errorf("the package has no %s: %s", want, list)
+		}
 	}
 }
 
@@ -162,7 +174,7 @@ func member(t *testing.T, packed []byte) []byte {
 
 // TestLicences: each module of the program has its licence in the package.
 func TestLicences(t *testing.T) {
-	t.Chdir("..")
+	t.Parallel()
 	text, err := licences()
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +17,8 @@ type file struct {
 	path   string // in the package, with its first slash
 	source string // here
 	mode   fs.FileMode
-	config bool // the owner's, once it is installed
+	config bool   // the owner's, once it is installed
+	link   string // what it leads to, of a symbolic link
 }
 
 // program is where the program is, below the prefix.
@@ -31,10 +31,11 @@ type stage struct {
 	files  []file
 }
 
-// newStage has `make install` install into a directory.
-func newStage(dir, bin, prefix string) (*stage, error) {
-	dir = filepath.Join(dir, strings.ReplaceAll(prefix, "/", "_"))
-	if err := run(nil, "make", "--silent", "install", "BIN="+bin, "DESTDIR="+dir, "PREFIX="+prefix); err != nil {
+// newStage has `make install`, or another target, install into a directory. What it installs
+// below a place for configuration is the owner's.
+func newStage(dir, target, bin, prefix, config string) (*stage, error) {
+	dir = filepath.Join(dir, target, prefix)
+	if err := run(nil, "make", "--silent", target, "BIN="+bin, "DESTDIR="+dir, "PREFIX="+prefix); err != nil {
 		return nil, err
 	}
 	s := &stage{prefix: prefix}
@@ -46,24 +47,23 @@ func newStage(dir, bin, prefix string) (*stage, error) {
 		if err != nil {
 			return err
 		}
-		at := strings.TrimPrefix(name, dir)
-		if at != prefix+program {
-			s.files = append(s.files, file{at, name, info.Mode().Perm(), strings.HasPrefix(at, "/etc/")})
+		f := file{path: strings.TrimPrefix(name, dir), source: name, mode: info.Mode().Perm()}
+		f.config = strings.HasPrefix(f.path, config)
+		if info.Mode()&fs.ModeSymlink != 0 {
+			f.config = false
+			f.link, err = os.Readlink(name)
 		}
-		return nil
+		if f.path != prefix+program {
+			s.files = append(s.files, f)
+		}
+		return err
 	})
 	return s, err
 }
 
-// with returns the files of a stage that keep returns true for, and the program.
-func (s *stage) with(bin string, keep func(file) bool) []file {
-	files := []file{{path: s.prefix + program, source: bin, mode: 0o755}}
-	for _, f := range s.files {
-		if keep(f) {
-			files = append(files, f)
-		}
-	}
-	return files
+// with returns the files of a stage, and the program.
+func (s *stage) with(bin string) []file {
+	return append([]file{{path: s.prefix + program, source: bin, mode: 0o755}}, s.files...)
 }
 
 // documents are what a package has beside what is installed: the licences of all that is in
@@ -161,17 +161,6 @@ func compress(source, to string) error {
 		return err
 	}
 	return os.WriteFile(to, packed.Bytes(), 0o644)
-}
-
-// notOnRouters reports whether a file is for systemd, for a reader of manuals, or for a shell
-// that OpenWrt does not have.
-func notOnRouters(f file) bool {
-	for _, dir := range []string{"/lib/systemd/", "/lib/sysusers.d/", "/lib/tmpfiles.d/", "/share/"} {
-		if strings.Contains(path.Dir(f.path)+"/", dir) {
-			return true
-		}
-	}
-	return false
 }
 
 // run runs a program, of which the output is seen when it fails.
