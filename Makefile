@@ -76,6 +76,7 @@ vet:
 TOOL = $(GO) tool -modfile=test/tools/go.mod
 lint:
 	$(TOOL) staticcheck ./...
+	git ls-files -z | xargs -0 awk 'FNR == 1 { if (/^#! ?\/(usr\/)?bin\/(env )?(ba)?sh/) print FILENAME; nextfile }' | xargs shellcheck
 
 # Not a part of test: it asks a database on the Internet.
 vuln:

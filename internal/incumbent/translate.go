@@ -72,6 +72,7 @@ func Translate(f *File, m Machine) (Plan, error) {
 	}
 	t.absent()
 	t.zoned()
+	t.identity()
 	for _, r := range f.rules {
 		t.ruleOf(r)
 	}
@@ -215,6 +216,15 @@ func (t *translation) fail(line int, text string) {
 	if t.failed == nil {
 		t.failed = &Error{t.file.Name, line, text}
 	}
+}
+
+// identity makes the UUID of a router of the MAC address of its first LAN. Its state is in
+// memory, as a rule, and a new one after each start would be a new gateway to every program.
+func (t *translation) identity() {
+	if t.machine.Router == nil || t.config.UPnP.UUID != "" || len(t.config.LAN.Interfaces) == 0 {
+		return
+	}
+	_ = t.config.UPnP.UUID.UnmarshalText([]byte("mac:" + string(t.config.LAN.Interfaces[0]))) // or it is none, and one is made
 }
 
 // zoned is what external_zone means, where external_iface does not say what it would.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -272,5 +273,37 @@ func TestPackage(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(r.root, "etc/rc.d/*")); err != nil || len(left) > 0 {
 		t.Error(left, err)
+	}
+}
+
+// TestDocument: what docs/install.md says for OpenWrt has the service run, but for the first
+// block, whose programs cannot be had here.
+func TestDocument(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## OpenWrt\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	r := newRouter(t, nil)
+	blocks := regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(section, -1)
+	for i, block := range blocks {
+		for line := range strings.Lines(block[1]) {
+			command := strings.Fields(strings.TrimPrefix(line, "$ "))
+			if (command[0] == "opkg") != (i == 0) {
+				t.Errorf("block %d has %q", i, line)
+			}
+			if i > 0 {
+				r.do(command...)
+			}
+		}
+	}
+	sent := r.said()
+	if len(blocks) != 2 || len(sent) == 0 {
+		t.Fatalf("%d blocks, %v", len(blocks), sent)
+	}
+	if diff := cmp.Diff(call{"set", wanted(t, false)}, sent[len(sent)-1]); diff != "" {
+		t.Errorf("-want +sent:\n%s", diff)
 	}
 }

@@ -60,7 +60,7 @@ func newRouter(t *testing.T, host *lab.Host) *router {
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, dir := range []string{"bin", "sbin", "tmp/run", "lib/functions", "usr/bin", "usr/lib", "usr/lib64", "usr/lib32", "dev", "proc", "etc/uci-defaults"} {
+	for _, dir := range []string{"bin", "sbin", "tmp/run", "lib/functions", "usr/bin", "usr/lib", "usr/lib64", "usr/lib32", "dev", "proc", "etc/rc.d"} {
 		if err := os.MkdirAll(filepath.Join(r.root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -23,8 +23,27 @@ func failed(err error) int {
 	return 1
 }
 
-// uci prints an option: uci -q get PACKAGE.@TYPE[0].OPTION.
+// uci prints an option: uci -q get PACKAGE.@TYPE[0].OPTION; or sets one that is there already:
+// uci set PACKAGE.SECTION.OPTION=VALUE, which counts before the commit.
 func uci(args []string) int {
+	switch m := regexp.MustCompile(`^(\w+)\.\w+\.(\w+)=(\w+)$`).FindStringSubmatch(args[len(args)-1]); {
+	case args[0] == "commit":
+		return 0
+	case args[0] == "set" && m != nil:
+		name := "/etc/config/" + m[1]
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return failed(err)
+		}
+		line := regexp.MustCompile(`(?m)^\toption ` + m[2] + ` .*$`)
+		if !line.Match(text) {
+			return failed(fmt.Errorf("%s has no %s", name, m[2]))
+		}
+		if err := os.WriteFile(name, line.ReplaceAll(text, []byte("\toption "+m[2]+" '"+m[3]+"'")), 0o600); err != nil {
+			return failed(err)
+		}
+		return 0
+	}
 	m := regexp.MustCompile(`^(\w+)\.@(\w+)\[0\]\.(\w+)$`).FindStringSubmatch(args[len(args)-1])
 	if len(args) != 3 || args[0] != "-q" || args[1] != "get" || m == nil {
 		return failed(fmt.Errorf("uci %q", args))
