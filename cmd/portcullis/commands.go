@@ -124,7 +124,7 @@ func commands() []cmdline.Command {
 	}, {
 		Name: "import", Does: "print what the configuration of miniupnpd becomes here",
 		Options: []cmdline.Option{
-			{Name: "networks", Arg: "FILE", Does: "what `ubus call network.interface dump` prints on the router; - is standard input"},
+			{Name: "networks", Arg: "FILE", Does: "what netifd says of the networks of this router"},
 			{Name: "zone", Arg: "DEVICE", Does: "the device of the zone that external_zone names"},
 			{Name: "fw3", Does: "the router's firewall is fw3, of iptables"}},
 		Forms:   []string{"[FILE...]"},

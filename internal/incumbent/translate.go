@@ -138,7 +138,9 @@ func (t *translation) firewall() {
 		return
 	}
 	t.config.Firewall.AcceptChain = fw4
-	if t.machine.Router == nil {
+	if t.machine.Router != nil {
+		t.config.Firewall.Backend = config.BackendNFTables // only root could see that there is no other
+	} else {
 		t.note(0, "firewall.accept_chain", Look, "this is the chain of OpenWrt 22.03 and later; before them, remove it and set backend = \"iptables\"")
 	}
 }

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,47 +11,8 @@ import (
 	testrig "portcullis/test/rig"
 )
 
-// fw4 is the shape of OpenWrt's ruleset and of its reload: one transaction that
-// flushes the table and declares everything again, with the includes of
-// /usr/share/nftables.d where fw4 puts them.
-func fw4(t *testing.T) string {
-	t.Helper()
-	include := func(name string) string {
-		data, err := os.ReadFile("../../etc/nftables.d/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(data)
-	}
-	return `table inet fw4
-flush table inet fw4
-table inet fw4 {
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-		` + include("chain-pre/forward/20-portcullis.nft") + `
-		ct state vmap { established : accept, related : accept } comment "!fw4: Handle forwarded flows"
-		iifname "br-lan" jump forward_lan comment "!fw4: Handle lan IPv4/IPv6 forward traffic"
-		iifname "wan0" jump forward_wan comment "!fw4: Handle wan IPv4/IPv6 forward traffic"
-		jump handle_reject
-	}
-	chain forward_lan {
-		oifname "wan0" accept comment "!fw4: Accept lan to wan forwarding"
-	}
-	chain forward_wan {
-		icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request, echo-reply } accept
-	}
-	chain handle_reject {
-		meta l4proto tcp reject with tcp reset
-		reject with icmpx port-unreachable
-	}
-	chain srcnat {
-		type nat hook postrouting priority srcnat; policy accept;
-		meta nfproto ipv4 oifname "wan0" masquerade
-	}
-	` + include("table-post/20-portcullis.nft") + `
-}
-`
-}
+// fw4 is OpenWrt's ruleset with our files.
+func fw4(t *testing.T) string { return testrig.FW4(t, "../../etc/nftables.d") }
 
 // TestFW4Glue: with the files of etc/nftables.d a reload of fw4 loses nothing in the
 // first place: no packet of a new flow, and nothing for us to repair.

@@ -1,6 +1,6 @@
 # Has what the scripts of packages take of OpenWrt's functions.sh.
 add_group_and_user() {
-	grep -q "^$pkgname:" /etc/passwd || echo "$pkgname:x:64997:64997:$pkgname:/var/run/$pkgname:/bin/false" >>/etc/passwd
+	grep -q "^$pkgname:" /etc/passwd || echo "$pkgname:x:32768:32768:$pkgname:/var/run/$pkgname:/bin/false" >>/etc/passwd
 }
 default_postinst() {
 	local script

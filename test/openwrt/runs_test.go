@@ -1,0 +1,201 @@
+package openwrt
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/internal/control"
+	"portcullis/internal/lab"
+	testrig "portcullis/test/rig"
+)
+
+// TestRuns: what procd was sent runs, as root without ujail and in the jail with it; a console
+// maps a port; a reload of fw4, of the configuration, one that needs a new process, and a
+// restart keep what is open, and the flow through it; a stop leaves nothing.
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	for _, jail := range []bool{false, true} {
+		t.Run(map[bool]string{false: "root", true: "jail"}[jail], func(t *testing.T) {
+			t.Parallel()
+			n, err := lab.New("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(n.Close)
+			r := newRouter(t, n.Gateway)
+			r.supervised(t)
+			if jail {
+				r.jails()
+			}
+			fw4 := testrig.FW4(t, filepath.Join(r.root, "usr/share/nftables.d"))
+			load := func() {
+				t.Helper()
+				r.write("tmp/fw4.nft", fw4)
+				testrig.On(t, n.Gateway, "nft", "-f", filepath.Join(r.root, "tmp/fw4.nft"))
+			}
+			load()
+			r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\n")
+			r.do("/etc/init.d/portcullis", "start")
+			socket := filepath.Join(r.root, "tmp/run/portcullis/control.sock")
+			owner := control.NewClient(socket)
+			up := func() {
+				t.Helper()
+				testrig.Eventually(t, time.Minute, "the daemon answers", func() bool {
+					_, err := owner.Status(t.Context())
+					return err == nil
+				})
+			}
+			up()
+			confined(t, r, jail)
+			rig := &testrig.Rig{Network: n, Owner: owner}
+			a := n.Host("a")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for _, port := range []uint16{6000, 7000} {
+				if _, err := a.MapNATPMP(ctx, map[uint16]string{6000: "UDP", 7000: "TCP"}[port], port, port, time.Hour); err != nil {
+					t.Fatal(err)
+				}
+			}
+			works := func(what string) {
+				t.Helper()
+				if !rig.Passes(t, "UDP", 6000, a, 6000) {
+					t.Errorf("after %s nothing passes\n%s", what, testrig.Ruleset(t, n.Gateway))
+				}
+			}
+			works("the start")
+			flow := connected(ctx, t, n)
+			for range 3 {
+				load()
+				flow("a reload of fw4")
+			}
+			works("a reload of fw4")
+
+			was := r.pid()
+			r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\nconfig perm_rule\n\toption action 'allow'\n\toption int_ports '6000'\n\toption ext_ports '6000'\n")
+			r.do("/etc/init.d/miniupnpd", "reload")
+			flow("a reload")
+			if r.pid() != was {
+				t.Error("a reload has started a new process")
+			}
+			r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\n\toption port '5001'\n")
+			r.do("/etc/init.d/portcullis", "reload")
+			testrig.Eventually(t, time.Minute, "another process", func() bool { now := r.pid(); return now != 0 && now != was })
+			up()
+			flow("another port for UPnP")
+			works("another port for UPnP")
+			r.do("/etc/init.d/miniupnpd", "restart")
+			up()
+			flow("a restart")
+			works("a restart")
+
+			if s, err := owner.Status(t.Context()); err != nil || s.Firewall.DriftRepaired != 0 {
+				t.Errorf("it takes its own writes, or those of fw4, for another's: %+v, %v", s.Firewall, err)
+			}
+			r.do("/etc/init.d/portcullis", "stop")
+			testrig.Eventually(t, time.Minute, "the daemon ends", func() bool { return r.pid() == 0 })
+			if left := testrig.Ruleset(t, n.Gateway); strings.Contains(left, "table inet portcullis") || strings.Contains(left, "elements = {") {
+				t.Errorf("a stop leaves\n%s", left)
+			}
+		})
+	}
+}
+
+// confined checks which user the daemon's processes are, and that they have no capability but
+// the one. Without a jail the one that decides is root, and the front the package's user.
+func confined(t *testing.T, r *router, jail bool) {
+	t.Helper()
+	var found, users int
+	for _, pid := range family(t, r.pid()) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := string(text)
+		if !strings.HasPrefix(status, "Name:\tportcullis") {
+			continue
+		}
+		found++
+		if strings.Contains(status, "\nUid:\t32768\t32768\t32768\t32768\nGid:\t32768\t32768\t32768\t32768\n") {
+			users++
+		}
+		wrong := !strings.Contains(status, "\nNoNewPrivs:\t1\n")
+		for _, set := range []string{"CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"} {
+			wrong = wrong || !regexp.MustCompile(`\n`+set+`:\t000000000000[01]000\n`).MatchString(status)
+		}
+		if wrong {
+			t.Errorf("it can do more:\n%s", status)
+		}
+	}
+	if found != 2 || users != map[bool]int{false: 1, true: 2}[jail] {
+		t.Errorf("there are %d processes, %d of which are the user's", found, users)
+	}
+}
+
+// family returns a process and all below it.
+func family(t *testing.T, pid int) []int {
+	t.Helper()
+	all := []int{pid}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tasks {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for child := range strings.FieldsSeq(string(text)) {
+			n, err := strconv.Atoi(child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, family(t, n)...)
+		}
+	}
+	return all
+}
+
+// connected connects from the Internet to port 7000 of a host, and returns a function that
+// wants an octet to come back through that connection.
+func connected(ctx context.Context, t *testing.T, n *lab.Network) func(after string) {
+	t.Helper()
+	l, err := n.Host("a").Listen(":7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); c.Close() }()
+		}
+	}()
+	c, err := n.Internet.Dial(ctx, "tcp", netip.AddrPortFrom(lab.GatewayWAN, 7000).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return func(after string) {
+		t.Helper()
+		_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+		_, err := c.Write([]byte{1})
+		if err == nil {
+			_, err = io.ReadFull(c, make([]byte, 1))
+		}
+		if err != nil {
+			t.Errorf("after %s the connection is over: %v", after, err)
+		}
+	}
+}
