@@ -16,7 +16,7 @@ PREFIX  ?= /usr/local
 
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: build install install-openwrt packages check-packages lab test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install install-openwrt packages check-packages lab pictures test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -58,6 +58,10 @@ lab: build bin/portcullis-lab
 .PHONY: bin/portcullis-lab
 bin/portcullis-lab:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/portcullis-lab
+
+# The pictures of the README, from the program's own words; test/readme compares them.
+pictures: build
+	$(GO) test ./test/readme -count=1 -run 'TestPicture|TestRecording' -update
 
 # Everything, in the order in which a failure is cheapest to find.
 test: deps build vet lint size reproducible unit system cases clients page check-packages

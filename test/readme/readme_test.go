@@ -169,8 +169,8 @@ func TestCommands(t *testing.T) {
 		case "make test":
 			cmd = "make -n test"
 		case "sudo make install":
-			cmd = "make -n install" // test/systemd runs these two, on a machine of their own
-		case "sudo systemctl enable --now portcullis":
+			cmd = "make -n install" // test/systemd runs these three, on a machine of their own
+		case "sudo apt install ./portcullis_*.deb", "sudo systemctl enable --now portcullis":
 			continue
 		case "sudo bin/portcullis run":
 			sh.run("bin/portcullis run >/run/log 2>&1 & daemon=$!; until grep -q msg=ready /run/log; do kill -0 $daemon || break; done")
@@ -276,19 +276,42 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
+// TestNumber: how much faster than miniupnpd the README says, make bench has measured.
+func TestNumber(t *testing.T) {
+	t.Parallel()
+	said := regexp.MustCompile(`With ([\d,]+) mappings a client is granted\s+another (\d+) times as fast as by miniupnpd`).FindStringSubmatch(readme(t))
+	_, ratios, _ := strings.Cut(file(t, "docs/performance.md"), "portcullis / miniupnpd  at once")
+	head, rows, _ := strings.Cut(ratios, "\n")
+	row := regexp.MustCompile(`(?m)^ *AddPortMapping, new +1 +(.*)$`).FindStringSubmatch(rows)
+	if said == nil || row == nil {
+		t.Fatalf("the README says %q, the table has %q", said, row)
+	}
+	if i := slices.Index(strings.Fields(head), said[1]); i < 0 || strings.Fields(row[1])[i] != said[2] {
+		t.Errorf("the README says %q, the table has %q", said[0], row[0])
+	}
+}
+
 // TestLinks: every file that the documents point at is there.
 func TestLinks(t *testing.T) {
 	docs, err := filepath.Glob(filepath.Join(root, "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, doc := range docs {
+	more, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range append(docs, more...) {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+			name, _, _ := strings.Cut(m[1], "#")
+			if strings.Contains(name, "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(doc), name)); err != nil {
 				t.Errorf("%s points at %s: %v", filepath.Base(doc), m[1], err)
 			}
 		}

@@ -88,6 +88,9 @@ func TestDebian(t *testing.T) {
 	if len(doc) != 2 || len(doc[0]) != 2 || len(doc[1]) != 1 {
 		t.Fatalf("the document has %q", doc)
 	}
+	if readme, err := os.ReadFile("../../README.md"); err != nil || !strings.Contains(string(readme), "```console\n$ "+strings.Join(doc[0], "\n$ ")+"\n```") {
+		t.Errorf("the README does not set it up by %q, %v", doc[0], err)
+	}
 	install, enable, purge := doc[0][0], doc[0][1], strings.Replace(doc[1][0], "purge", "purge --yes", 1)
 	m.conflicts(first)
 	before := m.left()

@@ -77,8 +77,10 @@ func readmeCommands(t *testing.T) (cmds []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, match := range regexp.MustCompile(`(?m)^\$ (sudo (?:make install|systemctl) ?.*)$`).FindAllStringSubmatch(string(text), -1) {
-		cmds = append(cmds, match[1])
+	for _, word := range []string{"make install", "systemctl"} {
+		for _, match := range regexp.MustCompile(`(?m)^\$ (sudo `+word+`\b.*)$`).FindAllStringSubmatch(string(text), -1) {
+			cmds = append(cmds, match[1])
+		}
 	}
 	if len(cmds) != 2 {
 		t.Fatalf("the README installs the service by %q", cmds)
