@@ -16,7 +16,7 @@ PREFIX  ?= /usr/local
 
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: build install install-openwrt packages check-packages lab pictures test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build install install-openwrt packages check-packages release lab pictures test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
@@ -162,6 +162,10 @@ packages:
 	$(if $(ARCHS),,$(MAKE) --silent sbom)
 	$(GO) run -C packages . -version $(VERSION) -out $(DIST) -archs "$(ARCHS)" $(if $(APK_KEY),-key $(abspath $(APK_KEY)))
 
+# A release of the tag that stands here, signed: KEY has minisign's secret key, APK_KEY that of routers.
+release:
+	DIST='$(DIST)' ARCHS='$(ARCHS)' KEY='$(KEY)' APK_KEY='$(APK_KEY)' packages/release
+
 # The stripped binary stays at or under 9.3 MB here; packages/targets.go has what is allowed
 # on the other processors.
 size: build
@@ -175,6 +179,7 @@ sizes:
 check-packages:
 	cd packages && $(GO) test ./...
 	test/packages
+	test/release
 
 clean:
 	rm -rf bin dist

@@ -26,7 +26,7 @@ func TestSmall(t *testing.T) {
 		}
 		t.Skip("network namespaces need root")
 	}
-	p := plan{levels: []int{10, 20, 30}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
+	p := plan{levels: []int{10, 20}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
 	small := plans{p, p, p, p, p}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
