@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -19,7 +20,12 @@ import (
 type Client struct {
 	socket string
 	dial   func(context.Context) (net.Conn, error)
+	wait   time.Duration // for each part of an answer
 }
+
+// answerWait is more than an answer takes: the kernel accepts for a daemon that is stuck, and
+// who asks it would never hear of that.
+const answerWait = time.Minute
 
 // maxAnswer bounds what a client reads: 65 535 mappings of well under 1 kB.
 const maxAnswer = 64 << 20
@@ -32,7 +38,7 @@ func NewClient(socket string) *Client {
 // NewClientBy returns a client for whom dial connects to the socket: a process that may not
 // has another one do it.
 func NewClientBy(socket string, dial func(context.Context) (net.Conn, error)) *Client {
-	return &Client{socket, dial}
+	return &Client{socket, dial, answerWait}
 }
 
 // Dial connects to the socket with this path.
@@ -96,10 +102,14 @@ func (c *Client) Delete(ctx context.Context, d Deletion) ([]Mapping, error) {
 	return gone, c.call(ctx, http1.Post, "/v1/delete", d, &gone)
 }
 
-// Reload has the daemon read its configuration again, and returns what came of it.
+// Reload has the daemon read its configuration again, and returns what came of it. That takes
+// as long as it takes, where the daemon is not stuck before.
 func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	var done Reloaded
-	return done, c.call(ctx, http1.Post, "/v1/reload", nil, &done)
+	if _, err := c.Status(ctx); err != nil {
+		return done, err
+	}
+	return done, c.call(ctx, http1.Post, reloadPath, nil, &done)
 }
 
 // call sends a request, and decodes the answer into out.
@@ -122,11 +132,46 @@ func (c *Client) talk(ctx context.Context, method, path string, in any, read fun
 		return c.explain(err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })() // what waits on conn gives up
-	if err := exchange(conn, method, path, body.Bytes(), read); err != nil {
-		return errors.Join(ctx.Err(), err)
+	if path != reloadPath && path != eventsPath {
+		conn = awaited{conn, ctx, c.wait}
 	}
-	return nil
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })() // what waits on conn gives up
+	err = exchange(conn, method, path, body.Bytes(), read)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded):
+		return &Stuck{c.socket, c.wait}
+	}
+	return errors.Join(ctx.Err(), err)
+}
+
+// awaited is a connection to a daemon that has so long for each part of its answer.
+type awaited struct {
+	net.Conn
+	ctx  context.Context // of the one question
+	wait time.Duration
+}
+
+func (a awaited) Read(b []byte) (int, error) {
+	if err := a.SetReadDeadline(time.Now().Add(a.wait)); err != nil {
+		return 0, err
+	}
+	if err := a.ctx.Err(); err != nil { // or the deadline of its end were undone
+		return 0, err
+	}
+	return a.Conn.Read(b)
+}
+
+// Stuck is a daemon that has a connection, and does not answer.
+type Stuck struct {
+	socket string
+	wait   time.Duration
+}
+
+// Error says what an owner can do.
+func (s *Stuck) Error() string {
+	return fmt.Sprintf("portcullis has not answered on %s for %s: it is stopped, or stuck; systemctl restart portcullis", s.socket, s.wait)
 }
 
 // exchange sends one request and reads its answer.

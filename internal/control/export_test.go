@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"portcullis/internal/http1"
 	"portcullis/portmap"
@@ -33,3 +34,6 @@ func Explain(body []byte, hear func(Query)) *http1.Response {
 	}}}
 	return s.explain(context.Background(), &http1.Request{Method: http1.Post, Body: body})
 }
+
+// Hasty has the client wait for no longer.
+func (c *Client) Hasty(wait time.Duration) { c.wait = wait }

@@ -102,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 		eventsPath:          {http1.Get, s.events},
 		"/v1/delete":        {http1.Post, s.delete},
 		"/v1/explain":       {http1.Post, s.explain},
-		"/v1/reload":        {http1.Post, s.reload},
+		reloadPath:          {http1.Post, s.reload},
 		"/v1/pending":       {http1.Get, s.pending},
 		"/v1/approvals":     {http1.Get, s.approvals},
 		"/v1/approve":       {http1.Post, s.approve},
@@ -373,6 +373,9 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 func (s *Server) metrics(ctx context.Context, _ *http1.Request) *http1.Response {
 	return &http1.Response{Status: http1.OK, Header: []http1.Field{{Name: "Content-Type", Value: metrics.ContentType}}, Body: s.cfg.Metrics(ctx)}
 }
+
+// reloadPath is the one path whose answer takes as long as it takes.
+const reloadPath = "/v1/reload"
 
 // reload waits as long as it takes: who hangs up has it done all the same.
 func (s *Server) reload(ctx context.Context, _ *http1.Request) *http1.Response {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ type Called struct {
 // Daemon is the one that runs.
 type Daemon struct {
 	Answers bool
+	Stuck   bool     // it runs, and does not answer
 	File    string   // that it has read; "": none, it runs the defaults
 	Since   string   // when
 	Mine    string   // the file that doctor was called with; "": none
@@ -51,6 +53,7 @@ func (c Called) ask(ctx context.Context, f *Facts) (judged config.Config, now co
 	f.Daemon, f.Option = Daemon{Mine: mine}, c.Option
 	daemon := control.NewClient(c.Socket)
 	if now, err = daemon.Status(ctx); err != nil {
+		f.Daemon.Stuck = errors.As(err, new(*control.Stuck))
 		f.Config = c.Err
 		return c.Config, now, nil //nolint:nilerr // it does not run
 	}
@@ -101,6 +104,8 @@ func judgeDaemon(f *Facts, add adder) {
 		file = "the defaults, without a file,"
 	}
 	switch {
+	case d.Stuck:
+		add("daemon", Failure, "systemctl restart portcullis", "the daemon runs and does not answer: it is stopped, or stuck")
 	case !d.Answers && d.Mine == "":
 		add("daemon", Warning, f.start(), "the daemon does not run; judged are the defaults, for there is no file")
 	case !d.Answers:

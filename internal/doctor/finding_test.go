@@ -62,6 +62,7 @@ func TestJudge(t *testing.T) {
 		{"of some hosts", func(f *doctor.Facts) {
 			f.Strays, f.Trial.Mapping.Marked = []doctor.Stray{{Hosts: "192.168.1.3/32", By: "wg0"}}, true
 		}, "answers", doctor.Warning, false},
+		{"a daemon that is stuck", func(f *doctor.Facts) { f.Daemon.Answers, f.Daemon.Stuck = false, true }, "daemon", doctor.Failure, false},
 		{"no daemon", func(f *doctor.Facts) { f.Daemon.Answers = false }, "daemon", doctor.Warning, false},
 		{"a hook that is not there", func(f *doctor.Facts) { f.Hook.Err = broken }, "hook", doctor.Warning, false},
 		{"a hook that has ended too often", func(f *doctor.Facts) { f.Daemon.Hook = &control.Hook{Over: true} }, "hook", doctor.Warning, false},

@@ -246,7 +246,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-var plainCommand = regexp.MustCompile(`^# portcullis add (tcp|udp) [0-9]* ?[0-9a-f.:\[\]]+( --from [0-9a-f.:]+)?( --for [0-9hms]+)?( --description='[a-zA-Z0-9 ._:()+/-]+')?( # [a-zA-Z0-9 ,()/-]+)?$`)
+var plainCommand = regexp.MustCompile(`^# portcullis add (tcp|udp) ([0-9]+ [0-9.:]+|'\[[0-9a-f:]+\]:[0-9]+')( --from [0-9a-f.:]+)?( --for [0-9hms]+)?( --description='[a-zA-Z0-9 ._:()+/-]+')?( # [a-zA-Z0-9 ,()/-]+)?$`)
 
 // FuzzImport: no file panics; what comes out is a configuration, the same as was meant, and
 // one line of a comment stays one; commands for leases are words that a shell takes as they

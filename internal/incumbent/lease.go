@@ -135,6 +135,8 @@ func (l *lease) command(now time.Time) (line, why string) {
 		}
 	}
 	switch {
+	case !host(l.target.Addr()):
+		return "", "this is for an address that no host of a LAN has"
 	case left <= 0 && !forever:
 		return "", "this has ended"
 	case l.remotePort != 0:
@@ -144,7 +146,11 @@ func (l *lease) command(now time.Time) (line, why string) {
 	if l.external != 0 {
 		words = append(words, strconv.Itoa(int(l.external)))
 	}
-	words = append(words, l.target.String())
+	target := l.target.String()
+	if l.target.Addr().Is6() {
+		target = "'" + target + "'" // zsh takes brackets for a pattern
+	}
+	words = append(words, target)
 	if l.remote.IsValid() {
 		words = append(words, "--from "+l.remote.String())
 	}
@@ -155,6 +161,11 @@ func (l *lease) command(now time.Time) (line, why string) {
 		words = append(words, "--description='"+text+"'")
 	}
 	return strings.Join(words, " ") + dangerous, ""
+}
+
+// host reports whether another machine can have an address.
+func host(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !(a.Is6() && a.IsLinkLocalUnicast()) && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // harmless returns what a client has written, for a shell: in quotes it is words and nothing

@@ -149,6 +149,15 @@ func (t *translation) firewall() {
 // the daemon would detect them, and serve more than was served.
 const closedName = "closed until lan.interfaces is set"
 
+// ubusName returns the name of a network for a command that somebody may paste: a file may have
+// anything there.
+func ubusName(network string) string {
+	if network == "" || strings.Trim(network, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+		return "NAME"
+	}
+	return network
+}
+
 // lan adds a LAN by its interface, its address or its network's name in OpenWrt.
 func (t *translation) lan(line int, word string) {
 	name := word
@@ -156,7 +165,7 @@ func (t *translation) lan(line int, word string) {
 		name = t.device(line, "lan.interfaces", word)
 	} else if t.file.Kind == UCI {
 		name = "br-" + word
-		t.note(line, "lan.interfaces", Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is a guess: on the router, ubus call network.interface.%s status has it as l3_device", shown(word), printable(word)))
+		t.note(line, "lan.interfaces", Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is a guess: on the router, ubus call network.interface.%s status has it as l3_device", shown(word), ubusName(word)))
 	} else if a, _, _ := strings.Cut(word, "/"); strings.Count(a, ".") == 3 && strings.Trim(a, "0123456789.") == "" {
 		addr, err := netip.ParseAddr(a)
 		known := false
@@ -198,7 +207,7 @@ func (t *translation) wan(v value, key string, to *config.Interface) {
 	case v.text == "":
 		return
 	case t.file.Kind == UCI && t.machine.Router == nil:
-		t.note(v.line, key, Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is not known here, so the one with the default route is taken; on the router, ubus call network.interface.%s status has it as l3_device", shown(v.text), printable(v.text)))
+		t.note(v.line, key, Look, fmt.Sprintf("%s is a network of OpenWrt, whose device is not known here, so the one with the default route is taken; on the router, ubus call network.interface.%s status has it as l3_device", shown(v.text), ubusName(v.text)))
 		return
 	case t.file.Kind == UCI:
 		name = t.device(v.line, key, v.text)

@@ -47,7 +47,7 @@ func TestHook(t *testing.T) {
 	t.Parallel()
 	program := hookIn(t, `
 echo "pid $$ env $(tr '\0' ' ' < /proc/self/environ)"
-grep -E '^(Uid|Gid|Groups|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
+grep -E '^(Uid|Gid|Groups|SigIgn|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
 ls -l /proc/self/fd | grep -c socket
 for f in /tmp/hook-was-here $(dirname $0)/hook-was-here; do (echo x > $f) 2>/dev/null && echo "writes $f"; done
 /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX)' 2>/dev/null && echo unix
@@ -75,7 +75,7 @@ echo over
 	log := r.Daemon.Log()
 	for _, want := range []string{
 		`line="pid ` + fmt.Sprint(hookState(t, r).PID) + ` env "`, `line="Gid:\t64996\t64996\t64996\t64996"`, `line="CapEff:\t0000000000000000"`, `line="CapAmb:\t0000000000000000"`,
-		`line="NoNewPrivs:\t1"`, `line=0`, `line=inet`, fmt.Sprintf(`\"pending\":%d`, p.ID), `\"event\":\"approved\"`, `\"approval\":{`,
+		`line="NoNewPrivs:\t1"`, `line="SigIgn:\t0000000000000000"`, `line=0`, `line=inet`, fmt.Sprintf(`\"pending\":%d`, p.ID), `\"event\":\"approved\"`, `\"approval\":{`,
 	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %s", want)
