@@ -58,7 +58,7 @@ func sources(t *testing.T) (all []source) {
 		case err != nil:
 			t.Fatal(err)
 		case bytes.IndexByte(text, 0) >= 0: // a picture
-		case strings.Contains(path, "testdata/"), strings.Contains(path, "package-lock"), strings.HasSuffix(path, ".sum"):
+		case strings.Contains(path, "testdata/"), strings.Contains(path, "package-lock"), strings.HasSuffix(path, ".sum"), strings.HasSuffix(path, ".svg"):
 		case strings.HasSuffix(path, ".go"):
 			all = append(all, goSource(t, path, text))
 		default:
