@@ -16,10 +16,14 @@ PREFIX  ?= /usr/local
 
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-.PHONY: build install install-openwrt packages check-packages release lab pictures test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
+.PHONY: build flags install install-openwrt packages check-packages release lab pictures test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
+
+# What `make build` tells the compiler, for who builds packages otherwise (etc/openwrt/feed).
+flags:
+	@echo "$(INLINE) -ldflags '$(LDFLAGS)'"
 
 # What `make build` has built, with its manuals, its completions, its configuration where there is none, its
 # units and its user. Nothing is started.
@@ -45,6 +49,8 @@ install-openwrt:
 	install -D etc/openwrt/miniupnpd.init $(DESTDIR)/etc/init.d/miniupnpd
 	install -D -m 600 etc/openwrt/upnpd.config $(DESTDIR)/etc/config/upnpd
 	install -D -m 644 etc/openwrt/capabilities.json $(DESTDIR)/etc/capabilities/portcullis.json
+	install -D -t $(DESTDIR)/usr/libexec/rpcd etc/openwrt/rpcd/portcullis
+	install -D -m 644 -t $(DESTDIR)/usr/share/rpcd/acl.d etc/openwrt/acl.d/portcullis.json
 	install -D -m 644 etc/openwrt/keep $(DESTDIR)/lib/upgrade/keep.d/portcullis
 	install -D -m 644 -t $(DESTDIR)/usr/share/nftables.d/table-post etc/nftables.d/table-post/20-portcullis.nft
 	install -D -m 644 -t $(DESTDIR)/usr/share/nftables.d/chain-pre/forward etc/nftables.d/chain-pre/forward/20-portcullis.nft
