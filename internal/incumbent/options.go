@@ -80,6 +80,9 @@ func (t *translation) stricter(v value) {
 // fw4 is where OpenWrt 22.03 and later drop what no zone lets pass.
 var fw4 = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
 
+// shownChain is where LuCI's page looks for rules.
+var shownChain = firewall.Chain{Family: "inet", Table: "fw4", Name: "upnp_prerouting"}
+
 const (
 	ourTable = "the chains are its own, in the table inet portcullis"
 	pfOnly   = "for pf, which Linux does not have"
@@ -212,8 +215,11 @@ var options = []Option{
 			t.stricter(v)
 		}
 	}},
-	{Conf: []string{"lease_file"}, UCI: []string{"upnp_lease_file", "lease_file"}, Why: comeBack},
-	{Conf: []string{"lease_file6"}, UCI: []string{"upnp_lease_file6"}, Why: comeBack},
+	{Conf: []string{"lease_file"}, Why: comeBack},
+	{Conf: []string{"lease_file6"}, Why: comeBack},
+	{UCI: []string{"upnp_lease_file", "lease_file"}, Becomes: "miniupnpd.lease_file, miniupnpd.lease_file6",
+		Why: "for LuCI's page, see docs/luci.md; clients ask again for what was open. lease_file has that of IPv6 beside it, as its name and -ipv6", to: leaseFile},
+	{UCI: []string{"upnp_lease_file6"}, Becomes: "miniupnpd.lease_file6", Why: "the same", to: leaseFile},
 	{Conf: []string{"force_igd_desc_v1"}, UCI: []string{"igdv1"}, Becomes: "upnp.igdv1", Why: "hardly needed: without it each client gets the version that it searches for", to: func(t *translation, v value) {
 		t.version1(v, v.yes())
 	}},
@@ -272,6 +278,25 @@ func stateDir(t *translation, v value) {
 	if !stateful.MatchString(v.text) || t.config.State.Dir.UnmarshalText([]byte(v.text)) != nil {
 		t.fail(v.line, shown(v.text)+" cannot be state_dir; allowed: a path of letters, digits, \".\", \"_\" and \"-\" that ends in /portcullis/state")
 	}
+}
+
+// leaseFile has a lease file written, as miniupnpd does.
+func leaseFile(t *translation, v value) {
+	set := func(key string, to *config.Path, text string) {
+		if text != "" && to.UnmarshalText([]byte(text)) != nil {
+			t.note(v.line, key, Look, shown(text)+" is not a usable path, so there is no such file")
+		}
+	}
+	switch v.name {
+	case "upnp_lease_file6":
+		set("miniupnpd.lease_file6", &t.config.Miniupnpd.LeaseFile6, v.text)
+		return
+	case "lease_file":
+		if v.text != "" {
+			set("miniupnpd.lease_file6", &t.config.Miniupnpd.LeaseFile6, v.text+"-ipv6")
+		}
+	}
+	set("miniupnpd.lease_file", &t.config.Miniupnpd.LeaseFile, v.text)
 }
 
 // behindNAT is about a WAN whose address is private: STUN, or what OpenWrt calls CGNAT.

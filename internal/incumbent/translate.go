@@ -73,6 +73,10 @@ func Translate(f *File, m Machine) (Plan, error) {
 	t.absent()
 	t.zoned()
 	t.identity()
+	if m := &t.config.Miniupnpd; m.LeaseFile != "" && m.LeaseFile == m.LeaseFile6 {
+		m.LeaseFile6 = ""
+		t.note(0, "miniupnpd.lease_file6", Look, "both lease files are one, so there is none of IPv6")
+	}
 	for _, r := range f.rules {
 		t.ruleOf(r)
 	}
@@ -140,6 +144,7 @@ func (t *translation) firewall() {
 	t.config.Firewall.AcceptChain = fw4
 	if t.machine.Router != nil {
 		t.config.Firewall.Backend = config.BackendNFTables // only root could see that there is no other
+		t.config.Miniupnpd.Chain = shownChain
 	} else {
 		t.note(0, "firewall.accept_chain", Look, "this is the chain of OpenWrt 22.03 and later; before them, remove it and set backend = \"iptables\"")
 	}

@@ -36,7 +36,7 @@ func wanted(t *testing.T, jail bool) object {
 		in["user"], in["group"], in["capabilities"], in["no_new_privs"] = "portcullis", "portcullis", "/etc/capabilities/portcullis.json", true
 		in["jail"] = object{"name": "portcullis", "procfs": true, "mount": object{
 			"/var/etc/portcullis": "0", "/tmp/dhcp.leases": "0", "/tmp/hosts": "0",
-			"/run/portcullis": "1", "/var/lib/portcullis": "1"}}
+			"/run/portcullis": "1", "/var/run/portcullis": "1", "/var/lib/portcullis": "1"}}
 	}
 	return message
 }
@@ -62,12 +62,23 @@ func TestStart(t *testing.T) {
 				t.Error(err)
 			}
 		}},
+		{"with ujail, and a lease file among others", false, func(r *router) {
+			r.jails()
+			r.write("etc/config/upnpd", on+"\toption upnp_lease_file '/var/run/miniupnpd.leases'\n")
+		}},
+		{"with ujail, and a lease file of its own", true, func(r *router) {
+			r.jails()
+			r.write("etc/config/upnpd", strings.Replace(r.read("etc/config/upnpd"), "enabled '0'", "enabled '1'", 1))
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRouter(t, nil)
+			before := r.read("etc/config/upnpd")
 			c.do(r)
-			r.write("etc/config/upnpd", on)
+			if r.read("etc/config/upnpd") == before {
+				r.write("etc/config/upnpd", on)
+			}
 			r.do("/etc/init.d/miniupnpd", "start") // LuCI's name for it
 			if diff := cmp.Diff([]call{{"set", wanted(t, c.jail)}}, r.said()); diff != "" {
 				t.Errorf("-want +sent:\n%s", diff)

@@ -18,9 +18,15 @@ import (
 	testrig "portcullis/test/rig"
 )
 
+// leases is where the package's /etc/config/upnpd has the lease file; wan is more of that file.
+const (
+	leases = "/var/run/portcullis/miniupnpd.leases"
+	wan    = "\toption external_iface 'wan'\n\toption upnp_lease_file '" + leases + "'\n"
+)
+
 // TestRuns: what procd was sent runs, as root without ujail and in the jail with it; a console
 // maps a port; a reload of fw4, of the configuration, one that needs a new process, and a
-// restart keep what is open, and the flow through it; a stop leaves nothing.
+// restart keep what is open, and the flow through it; as does a deletion by LuCI of the other mapping; a stop leaves nothing.
 func TestRuns(t *testing.T) {
 	t.Parallel()
 	for _, jail := range []bool{false, true} {
@@ -43,7 +49,7 @@ func TestRuns(t *testing.T) {
 				testrig.On(t, n.Gateway, "nft", "-f", filepath.Join(r.root, "tmp/fw4.nft"))
 			}
 			load()
-			r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\n")
+			r.write("etc/config/upnpd", on+wan)
 			r.do("/etc/init.d/portcullis", "start")
 			socket := filepath.Join(r.root, "tmp/run/portcullis/control.sock")
 			owner := control.NewClient(socket)
@@ -80,13 +86,13 @@ func TestRuns(t *testing.T) {
 			works("a reload of fw4")
 
 			was := r.pid()
-			r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\nconfig perm_rule\n\toption action 'allow'\n\toption int_ports '6000'\n\toption ext_ports '6000'\n")
+			r.write("etc/config/upnpd", on+wan+"config perm_rule\n\toption action 'allow'\n\toption int_ports '6000'\n\toption ext_ports '6000'\n")
 			r.do("/etc/init.d/miniupnpd", "reload")
 			flow("a reload")
 			if r.pid() != was {
 				t.Error("a reload has started a new process")
 			}
-			r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\n\toption port '5001'\n")
+			r.write("etc/config/upnpd", on+wan+"\toption port '5001'\n")
 			r.do("/etc/init.d/portcullis", "reload")
 			testrig.Eventually(t, time.Minute, "another process", func() bool { now := r.pid(); return now != 0 && now != was })
 			up()
@@ -96,6 +102,16 @@ func TestRuns(t *testing.T) {
 			up()
 			flow("a restart")
 			works("a restart")
+
+			// LuCI's page shows a row for each rule, and deletes the first.
+			if shown := testrig.On(t, n.Gateway, "nft", "list", "chain", "inet", "fw4", "upnp_prerouting"); strings.Count(shown, "dnat ip to") != 2 {
+				t.Errorf("the page would show\n%s", shown)
+			}
+			r.do("sed", "-i", "1d", leases)
+			r.do("/etc/init.d/miniupnpd", "restart")
+			up()
+			testrig.Eventually(t, time.Minute, "the mapping of the first line is closed", func() bool { return len(rig.List(t)) == 1 })
+			flow("a deletion of the other mapping")
 
 			if s, err := owner.Status(t.Context()); err != nil || s.Firewall.DriftRepaired != 0 {
 				t.Errorf("it takes its own writes, or those of fw4, for another's: %+v, %v", s.Firewall, err)
