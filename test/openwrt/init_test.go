@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"portcullis/config"
 )
@@ -160,6 +161,7 @@ func TestReload(t *testing.T) {
 	reload()
 	r.write("etc/config/upnpd", on+"\toption ipv6_disable '1'\n")
 	reload(1)
+	networks := r.networks
 	was := r.read("var/etc/portcullis/portcullis.toml")
 	r.write("etc/config/upnpd", on+"\toption ipv6_disable '0\n")
 	reload()
@@ -173,6 +175,11 @@ func TestReload(t *testing.T) {
 	}
 	r.write("etc/config/upnpd", strings.Replace(on, "1", "0", 1))
 	reload(0)
+	r.mu.Lock()
+	r.networks = networks
+	r.mu.Unlock()
+	r.write("etc/config/upnpd", on+"\toption ipv6_disable '1'\n") // as it was when it ran last
+	reload(1)
 }
 
 // TestStrings: what stands in strings is never executed, and never part of another string.
@@ -212,10 +219,15 @@ func TestOwnFile(t *testing.T) {
 	r.jails()
 	r.write("etc/portcullis/own.toml", "[lan]\ninterfaces = [\"br-lan\"]\n")
 	r.write("etc/miniupnpd.conf", "listening_ip=br-lan\nenable_upnp=yes\n")
+	started := 0
 	for file, config := range map[string]string{"/etc/portcullis/own.toml": "/etc/portcullis/own.toml", "/etc/miniupnpd.conf": "/var/etc/portcullis/portcullis.toml"} {
 		r.write("etc/config/upnpd", on+"\toption config_file '"+file+"'\n")
 		r.do("/etc/init.d/portcullis", "start")
-		in := r.said()[0].Message["instances"].(object)["instance1"].(object)
+		sent := r.said()
+		if started++; len(sent) != started || started == 2 && (sent[1].Method != "signal" || sent[1].Message["signal"] != float64(unix.SIGUSR2)) {
+			t.Errorf("start %d: %v", started, sent) // procd would only tell it to read its file again
+		}
+		in := sent[0].Message["instances"].(object)["instance1"].(object)
 		command := in["command"].([]any)
 		if command[len(command)-1] != config || (in["user"] == nil) != (config == file) {
 			t.Errorf("%s: %v", file, in)

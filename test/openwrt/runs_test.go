@@ -116,7 +116,12 @@ func TestRuns(t *testing.T) {
 			if s, err := owner.Status(t.Context()); err != nil || s.Firewall.DriftRepaired != 0 {
 				t.Errorf("it takes its own writes, or those of fw4, for another's: %+v, %v", s.Firewall, err)
 			}
-			r.do("/etc/init.d/portcullis", "stop")
+			if jail { // a restart of what is off is a stop
+				r.write("etc/config/upnpd", strings.Replace(on, "'1'", "'0'", 1)+wan)
+				r.do("/etc/init.d/miniupnpd", "restart")
+			} else {
+				r.do("/etc/init.d/portcullis", "stop")
+			}
 			testrig.Eventually(t, time.Minute, "the daemon ends", func() bool { return r.pid() == 0 })
 			if left := testrig.Ruleset(t, n.Gateway); strings.Contains(left, "table inet portcullis") || strings.Contains(left, "elements = {") {
 				t.Errorf("a stop leaves\n%s", left)
