@@ -142,6 +142,7 @@ func serve(ctx context.Context, c Config, kernel *netif.Kernel, w *warden.Warden
 	defer stop()
 	engine := make(chan error, 1)
 	go func() { engine <- w.Run(inner) }()
+	w.Settle(ctx)
 
 	all, outer := errgroup.WithContext(ctx)
 	all.Go(func() error { return w.Serve(outer) })

@@ -66,6 +66,25 @@ func read(path string) (string, error) {
 	return string(data), err
 }
 
+// errNoLeases means that there is something else than a lease file, perhaps because the
+// owner has mistaken the path.
+var errNoLeases = errors.New("that is no lease file; name another path, or remove what is there")
+
+// replaceable returns why what is there when nothing has been written yet is let be.
+func replaceable(path string, is stamp) error {
+	switch {
+	case is == stamp{} || is.regular && is.size == 0:
+		return nil
+	case !is.regular || is.size > maxFile:
+		return errNoLeases
+	}
+	text, err := read(path)
+	if err == nil && !strings.HasPrefix(text, "TCP") && !strings.HasPrefix(text, "UDP") {
+		err = errNoLeases
+	}
+	return err
+}
+
 // errTaken means that the file was not what it had been, and is left as it is.
 var errTaken = errors.New("somebody else has written the file")
 

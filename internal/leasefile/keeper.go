@@ -42,6 +42,7 @@ type Keeper struct {
 	boot  string
 	files []*kind
 	kick  chan struct{} // holds one
+	begun chan struct{} // closed after the first turn
 
 	deleted []deletion // what is to be closed
 	dirty   bool       // what is shown is not what there is
@@ -69,7 +70,7 @@ type kind struct {
 // New returns a Keeper that has read what the last run wrote, and what was deleted there
 // since. Run must be called.
 func New(cfg Config) *Keeper {
-	k := &Keeper{cfg: cfg, boot: bootID(), kick: make(chan struct{}, 1), dirty: true}
+	k := &Keeper{cfg: cfg, boot: bootID(), kick: make(chan struct{}, 1), begun: make(chan struct{}), dirty: true}
 	for _, f := range []kind{{path: cfg.File, of: portmap.NAT4}, {path: cfg.File6, of: portmap.Pinhole6}} {
 		if f.path != "" {
 			k.files = append(k.files, &f)
@@ -105,6 +106,9 @@ func (k *Keeper) Changed() {
 	}
 }
 
+// Begun is closed when Run has closed, or tried to, what was deleted before it.
+func (k *Keeper) Begun() <-chan struct{} { return k.begun }
+
 // Run keeps the files until ctx ends. What changes afterwards is left for the next run: a
 // page that deletes a line may restart the daemon at once.
 func (k *Keeper) Run(ctx context.Context) error {
@@ -115,7 +119,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 		defer w.Close()
 		told, quiet = w.Told, func() bool { return k.watch(w) }
 	}
-	due := time.NewTimer(0)
+	next := k.turn(ctx, time.Now(), quiet())
+	close(k.begun)
+	due := time.NewTimer(next)
 	defer due.Stop()
 	for {
 		select {
@@ -313,6 +319,11 @@ func (k *Keeper) write(ctx context.Context, now time.Time) (again time.Duration)
 
 // writeFile writes a file, and then what the next run must know of it.
 func (k *Keeper) writeFile(f *kind, list []line) error {
+	if len(f.written) == 0 {
+		if err := replaceable(f.path, f.is); err != nil {
+			return err
+		}
+	}
 	is, err := replace(f.path, file(list), f.is)
 	if err != nil {
 		return err

@@ -351,6 +351,47 @@ func TestTaken(t *testing.T) {
 	}
 }
 
+// TestMistaken: a path at which there is something else is told of, and that is let be.
+func TestMistaken(t *testing.T) {
+	t.Parallel()
+	for name, there := range map[string]func(path string) error{
+		"a file":      func(path string) error { return os.WriteFile(path, []byte("config upnpd\n"), 0o644) },
+		"a link":      func(path string) error { return os.Symlink("/dev/null", path) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o755) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			if err := there(h.file); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.Lstat(h.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.open(1, 6000)
+			h.turn()
+			h.turn()
+			after, err := os.Lstat(h.file)
+			if err != nil || !os.SameFile(before, after) || strings.Count(h.log.String(), "that is no lease file") != 1 {
+				t.Errorf("%v\n%s", err, &h.log)
+			}
+			if err := os.Remove(h.file); err != nil {
+				t.Fatal(err)
+			}
+			h.turn()
+			h.wants(6000)
+		})
+	}
+	h := newHouse(t)
+	h.write("UDP:53:192.168.1.9:53:0:of miniupnpd\n")
+	h.start()
+	h.turn()
+	if h.wantsClosed(); h.lines()[0] != "" {
+		t.Errorf("miniupnpd's own file is %q", h.lines())
+	}
+}
+
 // TestTriedAgain: what cannot be closed is tried again, what waits for its LAN is closed when
 // it comes, and a file that cannot be written is told of once.
 func TestTriedAgain(t *testing.T) {

@@ -33,6 +33,18 @@ func (w *Warden) openShown() {
 	}
 }
 
+// Settle waits, after Run has been started and before anybody is served, until what the owner
+// deleted while no daemon ran is closed again.
+func (w *Warden) Settle(ctx context.Context) {
+	if w.leases == nil {
+		return
+	}
+	select {
+	case <-w.leases.Begun():
+	case <-ctx.Done():
+	}
+}
+
 // auditListing looks at what is listed when others have changed rules. What is missing there
 // is put back without a word: nothing depended on it.
 func (w *Warden) auditListing(ctx context.Context, _ bool) (string, error) {
