@@ -137,6 +137,10 @@ func commands() []cmdline.Command {
 		Example: "portcullis rpcd call status",
 		Run:     runRPCD,
 	}, {
+		Name: incumbentName, Does: "run the daemon by the options and the file of miniupnpd",
+		Forms: []string{"[ARGUMENT...]"},
+		Run:   runMiniupnpd,
+	}, {
 		Name: "cleanup", Does: "remove what a daemon that died has left in the kernel",
 		Options: []cmdline.Option{configOption, jsonOption},
 		Run:     runCleanup,

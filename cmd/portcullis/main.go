@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"portcullis/internal/background"
 	"portcullis/internal/cmdline"
 	"portcullis/internal/hook"
 	"portcullis/internal/logging"
@@ -38,9 +39,12 @@ func main() {
 	if len(os.Args) >= 2 && os.Args[1] == hook.Argument {
 		os.Exit(hook.Main(os.Args[2:]))
 	}
+	if len(os.Args) >= 2 && os.Args[1] == background.Argument {
+		os.Exit(background.Main(os.Args[2:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Stdout, os.Stderr, os.Args[1:]))
+	os.Exit(run(ctx, os.Stdout, os.Stderr, asIncumbent(os.Args)))
 }
 
 // run calls the command that args name, and returns the exit code.
@@ -49,7 +53,7 @@ func run(ctx context.Context, out, errs io.Writer, args []string) int {
 		complete(out, args[1:])
 		return exitDone
 	}
-	c, call, err := cmdline.Parse(commands(), args)
+	c, call, err := parse(args)
 	var answer *noted
 	if err == nil {
 		call.Out, call.Err = out, errs
@@ -90,6 +94,17 @@ type noted struct {
 func (n *noted) Write(b []byte) (int, error) {
 	n.any = n.any || len(b) > 0
 	return n.w.Write(b)
+}
+
+// parse reads the command line. That of miniupnpd has another form.
+func parse(args []string) (*cmdline.Command, *cmdline.Call, error) {
+	table := commands()
+	for i := range table {
+		if c := &table[i]; len(args) > 0 && args[0] == incumbentName && c.Name == incumbentName {
+			return c, &cmdline.Call{Args: args[1:]}, nil
+		}
+	}
+	return cmdline.Parse(table, args)
 }
 
 // sayUsage prints what was wrong in one line, and what is right in another where it is known

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,8 +31,12 @@ func runDaemon(ctx context.Context, call *cmdline.Call) error {
 	if err != nil {
 		return err
 	}
+	return serve(ctx, logging.New(call.Err, c.Log), c, source, load)
+}
+
+// serve is the daemon, until ctx ends.
+func serve(ctx context.Context, log *slog.Logger, c config.Config, source daemon.Source, load func() (config.Config, daemon.Source, error)) error {
 	sandbox.LimitWarden(c.Limits.Mappings)
-	log := logging.New(call.Err, c.Log)
 	log.Info("starting", "version", version, "configuration", cmp.Or(source.File, "defaults"))
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

@@ -179,7 +179,7 @@ var options = []Option{
 		}},
 	{Conf: []string{"upnp_nat_table_name"}, Why: ourTable},
 	{Conf: []string{"upnp_forward_chain"}, Why: ourTable},
-	{Conf: []string{"upnp_nat_chain"}, Why: ourTable},
+	{Conf: []string{"upnp_nat_chain"}, Becomes: "miniupnpd.chain", Why: "with upnp_nat_table_name=fw4, as OpenWrt writes it, the chain that its page reads; otherwise " + ourTable, to: natChain},
 	{Conf: []string{"upnp_nat_postrouting_chain"}, Why: ourTable},
 	{Conf: []string{"upnp_nftables_family_split"}, Why: "the table is of the family inet"},
 	{Conf: []string{"enable_natpmp", "enable_pcp_pmp"}, UCI: []string{"enable_natpmp"}, Becomes: "pcp.natpmp, pcp.pcp",
@@ -354,6 +354,14 @@ func (t *translation) version1(v value, forced bool) {
 	if t.config.UPnP.IGDv1 = forced; forced {
 		t.note(v.line, "upnp.igdv1", Look, v.name+": without it each client gets the version that it searches for, and those of version 2 can open IPv6 ports by UPnP as well")
 	}
+}
+
+// natChain has the chain shown that OpenWrt's page reads. Elsewhere none is missed.
+func natChain(t *translation, v value) {
+	if t.file.is("upnp_nat_table_name", "fw4") && t.config.Miniupnpd.Chain.UnmarshalText([]byte("inet fw4 "+v.text)) == nil {
+		return
+	}
+	t.lost(v)
 }
 
 // rate sets the rate of the line, of which miniupnpd has bits and OpenWrt kilobytes or

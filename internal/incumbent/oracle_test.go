@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"portcullis/config"
 	"portcullis/policy"
 	"portcullis/portmap"
 )
@@ -190,7 +191,7 @@ func TestTextsOfRules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr := newTranslation(&f, Machine{})
+		tr := newTranslation(config.Default(), &f, Machine{})
 		tr.ruleOf(f.rules[0])
 		if got := fmt.Sprint(tr.notes, " ", tr.config.Rules[0].Description); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)

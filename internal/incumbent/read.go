@@ -34,6 +34,7 @@ type File struct {
 	settings []setting
 	rules    []rule
 	leases   []lease
+	notes    []Note // of the command line
 }
 
 // setting gives an option a value. The name is the file's own.
@@ -89,14 +90,16 @@ func Read(name string, data []byte) (File, error) {
 	default:
 		err = &Error{name, 1, "the file has nothing but comments"}
 	}
-	if err == nil && len(f.rules) > config.MaxRules {
-		err = f.failed(f.rules[config.MaxRules].line, "%s", tooMany)
+	if err == nil && len(f.rules) > maxRules {
+		err = f.failed(f.rules[maxRules].line, "%s", tooMany)
 	}
 	if err != nil {
 		return f, err
 	}
 	return f, nil
 }
+
+const maxRules = config.MaxRules
 
 var tooMany = fmt.Sprintf("too many rules; allowed: at most %d", config.MaxRules)
 
@@ -149,6 +152,20 @@ func (f *File) conf(lines []string) *Error {
 // has reports whether an option is set.
 func (f *File) has(name string) bool {
 	return slices.ContainsFunc(f.settings, func(s setting) bool { return s.name == name && s.value != "" })
+}
+
+// is reports whether an option is set to a value.
+func (f *File) is(name, value string) bool {
+	return slices.Contains(f.values(name), value)
+}
+
+func (f *File) values(name string) (all []string) {
+	for _, s := range f.settings {
+		if s.name == name {
+			all = append(all, s.value)
+		}
+	}
+	return all
 }
 
 // shown quotes what stands in a file.

@@ -301,7 +301,11 @@ var system = portmap.PortRange{First: 1, Last: 1023}
 func (t *translation) nameOf(given string, line int) string {
 	given = strings.TrimSpace(printable(given))
 	if given == "" {
-		given = fmt.Sprintf("line %d of miniupnpd", line)
+		what := "line"
+		if t.file.Name == usage {
+			what = "argument"
+		}
+		given = fmt.Sprintf("%s %d of miniupnpd", what, line)
 	}
 	if short := []rune(given); len(short) > 50 {
 		given = string(short[:50])

@@ -1,6 +1,7 @@
 package incumbent
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,6 +25,7 @@ const (
 
 // Note is what did not become the same.
 type Note struct {
+	File string
 	Line int    // of the file, from 1; 0: of none
 	Key  string // where in our file it belongs, "lan.interfaces" or "rule[0]"; "": to none
 	Kind NoteKind
@@ -46,7 +48,8 @@ type Router struct {
 // Plan is what a file becomes.
 type Plan struct {
 	Config config.Config
-	Notes  []Note // by line
+	Notes  []Note // by file and line
+	Unread *Error // the first option that is not known; nil: there is none
 }
 
 // translation is a Plan in the making.
@@ -61,15 +64,25 @@ type translation struct {
 	unknown bool              // a LAN was named whose interface is not known
 	zone    value             // external_zone
 	failed  *Error            // nil: a configuration can be made
-	set     map[string]bool   // the options that the file has
+	unread  *Error            // the first option that is not known
+	set     map[string]bool   // the options that the files have
 }
 
 // Translate returns what a file of the kind Conf or UCI becomes. An error is an *Error.
-func Translate(f *File, m Machine) (Plan, error) {
-	t := newTranslation(f, m)
-	for _, s := range f.settings {
-		t.setting(s)
+func Translate(f *File, m Machine) (Plan, error) { return TranslateOver(config.Default(), m, f) }
+
+// TranslateOver returns what files of one kind become together. What a later one sets counts,
+// what none sets is base's; LANs and rules add up, and the rules of base come first.
+func TranslateOver(base config.Config, m Machine, files ...*File) (Plan, error) {
+	t := newTranslation(base, files[0], m)
+	for _, f := range files {
+		t.file = f
+		t.notes = append(t.notes, f.notes...)
+		for _, s := range f.settings {
+			t.setting(s)
+		}
 	}
+	t.file = files[0]
 	t.absent()
 	t.zoned()
 	t.identity()
@@ -77,21 +90,37 @@ func Translate(f *File, m Machine) (Plan, error) {
 		m.LeaseFile6 = ""
 		t.note(0, "miniupnpd.lease_file6", Look, "both lease files are one, so there is none of IPv6")
 	}
-	for _, r := range f.rules {
-		t.ruleOf(r)
+	for _, f := range files {
+		t.file = f
+		for _, r := range f.rules {
+			t.ruleOf(r)
+		}
 	}
-	sort.SliceStable(t.notes, func(i, j int) bool { return t.notes[i].Line < t.notes[j].Line })
-	return Plan{t.config, t.notes}, t.wrong()
+	t.file = files[0]
+	order := func(n Note) int { return slices.IndexFunc(files, func(f *File) bool { return f.Name == n.File }) }
+	sort.SliceStable(t.notes, func(i, j int) bool {
+		a, b := t.notes[i], t.notes[j]
+		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.Line, b.Line)) < 0
+	})
+	return Plan{Config: t.config, Notes: t.notes, Unread: t.unread}, t.wrong()
 }
 
-func newTranslation(f *File, m Machine) *translation {
-	return &translation{
-		file: f, machine: m, config: config.Default(), noted: map[Note]bool{}, names: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
+func newTranslation(base config.Config, f *File, m Machine) *translation {
+	t := &translation{
+		file: f, machine: m, config: base, noted: map[Note]bool{}, names: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
 	}
+	t.config.Rules = slices.Clone(base.Rules)
+	for _, r := range base.Rules {
+		t.names[r.Name] = true
+	}
+	return t
 }
+
+// closed reports whether it is not known which LANs may be served.
+func (t *translation) closed() bool { return t.unknown && t.config.LAN.Interfaces == nil }
 
 func (t *translation) note(line int, key string, kind NoteKind, text string) {
-	if n := (Note{line, key, kind, text}); !t.noted[n] {
+	if n := (Note{t.file.Name, line, key, kind, text}); !t.noted[n] {
 		t.noted[n] = true
 		t.notes = append(t.notes, n)
 	}
@@ -102,7 +131,13 @@ func (t *translation) setting(s setting) {
 	o := find(t.file.Kind, s.name)
 	if o == nil {
 		t.note(s.line, "", NoCounterpart, shown(s.name)+" is no option that is known, and nothing comes of it")
+		if t.unread == nil {
+			t.unread = t.file.failed(s.line, "%s is no option that is known", shown(s.name))
+		}
 		return
+	}
+	if o.Name() == "listening_ip" && !t.set[o.Name()] {
+		t.config.LAN.Interfaces = nil // of the base
 	}
 	t.set[o.Name()] = true
 	v := value{t.file.Kind, s.line, s.name, s.value, o}
@@ -128,7 +163,7 @@ func (t *translation) absent() {
 	if t.file.Kind == Conf && !t.set["listening_ip"] {
 		t.note(0, "lan.interfaces", Look, "listening_ip is not set, perhaps because it was given by the option -a: without interfaces, every private LAN is served")
 	}
-	if t.unknown && t.config.LAN.Interfaces == nil {
+	if t.closed() {
 		t.names[closedName] = true
 		t.config.Rules = append([]policy.Rule{{Name: closedName, Action: portmap.Deny}}, t.config.Rules...)
 		t.note(0, "rule[0]", Stricter, "nothing is opened until you set lan.interfaces and remove this rule")

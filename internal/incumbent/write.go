@@ -45,7 +45,7 @@ func LeaseText(f *File, now time.Time) (text []byte, notes []Note) {
 	for _, l := range f.leases {
 		line, why := l.command(now)
 		if why != "" {
-			notes = append(notes, Note{l.line, "", NoCounterpart, why})
+			notes = append(notes, Note{f.Name, l.line, "", NoCounterpart, why})
 			continue
 		}
 		b.WriteString("# " + line + "\n")

@@ -70,6 +70,7 @@ var allowed = map[string][]string{
 	"internal/special":         {},
 	"internal/nearest":         {},
 	"internal/cmdline":         {"internal/nearest"},
+	"internal/background":      {"internal/sandbox"},
 	"internal/incumbent":       {"config", "firewall", "policy", "portmap"},
 	"internal/journal":         {"portmap"},
 	"internal/dhcp":            {"internal/inotify", "portmap"},
@@ -116,7 +117,7 @@ var allowed = map[string][]string{
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
-	"cmd/portcullis":     {"config", "firewall", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/hook", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap"},
+	"cmd/portcullis":     {"config", "firewall", "internal/background", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/hook", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 
