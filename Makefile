@@ -185,6 +185,7 @@ sizes:
 check-packages:
 	cd packages && $(GO) test ./...
 	test/packages
+	test/codecs
 	test/release
 
 clean:

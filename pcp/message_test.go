@@ -34,7 +34,7 @@ func v4(a netip.Addr) string {
 type edits struct {
 	client                      string // the address field; default host A
 	code                        int
-	lifetime                    int // seconds; -1: 0
+	lifetime                    int64 // seconds; -1: 0
 	nonce, protocol             string
 	internal, external, address string
 	options                     string
@@ -50,7 +50,7 @@ func (e edits) body() string {
 	return or(e.nonce, nonceA) + or(e.protocol, "11") + "000000" + or(e.internal, "1770") + or(e.external, "1770") + or(e.address, zero4) + e.options
 }
 
-func (e edits) seconds() int {
+func (e edits) seconds() int64 {
 	switch e.lifetime {
 	case 0:
 		return 3600
@@ -275,7 +275,7 @@ func TestNonces(t *testing.T) {
 		inBubble(t, func(o *options) { o.engine.Strict = true; o.age = 50 * time.Minute }, func(r *rig) {
 			r.asks(hostA, mapRequest(edits{}), strings.Replace(mapReply(edits{}), "00000e10 00000000", "00000bb8 00000000", 1))
 			time.Sleep(10 * time.Minute)
-			for _, lifetime := range []int{0, -1} {
+			for _, lifetime := range []int64{0, -1} {
 				want := edits{code: 2, lifetime: 3000, nonce: nonceB}
 				r.asks(hostA, mapRequest(edits{nonce: nonceB, lifetime: lifetime}), mapReply(want))
 			}

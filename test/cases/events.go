@@ -14,10 +14,14 @@ import (
 // event is a line of go test -json (go doc test2json).
 type event struct {
 	Action  string
-	Package string `json:",omitempty"`
-	Test    string `json:",omitempty"`
-	Output  string `json:",omitempty"`
+	Package string  `json:",omitempty"`
+	Test    string  `json:",omitempty"`
+	Output  string  `json:",omitempty"`
+	Elapsed float64 `json:",omitempty"` // seconds, of what has ended
 }
+
+// slow is how long a test takes that is named even where it passes: the whole run has a limit.
+const slow = 20
 
 // goTest runs go test with arguments and hands each event to f. Its error is that tests
 // failed.
@@ -101,6 +105,9 @@ func (p *printer) take(e event) {
 	case e.Action == "output" && !strings.HasPrefix(e.Output, "=== "):
 		p.kept[key] = append(p.kept[key], e.Output)
 	case e.Action == "pass" && e.Test != "", e.Action == "skip":
+		if e.Elapsed >= slow && !strings.Contains(e.Test, "/") {
+			fmt.Fprintf(p.w, "%s took %.0f s\n", e.Test, e.Elapsed)
+		}
 		delete(p.kept, key)
 	case e.Action == "fail" && e.Test != "":
 		p.show(key)
