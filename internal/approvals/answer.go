@@ -35,6 +35,19 @@ func (k *Keeper) Count() (n int) {
 	return n
 }
 
+// Reconsider forgets what waits no longer by what the configuration says now, which waits tells
+// of a request: the owner is not asked what his rules have answered.
+func (k *Keeper) Reconsider(waits func(portmap.Request) bool) {
+	for _, one := range k.Waiting() {
+		if waits(one.Request) {
+			continue
+		}
+		k.mu.Lock()
+		k.waiting.answered(one.subject())
+		k.mu.Unlock()
+	}
+}
+
 // About returns the number of what waits about a port of a device, 0 where nothing does.
 func (k *Keeper) About(c *portmap.Client, tr portmap.Transport, port uint16) uint64 {
 	k.mu.Lock()

@@ -46,11 +46,20 @@ func (w *Warden) Adopt(ctx context.Context, c config.Config) ([]portmap.Dropped,
 		w.journal.Resize(c.Limits.Mappings)
 	}
 	revoked, err := w.adopt(ctx, c, decide)
+	w.approvals.Reconsider(func(r portmap.Request) bool { return w.stillAsks(ctx, r) })
 	w.hosts.Look() // an endless lease may be shorter now
 	if err != nil {
 		w.adoptLater()
 	}
 	return revoked, err
+}
+
+// stillAsks reports whether the owner is asked about a request by now. Where something else stands
+// in the way, as a WAN that is down, nothing else is known.
+func (w *Warden) stillAsks(ctx context.Context, r portmap.Request) bool {
+	r.Lifetime = time.Hour // any
+	v, err := w.engine.Explain(ctx, r)
+	return err != nil || v.Action == portmap.Ask || v.Err != nil && portmap.ReasonOf(v.Err) != v.Reason
 }
 
 // adopt has the engine go by a configuration.

@@ -288,6 +288,11 @@ func TestApproveWalls(t *testing.T) {
 	}
 	configure(t, r, base, "")
 	reloaded(t, r)
+	for _, p := range answered[[]control.Pending](t, r, "pending") {
+		if p.InternalPort != 8080 { // of which a rule of base still asks
+			t.Errorf("port %d waits, and nobody is asked about it any more", p.InternalPort)
+		}
+	}
 	if err := tcp(6001); err != nil {
 		t.Errorf("allowed again: %v", err)
 	}
