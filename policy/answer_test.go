@@ -90,7 +90,7 @@ func TestAnswered(t *testing.T) {
 func TestService(t *testing.T) {
 	t.Parallel()
 	for port, want := range map[uint16]string{
-		22: "remote login (SSH)", 445: "Windows file sharing (SMB)", 3074: "an Xbox, or a game that is also on it", 27030: "Steam, or a game on it", 6000: "",
+		22: "remote login (SSH)", 445: "Windows file sharing (SMB)", 3074: "an Xbox, or Call of Duty", 27030: "Steam, or a game on it", 6000: "",
 	} {
 		if got := policy.Service(tcp, port); got != want {
 			t.Errorf("%d is %q, want %q", port, got, want)

@@ -186,7 +186,7 @@ var privileged = []service{
 // usual are ports that need no name to open and that programs are known by, sorted by port:
 // what a person is told who is asked about one. It decides nothing.
 var usual = []service{
-	{3074, 3074, onBoth, "an Xbox, or a game that is also on it"},
+	{3074, 3074, onBoth, "an Xbox, or Call of Duty"},
 	{3478, 3480, onBoth, "a PlayStation, or calls (STUN)"},
 	{6881, 6999, onBoth, "BitTorrent"},
 	{8096, 8096, onTCP, "Jellyfin"},

@@ -76,7 +76,11 @@ func printExplained(out io.Writer, e control.Explained, where written) error {
 		}
 		fmt.Fprintf(&b, "%s would be opened%s for %s: %s\n", what, at, span(e.ExpiresIn), printable(e.Why))
 	default:
-		fmt.Fprintf(&b, "%s would be refused: %s\n", what, printable(reasonLine(&e.Verdict)))
+		why := reasonLine(&e.Verdict)
+		if e.Action == "ask" && e.Pending == 0 { // nobody has asked yet
+			why = firstPart(why) + "; when it has asked, `portcullis pending" + where.config + "` lists it"
+		}
+		fmt.Fprintf(&b, "%s would be refused: %s\n", what, printable(why))
 	}
 	if e.Pending != 0 {
 		fmt.Fprintf(&b, "it waits for you: portcullis approve%s %d, or deny\n", where.config, e.Pending)

@@ -12,6 +12,7 @@ import (
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
+	"portcullis/portmap"
 )
 
 // runRefused prints what was refused lately, and what to write to allow it.
@@ -81,6 +82,8 @@ func printRefused(out io.Writer, list []control.RefusedDevice, where written, no
 				fmt.Fprintf(&b, "  It would be opened now, if the device asked again: %s\n", printable(r.AllowedBy))
 			case r.Action == "ask":
 				fmt.Fprintf(&b, "  To allow it, run `portcullis pending%s`, and approve it there\n", where.config)
+			case r.Reason == portmap.ClientQuota.String(), r.Reason == portmap.TotalQuota.String():
+				fmt.Fprintf(&b, "  To allow it, close another one (`portcullis delete%s`), or raise the limit in %s, and run `%s`\n", where.config, where.file, where.reload)
 			case r.Add == "":
 			case shown[r.Add]:
 				b.WriteString("  a rule above allows this too\n")

@@ -42,6 +42,9 @@ func runWeb(ctx context.Context, call *cmdline.Call) error {
 		return err
 	}
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("--listen: %s is taken; a page that is served there already prints another link when it gets SIGUSR1 (`systemctl reload portcullis-web` sends it)", at)
+	}
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
@@ -90,7 +93,7 @@ func pageAddress(text string, insecure bool) (netip.AddrPort, error) {
 	switch {
 	case a.IsLoopback():
 	case !a.IsPrivate() && !a.IsLinkLocalUnicast():
-		return at, cmdline.Usagef("--listen: %s is not an address of this machine or of a LAN; the page is never served to the Internet", a)
+		return at, cmdline.Usagef("--listen: %s is neither a loopback address nor one of a LAN; the page is never served to the Internet", a)
 	case !insecure:
 		return at, cmdline.Usagef("--listen: a LAN reaches %s, and could read what passes; to serve the page there all the same, add --insecure", a)
 	}

@@ -67,6 +67,9 @@ func (b *Book) Add(ev portmap.Event) {
 	defer b.mu.Unlock()
 	switch ev.Type {
 	case portmap.Denied, portmap.Pending:
+		if ev.Client.Owner() {
+			return // he was told when he asked
+		}
 		d := b.device(ev.Client)
 		d.Client, d.Last = ev.Client, ev.Time
 		d.add(refusalOf(ev))
@@ -78,20 +81,37 @@ func (b *Book) Add(ev portmap.Event) {
 		for id := range b.devices { // he has opened it for one of them
 			b.opened(id, &ev.Mapping)
 		}
+	case portmap.Approved, portmap.Refused, portmap.Withdrawn:
+		b.answered(&ev)
 	}
+}
+
+// answered forgets what an earlier answer of the owner's refused, and, unless he has approved it,
+// what was to be asked first: neither is so any more. b.mu is held.
+func (b *Book) answered(ev *portmap.Event) {
+	a := &ev.Answer
+	b.drop(a.Device, func(r *Refusal) bool {
+		about := a.Transport == 0 || a.Transport == r.Request.Transport && a.Port == r.Request.Internal.Port()
+		return about && (r.Reason == portmap.OwnerDenied || r.Reason == portmap.NeedsApproval && ev.Type != portmap.Approved)
+	})
 }
 
 // opened forgets what a mapping gives to a device. b.mu is held.
 func (b *Book) opened(id portmap.Device, m *portmap.Mapping) {
-	d := b.devices[id]
-	if d == nil {
-		return
-	}
-	d.Refused = slices.DeleteFunc(d.Refused, func(r Refusal) bool {
+	b.drop(id, func(r *Refusal) bool {
 		q := &r.Request
 		return q.Kind == m.Kind && q.Transport == m.Transport && q.Internal == m.Internal && slices.Equal(q.Remotes, m.Remotes) &&
 			(q.ExternalPort == m.ExternalPort || q.ExternalPort == 0 || q.Kind == portmap.Pinhole6)
 	})
+}
+
+// drop forgets what gone says. b.mu is held.
+func (b *Book) drop(id portmap.Device, gone func(*Refusal) bool) {
+	d := b.devices[id]
+	if d == nil {
+		return
+	}
+	d.Refused = slices.DeleteFunc(d.Refused, func(r Refusal) bool { return gone(&r) })
 	if len(d.Refused) == 0 {
 		delete(b.devices, id)
 	}

@@ -168,3 +168,52 @@ func TestOpenedAfterAll(t *testing.T) {
 		t.Errorf("all is open, and the last is %+v", last)
 	}
 }
+
+// TestOwnersOwn: who was refused at a prompt has read it there; he is no device.
+func TestOwnersOwn(t *testing.T) {
+	t.Parallel()
+	var b refusals.Book
+	ev := asked(1, 1, 445)
+	ev.Client = portmap.Owner(ev.Mapping.Internal.Addr())
+	ev.Client.Via = portmap.ViaOwner
+	b.Add(ev)
+	if all := b.Devices(); len(all) != 0 {
+		t.Errorf("it is listed: %+v", all)
+	}
+}
+
+// TestAnsweredSince: what an answer refused, or what had to be answered first, is not listed when
+// the owner has said something else; what another answer or a rule refuses stays, as does what
+// waits where he has approved it, for it is opened when the device asks again.
+func TestAnsweredSince(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		said  portmap.EventType
+		about portmap.Answer // Device is added
+		left  int            // of four
+	}{
+		"taken back, of a port":   {portmap.Withdrawn, portmap.Answer{Transport: portmap.TCP, Port: 80}, 2},
+		"taken back, of all":      {portmap.Withdrawn, portmap.Answer{}, 1},
+		"approved after all":      {portmap.Approved, portmap.Answer{Transport: portmap.TCP, Port: 80}, 3},
+		"denied":                  {portmap.Refused, portmap.Answer{Transport: portmap.TCP, Port: 80}, 2},
+		"about the other of both": {portmap.Withdrawn, portmap.Answer{Transport: portmap.UDP, Port: 80}, 4},
+		"about another port":      {portmap.Withdrawn, portmap.Answer{Transport: portmap.TCP, Port: 82}, 4},
+	} {
+		var b refusals.Book
+		for _, r := range []struct {
+			port   int
+			reason portmap.Reason
+		}{{80, portmap.OwnerDenied}, {80, portmap.NeedsApproval}, {80, portmap.RuleDenied}, {81, portmap.OwnerDenied}} {
+			ev := asked(1, 1, r.port)
+			ev.Reason = r.reason
+			b.Add(ev)
+		}
+		ev := asked(2, 1, 80)
+		ev.Type, ev.Answer = c.said, c.about
+		ev.Answer.Device = ev.Client.ID().Device()
+		b.Add(ev)
+		if got := len(b.Devices()[0].Refused); got != c.left {
+			t.Errorf("%s: %d are listed, want %d", name, got, c.left)
+		}
+	}
+}

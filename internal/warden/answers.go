@@ -59,10 +59,10 @@ func (w *Warden) refused(ctx context.Context) []control.RefusedDevice {
 	return list
 }
 
-// byNow returns why a request that was refused for want of a rule would be allowed by now; ""
-// where it would not, or that cannot be told before ctx ends.
+// byNow returns why a request that the owner's configuration or answer refused would be allowed
+// by now; "" where it would not, or that cannot be told before ctx ends.
 func (w *Warden) byNow(ctx context.Context, r *refusals.Refusal) string {
-	if !r.NeedsRule || ctx.Err() != nil {
+	if !r.NeedsRule && !byOwner(r.Reason) || ctx.Err() != nil {
 		return ""
 	}
 	q := r.Request
@@ -72,6 +72,11 @@ func (w *Warden) byNow(ctx context.Context, r *refusals.Refusal) string {
 		return ""
 	}
 	return allowedBy(v)
+}
+
+// byOwner reports whether the owner can change by other means than a rule what a reason is about.
+func byOwner(r portmap.Reason) bool {
+	return r == portmap.ClientQuota || r == portmap.TotalQuota || r == portmap.GrantRate || r == portmap.OwnerDenied
 }
 
 func refusedJSON(r *refusals.Refusal, write *writer) control.Refused {
