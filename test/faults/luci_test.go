@@ -186,12 +186,12 @@ table inet fw4 {
 		t.Fatal(err)
 	}
 	r.Restart(t)
+	if !r.Blocked(t, "TCP", 6001, a, 6001) {
+		t.Error("what was deleted on the page is open when the daemon is ready")
+	}
 	shows(t, r, lease, "after the second is deleted", first, strings.Replace(third, "3", "2", 1))
 	deleted.dead(t, "it was deleted on the page")
 	other.alive("after another one was deleted on the page")
-	if !r.Blocked(t, "TCP", 6001, a, 6001) {
-		t.Error("what was deleted on the page is open")
-	}
 	r.Logged(t, "its line was deleted in the lease file")
 
 	// Nobody restarts it.

@@ -110,7 +110,9 @@ func TestRuns(t *testing.T) {
 			r.do("sed", "-i", "1d", leases)
 			r.do("/etc/init.d/miniupnpd", "restart")
 			up()
-			testrig.Eventually(t, time.Minute, "the mapping of the first line is closed", func() bool { return len(rig.List(t)) == 1 })
+			if list := rig.List(t); len(list) != 1 || !rig.Blocked(t, "UDP", 6000, a, 6000) {
+				t.Errorf("the mapping of the first line is open when the daemon answers: %+v", list)
+			}
 			flow("a deletion of the other mapping")
 
 			if s, err := owner.Status(t.Context()); err != nil || s.Firewall.DriftRepaired != 0 {
