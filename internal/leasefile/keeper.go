@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"portcullis/internal/inotify"
@@ -55,7 +56,7 @@ type Keeper struct {
 // deletion is a mapping that is to be closed. One that was deleted before the start may come
 // later than that, when its LAN is there.
 type deletion struct {
-	id       uint64
+	line
 	mayAwait bool
 }
 
@@ -244,7 +245,7 @@ func (k *Keeper) take(f *kind, is stamp) {
 	if is.trusted() {
 		there, err = read(f.path)
 	}
-	var gone []uint64
+	var gone []line
 	found := false
 	for _, list := range f.written {
 		if g, ok := missing(list, there); ok && (!found || len(g) < len(gone)) {
@@ -258,8 +259,8 @@ func (k *Keeper) take(f *kind, is stamp) {
 		}
 		return
 	}
-	for _, id := range gone {
-		k.deleted = append(k.deleted, deletion{id: id})
+	for _, l := range gone {
+		k.deleted = append(k.deleted, deletion{line: l})
 	}
 }
 
@@ -276,7 +277,7 @@ func (k *Keeper) close(ctx context.Context) bool {
 	done := true
 	for _, d := range k.deleted {
 		m, there := open[d.id]
-		if there {
+		if there = there && strings.HasPrefix(d.text, place(&m)); there {
 			err := k.cfg.Delete(ctx, d.id)
 			if err == nil {
 				k.cfg.Log.Info("mapping closed, because its line was deleted in the lease file", "mapping", m.String(), "mac", m.Client.MAC)

@@ -265,6 +265,7 @@ func TestSaysNothing(t *testing.T) {
 		"its copy is gone":               func(h *house) { os.Remove(h.file + ".written"); h.rename(h.without(1)); h.start() },
 		"its copy is of another run":     func(h *house) { h.copyOf("another"); h.rename(h.without(1)); h.start() },
 		"its copy is torn":               func(h *house) { h.tear(); h.rename(h.without(1)); h.start() },
+		"its mapping is another now":     func(h *house) { h.rename(h.without(1)); h.end(2); h.start(); h.open(2, 7000) },
 		"a mapping came and was not yet": func(h *house) { h.open(4, 6003); h.start(); h.end(4) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -285,6 +286,10 @@ func TestSaysNothing(t *testing.T) {
 				return
 			}
 			h.turn()
+			if name == "its mapping is another now" {
+				h.wants(6000, 7000, 6002)
+				return
+			}
 			h.wants(6000, 6001, 6002)
 			h.rename(h.without(0))
 			h.turn()

@@ -53,8 +53,7 @@ func linesOf(all []portmap.Mapping, now time.Time) []line {
 // line4 has six fields. Newer readers take one of seven for another form, so the description
 // has no colon.
 func line4(m *portmap.Mapping, now time.Time) string {
-	return fmt.Sprintf("%s:%d:%s:%d:%d:%s", strings.ToUpper(m.Transport.String()), m.ExternalPort,
-		m.Internal.Addr(), m.Internal.Port(), expiry(m, now), text(m))
+	return fmt.Sprintf("%s%d:%s", place(m), expiry(m, now), text(m))
 }
 
 // line6 has eight fields with semicolons between them. Of several remotes it has the first:
@@ -64,8 +63,17 @@ func line6(m *portmap.Mapping, now time.Time) string {
 	if len(m.Remotes) > 0 {
 		from, port = m.Remotes[0].Prefix.Addr().String(), m.Remotes[0].Port
 	}
-	return fmt.Sprintf("%s;%s;%d;%s;%d;%d;%d;%s", strings.ToUpper(m.Transport.String()),
-		m.Internal.Addr(), m.Internal.Port(), from, port, m.Number, expiry(m, now), text(m))
+	return fmt.Sprintf("%s%s;%d;%d;%d;%s", place(m), from, port, m.Number, expiry(m, now), text(m))
+}
+
+// place is how a line begins: which port leads where. Another mapping may have the ID, if the
+// state directory has been lost.
+func place(m *portmap.Mapping) string {
+	transport := strings.ToUpper(m.Transport.String())
+	if m.Kind == portmap.Pinhole6 {
+		return fmt.Sprintf("%s;%s;%d;", transport, m.Internal.Addr(), m.Internal.Port())
+	}
+	return fmt.Sprintf("%s:%d:%s:%d:", transport, m.ExternalPort, m.Internal.Addr(), m.Internal.Port())
 }
 
 // expiry is when the lease ends, in seconds since 1970; 0: never.
@@ -115,9 +123,9 @@ func file(list []line) []byte {
 	return []byte(b.String())
 }
 
-// missing returns the mappings whose lines were taken out of what was written. It is not ok
-// where anything else was done.
-func missing(written []line, there string) (gone []uint64, ok bool) {
+// missing returns the lines that were taken out of what was written. It is not ok where
+// anything else was done.
+func missing(written []line, there string) (gone []line, ok bool) {
 	rest := []string{}
 	if there = strings.TrimSuffix(there, "\n"); there != "" {
 		rest = strings.Split(there, "\n")
@@ -127,7 +135,7 @@ func missing(written []line, there string) (gone []uint64, ok bool) {
 			rest = rest[1:]
 			continue
 		}
-		gone = append(gone, written[i].id)
+		gone = append(gone, written[i])
 	}
 	return gone, len(rest) == 0
 }
