@@ -215,8 +215,9 @@ var options = []Option{
 			t.stricter(v)
 		}
 	}},
-	{Conf: []string{"lease_file"}, Why: comeBack},
-	{Conf: []string{"lease_file6"}, Why: comeBack},
+	{Conf: []string{"lease_file"}, Becomes: "miniupnpd.lease_file",
+		Why: "for programs that read it, in a directory that the daemon's user can write in; " + comeBack, to: leaseFile},
+	{Conf: []string{"lease_file6"}, Becomes: "miniupnpd.lease_file6", Why: "the same for IPv6", to: leaseFile},
 	{UCI: []string{"upnp_lease_file", "lease_file"}, Becomes: "miniupnpd.lease_file, miniupnpd.lease_file6",
 		Why: "for LuCI's page, see docs/luci.md; clients ask again for what was open. lease_file has that of IPv6 beside it, as its name and -ipv6", to: leaseFile},
 	{UCI: []string{"upnp_lease_file6"}, Becomes: "miniupnpd.lease_file6", Why: "the same", to: leaseFile},
@@ -288,11 +289,11 @@ func leaseFile(t *translation, v value) {
 		}
 	}
 	switch v.name {
-	case "upnp_lease_file6":
+	case "upnp_lease_file6", "lease_file6":
 		set("miniupnpd.lease_file6", &t.config.Miniupnpd.LeaseFile6, v.text)
 		return
 	case "lease_file":
-		if v.text != "" {
+		if v.text != "" && v.kind == UCI {
 			set("miniupnpd.lease_file6", &t.config.Miniupnpd.LeaseFile6, v.text+"-ipv6")
 		}
 	}
