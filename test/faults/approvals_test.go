@@ -109,6 +109,9 @@ func TestApprove(t *testing.T) {
 		if want := strings.TrimSuffix(via, "6"); p.Via != want || p.Protocol != "udp" || p.Rule != "" || p.Count == 0 || (p.Family == 6) != (via == "pcp6") {
 			t.Errorf("%s: it waits as %+v", via, p)
 		}
+		if e := explained(t, r, "--client", p.InternalIP, "--port", fmt.Sprint(port), "--protocol", "udp", "--via", p.Via); e.Action != "ask" || e.Pending != p.ID || e.Rule != "" {
+			t.Errorf("%s: it is explained as %+v", via, e)
+		}
 		made := answered[control.Approval](t, r, "approve", fmt.Sprint(p.ID))
 		if made.Decision != "approve" || made.InternalPort != port || made.Protocol != "udp" || made.Until != nil || made.ClientMAC != a.MAC.String() {
 			t.Errorf("%s: approved is %+v", via, made)

@@ -82,6 +82,10 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 
+	if e := explained(t, r, "--client", "192.168.77.99", "--port", "6000", "--external", "0", "--protocol", "udp"); e.Note != "the MAC address of 192.168.77.99 is not known now, so rules for a MAC address were not looked at" {
+		t.Errorf("of nobody: %+v", e)
+	}
+
 	// As it was told, so it is.
 	web := lab.Mapping{Protocol: "TCP", External: 8080, Internal: 8080, Lease: time.Hour}
 	if err := other.Add(t.Context(), web); err == nil {
