@@ -1,6 +1,7 @@
 package warden
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"portcullis/internal/netif"
 	"portcullis/portmap"
@@ -173,5 +175,32 @@ func TestAsksInVRF(t *testing.T) {
 		if err := h.asks(t.Context(), &portmap.Client{Addr: at, MAC: seen.MAC, Interface: "lan0"}); (err == nil) != inVRF {
 			t.Errorf("in a VRF: %v; %v", inVRF, err)
 		}
+	}
+}
+
+// TestByNow: of what the owner's limits or answers refused it is said that it would be opened by
+// now, once it would, and nobody waits for it; of what stood in another's way it is not.
+func TestByNow(t *testing.T) {
+	t.Parallel()
+	w, _ := newWarden(t, new(bytes.Buffer)) // its policy allows everything
+	client := portmap.Client{Addr: netip.MustParseAddr("192.168.1.11"), MAC: portmap.MAC{2, 1}, Interface: "lan0", Via: portmap.ViaUPnP}
+	ev := portmap.Event{Time: time.Now(), Type: portmap.Denied, Client: client, Mapping: portmap.Mapping{
+		Client: client, Kind: portmap.NAT4, Transport: portmap.UDP, Internal: netip.AddrPortFrom(client.Addr, 7000), ExternalPort: 7000,
+	}}
+	for _, ev.Reason = range []portmap.Reason{portmap.ClientQuota, portmap.TotalQuota, portmap.GrantRate, portmap.OwnerDenied, portmap.PortTaken} {
+		w.refusals.Add(ev)
+	}
+	for _, r := range w.refused(t.Context())[0].Refused {
+		if now := r.AllowedBy != ""; now != (r.Reason != "port-taken") {
+			t.Errorf("%s: would be opened by now: %v", r.Reason, now)
+		}
+	}
+	ev.Type, ev.Reason = portmap.Pending, portmap.NeedsApproval
+	if id, _ := w.approvals.Announce(&ev, func() bool { return true }); id == 0 {
+		t.Fatal("it does not wait")
+	}
+	w.approvals.Reconsider(func(r portmap.Request) bool { return w.stillAsks(t.Context(), r) })
+	if n := w.approvals.Count(); n != 0 {
+		t.Errorf("%d wait for what is allowed", n)
 	}
 }
