@@ -25,7 +25,8 @@
 //   - When the kernel turns out not to hold what the model says (somebody flushed
 //     the ruleset, or took an element away), the whole table is written anew.
 //   - No chain here has a drop policy, and no table but ours is touched, save for
-//     the chains that the owner names as accept_chain and accept_chain6 (accept.go).
+//     the chains that the owner names as accept_chain and accept_chain6 (accept.go), and
+//     the one in which mappings are only listed (listing.go).
 //   - An external port is its client's in both directions: nobody but the mapped
 //     endpoint leaves from it (ownports.go), and what left from it before is ended.
 //   - Of IPv6 only TCP and UDP to a pinned endpoint is accepted, from the WAN to a
@@ -33,7 +34,7 @@
 //   - The front's user (Facts.FrontUID) sends to the LANs alone (leash.go).
 //
 // Owns: the table inet portcullis, our chains and sets in the tables of the
-// accept chains.
+// accept chains, a chain that lists mappings.
 //
 // May import: portmap, firewall, firewall/flows, internal/enter, internal/frames, google/nftables,
 // mdlayher/netlink, x/net/bpf, x/sys/unix, the standard library.
