@@ -277,17 +277,20 @@ func FuzzImport(f *testing.F) {
 			}
 			return
 		}
-		plan, err := incumbent.Translate(&in, incumbent.Machine{})
-		if err != nil {
-			return
-		}
-		text := plan.Text(in.Name)
-		got, err := config.Parse("out", text)
-		if err != nil {
-			t.Fatalf("config refuses it: %v\n%s", err, text)
-		}
-		if diff := cmp.Diff(string(config.Effective(plan.Config)), string(config.Effective(got))); diff != "" {
-			t.Errorf("-meant +written:\n%s", diff)
+		router := &incumbent.Router{Networks: map[string]string{"lan": "br-lan", "wan": "eth1"}, Zone: "eth1", FW3: len(data)%2 == 0}
+		for _, m := range []incumbent.Machine{{}, {Router: router}} {
+			plan, err := incumbent.Translate(&in, m)
+			if err != nil {
+				continue
+			}
+			text := plan.Text(in.Name)
+			got, err := config.Parse("out", text)
+			if err != nil {
+				t.Fatalf("config refuses it: %v\n%s", err, text)
+			}
+			if diff := cmp.Diff(string(config.Effective(plan.Config)), string(config.Effective(got))); diff != "" {
+				t.Errorf("-meant +written:\n%s", diff)
+			}
 		}
 	})
 }

@@ -92,11 +92,11 @@ const (
 
 var options = []Option{
 	{Conf: []string{"ext_ifname"}, UCI: []string{"external_iface"}, Becomes: "wan.interface",
-		Why: "of a network of OpenWrt the device is not known, so the default route decides",
+		Why: "of a network of OpenWrt the router alone knows the device; elsewhere the default route decides",
 		to:  func(t *translation, v value) { t.wan(v, "wan.interface", &t.config.WAN.Interface) }},
 	{Conf: []string{"ext_ifname6"}, UCI: []string{"external_iface6"}, Becomes: "wan.interface6", Why: "the same for IPv6",
 		to: func(t *translation, v value) { t.wan(v, "wan.interface6", &t.config.WAN.Interface6) }},
-	{UCI: []string{"external_zone"}, Becomes: "wan.interface", Why: "a zone of fw4 has no name here; name its device, or let the default route decide",
+	{UCI: []string{"external_zone"}, Becomes: "wan.interface", Why: "on the router the zone's first device; elsewhere name it, or let the default route decide",
 		to: func(t *translation, v value) { t.zone = v }},
 	{Conf: []string{"ext_ip"}, UCI: []string{"external_ip"}, Becomes: "wan.external_ip", Why: "a public address; for a private one, wan.private_address", to: externalIP},
 	{Conf: []string{"ext_allow_private_ipv4"}, UCI: []string{"ext_allow_private_ipv4", "force_forwarding"}, Becomes: "wan.private_address",
@@ -109,7 +109,7 @@ var options = []Option{
 	{Conf: []string{"ext_stun_host"}, UCI: []string{"stun_host"}, Why: "there is no STUN"},
 	{Conf: []string{"ext_stun_port"}, UCI: []string{"stun_port"}, Why: "there is no STUN"},
 	{Conf: []string{"listening_ip"}, UCI: []string{"internal_iface"}, Becomes: "lan.interfaces",
-		Why: "an address becomes the interface that has it on this machine; of a network of OpenWrt, br-NAME is guessed",
+		Why: "an address becomes the interface that has it on this machine; of a network of OpenWrt, br-NAME is guessed but on the router itself",
 		to: func(t *translation, v value) {
 			words := strings.Fields(v.text)
 			if len(words) == 0 {

@@ -12,8 +12,12 @@ import (
 // maxSection bounds what is looked through for each option.
 const maxSection = 1 << 15
 
-// maxString bounds a string that goes on in the next line, and with it how often it is read.
-const maxString = 1 << 12
+// These bound a string that goes on in the next line: its bytes and its lines, for each of which
+// it is read anew.
+const (
+	maxString = 1 << 12
+	maxLines  = 64
+)
 
 // section is one of a UCI file.
 type section struct {
@@ -117,12 +121,12 @@ func (f *File) sections(lines []string) (all []section, err *Error) {
 var begins = regexp.MustCompile(`^\s*(config|option|list)\s`)
 
 // statement takes the first of some lines apart, and with it those into which a string of it
-// goes on. ok is false where a string does not end, or is longer than maxString.
+// goes on. ok is false where a string does not end, or is too long.
 func statement(lines []string) (text string, words []string, n int, ok bool) {
 	for n = 1; ; n++ {
 		text = strings.Join(lines[:n], "\n")
 		words, ok = uciWords(text)
-		if ok || n == len(lines) || len(text) > maxString || begins.MatchString(lines[n]) {
+		if ok || n == min(len(lines), maxLines) || len(text) > maxString || begins.MatchString(lines[n]) {
 			return text, words, n, ok
 		}
 	}

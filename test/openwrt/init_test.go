@@ -330,3 +330,22 @@ func TestDocument(t *testing.T) {
 		t.Errorf("-want +sent:\n%s", diff)
 	}
 }
+
+// TestOwner: the directories of the daemon are its user's with all that is in them, and
+// nothing is to which a link from there leads.
+func TestOwner(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, nil)
+	r.jails()
+	r.write("etc/config/upnpd", on)
+	r.write("etc/shadow", "")
+	r.write("tmp/lib/portcullis/leases.journal", "")
+	r.link("/etc/shadow", "tmp/lib/portcullis/link")
+	r.do("/etc/init.d/portcullis", "start")
+	for name, want := range map[string]uint32{"tmp/lib/portcullis": 32768, "tmp/lib/portcullis/leases.journal": 32768, "tmp/run/portcullis": 32768, "etc/shadow": 0} {
+		var s unix.Stat_t
+		if err := unix.Lstat(filepath.Join(r.root, name), &s); err != nil || s.Uid != want {
+			t.Errorf("%s is %d's: %v", name, s.Uid, err)
+		}
+	}
+}
