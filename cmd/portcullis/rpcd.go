@@ -30,33 +30,38 @@ type rpcArguments struct {
 	ID     json.Number `json:"id"` // a text does as well: scripts have no other numbers of 53 bits
 	For    string      `json:"for"`
 	Device bool        `json:"device"`
+	From   uint32      `json:"from"` // the place in a list, from 0
 }
 
 // session is what rpcd adds to the arguments of whoever has signed in.
 const session = "ubus_rpc_session"
 
-// mostArguments bounds them, in octets.
-const mostArguments = 4 << 10
+// rpcd takes answers of 256 KiB at most, and what our writer escapes is twice as long.
+const (
+	mostArguments = 4 << 10 // octets
+	mostAnswer    = 120 << 10
+)
 
 func methods() []method {
 	id, answer := map[string]any{"id": 64}, map[string]any{"id": 64, "for": "str", "device": true}
+	from := map[string]any{"from": 32}
 	return []method{
 		{"status", nil, func(ctx context.Context, d *control.Client, _ rpcArguments) (any, error) { return d.Status(ctx) }},
-		{"list", nil, func(ctx context.Context, d *control.Client, _ rpcArguments) (any, error) {
+		{"list", from, func(ctx context.Context, d *control.Client, a rpcArguments) (any, error) {
 			list, err := d.Mappings(ctx)
-			return map[string]any{"mappings": list}, err
+			return page("mappings", list, a.From, err)
 		}},
-		{"refused", nil, func(ctx context.Context, d *control.Client, _ rpcArguments) (any, error) {
+		{"refused", from, func(ctx context.Context, d *control.Client, a rpcArguments) (any, error) {
 			list, err := d.Refused(ctx)
-			return map[string]any{"devices": list}, err
+			return page("devices", list, a.From, err)
 		}},
-		{"pending", nil, func(ctx context.Context, d *control.Client, _ rpcArguments) (any, error) {
+		{"pending", from, func(ctx context.Context, d *control.Client, a rpcArguments) (any, error) {
 			list, err := d.Pending(ctx)
-			return map[string]any{"pending": list}, err
+			return page("pending", list, a.From, err)
 		}},
-		{"approvals", nil, func(ctx context.Context, d *control.Client, _ rpcArguments) (any, error) {
+		{"approvals", from, func(ctx context.Context, d *control.Client, a rpcArguments) (any, error) {
 			list, err := d.Approvals(ctx)
-			return map[string]any{"approvals": list}, err
+			return page("approvals", list, a.From, err)
 		}},
 		{"approve", answer, func(ctx context.Context, d *control.Client, a rpcArguments) (any, error) {
 			id, err := a.id()
@@ -90,6 +95,33 @@ func methods() []method {
 	}
 }
 
+// page returns as much of a list as an answer has room for, one at least, and from where to ask
+// for the rest.
+func page(name string, list any, from uint32, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	var parts []json.RawMessage
+	if err := json.Unmarshal(text, &parts); err != nil {
+		return nil, err
+	}
+	first := int(min(int64(from), int64(len(parts))))
+	last, size := first, 0
+	for last < len(parts) && (last == first || size+len(parts[last]) <= mostAnswer) {
+		size += len(parts[last])
+		last++
+	}
+	answer := map[string]any{name: append([]json.RawMessage{}, parts[first:last]...)}
+	if last < len(parts) {
+		answer["next"] = last
+	}
+	return answer, nil
+}
+
 // runRPCD is the plugin.
 func runRPCD(ctx context.Context, call *cmdline.Call) error {
 	if call.Args[0] == "list" {
@@ -107,7 +139,11 @@ func runRPCD(ctx context.Context, call *cmdline.Call) error {
 			if err != nil { // which rpcd has no place for but the answer
 				answer = failureOf(err)
 			}
-			return printJSON(call.Out, answer)
+			text, err := json.Marshal(answer)
+			if err != nil {
+				return err
+			}
+			return writeJSON(call.Out, text)
 		}
 	}
 	return cmdline.Usagef("there is no method %.40q", call.Args[1])
@@ -142,18 +178,16 @@ type badArguments struct{ error }
 
 // read reads the arguments, of which a method has none that its signature does not say.
 func (m *method) read(in io.Reader) (a rpcArguments, err error) {
-	text, err := io.ReadAll(io.LimitReader(in, mostArguments+1))
-	switch {
-	case err != nil:
-		return a, err
-	case len(text) > mostArguments:
-		return a, badArguments{fmt.Errorf("the arguments have more than %d bytes", mostArguments)}
-	case strings.TrimSpace(string(text)) == "":
-		return a, nil
-	}
+	// One value is read, and not until the end: that may never come.
+	stream := json.NewDecoder(io.LimitReader(in, mostArguments))
+	var text json.RawMessage
+	err = stream.Decode(&text)
 	var given map[string]json.RawMessage
-	if json.Unmarshal(text, &given) != nil || given == nil {
-		return a, badArguments{errors.New("the arguments are not one JSON object")}
+	switch behind, _ := io.ReadAll(stream.Buffered()); {
+	case errors.Is(err, io.EOF):
+		return a, nil
+	case err != nil, strings.TrimSpace(string(behind)) != "", json.Unmarshal(text, &given) != nil, given == nil:
+		return a, badArguments{fmt.Errorf("the arguments are not one JSON object of at most %d bytes", mostArguments)}
 	}
 	for name := range given {
 		if _, known := m.args[name]; !known && name != session {

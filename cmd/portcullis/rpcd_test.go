@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -33,15 +34,17 @@ func TestRPCDArguments(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		`[]`:                          "not one JSON object",
-		`null`:                        "not one JSON object",
-		`{"id":7}{"id":8}`:            "not one JSON object",
-		`{"id":7} x`:                  "not one JSON object",
-		`{"id":{}}`:                   "another type",
-		`{"id":"$(reboot)"}`:          "another type",
-		`{"id":7,"device":"yes"}`:     "another type",
-		`{"id":7,"all":true}`:         `approve has no argument "all"`,
-		strings.Repeat(" ", 5000):     "more than 4096 bytes",
+		`[]`:                      "not one JSON object",
+		`null`:                    "not one JSON object",
+		`{"id":7}{"id":8}`:        "not one JSON object",
+		`{"id":7} x`:              "not one JSON object",
+		`{"id":{}}`:               "another type",
+		`{"id":"$(reboot)"}`:      "another type",
+		`{"id":7,"device":"yes"}`: "another type",
+		`{"id":7,"all":true}`:     `approve has no argument "all"`,
+		`{"id":7,"for":"` + strings.Repeat("x", 5000) + `"}`: "not one JSON object of at most 4096 bytes",
+		`{"id":7`:                     "not one JSON object",
+		`{"from":-1}`:                 `approve has no argument "from"`,
 		`{"id":7,"ID":8,"device":[]}`: `no argument "ID"`,
 	} {
 		m := methodNamed(t, "approve")
@@ -68,6 +71,66 @@ func methodNamed(t *testing.T, name string) method {
 		t.Fatalf("there is no method %s", name)
 	}
 	return all[i]
+}
+
+// TestRPCDOpen: rpcd need not close what the arguments come by.
+func TestRPCDOpen(t *testing.T) {
+	t.Parallel()
+	in, out := io.Pipe()
+	defer out.Close()
+	go func() { _, _ = io.WriteString(out, `{"id":7}`) }()
+	m := methodNamed(t, "delete")
+	if a, err := m.read(in); err != nil || a.ID != "7" {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// TestRPCDPage: a list of any length is had in answers that rpcd takes.
+func TestRPCDPage(t *testing.T) {
+	t.Parallel()
+	list := make([]control.Mapping, 2000)
+	for i := range list {
+		list[i] = control.Mapping{ID: uint64(i), Description: strings.Repeat("\u202e", 85)}
+	}
+	got, asked, from := 0, 0, uint32(0)
+	for more := true; more; asked++ {
+		answer, err := page("mappings", list, from, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		text, err := json.Marshal(answer)
+		if err == nil {
+			err = writeJSON(&out, text)
+		}
+		var part struct {
+			Mappings []control.Mapping
+			Next     *uint32
+		}
+		if err != nil || json.Unmarshal(out.Bytes(), &part) != nil || out.Len() > 256<<10 {
+			t.Fatalf("%v, %d bytes", err, out.Len())
+		}
+		for _, m := range part.Mappings {
+			if m.ID != uint64(got) {
+				t.Fatalf("%d follows %d others", m.ID, got)
+			}
+			got++
+		}
+		if more = part.Next != nil; more {
+			from = *part.Next
+		}
+	}
+	if got != len(list) || asked < 3 {
+		t.Errorf("%d answers have %d", asked, got)
+	}
+	for _, from := range []uint32{1, 4294967295} {
+		if answer, err := page("mappings", list[:1], from, nil); err != nil || len(answer.(map[string]any)["mappings"].([]json.RawMessage)) != 0 {
+			t.Errorf("behind the end: %v, %v", answer, err)
+		}
+	}
+	if answer, err := page("mappings", nil, 0, errors.New("x")); err == nil {
+		t.Errorf("an error is %v", answer)
+	}
 }
 
 // TestRPCDFailure: what goes wrong is an answer, which rpcd has no other place for.
@@ -115,7 +178,7 @@ func TestRPCDPlugin(t *testing.T) {
 		t.Errorf("rights are for %q, methods are %q", all, slices.Sorted(maps.Keys(signatures)))
 	}
 	for _, name := range read {
-		if len(signatures[name]) > 0 {
+		if delete(signatures[name], "from"); len(signatures[name]) > 0 {
 			t.Errorf("%s changes something, and is among what only reads", name)
 		}
 	}
