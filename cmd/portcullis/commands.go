@@ -85,9 +85,9 @@ func commands() []cmdline.Command {
 	}, {
 		Name: "explain", Does: "say whether a port would be opened, and why",
 		Options: []cmdline.Option{configOption, jsonOption,
-			{Name: "client", Arg: "ADDRESS|MAC", Does: "the device that would ask"},
-			{Name: "port", Arg: "PORT", Does: "the port of the device"},
-			{Name: "protocol", Arg: "tcp|udp", Does: "the protocol of the port"},
+			{Name: "client", Arg: "ADDRESS|MAC", Does: "the device that would ask", Needed: true},
+			{Name: "port", Arg: "PORT", Does: "the port of the device", Needed: true},
+			{Name: "protocol", Arg: "tcp|udp", Does: "the protocol of the port", Needed: true},
 			{Name: "external", Arg: "PORT", Does: "the external port; without it the same, 0 for any"},
 			{Name: "via", Arg: "upnp|natpmp|pcp", Does: "how the device asks; without it by UPnP"},
 			{Name: "description", Arg: "TEXT", Does: "what the device calls it"},

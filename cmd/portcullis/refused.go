@@ -35,6 +35,10 @@ func runRefused(ctx context.Context, call *cmdline.Call) error {
 	if err != nil {
 		return err
 	}
+	if who, only := call.Given["client"]; only && len(list) == 0 {
+		_, err := fmt.Fprintf(call.Out, "nothing of %s was refused lately, as far as that device is known\n", printable(who))
+		return err
+	}
 	return printRefused(call.Out, list, where, time.Now())
 }
 

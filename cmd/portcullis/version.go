@@ -13,7 +13,7 @@ import (
 )
 
 // version is set by the linker for a release.
-var version = "0.1.0-dev"
+var version = "0.2.0-dev"
 
 type build struct {
 	Version  string `json:"version"`

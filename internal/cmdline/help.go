@@ -11,7 +11,11 @@ func (c *Command) Usage() []string {
 	for _, form := range c.forms() {
 		line := []string{Program, c.Name}
 		for _, o := range c.Options {
-			if !c.ofForms(o.Name) {
+			switch {
+			case c.ofForms(o.Name):
+			case o.Needed:
+				line = append(line, o.String())
+			default:
 				line = append(line, "["+o.String()+"]")
 			}
 		}

@@ -35,6 +35,8 @@ type Option struct {
 	Name string // without the dashes
 	Arg  string // the word for its value, as in Forms: FILE is a file's name; "": it has none
 	Does string // a few words
+
+	Needed bool // it cannot be left out
 }
 
 // Call is one command as it was given.

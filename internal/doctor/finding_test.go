@@ -188,10 +188,10 @@ func TestPathRemedies(t *testing.T) {
 		blame, bare    []doctor.Blame
 		want           string
 	}{
-		"both":             {"nftables", "", []doctor.Blame{native, docker}, []doctor.Blame{native, docker}, `backend = "iptables" and accept_chain = "inet filter forward" in [firewall]` + restart},
-		"the chain is set": {"nftables", "inet filter forward", []doctor.Blame{docker}, []doctor.Blame{native, docker}, `backend = "iptables" in [firewall]` + restart},
-		"the backend is":   {"iptables", "", []doctor.Blame{native}, []doctor.Blame{native, docker}, `accept_chain = "inet filter forward" in [firewall]` + restart},
-		"another chain is": {"nftables", "inet other forward", []doctor.Blame{native}, []doctor.Blame{native}, `accept_chain = "inet filter forward" in [firewall]` + restart},
+		"both":             {"nftables", "", []doctor.Blame{native, docker}, []doctor.Blame{native, docker}, `backend = "iptables" and accept_chain = "inet filter forward" in [firewall] of /etc/portcullis/portcullis.toml` + restart},
+		"the chain is set": {"nftables", "inet filter forward", []doctor.Blame{docker}, []doctor.Blame{native, docker}, `backend = "iptables" in [firewall] of /etc/portcullis/portcullis.toml` + restart},
+		"the backend is":   {"iptables", "", []doctor.Blame{native}, []doctor.Blame{native, docker}, `accept_chain = "inet filter forward" in [firewall] of /etc/portcullis/portcullis.toml` + restart},
+		"another chain is": {"nftables", "inet other forward", []doctor.Blame{native}, []doctor.Blame{native}, `accept_chain = "inet filter forward" in [firewall] of /etc/portcullis/portcullis.toml` + restart},
 		"one of two is": {"nftables", "inet other forward", []doctor.Blame{native}, []doctor.Blame{native, {Chain: "inet other forward"}},
 			"nft insert rule inet filter forward ct status dnat accept, and the same where its rules are written: accept_chain names one chain only"},
 		"before it": {"iptables", "", []doctor.Blame{{Chain: "ip mangle FORWARD", OfIPTables: true, Elsewhere: true}}, []doctor.Blame{docker, {Chain: "ip mangle FORWARD", OfIPTables: true, Elsewhere: true}},

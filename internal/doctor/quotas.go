@@ -139,12 +139,8 @@ func judgeRefusals(f *Facts, add adder) {
 			if r.Above != "" {
 				at = fmt.Sprintf("add above the rule %q in ", r.Above)
 			}
-			file := f.Daemon.File
-			if file == "" {
-				file = "/etc/portcullis/portcullis.toml"
-			}
 			why, _, _ := strings.Cut(r.Why, "; ")
-			add("refused_lately", Fine, "if it is to be allowed, "+at+file+":\n"+strings.TrimSuffix(r.Add, "\n")+f.then("rule"),
+			add("refused_lately", Fine, "if it is to be allowed, "+at+f.file()+":\n"+strings.TrimSuffix(r.Add, "\n")+f.then("rule"),
 				"%s asked for %s port %d by %s, %s: %s", d.Client.Address, r.Protocol, r.InternalPort, r.Via, since(r.Time), why)
 		}
 	}

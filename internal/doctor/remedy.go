@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,12 @@ func (f *Facts) edited(edits ...edit) string {
 	if len(lines) == 0 {
 		return "the file has it already" + f.then(keys...)
 	}
-	return strings.Join(lines, " and ") + " in [" + table + "]" + f.then(keys...)
+	return strings.Join(lines, " and ") + " in [" + table + "] of " + f.file() + f.then(keys...)
+}
+
+// file returns where a remedy is to be written.
+func (f *Facts) file() string {
+	return cmp.Or(f.Daemon.File, f.Daemon.Mine, "/etc/portcullis/portcullis.toml")
 }
 
 // then returns the last line of a remedy that changes these keys.
@@ -164,7 +170,7 @@ func listed(all []Blame) string {
 		}
 		text += b.Chain
 		if b.OfIPTables {
-			text += ", which belongs to iptables"
+			text += " (iptables)"
 		}
 	}
 	return text
