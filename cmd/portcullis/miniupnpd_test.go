@@ -51,7 +51,7 @@ func TestForeign(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"conf": "ext_ifname=wan0\nlistening_ip=br-lan\nenable_natpmp=yes\nsecure_mode=no\n", "base": "[state]\ndir = \"/srv/state\"\n[log]\nformat = \"json\"\n",
+		"conf": "ext_ifname=wan0\nlistening_ip=br-lan\nenable_natpmp=yes\nsecure_mode=no\nlease_file=/run/x/leases\n", "base": "[state]\ndir = \"/srv/state\"\n[log]\nformat = \"json\"\n",
 		"uci": "config upnpd config\n", "bad": "[lan]\ninterfaces = 3\n", "same": "[[rule]]\nname = \"x\"\naction = \"deny\"\nclients = [\"iface:br-old\"]\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -71,7 +71,7 @@ func TestForeign(t *testing.T) {
 		return c, f, err
 	}
 	c, f, err := load("-f conf --config base -p 5001 -D")
-	if err != nil || c.State.Dir != "/srv/state" || c.UPnP.HTTPPort != 5001 || c.WAN.Interface != "wan0" || c.Log != (config.Log{Level: config.LevelInfo, Format: config.FormatSyslog}) {
+	if err != nil || c.State.Dir != "/srv/state" || c.UPnP.HTTPPort != 5001 || c.WAN.Interface != "wan0" || c.Miniupnpd.LeaseFile != "/run/x/leases" || c.Log != (config.Log{Level: config.LevelInfo, Format: config.FormatSyslog}) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if c, _, err := load("-f conf --config base -d"); err != nil || c.Log != (config.Log{Level: config.LevelDebug, Format: config.FormatJSON}) {

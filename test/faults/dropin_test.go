@@ -41,6 +41,7 @@ enable_upnp=yes
 secure_mode=yes
 friendly_name=Router 7
 notify_interval=900
+lease_file=DIR/leases/file
 uuid=6ba7b810-9dad-11d1-80b4-00c04fd430c8
 deny 7000-7010 0.0.0.0/0 1-65535 # never
 allow 1024-65535 192.168.77.0/24 1024-65535
@@ -55,8 +56,11 @@ func newDropIn(t *testing.T, n *lab.Network) *dropIn {
 		owner: control.NewClient(filepath.Join(dir, "control.sock")),
 	}
 	base := filepath.Join(dir, "portcullis.toml")
+	if err := os.Mkdir(filepath.Join(dir, "leases"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	beside := fmt.Sprintf("[firewall]\naccept_chain = %q\n[state]\ndir = %q\n[control]\nsocket = %q\n", lab.FirewallChain, filepath.Join(dir, "state"), filepath.Join(dir, "control.sock"))
-	for name, text := range map[string]string{d.conf: theirConf, base: beside} {
+	for name, text := range map[string]string{d.conf: d.filled(theirConf), base: beside} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -135,6 +139,11 @@ func TestDropIn(t *testing.T) {
 	if !r.Passes(t, "UDP", 6000, r.Host("a"), 6000) {
 		t.Error("no packet comes by the mapping")
 	}
+	line := fmt.Sprintf("UDP:6000:%s:6000:", r.Host("a").Addr)
+	testrig.Eventually(t, soon, "the lease file has the mapping", func() bool {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(d.conf), "leases", "file"))
+		return err == nil && strings.HasPrefix(string(b), line) && strings.HasSuffix(string(b), ":game\n")
+	})
 	found := testrig.Found(t, lab.NewControlPoint(r.Host("a")), lab.Search{Target: lab.IGD1})
 	if doc := fetched(t, r.Host("a"), found.Location()); !strings.Contains(doc, "<friendlyName>Router 7</friendlyName>") || !strings.Contains(doc, "uuid:6ba7b810-9dad-11d1-80b4-00c04fd430c8") {
 		t.Errorf("the description is\n%s", doc)
@@ -182,13 +191,13 @@ func TestDropInRefuses(t *testing.T) {
 	before := testrig.Ruleset(t, n.Gateway)
 	d := newDropIn(t, n)
 	for name, c := range map[string]struct{ conf, want string }{
-		"an option":     {theirConf + "frobnicate=yes\n", "miniupnpd.conf:15: \"frobnicate\" is no option that is known"},
-		"a rule":        {theirConf + "deny 9000-8000 0.0.0.0/0 1\n", "miniupnpd.conf:15: \"9000-8000\" is not a port"},
+		"an option":     {theirConf + "frobnicate=yes\n", "miniupnpd.conf:16: \"frobnicate\" is no option that is known"},
+		"a rule":        {theirConf + "deny 9000-8000 0.0.0.0/0 1\n", "miniupnpd.conf:16: \"9000-8000\" is not a port"},
 		"no LAN":        {"ext_ifname=wan0\n", "no LAN is named: listening_ip=INTERFACE, or -a INTERFACE"},
 		"another's LAN": {"ext_ifname=wan0\nlistening_ip=192.168.99.1\n", "miniupnpd.conf:2: look at this: no interface of this machine has the address \"192.168.99.1\""},
-		"one of two":    {theirConf + "listening_ip=192.168.99.1\n", "miniupnpd.conf:15: look at this: no interface"},
-		"no WAN":        {theirConf + "ext_ifname=a/b\n", "miniupnpd.conf:15: look at this: \"a/b\" is not the name of an interface"},
-		"no address":    {theirConf + "ext_ip=10.0.0.1\n", "miniupnpd.conf:15: look at this: \"10.0.0.1\" is not a public IPv4 address"},
+		"one of two":    {theirConf + "listening_ip=192.168.99.1\n", "miniupnpd.conf:16: look at this: no interface"},
+		"no WAN":        {theirConf + "ext_ifname=a/b\n", "miniupnpd.conf:16: look at this: \"a/b\" is not the name of an interface"},
+		"no address":    {theirConf + "ext_ip=10.0.0.1\n", "miniupnpd.conf:16: look at this: \"10.0.0.1\" is not a public IPv4 address"},
 		"the WAN":       {"ext_ifname=wan0\nlistening_ip=wan0\n", "\"wan0\" is the way to the Internet and a LAN"},
 		"no such LAN":   {"ext_ifname=wan0\nlistening_ip=wan0\next_ifname=eth9\n", "wan0 is named as LAN but holds the default route"},
 	} {
@@ -208,9 +217,14 @@ func TestDropInRefuses(t *testing.T) {
 
 func (d *dropIn) write(text string) {
 	d.t.Helper()
-	if err := os.WriteFile(d.conf, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(d.conf, []byte(d.filled(text)), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// filled is a configuration with the directory of this test.
+func (d *dropIn) filled(text string) string {
+	return strings.ReplaceAll(text, "DIR", filepath.Dir(d.conf))
 }
 
 func (d *dropIn) signal(pid int, s syscall.Signal) {
