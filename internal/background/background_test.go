@@ -58,8 +58,8 @@ func daemonOf(args []string) int {
 	ctx, stop := WhileKept(context.Background())
 	defer stop()
 	fmt.Fprintln(notes, "serves")
-	if args[0] == "ends" {
-		return 0
+	if args[0] == "alone" { // there is no pid file
+		fmt.Fprintln(notes, os.Getppid())
 	}
 	for {
 		select {
@@ -172,9 +172,15 @@ func TestLaunchFails(t *testing.T) {
 	if is := text(t, pidFile); is != "1\n" {
 		t.Errorf("the pid file is %q", is)
 	}
-	if said, err := launched(t, filepath.Join(dir, "missing", "pid"), "ends", filepath.Join(dir, "served")); err != nil || said != "" {
+	served := filepath.Join(dir, "served")
+	if said, err := launched(t, filepath.Join(dir, "missing", "pid"), "alone", served); err != nil || said != "" {
 		t.Errorf("a pid file that cannot be written: %v\n%s", err, said)
 	}
+	eventually(t, "it serves", func() bool { return strings.Count(text(t, served), "\n") == 2 })
+	if pid, err := strconv.Atoi(strings.Fields(text(t, served))[1]); err != nil || unix.Kill(pid, unix.SIGTERM) != nil {
+		t.Errorf("it is process %d, %v", pid, err)
+	}
+	eventually(t, "it ends", func() bool { return strings.HasSuffix(text(t, served), unix.SIGTERM.String()+"\n") })
 }
 
 var syslogLine = regexp.MustCompile(`^<(\d+)>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d miniupnpd\[(\d+)\]: (.*)$`)
