@@ -58,6 +58,9 @@ func daemonOf(args []string) int {
 	ctx, stop := WhileKept(context.Background())
 	defer stop()
 	fmt.Fprintln(notes, "serves")
+	if args[0] == "ends" {
+		return 0
+	}
 	if args[0] == "alone" { // there is no pid file
 		fmt.Fprintln(notes, os.Getppid())
 	}
@@ -181,6 +184,20 @@ func TestLaunchFails(t *testing.T) {
 		t.Errorf("it is process %d, %v", pid, err)
 	}
 	eventually(t, "it ends", func() bool { return strings.HasSuffix(text(t, served), unix.SIGTERM.String()+"\n") })
+}
+
+// TestLaunchShort: a daemon that ends when it has said that it serves has served, and leaves no
+// pid file.
+func TestLaunchShort(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pidFile := filepath.Join(dir, "pid")
+	for range 10 {
+		if said, err := launched(t, pidFile, "ends", filepath.Join(dir, "notes")); err != nil || said != "" {
+			t.Fatalf("%v\n%s", err, said)
+		}
+		eventually(t, "the pid file is gone", func() bool { return text(t, pidFile) == "" })
+	}
 }
 
 var syslogLine = regexp.MustCompile(`^<(\d+)>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d miniupnpd\[(\d+)\]: (.*)$`)

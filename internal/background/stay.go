@@ -75,21 +75,20 @@ func (s *stay) run(serves func()) (code int, err error) {
 		return 1, err
 	}
 	defer notify.Close()
+	end, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: told})
+	if err != nil {
+		return 1, err
+	}
+	defer end.Close()
 	d, err := s.start(told)
 	if err != nil {
 		return 1, err
 	}
-	go s.hear(notify, func() {
-		if s.cfg.PidFile != "" {
-			if err := os.WriteFile(s.cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil { // #nosec G306 -- everybody may read it
-				s.say(fmt.Sprintf("<4>cannot write the pid file: %v", err))
-			}
-		}
-		s.mu.Lock()
-		s.aloud = nil
-		s.mu.Unlock()
-		serves()
-	})
+	last, heard := rand.Text(), make(chan struct{})
+	go func() {
+		defer close(heard)
+		s.hear(notify, last, func() { s.serving(serves) })
+	}()
 	go func() {
 		for sig := range signals {
 			if sig == unix.SIGINT {
@@ -101,6 +100,10 @@ func (s *stay) run(serves func()) (code int, err error) {
 	sandbox.Enter(sandbox.Config{Programs: true, Files: maxFiles})
 	s.read(d.out)
 	<-d.ended
+	if _, err := end.Write([]byte(last)); err != nil { // behind all that the daemon has said
+		_ = notify.Close()
+	}
+	<-heard
 	if s.cfg.PidFile != "" {
 		if b, err := os.ReadFile(s.cfg.PidFile); err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid()) {
 			_ = os.Remove(s.cfg.PidFile)
@@ -109,13 +112,26 @@ func (s *stay) run(serves func()) (code int, err error) {
 	return d.status()
 }
 
-// hear calls serves once, at the first READY=1 (sd_notify(3)).
-func (s *stay) hear(notify *net.UnixConn, serves func()) {
+// serving says that the daemon serves.
+func (s *stay) serving(serves func()) {
+	if s.cfg.PidFile != "" {
+		if err := os.WriteFile(s.cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil { // #nosec G306 -- everybody may read it
+			s.say(fmt.Sprintf("<4>cannot write the pid file: %v", err))
+		}
+	}
+	s.mu.Lock()
+	s.aloud = nil
+	s.mu.Unlock()
+	serves()
+}
+
+// hear calls serves once, at the first READY=1 (sd_notify(3)), until it hears the last word.
+func (s *stay) hear(notify *net.UnixConn, last string, serves func()) {
 	buf := make([]byte, 512)
 	once := sync.OnceFunc(serves)
 	for {
 		n, err := notify.Read(buf)
-		if err != nil {
+		if err != nil || string(buf[:n]) == last {
 			return
 		}
 		for line := range strings.Lines(string(buf[:n])) {
