@@ -30,7 +30,7 @@ func TestOwnedFrontAsks(t *testing.T) {
 		all = append(all, &wall.Map{Request: set, N: 1 + n})
 	}
 	// In the owner's name it is ended (M2), and so as its last word.
-	r.refuses(t, all)
+	r.refuses(t, all, "M9")
 	list, err := r.Owner.Pending(t.Context())
 	if err != nil || len(list) == 0 || len(list) > 8 {
 		t.Fatalf("%d wait, %v", len(list), err)

@@ -103,8 +103,8 @@ func inEachWay(request portmap.Request) (all []wall.Body) {
 	return all
 }
 
-// refuses has all be asked, none be done, and proves that nothing changed.
-func (r *ownedRig) refuses(t *testing.T, all []wall.Body) {
+// refuses has all be asked, none be done, and proves that nothing changed, for cases.
+func (r *ownedRig) refuses(t *testing.T, all []wall.Body, cases ...string) {
 	t.Helper()
 	before := r.World(t)
 	for i, a := range r.front.asks(t, all) {
@@ -112,7 +112,7 @@ func (r *ownedRig) refuses(t *testing.T, all []wall.Body) {
 			t.Errorf("%+v was answered %+v, %d descriptors", all[i], a.body, len(a.fds))
 		}
 	}
-	r.Unchanged(t, before)
+	r.Unchanged(t, before, cases...)
 }
 
 // TestForgedRequests (M1): no wall and no rule moves for an owned front.
