@@ -116,6 +116,38 @@ func TestNoIPv6(t *testing.T) {
 	}
 }
 
+// TestNamedByIPv4: a rule that names a port which only a rule opens does so for IPv4, as
+// miniupnpd's rules are of; one for ordinary ports leaves IPv6 as open as it was there.
+func TestNamedByIPv4(t *testing.T) {
+	t.Parallel()
+	host := netip.MustParseAddr("2001:db8::9")
+	for text, want := range map[string]portmap.Action{
+		"allow 80 0.0.0.0/0 80":                 portmap.Deny,
+		"allow 1024-65535 0.0.0.0/0 8080":       portmap.Deny,
+		"allow 1024-65535 0.0.0.0/0 1024-65535": portmap.Allow,
+	} {
+		f, err := Read("x", []byte(text+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := Translate(&f, Machine{})
+		if err != nil || len(plan.Config.Rules) != 1 {
+			t.Fatalf("%q: %+v, %v", text, plan.Config.Rules, err)
+		}
+		p, err := policy.New(policy.Config{Default: portmap.Allow, Rules: plan.Config.Rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := plan.Config.Rules[0].Internal[0].Last
+		c := portmap.Client{Addr: host, MAC: portmap.MAC{2}, Interface: "lan", Via: portmap.ViaPCP}
+		v := portmap.View{LAN: map[string]portmap.LAN{"lan": {Prefixes: []netip.Prefix{netip.PrefixFrom(host, 64).Masked()}}}, WAN6: "wan", WAN6Up: true}
+		r := portmap.Request{Client: c, Kind: portmap.Pinhole6, Transport: portmap.TCP, Internal: netip.AddrPortFrom(host, port), ExternalPort: port}
+		if d := p.Decide(r, portmap.Facts{View: &v}); d.Action != want {
+			t.Errorf("%q: a pinhole to %d: %+v", text, port, d)
+		}
+	}
+}
+
 // TestOnTheRouter: where the devices of networks, and the holders of addresses, are known,
 // they are taken, and no other way to the Internet instead of one that is down.
 func TestOnTheRouter(t *testing.T) {

@@ -240,6 +240,9 @@ func openable(ours *policy.Rule, note noter) bool {
 	named, closed, kinds := privileged(ours)
 	if named != "" {
 		note(Look, "this opens %s by name", named)
+		if len(ours.Clients) == 0 { // its rules are of IPv4; by IPv6 it opens no such port to anybody
+			ours.Clients = []policy.ClientMatch{{Prefix: anyIPv4}}
+		}
 	}
 	if kinds > 0 {
 		note(Stricter, "%d kinds of ports stay closed%s, which only a rule opens that names them, in a range of at most %d; `portcullis ports` lists them",
@@ -247,6 +250,9 @@ func openable(ours *policy.Rule, note noter) bool {
 	}
 	return true
 }
+
+// anyIPv4 is every host of IPv4.
+var anyIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 
 // whole returns the one range of a rule's ports.
 func whole(list []portmap.PortRange) (p portmap.PortRange, narrow bool) {

@@ -170,7 +170,7 @@ func TestCommands(t *testing.T) {
 			cmd = "make -n test"
 		case "sudo make install":
 			cmd = "make -n install" // test/systemd runs these three, on a machine of their own
-		case "sudo apt install ./portcullis_*.deb", "sudo systemctl enable --now portcullis":
+		case "sudo apt install ./portcullis_*_$(dpkg --print-architecture).deb", "sudo systemctl enable --now portcullis":
 			continue
 		case "sudo bin/portcullis run":
 			sh.run("bin/portcullis run >/run/log 2>&1 & daemon=$!; until grep -q msg=ready /run/log; do kill -0 $daemon || break; done")

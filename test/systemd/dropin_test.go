@@ -115,7 +115,10 @@ cat >/usr/local/bin/tell-me <<'END'
 #!/bin/sh
 url=http://` + lab.InternetOne.String() + `/
 grep ^Uid: /proc/self/status
-curl -sf --max-time 2 -d '{"event":"begins"}' $url >/dev/null || echo "cannot send"
+send() { curl -sf --max-time 2 -d '{"event":"begins"}' $url >/dev/null; }
+# The firewall holds who shares the daemon's user, from soon after the start on.
+grep -q '^Uid:.64996' /proc/self/status || while send; do sleep 0.1; done
+send || echo "cannot send"
 while read -r event; do
 	curl -sf -d "$event" $url >/dev/null && echo "sent $event"
 done
