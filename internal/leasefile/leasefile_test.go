@@ -225,11 +225,11 @@ func TestDeleted(t *testing.T) {
 		"and one more has come": {func(h *house) { h.rename(h.without(1)); h.open(4, 6003) }, []uint64{2}, []int{6000, 6002, 6003}},
 	} {
 		for _, running := range []bool{true, false} {
+			if name == "of the version before" && !running {
+				continue // the daemon has written before it ended, and then nobody reads the version before
+			}
 			t.Run(fmt.Sprintf("%s, running %v", name, running), func(t *testing.T) {
 				t.Parallel()
-				if name == "of the version before" && !running {
-					t.Skip("the daemon has written before it ended, and then nobody reads the version before")
-				}
 				h := newHouse(t)
 				h.three()
 				c.delete(h)
