@@ -22,7 +22,7 @@ const (
 	rewatch    = time.Second            // after the watch has failed
 	// repairs against a program that undoes them: so many at once, then one in
 	// repairGap. Neither fills a log or a processor.
-	repairBurst = 5
+	repairBurst = 6 // three reloads of firewalld on iptables, of two changes each
 	repairGap   = 10 * time.Second
 	// lookAgain is how soon a look is taken again that came to nothing; it doubles up
 	// to repairGap. The owner hears of it after toldAfter of those in a row: a firewall

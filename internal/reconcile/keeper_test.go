@@ -202,7 +202,7 @@ func TestSettles(t *testing.T) {
 	})
 }
 
-// TestNoFight: L9. Against a program that undoes every repair there are five, and then one
+// TestNoFight: L9. Against a program that undoes every repair there are six, and then one
 // in ten seconds; the owner hears of each and, once, of the program.
 func TestNoFight(t *testing.T) {
 	t.Parallel()
@@ -215,7 +215,7 @@ func TestNoFight(t *testing.T) {
 			}
 			passes(200 * time.Millisecond)
 		}
-		if n := len(r.drifted); n < 10 || n > 5+13 {
+		if n := len(r.drifted); n < 10 || n > 6+12 {
 			t.Errorf("repaired %d times in two minutes", n)
 		}
 		if n := strings.Count(r.log.String(), "level=ERROR"); n != 1 || !strings.Contains(r.log.String(), "program=fw") {
