@@ -1,14 +1,11 @@
 package leasefile
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +25,8 @@ type stamp struct {
 	dev, ino uint64
 	size     int64
 	changed  time.Time // its contents
-	uid      uint32
-	regular  bool
+	uid, gid uint32
+	mode     uint32
 }
 
 // stampOf looks at a file, of which the last element is no link that is followed.
@@ -41,61 +38,114 @@ func stampOf(path string) (stamp, error) {
 	case err != nil:
 		return stamp{}, &fs.PathError{Op: "look at", Path: path, Err: err}
 	}
+	return stampFrom(&st), nil
+}
+
+func stampFrom(st *unix.Stat_t) stamp {
 	return stamp{
-		dev: uint64(st.Dev), ino: uint64(st.Ino), size: st.Size, uid: st.Uid, // of other sizes elsewhere
-		changed: time.Unix(int64(st.Mtim.Sec), int64(st.Mtim.Nsec)), regular: st.Mode&unix.S_IFMT == unix.S_IFREG,
-	}, nil
+		dev: uint64(st.Dev), ino: uint64(st.Ino), size: st.Size, uid: st.Uid, gid: st.Gid, mode: st.Mode, // of other sizes elsewhere
+		changed: time.Unix(int64(st.Mtim.Sec), int64(st.Mtim.Nsec)),
+	}
 }
 
-// trusted reports whether what is there was written by whoever may say what is closed.
-func (s stamp) trusted() bool {
-	return s.regular && s.size <= maxFile && (s.uid == 0 || int(s.uid) == os.Geteuid())
+func (s stamp) regular() bool { return s.mode&unix.S_IFMT == unix.S_IFREG }
+
+// trusted reports whether what is there was written by whoever may say what is closed, and
+// by nobody else.
+func (s stamp) trusted() bool { return s.regular() && ours(s.uid) && !s.shared() }
+
+// shared reports whether users may write there who are not the owner.
+func (s stamp) shared() bool {
+	return s.mode&0o002 != 0 || s.mode&0o020 != 0 && s.gid != 0 && int(s.gid) != os.Getegid()
 }
 
-// read returns what a file holds. A FIFO keeps nobody waiting.
-func read(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// errNotTrusted means that others than root and the daemon may have written a file.
+var errNotTrusted = errors.New("another user may have written it")
+
+// read returns what a file holds, if it is to be trusted and has at most this many octets, and
+// the stamp of what was read. It follows no link, and a FIFO keeps it waiting as little.
+func read(path string, most int64) (string, stamp, error) {
+	f, is, err := open(path)
 	if err != nil {
-		return "", err
+		return "", is, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxFile)
+	switch {
+	case !is.trusted():
+		return "", is, fmt.Errorf("%s: %w", path, errNotTrusted)
+	case is.size > most:
+		return "", is, fmt.Errorf("%s has more than %d bytes", path, most)
 	}
-	return string(data), err
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) != is.size {
+		err = fmt.Errorf("%s is being written", path)
+	}
+	return string(data), is, err
+}
+
+// open opens a file for reading, and looks at what it got.
+func open(path string) (*os.File, stamp, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil { // #nosec G115 -- a descriptor
+		return nil, stamp{}, errors.Join(&fs.PathError{Op: "look at", Path: path, Err: err}, f.Close())
+	}
+	return f, stampFrom(&st), nil
 }
 
 // errNoLeases means that there is something else than a lease file, perhaps because the
 // owner has mistaken the path.
 var errNoLeases = errors.New("that is no lease file; name another path, or remove what is there")
 
-// replaceable returns why what is there when nothing has been written yet is let be.
+// replaceable returns why what is there when nothing has been written yet is let be. That is
+// told by how it begins, whoever wrote it: another user's is not believed, but may be the last
+// run's.
 func replaceable(path string, is stamp) error {
 	switch {
-	case is == stamp{} || is.regular && is.size == 0:
+	case is == stamp{} || is.regular() && is.size == 0:
 		return nil
-	case !is.regular || is.size > maxFile:
+	case !is.regular():
 		return errNoLeases
 	}
-	text, err := read(path)
-	if err == nil && !strings.HasPrefix(text, "TCP") && !strings.HasPrefix(text, "UDP") {
-		err = errNoLeases
+	f, is, err := open(path)
+	if err != nil {
+		return err
 	}
-	return err
+	defer f.Close()
+	var begin [len("TCP:")]byte
+	if !is.regular() {
+		return errNoLeases
+	}
+	if _, err := io.ReadFull(f, begin[:]); err != nil {
+		return errNoLeases
+	}
+	switch string(begin[:]) {
+	case "TCP:", "TCP;", "UDP:", "UDP;":
+		return nil
+	}
+	return errNoLeases
 }
 
 // errTaken means that the file was not what it had been, and is left as it is.
 var errTaken = errors.New("somebody else has written the file")
 
 // replace puts data in the place of a file, which must still be the one of was. It returns
-// the stamp of what is there then. A reader sees the whole of one or of the other.
-func replace(path string, data []byte, was stamp) (stamp, error) {
+// the stamp of what is there then. A reader sees the whole of one or of the other. Before that
+// can be seen, known is called with the stamp.
+func replace(path string, data []byte, was stamp, known func(stamp) error) (stamp, error) {
 	next := path + newSuffix
 	if err := create(next, data); err != nil {
 		return stamp{}, err
 	}
 	now, err := stampOf(next)
+	if err == nil {
+		err = known(now)
+	}
 	if err == nil {
 		err = exchange(path, next, was)
 	}
@@ -154,62 +204,4 @@ func create(path string, data []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-// header begins a copy of what was written; behind it stands the run of the machine.
-const header = "portcullis lease file 1 "
-
-// keep writes down what a file holds, for the next run of the daemon.
-func keep(path, boot string, list []line) error {
-	var b bytes.Buffer
-	b.WriteString(header + boot + "\n")
-	for i := range list {
-		fmt.Fprintf(&b, "%d %s\n", list[i].id, list[i].text)
-	}
-	next := path + writtenSuffix + newSuffix
-	if err := create(next, b.Bytes()); err != nil {
-		return err
-	}
-	return os.Rename(next, path+writtenSuffix)
-}
-
-// kept returns what the last run wrote into a file, nil where that is not known.
-func kept(path, boot string) []line {
-	is, err := stampOf(path + writtenSuffix)
-	if err != nil || !is.regular || is.uid != 0 && int(is.uid) != os.Geteuid() {
-		return nil
-	}
-	f, err := os.OpenFile(path+writtenSuffix, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 2*maxFile))
-	first, rest, whole := strings.Cut(string(data), "\n")
-	if err != nil || boot == "" || !whole || first != header+boot {
-		return nil
-	}
-	var list []line
-	for rest != "" {
-		var one string
-		if one, rest, whole = strings.Cut(rest, "\n"); !whole {
-			return nil
-		}
-		number, text, _ := strings.Cut(one, " ")
-		id, err := strconv.ParseUint(number, 10, 64)
-		if err != nil || len(list) == Most {
-			return nil
-		}
-		list = append(list, line{id, text})
-	}
-	return list
-}
-
-// bootID returns the name of this run of the machine, "" where it is not known.
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(id))
 }

@@ -23,8 +23,7 @@ func Replace(path string, data []byte, meanwhile func()) error {
 	if err != nil {
 		return err
 	}
-	meanwhile()
-	_, err = replace(path, data, was)
+	_, err = replace(path, data, was, func(stamp) error { meanwhile(); return nil })
 	return err
 }
 

@@ -22,16 +22,15 @@ const (
 	tell  = time.Minute      // between lines of the log that say the same
 )
 
-// generations are the versions of a file that a deletion may have been made of.
-const generations = 3
-
 // Config is what a Keeper needs; all but the files and Show must be set.
 type Config struct {
 	Log         *slog.Logger
 	File, File6 string // absolute paths of the lease files, of IPv4 and IPv6; "": none
 	Snapshot    func() *portmap.Table
 	Watch       func(buffer int) *portmap.Watcher
-	// Delete closes a mapping for the owner. One that is not there is no error.
+	Waiting     func() []portmap.Mapping // of the last run, whose LAN is not there yet
+	// Delete closes a mapping for the owner, also one that waits, in the journal too. One that
+	// is not there is no error.
 	Delete func(ctx context.Context, id uint64) error
 	// Show shows the mappings of IPv4 by other means, in their order; nil: there is none.
 	Show func(context.Context, []portmap.Mapping)
@@ -45,27 +44,20 @@ type Keeper struct {
 	kick  chan struct{} // holds one
 	begun chan struct{} // closed after the first turn
 
-	deleted []deletion // what is to be closed
-	dirty   bool       // what is shown is not what there is
-	failed  bool       // the owner was told that a file cannot be written
+	deleted []line // whose mappings are to be closed
+	dirty   bool   // what is shown is not what there is
+	failed  bool   // the owner was told that a file cannot be written
 	said    time.Time
 	ahead   time.Duration // of the time of day before the clock that nobody sets, when last written
 	last    time.Time     // of the last turn
-}
-
-// deletion is a mapping that is to be closed. One that was deleted before the start may come
-// later than that, when its LAN is there.
-type deletion struct {
-	line
-	mayAwait bool
 }
 
 // kind is a file, and the mappings in it.
 type kind struct {
 	path    string
 	of      portmap.Kind
-	written [][]line // the newest first
-	is      stamp    // of the file as it was written, or as nothing more can be learnt from it
+	written []version // the newest first
+	is      stamp     // of the file as it was written, or as nothing more can be learnt from it
 }
 
 // New returns a Keeper that has read what the last run wrote, and what was deleted there
@@ -78,21 +70,22 @@ func New(cfg Config) *Keeper {
 			k.open(&f)
 		}
 	}
-	for i := range k.deleted {
-		k.deleted[i].mayAwait = true
-	}
 	return k
 }
 
 // open takes what the last run wrote for what was written. The directory is made, which is
 // possible now and not in the sandbox.
 func (k *Keeper) open(f *kind) {
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+	dir := filepath.Dir(f.path)
+	err := Private(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
 		k.fails(f, err)
+		return
 	}
-	if list := kept(f.path, k.boot); list != nil {
-		f.written = [][]line{list}
-	}
+	f.written = kept(f.path, k.boot)
 	is, err := stampOf(f.path)
 	if err == nil {
 		k.take(f, is)
@@ -221,7 +214,10 @@ func (k *Keeper) clocks(now time.Time) time.Duration {
 
 // look takes deletions from a file. It reports whether nobody is writing there.
 func (k *Keeper) look(f *kind, now time.Time) (settled bool) {
-	is, err := stampOf(f.path)
+	is, err := stamp{}, Private(filepath.Dir(f.path))
+	if err == nil {
+		is, err = stampOf(f.path)
+	}
 	switch {
 	case err != nil:
 		k.fails(f, err)
@@ -241,58 +237,51 @@ func (k *Keeper) take(f *kind, is stamp) {
 	if is == (stamp{}) || len(f.written) == 0 {
 		return
 	}
-	there, err := "", error(nil)
-	if is.trusted() {
-		there, err = read(f.path)
+	there, read, err := read(f.path, maxFile)
+	if err == nil && read != is { // it has changed in this moment, and is looked at again
+		f.is = stamp{}
+		return
 	}
-	var gone []line
-	found := false
-	for _, list := range f.written {
-		if g, ok := missing(list, there); ok && (!found || len(g) < len(gone)) {
-			gone, found = g, true
-		}
-	}
-	if err != nil || !is.trusted() || !found {
+	gone, ok := goneFrom(f.written, there, is.changed)
+	if err != nil || !ok {
 		if time.Since(k.said) > tell {
 			k.said = time.Now()
 			k.cfg.Log.Warn("lease file was changed by another program; writing it anew", "file", f.path)
 		}
 		return
 	}
-	for _, l := range gone {
-		k.deleted = append(k.deleted, deletion{line: l})
-	}
+	k.deleted = append(k.deleted, gone...)
 }
 
-// close has the mappings closed that were deleted. It reports whether all are.
+// close has the mappings closed that were deleted. It reports whether all are. What is
+// neither open nor waits for its LAN has ended, and does not come again.
 func (k *Keeper) close(ctx context.Context) bool {
 	if len(k.deleted) == 0 {
 		return true
 	}
-	open := map[uint64]portmap.Mapping{}
-	for m := range k.cfg.Snapshot().All() {
-		open[m.ID] = m
+	there := map[uint64]portmap.Mapping{}
+	for _, m := range k.cfg.Waiting() { // first: what does not wait any more is open
+		there[m.ID] = m
 	}
-	var rest []deletion
-	done := true
-	for _, d := range k.deleted {
-		m, there := open[d.id]
-		if there = there && strings.HasPrefix(d.text, place(&m)); there {
-			err := k.cfg.Delete(ctx, d.id)
-			if err == nil {
-				k.cfg.Log.Info("mapping closed, because its line was deleted in the lease file", "mapping", m.String(), "mac", m.Client.MAC)
-				continue
-			}
-			if done = false; ctx.Err() == nil {
+	for m := range k.cfg.Snapshot().All() {
+		there[m.ID] = m
+	}
+	var rest []line
+	for _, l := range k.deleted {
+		m, is := there[l.id]
+		if !is || !strings.HasPrefix(l.text, place(&m)) {
+			continue
+		}
+		if err := k.cfg.Delete(ctx, l.id); err != nil {
+			if rest = append(rest, l); ctx.Err() == nil {
 				k.cfg.Log.Error("cannot close a mapping that was deleted in the lease file", "mapping", m.String(), "err", err)
 			}
+			continue
 		}
-		if there || d.mayAwait {
-			rest = append(rest, d)
-		}
+		k.cfg.Log.Info("mapping closed, because its line was deleted in the lease file", "mapping", m.String(), "mac", m.Client.MAC)
 	}
 	k.deleted = rest
-	return done
+	return len(rest) == 0
 }
 
 // write shows the mappings as they are, and returns when to try again; 0: that is done.
@@ -318,20 +307,30 @@ func (k *Keeper) write(ctx context.Context, now time.Time) (again time.Duration)
 	return again
 }
 
-// writeFile writes a file, and then what the next run must know of it.
+// writeFile writes a file, and before that what the next run must know of it: otherwise a
+// line that the daemon has left out itself could be taken for a deletion.
 func (k *Keeper) writeFile(f *kind, list []line) error {
+	if err := Private(filepath.Dir(f.path)); err != nil {
+		return err
+	}
 	if len(f.written) == 0 {
 		if err := replaceable(f.path, f.is); err != nil {
 			return err
 		}
 	}
-	is, err := replace(f.path, file(list), f.is)
+	var all []version
+	is, err := replace(f.path, file(list), f.is, func(is stamp) error {
+		all = append([]version{{list, is.changed}}, f.written[:min(len(f.written), versions-1)]...)
+		return keep(f.path, k.boot, all)
+	})
+	if errors.Is(err, errTaken) { // nobody has seen it
+		err = errors.Join(err, keep(f.path, k.boot, f.written))
+	}
 	if err != nil {
 		return err
 	}
-	f.is = is
-	f.written = append([][]line{list}, f.written[:min(len(f.written), generations-1)]...)
-	return keep(f.path, k.boot, list)
+	f.is, f.written = is, all
+	return nil
 }
 
 func (k *Keeper) fails(f *kind, err error) {

@@ -24,6 +24,7 @@ type house struct {
 	t      *testing.T
 	table  *portmap.Table
 	file   string
+	waits  []portmap.Mapping
 	closed []uint64
 	fails  error // of closing one
 	log    strings.Builder
@@ -41,12 +42,14 @@ func (h *house) start() {
 	h.Keeper = leasefile.New(leasefile.Config{
 		Log: slog.New(slog.NewTextHandler(&h.log, nil)), File: h.file, File6: h.file + "6",
 		Snapshot: func() *portmap.Table { return h.table },
+		Waiting:  func() []portmap.Mapping { return h.waits },
 		Delete: func(_ context.Context, id uint64) error {
 			if h.fails != nil {
 				return h.fails
 			}
 			h.closed = append(h.closed, id)
 			h.end(id)
+			h.waits = slices.DeleteFunc(h.waits, func(m portmap.Mapping) bool { return m.ID == id })
 			return nil
 		},
 	})
@@ -262,6 +265,7 @@ func TestSaysNothing(t *testing.T) {
 		"a link":                         func(h *house) { os.Remove(h.file); os.Symlink("/dev/null", h.file) },
 		"a pipe":                         func(h *house) { os.Remove(h.file); syscall.Mkfifo(h.file, 0o666) },
 		"another user's":                 func(h *house) { h.rename(h.without(1)); os.Chown(h.file, 12345, 0) },
+		"anybody's":                      func(h *house) { h.rename(h.without(1)); os.Chmod(h.file, 0o666) },
 		"its copy is gone":               func(h *house) { os.Remove(h.file + ".written"); h.rename(h.without(1)); h.start() },
 		"its copy is of another run":     func(h *house) { h.copyOf("another"); h.rename(h.without(1)); h.start() },
 		"its copy is torn":               func(h *house) { h.tear(); h.rename(h.without(1)); h.start() },
@@ -397,8 +401,8 @@ func TestMistaken(t *testing.T) {
 	}
 }
 
-// TestTriedAgain: what cannot be closed is tried again, what waits for its LAN is closed when
-// it comes, and a file that cannot be written is told of once.
+// TestTriedAgain: what cannot be closed is tried again, and a file that cannot be written is
+// told of once.
 func TestTriedAgain(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -411,19 +415,6 @@ func TestTriedAgain(t *testing.T) {
 	h.turn()
 	h.wantsClosed(2)
 
-	table := h.table
-	h.rename(h.without(0))
-	h.table = portmap.NewTable()
-	h.start()
-	h.turn()
-	h.wantsClosed()
-	h.table = table
-	h.Dirty()
-	h.turn()
-	h.wantsClosed(1)
-	h.turn()
-	h.wants(6002)
-
 	dir := filepath.Dir(h.file)
 	os.Rename(dir, dir+"-gone")
 	for range 3 {
@@ -435,4 +426,30 @@ func TestTriedAgain(t *testing.T) {
 	if log := h.log.String(); strings.Count(log, "cannot write the lease file") != 1 || strings.Count(log, "is written again") != 1 {
 		t.Errorf("the log has\n%s", log)
 	}
+}
+
+// TestWaits: what waits for its LAN is closed where it waits, so that no later run need know
+// of it; and what is neither there nor waits is forgotten.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.three()
+	h.rename(h.without(0, 1))
+	h.end(2)
+	for m := range h.table.All() {
+		h.waits = append(h.waits, m)
+	}
+	table := h.table
+	h.table = portmap.NewTable()
+	h.start()
+	h.turn()
+	h.wantsClosed(1)
+	if len(h.waits) != 1 || h.waits[0].ID != 3 {
+		t.Errorf("there wait %v", h.waits)
+	}
+	h.start()
+	h.table = table
+	h.open(2, 6001) // as a mapping that nobody has deleted
+	h.turn()
+	h.wantsClosed()
 }

@@ -137,6 +137,32 @@ func (k *Keeper) readmit(ctx context.Context, over []uint64) {
 	}
 }
 
+// Waiting returns the mappings whose LAN or prefix is not there yet. It is safe for
+// concurrent use.
+func (k *Keeper) Waiting() []portmap.Mapping {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.waiting)
+}
+
+// End ends a mapping that waits, for the owner and in the journal: no later run has it. One
+// that does not wait, or not any more, is no error. It is safe for concurrent use.
+func (k *Keeper) End(ctx context.Context, id uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.waiting, func(m portmap.Mapping) bool { return m.ID == id })
+	if i < 0 {
+		return nil
+	}
+	m := k.waiting[i]
+	m.Expires = time.Now() // so it has run out, and is dropped
+	if _, err := k.cfg.Engine.Readmit(ctx, []portmap.Mapping{m}); err != nil {
+		return err
+	}
+	k.waiting = slices.Delete(k.waiting, i, i+1)
+	return nil
+}
+
 // Run keeps the journal until ctx ends, and ends what turns out to have run out
 // while the machine was off.
 func (k *Keeper) Run(ctx context.Context) error {

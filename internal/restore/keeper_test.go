@@ -279,6 +279,32 @@ func TestWaitsTooLong(t *testing.T) {
 	})
 }
 
+// TestEnd: what the owner ends while it waits ends in the journal, so that no later run has it,
+// and does not come with its LAN; unless the engine cannot be asked, and then it waits on.
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, true, []int{1}, mapping(1, 1, 42000, time.Hour), mapping(2, 2, 42001, time.Hour), mapping(3, 2, 42002, time.Hour))
+		ctx, gone := context.WithCancel(t.Context())
+		gone()
+		if err := r.End(ctx, 2); err == nil || len(r.Waiting()) != 2 {
+			t.Errorf("it ends without the engine: %v; %d wait", err, len(r.Waiting()))
+		}
+		for _, id := range []uint64{2, 2, 1, 9} {
+			if err := r.End(t.Context(), id); err != nil {
+				t.Errorf("%d: %v", id, err)
+			}
+		}
+		if w := r.Waiting(); len(w) != 1 || w[0].ID != 3 {
+			t.Errorf("there wait %v", w)
+		}
+		r.want(t, "1", "2")
+		r.has(1, 2)
+		r.Readmit(t.Context())
+		r.want(t, "1 3", "2")
+	})
+}
+
 // TestOverdue: when the kernel learns the time of day, mappings turn out to have run out
 // while the machine was off: those that are open end, and those that wait.
 func TestOverdue(t *testing.T) {

@@ -15,7 +15,12 @@ func (w *Warden) openShown() {
 	cfg := leasefile.Config{
 		Log: w.log, File: string(c.LeaseFile), File6: string(c.LeaseFile6),
 		Snapshot: w.engine.Snapshot, Watch: w.engine.Watch,
+		Waiting: func() []portmap.Mapping { return w.restore.Waiting() }, // it is not there yet
 		Delete: func(ctx context.Context, id uint64) error {
+			// First where it waits: from there it may get into the table meanwhile.
+			if err := w.restore.End(ctx, id); err != nil {
+				return err
+			}
 			_, err := w.engine.Unmap(ctx, portmap.Selector{Anybody: true, ID: id})
 			if portmap.ReasonOf(err) == portmap.NoSuchMapping {
 				return nil

@@ -1,0 +1,57 @@
+package leasefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLinks is how many symbolic links a path may have (path_resolution(7)).
+const maxLinks = 40
+
+// Private returns why other users could put a file where one of ours is: because they own a
+// directory above it, may rename what is in one, or have made a link that leads there. In a
+// directory like /tmp they may not, if it is root's. Whoever owns the root directory can
+// do anything. What is not there yet is nobody's.
+func Private(dir string) error {
+	root, err := stampOf("/")
+	if err != nil {
+		return err
+	}
+	at, rest, links := "/", dir, 0
+	for {
+		is, err := stampOf(at)
+		switch trusted := is.uid == root.uid || ours(is.uid); {
+		case err != nil:
+			return err
+		case is == stamp{}:
+			return nil
+		case !trusted:
+			return fmt.Errorf("%s belongs to another user, who could replace the file", at)
+		case is.mode&unix.S_IFMT == unix.S_IFLNK:
+			target, err := os.Readlink(at)
+			if links++; err != nil || links > maxLinks {
+				return errors.Join(err, &fs.PathError{Op: "follow", Path: dir, Err: unix.ELOOP})
+			}
+			if at, rest = filepath.Dir(at), target+"/"+rest; filepath.IsAbs(target) {
+				at = "/"
+			}
+			is = stamp{} // its directory has been looked at
+		case is.mode&unix.S_IFMT != unix.S_IFDIR:
+			return &fs.PathError{Op: "use", Path: at, Err: unix.ENOTDIR}
+		case is.shared() && is.mode&unix.S_ISVTX == 0:
+			return fmt.Errorf("other users may write in %s, and could replace the file", at)
+		}
+		rest = strings.TrimLeft(rest, "/")
+		if rest == "" {
+			return nil
+		}
+		name, after, _ := strings.Cut(rest, "/")
+		at, rest = filepath.Join(at, name), after
+	}
+}
