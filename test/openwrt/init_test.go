@@ -128,6 +128,7 @@ func TestOff(t *testing.T) {
 	} {
 		r.write("etc/config/upnpd", c.file)
 		r.write("tmp/log", "")
+		r.boots()
 		r.mu.Lock()
 		r.networks = c.networks
 		r.mu.Unlock()
@@ -141,6 +142,50 @@ func TestOff(t *testing.T) {
 		if c.starts == 1 {
 			r.do("/usr/sbin/portcullis", "check")
 		}
+	}
+}
+
+// boots makes the router know nothing of a daemon, as after its own start.
+func (r *router) boots() {
+	r.t.Helper()
+	if err := os.RemoveAll(filepath.Join(r.root, "var/etc/portcullis/instance")); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestMistake: with a mistake in the configuration a daemon that runs goes on with what it has,
+// whatever it is told to do but to stop; at the start of the router there is none.
+func TestMistake(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, nil)
+	r.write("etc/config/upnpd", on)
+	r.do("/etc/init.d/portcullis", "start")
+	r.said()
+	for _, broken := range []string{on + "\toption x\n", on + "\toption external_zone 'vpn'\n", on + "\toption config_file '/etc/no.toml'\n"} {
+		r.write("etc/config/upnpd", broken)
+		for _, command := range []string{"start", "restart", "reload"} {
+			out, err := r.run("/etc/init.d/miniupnpd", command)
+			if sent := r.said(); len(sent) > 0 || err == nil || out == "" {
+				t.Errorf("%s with %q sends %v: %v\n%s", command, broken, sent, err, out)
+			}
+		}
+		if _, err := r.run("env", "PKG_UPGRADE=1", "/etc/init.d/portcullis", "stop"); err == nil || len(r.said()) > 0 {
+			t.Errorf("an upgrade with %q stops it: %v", broken, err)
+		}
+	}
+	r.write("etc/config/upnpd", on)
+	r.do("/etc/init.d/portcullis", "restart")
+	if sent := r.said(); len(sent) != 3 || sent[0].Method != "signal" || sent[1].Method != "delete" || sent[2].Method != "set" {
+		t.Errorf("a restart sends %v", sent)
+	}
+	r.write("etc/config/upnpd", on+"\toption x\n")
+	r.do("/etc/init.d/portcullis", "stop")
+	if sent := r.said(); len(sent) != 1 || sent[0].Method != "delete" {
+		t.Errorf("a stop sends %v", sent)
+	}
+	_, err := r.run("/etc/init.d/portcullis", "restart")
+	if got := instances(t, r.said()[1:]); err != nil || !slices.Equal(got, []int{0}) {
+		t.Errorf("a restart of what does not run starts %v: %v", got, err)
 	}
 }
 
@@ -196,6 +241,7 @@ func TestStrings(t *testing.T) {
 	} {
 		for _, value := range values {
 			r.write("etc/config/upnpd", on+"\toption "+option+" \""+strings.ReplaceAll(value, `"`, `\"`)+"\"\n")
+			r.boots()
 			out, _ := r.run("/etc/init.d/portcullis", "start")
 			got := instances(t, r.said())
 			if _, err := os.Stat(filepath.Join(r.root, "tmp/evil")); err == nil || len(got) != 1 {
@@ -331,21 +377,36 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// TestOwner: the directories of the daemon are its user's with all that is in them, and
-// nothing is to which a link from there leads.
+// TestOwner: the directories of the daemon, and the files in them, are its user's, and nothing is
+// to which a link or another directory there leads; where they are, nothing is touched.
 func TestOwner(t *testing.T) {
 	t.Parallel()
 	r := newRouter(t, nil)
+	if err := os.Mkdir(filepath.Join(r.root, "run"), 0o755); err != nil { // no link to /var/run
+		t.Fatal(err)
+	}
 	r.jails()
 	r.write("etc/config/upnpd", on)
 	r.write("etc/shadow", "")
 	r.write("tmp/lib/portcullis/leases.journal", "")
+	r.write("tmp/lib/portcullis/other/file", "")
 	r.link("/etc/shadow", "tmp/lib/portcullis/link")
-	r.do("/etc/init.d/portcullis", "start")
-	for name, want := range map[string]uint32{"tmp/lib/portcullis": 32768, "tmp/lib/portcullis/leases.journal": 32768, "tmp/run/portcullis": 32768, "etc/shadow": 0} {
-		var s unix.Stat_t
-		if err := unix.Lstat(filepath.Join(r.root, name), &s); err != nil || s.Uid != want {
-			t.Errorf("%s is %d's: %v", name, s.Uid, err)
+	owners := func(after string, want map[string]uint32) {
+		t.Helper()
+		r.do("/etc/init.d/portcullis", "start")
+		for name, want := range want {
+			var s unix.Stat_t
+			if err := unix.Lstat(filepath.Join(r.root, name), &s); err != nil || s.Uid != want || s.Gid != want {
+				t.Errorf("%s: %s is %d's: %v", after, name, s.Uid, err)
+			}
 		}
 	}
+	owners("root's", map[string]uint32{"tmp/lib/portcullis": 32768, "tmp/lib/portcullis/leases.journal": 32768, "tmp/run/portcullis": 32768,
+		"run/portcullis": 32768, "tmp/lib/portcullis/other": 0, "tmp/lib/portcullis/other/file": 0, "tmp/lib/portcullis/link": 0, "etc/shadow": 0})
+	r.write("tmp/lib/portcullis/new", "")
+	owners("the user's", map[string]uint32{"tmp/lib/portcullis": 32768, "tmp/lib/portcullis/new": 0})
+	if err := os.Remove(filepath.Join(r.root, "sbin/ujail")); err != nil {
+		t.Fatal(err)
+	}
+	owners("without ujail", map[string]uint32{"tmp/lib/portcullis": 0, "tmp/lib/portcullis/leases.journal": 0, "run/portcullis": 0, "tmp/run/portcullis": 0})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,6 +18,11 @@ type procd struct {
 	instance object // nil: there is none
 	state    string // of the instance and of its files, as it was last set
 	running  *exec.Cmd
+	halted   bool // it was told to end
+	jailed   bool
+	patience time.Duration // until what was told to end is killed
+	respawn  *time.Timer   // nil: it is not to start again by itself
+	waits    bool          // it waits with that for longer than the test does
 	starts   int
 	log      lockedBuffer
 }
@@ -52,18 +58,45 @@ func (r *router) supervise(method string, message object) {
 		p.state = r.stateOf(p.instance)
 		switch {
 		case p.instance == nil:
-			r.signal(syscall.SIGTERM)
+			r.halt()
 		case p.running == nil:
 			r.spawn()
+		case p.halted: // it starts when the other one has ended
 		case p.state != was:
 			r.signal(syscall.Signal(p.instance["reload_signal"].(float64)))
 		}
 	case "signal":
 		r.signal(syscall.Signal(message["signal"].(float64)))
 	case "delete":
-		p.instance = nil
-		r.signal(syscall.SIGTERM)
+		r.halt()
 	}
+}
+
+// halt ends the instance: by a signal, and if that does not help in time by another. In a jail
+// ujail does the latter.
+func (r *router) halt() {
+	p := &r.procd
+	p.instance, p.state = nil, ""
+	if p.respawn != nil {
+		p.respawn.Stop()
+		p.respawn = nil
+	}
+	cmd := p.running
+	if cmd == nil {
+		return
+	}
+	p.halted = true
+	r.signal(syscall.SIGTERM)
+	if p.jailed {
+		return
+	}
+	time.AfterFunc(p.patience, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p.running == cmd {
+			r.signal(syscall.SIGKILL)
+		}
+	})
 }
 
 // stateOf is what procd compares: the instance, and what is in its files.
@@ -86,10 +119,66 @@ func (r *router) signal(s os.Signal) {
 // spawn starts the instance, as procd does with ujail and without.
 func (r *router) spawn() {
 	p := &r.procd
-	var args []string
-	if jail, ok := p.instance["jail"].(object); ok {
-		args = append(args, "/sbin/ujail", "-n", jail["name"].(string), "-U", p.instance["user"].(string), "-G", p.instance["group"].(string), "-C", p.instance["capabilities"].(string))
-		if p.instance["no_new_privs"] == true {
+	if p.respawn != nil {
+		p.respawn.Stop()
+		p.respawn = nil
+	}
+	seconds, _ := p.instance["term_timeout"].(float64)
+	p.patience = time.Duration(seconds) * time.Second
+	_, p.jailed = p.instance["jail"]
+	cmd := r.command(r.argv()...)
+	cmd.Stderr = &p.log
+	if err := r.start(cmd); err != nil {
+		fmt.Fprintln(&p.log, err)
+		return
+	}
+	p.running, p.halted = cmd, false
+	p.starts++
+	go func() {
+		_ = cmd.Wait() // what it came to is in its log
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		p.running = nil
+		switch {
+		case p.instance == nil:
+		case p.halted:
+			r.spawn()
+		default:
+			r.later()
+		}
+	}()
+}
+
+// later starts the instance again, after the time that it says.
+func (r *router) later() {
+	p := &r.procd
+	respawn, _ := p.instance["respawn"].([]any)
+	if len(respawn) != 3 || p.waits {
+		return
+	}
+	seconds, err := strconv.Atoi(respawn[1].(string))
+	if err != nil {
+		fmt.Fprintln(&p.log, err)
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(time.Duration(seconds)*time.Second, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p.respawn == timer {
+			r.spawn()
+		}
+	})
+	p.respawn = timer
+}
+
+// argv is the command line of the instance.
+func (r *router) argv() (args []string) {
+	in := r.procd.instance
+	if jail, ok := in["jail"].(object); ok {
+		args = append(args, "/sbin/ujail", "-t", fmt.Sprint(in["term_timeout"]), "-n", jail["name"].(string),
+			"-U", in["user"].(string), "-G", in["group"].(string), "-C", in["capabilities"].(string))
+		if in["no_new_privs"] == true {
 			args = append(args, "-c")
 		}
 		if jail["procfs"] == true {
@@ -100,35 +189,17 @@ func (r *router) spawn() {
 		}
 		args = append(args, "--")
 	}
-	for _, word := range p.instance["command"].([]any) {
+	for _, word := range in["command"].([]any) {
 		args = append(args, word.(string))
 	}
-	cmd := r.command(args...)
-	cmd.Stderr = &p.log
-	if err := r.start(cmd); err != nil {
-		fmt.Fprintln(&p.log, err)
-		return
-	}
-	p.running = cmd
-	p.starts++
-	go func() {
-		_ = cmd.Wait() // what it came to is in its log
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		p.running = nil
-		if p.instance != nil {
-			time.Sleep(100 * time.Millisecond) // procd waits for some seconds
-			r.spawn()
-		}
-	}()
+	return args
 }
 
 // supervised has the test's procd end with it.
 func (r *router) supervised(t *testing.T) {
 	t.Cleanup(func() {
 		r.mu.Lock()
-		r.procd.instance = nil
-		r.signal(syscall.SIGTERM)
+		r.halt()
 		r.mu.Unlock()
 		for deadline := time.Now().Add(30 * time.Second); r.pid() != 0; {
 			if time.Now().After(deadline) {

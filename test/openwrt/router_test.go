@@ -77,7 +77,7 @@ func newRouter(t *testing.T, host *lab.Host) *router {
 	r.write("helper", "")
 	r.write("etc/passwd", "root:x:0:0:root:/root:/bin/ash\nportcullis:x:32768:32768:portcullis:/var/run/portcullis:/bin/false\n")
 	r.write("etc/group", "root:x:0:\nportcullis:x:32768:\n")
-	for _, name := range strings.Fields("sh ash sed grep head cmp mv mkdir chmod chown ln cat sleep basename rm env id") {
+	for _, name := range strings.Fields("sh ash sed grep find head cmp mv mkdir chmod chown ln cat sleep basename rm env id") {
 		r.link("/usr/bin/busybox", "bin/"+name)
 	}
 	for name := range standIns {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -130,6 +131,84 @@ func TestRuns(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGone: what procd stops that is dead already, or has to kill, leaves nothing in the kernel
+// when the script returns.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	for _, jail := range []bool{false, true} {
+		t.Run(map[bool]string{false: "root", true: "jail"}[jail], func(t *testing.T) {
+			t.Parallel()
+			n, err := lab.New("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(n.Close)
+			r := newRouter(t, n.Gateway)
+			r.supervised(t)
+			if jail {
+				r.jails()
+			}
+			owner := control.NewClient(filepath.Join(r.root, "tmp/run/portcullis/control.sock"))
+			start := func() {
+				t.Helper()
+				r.write("etc/config/upnpd", on+wan)
+				r.do("/etc/init.d/portcullis", "start")
+				testrig.Eventually(t, time.Minute, "the daemon answers", func() bool {
+					_, err := owner.Status(t.Context())
+					return err == nil
+				})
+				if !strings.Contains(testrig.Ruleset(t, n.Gateway), "table inet portcullis") {
+					t.Fatal("there is nothing in the kernel")
+				}
+			}
+			gone := func(what string) {
+				t.Helper()
+				if left := testrig.Ruleset(t, n.Gateway); strings.Contains(left, "table inet portcullis") || r.pid() != 0 {
+					t.Errorf("%s leaves\n%s", what, left)
+				}
+			}
+			r.waitsFor(true)
+			for _, how := range []string{"reload", "start", "restart", "stop"} {
+				start()
+				r.kill(t, syscall.SIGKILL)
+				testrig.Eventually(t, time.Minute, "it is dead", func() bool { return r.pid() == 0 })
+				if how != "stop" {
+					r.write("etc/config/upnpd", strings.Replace(on, "1", "0", 1))
+				}
+				if out, err := r.run("/etc/init.d/portcullis", how); err != nil && how != "start" {
+					t.Errorf("%s: %v\n%s", how, err, out)
+				}
+				gone("what was dead, after " + how + ",")
+			}
+			start()
+			r.kill(t, syscall.SIGSTOP)
+			r.do("/etc/init.d/portcullis", "stop")
+			gone("what hung")
+		})
+	}
+}
+
+// kill sends a signal to the process that decides, which in a jail is ujail's child.
+func (r *router) kill(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	for _, pid := range family(t, r.pid()) {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(name) == "portcullis\n" {
+			if err := syscall.Kill(pid, s); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("there is no daemon")
+}
+
+// waitsFor has procd wait for longer than the test does until it starts again what has died.
+func (r *router) waitsFor(long bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.procd.waits = long
 }
 
 // confined checks which user the daemon's processes are, and that they have no capability but

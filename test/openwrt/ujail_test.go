@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,12 +22,12 @@ import (
 const jailed = "/tmp/jail"
 
 // ujail starts a program among no other files than those that it is told of, with the rights
-// that it is told, as process 1 of its own. It passes signals on.
+// that it is told, as process 1 of its own. It passes signals on, and kills what does not end.
 func ujail(args []string) int {
 	runtime.LockOSThread() // what this thread gives up, its child does not have
 	err := errors.Join(os.MkdirAll(jailed, 0o755), unix.Mount("tmpfs", jailed, "tmpfs", 0, "mode=755"),
 		show("/dev/null", true), os.MkdirAll(jailed+"/proc", 0o755))
-	account := "root"
+	account, patience := "root", 0
 	for len(args) > 0 && args[0] != "--" && err == nil {
 		n := 2
 		switch args[0] {
@@ -35,6 +36,8 @@ func ujail(args []string) int {
 		case "-c":
 			n = 1
 			err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		case "-t":
+			patience, err = strconv.Atoi(args[1])
 		case "-U":
 			account = args[1]
 		case "-C":
@@ -62,6 +65,9 @@ func ujail(args []string) int {
 	go func() {
 		for s := range told {
 			_ = cmd.Process.Signal(s)
+			if s == syscall.SIGTERM {
+				time.AfterFunc(time.Duration(patience)*time.Second, func() { _ = cmd.Process.Kill() })
+			}
 		}
 	}()
 	_ = cmd.Wait()

@@ -5,7 +5,10 @@ said() {
 	printf '%s\037' "$@" >>/tmp/procd.said
 	printf '\036' >>/tmp/procd.said
 }
-procd_open_service() { said open_service "$@"; }
+procd_open_service() {
+	rm -f /tmp/procd.said
+	said open_service "$@"
+}
 procd_close_service() {
 	service_triggers
 	procd
