@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"portcullis/internal/xml1"
 )
 
 // The texts of the description where its owner gives none. They name what this is, and
@@ -222,5 +224,5 @@ func optional(b *strings.Builder, name, value string) {
 }
 
 func element(b *strings.Builder, name, value string) {
-	b.WriteString("<" + name + ">" + escape(value) + "</" + name + ">\n")
+	b.WriteString("<" + name + ">" + xml1.Escape(value) + "</" + name + ">\n")
 }

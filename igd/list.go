@@ -1,10 +1,10 @@
 package igd
 
 import (
-	"encoding/xml"
 	"math"
 	"strings"
 
+	"portcullis/internal/xml1"
 	"portcullis/portmap"
 )
 
@@ -85,16 +85,8 @@ func (c *call) listEntry(m *portmap.Mapping) string {
 	var b strings.Builder
 	b.WriteString("<p:PortMappingEntry>")
 	for _, f := range fields {
-		b.WriteString("<p:" + f.name + ">" + escape(f.value) + "</p:" + f.name + ">")
+		b.WriteString("<p:" + f.name + ">" + xml1.Escape(f.value) + "</p:" + f.name + ">")
 	}
 	b.WriteString("</p:PortMappingEntry>")
-	return b.String()
-}
-
-// escape writes s as XML text; what XML cannot carry becomes U+FFFD. ">" is
-// escaped too, so that no text ends a CDATA section.
-func escape(s string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder does not fail
 	return b.String()
 }

@@ -2,23 +2,21 @@ package soap
 
 import (
 	"bytes"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
+
+	"portcullis/internal/xml1"
 )
 
-// Bounds of a request (abuse cases G2, G4). A legal request needs a depth of 4
-// and nine arguments.
+// Bounds of a request (abuse cases G2, G4), beside those that xml1 has for a document. A
+// legal request needs a depth of 4 and nine arguments.
 const (
 	MaxBody     = 16 << 10 // bytes of a request body
 	MaxArg      = 1 << 10  // bytes of one argument, after decoding
-	maxDepth    = 8
 	maxElements = 64
-	maxAttrs    = 16
-	maxName     = 64  // bytes of a local name
+	maxName     = 64  // bytes of an action's name, as xml1 has it
 	maxType     = 256 // bytes of a service type
 )
 
@@ -108,7 +106,11 @@ func Decode(header string, body []byte) (*Action, error) {
 	if err := scan(body); err != nil {
 		return nil, err
 	}
-	a, err := newDecoder(body, serviceType).envelope()
+	d, err := newDecoder(body, serviceType)
+	if err != nil {
+		return nil, err
+	}
+	a, err := d.envelope()
 	if err != nil {
 		return nil, err
 	}
@@ -124,35 +126,14 @@ func trimFront(b []byte) []byte {
 	return bytes.TrimLeft(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), " \t\r\n")
 }
 
-// charset accepts what encoding/xml does not know and is UTF-8 all the same: another
-// spelling, and US-ASCII, which Python's ElementTree declares when nobody tells it
-// what to write. A body that says so and holds more is refused: another parser would
-// not read it.
-func charset(body []byte) func(string, io.Reader) (io.Reader, error) {
-	return func(label string, r io.Reader) (io.Reader, error) {
-		switch strings.ToLower(label) {
-		case "utf8":
-			return r, nil
-		case "us-ascii":
-			if !bytes.ContainsFunc(body, func(c rune) bool { return c >= utf8.RuneSelf }) {
-				return r, nil
-			}
-		}
-		return nil, errors.New("only UTF-8 is understood")
-	}
-}
-
 // scan refuses, before any XML is parsed, what no control point sends and what
 // makes two parsers see two documents: DOCTYPE, entities, and processing
 // instructions but for one XML declaration in front (abuse cases G4, G5). Of what
 // begins with "<!" comments and CDATA sections pass: SOAP 1.1 section 3 forbids the
 // others alone. That they split no value is for the decoder to see.
 func scan(body []byte) error {
-	switch {
-	case len(body) > MaxBody:
+	if len(body) > MaxBody {
 		return fmt.Errorf("%w: longer than %d bytes", ErrMalformed, MaxBody)
-	case !utf8.Valid(body):
-		return fmt.Errorf("%w: not UTF-8", ErrMalformed)
 	}
 	for rest := body; ; {
 		_, after, found := bytes.Cut(rest, []byte("<!"))
@@ -180,53 +161,53 @@ func trimDeclaration(b []byte) []byte {
 	return rest
 }
 
-// decoder walks the tokens with bounds of its own: Unmarshal would accept any depth, a
-// second root, and the last of two equal arguments.
+// decoder walks the tokens of an envelope.
 type decoder struct {
-	xml         *xml.Decoder
+	xml         *xml1.Reader
 	serviceType string // what SOAPACTION says
-	depth       int
 	elements    int
 }
 
-func newDecoder(body []byte, serviceType string) *decoder {
-	d := &decoder{xml: xml.NewDecoder(bytes.NewReader(trimFront(body))), serviceType: serviceType}
-	d.xml.CharsetReader = charset(body)
-	return d
+func newDecoder(body []byte, serviceType string) (*decoder, error) {
+	r, err := xml1.NewReader(trimFront(body))
+	if err != nil {
+		return nil, malformed(err.Error())
+	}
+	return &decoder{xml: r, serviceType: serviceType}, nil
 }
 
 func malformed(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
 
-// next returns the next token but blank text and comments; text gets what stands
-// before it, when it is not nil.
-func (d *decoder) next(text *content) (xml.Token, error) {
+// next returns the next start or end of an element; text gets what stands before it,
+// when it is not nil. The end of the document is io.EOF.
+func (d *decoder) next(text *content) (xml1.Token, error) {
 	for {
-		tok, err := d.xml.Token()
+		t, err := d.xml.Next()
 		if err == io.EOF {
-			return nil, io.EOF
+			return t, err
 		}
 		if err != nil {
-			return nil, malformed("not well-formed XML")
+			return t, malformed(err.Error())
 		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			return tok, d.open(t)
-		case xml.EndElement:
-			d.depth--
-			return tok, nil
-		case xml.CharData:
+		switch t.Kind {
+		case xml1.Start:
+			if d.elements++; d.elements > maxElements {
+				return t, malformed("too many elements")
+			}
+			return t, nil
+		case xml1.End:
+			return t, nil
+		case xml1.Text:
 			if text != nil {
 				text.parts++
-				text.Write(t)
-			} else if len(bytes.Trim(t, " \t\r\n")) > 0 {
-				return nil, malformed("text between elements")
+				text.string = t.Text
+			} else if strings.Trim(t.Text, " \t\r\n") != "" {
+				return t, malformed("text between elements")
 			}
-		case xml.Comment:
+		case xml1.Comment:
 			if text != nil {
 				text.parts += 2 // it parts what stands around it
 			}
-		case xml.Directive:
-			return nil, malformed("a declaration")
 		}
 	}
 }
@@ -235,41 +216,25 @@ func (d *decoder) next(text *content) (xml.Token, error) {
 // section. One that is made of several, or has a comment in it, is read otherwise by
 // others (abuse case G5).
 type content struct {
-	strings.Builder
+	string
 	parts int
 }
 
-func (d *decoder) open(t xml.StartElement) error {
-	d.depth++
-	d.elements++
-	if d.depth > maxDepth || d.elements > maxElements || len(t.Attr) > maxAttrs || len(t.Name.Local) > maxName {
-		return malformed("too deep, or too much of something")
+// start returns the next start of an element; what may end instead is an error.
+func (d *decoder) start() (xml1.Token, error) {
+	t, err := d.next(nil)
+	if err == nil && t.Kind != xml1.Start {
+		err = malformed("an element is missing")
 	}
-	return nil
-}
-
-// start returns the next start element; what may end instead is an error.
-func (d *decoder) start() (xml.StartElement, error) {
-	tok, err := d.next(nil)
-	if err != nil {
-		return xml.StartElement{}, unexpectedEnd(err)
-	}
-	s, ok := tok.(xml.StartElement)
-	if !ok {
-		return xml.StartElement{}, malformed("an element is missing")
-	}
-	return s, nil
+	return t, unexpectedEnd(err)
 }
 
 func (d *decoder) end() error {
-	tok, err := d.next(nil)
-	if err != nil {
-		return unexpectedEnd(err)
+	t, err := d.next(nil)
+	if err == nil && t.Kind != xml1.End {
+		err = malformed("an element too many")
 	}
-	if _, ok := tok.(xml.EndElement); !ok {
-		return malformed("an element too many")
-	}
-	return nil
+	return unexpectedEnd(err)
 }
 
 func unexpectedEnd(err error) error {
@@ -292,7 +257,7 @@ func (d *decoder) envelope() (*Action, error) {
 		return nil, ErrVersion
 	}
 	body, err := d.start()
-	if err == nil && body.Name == (xml.Name{Space: envelopeNS, Local: "Header"}) {
+	if err == nil && ofEnvelope(body, "Header") {
 		if err = d.skip(); err == nil {
 			body, err = d.start()
 		}
@@ -300,7 +265,7 @@ func (d *decoder) envelope() (*Action, error) {
 	if err != nil {
 		return nil, err
 	}
-	if body.Name != (xml.Name{Space: envelopeNS, Local: "Body"}) {
+	if !ofEnvelope(body, "Body") {
 		return nil, malformed("no body")
 	}
 	element, err := d.start()
@@ -320,36 +285,42 @@ func (d *decoder) envelope() (*Action, error) {
 	return a, nil
 }
 
+func ofEnvelope(t xml1.Token, local string) bool {
+	return t.Name.Space == envelopeNS && t.Name.Local == local
+}
+
 // namespace returns that of the action. libplum until May 2025 declares the service
 // type under one prefix and writes another one, which nobody has declared and which
 // is therefore no name of anything: what the header names and the element itself
 // declares, once, is meant.
-func (d *decoder) namespace(action xml.StartElement) string {
-	prefix := action.Name.Space // encoding/xml leaves one here that is not declared
-	if prefix == "" || strings.ContainsFunc(prefix, notNameRune) {
-		return prefix
+func (d *decoder) namespace(action xml1.Token) string {
+	if !action.Name.Undeclared() {
+		return action.Name.Space
 	}
 	declared := 0
-	for _, a := range action.Attr {
-		if a.Name.Space == "xmlns" && a.Name.Local == prefix {
-			return prefix // a declaration of ours that looks like a prefix
-		}
-		if a.Name.Space == "xmlns" && a.Value == d.serviceType {
+	for _, a := range action.Attrs {
+		if a.Name.Prefix == "xmlns" && a.Value == d.serviceType {
 			declared++
 		}
 	}
 	if declared != 1 {
-		return prefix
+		return ""
 	}
 	return d.serviceType
 }
 
 // skip passes over the rest of an element that was opened.
 func (d *decoder) skip() error {
-	for level := d.depth; d.depth >= level; {
+	for level := 1; level > 0; {
 		var ignored content
-		if _, err := d.next(&ignored); err != nil {
+		t, err := d.next(&ignored)
+		if err != nil {
 			return unexpectedEnd(err)
+		}
+		if t.Kind == xml1.Start {
+			level++
+		} else {
+			level--
 		}
 	}
 	return nil
@@ -359,31 +330,29 @@ func (d *decoder) skip() error {
 // looked at: UDA wants none, and some stacks write one.
 func (d *decoder) arguments(a *Action) error {
 	for {
-		tok, err := d.next(nil)
+		child, err := d.next(nil)
 		if err != nil {
 			return unexpectedEnd(err)
 		}
-		s, ok := tok.(xml.StartElement)
-		if !ok {
-			return nil // the action's end
+		if child.Kind == xml1.End {
+			return nil // of the action
 		}
 		var text content
-		tok, err = d.next(&text)
-		if err != nil {
+		t, err := d.next(&text)
+		switch {
+		case err != nil:
 			return unexpectedEnd(err)
-		}
-		if _, ok := tok.(xml.EndElement); !ok {
+		case t.Kind != xml1.End:
 			return malformed("an argument with elements in it")
-		}
-		if text.parts > 1 {
+		case text.parts > 1:
 			return malformed("an argument in several parts")
-		}
-		if text.Len() > MaxArg {
+		case len(text.string) > MaxArg:
 			return ErrTooLong
 		}
-		if _, twice := a.Arg(s.Name.Local); twice {
+		if _, twice := a.Arg(child.Name.Local); twice {
 			return ErrDuplicate
 		}
-		a.args = append(a.args, Arg{Name: s.Name.Local, Value: text.String()})
+		// A copy: a mapping keeps its description, and would keep the whole request by it.
+		a.args = append(a.args, Arg{Name: child.Name.Local, Value: strings.Clone(text.string)})
 	}
 }

@@ -1,11 +1,11 @@
 package soap
 
 import (
-	"bytes"
-	"encoding/xml"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"portcullis/internal/xml1"
 )
 
 const (
@@ -17,38 +17,37 @@ const (
 
 // EncodeResponse returns the envelope of a success. serviceType and action are those of
 // the decoded request; they and the arguments' names are written as they are, values
-// are escaped. The arguments stand in the order of the service description. It is
-// written as text because encoding/xml cannot write the prefixes that control points
-// expect.
+// are escaped. The arguments stand in the order of the service description.
 func EncodeResponse(serviceType, action string, out []Arg) []byte {
-	var b bytes.Buffer
-	b.WriteString(head)
-	b.WriteString("<u:" + action + `Response xmlns:u="`)
-	escape(&b, serviceType)
-	b.WriteString(`">`)
+	size := len(head) + len(tail) + len(serviceType) + 2*len(action) + 64
 	for _, a := range out {
-		b.WriteString("<" + a.Name + ">")
-		if a.CDATA && fitsCDATA(a.Value) {
-			b.WriteString("<![CDATA[" + a.Value + "]]>")
-		} else {
-			escape(&b, a.Value)
-		}
-		b.WriteString("</" + a.Name + ">")
+		size += 2*len(a.Name) + len(a.Value) + len(cdataOpen+cdataEnd) + 5
 	}
-	b.WriteString("</u:" + action + "Response>" + tail)
-	return b.Bytes()
+	b := join(make([]byte, 0, size), head, "<u:", action, `Response xmlns:u="`, xml1.Escape(serviceType), `">`)
+	for _, a := range out {
+		if a.CDATA && fitsCDATA(a.Value) {
+			b = join(b, "<", a.Name, ">", cdataOpen, a.Value, cdataEnd, "</", a.Name, ">")
+		} else {
+			b = join(b, "<", a.Name, ">", xml1.Escape(a.Value), "</", a.Name, ">")
+		}
+	}
+	return join(b, "</u:", action, "Response>", tail)
+}
+
+const cdataOpen, cdataEnd = "<![CDATA[", "]]>"
+
+func join(b []byte, parts ...string) []byte {
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	return b
 }
 
 // EncodeFault returns the envelope of a refusal (UDA 1.1 section 3.2.2).
 func EncodeFault(code int, description string) []byte {
-	var b bytes.Buffer
-	b.WriteString(head + `<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring>` +
-		`<detail><UPnPError xmlns="urn:schemas-upnp-org:control-1-0"><errorCode>`)
-	b.WriteString(strconv.Itoa(code))
-	b.WriteString("</errorCode><errorDescription>")
-	escape(&b, description)
-	b.WriteString("</errorDescription></UPnPError></detail></s:Fault>" + tail)
-	return b.Bytes()
+	return join(make([]byte, 0, 512), head, `<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring>`,
+		`<detail><UPnPError xmlns="urn:schemas-upnp-org:control-1-0"><errorCode>`, strconv.Itoa(code),
+		"</errorCode><errorDescription>", xml1.Escape(description), "</errorDescription></UPnPError></detail></s:Fault>", tail)
 }
 
 // EncodeVersionMismatch returns the envelope that answers one of another version of
@@ -65,9 +64,4 @@ func fitsCDATA(s string) bool {
 	return utf8.ValidString(s) && !strings.Contains(s, "]]>") && !strings.ContainsFunc(s, func(r rune) bool {
 		return r < ' ' && r != '\t' && r != '\n' || r == 0xFFFE || r == 0xFFFF
 	})
-}
-
-// escape writes text; bytes that XML cannot carry become U+FFFD.
-func escape(b *bytes.Buffer, s string) {
-	_ = xml.EscapeText(b, []byte(s)) // a bytes.Buffer never fails
 }

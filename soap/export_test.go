@@ -1,11 +1,13 @@
 package soap
 
+import "portcullis/internal/xml1"
+
 // The bounds, for the tests that stand on both sides of them.
 const (
-	MaxDepth    = maxDepth
+	MaxDepth    = xml1.MaxDepth
 	MaxElements = maxElements
-	MaxAttrs    = maxAttrs
-	MaxName     = maxName
+	MaxAttrs    = xml1.MaxAttrs
+	MaxName     = xml1.MaxName
 )
 
 // Work tells how far a body is looked at: how many elements were opened, and how
@@ -14,7 +16,10 @@ func Work(body []byte) (elements int, bytesRead int64) {
 	if scan(body) != nil {
 		return 0, 0
 	}
-	d := newDecoder(body, "")
+	d, err := newDecoder(body, "")
+	if err != nil {
+		return 0, 0
+	}
 	_, _ = d.envelope()
-	return d.elements, d.xml.InputOffset()
+	return d.elements, int64(d.xml.Offset())
 }

@@ -3,13 +3,14 @@ package gena
 import (
 	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"strconv"
 	"time"
+
+	"portcullis/internal/xml1"
 )
 
 // Bounds of the reading of a subscriber's answer, abuse case F6.
@@ -113,9 +114,7 @@ func propertySet(props []Property) []byte {
 	var b bytes.Buffer
 	b.WriteString("<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n")
 	for _, p := range props {
-		fmt.Fprintf(&b, "<e:property><%s>", p.Name)
-		_ = xml.EscapeText(&b, []byte(p.Value)) // a Buffer does not fail
-		fmt.Fprintf(&b, "</%s></e:property>\n", p.Name)
+		fmt.Fprintf(&b, "<e:property><%s>%s</%s></e:property>\n", p.Name, xml1.Escape(p.Value), p.Name)
 	}
 	b.WriteString("</e:propertyset>\n")
 	return b.Bytes()

@@ -57,7 +57,8 @@ var allowed = map[string][]string{
 	"portmap":                  {},
 	"policy":                   {"internal/special", "portmap"},
 	"config":                   {"firewall", "internal/nearest", "internal/special", "policy", "portmap"},
-	"soap":                     {},
+	"soap":                     {"internal/xml1"},
+	"internal/xml1":            {},
 	"internal/datagram":        {"internal/special"},
 	"internal/frames":          {"internal/datagram"},
 	"internal/wall":            {"internal/datagram", "internal/frames", "internal/netif", "portmap"},
@@ -65,7 +66,7 @@ var allowed = map[string][]string{
 	"pcp":                      {"internal/datagram", "portmap"},
 	"internal/http1":           {},
 	"internal/httpd":           {"internal/http1"},
-	"internal/gena":            {"internal/http1"},
+	"internal/gena":            {"internal/http1", "internal/xml1"},
 	"internal/netif":           {"internal/special", "internal/enter"},
 	"internal/special":         {},
 	"internal/nearest":         {},
@@ -79,7 +80,7 @@ var allowed = map[string][]string{
 	"internal/refusals":        {"portmap"},
 	"internal/approvals":       {"portmap"},
 	"internal/hook":            {"internal/sandbox"},
-	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena"},
+	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena", "internal/xml1"},
 	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
 	"internal/metrics":         {},
 	"internal/web":             {"internal/control", "internal/http1"},
@@ -157,7 +158,7 @@ var bans = []struct {
 }{
 	{[]string{"portmap", "policy"}, []string{"os", "net", "net/http", "log", "log/slog", "os/exec"},
 		"the vocabulary, the engine and the policy do no I/O"},
-	{[]string{"soap"}, []string{"net", "os/exec"}, "a codec does no I/O"},
+	{[]string{"soap", "internal/xml1"}, []string{"net", "os/exec"}, "a codec does no I/O"},
 }
 
 // bansEverywhere hold for the direct imports of every package but those named.
@@ -171,6 +172,7 @@ var bansEverywhere = []struct {
 	{"text/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
 	{"html/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
 	{"net/http", []string{"internal/lab"}, "it brings TLS, HTTP/2 and more tolerance than a guard can see; http1 reads one request a connection"},
+	{"encoding/xml", []string{"internal/lab"}, "it brings reflection, and takes what a strict reader refuses; xml1 reads and writes XML"},
 	{"expvar", nil, "it is a global"},
 }
 
