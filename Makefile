@@ -28,6 +28,7 @@ flags:
 # What `make build` has built, with its manuals, its completions, its configuration where there is none, its
 # units and its user. Nothing is started.
 AT = $(DESTDIR)$(PREFIX)
+UNITS = portcullis.service portcullis-cleanup.service portcullis-web.service
 install:
 	install -D $(BIN) $(AT)/sbin/portcullis
 	install -D -m 644 -t $(AT)/share/man/man8 etc/man/portcullis.8
@@ -37,8 +38,8 @@ install:
 	install -D -m 644 -t $(AT)/share/zsh/site-functions etc/completion/_portcullis
 	install -D -m 644 -t $(AT)/share/fish/vendor_completions.d etc/completion/portcullis.fish
 	install -D -m 644 -t $(AT)/lib/sysusers.d etc/sysusers.d/portcullis.conf
-	install -D -m 644 -t $(AT)/lib/systemd/system etc/systemd/portcullis.service etc/systemd/portcullis-web.service
-	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(AT)/lib/systemd/system/portcullis.service $(AT)/lib/systemd/system/portcullis-web.service
+	install -D -m 644 -t $(AT)/lib/systemd/system $(UNITS:%=etc/systemd/%)
+	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(UNITS:%=$(AT)/lib/systemd/system/%)
 	test -n "$(DESTDIR)" -o ! -d /run/systemd/system || { systemd-sysusers portcullis.conf && systemctl daemon-reload; }
 
 # The same for a router with OpenWrt, into a package or an image. Where /etc/config/upnpd

@@ -27,21 +27,37 @@ func runCleanup(ctx context.Context, call *cmdline.Call) error {
 	if who := running(ctx, call); who != "" {
 		return fmt.Errorf("a daemon runs here (%s), and what is in the kernel is its own: stop it first, which removes that as well", who)
 	}
-	gone, err := wiring.Clear(ctx, slog.New(slog.NewTextHandler(call.Err, nil)))
-	if err != nil {
-		return err
+	var gone []string
+	if !kept(call) {
+		var err error
+		if gone, err = wiring.Clear(ctx, slog.New(slog.NewTextHandler(call.Err, nil))); err != nil {
+			return err
+		}
 	}
 	if call.Has("json") {
 		return printJSON(call.Out, struct {
 			Removed []string `json:"removed"`
 		}{append([]string{}, gone...)})
 	}
-	if len(gone) == 0 {
-		_, err = fmt.Fprintln(call.Out, "nothing of portcullis is in the kernel")
-		return err
+	said := "nothing of portcullis is in the kernel"
+	switch {
+	case kept(call):
+		said = "firewall.keep_on_stop is set, and nothing is removed"
+	case len(gone) > 0:
+		said = "removed " + strings.Join(gone, "\nremoved ")
 	}
-	_, err = fmt.Fprintln(call.Out, "removed "+strings.Join(gone, "\nremoved "))
+	_, err := fmt.Fprintln(call.Out, said)
 	return err
+}
+
+// kept reports whether what a stop of the daemon leaves is to stay. With a configuration that
+// cannot be read it is not: after a stop nothing is left open, unless somebody said so.
+func kept(call *cmdline.Call) bool {
+	if !call.Has("unless-kept") {
+		return false
+	}
+	c, _, err := loadSource(call.Given["config"])
+	return err == nil && c.Firewall.KeepOnStop
 }
 
 // socketWait is how long a daemon has to take a connection.

@@ -142,8 +142,9 @@ func commands() []cmdline.Command {
 		Run:   runMiniupnpd,
 	}, {
 		Name: "cleanup", Does: "remove what a daemon that died has left in the kernel",
-		Options: []cmdline.Option{configOption, jsonOption},
-		Run:     runCleanup,
+		Options: []cmdline.Option{configOption, jsonOption,
+			{Name: "unless-kept", Does: "nothing, where firewall.keep_on_stop is set"}},
+		Run: runCleanup,
 	}, {
 		Name: "version", Does: "print the version",
 		Options: []cmdline.Option{jsonOption},

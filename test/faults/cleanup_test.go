@@ -2,7 +2,9 @@ package faults
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -56,8 +58,17 @@ func TestCleanup(t *testing.T) {
 				t.Fatal(err)
 			}
 			flows[0].alive("the death of the daemon")
+			kept := filepath.Join(t.TempDir(), "kept.toml")
+			if err := os.WriteFile(kept, []byte("[firewall]\nkeep_on_stop = true\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			testrig.Eventually(t, soon, "it is left where it is to be kept", func() bool {
+				out, err := cleanup(r, "--unless-kept", "--config", kept)
+				return err == nil && out == "firewall.keep_on_stop is set, and nothing is removed\n"
+			})
+			flows[0].alive("a cleanup that keeps")
 			testrig.Eventually(t, soon, "the front has ended, too", func() bool {
-				out, err := cleanup(r, "--json")
+				out, err := cleanup(r, "--json", "--unless-kept")
 				var gone struct{ Removed []string }
 				return err == nil && json.Unmarshal([]byte(out), &gone) == nil && slices.Contains(gone.Removed, c.removed) &&
 					slices.Contains(gone.Removed, "table inet portcullis") && slices.Contains(gone.Removed, "table inet portcullis_frames")

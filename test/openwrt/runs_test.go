@@ -151,9 +151,9 @@ func TestGone(t *testing.T) {
 				r.jails()
 			}
 			owner := control.NewClient(filepath.Join(r.root, "tmp/run/portcullis/control.sock"))
-			start := func() {
+			start := func(file string) {
 				t.Helper()
-				r.write("etc/config/upnpd", on+wan)
+				r.write("etc/config/upnpd", file)
 				r.do("/etc/init.d/portcullis", "start")
 				testrig.Eventually(t, time.Minute, "the daemon answers", func() bool {
 					_, err := owner.Status(t.Context())
@@ -171,7 +171,7 @@ func TestGone(t *testing.T) {
 			}
 			r.waitsFor(true)
 			for _, how := range []string{"reload", "start", "restart", "stop"} {
-				start()
+				start(on + wan)
 				r.kill(t, syscall.SIGKILL)
 				testrig.Eventually(t, time.Minute, "it is dead", func() bool { return r.pid() == 0 })
 				if how != "stop" {
@@ -182,10 +182,18 @@ func TestGone(t *testing.T) {
 				}
 				gone("what was dead, after " + how + ",")
 			}
-			start()
+			start(on + wan)
 			r.kill(t, syscall.SIGSTOP)
 			r.do("/etc/init.d/portcullis", "stop")
 			gone("what hung")
+
+			r.write("etc/portcullis/own.toml", "[lan]\ninterfaces = [\"br-lan\"]\n[firewall]\nkeep_on_stop = true\n")
+			start(on + "\toption config_file '/etc/portcullis/own.toml'\n")
+			r.do("/etc/init.d/portcullis", "stop")
+			testrig.Eventually(t, time.Minute, "it ends", func() bool { return r.pid() == 0 })
+			if !strings.Contains(testrig.Ruleset(t, n.Gateway), "table inet portcullis") {
+				t.Error("a stop closes what the owner's own file keeps")
+			}
 		})
 	}
 }

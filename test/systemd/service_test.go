@@ -34,8 +34,8 @@ const soon = 15 * time.Second
 func TestExposure(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedProgram(t, "systemd-analyze")
-	for _, unit := range []string{"portcullis.service", "portcullis-web.service"} {
-		out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", "../../etc/systemd/"+unit).CombinedOutput()
+	for unit, most := range map[string]string{"portcullis.service": "15", "portcullis-web.service": "15", "portcullis-cleanup.service": "35"} {
+		out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold="+most, "../../etc/systemd/"+unit).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", unit, err, out)
 		}
@@ -158,6 +158,46 @@ func TestService(t *testing.T) {
 	}
 	if left := m.processes(); len(left) > 0 {
 		t.Errorf("after the stop there is %q", left)
+	}
+	m.gone(n)
+}
+
+// gone stops the service while its daemon is dead, and while it hangs: nothing of it is left,
+// unless the owner has said that a stop keeps it.
+func (m *machine) gone(n *lab.Network) {
+	m.t.Helper()
+	left := func() bool {
+		tables, err := n.Tables()
+		return err != nil || slices.ContainsFunc(tables, func(name string) bool { return strings.Contains(name, "portcullis") })
+	}
+	m.write("/run/systemd/system/portcullis.service.d/test.conf", "[Service]\nRestartSec=1h\nTimeoutStopSec=2s\n")
+	m.run("systemctl", "daemon-reload")
+	for _, c := range []struct{ signal, settings string }{
+		{"SIGKILL", settings},
+		{"SIGUSR2", settings}, // a handover, with nobody to take it
+		{"SIGSTOP", settings},
+		{"SIGKILL", strings.Replace(settings, "[firewall]\n", "[firewall]\nkeep_on_stop = true\n", 1)},
+	} {
+		m.write(configuration, c.settings)
+		m.run("systemctl", "start", "portcullis")
+		if !left() {
+			m.t.Fatal("there is nothing in the kernel")
+		}
+		m.run("systemctl", "kill", "--kill-whom=main", "--signal="+c.signal, "portcullis")
+		if c.signal == "SIGKILL" {
+			testrig.Eventually(m.t, soon, "systemd waits", func() bool { return m.show("SubState") == "auto-restart" })
+			if !left() {
+				m.t.Error("a crash closes what was open")
+			}
+		}
+		m.run("systemctl", "stop", "portcullis")
+		testrig.Eventually(m.t, soon, "the other unit ends", func() bool {
+			state, _ := m.try("systemctl", "is-active", "portcullis-cleanup") // it fails for what is not active
+			return strings.TrimSpace(state) == "inactive"
+		})
+		if kept := strings.Contains(c.settings, "keep_on_stop"); left() != kept {
+			m.t.Errorf("a stop after %s, kept %v: there is something: %v", c.signal, kept, !kept)
+		}
 	}
 }
 
