@@ -13,6 +13,10 @@ type Chain struct {
 	Name   string
 }
 
+// Nowhere is an interface that cannot be: the kernel refuses a slash in a name. Rules that are
+// only shown (miniupnpd.chain) ask for it, and so do nothing, wherever they stand.
+const Nowhere = "only/shown"
+
 // ownTable is the table of firewall/nft, where a jump to ourselves would loop.
 const ownTable = "portcullis"
 

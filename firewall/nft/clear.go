@@ -141,7 +141,8 @@ func (r *reader) leftIn(ctx context.Context, l *leftover, t *nftables.Table, cha
 // owner's leads there.
 func (r *reader) listed(ctx context.Context, l *leftover, c *nftables.Chain, chains []*nftables.Chain) error {
 	rules, err := r.rules(ctx, c.Table, c.Name)
-	if err != nil || len(rules) == 0 || rules[0].comment != listingMark {
+	first, rows := listedRules(rules, c.Table.Family)
+	if err != nil || !first && len(rows) == 0 {
 		return err
 	}
 	l.add("chain", c.Table, c.Name)

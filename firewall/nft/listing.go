@@ -1,13 +1,13 @@
 package nft
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -24,13 +24,14 @@ import (
 // The page of OpenWrt (luci-app-upnp) shows what `nft list chain inet fw4 upnp_prerouting`
 // prints, where a line has the form of miniupnpd's rules: an interface by its index, the
 // protocol by its octet in the header, and nothing between the port and the destination. So
-// rules of that form stand there, one for each mapping, and no packet reaches them: the first
+// rules of that form stand there, one for each mapping, and each asks for an interface that
+// cannot be: the kernel refuses a name with a slash. No packet reaches them either: the first
 // rule of the chain lets every packet return. What translates is our own table.
 //
 // Therefore these rules may be late, or stay when the daemon dies, and open nothing, whatever
-// leads to the chain.
+// leads to the chain, and whoever takes a rule out of it.
 
-// listingMark is the comment of the first rule, by which the chain is known for ours.
+// listingMark is the comment of the first rule.
 const listingMark = "portcullis: what follows is only shown; no packet gets past this rule"
 
 // listingBatch is how many rules a transaction has.
@@ -138,39 +139,73 @@ var errForeign = errors.New("the chain has rules of another program")
 
 // read returns the rules that are there, nil where the chain is empty or missing. A rule
 // that is not of our form is a row like no other.
-func (l *Listing) read(ctx context.Context) ([]row, error) {
+func (l *Listing) read(ctx context.Context) ([]there, error) {
 	rules, err := l.reader.rules(ctx, l.table, l.chain.Name)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil, nil
 	case err != nil || len(rules) == 0:
 		return nil, err
-	case rules[0].comment != listingMark || !alwaysEnds(rules[0]):
+	}
+	first, rows := listedRules(rules, l.table.Family)
+	switch {
+	case rows == nil:
 		return nil, errForeign
+	case !first: // somebody has removed it
+		return []there{{}}, nil
 	}
-	have := make([]row, len(rules)-1)
-	for i, r := range rules[1:] {
-		have[i] = rowOf(r, l.table.Family)
-	}
-	return have, nil
+	return rows, nil
 }
 
-// bring makes the chain be as it should, and touches nothing where it is.
+// there is a row in the kernel; zero: something else.
+type there struct {
+	row
+	handle uint64
+}
+
+// listedRules reads the rules of a chain: whether ours is the first, and the rows that follow.
+// There are none where the chain is another program's: neither begins with ours, nor has
+// nothing but rows.
+func listedRules(rules []ruleRead, family nftables.TableFamily) (first bool, rows []there) {
+	if len(rules) == 0 {
+		return false, nil
+	}
+	if first = rules[0].comment == listingMark && alwaysEnds(rules[0]); first {
+		rules = rules[1:]
+	}
+	rows = make([]there, len(rules))
+	for i, r := range rules {
+		if rows[i] = (there{rowOf(r, family), r.handle}); rows[i].row == (row{}) && !first {
+			return false, nil
+		}
+	}
+	return first, rows
+}
+
+// bring makes the chain be as it should, and touches no rule that may stay: of thousands of
+// mappings one ends or comes each moment.
 func (l *Listing) bring(ctx context.Context) error {
 	have, err := l.read(ctx)
 	if err != nil {
 		return err
 	}
-	rest := l.rows
-	if have != nil && len(have) <= len(l.rows) && slices.Equal(have, l.rows[:len(have)]) {
-		rest = l.rows[len(have):]
-	} else if err := l.writer.commit(ctx, l.begin); err != nil {
-		return err
+	gone, kept := surplus(have, l.rows)
+	if have == nil || len(gone) == len(have) && len(have) > 0 {
+		gone, kept = nil, 0
+		if err := l.writer.commit(ctx, l.begin); err != nil {
+			return err
+		}
 	}
-	for some := range slices.Chunk(rest, listingBatch) {
+	more := l.rows[kept:]
+	for from := 0; from < len(gone)+len(more); from += listingBatch {
+		to := min(from+listingBatch, len(gone)+len(more))
 		err := l.writer.commit(ctx, func(q *nftables.Conn) error {
-			for _, r := range some {
-				q.AddRule(l.rule(r.match()))
+			for i := from; i < to; i++ {
+				if i >= len(gone) {
+					q.AddRule(l.rule(more[i-len(gone)].match()))
+				} else if err := q.DelRule(&nftables.Rule{Table: l.table, Chain: l.rule(nil).Chain, Handle: gone[i]}); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
@@ -179,6 +214,19 @@ func (l *Listing) bring(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// surplus returns the handles of the rules without which the first rows are there, in their
+// order, and how many these are.
+func surplus(have []there, rows []row) (gone []uint64, kept int) {
+	for _, h := range have {
+		if kept < len(rows) && h.row == rows[kept] {
+			kept++
+		} else {
+			gone = append(gone, h.handle)
+		}
+	}
+	return gone, kept
 }
 
 // begin queues the chain with its first rule alone.
@@ -195,12 +243,14 @@ func (l *Listing) rule(parts match) *nftables.Rule {
 	return &nftables.Rule{Table: l.table, Chain: &nftables.Chain{Name: l.chain.Name, Table: l.table}, Exprs: parts}
 }
 
-// match is a row as nft prints it in miniupnpd's form: iif "wan0" @nh,72,8 0x6 th dport 80
-// dnat ip to 192.168.1.20:80. Its own parser has another way to write that.
+// match is a row as nft prints it in miniupnpd's form: iif "wan0" iifname "only/shown"
+// @nh,72,8 0x6 th dport 80 dnat ip to 192.168.1.20:80. Its own parser has another way to
+// write that.
 func (r row) match() match {
 	to := r.to.Addr().As4()
 	return match{
 		meta(expr.MetaKeyIIF, reg1), equal(reg1, binaryutil.NativeEndian.PutUint32(r.ifindex)...),
+		meta(expr.MetaKeyIIFNAME, reg1), equal(reg1, ifnameKey(firewall.Nowhere)...),
 		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: offProto, Len: 1}, equal(reg1, r.proto),
 		port(offDport, reg1), equal(reg1, binary.BigEndian.AppendUint16(nil, r.port)...),
 		&expr.Immediate{Register: reg1, Data: to[:]},
@@ -220,8 +270,8 @@ func rowOf(r ruleRead, family nftables.TableFamily) row {
 			values = append(values, x.Data)
 		}
 	}
-	sizes := []int{4, 1, 2, 4, 2}
-	if len(r.exprs) != 9 || r.exprs[8].name != "nat" || len(values) != len(sizes) {
+	sizes := []int{4, unix.IFNAMSIZ, 1, 2, 4, 2}
+	if len(r.exprs) != 11 || r.exprs[10].name != "nat" || len(values) != len(sizes) {
 		return row{}
 	}
 	for i, n := range sizes {
@@ -229,10 +279,13 @@ func rowOf(r ruleRead, family nftables.TableFamily) row {
 			return row{}
 		}
 	}
-	addr, _ := netip.AddrFromSlice(values[3])
+	if !bytes.Equal(values[1], ifnameKey(firewall.Nowhere)) {
+		return row{}
+	}
+	addr, _ := netip.AddrFromSlice(values[4])
 	return row{
-		binaryutil.NativeEndian.Uint32(values[0]), values[1][0], binary.BigEndian.Uint16(values[2]),
-		netip.AddrPortFrom(addr, binary.BigEndian.Uint16(values[4])),
+		binaryutil.NativeEndian.Uint32(values[0]), values[2][0], binary.BigEndian.Uint16(values[3]),
+		netip.AddrPortFrom(addr, binary.BigEndian.Uint16(values[5])),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func shown(t *testing.T, n *netnstest.Space) (all []string) {
 }
 
 func line(iface string, port uint16) string {
-	return fmt.Sprintf(`iif "%s" @nh,72,8 0x6 th dport %d dnat ip to 192.168.1.20:%d`, iface, port, port+1)
+	return fmt.Sprintf(`iif "%s" iifname "only/shown" @nh,72,8 0x6 th dport %d dnat ip to 192.168.1.20:%d`, iface, port, port+1)
 }
 
 // TestListing: the rules follow the mappings, at little cost where one comes, and are put
@@ -79,8 +80,24 @@ func TestListing(t *testing.T) {
 	if after := handles(); after[3] != before[3] {
 		t.Errorf("what was there is written anew: %q, now %q", before[3], after[3])
 	}
+	before = handles()
+	l.Show(ctx(t), 1, listed(80, 100, 110))
+	same("one has ended, one has come", line("lo", 80), line("lo", 100), line("lo", 110))
+	if after := handles(); after[3] != before[3] || after[4] != before[5] {
+		t.Errorf("what stays is written anew:\n%q, now\n%q", before, after)
+	}
 	l.Show(ctx(t), 1, listed(90, 100))
-	same("without the first", line("lo", 90), line("lo", 100))
+	same("another first one", line("lo", 90), line("lo", 100))
+	handle := strings.Fields(handles()[2])
+	do(t, n, "delete rule inet fw4 upnp_prerouting handle "+handle[len(handle)-1]+"\n")
+	if left := list(t, n, "chain", "inet", "fw4", "upnp_prerouting"); strings.Contains(left, "return") {
+		t.Fatalf("the first rule is there:\n%s", left)
+	}
+	l.Audit(ctx(t))
+	same("the first rule was removed", line("lo", 90), line("lo", 100))
+	if back := handles(); !strings.Contains(back[2], "return") {
+		t.Errorf("the first rule is not put back: %q", back)
+	}
 	l.Show(ctx(t), 0, listed(90))
 	same("an interface that is not there", line("lo", 90))
 	do(t, n, "flush table inet fw4\n")
@@ -123,7 +140,7 @@ func TestListingEnds(t *testing.T) {
 		"no chain":          "table inet fw4 {\n\tchain other {\n\t}\n}\n",
 		"a rule leads here": "table inet fw4 {\n\tchain upnp_prerouting {\n\t}\n\n\tchain dstnat {\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n\t\tjump upnp_prerouting\n\t}\n}\n",
 	} {
-		for _, end := range []string{"close", "clear", "keep"} {
+		for _, end := range []string{"close", "clear", "clear without the first rule", "keep"} {
 			t.Run(name+", "+end, func(t *testing.T) {
 				t.Parallel()
 				n := netnstest.New(t, "gw")
@@ -137,13 +154,17 @@ func TestListingEnds(t *testing.T) {
 				if err := l.Close(ctx(t), end != "close"); err != nil {
 					t.Error(err)
 				}
+				if end == "clear without the first rule" {
+					first := strings.Fields(strings.Split(run(t, n, "", "--handle", "list", "chain", "inet", "fw4", "upnp_prerouting"), "\n")[2])
+					do(t, n, "delete rule inet fw4 upnp_prerouting handle "+first[len(first)-1]+"\n")
+				}
 				if end == "keep" {
 					if got := shown(t, n); len(got) != 2 {
 						t.Errorf("left are %q", got)
 					}
 					return
 				}
-				if end == "clear" {
+				if strings.HasPrefix(end, "clear") {
 					if gone, err := nft.Clear(ctx(t), quiet(), n.FD()); err != nil || len(gone) != 1 || gone[0] != "chain inet fw4 upnp_prerouting" {
 						t.Errorf("removed %q, %v", gone, err)
 					}
@@ -153,5 +174,30 @@ func TestListingEnds(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkListing: as many rows as there may be, of which one ends and one comes, and of
+// which the first comes again, so that all are written.
+func BenchmarkListing(b *testing.B) {
+	ports := make([]uint16, 1025)
+	for i := range ports {
+		ports[i] = 10000 + uint16(i)
+	}
+	all := listed(ports...)
+	for name, other := range map[string][]portmap.Mapping{"one": append(slices.Clone(all[:511]), all[512:]...), "all": all[1:]} {
+		b.Run(name, func(b *testing.B) {
+			n := netnstest.New(b, "gw")
+			do(b, n, "table inet fw4 {\n}\n")
+			l := nft.NewListing(quiet(), n.FD(), chain("inet fw4 upnp_prerouting"))
+			l.Show(ctx(b), 1, other)
+			for b.Loop() {
+				l.Show(ctx(b), 1, all[:1024])
+				l.Show(ctx(b), 1, other)
+			}
+			if err := l.Close(ctx(b), false); err != nil {
+				b.Fatal(err)
+			}
+		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 // How often a Keeper does something.
 const (
 	every = time.Second      // at most: what changed is shown within this time
+	list  = 3 * time.Second  // the same where there is a Show, for which all rules are read
 	retry = 10 * time.Second // after a failure
 	rest  = time.Minute      // where the kernel tells nothing, or the time of day may be set
 	calm  = time.Second      // without which a file is perhaps being written
@@ -32,7 +33,8 @@ type Config struct {
 	// Delete closes a mapping for the owner, also one that waits, in the journal too. One that
 	// is not there is no error.
 	Delete func(ctx context.Context, id uint64) error
-	// Show shows the mappings of IPv4 by other means, in their order; nil: there is none.
+	// Show shows the mappings of IPv4 by other means, in their order; nil: there is none. It is
+	// called when the file is written, because a page takes a row's number for a line's.
 	Show func(context.Context, []portmap.Mapping)
 }
 
@@ -50,6 +52,7 @@ type Keeper struct {
 	said    time.Time
 	ahead   time.Duration // of the time of day before the clock that nobody sets, when last written
 	last    time.Time     // of the last turn
+	shown   time.Time     // when Show was called last
 }
 
 // kind is a file, and the mappings in it.
@@ -194,6 +197,9 @@ func (k *Keeper) turn(ctx context.Context, now time.Time, quiet bool) time.Durat
 		k.dirty = true
 	}
 	if k.dirty {
+		if again := k.shown.Add(list).Sub(now); again > 0 && k.cfg.Show != nil {
+			return again
+		}
 		if again := k.write(ctx, now); again != 0 {
 			return again
 		}
@@ -298,6 +304,7 @@ func (k *Keeper) write(ctx context.Context, now time.Time) (again time.Duration)
 	}
 	if k.cfg.Show != nil {
 		k.cfg.Show(ctx, Shown(table, portmap.NAT4))
+		k.shown = now
 	}
 	k.ahead = k.clocks(now)
 	if k.dirty = again != 0; !k.dirty && k.failed {

@@ -38,8 +38,8 @@ func newHouse(t *testing.T) *house {
 }
 
 // start is a start of the daemon, with the mappings that there are.
-func (h *house) start() {
-	h.Keeper = leasefile.New(leasefile.Config{
+func (h *house) start(change ...func(*leasefile.Config)) {
+	cfg := leasefile.Config{
 		Log: slog.New(slog.NewTextHandler(&h.log, nil)), File: h.file, File6: h.file + "6",
 		Snapshot: func() *portmap.Table { return h.table },
 		Waiting:  func() []portmap.Mapping { return h.waits },
@@ -52,7 +52,11 @@ func (h *house) start() {
 			h.waits = slices.DeleteFunc(h.waits, func(m portmap.Mapping) bool { return m.ID == id })
 			return nil
 		},
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	h.Keeper = leasefile.New(cfg)
 }
 
 // turn makes a turn of the Keeper, some seconds after the files were written.
@@ -452,4 +456,30 @@ func TestWaits(t *testing.T) {
 	h.open(2, 6001) // as a mapping that nobody has deleted
 	h.turn()
 	h.wantsClosed()
+}
+
+// TestShownRarely: where rules are to follow the file, both are written every three seconds at
+// most, and together.
+func TestShownRarely(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	shown := 0
+	h.start(func(c *leasefile.Config) { c.Show = func(context.Context, []portmap.Mapping) { shown++ } })
+	now := time.Now().Add(5 * time.Second)
+	h.open(1, 6000)
+	h.Turn(t.Context(), now)
+	h.open(2, 6001)
+	for i := range 3 {
+		if again := h.Turn(t.Context(), now.Add(time.Duration(i)*time.Second)); again > 3*time.Second || again <= 0 {
+			t.Errorf("it is looked at again in %v", again)
+		}
+		h.wants(6000)
+	}
+	if shown != 1 {
+		t.Errorf("rules were shown %d times", shown)
+	}
+	h.Turn(t.Context(), now.Add(3*time.Second))
+	if h.wants(6000, 6001); shown != 2 {
+		t.Errorf("rules were shown %d times", shown)
+	}
 }

@@ -222,10 +222,17 @@ table inet fw4 {
 		t.Errorf("closing it again is %+v", closed)
 	}
 
-	// What is listed opens nothing, whatever accepts what was translated.
+	// What is listed opens nothing, whatever accepts what was translated, and without the rule
+	// that is before it.
 	if err := r.Daemon.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	guard := regexp.MustCompile(`return comment .* # handle ([0-9]+)`).FindStringSubmatch(
+		testrig.On(t, r.Gateway, "nft", "--handle", "list", "chain", "inet", "fw4", "upnp_prerouting"))
+	if guard == nil {
+		t.Fatal("there is no rule before what is listed")
+	}
+	nft(t, r, "delete rule inet fw4 upnp_prerouting handle "+guard[1]+"\n")
 	nft(t, r, "delete table inet portcullis\ninsert rule inet fw4 forward ct status dnat accept\n")
 	if !r.Blocked(t, "TCP", 6002, a, 6002) {
 		t.Error("the rule that is listed lets a packet in")
