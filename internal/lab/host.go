@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	handle "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netns"
 )
@@ -30,6 +31,7 @@ type Host struct {
 
 	space  *netns.Space
 	thread *netns.Thread
+	links  *netlink.Handle
 }
 
 // newHost makes a namespace and its thread.
@@ -43,7 +45,13 @@ func newHost(name string) (*Host, error) {
 		space.Close()
 		return nil, err
 	}
-	return &Host{Name: name, space: space, thread: thread}, nil
+	links, err := netlink.NewHandleAt(handle.NsHandle(space.FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		thread.Close()
+		space.Close()
+		return nil, err
+	}
+	return &Host{Name: name, space: space, thread: thread, links: links}, nil
 }
 
 // Do runs f on a thread that is inside the host. Sockets opened there stay
@@ -63,7 +71,7 @@ func (h *Host) Start(cmd *exec.Cmd) error {
 }
 
 // Netlink returns a handle into the host, for tests that change its network.
-func (h *Host) Netlink() *netlink.Handle { return h.space.Links() }
+func (h *Host) Netlink() *netlink.Handle { return h.links }
 
 // Namespace returns the host's namespace, for tests that look into its kernel.
 func (h *Host) Namespace() handle.NsHandle { return handle.NsHandle(h.space.FD()) }
@@ -75,6 +83,7 @@ func (h *Host) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(),
 func (h *Host) SetSysctl(name, value string) error { return h.space.Sysctl("net/"+name, value) }
 
 func (h *Host) close() {
+	h.links.Close()
 	h.thread.Close()
 	h.space.Close()
 }

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,23 +24,20 @@ func (k *Kernel) Stats(ifname string) (Stats, error) {
 	if ifname == "" || len(ifname) >= unix.IFNAMSIZ {
 		return Stats{}, fmt.Errorf("counters of %q: %w", ifname, ErrNoInterface)
 	}
-	k.mu.Lock()
-	link, err := k.route.LinkByName(ifname)
-	k.mu.Unlock()
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return Stats{}, fmt.Errorf("counters of %q: %w", ifname, ErrNoInterface)
+	req := request(k.route, unix.NETLINK_ROUTE, unix.RTM_GETLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(ifname)))
+	var s Stats
+	known := false
+	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWLINK, func(m []byte) bool {
+		_, s, known = parseLink(m)
+		return true
+	})
+	if err == nil && !known || errors.Is(err, unix.ENODEV) {
+		err = ErrNoInterface
 	}
 	if err != nil {
 		return Stats{}, fmt.Errorf("counters of %q: %w", ifname, err)
-	}
-	a := link.Attrs()
-	s := Stats{
-		Up:      a.RawFlags&unix.IFF_UP != 0,
-		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-	}
-	if c := a.Statistics; c != nil {
-		s.RxBytes, s.TxBytes = c.RxBytes, c.TxBytes
-		s.RxPackets, s.TxPackets = c.RxPackets, c.TxPackets
 	}
 	return s, nil
 }

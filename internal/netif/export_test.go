@@ -36,7 +36,7 @@ func SearchNeighbour(k *Kernel, ifindex int, a netip.Addr) ([6]byte, bool, error
 }
 
 // Repeat is the bounded repetition of dumps.
-var Repeat = repeat[int]
+var Repeat = repeat
 
 // MaxDumps is its bound.
 const MaxDumps = maxDumps
@@ -68,6 +68,18 @@ func ParseNexthop(m []byte) int {
 		parts += len(o.hops) + len(o.group)
 	}
 	return parts
+}
+
+// ParseLink decodes an interface.
+func ParseLink(m []byte) (Link, bool) {
+	l, _, ok := parseLink(m)
+	return l, ok
+}
+
+// ParseAddr decodes an address, and the index of its link.
+func ParseAddr(m []byte) (int, Addr, bool) {
+	a, ok := parseAddr(m)
+	return a.index, a.Addr, ok
 }
 
 // ParseRule decodes a rule message.

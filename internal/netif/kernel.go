@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	handle "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -35,15 +34,14 @@ type Kernel struct {
 	log *slog.Logger
 	ns  int // the network namespace; 0 in production: that of the process
 
-	route      *netlink.Handle  // links and addresses
+	route      *nl.SocketHandle // links and addresses
 	raw        *nl.SocketHandle // routes: own requests, see routes.go; nil after OpenLinks
 	neighbours *nl.SocketHandle // its own socket, so that no dump delays a question on a request's way
 	answer     [maxAnswer]byte  // to a question asked of neighbours; guarded by its lock
 	diag       *nl.SocketHandle // nil on a kernel without sock_diag, and likewise
 	ethtool    *os.File         // for its ioctl
 
-	// mu guards route.LinkByName, which writes to the handle on old kernels. The ioctl waits
-	// for changes of links; one thread at a time does.
+	// mu guards the ioctl, which waits for changes of links; one thread at a time does.
 	mu sync.Mutex
 
 	procNet   string // the directory of tcp, tcp6, udp, udp6
@@ -101,10 +99,7 @@ func (k *Kernel) openAll() (err error) {
 }
 
 func (k *Kernel) openLinks() (err error) {
-	if k.route, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open rtnetlink: %w", err)
-	}
-	if err = k.route.SetSocketTimeout(answerTimeout); err != nil {
+	if k.route, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
 	if k.neighbours, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
@@ -135,10 +130,7 @@ func openNetlink(protocol int) (*nl.SocketHandle, error) {
 
 // Close releases the sockets.
 func (k *Kernel) Close() {
-	if k.route != nil {
-		k.route.Close()
-	}
-	for _, s := range []*nl.SocketHandle{k.raw, k.neighbours, k.diag} {
+	for _, s := range []*nl.SocketHandle{k.route, k.raw, k.neighbours, k.diag} {
 		if s != nil {
 			s.Close()
 		}

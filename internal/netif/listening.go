@@ -59,7 +59,11 @@ func (k *Kernel) listeners(ctx context.Context, transport uint8) ([]Listener, er
 	}
 	var all []Listener
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		list, err := repeat(ctx, func() ([]Listener, error) { return k.diagListeners(family, transport) })
+		var list []Listener
+		err := repeat(ctx, func() (err error) {
+			list, err = k.diagListeners(family, transport)
+			return err
+		})
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 			return k.procListeners(transport) // inet_diag is there, but not for this transport
 		}

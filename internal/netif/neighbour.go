@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -15,16 +14,30 @@ import (
 // aliveStates are the states of a neighbour entry whose MAC address is, or was
 // until nobody asked any more, confirmed. INCOMPLETE and FAILED say that
 // nothing answered.
-const aliveStates = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY |
-	netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+const aliveStates = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY |
+	unix.NUD_PROBE | unix.NUD_PERMANENT | unix.NUD_NOARP
 
 // sizeofNdmsg is the header of a neighbour message, struct ndmsg of
 // linux/neighbour.h: family, padding, interface index, state, flags, type.
 const sizeofNdmsg = 12
 
+// header is the fixed part of a netlink message.
+type header []byte
+
+func (h header) Len() int          { return len(h) }
+func (h header) Serialize() []byte { return h }
+
+// ndmsg is the header of a question about neighbours.
+func ndmsg(family uint8, ifindex int, flags uint8) header {
+	h := make(header, sizeofNdmsg)
+	h[0], h[10] = family, flags
+	binary.NativeEndian.PutUint32(h[4:], uint32(ifindex))
+	return h
+}
+
 // answeredStates say that the host has answered within the last half minute or so,
 // or that the owner vouches for the entry.
-const answeredStates = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+const answeredStates = unix.NUD_REACHABLE | unix.NUD_PERMANENT | unix.NUD_NOARP
 
 // justNow is how fresh a confirmation proves by itself that there was one: a new
 // entry means that it was confirmed a minute ago (twice base_reachable_time).
@@ -67,7 +80,7 @@ func (k *Kernel) Sight(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 		return Sighting{}, false, fmt.Errorf("neighbour %s on interface %d: not an address on a link", addr, ifindex)
 	}
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, 0)
-	req.AddData(&netlink.Ndmsg{Family: family(addr), Index: uint32(ifindex)})
+	req.AddData(ndmsg(family(addr), ifindex, 0))
 	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
 	var found Sighting
 	known := false
@@ -92,7 +105,7 @@ func (k *Kernel) Sight(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 // because the kernel forgets neighbours while they still remember us.
 func (k *Kernel) Resolve(ifindex int, addr netip.Addr) error {
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK)
-	req.AddData(&netlink.Ndmsg{Family: family(addr), Index: uint32(ifindex), Flags: netlink.NTF_USE})
+	req.AddData(ndmsg(family(addr), ifindex, unix.NTF_USE))
 	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
 	if err := k.ask(req, func([]byte) {}); err != nil {
 		return fmt.Errorf("resolve neighbour %s: %w", addr, err)
@@ -109,7 +122,7 @@ func (k *Kernel) Present(ifindex int, mac [6]byte, family uint8, within time.Dur
 		found = n.mac == mac && n.confirmed <= within
 		return !found
 	})
-	if err != nil && !(found && errors.Is(err, netlink.ErrDumpInterrupted)) {
+	if err != nil && !(found && errors.Is(err, nl.ErrDumpInterrupted)) {
 		return false, fmt.Errorf("look for %x among the neighbours: %w", mac, err)
 	}
 	return found, nil
@@ -123,7 +136,7 @@ func (k *Kernel) Neighbours(ifindex int, f func(netip.Addr, Sighting)) error {
 			f(n.addr, n.sighting())
 			return true
 		})
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 			return fmt.Errorf("list the neighbours: %w", err)
 		}
 	}
@@ -134,7 +147,7 @@ func (k *Kernel) Neighbours(ifindex int, f func(netip.Addr, Sighting)) error {
 // and has a MAC address, until f returns false.
 func (k *Kernel) eachNeighbour(ifindex int, family uint8, f func(*neighbour) bool) error {
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
-	req.AddData(&netlink.Ndmsg{Family: family})
+	req.AddData(ndmsg(family, 0, 0))
 	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(ifindex)))) // narrows it from 4.4 on
 	more := true
 	return req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
@@ -157,7 +170,7 @@ func (k *Kernel) searchNeighbour(ifindex int, addr netip.Addr) (Sighting, bool, 
 	})
 	// An interrupted dump may have missed the entry; one that shows it is as
 	// good as any.
-	if err != nil && !(found && errors.Is(err, netlink.ErrDumpInterrupted)) {
+	if err != nil && !(found && errors.Is(err, nl.ErrDumpInterrupted)) {
 		return Sighting{}, false, fmt.Errorf("search for neighbour %s: %w", addr, err)
 	}
 	return s, found, nil
@@ -182,7 +195,7 @@ func (n *neighbour) sighting() Sighting {
 	return Sighting{
 		MAC:      n.mac,
 		Answered: n.state&answeredStates != 0 || n.confirmed < justNow,
-		Seen:     n.state&netlink.NUD_REACHABLE != 0 || n.confirmed < seenWithin && n.state&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) == 0,
+		Seen:     n.state&unix.NUD_REACHABLE != 0 || n.confirmed < seenWithin && n.state&(unix.NUD_PERMANENT|unix.NUD_NOARP) == 0,
 	}
 }
 

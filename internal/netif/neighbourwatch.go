@@ -8,7 +8,6 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,7 +54,7 @@ func (k *Kernel) WatchNeighbours(ctx context.Context, tell func(ifindex int, add
 			n, ok := decodeNeighbour(m.Data)
 			switch {
 			case !ok:
-			case n.state&netlink.NUD_FAILED != 0:
+			case n.state&unix.NUD_FAILED != 0:
 				tell(n.index, n.addr, Sighting{})
 			case n.state&aliveStates != 0 && n.mac != [6]byte{}:
 				tell(n.index, n.addr, n.sighting())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -52,7 +51,7 @@ func (k *Kernel) MACEnding(ifindex int, ending []byte) (mac [6]byte, found bool,
 	several := false
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
-		req.AddData(&netlink.Ndmsg{Family: family})
+		req.AddData(ndmsg(family, 0, 0))
 		err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
 			link, seen := linkLayer(m)
 			if link != ifindex || string(seen[len(seen)-len(ending):]) != string(ending) {

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sort"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -45,7 +44,7 @@ func resolved(dump func(nexthops) (routeDump, error), ask func() (nexthops, erro
 		return routeDump{}, fmt.Errorf("list next-hop objects: %w", err)
 	}
 	if d, err = dump(objects); err == nil && d.missing {
-		err = netlink.ErrDumpInterrupted // it came between the two dumps
+		err = nl.ErrDumpInterrupted // it came between the two dumps
 	}
 	return d, err
 }

@@ -5,7 +5,7 @@
 // Owns: making a namespace and what runs in it, cables between two, what is on them, and
 // running this program again as root of a user namespace.
 //
-// May import: vishvananda/netlink and netns, x/sys/unix, the standard library; of ours
+// May import: vishvananda/netlink/nl and netns, x/sys/unix, the standard library; of ours
 // enter alone, so that each package and its tests can use it. What fails a test is in
 // netnstest, so that package testing stays out of the daemon.
 //

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +10,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,12 +24,20 @@ type End struct {
 	MAC   net.HardwareAddr // nil: any
 }
 
+// vethInfoPeer is VETH_INFO_PEER of linux/veth.h.
+const vethInfoPeer = 1
+
 // Cable joins two namespaces by a veth pair, both ends up.
 func Cable(a, b End) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = a.Name, a.MAC
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: b.Name, PeerHardwareAddr: b.MAC, PeerNamespace: netlink.NsFd(b.Space.fd)}
-	if err := a.Space.links.LinkAdd(veth); err != nil {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, []byte("veth"))
+	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vethInfoPeer, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	for _, attr := range b.attrs() {
+		peer.AddChild(attr)
+	}
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(b.Space.fd)))
+	if err := a.Space.newLink(a, info); err != nil {
 		return fmt.Errorf("veth %s-%s: %w", a.Name, b.Name, err)
 	}
 	return errors.Join(a.Space.Up(a.Name), b.Space.Up(b.Name))
@@ -36,12 +45,24 @@ func Cable(a, b End) error {
 
 // Bridge makes a bridge, down, without ports.
 func (s *Space) Bridge(name string, mac net.HardwareAddr) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = name, mac
-	if err := s.links.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, []byte("bridge"))
+	if err := s.newLink(End{s, name, mac}, info); err != nil {
 		return fmt.Errorf("bridge %s: %w", name, err)
 	}
 	return nil
+}
+
+func (e End) attrs() []*nl.RtAttr {
+	all := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(e.Name))}
+	if e.MAC != nil {
+		all = append(all, nl.NewRtAttr(unix.IFLA_ADDRESS, e.MAC))
+	}
+	return all
+}
+
+func (s *Space) newLink(e End, info *nl.RtAttr) error {
+	return s.tell(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), append(e.attrs(), info)...)
 }
 
 // Plug makes a link a port of a bridge.
@@ -50,42 +71,60 @@ func (s *Space) Plug(port, bridge string) error {
 	if err != nil {
 		return err
 	}
-	return s.with(port, func(l netlink.Link) error { return s.links.LinkSetMaster(l, b) })
+	return s.with(port, func(l link) error {
+		return s.tell(unix.RTM_NEWLINK, 0, l.header(), nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(b.index))))
+	})
 }
 
 // Up brings a link up.
-func (s *Space) Up(name string) error { return s.with(name, s.links.LinkSetUp) }
+func (s *Space) Up(name string) error {
+	return s.with(name, func(l link) error {
+		h := l.header()
+		h.Flags, h.Change = unix.IFF_UP, unix.IFF_UP
+		return s.tell(unix.RTM_NEWLINK, 0, h)
+	})
+}
 
 // Index returns the number of a link.
-func (s *Space) Index(name string) (index int, err error) {
+func (s *Space) Index(name string) (int, error) {
 	l, err := s.link(name)
-	if err == nil {
-		index = l.Attrs().Index
-	}
-	return index, err
+	return l.index, err
 }
 
 // Address adds an address to a link, with the length of its network. Duplicates are
 // not looked for: an IPv6 address is usable at once.
 func (s *Space) Address(name string, p netip.Prefix) error {
-	a := &netlink.Addr{IPNet: ipNet(p)}
-	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
-	}
-	return s.with(name, func(l netlink.Link) error { return s.links.AddrAdd(l, a) })
+	return s.with(name, func(l link) error {
+		attrs := addressAttrs(p)
+		if p.Addr().Is6() {
+			attrs = append(attrs, nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NODAD)))
+		} else if p.Bits() < 31 {
+			broadcast := p.Masked().Addr().As4()
+			host := ^uint32(0) >> p.Bits()
+			binary.BigEndian.PutUint32(broadcast[:], binary.BigEndian.Uint32(broadcast[:])|host)
+			attrs = append(attrs, nl.NewRtAttr(unix.IFA_BROADCAST, broadcast[:]))
+		}
+		return s.tell(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.addressHeader(p), attrs...)
+	})
+}
+
+func (l link) addressHeader(p netip.Prefix) *nl.IfAddrmsg {
+	h := nl.NewIfAddrmsg(int(family(p.Addr())))
+	h.Index, h.Prefixlen = uint32(l.index), uint8(p.Bits())
+	return h
+}
+
+func addressAttrs(p netip.Prefix) []*nl.RtAttr {
+	return []*nl.RtAttr{nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()), nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice())}
 }
 
 // RemoveAddresses takes from a link every address in a prefix.
 func (s *Space) RemoveAddresses(name string, p netip.Prefix) error {
-	family := netlink.FAMILY_V4
-	if p.Addr().Is6() {
-		family = netlink.FAMILY_V6
-	}
-	return s.with(name, func(l netlink.Link) error {
-		addrs, err := s.links.AddrList(l, family)
+	return s.with(name, func(l link) error {
+		addrs, err := s.addresses(l)
 		for _, a := range addrs {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok && p.Contains(ip.Unmap()) {
-				err = errors.Join(err, s.links.AddrDel(l, &netlink.Addr{IPNet: a.IPNet}))
+			if p.Contains(a.Addr()) {
+				err = errors.Join(err, s.tell(unix.RTM_DELADDR, 0, l.addressHeader(a), addressAttrs(a)...))
 			}
 		}
 		return err
@@ -99,15 +138,19 @@ func (s *Space) Neighbours(name string, other *Space, there string) error {
 	if err != nil {
 		return err
 	}
-	addrs, err := other.links.AddrList(peer, netlink.FAMILY_ALL)
+	addrs, err := other.addresses(peer)
 	if err != nil {
 		return fmt.Errorf("addresses of %s: %w", there, err)
 	}
-	return s.with(name, func(l netlink.Link) error {
+	return s.with(name, func(l link) error {
 		for _, a := range addrs {
-			err = errors.Join(err, s.links.NeighSet(&netlink.Neigh{
-				LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.IP, HardwareAddr: peer.Attrs().HardwareAddr,
-			}))
+			// struct ndmsg of linux/neighbour.h: family, padding, interface, state, flags, type
+			h := make(header, 12)
+			h[0] = family(a.Addr())
+			binary.NativeEndian.PutUint32(h[4:], uint32(l.index))
+			binary.NativeEndian.PutUint16(h[8:], unix.NUD_PERMANENT)
+			err = errors.Join(err, s.tell(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, h,
+				nl.NewRtAttr(unix.NDA_DST, a.Addr().AsSlice()), nl.NewRtAttr(unix.NDA_LLADDR, peer.mac)))
 		}
 		return err
 	})
@@ -116,27 +159,30 @@ func (s *Space) Neighbours(name string, other *Space, there string) error {
 // Route adds a route by way of a router, or straight to the link where via is invalid.
 // The kernel finds the link where its name is "".
 func (s *Space) Route(link string, to netip.Prefix, via netip.Addr) error {
-	return s.route(link, to, via, s.links.RouteAdd)
+	return s.route(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewRtMsg(), link, to, via)
 }
 
 // RemoveRoute takes it away.
 func (s *Space) RemoveRoute(link string, to netip.Prefix, via netip.Addr) error {
-	return s.route(link, to, via, s.links.RouteDel)
+	return s.route(unix.RTM_DELROUTE, 0, nl.NewRtDelMsg(), link, to, via)
 }
 
-func (s *Space) route(link string, to netip.Prefix, via netip.Addr, do func(*netlink.Route) error) error {
-	r := &netlink.Route{Dst: ipNet(to), Gw: via.AsSlice()}
-	if !via.IsValid() {
-		r.Scope = netlink.SCOPE_LINK
+func (s *Space) route(typ, flags int, h *nl.RtMsg, link string, to netip.Prefix, via netip.Addr) error {
+	h.Family, h.Dst_len = family(to.Addr()), uint8(to.Bits())
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.RTA_DST, to.Addr().AsSlice())}
+	if via.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, via.AsSlice()))
+	} else {
+		h.Scope = unix.RT_SCOPE_LINK
 	}
 	if link != "" {
 		index, err := s.Index(link)
 		if err != nil {
 			return err
 		}
-		r.LinkIndex = index
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
 	}
-	if err := do(r); err != nil {
+	if err := s.tell(typ, flags, h, attrs...); err != nil {
 		return fmt.Errorf("%s: route to %s: %w", s.name, to, err)
 	}
 	return nil
@@ -166,36 +212,28 @@ func (s *Space) Carries(names ...string) error {
 
 func (s *Space) carries(name string) (bool, error) {
 	l, err := s.link(name)
-	if err != nil || l.Attrs().OperState != netlink.OperUp {
+	if err != nil || !l.carries {
 		return false, err
 	}
-	addrs, err := s.links.AddrList(l, netlink.FAMILY_V6)
-	if err != nil || len(addrs) == 0 {
-		return err == nil, err
+	addrs, err := s.addresses(l)
+	if err != nil {
+		return false, err
 	}
-	var routes []byte // read at once; the netlink library's own list makes garbage of each route
+	var routes []byte // read at once; a list of them makes garbage of each route
 	err = s.In(func() (err error) {
 		routes, err = os.ReadFile("/proc/thread-self/net/ipv6_route")
 		return err
 	})
 	for _, a := range addrs {
-		if !bytes.Contains(routes, fmt.Appendf(nil, "%032x 80 ", []byte(a.IP.To16()))) {
+		if a.Addr().Is6() && !bytes.Contains(routes, fmt.Appendf(nil, "%032x 80 ", a.Addr().AsSlice())) {
 			return false, err
 		}
 	}
 	return err == nil, err
 }
 
-func (s *Space) link(name string) (netlink.Link, error) {
-	l, err := s.links.LinkByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", s.name, name, err)
-	}
-	return l, nil
-}
-
 // with does something with a link; an error names it.
-func (s *Space) with(name string, do func(netlink.Link) error) error {
+func (s *Space) with(name string, do func(link) error) error {
 	l, err := s.link(name)
 	if err != nil {
 		return err
@@ -204,8 +242,4 @@ func (s *Space) with(name string, do func(netlink.Link) error) error {
 		return fmt.Errorf("%s: %s: %w", s.name, name, err)
 	}
 	return nil
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -9,7 +9,7 @@ import (
 	"os/exec"
 	"strings"
 
-	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -18,9 +18,9 @@ import (
 
 // Space is a network namespace: one machine of a network. New makes it.
 type Space struct {
-	name  string
-	fd    int
-	links *netlink.Handle
+	name   string
+	fd     int
+	socket *nl.SocketHandle // rtnetlink's
 }
 
 // New makes a namespace, under a name for messages only. Nothing in it is up. It ends
@@ -34,7 +34,8 @@ func New(name string) (*Space, error) {
 		return err
 	})
 	if err == nil {
-		s.links, err = netlink.NewHandleAt(netns.NsHandle(s.fd), unix.NETLINK_ROUTE)
+		s.socket = new(nl.SocketHandle)
+		s.socket.Socket, err = nl.GetNetlinkSocketAt(netns.NsHandle(s.fd), netns.None(), unix.NETLINK_ROUTE)
 	}
 	if err != nil {
 		s.Close()
@@ -48,8 +49,8 @@ func (s *Space) Close() {
 	if s == nil || s.fd < 0 {
 		return
 	}
-	if s.links != nil {
-		s.links.Close()
+	if s.socket != nil {
+		s.socket.Close()
 	}
 	_ = unix.Close(s.fd) // nothing can be done about it
 	s.fd = -1
@@ -57,9 +58,6 @@ func (s *Space) Close() {
 
 // FD is a file descriptor of the namespace, open until Close.
 func (s *Space) FD() int { return s.fd }
-
-// Links returns the netlink handle of the namespace, open until Close.
-func (s *Space) Links() *netlink.Handle { return s.links }
 
 // In runs f on a thread inside the namespace. The sockets that f opens stay there.
 func (s *Space) In(f func() error) error { return enter.In(s.fd, f) }

@@ -3,7 +3,7 @@
 // Owns: netns for tests, where an error ends the test; the small sockets at the ends
 // of a cable, and what a test does where namespaces or programs cannot be had.
 //
-// May import: netns and what it is made of, the standard library. Only tests import it.
+// May import: netns, vishvananda/netlink and netns, the standard library. Only tests import it.
 //
 // Never: anything that outlives the test, waits for a time instead of an event.
 package netnstest

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	handle "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netns"
 )
@@ -17,8 +19,9 @@ import (
 // Space is a network namespace of a test, where an error ends the test.
 type Space struct {
 	*netns.Space
-	t    testing.TB
-	name string
+	t     testing.TB
+	name  string
+	links *netlink.Handle
 }
 
 // New makes a namespace with lo up, under a name for messages only. It ends with
@@ -31,7 +34,12 @@ func New(t testing.TB, name string) *Space {
 		t.Fatal(err)
 	}
 	t.Cleanup(inner.Close)
-	s := &Space{inner, t, name}
+	links, err := netlink.NewHandleAt(handle.NsHandle(inner.FD()), unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(links.Close)
+	s := &Space{inner, t, name, links}
 	s.Sysctl("net/ipv6/conf/default/accept_dad", "0")
 	// Without a loopback, package net believes for the rest of the process that
 	// there is no IPv6.
@@ -98,7 +106,7 @@ func (s *Space) Links(f func(*netlink.Handle) error) {
 }
 
 // Handle returns the netlink handle of the namespace, open until the test ends.
-func (s *Space) Handle() *netlink.Handle { return s.Space.Links() }
+func (s *Space) Handle() *netlink.Handle { return s.links }
 
 // Run runs a program in the namespace and returns what it prints.
 func (s *Space) Run(stdin string, argv ...string) (string, error) {
