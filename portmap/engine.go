@@ -44,6 +44,9 @@ type EngineConfig struct {
 	// game's port. Recorded, where set, is called with what each Record returned.
 	Store    Store
 	Recorded func(error)
+	// Published, where set, is called when there is another table: after it can be read,
+	// and before anybody is answered or told.
+	Published func()
 
 	LeaseMax time.Duration // leases are cut to it; 0 asks for it
 	LeaseMin time.Duration // the shortest lease PCP grants (RFC 6887 section 15)
@@ -339,13 +342,20 @@ func (e *Engine) apply(ctx context.Context, next *Table, outcomes []outcome) err
 	}
 	e.record(ctx, toRecord(done))
 	now := time.Now()
-	e.snapshot.Store(next.tidy(now))
+	e.publish(next.tidy(now))
 	for _, c := range changes {
 		if c.Event != 0 {
 			e.watchers.send(eventOf(now, c))
 		}
 	}
 	return nil
+}
+
+func (e *Engine) publish(t *Table) {
+	e.snapshot.Store(t)
+	if e.cfg.Published != nil {
+		e.cfg.Published()
+	}
 }
 
 // step is what became of one mapping.

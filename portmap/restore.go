@@ -66,7 +66,7 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 		return nil, err
 	}
 	table.lastID = max(table.lastID, last)
-	e.snapshot.Store(table)
+	e.publish(table)
 	var ended []Change
 	for i := range dropped {
 		if d := &dropped[i]; !d.Waits() {

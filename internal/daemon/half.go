@@ -72,14 +72,39 @@ func openScore(c Config) *os.File {
 	return f
 }
 
+// newTurn returns what spares the front questions whose answers it knows; nil where there is
+// no need, or no way.
+func newTurn(c Config) *wall.Turn {
+	if c.Sandbox.Mode != config.SandboxSplit {
+		return nil
+	}
+	t, err := wall.NewTurn()
+	if err != nil {
+		c.Log.Warn("the front asks for each mapping again", "err", err)
+	}
+	return t
+}
+
+// published returns what is called when there is another table.
+func published(log *slog.Logger, turn *wall.Turn) func() {
+	if turn == nil {
+		return nil
+	}
+	return func() {
+		if err := turn.Next(); err != nil {
+			log.Error("cannot tell the front that mappings changed", "err", err)
+		}
+	}
+}
+
 // newHalf returns the front that the sandbox's mode asks for.
-func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, uuid string, score *os.File, failed func(error)) (half, error) {
+func newHalf(c Config, kernel *netif.Kernel, w *warden.Warden, uuid string, score *os.File, turn *wall.Turn, failed func(error)) (half, error) {
 	set := settings(c, w, uuid)
 	if c.Sandbox.Mode != config.SandboxSplit {
 		return front.New(process.Front(set, front.Config{Log: c.Log, Warden: w, Sockets: w, Kernel: kernel, Failed: failed}))
 	}
 	k := process.New(process.Config{
-		Log: c.Log, Warden: w, Sockets: w, Settings: set, User: w.FrontUser(), Lock: w.Lock(), Score: score, Failed: failed,
+		Log: c.Log, Warden: w, Sockets: w, Settings: set, User: w.FrontUser(), Lock: w.Lock(), Turn: turn, Score: score, Failed: failed,
 	})
 	w.ShowFront(func() warden.Front { return warden.Front(k.Status()) })
 	return k, nil

@@ -69,7 +69,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	warnUnheard(ctx, c, roles)
-	w, err := warden.Open(ctx, warden.Config{Config: c.Config, Log: c.Log, Version: c.Version, Kernel: kernel, NotSplit: single})
+	turn := newTurn(c)
+	defer func() { err = errors.Join(err, turn.Close()) }()
+	w, err := warden.Open(ctx, warden.Config{Config: c.Config, Log: c.Log, Version: c.Version, Kernel: kernel, NotSplit: single, Published: published(c.Log, turn)})
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	reload := newReloader(c, w, follower, waits)
 	w.Reloads(reload.reload, reload.status)
 	w.Seal()
-	f, err := newHalf(c, kernel, w, uuidOf(c.Log, c.UPnP.UUID, state, w.UUID()), score, follower.failed)
+	f, err := newHalf(c, kernel, w, uuidOf(c.Log, c.UPnP.UUID, state, w.UUID()), score, turn, follower.failed)
 	if err != nil {
 		return err
 	}

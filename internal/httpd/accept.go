@@ -21,9 +21,9 @@ const (
 
 // gatekeeper hands out only the connections that may be read.
 type gatekeeper struct {
-	listener net.Listener
-	accept   func(remote, local netip.AddrPort) bool
-	limits   *limits
+	take   func() (c net.Conn, from, local netip.AddrPort, err error)
+	accept func(remote, local netip.AddrPort) bool
+	limits *limits
 
 	mu     sync.Mutex
 	turned map[string]int // connections of a device that are being turned away; guarded by mu
@@ -32,19 +32,38 @@ type gatekeeper struct {
 }
 
 func newGatekeeper(l net.Listener, cfg Config, limits *limits) *gatekeeper {
-	return &gatekeeper{listener: l, accept: cfg.Accept, limits: limits, turned: make(map[string]int)}
+	return &gatekeeper{take: taker(l), accept: cfg.Accept, limits: limits, turned: make(map[string]int)}
+}
+
+// taker returns what takes connections from a listener, with their ends.
+func taker(l net.Listener) func() (c net.Conn, from, local netip.AddrPort, err error) {
+	if d, ok := l.(*door); ok {
+		return func() (net.Conn, netip.AddrPort, netip.AddrPort, error) {
+			s, err := d.accept()
+			if err != nil {
+				return nil, netip.AddrPort{}, netip.AddrPort{}, err
+			}
+			return s, s.remote, s.local, nil
+		}
+	}
+	return func() (net.Conn, netip.AddrPort, netip.AddrPort, error) {
+		c, err := l.Accept()
+		if err != nil {
+			return nil, netip.AddrPort{}, netip.AddrPort{}, err
+		}
+		return c, addrPort(c.RemoteAddr()), addrPort(c.LocalAddr()), nil
+	}
 }
 
 // next returns the next connection that may be read. Who is not on the link is not
 // told anything.
 func (g *gatekeeper) next() (*counted, error) {
 	for {
-		conn, err := g.listener.Accept()
+		conn, from, local, err := g.take()
 		if err != nil {
 			return nil, err
 		}
-		from, local := addrPort(conn.RemoteAddr()), unzoned(addrPort(conn.LocalAddr()))
-		remote := unzoned(from)
+		remote, local := unzoned(from), unzoned(local)
 		if g.accept != nil && !g.accept(remote, local) {
 			_ = conn.Close()
 			continue

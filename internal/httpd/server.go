@@ -104,6 +104,13 @@ func New(cfg Config) (*Server, error) {
 // Serve accepts from l until ctx ends, and closes l. It returns the context's
 // error, or what made it stop earlier.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	if tcp, ok := l.(*net.TCPListener); ok {
+		d, err := newDoor(tcp)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		l = d
+	}
 	stop := sync.OnceFunc(func() { _ = l.Close() })
 	defer context.AfterFunc(ctx, stop)()
 	gate := newGatekeeper(l, s.cfg, s.limits)
@@ -262,10 +269,18 @@ func (s *Server) panicked(c *counted, reason any, stop func()) bool {
 	return true
 }
 
+// readers are for one request each; what is read of it is copied.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, http1.MaxHead) }}
+
 // read reads a request. It returns the response that refuses it, or reports whether it
 // is whole.
 func (s *Server) read(c *counted) (r *http1.Request, refusal *http1.Response, ok bool) {
-	from := bufio.NewReaderSize(c, http1.MaxHead)
+	from := readers.Get().(*bufio.Reader)
+	from.Reset(c)
+	defer func() {
+		from.Reset(nil)
+		readers.Put(from)
+	}()
 	r, err := http1.ReadRequest(from)
 	refusal, silent := refuseHead(err)
 	switch {

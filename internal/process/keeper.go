@@ -49,7 +49,7 @@ var (
 	errTime      = errors.New("time is up")
 )
 
-// Config is what a Keeper needs. All but Score, Lock and User must be set.
+// Config is what a Keeper needs. All but Turn, Score, Lock and User must be set.
 type Config struct {
 	Log      *slog.Logger
 	Warden   wall.Warden
@@ -57,6 +57,7 @@ type Config struct {
 	Settings wall.Settings
 	User     sandbox.User // who the front is; zero: who the warden is
 	Lock     *os.File     // is held by the front as well
+	Turn     *wall.Turn   // of Warden's mappings; nil: a front asks for each again
 	Score    *os.File     // of OpenScore; nil: where memory is short either half may be ended
 	// Failed is told when something is not served any more; the next Follow tries again.
 	Failed func(error)
@@ -341,6 +342,7 @@ func (k *Keeper) start(ctx context.Context) (*run, error) {
 	go k.listen(from)
 	server, err := wall.NewServer(near, wall.ServerConfig{
 		Warden: k.cfg.Warden, Sockets: k.cfg.Sockets, Settings: k.cfg.Settings, Log: k.log, Failed: k.cfg.Failed,
+		Turn: k.cfg.Turn,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.bury())

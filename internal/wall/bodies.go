@@ -122,6 +122,7 @@ func (b *Settings) code(w *wire) {
 	w.i8(&b.LogLevel)
 	w.u32(&b.UID)
 	w.u32(&b.GID)
+	w.flag(&b.Shared)
 }
 func (b *Serve) code(w *wire) {
 	w.moment(&b.Four)

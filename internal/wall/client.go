@@ -35,6 +35,7 @@ type Client struct {
 	conn    *conn
 	log     *slog.Logger
 	set     Settings
+	known   known
 	turns   chan struct{} // holds as many as requests are under way
 	changed chan struct{} // holds one: the network is another
 	serve   chan Serve    // holds one: what lets the front begin
@@ -72,6 +73,7 @@ func Dial(end *os.File) (*Client, error) {
 		conn: conn, turns: make(chan struct{}, MaxUnderWay), changed: make(chan struct{}, 1),
 		serve: make(chan Serve, 1), pinged: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		waiting: make(map[uint32]*question), streams: make(map[*stream]struct{}),
+		known: known{turn: -1},
 	}
 	c.log = slog.New(&handler{client: c})
 	if err := c.begin(); err != nil {
@@ -82,15 +84,19 @@ func Dial(end *os.File) (*Client, error) {
 
 // begin takes the two first messages.
 func (c *Client) begin() error {
-	m, _, err := c.conn.receive()
+	m, descriptors, err := c.conn.receive()
 	if err != nil {
 		return err
 	}
 	set, ok := m.Body.(*Settings)
 	if !ok {
+		closeAll(descriptors)
 		return errOrder
 	}
 	c.set = *set
+	if set.Shared {
+		c.known.turn = descriptors[0]
+	}
 	if m, _, err = c.conn.receive(); err != nil {
 		return err
 	}
@@ -276,8 +282,13 @@ func (c *Client) follow(n *Network) {
 // ask sends a request and waits for its answer. A request that nobody waits for any more
 // holds its place until the warden has answered it.
 func (c *Client) ask(ctx context.Context, body Body) (reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
-	defer cancel()
+	until, some := ctx.Deadline()
+	if latest := time.Now().Add(patience); !some || until.After(latest) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, latest, errPatience)
+		defer cancel()
+		until = latest
+	}
 	select {
 	case c.turns <- struct{}{}:
 	case <-ctx.Done():
@@ -287,7 +298,6 @@ func (c *Client) ask(ctx context.Context, body Body) (reply, error) {
 	}
 	q := &question{answer: make(chan reply, 1)}
 	m := Message{Number: c.enter(q), Body: body}
-	until, _ := ctx.Deadline()
 	m.Patience = min(max(0, time.Until(until)), maxPatience)
 	if err := c.conn.send(m); err != nil {
 		c.leave(m.Number, q, true)
@@ -395,9 +405,28 @@ func (c *Client) Unmap(ctx context.Context, s portmap.Selector) ([]portmap.Mappi
 	return nil, err
 }
 
+// The questions of portmap.Reader. What was asked before is answered from memory, while the
+// table stays the same.
+type (
+	ownKey struct {
+		client  portmap.ClientID
+		from, n int
+	}
+	externalKey struct {
+		transport portmap.Transport
+		port      uint16
+	}
+	internalKey struct {
+		client portmap.ClientID
+		externalKey
+	}
+	pinholeKey uint16
+)
+
 // Own implements front.Warden.
 func (c *Client) Own(ctx context.Context, id portmap.ClientID, from, n int) (portmap.Page, error) {
-	return c.page(ctx, &Own{id, from, clampPage(n)})
+	n = clampPage(n)
+	return c.read(ownKey{id, from, n}, func() (portmap.Page, error) { return c.page(ctx, &Own{id, from, n}) })
 }
 
 // OwnPorts implements front.Warden.
@@ -417,17 +446,52 @@ func (c *Client) page(ctx context.Context, b Body) (portmap.Page, error) {
 
 // External implements front.Warden.
 func (c *Client) External(ctx context.Context, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error) {
-	return c.one(ctx, &External{tr, port, remotes})
+	return c.readOne(ctx, externalKey{tr, port}, remotes, &External{tr, port, remotes})
 }
 
 // Internal implements front.Warden.
 func (c *Client) Internal(ctx context.Context, id portmap.ClientID, tr portmap.Transport, port uint16, remotes []portmap.Remote) (portmap.Mapping, error) {
-	return c.one(ctx, &Internal{id, External{tr, port, remotes}})
+	return c.readOne(ctx, internalKey{id, externalKey{tr, port}}, remotes, &Internal{id, External{tr, port, remotes}})
 }
 
 // Pinhole implements front.Warden.
 func (c *Client) Pinhole(ctx context.Context, number uint16) (portmap.Mapping, error) {
-	return c.one(ctx, &Pinhole{number})
+	return c.readOne(ctx, pinholeKey(number), nil, &Pinhole{number})
+}
+
+// readOne asks for one mapping. A question with remotes, which few ask, is not remembered.
+func (c *Client) readOne(ctx context.Context, key any, remotes []portmap.Remote, b Body) (portmap.Mapping, error) {
+	if len(remotes) > 0 {
+		return c.one(ctx, b)
+	}
+	p, err := c.read(key, func() (portmap.Page, error) {
+		m, err := c.one(ctx, b)
+		return portmap.Page{Mappings: []portmap.Mapping{m}}, err
+	})
+	if err != nil {
+		return portmap.Mapping{}, err
+	}
+	return p.Mappings[0], nil
+}
+
+// read answers a question, by ask where the answer is not known.
+func (c *Client) read(key any, ask func() (portmap.Page, error)) (portmap.Page, error) {
+	r, turn, found := c.known.recall(key)
+	if found && r.missing != nil {
+		return portmap.Page{}, r.missing
+	}
+	if found {
+		return r.page, nil
+	}
+	p, err := ask()
+	var missing *portmap.Error
+	switch {
+	case err == nil:
+		c.known.note(key, turn, recalled{page: p})
+	case errors.As(err, &missing) && missing.Reason == portmap.NoSuchMapping:
+		c.known.note(key, turn, recalled{missing: missing})
+	}
+	return p, err
 }
 
 func (c *Client) one(ctx context.Context, b Body) (portmap.Mapping, error) {

@@ -105,14 +105,18 @@ func (c *conn) close() error { return c.unix.Close() }
 
 // passed returns how many descriptors a message has.
 func passed(b Body) int {
-	s, ok := b.(*Socket)
-	switch {
-	case !ok:
-		return 0
-	case s.Seen == ByPacketSocket:
-		return 2
+	switch b := b.(type) {
+	case *Settings:
+		if b.Shared {
+			return 1
+		}
+	case *Socket:
+		if b.Seen == ByPacketSocket {
+			return 2
+		}
+		return 1
 	}
-	return 1
+	return 0
 }
 
 // rights returns the descriptors of control messages, all of them even with an error.

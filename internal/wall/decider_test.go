@@ -27,6 +27,9 @@ type decider struct {
 	slow  chan struct{} // where set, MapSet waits for it, or for the end of the client's patience
 	err   error         // of every question
 
+	asking func() // where set, is called with each question
+	turn   *Turn  // of the server's configuration
+
 	events chan portmap.Event
 	began  chan struct{}      // holds one for each MapSet that waits
 	gaveUp chan time.Duration // after how much of its patience
@@ -56,7 +59,7 @@ var settings = Settings{
 
 // config is that of a server for it.
 func (d *decider) config(log *slog.Logger, failed chan error) ServerConfig {
-	return ServerConfig{Warden: d, Sockets: d, Settings: settings, Log: NewLog(log), Failed: func(err error) { failed <- err }}
+	return ServerConfig{Warden: d, Sockets: d, Settings: settings, Log: NewLog(log), Failed: func(err error) { failed <- err }, Turn: d.turn}
 }
 
 var loopback = netip.MustParseAddr("127.0.0.1")
@@ -78,6 +81,9 @@ func (d *decider) note(format string, args ...any) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked = append(d.asked, fmt.Sprintf(format, args...))
+	if d.asking != nil {
+		d.asking()
+	}
 	return d.err
 }
 

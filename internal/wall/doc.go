@@ -29,7 +29,8 @@
 //     way, which has no client.
 //   - Own, OwnPorts, External, Internal, Pinhole: it can read any mapping, at most
 //     portmap.MaxPage at a time: whose, where to, its description and its end. It never
-//     learns a PCP nonce, a rule's name or a host's.
+//     learns a PCP nonce, a rule's name or a host's. By the number that comes with the
+//     settings (Turn) it can see how often mappings change; it cannot write there.
 //   - Packets, OutboundTimeout, Heard: it can read counters, the kernel's timeouts, and
 //     which devices have answered.
 //   - Suspect: it can have the rules looked at, which changes none that is as it should be.
@@ -65,6 +66,12 @@
 //   - Requests have numbers, and answers come in any order: a mapping waits for the kernel,
 //     a list for nobody. Who gives up says so, but its place is free only with the answer:
 //     or a front would have more under way than it may.
+//   - The front remembers what it has read of the table, some answers, until the table is
+//     another one (Turn): a control point that polls costs the warden nothing. The number is
+//     read rather than told, because what is told comes later than the answer to another
+//     client's request, and a client that had one could read what was before it.
+//   - What the published table says is answered by the goroutine that has read the question:
+//     another one would have to be woken for less work than that.
 //   - Patience crosses as a duration, ends of leases too: both clocks are the same, but only
 //     one of them has the monotonic reading.
 //   - The client copies a socket's descriptor and makes it its own, as does the packet

@@ -148,6 +148,7 @@ type (
 		SameDevice               bool
 		LogLevel                 int8   // of slog; what is below it does not cross
 		UID, GID                 uint32 // that the front goes on as; 0: as it is
+		Shared                   bool   // a Turn comes with them
 	}
 	// Product is igd.Product.
 	Product struct {

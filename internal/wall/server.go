@@ -41,13 +41,15 @@ type Warden interface {
 	NextBootID(last uint32) uint32
 }
 
-// ServerConfig is what a Server needs; every field must be set.
+// ServerConfig is what a Server needs; every field but Turn must be set.
 type ServerConfig struct {
 	Warden   Warden
 	Sockets  Sockets
 	Settings Settings    // no other port than its HTTPPort has a listener
 	Log      *Log        // what the front says goes here, marked as its own
 	Failed   func(error) // is told that a server of the front has ended
+	// Turn is that of Warden's mappings; nil: the front asks for each again.
+	Turn *Turn
 }
 
 // Server is the warden's end of the wall.
@@ -98,7 +100,11 @@ func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 		cfg: cfg, warden: cfg.Warden, sockets: cfg.Sockets, conn: conn, done: make(chan struct{}),
 		room: make(chan struct{}, 2*MaxUnderWay), underWay: make(map[uint32]context.CancelFunc),
 	}
-	if err := conn.send(Message{Body: &cfg.Settings}); err != nil {
+	var shared []int
+	if cfg.Settings.Shared = cfg.Turn != nil; cfg.Settings.Shared {
+		shared = append(shared, int(cfg.Turn.from.Fd()))
+	}
+	if err := conn.send(Message{Body: &cfg.Settings}, shared...); err != nil {
 		return nil, errors.Join(fmt.Errorf("wall: tell the front its settings: %w", err), conn.close())
 	}
 	return s, nil
@@ -329,6 +335,12 @@ func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if body := s.atOnce(ctx, m.Body); body != nil {
+			if err := s.say(m.Number, body); err != nil {
+				return err
+			}
+			continue
+		}
 		asked, cancel := context.WithTimeout(ctx, m.Patience)
 		if err := s.enter(m.Number, cancel); err != nil {
 			cancel()
@@ -351,6 +363,28 @@ func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
 			}
 		})
 	}
+}
+
+// atOnce answers what the published table says, for which no goroutine is worth while; nil
+// for all else.
+func (s *Server) atOnce(ctx context.Context, body Body) Body {
+	switch body.(type) {
+	case *Own, *External, *Internal, *Pinhole:
+		answer, _ := s.answer(ctx, body)
+		return answer
+	}
+	return nil
+}
+
+// say sends the answer to a request that was not under way.
+func (s *Server) say(number uint32, body Body) error {
+	s.mu.Lock()
+	_, there := s.underWay[number]
+	s.mu.Unlock()
+	if there {
+		return errTwice
+	}
+	return s.conn.send(Message{Number: number, Body: body})
 }
 
 // hear takes what has no answer.

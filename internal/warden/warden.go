@@ -56,6 +56,8 @@ type Config struct {
 	// NotSplit is why Config has one process where the owner wants two; nil: he has what he
 	// wants.
 	NotSplit error
+	// Published is of portmap.EngineConfig; it may be nil.
+	Published func()
 }
 
 // Warden decides, and keeps the kernel as it has decided. What is exported for the front
@@ -72,6 +74,7 @@ type Warden struct {
 	kernel   Kernel
 
 	portmap.Reader // of the engine, for the front
+	published      func()
 
 	engine   *portmap.Engine
 	firewall wiring.Backend
@@ -124,7 +127,7 @@ type Warden struct {
 // Open opens the firewall and the state directory, and claims to be the only one here.
 // The kernel's rules are as they were.
 func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
-	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, started: time.Now(),
+	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, published: cfg.Published, started: time.Now(),
 		dials: newDials(), dialing: make(chan struct{}, dialAtOnce), opening: make(chan struct{}, 1), undone: make(chan struct{}, 1)}
 	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
 		return nil, err
@@ -257,7 +260,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.approvals = approvals.Open(w.log, answers, last.Mappings)
 	w.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Answers: w.approvals.Answers(), Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
-		Store: w.store, Recorded: w.store.Recorded,
+		Store: w.store, Recorded: w.store.Recorded, Published: w.published,
 		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
