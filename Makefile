@@ -173,10 +173,10 @@ packages:
 release:
 	DIST='$(DIST)' ARCHS='$(ARCHS)' KEY='$(KEY)' APK_KEY='$(APK_KEY)' packages/release
 
-# The stripped binary stays at or under 9.3 MB here; packages/targets.go has what is allowed
+# The stripped binary stays at or under 9.35 MB here; packages/targets.go has what is allowed
 # on the other processors.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 9300000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 9350000
 
 # Every processor that we ship, as it is and in the file system of a router.
 sizes:
