@@ -44,6 +44,9 @@ func LoadLines(path string) (Config, Lines, error) {
 	return c, lines, err
 }
 
+// LoadAll is LoadSum and LoadLines, of one reading.
+func LoadAll(path string) (Config, Lines, Sum, error) { return load(path) }
+
 func load(path string) (c Config, lines Lines, sum Sum, err error) {
 	f, err := os.Open(path)
 	if err != nil {

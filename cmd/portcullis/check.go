@@ -25,10 +25,12 @@ const defaultConfig = "/etc/portcullis/portcullis.toml"
 func loadSource(path string) (config.Config, daemon.Source, error) {
 	file := cmp.Or(path, defaultConfig)
 	c, sum, err := config.LoadSum(file)
+	source := daemon.Source{File: file, Sum: sum}
 	if path == "" && errors.Is(err, fs.ErrNotExist) {
-		return config.Default(), daemon.Source{}, nil
+		c, source, err = config.Default(), daemon.Source{}, nil
 	}
-	return c, daemon.Source{File: file, Sum: sum}, err
+	c.Control.Socket = placed(c.Control.Socket)
+	return c, source, err
 }
 
 // loadLines is loadSource for who has to say where in the file something stands.

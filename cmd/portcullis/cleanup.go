@@ -70,7 +70,7 @@ func running(ctx context.Context, call *cmdline.Call) string {
 	c, source, err := loadSource(call.Given["config"])
 	socket := c.Control.Socket
 	if err != nil {
-		socket = config.SocketIn(source.File)
+		socket = placed(config.SocketIn(source.File))
 	}
 	conn, err := (&net.Dialer{Timeout: socketWait}).DialContext(ctx, "unix", string(socket))
 	if err == nil {

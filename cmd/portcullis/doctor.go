@@ -29,7 +29,7 @@ func runDoctor(ctx context.Context, call *cmdline.Call) error {
 	c, source, err := loadSource(call.Given["config"])
 	called := doctor.Called{Config: c, Err: err, File: source.File, Option: withConfig(call), Socket: string(c.Control.Socket)}
 	if err != nil {
-		called.Socket = string(config.SocketIn(source.File))
+		called.Socket = string(placed(config.SocketIn(source.File)))
 	}
 	if err := doctor.Examine(ctx, called, &facts); err != nil {
 		return err

@@ -13,10 +13,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"portcullis/config"
 	"portcullis/internal/background"
@@ -54,22 +54,24 @@ func runMiniupnpd(ctx context.Context, call *cmdline.Call) error {
 	case v.Version:
 		return runVersion(ctx, call)
 	}
+	hangup, stop := asMiniupnpd()
+	defer stop()
 	meant := &foreign{call: v}
 	c, source, err := meant.load()
 	if err != nil {
 		return err
 	}
-	procd := startedBy("procd")
-	if v.PidFile == "" && !v.Stays && !procd {
+	watched := supervised(os.Getpid(), os.Getppid())
+	if v.PidFile == "" && !v.Stays && !watched {
 		v.PidFile = usualPidFile
 	}
-	if err := unlessRunning(v.PidFile); err != nil {
+	if err := unlessRunning(ctx, v.PidFile, patience); err != nil {
 		return err
 	}
 	if !v.Stays {
-		return inBackground(ctx, v, procd)
+		return inBackground(ctx, v, watched)
 	}
-	return meant.serve(ctx, call, c, source)
+	return meant.serve(ctx, daemon.Config{Config: c, Log: logging.New(call.Err, c.Log), Source: source, Hangup: hangup})
 }
 
 // printFlags prints the options of the command line, and what each becomes.
@@ -85,18 +87,27 @@ func printFlags(out io.Writer) error {
 // usualPidFile is where miniupnpd writes its number without being told.
 const usualPidFile = "/var/run/miniupnpd.pid"
 
-// startedBy reports whether a process of that name has started this one.
-func startedBy(name string) bool {
-	parent, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", os.Getppid()))
-	return err == nil && strings.TrimSpace(string(parent)) == name
+// supervised reports whether the end of a process is taken for the end of the daemon: by procd,
+// OpenWrt's init, by the jail that it starts services in (ujail), and where it is the first
+// process, as in that jail and in containers, because all others end with that.
+func supervised(pid, parent int) bool {
+	if pid == 1 {
+		return true
+	}
+	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent))
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", parent)) // ujail calls itself as the service is called
+	by, _, _ := strings.Cut(string(line), "\x00")
+	return slices.ContainsFunc([]string{strings.TrimSpace(string(comm)), filepath.Base(by)}, func(name string) bool {
+		return name == "procd" || name == "ujail"
+	})
 }
 
-// inBackground leaves the daemon running, and returns when it serves. procd, OpenWrt's init,
-// takes the end of what it has started for the end of the daemon: there this process stays.
-func inBackground(ctx context.Context, v *incumbent.Invocation, procd bool) error {
+// inBackground leaves the daemon running, and returns when it serves; where somebody watches this
+// process, it stays.
+func inBackground(ctx context.Context, v *incumbent.Invocation, watched bool) error {
 	set := background.Config{Name: incumbentName, Args: v.Daemon, PidFile: v.PidFile}
-	if procd {
-		if code := background.Stay(set, func() {}); code != 0 {
+	if watched {
+		if code := background.Stay(set, func() error { return nil }); code != 0 {
 			return errStops
 		}
 		return nil
@@ -108,24 +119,24 @@ func inBackground(ctx context.Context, v *incumbent.Invocation, procd bool) erro
 	return err
 }
 
-// unlessRunning returns an error where a pid file is of a process that runs this program.
-func unlessRunning(file string) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil // there is none, or it will be said when it is written
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 0 || pid == os.Getpid() {
+// patience is how long a daemon that ends has for it, as scripts stop it and start it at once.
+const patience = 5 * time.Second
+
+// unlessRunning returns an error where a pid file is of a process that runs this program, and does
+// not end.
+func unlessRunning(ctx context.Context, file string, within time.Duration) error {
+	if file == "" {
 		return nil
 	}
-	own, err := os.Readlink("/proc/self/exe")
-	if err != nil {
+	other := background.Running(file)
+	if other == nil {
 		return nil
 	}
-	if other, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && other == own {
-		return fmt.Errorf("%s is running already: process %d, as %s says", incumbentName, pid, file)
+	defer other.Close()
+	if other.Ends(ctx, within) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s is running already: process %d, as %s says", incumbentName, other.Pid, file)
 }
 
 // foreign is a configuration in miniupnpd's words.
@@ -139,11 +150,12 @@ type foreign struct {
 func (f *foreign) load() (config.Config, daemon.Source, error) {
 	v := f.call
 	base, source := config.Default(), daemon.Source{File: v.Base}
+	var said config.Lines
 	sum := sha256.New()
 	if v.Base != "" {
 		var err error
 		var of config.Sum
-		if base, of, err = config.LoadSum(v.Base); err != nil {
+		if base, said, of, err = config.LoadAll(v.Base); err != nil {
 			return base, source, err
 		}
 		sum.Write(of[:])
@@ -168,7 +180,7 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 		sum.Write(data)
 		files, source.File = append(files, &file), name
 	}
-	plan, err := incumbent.TranslateOver(base, incumbent.Machine{Holder: holder}, append(files, &v.Options)...)
+	plan, err := incumbent.TranslateOver(incumbent.Base{Config: base, Says: func(key string) bool { return said.Of(key, 0) > 0 }}, incumbent.Machine{Holder: holder}, append(files, &v.Options)...)
 	switch {
 	case err != nil:
 		return base, source, err
@@ -180,6 +192,7 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 	}
 	f.notes = plan.Notes
 	c, err := config.Parse(cmp.Or(name, incumbentName)+", as portcullis.toml", config.Effective(plan.Config))
+	c.Control.Socket = placed(c.Control.Socket)
 	sum.Sum(source.Sum[:0])
 	if v.Debug {
 		c.Log.Level = config.LevelDebug
@@ -229,9 +242,17 @@ func unclear(p incumbent.Plan) error {
 // maxNotes is how many notes are logged.
 const maxNotes = 40
 
-// tell logs what is not as it was.
+// tell logs what is not as it was, first what is opened no more.
 func (f *foreign) tell(log *slog.Logger) {
-	for i, n := range f.notes {
+	var notes, rest []incumbent.Note
+	for _, n := range f.notes {
+		if n.Kind == incumbent.Stricter {
+			notes = append(notes, n)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	for i, n := range append(notes, rest...) {
 		if i == maxNotes {
 			log.Warn("more is not as in miniupnpd; `portcullis import` prints all of it", "more", len(f.notes)-i)
 			return
@@ -245,53 +266,40 @@ func (f *foreign) tell(log *slog.Logger) {
 }
 
 // serve is the daemon, in the foreground.
-func (f *foreign) serve(ctx context.Context, call *cmdline.Call, c config.Config, source daemon.Source) (err error) {
+func (f *foreign) serve(ctx context.Context, c daemon.Config) (err error) {
 	sandbox.Slacken()
 	_ = os.WriteFile("/proc/self/comm", []byte(incumbentName), 0) // the name goes with the program's file, or has been lost
-	defer asMiniupnpd()()
-	ctx, stop := background.WhileKept(ctx)
+	ctx, waits, stop := background.Kept(ctx)
 	defer stop()
-	pid, err := writePid(f.call.PidFile)
-	if err != nil {
-		return err
+	if f.call.PidFile != "" {
+		pid, failed := background.WritePid(f.call.PidFile)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, removed(pid)) }()
 	}
-	defer func() { err = errors.Join(err, pid.remove()) }()
-	log := logging.New(call.Err, c.Log)
-	f.tell(log)
-	return serve(ctx, log, c, source, (&foreign{call: f.call}).load)
+	f.tell(c.Log)
+	c.Waits, c.Load = waits, (&foreign{call: f.call}).load
+	return serve(ctx, c)
 }
 
 // asMiniupnpd takes the signals that miniupnpd has another use for, and for which there is none
 // here, and the one by which the runtime would end a daemon whose log nobody reads any more. It
-// returns what ends that.
-func asMiniupnpd() (stop func()) {
+// returns SIGHUP, and what ends that.
+func asMiniupnpd() (_ <-chan os.Signal, stop func()) {
+	hangup, unheard := hangups()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE) // read by nobody
-	return func() { signal.Stop(signals) }
+	return hangup, func() {
+		signal.Stop(signals)
+		unheard()
+	}
 }
 
-// pidFile is one that was written; nil: none.
-type pidFile struct{ *os.File }
-
-func writePid(name string) (*pidFile, error) {
-	if name == "" {
-		return nil, nil
+// removed removes a pid file; where the sandbox has closed its directory it is made empty.
+func removed(pid *os.File) error {
+	if os.Remove(pid.Name()) == nil {
+		return pid.Close()
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) // #nosec G302 G304 -- everybody may read it
-	if err != nil {
-		return nil, err
-	}
-	_, err = fmt.Fprintln(f, os.Getpid())
-	return &pidFile{f}, err
-}
-
-// remove removes it; where the sandbox has closed its directory it is made empty.
-func (p *pidFile) remove() error {
-	if p == nil {
-		return nil
-	}
-	if os.Remove(p.Name()) == nil {
-		return p.Close()
-	}
-	return errors.Join(p.Truncate(0), p.Close())
+	return errors.Join(pid.Truncate(0), pid.Close())
 }

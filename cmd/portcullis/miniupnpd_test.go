@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,41 +96,89 @@ func TestForeign(t *testing.T) {
 	if want := "level=WARN msg=\"not as in miniupnpd\" note=\"" + filepath.Join(dir, "conf") + ":4: stricter: secure_mode: always on"; !strings.Contains(log.String(), want) {
 		t.Errorf("it logs %s, want %s", &log, want)
 	}
-	f.notes = make([]incumbent.Note, maxNotes+5)
-	log.Reset()
-	f.tell(slog.New(slog.NewTextHandler(&log, nil)))
-	if n := strings.Count(log.String(), "\n"); n != maxNotes+1 || !strings.Contains(log.String(), "more=5") {
-		t.Errorf("%d lines, the last:\n%s", n, log.String()[log.Len()-200:])
+}
+
+// TestForeignPCP: what a configuration of ours says of NAT-PMP and PCP counts where miniupnpd's file
+// says nothing of them.
+func TestForeignPCP(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		conf, base  string
+		natpmp, pcp bool
+		note        string
+	}{
+		{"", "", false, false, "pcp.natpmp"},
+		{"", "[pcp]\nnatpmp = true\n", true, false, "pcp.pcp"},
+		{"", "[pcp]\npcp = true\nnatpmp = true\n", true, true, ""},
+		{"", "[pcp]\npcp = true\n", false, true, "pcp.natpmp"},
+		{"", "[pcp]\nnatpmp = false\npcp = true\n", false, true, ""},
+		{"enable_pcp_pmp=no\n", "[pcp]\nnatpmp = true\n", false, false, ""},
+		{"enable_pcp_pmp=yes\n", "[pcp]\npcp = false\n", true, true, ""},
+	} {
+		dir := t.TempDir()
+		for name, text := range map[string]string{"conf": "listening_ip=br-lan\n" + c.conf, "base": "# ours\n" + c.base} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v, err := incumbent.Arguments([]string{"-f", "conf", "--config", "base"}, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &foreign{call: v}
+		is, _, err := f.load()
+		var note string
+		for _, n := range f.notes {
+			if strings.HasPrefix(n.Key, "pcp.") {
+				note += n.Key
+			}
+		}
+		if err != nil || is.PCP.NATPMP != c.natpmp || is.PCP.PCP != c.pcp || note != c.note {
+			t.Errorf("%+v: %+v, noted %q, %v", c, is.PCP, note, err)
+		}
 	}
 }
 
-// TestPidFile: one that another process of this program has is no start; what it has of others is
-// replaced, and it goes with the daemon.
-func TestPidFile(t *testing.T) {
+// TestTell: of more notes than are logged, those of what is opened no more are the first.
+func TestTell(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "pid")
-	for text, running := range map[string]bool{"": false, "x": false, "-1": false, "1\n": false, "99999999\n": false} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := unlessRunning(file); (err != nil) != running {
-			t.Errorf("%q: %v", text, err)
-		}
+	f := &foreign{notes: make([]incumbent.Note, maxNotes+5)}
+	f.notes[maxNotes+3] = incumbent.Note{Kind: incumbent.Stricter, Text: "closed now"}
+	var log bytes.Buffer
+	f.tell(slog.New(slog.NewTextHandler(&log, nil)))
+	if first, _, _ := strings.Cut(log.String(), "\n"); !strings.Contains(first, "closed now") || strings.Count(log.String(), "\n") != maxNotes+1 || !strings.Contains(log.String(), "more=5") {
+		t.Errorf("it logs\n%s", &log)
 	}
-	p, err := writePid(file)
-	if err != nil {
+}
+
+// TestSupervised: whose end is taken for the daemon's stays: the first process, and one that procd
+// or its jail has started, whatever the jail calls itself.
+func TestSupervised(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := filepath.Join(dir, "waits")
+	if err := os.WriteFile(script, []byte("read -r line\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := os.ReadFile(file); err != nil || string(b) == "" || strings.TrimSpace(string(b)) == "99999999" {
-		t.Errorf("%q, %v", b, err)
+	for name, want := range map[string]bool{"/sbin/ujail": true, "ujail": true, "/sbin/procd": true, "/bin/sh": false, "ujail-x": false} {
+		cmd := exec.Command("/bin/sh", script)
+		cmd.Args[0] = name
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil { // which returns behind execve
+			t.Fatal(err)
+		}
+		if got := supervised(os.Getpid(), cmd.Process.Pid); got != want {
+			t.Errorf("by %s: %t", name, got)
+		}
+		if err := in.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // read says that there is no line
 	}
-	if err := p.remove(); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(file); err == nil {
-		t.Error("it is still there")
-	}
-	if p, err := writePid(""); p != nil || err != nil || p.remove() != nil {
-		t.Error(p, err)
+	if !supervised(1, 0) || supervised(os.Getpid(), os.Getppid()) {
+		t.Error("of the first process, or of a test")
 	}
 }

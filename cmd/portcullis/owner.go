@@ -38,7 +38,7 @@ func socketOf(call *cmdline.Call) (string, error) {
 	case file != "" && errors.Is(err, fs.ErrNotExist):
 		return "", err
 	case err != nil: // a mistake of today does not keep the owner from a daemon that runs since yesterday
-		socket = config.SocketIn(source.File)
+		socket = placed(config.SocketIn(source.File))
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		fmt.Fprintf(call.Err, "portcullis: asking the daemon at %s all the same: %s\n", socket, first)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,6 +19,8 @@ func runDaemon(ctx context.Context, call *cmdline.Call) error {
 	sandbox.Slacken()
 	ctx, stop := untilHandover(ctx)
 	defer stop()
+	hangup, unheard := hangups()
+	defer unheard()
 	load := func() (config.Config, daemon.Source, error) {
 		c, source, err := loadSource(call.Given["config"])
 		if file, failed := filepath.Abs(source.File); failed == nil && source.File != "" { // others have another directory
@@ -31,15 +32,21 @@ func runDaemon(ctx context.Context, call *cmdline.Call) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, logging.New(call.Err, c.Log), c, source, load)
+	return serve(ctx, daemon.Config{Config: c, Log: logging.New(call.Err, c.Log), Source: source, Load: load, Hangup: hangup})
+}
+
+// hangups returns SIGHUP, which without somebody who reads it would end the daemon. What comes
+// before it serves has it read its configuration again then.
+func hangups() (_ <-chan os.Signal, stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	return hangup, func() { signal.Stop(hangup) }
 }
 
 // serve is the daemon, until ctx ends.
-func serve(ctx context.Context, log *slog.Logger, c config.Config, source daemon.Source, load func() (config.Config, daemon.Source, error)) error {
+func serve(ctx context.Context, c daemon.Config) error {
 	sandbox.LimitWarden(c.Limits.Mappings)
-	log.Info("starting", "version", version, "configuration", cmp.Or(source.File, "defaults"))
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	return daemon.Run(ctx, daemon.Config{Config: c, Log: log, Version: version, Source: source, Load: load, Hangup: hangup})
+	c.Version = version
+	c.Log.Info("starting", "version", version, "configuration", cmp.Or(c.Source.File, "defaults"))
+	return daemon.Run(ctx, c)
 }

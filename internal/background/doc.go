@@ -16,4 +16,6 @@
 //   - The process that stays drops its capabilities, but not its user, whose files and whose
 //     daemon these are. When it is killed, the daemon ends as by SIGTERM.
 //   - Who started it waits until the daemon serves, and ends with its error where it does not.
+//     The daemon says so by the descriptor that it is given: whoever is on the machine could
+//     send to a socket with a name.
 package background

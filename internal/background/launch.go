@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,18 +27,21 @@ type Config struct {
 const ready = 3
 
 // Launch starts the process that stays, in a session of its own, and waits until the daemon
-// serves. With an error the daemon has said on standard error why it does not.
+// serves. With ErrEnded the daemon has said on standard error why it does not. From then on this
+// process ignores what would end it while it waits, and what it starts would end by before it
+// listens: a terminal that closes, a script that says that an address has changed.
 func Launch(ctx context.Context, cfg Config) error {
 	wait, say, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer wait.Close()
-	null, err := os.Open(os.DevNull)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return errors.Join(err, say.Close())
 	}
 	defer null.Close()
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2)
 	p, err := os.StartProcess(self, append([]string{cfg.Name, Argument, cfg.Name, cfg.PidFile}, cfg.Args...), &os.ProcAttr{
 		Dir: "/", Files: []*os.File{null, os.Stderr, os.Stderr, say}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -46,17 +50,27 @@ func Launch(ctx context.Context, cfg Config) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.Signal(unix.SIGTERM) })
 	defer stop()
-	if b, err := io.ReadAll(wait); len(b) > 0 && err == nil {
+	b, err := io.ReadAll(wait)
+	if len(b) > 0 && err == nil {
 		return p.Release()
 	}
-	if _, err := p.Wait(); err != nil {
-		return err
+	state, waited := p.Wait()
+	switch {
+	case err != nil || waited != nil:
+		return errors.Join(err, waited)
+	case state.Success():
+		return errStopped
+	case !state.Exited():
+		return fmt.Errorf("the process that stays ended before the daemon served: %s", state)
 	}
 	return ErrEnded
 }
 
 // ErrEnded says that the daemon has ended before it served, and has said why.
 var ErrEnded = errors.New("the daemon ended before it served")
+
+// errStopped says that it was told to.
+var errStopped = errors.New("stopped by a signal before it served")
 
 // self is this program, whatever became of its file since.
 const self = "/proc/self/exe"
@@ -70,18 +84,11 @@ func Main(args []string) int {
 	}
 	unix.CloseOnExec(ready)
 	say := os.NewFile(ready, "ready")
-	return Stay(Config{Name: args[0], PidFile: args[1], Args: args[2:]}, func() {
-		if _, err := say.Write([]byte{1}); err != nil { // nobody waits any more
-			return
-		}
-		_ = say.Close()
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			return
-		}
-		defer null.Close()
-		for fd := 1; fd <= 2; fd++ {
-			_ = unix.Dup3(int(null.Fd()), fd, 0) // #nosec G115 -- a descriptor
-		}
+	return Stay(Config{Name: args[0], PidFile: args[1], Args: args[2:]}, func() error {
+		defer say.Close()
+		// 0 is /dev/null. It comes before the word: who hears that may wait for the end of these.
+		err := errors.Join(unix.Dup3(0, 1, 0), unix.Dup3(0, 2, 0))
+		_, _ = say.Write([]byte{1}) // or nobody waits any more
+		return err
 	})
 }

@@ -3,7 +3,6 @@ package background
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,11 +27,11 @@ const maxFiles = 64
 
 // Stay is the process that stays, in this process. It calls serves when the daemon serves, and
 // returns its exit status when it has ended.
-func Stay(cfg Config, serves func()) int {
+func Stay(cfg Config, serves func() error) int {
 	sandbox.LimitMemory(sandbox.MemoryOfFront)
 	runtime.GOMAXPROCS(1)
 	name(cfg.Name)
-	s := &stay{cfg: cfg, log: newSyslog(cfg.Name, devLog), aloud: os.Stderr}
+	s := &stay{cfg: cfg, log: newSyslog(cfg.Name, devLog), up: make(chan struct{}), aloud: os.Stderr}
 	code, err := s.run(serves)
 	if err != nil {
 		s.say(fmt.Sprintf("%s: %v", cfg.Name, err))
@@ -48,6 +46,7 @@ func name(text string) { _ = os.WriteFile("/proc/self/comm", []byte(text), 0) }
 type stay struct {
 	cfg Config
 	log *syslog
+	up  chan struct{} // closed when the daemon serves
 
 	mu    sync.Mutex
 	aloud io.Writer // guarded by mu; who waits hears what goes wrong; nil: nobody waits
@@ -65,73 +64,95 @@ func (s *stay) say(line string) {
 }
 
 // run starts the daemon and waits for its end.
-func (s *stay) run(serves func()) (code int, err error) {
+func (s *stay) run(serves func() error) (code int, err error) {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE)
 	defer signal.Stop(signals)
-	told := "@portcullis-" + rand.Text()
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: told})
+	d, err := s.start()
 	if err != nil {
 		return 1, err
 	}
-	defer notify.Close()
-	end, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: told})
-	if err != nil {
-		return 1, err
-	}
-	defer end.Close()
-	d, err := s.start(told)
-	if err != nil {
-		return 1, err
-	}
-	last, heard := rand.Text(), make(chan struct{})
+	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		s.hear(notify, last, func() { s.serving(serves) })
+		hear(d.life, func() { s.serving(serves) })
 	}()
-	go func() {
-		for sig := range signals {
-			if sig == unix.SIGINT {
-				sig = unix.SIGTERM
-			}
-			d.signal(sig.(syscall.Signal))
-		}
-	}()
+	go s.pass(signals, d)
 	sandbox.Enter(sandbox.Config{Programs: true, Files: maxFiles})
 	s.read(d.out)
 	<-d.ended
-	if _, err := end.Write([]byte(last)); err != nil { // behind all that the daemon has said
-		_ = notify.Close()
+	if d.life.CloseRead() != nil { // what the daemon has said is heard before that
+		_ = d.life.Close()
 	}
 	<-heard
 	if s.cfg.PidFile != "" {
-		if b, err := os.ReadFile(s.cfg.PidFile); err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid()) {
-			_ = os.Remove(s.cfg.PidFile)
-		}
+		removePid(s.cfg.PidFile)
 	}
 	return d.status()
 }
 
+// pass hands signals on. What comes before the daemon serves, when most would end it, it does not
+// need, but for what has it read its configuration again.
+func (s *stay) pass(signals <-chan os.Signal, d *daemon) {
+	up, held := s.up, false
+	for {
+		var sig os.Signal
+		select {
+		case <-d.ended:
+			return
+		case <-up:
+			up = nil
+		case sig = <-signals:
+		}
+		select {
+		case <-up:
+			up = nil
+		default:
+		}
+		switch {
+		case sig == unix.SIGTERM || sig == unix.SIGINT:
+			d.signal(unix.SIGTERM)
+		case sig == unix.SIGPIPE: // of who waited, and reads no more
+		case up != nil:
+			held = held || sig == unix.SIGHUP
+		case sig != nil:
+			d.signal(sig.(syscall.Signal))
+		}
+		if up == nil && held {
+			held = false
+			d.signal(unix.SIGHUP)
+		}
+	}
+}
+
 // serving says that the daemon serves.
-func (s *stay) serving(serves func()) {
+func (s *stay) serving(serves func() error) {
+	close(s.up)
 	if s.cfg.PidFile != "" {
-		if err := os.WriteFile(s.cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil { // #nosec G306 -- everybody may read it
+		f, err := WritePid(s.cfg.PidFile)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
 			s.say(fmt.Sprintf("<4>cannot write the pid file: %v", err))
 		}
 	}
 	s.mu.Lock()
 	s.aloud = nil
 	s.mu.Unlock()
-	serves()
+	if err := serves(); err != nil {
+		s.say(fmt.Sprintf("<4>%v", err))
+	}
 }
 
-// hear calls serves once, at the first READY=1 (sd_notify(3)), until it hears the last word.
-func (s *stay) hear(notify *net.UnixConn, last string, serves func()) {
+// hear calls serves once, at the first READY=1 (sd_notify(3)), until nobody says anything any
+// more.
+func hear(from net.Conn, serves func()) {
 	buf := make([]byte, 512)
 	once := sync.OnceFunc(serves)
 	for {
-		n, err := notify.Read(buf)
-		if err != nil || string(buf[:n]) == last {
+		n, err := from.Read(buf)
+		if err != nil {
 			return
 		}
 		for line := range strings.Lines(string(buf[:n])) {
@@ -161,7 +182,7 @@ func (s *stay) read(out io.ReadCloser) {
 // daemon is the one that was started.
 type daemon struct {
 	out   io.ReadCloser // its log
-	life  *os.File      // open as long as this process lives, and nobody writes to it
+	life  *net.UnixConn // by which it says that it serves; open as long as this process lives
 	ended chan struct{}
 
 	mu  sync.Mutex
@@ -170,21 +191,21 @@ type daemon struct {
 	err error
 }
 
-// start starts the daemon, which ends with this process (WhileKept).
-func (s *stay) start(told string) (*daemon, error) {
+// start starts the daemon, which ends with this process (Kept).
+func (s *stay) start() (*daemon, error) {
 	out, log, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	in, life, err := os.Pipe()
+	life, in, err := pair()
 	if err != nil {
 		return nil, errors.Join(err, out.Close())
 	}
 	defer in.Close()
-	env := []string{"NOTIFY_SOCKET=" + told, kept + "=1"}
+	env := []string{kept + "=1"}
 	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); name != "NOTIFY_SOCKET" && name != "JOURNAL_STREAM" && name != "WATCHDOG_USEC" && name != "WATCHDOG_PID" {
+		if name, _, _ := strings.Cut(v, "="); name != kept && name != "NOTIFY_SOCKET" && name != "JOURNAL_STREAM" && name != "WATCHDOG_USEC" && name != "WATCHDOG_PID" {
 			env = append(env, v)
 		}
 	}
@@ -198,23 +219,42 @@ func (s *stay) start(told string) (*daemon, error) {
 	return d, nil
 }
 
-// kept says in the environment of a daemon that standard input ends with the process that stays.
+// pair returns the ends of a connection that nobody else can find or send to.
+func pair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	mine, theirs := os.NewFile(uintptr(fds[0]), "life"), os.NewFile(uintptr(fds[1]), "life") // #nosec G115 -- descriptors
+	conn, err := net.FileConn(mine)
+	if err := errors.Join(err, mine.Close()); err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+// kept says in the environment of a daemon that standard input is a connection to the process
+// that stays.
 const kept = "PORTCULLIS_BACKGROUND"
 
-// WhileKept returns a context that ends with ctx, and with the process that stays where that has
-// started this one. A signal at its death (PR_SET_PDEATHSIG) would be lost where a program starts
-// itself anew by another thread than its first.
-func WhileKept(ctx context.Context) (context.Context, context.CancelFunc) {
+// Kept returns a context that ends with ctx, and with the process that stays where that has
+// started this one; and the connection to that process, nil where there is none. What is said
+// there is in the words of sd_notify(3). A signal at its death (PR_SET_PDEATHSIG) would be lost
+// where a program starts itself anew by another thread than its first.
+func Kept(ctx context.Context) (context.Context, net.Conn, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	if os.Getenv(kept) == "" || unix.SetNonblock(0, true) != nil {
-		return ctx, cancel
+	if os.Getenv(kept) == "" {
+		return ctx, nil, cancel
 	}
-	life := os.NewFile(0, "life")
+	life, err := net.FileConn(os.Stdin)
+	if err != nil { // somebody has said so who is not that process
+		return ctx, nil, cancel
+	}
 	go func() {
 		_, _ = io.Copy(io.Discard, life)
 		cancel()
 	}()
-	return ctx, cancel
+	return ctx, life, cancel
 }
 
 func (d *daemon) wait(pid int) {

@@ -94,13 +94,13 @@ func TestKeepAlive(t *testing.T) {
 // TestNoSupervisor: without one nothing is said, and nothing fails.
 func TestNoSupervisor(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	none := findSupervisor(slog.New(slog.DiscardHandler))
+	none := findSupervisor(slog.New(slog.DiscardHandler), nil)
 	none.reloading()
 	none.ready()
 	none.status("serving nothing")
 	none.stopping()
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
-	if s := findSupervisor(slog.New(slog.DiscardHandler)); s != nil {
+	if s := findSupervisor(slog.New(slog.DiscardHandler), nil); s != nil {
 		t.Errorf("there is a supervisor %+v", s)
 	}
 	ctx, stop := context.WithCancel(t.Context())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -28,6 +29,7 @@ type Config struct {
 	// control socket.
 	Load   func() (config.Config, Source, error)
 	Hangup <-chan os.Signal
+	Waits  net.Conn // who is told that it serves; nil: NOTIFY_SOCKET says
 }
 
 // Source is where a configuration came from; zero: there is no file, and the defaults hold.
@@ -62,7 +64,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		Log: c.Log, Network: wiring.Network(c.Config),
 		Strays: func(s netif.State, r netif.Roles) []doctor.Stray { return doctor.Strays(kernel, s, r, doctor.Marks{}) },
 	})
-	waits := findSupervisor(c.Log)
+	waits := findSupervisor(c.Log, c.Waits)
 	follower.cfg.Status = waits.status
 	state, roles, err := network(ctx, c.Log, kernel, follower)
 	if err != nil {

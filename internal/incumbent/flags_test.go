@@ -31,7 +31,7 @@ func called(args []string, conf []byte) (call, text, notes string, err error) {
 		}
 		files = append([]*incumbent.File{&f}, files...)
 	}
-	plan, err := incumbent.TranslateOver(config.Default(), incumbent.Machine{}, files...)
+	plan, err := incumbent.TranslateOver(incumbent.Base{Config: config.Default()}, incumbent.Machine{}, files...)
 	if err != nil {
 		return "", "", "", err
 	}
@@ -193,7 +193,7 @@ func TestOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := incumbent.TranslateOver(base, incumbent.Machine{}, &f, &v.Options)
+	plan, err := incumbent.TranslateOver(incumbent.Base{Config: base}, incumbent.Machine{}, &f, &v.Options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ mappings = true
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err = incumbent.TranslateOver(base, incumbent.Machine{}, &unread, &v.Options)
+	plan, err = incumbent.TranslateOver(incumbent.Base{Config: base}, incumbent.Machine{}, &unread, &v.Options)
 	if err != nil || plan.Unread == nil || plan.Unread.Error() != `conf:2: "frob" is no option that is known` {
 		t.Errorf("%v, %v", plan.Unread, err)
 	}
@@ -269,11 +269,11 @@ func FuzzArguments(f *testing.F) {
 		if !reflect.DeepEqual(again.Daemon, v.Daemon) {
 			t.Errorf("%q has become %q", v.Daemon, again.Daemon)
 		}
-		plan, err := incumbent.TranslateOver(config.Default(), incumbent.Machine{}, &v.Options)
+		plan, err := incumbent.TranslateOver(incumbent.Base{Config: config.Default()}, incumbent.Machine{}, &v.Options)
 		if err != nil {
 			return
 		}
-		same, err := incumbent.TranslateOver(config.Default(), incumbent.Machine{}, &again.Options)
+		same, err := incumbent.TranslateOver(incumbent.Base{Config: config.Default()}, incumbent.Machine{}, &again.Options)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -294,3 +294,33 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// TestNotifyInterval: an interval that is not kept to is said, whichever bound it is beyond.
+func TestNotifyInterval(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]struct {
+		is    time.Duration
+		noted string
+	}{
+		"59": {time.Minute, "once a minute, and not more often"}, "60": {time.Minute, ""}, "900": {15 * time.Minute, ""},
+		"43200": {12 * time.Hour, ""}, "43201": {12 * time.Hour, "every 12 hours, and not more rarely"},
+	} {
+		f, err := incumbent.Read("conf", []byte("listening_ip=lan0\nnotify_interval="+text+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := incumbent.Translate(&f, incumbent.Machine{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var noted string
+		for _, n := range plan.Notes {
+			if n.Key == "upnp.notify_interval" {
+				noted = strings.TrimPrefix(n.Text, "notify_interval: ")
+			}
+		}
+		if plan.Config.UPnP.NotifyInterval != want.is || noted != want.noted {
+			t.Errorf("%s: %v, noted %q", text, plan.Config.UPnP.NotifyInterval, noted)
+		}
+	}
+}

@@ -400,7 +400,10 @@ func notifyInterval(t *translation, v value) {
 		return
 	}
 	t.config.UPnP.NotifyInterval = time.Duration(min(max(n, 60), 12*3600)) * time.Second // #nosec G115 -- 12 hours
-	if n < 60 {
+	switch {
+	case n < 60:
 		t.note(v.line, "upnp.notify_interval", Look, "notify_interval: once a minute, and not more often")
+	case n > 12*3600:
+		t.note(v.line, "upnp.notify_interval", Look, "notify_interval: every 12 hours, and not more rarely")
 	}
 }

@@ -223,7 +223,7 @@ func TestTextsOfRules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr := newTranslation(config.Default(), &f, Machine{})
+		tr := newTranslation(Base{Config: config.Default()}, &f, Machine{})
 		tr.ruleOf(f.rules[0])
 		if got := fmt.Sprint(tr.notes, " ", tr.config.Rules[0].Description); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)

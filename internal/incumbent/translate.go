@@ -52,10 +52,19 @@ type Plan struct {
 	Unread *Error // the first option that is not known; nil: there is none
 }
 
+// Base is what holds where a file says nothing.
+type Base struct {
+	config.Config
+	Says func(key string) bool // whether its owner has written down a key of his; nil: none
+}
+
+func (b *Base) says(key string) bool { return b.Says != nil && b.Says(key) }
+
 // translation is a Plan in the making.
 type translation struct {
 	file    *File
 	machine Machine
+	base    Base
 	config  config.Config
 	notes   []Note
 	noted   map[Note]bool
@@ -69,11 +78,13 @@ type translation struct {
 }
 
 // Translate returns what a file of the kind Conf or UCI becomes. An error is an *Error.
-func Translate(f *File, m Machine) (Plan, error) { return TranslateOver(config.Default(), m, f) }
+func Translate(f *File, m Machine) (Plan, error) {
+	return TranslateOver(Base{Config: config.Default()}, m, f)
+}
 
 // TranslateOver returns what files of one kind become together. What a later one sets counts,
 // what none sets is base's; LANs and rules add up, and the rules of base come first.
-func TranslateOver(base config.Config, m Machine, files ...*File) (Plan, error) {
+func TranslateOver(base Base, m Machine, files ...*File) (Plan, error) {
 	t := newTranslation(base, files[0], m)
 	for _, f := range files {
 		t.file = f
@@ -105,9 +116,9 @@ func TranslateOver(base config.Config, m Machine, files ...*File) (Plan, error) 
 	return Plan{Config: t.config, Notes: t.notes, Unread: t.unread}, t.wrong()
 }
 
-func newTranslation(base config.Config, f *File, m Machine) *translation {
+func newTranslation(base Base, f *File, m Machine) *translation {
 	t := &translation{
-		file: f, machine: m, config: base, noted: map[Note]bool{}, names: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
+		file: f, machine: m, base: base, config: base.Config, noted: map[Note]bool{}, names: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
 	}
 	t.config.Rules = slices.Clone(base.Rules)
 	for _, r := range base.Rules {
@@ -151,8 +162,7 @@ func (t *translation) setting(s setting) {
 // absent is what it means that an option is not set.
 func (t *translation) absent() {
 	if t.file.Kind == Conf && !t.set["enable_natpmp"] {
-		t.config.PCP.NATPMP, t.config.PCP.PCP = false, false
-		t.note(0, "pcp.natpmp", Look, "miniupnpd has NAT-PMP and PCP off where enable_pcp_pmp is not set, and so it stays")
+		t.withoutPCP()
 	}
 	if t.file.Kind == UCI {
 		if !t.set["listening_ip"] {
@@ -160,13 +170,27 @@ func (t *translation) absent() {
 		}
 		t.firewall()
 	}
-	if t.file.Kind == Conf && !t.set["listening_ip"] {
+	if t.file.Kind == Conf && !t.set["listening_ip"] && len(t.config.LAN.Interfaces) == 0 {
 		t.note(0, "lan.interfaces", Look, "listening_ip is not set, perhaps because it was given by the option -a: without interfaces, every private LAN is served")
 	}
 	if t.closed() {
 		t.names[closedName] = true
 		t.config.Rules = append([]policy.Rule{{Name: closedName, Action: portmap.Deny}}, t.config.Rules...)
 		t.note(0, "rule[0]", Stricter, "nothing is opened until you set lan.interfaces and remove this rule")
+	}
+}
+
+// withoutPCP is what it means that NAT-PMP and PCP are not set, as far as the owner has not said
+// himself which he wants.
+func (t *translation) withoutPCP() {
+	natpmp, pcp := t.base.says("pcp.natpmp"), t.base.says("pcp.pcp")
+	t.config.PCP.NATPMP = t.config.PCP.NATPMP && natpmp
+	t.config.PCP.PCP = t.config.PCP.PCP && pcp
+	switch {
+	case !natpmp:
+		t.note(0, "pcp.natpmp", Look, "miniupnpd has NAT-PMP and PCP off where enable_pcp_pmp is not set, and so it stays")
+	case !pcp:
+		t.note(0, "pcp.pcp", Look, "miniupnpd has PCP off where enable_pcp_pmp is not set, and so it stays")
 	}
 }
 

@@ -162,6 +162,15 @@ func TestDropIn(t *testing.T) {
 		t.Errorf("open is %+v", list)
 	}
 	d.signal(pid, syscall.SIGTERM)
+	if said, err := d.start(); err != nil || said != "" { // as scripts do, while the first one ends
+		t.Fatalf("at once: %v\n%s", err, said)
+	}
+	again, err := d.running()
+	if err != nil || again == pid {
+		t.Fatalf("after %d process %d runs, %v", pid, again, err)
+	}
+	pid = again
+	d.signal(pid, syscall.SIGTERM)
 	d.ended(pid)
 	if after := testrig.Ruleset(t, n.Gateway); after != before {
 		t.Errorf("it leaves in the kernel\n%s\nwhere there was\n%s", after, before)
@@ -181,6 +190,49 @@ func TestDropIn(t *testing.T) {
 	}
 	d.signal(pid, syscall.SIGKILL) // of the process that stays; the daemon ends by itself
 	testrig.Eventually(t, 20*time.Second, "killed it leaves nothing", func() bool { return testrig.Ruleset(t, n.Gateway) == before })
+}
+
+// TestDropInFirst: as the first process of a container, or of a jail, it stays, because all
+// others end with that.
+func TestDropInFirst(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	before := testrig.Ruleset(t, n.Gateway)
+	d := newDropIn(t, n)
+	cmd := exec.Command("unshare", append([]string{"--pid", "--fork", "--kill-child", "--mount-proc", d.exe}, d.args...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := n.Gateway.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	testrig.Eventually(t, 20*time.Second, "it serves", func() bool { _, err := d.owner.Status(t.Context()); return err == nil })
+	r := &testrig.Rig{Network: n, Owner: d.owner}
+	c := r.Point(t, "a", lab.IGD1, lab.WANIP1)
+	if err := c.Add(t.Context(), udp(6000)); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("it has ended: %v\n%s", err, &out)
+	default:
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := strconv.Atoi(strings.TrimSpace(string(children)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.signal(first, syscall.SIGTERM)
+	if err := <-ended; err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	if after := testrig.Ruleset(t, n.Gateway); after != before {
+		t.Errorf("it leaves in the kernel\n%s\nwhere there was\n%s", after, before)
+	}
 }
 
 // TestDropInRefuses: with a file or an option that is not understood, and without a LAN, it does

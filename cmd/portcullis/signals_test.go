@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestEarlySignals: a daemon that reads its configuration is not ended by what has it read that
+// again, or in the place of miniupnpd by what its scripts send.
+func TestEarlySignals(t *testing.T) {
+	t.Parallel()
+	for line, signals := range map[string][]syscall.Signal{
+		"run --config FIFO":                    {syscall.SIGHUP},
+		"miniupnpd -D --config FIFO":           {syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE},
+		"miniupnpd --config FIFO -P /dev/null": {syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE},
+	} {
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/proc/self/exe", strings.Fields(strings.ReplaceAll(line, "FIFO", fifo))...)
+		cmd.Args[0] = "portcullis"
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // when it reads
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range signals {
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.WriteString("[nonsense]\n"); err != nil {
+			t.Error(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exitRefused || !strings.Contains(said.String(), "nonsense") {
+			t.Errorf("%s: %v\n%s", line, err, &said)
+		}
+	}
+}
