@@ -244,24 +244,24 @@ const maxNotes = 40
 
 // tell logs what is not as it was, first what is opened no more.
 func (f *foreign) tell(log *slog.Logger) {
-	var notes, rest []incumbent.Note
-	for _, n := range f.notes {
-		if n.Kind == incumbent.Stricter {
-			notes = append(notes, n)
-		} else {
-			rest = append(rest, n)
+	told := 0
+	for _, first := range []bool{true, false} {
+		for i := range f.notes {
+			n := &f.notes[i]
+			if (n.Kind == incumbent.Stricter) != first {
+				continue
+			}
+			if told == maxNotes {
+				log.Warn("more is not as in miniupnpd; `portcullis import` prints all of it", "more", len(f.notes)-told)
+				return
+			}
+			told++
+			level := slog.LevelWarn
+			if n.Kind == incumbent.Look {
+				level = slog.LevelInfo
+			}
+			log.Log(context.Background(), level, "not as in miniupnpd", "note", n.In(n.File))
 		}
-	}
-	for i, n := range append(notes, rest...) {
-		if i == maxNotes {
-			log.Warn("more is not as in miniupnpd; `portcullis import` prints all of it", "more", len(f.notes)-i)
-			return
-		}
-		level := slog.LevelWarn
-		if n.Kind == incumbent.Look {
-			level = slog.LevelInfo
-		}
-		log.Log(context.Background(), level, "not as in miniupnpd", "note", n.In(n.File))
 	}
 }
 
