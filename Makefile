@@ -18,6 +18,18 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 .PHONY: build flags install install-openwrt packages check-packages release lab pictures test bench memory unit system cases abuse clients page screenshot vet lint vuln reproducible sbom halfcore race fuzz size sizes clean deps
 
+# Which instructions a program may use does not depend on who builds it: the environment does not
+# count, an argument of make does (packages/targets.go). What is the oldest processor of a kind is here.
+build: export GOAMD64    = v1
+build: export GO386      = softfloat
+build: export GOARM64    = v8.0
+build: export GOARM      = 5
+build: export GOMIPS     = softfloat
+build: export GOMIPS64   = softfloat
+build: export GOPPC64    = power8
+build: export GORISCV64  = rva20u64
+build: export GOFIPS140  = off
+build: export GOEXPERIMENT =
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath $(INLINE) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/portcullis
 
@@ -169,7 +181,8 @@ packages:
 	$(if $(ARCHS),,$(MAKE) --silent sbom)
 	$(GO) run -C packages . -version $(VERSION) -out $(DIST) -archs "$(ARCHS)" $(if $(APK_KEY),-key $(abspath $(APK_KEY)))
 
-# A release of the tag that stands here, signed: KEY has minisign's secret key, APK_KEY that of routers.
+# A release of the tag that stands here, signed: KEY has minisign's secret key, APK_KEY that of
+# RSA for routers. Both are needed.
 release:
 	DIST='$(DIST)' ARCHS='$(ARCHS)' KEY='$(KEY)' APK_KEY='$(APK_KEY)' packages/release
 

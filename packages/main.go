@@ -138,7 +138,7 @@ func (b *build) compile(t target) (string, error) {
 		return bin, nil
 	}
 	b.compiled = append(b.compiled, bin)
-	return bin, run(t.env, "make", "--silent", "build", "BIN="+bin, "VERSION="+b.text)
+	return bin, run(nil, "make", t.build(bin, b.text)...)
 }
 
 // sizes prints how large a program is, as it is and in the file system of a router, and

@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +52,42 @@ func TestTargets(t *testing.T) {
 			cpu := strings.TrimPrefix(name, "arm_")
 			if cpu != name && strings.Contains(cpu, "_") != (x.name != "armv5") {
 				t.Errorf("%s gets the program of %s", name, x.name)
+			}
+		}
+	}
+}
+
+// knobs are what decides, for each processor, which instructions its program has.
+var knobs = map[string]string{
+	"386": "GO386", "amd64": "GOAMD64", "arm": "GOARM", "arm64": "GOARM64", "mips": "GOMIPS", "mipsle": "GOMIPS",
+	"riscv64": "GORISCV64", "loong64": "",
+}
+
+// TestPinned: what a builder has in his environment does not reach the compiler.
+func TestPinned(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	compiler := filepath.Join(dir, "go")
+	if err := os.WriteFile(compiler, []byte("#!/bin/sh\nenv\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range targets {
+		arch := strings.TrimPrefix(x.env[0], "GOARCH=")
+		knob, known := knobs[arch]
+		if !known || knob != "" && !strings.HasPrefix(strings.Join(x.env[1:], " "), knob+"=") {
+			t.Errorf("%s: %v leaves %s to the builder", x.name, x.env, knob)
+		}
+		cmd := exec.Command("make", append(x.build(filepath.Join(dir, "bin"), "1.0.0"), "GO="+compiler)...)
+		cmd.Env = append(os.Environ(), "GOOS=plan9", "GOARCH=wasm", "GO386=sse2", "GOAMD64=v3", "GOARM=7,hardfloat", "GOARM64=v9.0", "GOMIPS=hardfloat",
+			"GOMIPS64=hardfloat", "GOPPC64=power10", "GORISCV64=rva23u64", "GOFIPS140=latest", "GOEXPERIMENT=rangefunc", "CGO_ENABLED=1")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := strings.Split(string(out), "\n")
+		for _, want := range append(x.env[:len(x.env):len(x.env)], "GOOS=linux", "GOFIPS140=off", "GOEXPERIMENT=", "CGO_ENABLED=0") {
+			if !slices.Contains(has, want) {
+				t.Errorf("%s: the compiler does not have %s, but\n%s", x.name, want, out)
 			}
 		}
 	}

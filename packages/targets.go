@@ -9,7 +9,7 @@ import (
 // target is a processor that the program is built for, and what distributions call it.
 type target struct {
 	name    string   // ours, of the tarball
-	env     []string // for the Go compiler
+	env     []string // for the Go compiler, each one that there is for the processor
 	debian  string   // "": there is no package for it
 	openwrt []string // one program serves several
 	plain   int64    // octets that the program may have
@@ -21,10 +21,10 @@ type target struct {
 // processor, as its packages of Go have it; arm_fa526 is older than what Go supports.
 // Debian's armhf is also what Raspberry Pi OS calls its first boards, so it gets ARMv6.
 var targets = []target{
-	{"amd64", []string{"GOARCH=amd64"}, "amd64", []string{"x86_64"}, 9_500_000, 3_000_000},
+	{"amd64", []string{"GOARCH=amd64", "GOAMD64=v1"}, "amd64", []string{"x86_64"}, 9_500_000, 3_000_000},
 	// For those who build it themselves; it is built here so that it can be.
 	{"386", []string{"GOARCH=386", "GO386=softfloat"}, "", nil, 9_500_000, 3_000_000},
-	{"arm64", []string{"GOARCH=arm64"}, "arm64", []string{
+	{"arm64", []string{"GOARCH=arm64", "GOARM64=v8.0"}, "arm64", []string{
 		"aarch64_generic", "aarch64_cortex-a53", "aarch64_cortex-a72", "aarch64_cortex-a76",
 	}, 9_500_000, 2_800_000},
 	{"armv5", []string{"GOARCH=arm", "GOARM=5"}, "armel", []string{
@@ -39,8 +39,14 @@ var targets = []target{
 		"mipsel_24kc", "mipsel_24kc_24kf", "mipsel_74kc", "mipsel_mips32",
 	}, 10_300_000, 2_600_000},
 	{"mips", []string{"GOARCH=mips", "GOMIPS=softfloat"}, "", []string{"mips_24kc", "mips_4kec", "mips_mips32"}, 10_300_000, 2_600_000},
-	{"riscv64", []string{"GOARCH=riscv64"}, "riscv64", []string{"riscv64_generic", "riscv64_riscv64"}, 9_500_000, 3_000_000},
+	{"riscv64", []string{"GOARCH=riscv64", "GORISCV64=rva20u64"}, "riscv64", []string{"riscv64_generic", "riscv64_riscv64"}, 9_500_000, 3_000_000},
 	{"loong64", []string{"GOARCH=loong64"}, "loong64", []string{"loongarch64_generic"}, 9_500_000, 3_000_000},
+}
+
+// build returns the arguments of make by which a program is built. What is for the compiler is
+// among them, because an argument counts before the environment of who builds.
+func (t target) build(bin, version string) []string {
+	return append([]string{"--silent", "build", "BIN=" + bin, "VERSION=" + version, "GOOS=linux"}, t.env...)
 }
 
 // named returns those targets, all without names.
