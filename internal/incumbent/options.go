@@ -219,7 +219,7 @@ var options = []Option{
 		Why: "for programs that read it, in a directory that the daemon's user can write in; " + comeBack, to: leaseFile},
 	{Conf: []string{"lease_file6"}, Becomes: "miniupnpd.lease_file6", Why: "the same for IPv6", to: leaseFile},
 	{UCI: []string{"upnp_lease_file", "lease_file"}, Becomes: "miniupnpd.lease_file, miniupnpd.lease_file6",
-		Why: "for LuCI's page, see docs/luci.md; clients ask again for what was open. lease_file has that of IPv6 beside it, as its name and -ipv6", to: leaseFile},
+		Why: "for LuCI's page, see docs/luci.md; clients ask again for what was open. lease_file has that of IPv6 beside it, as its name and -ipv6, and so has a router whose file names none: /var/run/miniupnpd.leases", to: leaseFile},
 	{UCI: []string{"upnp_lease_file6"}, Becomes: "miniupnpd.lease_file6", Why: "the same", to: leaseFile},
 	{Conf: []string{"force_igd_desc_v1"}, UCI: []string{"igdv1"}, Becomes: "upnp.igdv1", Why: "hardly needed: without it each client gets the version that it searches for", to: func(t *translation, v value) {
 		t.version1(v, v.yes())

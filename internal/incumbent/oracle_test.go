@@ -148,6 +148,32 @@ func TestNamedByIPv4(t *testing.T) {
 	}
 }
 
+// TestLeasesOfThePage: on a router whose file does not say where the leases are, they are where
+// LuCI's page looks for them; elsewhere nobody looks.
+func TestLeasesOfThePage(t *testing.T) {
+	t.Parallel()
+	const page = "/var/run/miniupnpd.leases"
+	for in, want := range map[string][2]string{
+		"config upnpd config\n":                                              {page, page + "-ipv6"},
+		"config upnpd config\noption upnp_lease_file ''\n":                   {page, page + "-ipv6"},
+		"config upnpd config\noption upnp_lease_file6 /tmp/six\n":            {page, "/tmp/six"},
+		"config upnpd config\noption upnp_lease_file /tmp/four\n":            {"/tmp/four", ""},
+		"config settings s\nconfig internal_network\noption interface lan\n": {page, page + "-ipv6"},
+		"config settings s\noption lease_file /tmp/four\n":                   {"/tmp/four", "/tmp/four-ipv6"},
+	} {
+		f, err := Read("x", []byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []Machine{{Router: &Router{Networks: map[string]string{"lan": "br-lan"}}}, {}} {
+			plan, err := Translate(&f, m)
+			if got := [2]string{string(plan.Config.Miniupnpd.LeaseFile), string(plan.Config.Miniupnpd.LeaseFile6)}; err != nil || m.Router == nil && got[0] == page || m.Router != nil && got != want {
+				t.Errorf("%q, on the router %v: %q: %v", in, m.Router != nil, got, err)
+			}
+		}
+	}
+}
+
 // TestOnTheRouter: where the devices of networks, and the holders of addresses, are known,
 // they are taken, and no other way to the Internet instead of one that is down.
 func TestOnTheRouter(t *testing.T) {

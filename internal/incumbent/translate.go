@@ -168,6 +168,7 @@ func (t *translation) absent() {
 		if !t.set["listening_ip"] {
 			t.lan(0, "lan")
 		}
+		t.leases()
 		t.firewall()
 	}
 	if t.file.Kind == Conf && !t.set["listening_ip"] && len(t.config.LAN.Interfaces) == 0 {
@@ -191,6 +192,21 @@ func (t *translation) withoutPCP() {
 		t.note(0, "pcp.natpmp", Look, "miniupnpd has NAT-PMP and PCP off where enable_pcp_pmp is not set, and so it stays")
 	case !pcp:
 		t.note(0, "pcp.pcp", Look, "miniupnpd has PCP off where enable_pcp_pmp is not set, and so it stays")
+	}
+}
+
+// pageLeases is where LuCI's page has the leases of a router whose file does not say.
+const pageLeases = "/var/run/miniupnpd.leases"
+
+// leases has a router write them where LuCI's page looks for them: without a file its button
+// deletes nothing.
+func (t *translation) leases() {
+	if t.machine.Router == nil || t.file.has("upnp_lease_file") || t.file.has("lease_file") {
+		return
+	}
+	t.config.Miniupnpd.LeaseFile = pageLeases
+	if !t.file.has("upnp_lease_file6") {
+		t.config.Miniupnpd.LeaseFile6 = pageLeases + "-ipv6"
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 
 const on = "config upnpd 'config'\n\toption enabled '1'\n"
 
+// ownLeases has them where a daemon in its jail can write them.
+const ownLeases = "\toption upnp_lease_file '/var/run/portcullis/miniupnpd.leases'\n"
+
 // wanted is the message that starts Portcullis on a router without ujail, or with it.
 func wanted(t *testing.T, jail bool) object {
 	t.Helper()
@@ -67,7 +70,11 @@ func TestStart(t *testing.T) {
 			r.jails()
 			r.write("etc/config/upnpd", on+"\toption upnp_lease_file '/var/run/miniupnpd.leases'\n")
 		}},
-		{"with ujail, and a lease file of its own", true, func(r *router) {
+		{"with ujail, and leases where the page looks for them", false, func(r *router) {
+			r.jails()
+			r.write("etc/config/upnpd", on+"\toption port '5000'\n")
+		}},
+		{"with ujail, and the package's file", true, func(r *router) {
 			r.jails()
 			r.write("etc/config/upnpd", strings.Replace(r.read("etc/config/upnpd"), "enabled '0'", "enabled '1'", 1))
 		}},
@@ -78,7 +85,7 @@ func TestStart(t *testing.T) {
 			before := r.read("etc/config/upnpd")
 			c.do(r)
 			if r.read("etc/config/upnpd") == before {
-				r.write("etc/config/upnpd", on)
+				r.write("etc/config/upnpd", on+ownLeases)
 			}
 			r.do("/etc/init.d/miniupnpd", "start") // LuCI's name for it
 			if diff := cmp.Diff([]call{{"set", wanted(t, c.jail)}}, r.said()); diff != "" {
@@ -386,7 +393,7 @@ func TestOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.jails()
-	r.write("etc/config/upnpd", on)
+	r.write("etc/config/upnpd", on+ownLeases)
 	r.write("etc/shadow", "")
 	r.write("tmp/lib/portcullis/leases.journal", "")
 	r.write("tmp/lib/portcullis/other/file", "")
