@@ -148,6 +148,52 @@ func TestNamedByIPv4(t *testing.T) {
 	}
 }
 
+// TestSectionsOfOneName: they are one, and an option counts as it was set last, as for libuci;
+// two rules would open what one does not.
+func TestSectionsOfOneName(t *testing.T) {
+	t.Parallel()
+	const rule = "config perm_rule web\noption action allow\noption ext_ports 6000\noption int_ports 6000\n"
+	for in, want := range map[string]string{
+		rule + "config perm_rule web\noption action deny\n":                                                        "deny 6000 br-lan",
+		rule + "config perm_rule other\noption action deny\noption ext_ports 9\n":                                  "allow 6000 deny 9 br-lan",
+		rule + "config perm_rule\noption ext_ports 9\nconfig perm_rule\n":                                          "allow 6000 deny 9 deny br-lan",
+		rule + "option int_addr 10.0.0.9\noption int_addr 10.0.0.8\n":                                              "allow 6000 10.0.0.8/32 br-lan",
+		"config upnpd c\noption internal_iface iot\noption internal_iface guest\n":                                 "br-guest",
+		"config upnpd c\noption internal_iface iot\nlist internal_iface lan\n":                                     "br-iot br-lan",
+		"config upnpd c\noption internal_iface iot\nconfig perm_rule\nconfig upnpd c\noption internal_iface lan\n": "deny br-lan",
+		rule + "config upnpd web\n":    `x:5: "web" is a section of another type in line 1`,
+		"config upnpd c d\n":           `x:1: "config upnpd c d" is no line of a UCI file`,
+		"config upnpd ''\nconfig x ''": "br-lan", // no name
+		"config upnpd c\n" + strings.Repeat("option port "+strings.Repeat("5", 4000)+"\nconfig upnpd c\n", 9): "x:18: the section has more than 32768 bytes",
+	} {
+		f, err := Read("x", []byte(in))
+		var plan Plan
+		if err == nil {
+			plan, err = Translate(&f, Machine{})
+		}
+		if got := strings.Join(outline(plan.Config), " "); err == nil && got != want || err != nil && err.Error() != want {
+			t.Errorf("%.200q: %s, want %s: %v", in, got, want, err)
+		}
+	}
+}
+
+// outline is what a configuration opens and serves, in short.
+func outline(c config.Config) (all []string) {
+	for _, r := range c.Rules {
+		all = append(all, r.Action.String())
+		for _, p := range r.External {
+			all = append(all, p.String())
+		}
+		for _, m := range r.Clients {
+			all = append(all, m.String())
+		}
+	}
+	for _, i := range c.LAN.Interfaces {
+		all = append(all, string(i))
+	}
+	return all
+}
+
 // TestLeasesOfThePage: on a router whose file does not say where the leases are, they are where
 // LuCI's page looks for them; elsewhere nobody looks.
 func TestLeasesOfThePage(t *testing.T) {

@@ -1,6 +1,7 @@
 package incumbent
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -87,7 +88,11 @@ func (f *File) uci(lines []string) *Error {
 	return nil
 }
 
+// sections takes the lines apart as libuci does: sections of one name are one, and so are an
+// option's values, of which the last one counts.
 func (f *File) sections(lines []string) (all []section, err *Error) {
+	named := map[string]int{}
+	in := -1
 	for i, n := 0, 0; i < len(lines); i += n {
 		var text string
 		var words []string
@@ -97,23 +102,45 @@ func (f *File) sections(lines []string) (all []section, err *Error) {
 		case !ok:
 			return nil, f.failed(i+1, "%s: a quotation mark is open at the end", shown(text))
 		case len(words) == 0 || words[0] == "package":
-		case words[0] == "config" && len(words) > 1:
-			all = append(all, section{line: i + 1, kind: words[1]})
-		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && len(all) > 0:
-			s := &all[len(all)-1]
-			if s.size += len(text); s.size > maxSection {
-				return nil, f.failed(i+1, "the section has more than %d bytes", maxSection)
+		case words[0] == "config" && (len(words) == 2 || len(words) == 3):
+			name := strings.Join(words[2:], "")
+			before, known := named[name]
+			switch {
+			case known && all[before].kind != words[1]:
+				return nil, f.failed(i+1, "%s is a section of another type in line %d", shown(name), all[before].line)
+			case known:
+				in = before
+				continue
 			}
-			if last := s.last(words[1]); words[0] == "list" && last >= 0 { // which is one value, for a script
-				s.options[last].value += " " + words[2]
-			} else {
-				s.options = append(s.options, setting{i + 1, words[1], words[2]})
+			all = append(all, section{line: i + 1, kind: words[1]})
+			if in = len(all) - 1; name != "" {
+				named[name] = in
+			}
+		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && in >= 0:
+			if wrong := all[in].set(words[0] == "list", setting{i + 1, words[1], words[2]}); wrong != "" {
+				return nil, f.failed(i+1, "%s", wrong)
 			}
 		default:
 			return nil, f.failed(i+1, "%s is no line of a UCI file", shown(text))
 		}
 	}
 	return all, nil
+}
+
+// set gives an option a value, or adds one to a list, which is one value for a script.
+func (s *section) set(list bool, to setting) (wrong string) {
+	if s.size += len(to.name) + len(to.value) + len("option  "); s.size > maxSection {
+		return fmt.Sprintf("the section has more than %d bytes", maxSection)
+	}
+	switch last := s.last(to.name); {
+	case last < 0:
+		s.options = append(s.options, to)
+	case list:
+		s.options[last].value += " " + to.value
+	default:
+		s.options[last] = to
+	}
+	return ""
 }
 
 // begins is how a line begins that no string is meant to have: in the line before it, a

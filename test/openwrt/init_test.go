@@ -234,6 +234,39 @@ func TestReload(t *testing.T) {
 	reload(1)
 }
 
+// TestUncommitted: what was not committed counts for nothing, whether it is the script that asks
+// for it or the import; sections of one name are one, for both.
+func TestUncommitted(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, nil)
+	r.write("etc/config/upnpd", on)
+	start := func(want int) {
+		t.Helper()
+		r.do("/etc/init.d/portcullis", "restart")
+		sent := r.said()
+		if got := instances(t, sent[len(sent)-1:]); !slices.Equal(got, []int{want}) {
+			t.Errorf("it starts %v, want %d", got, want)
+		}
+	}
+	start(1)
+	r.do("uci", "set", "upnpd.config.enabled=0")
+	r.do("uci", "set", "upnpd.config.port=5001")
+	start(1)
+	if text := r.read("var/etc/portcullis/portcullis.toml"); strings.Contains(text, "5001") {
+		t.Errorf("it has what was not committed:\n%s", text)
+	}
+	r.do("uci", "commit", "upnpd")
+	r.write("etc/config/upnpd", r.read("etc/config/upnpd")+"config upnpd config\n\toption enabled 1\n")
+	start(1)
+	if text := r.read("var/etc/portcullis/portcullis.toml"); !strings.Contains(text, "5001") {
+		t.Errorf("it has not what was committed:\n%s", text)
+	}
+	r.write("etc/config/upnpd", r.read("etc/config/upnpd")+"config settings config\n\toption enabled 1\n")
+	if out, err := r.run("/etc/init.d/portcullis", "start"); err == nil || !strings.Contains(out, "\"config\" is a section of another type in line ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestStrings: what stands in strings is never executed, and never part of another string.
 func TestStrings(t *testing.T) {
 	t.Parallel()

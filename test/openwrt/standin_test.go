@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,53 +25,107 @@ func failed(err error) int {
 	return 1
 }
 
-// uci prints an option: uci -q get PACKAGE.@TYPE[0].OPTION; or sets one that is there already:
-// uci set PACKAGE.SECTION.OPTION=VALUE, which counts before the commit.
+// deltas is where uci has what was set and not committed.
+const deltas = "/tmp/.uci/"
+
+// uci prints an option: uci -q get PACKAGE.@TYPE[0].OPTION, with what was not committed, or
+// PATH.@TYPE[0].OPTION, without; sets one: uci set PACKAGE.SECTION.OPTION=VALUE; or commits.
 func uci(args []string) int {
-	switch m := regexp.MustCompile(`^(\w+)\.\w+\.(\w+)=(\w+)$`).FindStringSubmatch(args[len(args)-1]); {
-	case args[0] == "commit":
+	last := args[len(args)-1]
+	set := regexp.MustCompile(`^(\w+)\.(\w+)\.(\w+)=(\S+)$`).FindStringSubmatch(last)
+	get := regexp.MustCompile(`^((?:/etc/config/)?(\w+))\.@(\w+)\[0\]\.(\w+)$`).FindStringSubmatch(last)
+	switch {
+	case args[0] == "commit" && len(args) == 2:
+		if err := commit(last); err != nil {
+			return failed(err)
+		}
 		return 0
-	case args[0] == "set" && m != nil:
-		name := "/etc/config/" + m[1]
-		text, err := os.ReadFile(name)
+	case args[0] == "set" && len(args) == 2 && set != nil:
+		text, _ := os.ReadFile(deltas + set[1]) // there may be none yet
+		err := os.MkdirAll(deltas, 0o700)
+		if err == nil {
+			err = os.WriteFile(deltas+set[1], fmt.Appendf(text, "%s %s %s\n", set[2], set[3], set[4]), 0o600)
+		}
 		if err != nil {
 			return failed(err)
 		}
-		line := regexp.MustCompile(`(?m)^\toption ` + m[2] + ` .*$`)
-		if !line.Match(text) {
-			return failed(fmt.Errorf("%s has no %s", name, m[2]))
-		}
-		if err := os.WriteFile(name, line.ReplaceAll(text, []byte("\toption "+m[2]+" '"+m[3]+"'")), 0o600); err != nil {
-			return failed(err)
-		}
 		return 0
-	}
-	m := regexp.MustCompile(`^(\w+)\.@(\w+)\[0\]\.(\w+)$`).FindStringSubmatch(args[len(args)-1])
-	if len(args) != 3 || args[0] != "-q" || args[1] != "get" || m == nil {
+	case len(args) != 3 || args[0] != "-q" || args[1] != "get" || get == nil:
 		return failed(fmt.Errorf("uci %q", args))
 	}
-	text, err := os.ReadFile("/etc/config/" + m[1])
+	sections, err := packageOf(get[2], !strings.HasPrefix(get[1], "/"))
 	if err != nil {
 		return 1
 	}
-	value, found := "", false
-	kind, first := "", true
+	for _, s := range sections {
+		if s.kind == get[3] {
+			if value, found := s.options[get[4]]; found {
+				fmt.Println(value)
+				return 0
+			}
+			return 1
+		}
+	}
+	return 1
+}
+
+// section is one of a package; those of one name are one.
+type section struct {
+	kind, name string
+	options    map[string]string
+}
+
+// packageOf reads a package, and what was not committed of it.
+func packageOf(name string, uncommitted bool) (all []*section, err error) {
+	text, err := os.ReadFile("/etc/config/" + name)
+	if err != nil {
+		return nil, err
+	}
+	var in *section
 	for _, words := range statements(string(text)) {
 		switch {
 		case len(words) > 1 && words[0] == "config":
-			if kind == m[2] {
-				first = false
+			in = &section{words[1], strings.Join(words[2:], ""), map[string]string{}}
+			if i := slices.IndexFunc(all, func(s *section) bool { return s.name != "" && s.name == in.name }); i >= 0 {
+				in = all[i]
+			} else {
+				all = append(all, in)
 			}
-			kind = words[1]
-		case len(words) == 3 && words[0] == "option" && first && kind == m[2] && words[1] == m[3]:
-			value, found = words[2], true
+		case len(words) == 3 && words[0] == "option" && in != nil:
+			in.options[words[1]] = words[2]
 		}
 	}
-	if !found {
-		return 1
+	if !uncommitted {
+		return all, nil
 	}
-	fmt.Println(value)
-	return 0
+	text, _ = os.ReadFile(deltas + name) // there may be none
+	for line := range strings.Lines(string(text)) {
+		for _, s := range all {
+			if words := strings.Fields(line); s.name == words[0] {
+				s.options[words[1]] = words[2]
+			}
+		}
+	}
+	return all, nil
+}
+
+// commit writes a package anew, with what was set of it.
+func commit(name string) error {
+	all, err := packageOf(name, true)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&text, "\nconfig %s '%s'\n", s.kind, s.name)
+		for _, option := range slices.Sorted(maps.Keys(s.options)) {
+			fmt.Fprintf(&text, "\toption %s '%s'\n", option, s.options[option])
+		}
+	}
+	if err := os.WriteFile("/etc/config/"+name, []byte(text.String()), 0o600); err != nil {
+		return err
+	}
+	return os.RemoveAll(deltas + name)
 }
 
 // statements takes a file of uci's apart; nil, if a string does not end.
