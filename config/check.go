@@ -93,21 +93,6 @@ func (r *reader) chains(f *Firewall) {
 	}
 }
 
-// shown refuses two files in one place, and a chain whose rules do something.
-func (r *reader) shown(c *Config) {
-	m := &c.Miniupnpd
-	if m.LeaseFile != "" && m.LeaseFile == m.LeaseFile6 {
-		r.fail("miniupnpd.lease_file6", "%s is miniupnpd.lease_file too; allowed: a file of its own", quote(string(m.LeaseFile6)))
-	}
-	switch {
-	case m.Chain == firewall.Chain{}:
-	case m.Chain.Family != "inet" && m.Chain.Family != "ip":
-		r.fail("miniupnpd.chain", "%s has a family without IPv4; allowed: a chain of family inet or ip", quote(m.Chain.String()))
-	case m.Chain == c.Firewall.AcceptChain, m.Chain == c.Firewall.AcceptChain6:
-		r.fail("miniupnpd.chain", "%s is an accept chain too; allowed: a chain of its own, in which there is nothing else", quote(m.Chain.String()))
-	}
-}
-
 // rule checks one rule; names has the rules before it.
 func (r *reader) rule(i int, c *Config, names map[string]int) {
 	path, rule := rulePath(i), &c.Rules[i]

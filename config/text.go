@@ -65,19 +65,27 @@ type LeaseFile string
 
 // UnmarshalText checks both parts.
 func (l *LeaseFile) UnmarshalText(text []byte) error {
-	path := string(text)
-	if format, rest, named := strings.Cut(path, ":"); named && !strings.HasPrefix(path, "/") {
+	file := LeaseFile(text)
+	path := file.Path()
+	if format, named := strings.CutSuffix(string(text), ":"+path); named {
 		var known string
 		if err := word(&known, format, "dnsmasq", "odhcpd", "isc", "kea"); err != nil {
 			return fmt.Errorf("has a format that %w", err)
 		}
-		path = rest
 	}
 	if err := checkPath(path, maxPath); err != nil {
 		return err
 	}
-	*l = LeaseFile(text)
+	*l = file
 	return nil
+}
+
+// Path returns where it is.
+func (l LeaseFile) Path() string {
+	if _, rest, named := strings.Cut(string(l), ":"); named && l[0] != '/' {
+		return rest
+	}
+	return string(l)
 }
 
 // HookEvent is one kind of event that the hook is told of, as `portcullis events` has it.

@@ -47,6 +47,9 @@ func Judge(c config.Config, lines config.Lines, m Machine) []Warning {
 		j.warn(lines.Of("lan.leases", i), "correct the path, unless the DHCP server makes the file later",
 			"lan.leases: there is no file %q", c.LAN.Leases[i])
 	}
+	for i, key := range []string{"miniupnpd.lease_file", "miniupnpd.lease_file6"} {
+		j.leaseFile(key, m.Leases[i])
+	}
 	for _, d := range policy.Doubts(c.Rules) {
 		j.warn(lines.Rule(d.Rule, d.Key, d.Index), d.Remedy, "%s", d.What)
 	}
@@ -98,6 +101,17 @@ func (j *judge) chain(key string, err error) {
 		j.warn(j.lines.Of(key, 0), "run this as root", "%s: only root can tell whether the chain is there", key)
 	default:
 		j.warn(j.lines.Of(key, 0), "", "%s: %v", key, err)
+	}
+}
+
+// leaseFile warns of a place where there is no lease file, or more than one.
+func (j *judge) leaseFile(key string, l Lease) {
+	if l.Others != nil {
+		j.warn(j.lines.Of(key, 0), "name a directory of root's or of the daemon's user", "%s: it is not written there: %v", key, l.Others)
+	}
+	if l.Beside != "" {
+		j.warn(j.lines.Of(key, 0), "name a directory that holds nothing else, /run/portcullis say",
+			"%s: the sandbox lets the daemon change whatever is in its directory, %q among it", key, l.Beside)
 	}
 }
 

@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
-	"strings"
+	"path/filepath"
+	"slices"
 
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/firewall/nft"
+	"portcullis/internal/leasefile"
 	"portcullis/internal/netif"
 )
 
@@ -21,8 +23,15 @@ type Machine struct {
 	Interfaces []string // that are there
 	Group      error    // why control.group cannot be used
 	NoFiles    []int    // places in lan.leases where there is no file
+	Leases     [2]Lease // where miniupnpd.lease_file and lease_file6 are
 	Hook       error    // why hook.command cannot be started
 	Chains     [2]error // why firewall.accept_chain and accept_chain6 cannot be used
+}
+
+// Lease is the directory of a lease file.
+type Lease struct {
+	Beside string // another file that is there, "": none
+	Others error  // who could replace the file
 }
 
 // Look reads the machine for a configuration.
@@ -42,12 +51,13 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 		m.Hook = Runnable(c.Hook.Command[0])
 	}
 	for i, f := range c.LAN.Leases {
-		path := string(f)
-		if _, rest, ok := strings.Cut(path, ":"); ok && !strings.HasPrefix(path, "/") {
-			path = rest
-		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(f.Path()); errors.Is(err, fs.ErrNotExist) {
 			m.NoFiles = append(m.NoFiles, i)
+		}
+	}
+	for i, file := range []config.Path{c.Miniupnpd.LeaseFile, c.Miniupnpd.LeaseFile6} {
+		if file != "" {
+			m.Leases[i] = lookAround(c, string(file))
 		}
 	}
 	for i, chain := range []firewall.Chain{c.Firewall.AcceptChain, c.Firewall.AcceptChain6} {
@@ -57,6 +67,26 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 		}
 	}
 	return m, state, nil
+}
+
+// lookAround looks at the directory of a lease file, which the sandbox opens as a whole. What
+// is not there is made.
+func lookAround(c config.Config, file string) (l Lease) {
+	dir := filepath.Dir(file)
+	l.Others = leasefile.Private(dir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return l
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		ours := slices.Contains([]string{string(c.Control.Socket), string(c.State.Dir), string(c.Control.Socket) + ".lock"}, path)
+		if !ours && !config.Collide(config.Path(path), c.Miniupnpd.LeaseFile) && !config.Collide(config.Path(path), c.Miniupnpd.LeaseFile6) {
+			l.Beside = path
+			return l
+		}
+	}
+	return l
 }
 
 // Runnable returns why a file is no program that a user without rights could start.

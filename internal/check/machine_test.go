@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -103,5 +104,50 @@ func TestMachine(t *testing.T) {
 		if got := chain("flush ruleset\n" + text); !strings.Contains(got, want) || (got == "") != (want == "") {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestLeaseFiles: the directory of a lease file is opened as a whole to the daemon, so that
+// one which holds other files is told of, and so is one in which others may write.
+func TestLeaseFiles(t *testing.T) {
+	t.Parallel()
+	gateway := netnstest.New(t, "gateway")
+	own, shared, open := t.TempDir(), t.TempDir(), t.TempDir()
+	for _, file := range []string{own + "/leases", own + "/leases.written", own + "/leases6.new", own + "/control.sock", shared + "/other"} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		file, file6 string
+		want        []string
+	}{
+		"its own":    {own + "/leases", own + "/leases6", nil},
+		"not there":  {own + "/run/leases", own + "/run/leases6", nil},
+		"shared":     {own + "/run/leases", shared + "/leases6", []string{`miniupnpd.lease_file6: the sandbox lets the daemon change whatever is in its directory, "` + shared + `/other" among it`}},
+		"by anybody": {open + "/leases", own + "/run/leases6", []string{"miniupnpd.lease_file: it is not written there: other users may write in " + open + ", and could replace the file"}},
+	} {
+		text := fmt.Sprintf("[control]\nsocket = %q\n[miniupnpd]\nlease_file = %q\nlease_file6 = %q\n", own+"/control.sock", c.file, c.file6)
+		cfg, lines, err := config.ParseLines("F", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		gateway.Must(func() error {
+			m, _, err := check.Look(t.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, w := range check.Judge(cfg, lines, m) {
+				got = append(got, w.What)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", name, diff)
+			}
+			return nil
+		})
 	}
 }

@@ -300,6 +300,21 @@ func leaseFile(t *translation, v value) {
 	set("miniupnpd.lease_file", &t.config.Miniupnpd.LeaseFile, v.text)
 }
 
+// leaseFiles leaves out what the configuration would refuse.
+func (t *translation) leaseFiles() {
+	m := &t.config.Miniupnpd
+	for i, file := range []*config.Path{&m.LeaseFile, &m.LeaseFile6} {
+		if err := t.config.CheckShown(*file); err != nil {
+			t.note(0, [2]string{"miniupnpd.lease_file", "miniupnpd.lease_file6"}[i], Look, shown(string(*file))+" "+err.Error()+". There is no such file until then")
+			*file = ""
+		}
+	}
+	if m.LeaseFile != "" && config.Collide(m.LeaseFile, m.LeaseFile6) {
+		m.LeaseFile6 = ""
+		t.note(0, "miniupnpd.lease_file6", Look, "both lease files are one, so there is none of IPv6")
+	}
+}
+
 // behindNAT is about a WAN whose address is private: STUN, or what OpenWrt calls CGNAT.
 func behindNAT(t *translation, v value) {
 	switch v.text {

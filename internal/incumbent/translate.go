@@ -97,10 +97,7 @@ func TranslateOver(base Base, m Machine, files ...*File) (Plan, error) {
 	t.absent()
 	t.zoned()
 	t.identity()
-	if m := &t.config.Miniupnpd; m.LeaseFile != "" && m.LeaseFile == m.LeaseFile6 {
-		m.LeaseFile6 = ""
-		t.note(0, "miniupnpd.lease_file6", Look, "both lease files are one, so there is none of IPv6")
-	}
+	t.leaseFiles()
 	for _, f := range files {
 		t.file = f
 		for _, r := range f.rules {

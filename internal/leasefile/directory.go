@@ -11,6 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// oneFile reports whether a file is another, or what stands beside it, whatever links lead to
+// their directory.
+func oneFile(a, b string) bool {
+	first, err := os.Stat(filepath.Dir(a))
+	second, err2 := os.Stat(filepath.Dir(b))
+	if err != nil || err2 != nil || !os.SameFile(first, second) {
+		return false
+	}
+	a, b = filepath.Base(a), filepath.Base(b)
+	for _, suffix := range []string{"", newSuffix, writtenSuffix, writtenSuffix + newSuffix} {
+		if a+suffix == b || b+suffix == a {
+			return true
+		}
+	}
+	return false
+}
+
 // maxLinks is how many symbolic links a path may have (path_resolution(7)).
 const maxLinks = 40
 

@@ -85,3 +85,26 @@ func TestOthersDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestOneFile: two paths that are one by a link are not written over each other.
+func TestOneFile(t *testing.T) {
+	t.Parallel()
+	for name, second := range map[string]string{"the same": "leases", "its copy": "leases.written", "new": "leases.new"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(filepath.Dir(h.file), link); err != nil {
+				t.Fatal(err)
+			}
+			h.start(func(c *leasefile.Config) { c.File6 = filepath.Join(link, second) })
+			h.three()
+			if n := strings.Count(h.log.String(), "none of IPv6 is written"); n != 1 {
+				t.Errorf("it is told %d times\n%s", n, &h.log)
+			}
+			h.rename(h.without(1))
+			h.turn()
+			h.wantsClosed(2)
+		})
+	}
+}

@@ -68,7 +68,9 @@ type kind struct {
 func New(cfg Config) *Keeper {
 	k := &Keeper{cfg: cfg, boot: bootID(), kick: make(chan struct{}, 1), begun: make(chan struct{}), dirty: true}
 	for _, f := range []kind{{path: cfg.File, of: portmap.NAT4}, {path: cfg.File6, of: portmap.Pinhole6}} {
-		if f.path != "" {
+		if f.path != "" && f.of == portmap.Pinhole6 && cfg.File != "" && oneFile(cfg.File, f.path) {
+			cfg.Log.Error("lease files are one, or one stands beside the other; none of IPv6 is written", "file", f.path)
+		} else if f.path != "" {
 			k.files = append(k.files, &f)
 			k.open(&f)
 		}

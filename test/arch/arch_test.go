@@ -92,7 +92,7 @@ var allowed = map[string][]string{
 	"firewall/witness":         {"internal/frames", "firewall/nft"},
 	"firewall/fwtest":          {"firewall", "portmap"},
 	"firewall/homenet":         {"firewall", "portmap", "internal/netns/netnstest"},
-	"internal/check":           {"config", "firewall", "firewall/nft", "internal/nearest", "internal/netif", "internal/wiring", "policy", "portmap"},
+	"internal/check":           {"config", "firewall", "firewall/nft", "internal/leasefile", "internal/nearest", "internal/netif", "internal/wiring", "policy", "portmap"},
 	"internal/doctor":          {"config", "internal/check", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/netns", "portmap"},
 	"internal/lab":             {"internal/netns"},
 	"internal/presence":        {"internal/netif", "portmap"},
