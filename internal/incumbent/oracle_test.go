@@ -117,33 +117,51 @@ func TestNoIPv6(t *testing.T) {
 }
 
 // TestNamedByIPv4: a rule that names a port which only a rule opens does so for IPv4, as
-// miniupnpd's rules are of; one for ordinary ports leaves IPv6 as open as it was there.
+// miniupnpd's rules are of, whether it means a network by its addresses or a LAN; one for
+// ordinary ports leaves IPv6 as open as it was there.
 func TestNamedByIPv4(t *testing.T) {
 	t.Parallel()
-	host := netip.MustParseAddr("2001:db8::9")
-	for text, want := range map[string]portmap.Action{
-		"allow 80 0.0.0.0/0 80":                 portmap.Deny,
-		"allow 1024-65535 0.0.0.0/0 8080":       portmap.Deny,
-		"allow 1024-65535 0.0.0.0/0 1024-65535": portmap.Allow,
+	const v2 = "config internal_network\noption interface lan\nlist acl_accept_ports 1000-1030\noption acl_preset "
+	for _, c := range []struct {
+		text string
+		port uint16
+		want portmap.Action // of a pinhole
+		four portmap.Action // of a mapping
+	}{
+		{"allow 80 0.0.0.0/0 80", 80, portmap.Deny, portmap.Allow},
+		{"allow 1024-65535 0.0.0.0/0 8080", 8080, portmap.Deny, portmap.Allow},
+		{"allow 1024-65535 0.0.0.0/0 1024-65535", 65535, portmap.Allow, portmap.Allow},
+		{v2 + "accept-web-ports", 80, portmap.Deny, portmap.Allow},
+		{v2 + "accept-high-ports+web", 443, portmap.Deny, portmap.Allow},
+		{v2 + "accept-high-ports+web", 6000, portmap.Allow, portmap.Allow},
+		{v2 + "none\noption acl_custom_first 1", 1000, portmap.Deny, portmap.Allow},
+		{v2 + "accept-web-ports\nconfig internal_network\noption interface iot\noption acl_preset accept-web-ports\nconfig settings s", 80, portmap.Deny, portmap.Allow},
 	} {
-		f, err := Read("x", []byte(text+"\n"))
+		f, err := Read("x", []byte(c.text+"\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		plan, err := Translate(&f, Machine{})
-		if err != nil || len(plan.Config.Rules) != 1 {
-			t.Fatalf("%q: %+v, %v", text, plan.Config.Rules, err)
+		if err != nil {
+			t.Fatal(err)
 		}
 		p, err := policy.New(policy.Config{Default: portmap.Allow, Rules: plan.Config.Rules})
 		if err != nil {
 			t.Fatal(err)
 		}
-		port := plan.Config.Rules[0].Internal[0].Last
-		c := portmap.Client{Addr: host, MAC: portmap.MAC{2}, Interface: "lan", Via: portmap.ViaPCP}
-		v := portmap.View{LAN: map[string]portmap.LAN{"lan": {Prefixes: []netip.Prefix{netip.PrefixFrom(host, 64).Masked()}}}, WAN6: "wan", WAN6Up: true}
-		r := portmap.Request{Client: c, Kind: portmap.Pinhole6, Transport: portmap.TCP, Internal: netip.AddrPortFrom(host, port), ExternalPort: port}
-		if d := p.Decide(r, portmap.Facts{View: &v}); d.Action != want {
-			t.Errorf("%q: a pinhole to %d: %+v", text, port, d)
+		for _, ask := range []struct {
+			host string
+			kind portmap.Kind
+			want portmap.Action
+		}{{"2001:db8::9", portmap.Pinhole6, c.want}, {"192.168.1.9", portmap.NAT4, c.four}} {
+			host := netip.MustParseAddr(ask.host)
+			lan := portmap.LAN{Prefixes: []netip.Prefix{netip.PrefixFrom(host, host.BitLen()/2+8).Masked()}}
+			client := portmap.Client{Addr: host, MAC: portmap.MAC{2}, Interface: "br-lan", Via: portmap.ViaPCP}
+			v := portmap.View{WANs: []portmap.WAN{{Name: "wan", Up: true, External: netip.MustParseAddr("11.22.33.44")}}, LAN: map[string]portmap.LAN{"br-lan": lan}, WAN6: "wan", WAN6Up: true}
+			r := portmap.Request{Client: client, Kind: ask.kind, Transport: portmap.TCP, Internal: netip.AddrPortFrom(host, c.port), ExternalPort: c.port}
+			if d := p.Decide(r, portmap.Facts{View: &v}); d.Action != ask.want {
+				t.Errorf("%q: %s to %d: %+v", c.text, ask.host, c.port, d)
+			}
 		}
 	}
 }

@@ -173,14 +173,38 @@ func (t *translation) ruleOf(r rule) {
 	default:
 		note(Stricter, "a rule that denies is wider, because its mask, its network or its expression has no form here")
 	}
+	if r.allow && r.network != "" {
+		t.only4(ours, r)
+	}
 	if r.allow && !openable(&ours, note) {
 		return
 	}
-	if !r.allow && len(ours.Clients) == 0 && t.config.LAN.IPv6 {
+	_, few := whole(ours.Internal)
+	if !r.allow && (len(ours.Clients) == 0 || r.network != "" && !few) && t.config.LAN.IPv6 {
 		note(Stricter, `this denies IPv6 as well, which miniupnpd leaves open`)
 	}
 	ours.Name = t.nameOf(r.name, r.line)
 	t.config.Rules = append(t.config.Rules, ours)
+}
+
+// only4 has another rule stand before one that means the hosts of a LAN, and names ports which
+// only a rule opens: it keeps from IPv6 what that is not of, because no condition of ours says
+// which LAN and which family.
+func (t *translation) only4(ours policy.Rule, r rule) {
+	silent := func(NoteKind, string, ...any) {}
+	if !t.config.LAN.IPv6 || !openable(&ours, silent) {
+		return
+	}
+	named, _, _ := privileged(&ours)
+	if named == "" || t.denied6[named] {
+		return
+	}
+	t.denied6[named] = true
+	t.note(r.line, fmt.Sprintf("rule[%d]", len(t.config.Rules)), Stricter, "IPv6 stays closed for these ports: rules of miniupnpd's are of IPv4")
+	t.config.Rules = append(t.config.Rules, policy.Rule{
+		Name: t.nameOf("no IPv6 to "+named, r.line), Action: portmap.Deny, Clients: []policy.ClientMatch{{Prefix: anyIPv6}},
+		Transports: ours.Transports, External: ours.External, Internal: ours.Internal,
+	})
 }
 
 // clients sets whom a rule means, or more; exact reports that it is not more.
@@ -251,8 +275,11 @@ func openable(ours *policy.Rule, note noter) bool {
 	return true
 }
 
-// anyIPv4 is every host of IPv4.
-var anyIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+// anyIPv4 and anyIPv6 are every host of a family.
+var (
+	anyIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	anyIPv6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
 
 // whole returns the one range of a rule's ports.
 func whole(list []portmap.PortRange) (p portmap.PortRange, narrow bool) {

@@ -69,6 +69,7 @@ type translation struct {
 	notes   []Note
 	noted   map[Note]bool
 	names   map[string]bool   // of rules
+	denied6 map[string]bool   // ports that a rule keeps from IPv6
 	lans    map[string]string // the interfaces of what the file calls them
 	unknown bool              // a LAN was named whose interface is not known
 	zone    value             // external_zone
@@ -115,7 +116,7 @@ func TranslateOver(base Base, m Machine, files ...*File) (Plan, error) {
 
 func newTranslation(base Base, f *File, m Machine) *translation {
 	t := &translation{
-		file: f, machine: m, base: base, config: base.Config, noted: map[Note]bool{}, names: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
+		file: f, machine: m, base: base, config: base.Config, noted: map[Note]bool{}, names: map[string]bool{}, denied6: map[string]bool{}, lans: map[string]string{}, set: map[string]bool{},
 	}
 	t.config.Rules = slices.Clone(base.Rules)
 	for _, r := range base.Rules {
