@@ -68,7 +68,8 @@ func (d *Driver) compareEntries(ctx context.Context) (drift string, compared boo
 	d.mu.Lock()
 	at := d.writes
 	d.mu.Unlock()
-	held, err := d.Entries(ctx)
+	read, err := d.kernel.Read(ctx, Query{Entries: true})
+	held := read.Entries
 	if err != nil && !errors.Is(err, ErrInconsistent) {
 		return "", false, err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"portcullis/portmap"
 )
@@ -30,6 +31,7 @@ type Driver struct {
 	tallies  map[uint64]tally
 	writes   uint64 // transactions since the start
 	repaired uint64
+	late     late
 }
 
 // NewDriver returns a driver that holds nothing. Nothing is written to the kernel before
@@ -68,6 +70,11 @@ func (d *Driver) apply(ctx context.Context, add, del []portmap.Mapping) (*Delta,
 	}
 	if d.whole && c.Empty() {
 		d.state.Commit(c)
+		return c, nil
+	}
+	if d.mayWait(c, time.Now()) {
+		d.committed(c)
+		d.wait(c.Renewed)
 		return c, nil
 	}
 	lacking, err := d.bring(ctx, c)
@@ -175,13 +182,18 @@ func (d *Driver) Close(ctx context.Context, keep bool) error {
 		d.mu.Unlock()
 		return nil
 	}
-	d.closed = true
 	var err error
 	var held []portmap.Mapping
-	if !keep {
+	if keep {
+		err = d.tellAll(ctx)
+	} else {
 		held = d.state.Mappings()
 		err = d.kernel.Remove(ctx)
 		d.whole = false
+	}
+	d.closed = true
+	if d.late.timer != nil {
+		d.late.timer.Stop()
 	}
 	d.mu.Unlock()
 	return errors.Join(err, d.flows.Close(ctx, held))
@@ -202,11 +214,21 @@ func (d *Driver) Watch(ctx context.Context, tell func(Intrusion)) error {
 	return d.kernel.Watch(ctx, tell)
 }
 
-// Entries reads back what the kernel holds, in no order. Expires is the end of the lease
+// Entries reads back what the kernel holds, in no order, when it has been told of every lease. Expires is the end of the lease
 // that the kernel's remaining time stands for, within a second, or zero.
 func (d *Driver) Entries(ctx context.Context) ([]Entry, error) {
+	if err := d.settle(ctx); err != nil {
+		return nil, err
+	}
 	held, err := d.kernel.Read(ctx, Query{Entries: true})
 	return held.Entries, err
+}
+
+// settle tells the kernel of every lease.
+func (d *Driver) settle(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tellAll(ctx)
 }
 
 // Look lends f the committed mappings and the facts, under the lock.
@@ -297,6 +319,7 @@ func (d *Driver) install(ctx context.Context, s *State) error {
 	}
 	d.whole = true
 	d.writes++
+	d.late.ids = nil
 	d.restart(s.Mappings())
 	return nil
 }

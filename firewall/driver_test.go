@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -24,6 +25,7 @@ type spy struct {
 	retimes bool
 	held    firewall.Held
 	whole   firewall.Whole
+	ends    map[string]time.Time // where set, what entries were given as their ends
 }
 
 func (k *spy) call(format string, args ...any) error {
@@ -42,6 +44,13 @@ func (k *spy) Write(_ context.Context, u firewall.Update) (bool, error) {
 	case u.Facts != nil:
 		return k.lacking, k.call("write facts")
 	case u.Delta != nil:
+		for _, e := range u.Delta.Retime {
+			if k.ends != nil {
+				end := e.Expires
+				e.Expires = time.Time{}
+				k.ends[fmt.Sprint(e)] = end
+			}
+		}
 		return k.lacking, k.call("write: -%d +%d ~%d", len(u.Delta.Del), len(u.Delta.Add), len(u.Delta.Retime))
 	}
 	return k.lacking, k.call("refuse: %d", len(u.Refuse))
