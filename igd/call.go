@@ -15,7 +15,13 @@ type call struct {
 	now     time.Time
 	service *service
 	version int // of the service, as the request names it
-	args    map[string]value
+	args    []named
+}
+
+// named is an argument by its name; no action has more than a look can pass over.
+type named struct {
+	name string
+	value
 }
 
 // value is an argument: its text, and its number where its type is one.
@@ -24,17 +30,26 @@ type value struct {
 	number uint32
 }
 
-func (c *call) text(name string) string   { return c.args[name].text }
-func (c *call) number(name string) uint32 { return c.args[name].number }
-func (c *call) port(name string) uint16   { return uint16(c.args[name].number) } // #nosec G115 -- checked as ui2
-func (c *call) true(name string) bool     { return c.args[name].number == 1 }
+func (c *call) text(name string) string   { return c.arg(name).text }
+func (c *call) number(name string) uint32 { return c.arg(name).number }
+func (c *call) port(name string) uint16   { return uint16(c.arg(name).number) } // #nosec G115 -- checked as ui2
+func (c *call) true(name string) bool     { return c.arg(name).number == 1 }
+
+func (c *call) arg(name string) value {
+	for i := range c.args {
+		if c.args[i].name == name {
+			return c.args[i].value
+		}
+	}
+	return value{}
+}
 
 // read checks the in arguments of an action against the table: 402 for what is
 // missing or not of its type, for values outside the allowed list 402 under
 // version 1 and 601 from version 2 (WANIPConnection:2 section 2.5.16). Other
 // arguments are passed over (UDA 1.1 section 3.2.1).
 func (c *call) read(a *action, msg *soap.Action) error {
-	c.args = make(map[string]value, len(a.in))
+	c.args = make([]named, 0, len(a.in))
 	for _, in := range a.in {
 		s, present := msg.Arg(in.name)
 		if !present && !in.optional {
@@ -44,11 +59,11 @@ func (c *call) read(a *action, msg *soap.Action) error {
 		if !ok {
 			return &fault{code: codeInvalidArgs, detail: in.name + " is not a valid value"}
 		}
-		c.args[in.name] = v
+		c.args = append(c.args, named{in.name, v})
 	}
-	for _, in := range a.in {
+	for i, in := range a.in {
 		sv := c.service.variable(in.variable)
-		if sv.permits(c.args[in.name].text) {
+		if sv.permits(c.args[i].text) {
 			continue
 		}
 		f := &fault{code: codeInvalidArgs, detail: in.name + " must be one of " + strings.Join(sv.allowed, ", ")}

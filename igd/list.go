@@ -2,7 +2,6 @@ package igd
 
 import (
 	"math"
-	"strings"
 
 	"portcullis/internal/xml1"
 	"portcullis/portmap"
@@ -47,8 +46,7 @@ func getListOfPortMappings(c *call) ([]string, error) {
 // list writes the document of WANIPConnection:2 section 2.3.27, with the child elements
 // of its sample (CHOICE-5), of n mappings: most, or as many as there are and find room.
 func (c *call) list(ports portmap.PortRange, most int) (list string, n int, err error) {
-	var b strings.Builder
-	b.WriteString(listHead)
+	b := []byte(listHead)
 	for more := true; more; {
 		page, err := c.device.mapper.OwnPorts(c.ctx, c.client.ID(), c.transport(), ports, n, min(portmap.MaxPage, most-n))
 		if err != nil {
@@ -56,21 +54,20 @@ func (c *call) list(ports portmap.PortRange, most int) (list string, n int, err 
 		}
 		more = len(page.Mappings) > 0
 		for i := range page.Mappings {
-			e := c.listEntry(&page.Mappings[i])
-			if b.Len()+len(e)+len(listTail) > listLimit {
+			whole := c.appendEntry(b, &page.Mappings[i])
+			if len(whole)+len(listTail) > listLimit {
 				more = false
 				break
 			}
-			b.WriteString(e)
+			b = whole
 			n++
 		}
 		more = more && n < min(most, page.Count)
 	}
-	b.WriteString(listTail)
-	return b.String(), n, nil
+	return string(append(b, listTail...)), n, nil
 }
 
-func (c *call) listEntry(m *portmap.Mapping) string {
+func (c *call) appendEntry(b []byte, m *portmap.Mapping) []byte {
 	rest := c.entry(m)
 	fields := [...]struct{ name, value string }{
 		{"NewRemoteHost", remoteHost(m.Remotes)},
@@ -82,11 +79,11 @@ func (c *call) listEntry(m *portmap.Mapping) string {
 		{"NewDescription", rest[3]},
 		{"NewLeaseTime", rest[4]},
 	}
-	var b strings.Builder
-	b.WriteString("<p:PortMappingEntry>")
+	b = append(b, "<p:PortMappingEntry>"...)
 	for _, f := range fields {
-		b.WriteString("<p:" + f.name + ">" + xml1.Escape(f.value) + "</p:" + f.name + ">")
+		for _, part := range [...]string{"<p:", f.name, ">", xml1.Escape(f.value), "</p:", f.name, ">"} {
+			b = append(b, part...)
+		}
 	}
-	b.WriteString("</p:PortMappingEntry>")
-	return b.String()
+	return append(b, "</p:PortMappingEntry>"...)
 }

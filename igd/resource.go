@@ -12,8 +12,8 @@ import (
 
 // resource is what one path leads to.
 type resource struct {
-	allow string // the methods, as the Allow header lists them
-	serve func(*Handler, *http1.Request, portmap.Client) *http1.Response
+	methods []string
+	serve   func(*Handler, *http1.Request, portmap.Client) *http1.Response
 }
 
 // The files of a service under its directory.
@@ -23,10 +23,10 @@ const (
 	eventFile   = "event"
 )
 
-const (
-	readMethods    = "GET, HEAD"
-	controlMethods = "POST"
-	eventMethods   = "SUBSCRIBE, UNSUBSCRIBE"
+var (
+	readMethods    = []string{http1.Get, http1.Head}
+	controlMethods = []string{http1.Post}
+	eventMethods   = []string{"SUBSCRIBE", "UNSUBSCRIBE"}
 )
 
 func (d *Device) rootPath(igd int) string { return d.base + "/" + digit(igd) + "/root.xml" }
@@ -104,8 +104,8 @@ func (h *Handler) ServeHTTP(r *http1.Request) *http1.Response {
 	if !ok {
 		return http1.Empty(http1.NotFound)
 	}
-	if !slices.Contains(strings.Split(found.allow, ", "), r.Method) {
-		return http1.Empty(http1.MethodNotAllowed, http1.Field{Name: "Allow", Value: found.allow})
+	if !slices.Contains(found.methods, r.Method) {
+		return http1.Empty(http1.MethodNotAllowed, http1.Field{Name: "Allow", Value: strings.Join(found.methods, ", ")})
 	}
 	return found.serve(h, r, client)
 }
