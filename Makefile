@@ -6,7 +6,8 @@ DIST    ?= dist
 # Only what every packet and every mapping passes through is built with inlining;
 # the rest waits for the kernel or the network anyway. 0.8 MB less.
 HOT      = runtime runtime/... internal/... sync sync/... slices maps bytes strings strconv net/netip unique bufio io \
-           portcullis/portmap portcullis/policy portcullis/pcp portcullis/internal/datagram portcullis/soap
+           portcullis/portmap portcullis/policy portcullis/pcp portcullis/internal/datagram portcullis/soap \
+           portcullis/internal/xml1 portcullis/internal/http1
 INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 # Functions start at any octet: 0.2 MB less.
 STRIP   ?= -s -w

@@ -2,11 +2,11 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"net/textproto"
 	"strings"
 )
 
@@ -46,8 +46,9 @@ type Request struct {
 	Remote, Local netip.AddrPort
 }
 
-// Header is what the lines of a head say, by the canonical form of their names
-// (textproto.CanonicalMIMEHeaderKey). Values are without white space at their ends.
+// Header is what the lines of a head say, by the canonical form of their names: a capital
+// at the beginning and behind each dash, and small letters otherwise. Values are without
+// white space at their ends.
 type Header map[string][]string
 
 // Get returns the first value of a header with this canonical name, "" if there is none.
@@ -66,14 +67,14 @@ func (r *Request) Encoded() bool { return len(r.Header["Transfer-Encoding"]) > 0
 func ReadRequest(from *bufio.Reader) (*Request, error) {
 	head := lines{from: from}
 	line, err := head.next()
-	if err == nil && line == "" { // RFC 9112 section 2.2
+	if err == nil && len(line) == 0 { // RFC 9112 section 2.2
 		line, err = head.next()
 	}
 	if err != nil {
 		return nil, err
 	}
 	r := &Request{}
-	if err := r.begin(line); err != nil {
+	if err := r.begin(string(line)); err != nil {
 		return nil, err
 	}
 	if r.Header, r.Lines, err = head.header(); err != nil {
@@ -138,21 +139,22 @@ type lines struct {
 	read int // octets
 }
 
-// next returns the next line without its end. The reader's buffer bounds a line.
-func (l *lines) next() (string, error) {
+// next returns the next line without its end, in the reader's buffer, which bounds it. It
+// is good, and may be written to, until the next call.
+func (l *lines) next() ([]byte, error) {
 	line, err := l.from.ReadSlice('\n')
 	if l.read += len(line); l.read > MaxHead || errors.Is(err, bufio.ErrBufferFull) {
-		return "", ErrTooLong
+		return nil, ErrTooLong
 	}
 	if err != nil {
 		if l.read > 0 {
 			err = cut(err)
 		}
-		return "", err
+		return nil, err
 	}
-	text, ok := strings.CutSuffix(string(line), "\r\n")
+	text, ok := bytes.CutSuffix(line, []byte("\r\n"))
 	if !ok {
-		return "", ErrMalformed
+		return nil, ErrMalformed
 	}
 	return text, nil
 }
@@ -160,25 +162,44 @@ func (l *lines) next() (string, error) {
 // header reads the lines up to the empty one (RFC 9112 section 5), and counts them.
 func (l *lines) header() (h Header, n int, err error) {
 	h = make(Header)
+	values := make([]string, 0, 16) // of all names: one piece of memory instead of one each
 	for {
 		line, err := l.next()
 		if err != nil {
 			return nil, n, err
 		}
-		if line == "" {
+		if len(line) == 0 {
 			return h, n, nil
 		}
 		n++
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || !all(name, token) {
+		colon := bytes.IndexByte(line, ':')
+		if colon < 0 || !all(line[:colon], token) {
 			return nil, n, ErrMalformed // a folded line begins with a space, which no name has
 		}
-		value = strings.Trim(value, " \t")
+		canonical(line[:colon])
+		whole := string(line)
+		name, value := whole[:colon], strings.Trim(whole[colon+1:], " \t")
 		if value != "" && !all(value, text) {
 			return nil, n, ErrMalformed
 		}
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		h[name] = append(h[name], value)
+		if others := h[name]; len(others) > 0 {
+			h[name] = append(others, value)
+			continue
+		}
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+}
+
+// canonical writes a name in its canonical form.
+func canonical(name []byte) {
+	begins := true
+	for i, c := range name {
+		switch {
+		case begins && 'a' <= c && c <= 'z', !begins && 'A' <= c && c <= 'Z':
+			name[i] ^= 0x20
+		}
+		begins = c == '-'
 	}
 }
 
@@ -191,13 +212,13 @@ func cut(err error) error {
 }
 
 // all reports whether s has octets, and each is one of a kind.
-func all(s string, kind func(byte) bool) bool {
+func all[S string | []byte](s S, kind func(byte) bool) bool {
 	for i := range len(s) {
 		if !kind(s[i]) {
 			return false
 		}
 	}
-	return s != ""
+	return len(s) > 0
 }
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }

@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"strconv"
 	"strings"
@@ -83,7 +82,6 @@ func (r *Response) Write(to io.Writer, asked *Request, now time.Time) (err error
 	if r.Sent != nil {
 		defer func() { r.Sent(err) }()
 	}
-	out := bytes.NewBuffer(make([]byte, 0, 512+len(r.Body)))
 	version, bare := "HTTP/1.1 ", false
 	if asked != nil {
 		bare = asked.Method == Head
@@ -91,22 +89,31 @@ func (r *Response) Write(to io.Writer, asked *Request, now time.Time) (err error
 			version = "HTTP/1.0 "
 		}
 	}
-	out.WriteString(version + strconv.Itoa(r.Status) + " " + reasons[r.Status] + "\r\n")
+	out := append(make([]byte, 0, 512+len(r.Body)), version...)
+	out = strconv.AppendInt(out, int64(r.Status), 10)
+	out = add(out, " ", reasons[r.Status], "\r\n")
 	for _, f := range r.Header {
-		out.WriteString(f.Name + ": " + f.Value + "\r\n")
+		out = add(out, f.Name, ": ", f.Value, "\r\n")
 	}
-	out.WriteString("Date: " + now.UTC().Format(dateFormat) + "\r\n")
+	out = now.UTC().AppendFormat(add(out, "Date: "), dateFormat)
 	if r.Stream == nil {
-		out.WriteString("Content-Length: " + strconv.Itoa(len(r.Body)) + "\r\n")
+		out = strconv.AppendInt(add(out, "\r\nContent-Length: "), int64(len(r.Body)), 10)
 	}
-	out.WriteString("Connection: close\r\n\r\n")
+	out = add(out, "\r\nConnection: close\r\n\r\n")
 	if !bare {
-		out.Write(r.Body)
+		out = append(out, r.Body...)
 	}
-	if _, err := to.Write(out.Bytes()); err != nil || r.Stream == nil || bare {
+	if _, err := to.Write(out); err != nil || r.Stream == nil || bare {
 		return err
 	}
 	return r.Stream(to)
+}
+
+func add(out []byte, parts ...string) []byte {
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
 }
 
 // Answer is a response as a client reads it.
@@ -124,7 +131,7 @@ func ReadAnswer(from *bufio.Reader) (*Answer, error) {
 	if err != nil {
 		return nil, cut(err)
 	}
-	version, rest, _ := strings.Cut(line, " ")
+	version, rest, _ := strings.Cut(string(line), " ")
 	code, _, _ := strings.Cut(rest, " ")
 	status, err := strconv.Atoi(code)
 	if err != nil || len(code) != 3 || !all(code, digit) || !strings.HasPrefix(version, "HTTP/1.") {
