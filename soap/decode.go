@@ -15,6 +15,7 @@ import (
 const (
 	MaxBody     = 16 << 10 // bytes of a request body
 	MaxArg      = 1 << 10  // bytes of one argument, after decoding
+	usualArgs   = 8        // no action of a mapping has more
 	maxElements = 64
 	maxName     = 64  // bytes of an action's name, as xml1 has it
 	maxType     = 256 // bytes of a service type
@@ -106,8 +107,8 @@ func Decode(header string, body []byte) (*Action, error) {
 	if err := scan(body); err != nil {
 		return nil, err
 	}
-	d, err := newDecoder(body, serviceType)
-	if err != nil {
+	d := decoder{serviceType: serviceType}
+	if err := d.open(body); err != nil {
 		return nil, err
 	}
 	a, err := d.envelope()
@@ -163,51 +164,41 @@ func trimDeclaration(b []byte) []byte {
 
 // decoder walks the tokens of an envelope.
 type decoder struct {
-	xml         *xml1.Reader
+	xml         xml1.Reader
 	serviceType string // what SOAPACTION says
 	elements    int
 }
 
-func newDecoder(body []byte, serviceType string) (*decoder, error) {
-	r, err := xml1.NewReader(trimFront(body))
-	if err != nil {
-		return nil, malformed(err.Error())
+func (d *decoder) open(body []byte) error {
+	if err := d.xml.Open(trimFront(body)); err != nil {
+		return malformed(err.Error())
 	}
-	return &decoder{xml: r, serviceType: serviceType}, nil
+	return nil
 }
 
 func malformed(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
 
-// next returns the next start or end of an element; text gets what stands before it,
+// next reads up to the next start or end of an element; text gets what stands before it,
 // when it is not nil. The end of the document is io.EOF.
-func (d *decoder) next(text *content) (xml1.Token, error) {
+func (d *decoder) next(text *content) (xml1.Kind, error) {
 	for {
-		t, err := d.xml.Next()
-		if err == io.EOF {
-			return t, err
-		}
-		if err != nil {
-			return t, malformed(err.Error())
-		}
-		switch t.Kind {
-		case xml1.Start:
-			if d.elements++; d.elements > maxElements {
-				return t, malformed("too many elements")
-			}
-			return t, nil
-		case xml1.End:
-			return t, nil
-		case xml1.Text:
-			if text != nil {
-				text.parts++
-				text.string = t.Text
-			} else if strings.Trim(t.Text, " \t\r\n") != "" {
-				return t, malformed("text between elements")
-			}
-		case xml1.Comment:
-			if text != nil {
-				text.parts += 2 // it parts what stands around it
-			}
+		kind, err := d.xml.Next()
+		switch {
+		case err == io.EOF:
+			return 0, err
+		case err != nil:
+			return 0, malformed(err.Error())
+		case kind == xml1.End:
+			return kind, nil
+		case kind == xml1.Start && d.elements == maxElements:
+			return 0, malformed("too many elements")
+		case kind == xml1.Start:
+			d.elements++
+			return kind, nil
+		case text != nil:
+			text.add(kind, d.xml.Text)
+		case kind == xml1.Text && strings.Trim(d.xml.Text, " \t\r\n") != "":
+			return 0, malformed("text between elements")
 		}
 	}
 }
@@ -220,21 +211,26 @@ type content struct {
 	parts int
 }
 
-// start returns the next start of an element; what may end instead is an error.
-func (d *decoder) start() (xml1.Token, error) {
-	t, err := d.next(nil)
-	if err == nil && t.Kind != xml1.Start {
-		err = malformed("an element is missing")
+func (c *content) add(kind xml1.Kind, text string) {
+	if kind == xml1.Comment {
+		c.parts += 2 // it parts what stands around it
+		return
 	}
-	return t, unexpectedEnd(err)
+	c.parts++
+	c.string = text
 }
 
-func (d *decoder) end() error {
-	t, err := d.next(nil)
-	if err == nil && t.Kind != xml1.End {
-		err = malformed("an element too many")
+// want reads the next start or end of an element; the other one is an error, and so is
+// the end of the document.
+func (d *decoder) want(kind xml1.Kind) error {
+	got, err := d.next(nil)
+	switch {
+	case err != nil:
+		return unexpectedEnd(err)
+	case got != kind:
+		return malformed("an element is missing, or one too many")
 	}
-	return unexpectedEnd(err)
+	return nil
 }
 
 func unexpectedEnd(err error) error {
@@ -246,37 +242,35 @@ func unexpectedEnd(err error) error {
 
 // envelope reads the whole document: Envelope, perhaps Header, Body, one action.
 func (d *decoder) envelope() (*Action, error) {
-	root, err := d.start()
-	if err != nil {
+	if err := d.want(xml1.Start); err != nil {
 		return nil, err
 	}
-	if root.Name.Local != "Envelope" {
+	if d.xml.Name.Local != "Envelope" {
 		return nil, malformed("no envelope")
 	}
-	if root.Name.Space != envelopeNS {
+	if d.xml.Name.Space != envelopeNS {
 		return nil, ErrVersion
 	}
-	body, err := d.start()
-	if err == nil && ofEnvelope(body, "Header") {
+	err := d.want(xml1.Start)
+	if err == nil && d.at("Header") {
 		if err = d.skip(); err == nil {
-			body, err = d.start()
+			err = d.want(xml1.Start)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !ofEnvelope(body, "Body") {
+	if !d.at("Body") {
 		return nil, malformed("no body")
 	}
-	element, err := d.start()
-	if err != nil {
+	if err := d.want(xml1.Start); err != nil {
 		return nil, err
 	}
-	a := &Action{ServiceType: d.namespace(element), Name: element.Name.Local}
+	a := &Action{ServiceType: d.namespace(), Name: d.xml.Name.Local, args: make([]Arg, 0, usualArgs)}
 	if err := d.arguments(a); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(d.end(), d.end()); err != nil { // Body, Envelope
+	if d.want(xml1.End) != nil || d.want(xml1.End) != nil { // Body, Envelope
 		return nil, malformed("something after the action")
 	}
 	if _, err := d.next(nil); err != io.EOF {
@@ -285,20 +279,21 @@ func (d *decoder) envelope() (*Action, error) {
 	return a, nil
 }
 
-func ofEnvelope(t xml1.Token, local string) bool {
-	return t.Name.Space == envelopeNS && t.Name.Local == local
+// at reports whether the element is one of SOAP's own.
+func (d *decoder) at(local string) bool {
+	return d.xml.Name.Space == envelopeNS && d.xml.Name.Local == local
 }
 
-// namespace returns that of the action. libplum until May 2025 declares the service
-// type under one prefix and writes another one, which nobody has declared and which
-// is therefore no name of anything: what the header names and the element itself
-// declares, once, is meant.
-func (d *decoder) namespace(action xml1.Token) string {
-	if !action.Name.Undeclared() {
-		return action.Name.Space
+// namespace returns that of the action, which has just been opened. libplum until May
+// 2025 declares the service type under one prefix and writes another one, which nobody
+// has declared and which is therefore no name of anything: what the header names and the
+// element itself declares, once, is meant.
+func (d *decoder) namespace() string {
+	if !d.xml.Name.Undeclared() {
+		return d.xml.Name.Space
 	}
 	declared := 0
-	for _, a := range action.Attrs {
+	for _, a := range d.xml.Attrs() {
 		if a.Name.Prefix == "xmlns" && a.Value == d.serviceType {
 			declared++
 		}
@@ -313,11 +308,11 @@ func (d *decoder) namespace(action xml1.Token) string {
 func (d *decoder) skip() error {
 	for level := 1; level > 0; {
 		var ignored content
-		t, err := d.next(&ignored)
+		kind, err := d.next(&ignored)
 		if err != nil {
 			return unexpectedEnd(err)
 		}
-		if t.Kind == xml1.Start {
+		if kind == xml1.Start {
 			level++
 		} else {
 			level--
@@ -330,29 +325,30 @@ func (d *decoder) skip() error {
 // looked at: UDA wants none, and some stacks write one.
 func (d *decoder) arguments(a *Action) error {
 	for {
-		child, err := d.next(nil)
+		kind, err := d.next(nil)
 		if err != nil {
 			return unexpectedEnd(err)
 		}
-		if child.Kind == xml1.End {
+		if kind == xml1.End {
 			return nil // of the action
 		}
+		name := d.xml.Name.Local
 		var text content
-		t, err := d.next(&text)
+		kind, err = d.next(&text)
 		switch {
 		case err != nil:
 			return unexpectedEnd(err)
-		case t.Kind != xml1.End:
+		case kind != xml1.End:
 			return malformed("an argument with elements in it")
 		case text.parts > 1:
 			return malformed("an argument in several parts")
 		case len(text.string) > MaxArg:
 			return ErrTooLong
 		}
-		if _, twice := a.Arg(child.Name.Local); twice {
+		if _, twice := a.Arg(name); twice {
 			return ErrDuplicate
 		}
 		// A copy: a mapping keeps its description, and would keep the whole request by it.
-		a.args = append(a.args, Arg{Name: child.Name.Local, Value: strings.Clone(text.string)})
+		a.args = append(a.args, Arg{Name: name, Value: strings.Clone(text.string)})
 	}
 }

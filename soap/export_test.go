@@ -16,8 +16,8 @@ func Work(body []byte) (elements int, bytesRead int64) {
 	if scan(body) != nil {
 		return 0, 0
 	}
-	d, err := newDecoder(body, "")
-	if err != nil {
+	var d decoder
+	if d.open(body) != nil {
 		return 0, 0
 	}
 	_, _ = d.envelope()

@@ -27,24 +27,31 @@ type token struct {
 
 // ours reads a document to its end.
 func ours(doc []byte) (all []token, err error) {
-	r, err := xml1.NewReader(doc)
-	if err != nil {
+	var r xml1.Reader
+	if err := r.Open(doc); err != nil {
 		return nil, err
 	}
 	for {
-		t, err := r.Next()
+		kind, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		one := token{Kind: map[xml1.Kind]string{xml1.Start: "start", xml1.End: "end", xml1.Text: "text", xml1.Comment: "comment"}[t.Kind], Text: t.Text}
-		if t.Kind == xml1.Start || t.Kind == xml1.End {
-			one.Name = theirName(t.Name)
-		}
-		for _, a := range t.Attrs {
-			one.Attrs = append(one.Attrs, xml.Attr{Name: theirName(a.Name), Value: a.Value})
+		var one token
+		switch kind {
+		case xml1.Start:
+			one = token{Kind: "start", Name: theirName(r.Name)}
+			for _, a := range r.Attrs() {
+				one.Attrs = append(one.Attrs, xml.Attr{Name: theirName(a.Name), Value: a.Value})
+			}
+		case xml1.End:
+			one = token{Kind: "end", Name: theirName(r.Name)}
+		case xml1.Text:
+			one = token{Kind: "text", Text: r.Text}
+		case xml1.Comment:
+			one = token{Kind: "comment"}
 		}
 		all = append(all, one)
 	}

@@ -3,6 +3,7 @@ package xml1
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -24,7 +25,7 @@ const (
 	xmlns               = "xmlns" // what a declaration is called, or the prefix of its name
 )
 
-// Kind is what a Token is.
+// Kind is what a token is.
 type Kind int
 
 // The kinds of tokens. An empty-element tag is a Start and an End.
@@ -34,14 +35,6 @@ const (
 	Text         // up to the next markup, or one CDATA section, which may be empty
 	Comment      // its text is not kept
 )
-
-// Token is one piece of a document.
-type Token struct {
-	Kind  Kind
-	Name  Name   // of a Start or an End
-	Attrs []Attr // of a Start, in their order, declarations included; good until the next call of Next
-	Text  string // of a Text: references resolved, lines ended by LF (sections 2.11, 4.1)
-}
 
 // Name is the name of an element or an attribute.
 type Name struct {
@@ -59,13 +52,19 @@ type Attr struct {
 	Value string
 }
 
-// Reader reads a document token by token.
+// Reader reads a document token by token, after Open. It is a value so that it needs no
+// heap of its own.
 type Reader struct {
+	// Of the token that was read last.
+	Name Name   // of a Start or an End
+	Text string // of a Text: references resolved, lines ended by LF (sections 2.11, 4.1)
+
 	doc    string
 	at     int // octets read
 	open   [MaxDepth]element
 	depth  int // elements that are open
 	attrs  [MaxAttrs]Attr
+	has    int       // attributes that the element has that was opened last
 	bound  []binding // namespaces in scope, the innermost last
 	rooted bool      // the root has been opened
 	empty  bool      // the element that was opened last was an empty-element tag
@@ -81,56 +80,54 @@ type element struct {
 // binding is a namespace in scope. The default one has no prefix.
 type binding struct{ prefix, space string }
 
-// NewReader returns a reader of a document, or ErrSyntax for one whose declaration or
+// Open begins to read a document. It returns ErrSyntax for one whose declaration or
 // encoding keeps it from being read. A byte order mark is for the caller to take away.
-func NewReader(doc []byte) (*Reader, error) {
-	if !utf8.Valid(doc) {
-		return nil, ErrSyntax
+func (r *Reader) Open(doc []byte) error {
+	if r.err = ErrSyntax; utf8.Valid(doc) {
+		r.doc, r.bound = string(doc), make([]binding, 0, 8)
+		r.err = r.declaration()
 	}
-	r := &Reader{doc: string(doc), bound: make([]binding, 0, 8)}
-	if err := r.declaration(); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return r.err
 }
+
+// Attrs returns the attributes of the element that was opened last, declarations included,
+// in their order. They are good until the next call of Next.
+func (r *Reader) Attrs() []Attr { return r.attrs[:r.has] }
 
 // Offset returns how many octets have been read.
 func (r *Reader) Offset() int { return r.at }
 
-// Next returns the next token, io.EOF behind the whole document, or ErrSyntax. An error
-// stays.
-func (r *Reader) Next() (Token, error) {
-	if r.err != nil {
-		return Token{}, r.err
+// Next reads the next token, and returns its kind; io.EOF behind the whole document, or
+// ErrSyntax. An error stays.
+func (r *Reader) Next() (Kind, error) {
+	var kind Kind
+	if r.err == nil {
+		kind, r.err = r.next()
 	}
-	t, err := r.next()
-	if err != nil {
-		r.err = err
-		return Token{}, err
-	}
-	return t, nil
+	return kind, r.err
 }
 
-func (r *Reader) next() (Token, error) {
+func (r *Reader) next() (Kind, error) {
 	rest := r.doc[r.at:]
 	switch {
 	case r.empty:
 		r.empty = false
-		return r.pop(), nil
+		r.pop()
+		return End, nil
 	case rest == "" && r.rooted && r.depth == 0:
-		return Token{}, io.EOF
+		return 0, io.EOF
 	case rest == "":
-		return Token{}, ErrSyntax
+		return 0, ErrSyntax
 	case rest[0] != '<':
-		return r.text(rest)
+		return Text, r.text(rest)
 	case strings.HasPrefix(rest, "</"):
-		return r.end()
+		return End, r.end()
 	case strings.HasPrefix(rest, "<!--"):
-		return r.comment(rest[len("<!--"):])
+		return Comment, r.comment(rest[len("<!--"):])
 	case strings.HasPrefix(rest, "<![CDATA["):
-		return r.cdata(rest[len("<![CDATA["):])
+		return Text, r.cdata(rest[len("<![CDATA["):])
 	}
-	return r.start() // which knows no name that begins like a declaration or an instruction
+	return Start, r.start() // which knows no name that begins like a declaration or an instruction
 }
 
 // take reads s, and reports whether it was there.
@@ -154,79 +151,79 @@ func (r *Reader) blanks() bool {
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 // text reads character data (section 2.4). Around the root there is white space alone.
-func (r *Reader) text(rest string) (Token, error) {
+func (r *Reader) text(rest string) (err error) {
 	if end := strings.IndexByte(rest, '<'); end >= 0 {
 		rest = rest[:end]
 	}
 	r.at += len(rest)
 	if strings.Contains(rest, "]]>") || r.depth == 0 && strings.Trim(rest, " \t\r\n") != "" {
-		return Token{}, ErrSyntax
+		return ErrSyntax
 	}
-	text, err := resolve(rest, true)
-	return Token{Kind: Text, Text: text}, err
+	r.Text, err = resolve(rest, true)
+	return err
 }
 
 // comment reads what stands behind the opening of a comment (section 2.5).
-func (r *Reader) comment(rest string) (Token, error) {
+func (r *Reader) comment(rest string) (err error) {
 	text, rest, _ := strings.Cut(rest, "--")
 	if !strings.HasPrefix(rest, ">") {
-		return Token{}, ErrSyntax
+		return ErrSyntax
 	}
 	r.at = len(r.doc) - len(rest) + 1
-	_, err := resolve(text, false)
-	return Token{Kind: Comment}, err
+	_, err = resolve(text, false)
+	return err
 }
 
 // cdata reads what stands behind the opening of a CDATA section (section 2.7).
-func (r *Reader) cdata(rest string) (Token, error) {
+func (r *Reader) cdata(rest string) (err error) {
 	text, rest, ended := strings.Cut(rest, "]]>")
 	if !ended || r.depth == 0 {
-		return Token{}, ErrSyntax
+		return ErrSyntax
 	}
 	r.at = len(r.doc) - len(rest)
-	text, err := resolve(text, false)
-	return Token{Kind: Text, Text: text}, err
+	r.Text, err = resolve(text, false)
+	return err
 }
 
 // start reads the tag that opens an element (section 3.1).
-func (r *Reader) start() (Token, error) {
+func (r *Reader) start() error {
 	r.at++ // the <
 	name, ok := r.name()
 	if !ok || name.Prefix == xmlns || r.depth == MaxDepth || r.depth == 0 && r.rooted {
-		return Token{}, ErrSyntax
-	}
-	attrs, err := r.attributes()
-	if err != nil {
-		return Token{}, err
+		return ErrSyntax
 	}
 	around := len(r.bound)
-	if err := r.bind(attrs); err != nil {
-		return Token{}, err
+	if err := r.attributes(); err != nil {
+		return err
+	}
+	if err := r.bind(); err != nil {
+		return err
 	}
 	name.Space = r.space(name.Prefix)
 	r.open[r.depth] = element{name, around}
 	r.depth++
 	r.rooted = true
-	return Token{Kind: Start, Name: name, Attrs: attrs}, nil
+	r.Name = name
+	return nil
 }
 
 // attributes reads the rest of a tag.
-func (r *Reader) attributes() ([]Attr, error) {
-	for n := 0; ; n++ {
+func (r *Reader) attributes() error {
+	for r.has = 0; ; r.has++ {
 		r.blanks()
 		r.empty = r.take("/>")
 		if r.empty || r.take(">") {
-			return r.attrs[:n], nil
+			return nil
 		}
 		name, ok := r.name()
-		if !ok || n == MaxAttrs {
-			return nil, ErrSyntax
+		if !ok || r.has == MaxAttrs {
+			return ErrSyntax
 		}
 		value, err := r.value()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		r.attrs[n] = Attr{name, value}
+		r.attrs[r.has] = Attr{name, value}
 	}
 }
 
@@ -254,7 +251,8 @@ func (r *Reader) value() (string, error) {
 
 // bind takes the declarations among the attributes of an element into scope, and gives
 // all their namespaces. No attribute stands there twice (Namespaces section 6.3).
-func (r *Reader) bind(attrs []Attr) error {
+func (r *Reader) bind() error {
+	attrs := r.Attrs()
 	for _, a := range attrs {
 		prefix, declares := a.declares()
 		if !declares {
@@ -302,24 +300,25 @@ func (r *Reader) space(prefix string) string {
 }
 
 // end reads the tag that closes an element: the one that was opened last.
-func (r *Reader) end() (Token, error) {
+func (r *Reader) end() error {
 	r.at += len("</")
 	name, ok := r.name()
 	r.blanks()
 	if !ok || !r.take(">") || r.depth == 0 {
-		return Token{}, ErrSyntax
+		return ErrSyntax
 	}
 	if opened := &r.open[r.depth-1].name; name.Prefix != opened.Prefix || name.Local != opened.Local {
-		return Token{}, ErrSyntax
+		return ErrSyntax
 	}
-	return r.pop(), nil
+	r.pop()
+	return nil
 }
 
-func (r *Reader) pop() Token {
+// pop closes the element that was opened last.
+func (r *Reader) pop() {
 	r.depth--
 	e := &r.open[r.depth]
-	r.bound = r.bound[:e.bound]
-	return Token{Kind: End, Name: e.name}
+	r.Name, r.bound = e.name, r.bound[:e.bound]
 }
 
 // name reads a name of one part or two (Namespaces section 4).
@@ -363,32 +362,35 @@ func (r *Reader) declaration() error {
 		return nil
 	}
 	r.at = len("<?xml")
-	for seen := ""; ; {
+	var seen [len(pseudo)]bool
+	for {
 		r.blanks()
 		if r.take("?>") {
 			return nil
 		}
 		name, ok := r.name()
 		value, err := r.value()
-		if !ok || err != nil || strings.Contains(seen, name.Local) {
+		what := slices.Index(pseudo[:], name.Local)
+		if !ok || err != nil || what < 0 || name.Prefix != "" || seen[what] {
 			return ErrSyntax
 		}
-		seen += name.Local + " "
-		switch name {
-		case Name{Local: "version"}:
+		seen[what] = true
+		switch pseudo[what] {
+		case "version":
 			ok = value == "1.0"
-		case Name{Local: "encoding"}:
+		case "encoding":
 			ok = r.encoded(strings.ToLower(value))
-		case Name{Local: "standalone"}:
+		case "standalone":
 			ok = value == "yes" || value == "no"
-		default:
-			ok = false
 		}
 		if !ok {
 			return ErrSyntax
 		}
 	}
 }
+
+// pseudo are what an XML declaration says in the manner of attributes.
+var pseudo = [...]string{"version", "encoding", "standalone"}
 
 // encoded reports whether the document is in an encoding, and we understand it.
 func (r *Reader) encoded(label string) bool {

@@ -82,14 +82,14 @@ func TestNamespaces(t *testing.T) {
 		`<p:a xmlns="q"/>`:        {Prefix: "p", Local: "a"},
 		`<p:a xmlns:q="p"></p:a>`: {Prefix: "p", Local: "a"},
 	} {
-		r, err := xml1.NewReader([]byte(doc))
-		if err != nil {
+		var r xml1.Reader
+		if err := r.Open([]byte(doc)); err != nil {
 			t.Fatal(err)
 		}
 		for _, kind := range []xml1.Kind{xml1.Start, xml1.End} {
 			got, err := r.Next()
-			if err != nil || got.Kind != kind || got.Name != want || got.Name.Undeclared() != (want.Prefix != "" && want.Space == "") {
-				t.Errorf("ODD-2/%s: %+v, %v; want %+v", doc, got, err, want)
+			if err != nil || got != kind || r.Name != want || r.Name.Undeclared() != (want.Prefix != "" && want.Space == "") {
+				t.Errorf("ODD-2/%s: %v %+v, %v; want %v %+v", doc, got, r.Name, err, kind, want)
 			}
 		}
 		if _, err := r.Next(); !errors.Is(err, io.EOF) {
@@ -132,16 +132,20 @@ func TestBounds(t *testing.T) {
 // TestErrorStays: nothing is read behind an error.
 func TestErrorStays(t *testing.T) {
 	t.Parallel()
-	r, err := xml1.NewReader([]byte("<a>&b;<c/></a>"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Next(); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		if got, err := r.Next(); !errors.Is(err, xml1.ErrSyntax) {
-			t.Errorf("%+v, %v", got, err)
+	for doc, before := range map[string]int{"<a>&b;<c/></a>": 1, "<a/>&b;": 2, "\xff<a/>": 0, "<?xml version='2'?><a/>": 0} {
+		var r xml1.Reader
+		if err := r.Open([]byte(doc)); (err != nil) != (before == 0) {
+			t.Fatalf("%q: %v", doc, err)
+		}
+		for range before {
+			if _, err := r.Next(); err != nil {
+				t.Fatalf("%q: %v", doc, err)
+			}
+		}
+		for range 3 {
+			if got, err := r.Next(); !errors.Is(err, xml1.ErrSyntax) {
+				t.Errorf("%q: %v, %v", doc, got, err)
+			}
 		}
 	}
 }

@@ -93,6 +93,9 @@ func Escape(s string) string {
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if with := escaped(r, size); with != "" {
+			if b == nil {
+				b = make([]byte, 0, 2*len(s)+16)
+			}
 			b = append(append(b, s[done:i]...), with...)
 			done = i + size
 		}
