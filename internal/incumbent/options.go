@@ -248,8 +248,8 @@ var options = []Option{
 	{UCI: []string{"config_file"}, Why: "the file that it names is the configuration, and this one is not: import that", to: func(t *translation, v value) {
 		t.note(v.line, "", Look, v.name+": "+v.option.Why)
 	}},
-	{UCI: []string{"access_defaults"}, Becomes: "policy.default", Why: "of a draft: look at policy.default", to: func(t *translation, v value) {
-		t.note(v.line, "policy.default", Look, v.name+": "+v.option.Why)
+	{UCI: []string{"access_defaults"}, Why: "of a draft: what no rule accepts stays closed", to: func(t *translation, v value) {
+		t.stricter(v)
 	}},
 	{UCI: []string{"check_acl"}, Why: "of a draft; rules are always asked"},
 }

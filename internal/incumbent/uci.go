@@ -24,8 +24,15 @@ const (
 type section struct {
 	line    int
 	kind    string
+	name    string    // "": it has none
 	options []setting // a list is one
 	size    int       // of its lines
+}
+
+// settled reports whether it is the one that the second version has in the place of the first
+// one's: what that calls config, whatever its type, is called settings here.
+func (s *section) settled() bool {
+	return s.kind == "settings" || s.kind == "upnpd" && s.name == "settings"
 }
 
 // get returns the last value of the first of the names that is set.
@@ -67,7 +74,7 @@ func (f *File) uci(lines []string) *Error {
 			}
 			own = append(own, r...)
 		case "internal_network":
-			b, a, err := f.network(&s)
+			b, a, err := f.network(&s, slices.ContainsFunc(sections, func(s section) bool { return s.settled() }))
 			if err != nil {
 				return err
 			}
@@ -80,11 +87,16 @@ func (f *File) uci(lines []string) *Error {
 		}
 	}
 	for _, s := range sections {
-		if s.kind == "settings" && !slices.ContainsFunc(sections, func(s section) bool { return s.kind == "internal_network" }) {
+		if s.settled() && !slices.ContainsFunc(sections, func(s section) bool { return s.kind == "internal_network" }) {
 			f.settings = append(f.settings, setting{s.line, "internal_iface", ""}) // it does not start then
 		}
 	}
 	f.rules = append(append(before, own...), after...)
+	// In the second version what no rule accepts is rejected, also where there is none.
+	if i := slices.IndexFunc(sections, func(s section) bool { return s.settled() || s.kind == "internal_network" || s.kind == "acl_entry" }); i >= 0 {
+		every := span{1, 65535}
+		f.rules = append(f.rules, rule{line: sections[i].line, external: every, internal: every, name: "reject what no rule accepts"})
+	}
 	return nil
 }
 
@@ -112,7 +124,7 @@ func (f *File) sections(lines []string) (all []section, err *Error) {
 				in = before
 				continue
 			}
-			all = append(all, section{line: i + 1, kind: words[1]})
+			all = append(all, section{line: i + 1, kind: words[1], name: name})
 			if in = len(all) - 1; name != "" {
 				named[name] = in
 			}
@@ -233,14 +245,21 @@ var presets = map[string]string{
 }
 
 // network reads internal_network of the second version: a LAN, and which ports it may open.
-// Its rules stand before those of the owner, and in part behind them.
-func (f *File) network(s *section) (before, after []rule, err *Error) {
+// Its rules stand before those of the owner, and in part behind them. Later drafts, which have
+// settings and drop "acl_" from the names, open nothing by themselves and ask the owner's rules
+// first.
+func (f *File) network(s *section, settled bool) (before, after []rule, err *Error) {
 	name := s.get("", "interface")
 	if name == "" {
 		return nil, nil, f.failed(s.line, "an internal_network without its interface")
 	}
 	f.settings = append(f.settings, setting{s.line, "internal_iface", name})
-	preset := s.get("accept-high-ports", "acl_preset", "access_preset", "access")
+	later := settled && s.get("", "acl_preset", "acl_accept_ports", "acl_reject_ports", "acl_custom_first") == ""
+	preset, last := "accept-high-ports", s.get("0", "acl_custom_first") == "1"
+	if later {
+		preset, last = "none", s.get("0", "ignore_acl") == "0"
+	}
+	preset = s.get(preset, "acl_preset", "access_preset", "access")
 	rules := func(allow bool, words string) (all []rule) {
 		for _, word := range strings.Fields(words) {
 			if len(all) > config.MaxRules {
@@ -260,16 +279,14 @@ func (f *File) network(s *section) (before, after []rule, err *Error) {
 	}
 	before = rules(false, s.get("21 23 135 137-139 445 3389", "acl_reject_ports", "reject_ports"))
 	open := rules(true, presets[preset]+" "+s.get("", "acl_accept_ports", "accept_ports"))
-	switch s.get("0", "acl_custom_first") {
-	case "1":
+	if last {
 		return before, open, err
-	default:
-		before = append(before, open...)
-		if preset != "none" {
-			before = append(before, rules(false, "1-65535")...)
-		}
-		return before, nil, err
 	}
+	before = append(before, open...)
+	if preset != "none" || later {
+		before = append(before, rules(false, "1-65535")...)
+	}
+	return before, nil, err
 }
 
 // portsOf reads "x", "x-y" or "x:y".
