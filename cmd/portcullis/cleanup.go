@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"portcullis/config"
 	"portcullis/internal/cmdline"
+	"portcullis/internal/control"
 	"portcullis/internal/process"
 	"portcullis/internal/wiring"
 )
@@ -24,7 +23,7 @@ func runCleanup(ctx context.Context, call *cmdline.Call) error {
 	if os.Geteuid() != 0 {
 		return errors.New("cleanup needs root: it changes the rules of the firewall")
 	}
-	if who := running(ctx, call); who != "" {
+	if who := running(call); who != "" {
 		return fmt.Errorf("a daemon runs here (%s), and what is in the kernel is its own: stop it first, which removes that as well", who)
 	}
 	var gone []string
@@ -60,19 +59,16 @@ func kept(call *cmdline.Call) bool {
 	return err == nil && c.Firewall.KeepOnStop
 }
 
-// socketWait is how long a daemon has to take a connection.
-const socketWait = 5 * time.Second
-
 // running returns what shows that a daemon runs in this network, "" for nothing: the socket
 // of the configuration, whose daemon may be in another container, or a process with any
 // configuration.
-func running(ctx context.Context, call *cmdline.Call) string {
+func running(call *cmdline.Call) string {
 	c, source, err := loadSource(call.Given["config"])
 	socket := c.Control.Socket
 	if err != nil {
 		socket = placed(config.SocketIn(source.File))
 	}
-	conn, err := (&net.Dialer{Timeout: socketWait}).DialContext(ctx, "unix", string(socket))
+	conn, err := control.Dial(string(socket))
 	if err == nil {
 		_ = conn.Close()
 		return "it answers on " + string(socket)

@@ -32,7 +32,7 @@ const maxAnswer = 64 << 20
 
 // NewClient returns a client for a socket's path.
 func NewClient(socket string) *Client {
-	return NewClientBy(socket, func(ctx context.Context) (net.Conn, error) { return Dial(ctx, socket) })
+	return NewClientBy(socket, func(context.Context) (net.Conn, error) { return Dial(socket) })
 }
 
 // NewClientBy returns a client for whom dial connects to the socket: a process that may not
@@ -41,9 +41,13 @@ func NewClientBy(socket string, dial func(context.Context) (net.Conn, error)) *C
 	return &Client{socket, dial, answerWait}
 }
 
-// Dial connects to the socket with this path.
-func Dial(ctx context.Context, socket string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+// Dial connects to the socket with this path. The kernel decides at once.
+func Dial(socket string) (net.Conn, error) {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Refusal is the daemon's own no.

@@ -127,7 +127,8 @@ func Listen(path, group string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control.socket: %w", err)
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	at := &net.UnixAddr{Net: "unix", Name: path}
+	if conn, err := net.DialUnix("unix", nil, at); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("control.socket: another portcullis is listening on %s; stop it, or give this one a socket of its own", path)
 	}
@@ -139,7 +140,7 @@ func Listen(path, group string) (net.Listener, error) {
 			return nil, fmt.Errorf("control.socket: %w", err)
 		}
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", at)
 	if err != nil {
 		return nil, fmt.Errorf("control.socket: %w", err)
 	}

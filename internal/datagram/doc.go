@@ -10,7 +10,7 @@
 //
 // May import: the standard library but not net/http, golang.org/x/net/ipv4
 // and ipv6, golang.org/x/sys/unix, golang.org/x/time/rate. Of ours
-// special alone.
+// sockets and special alone.
 //
 // Never: knows a protocol, a port, or what an answer contains.
 //

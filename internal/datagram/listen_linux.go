@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // Option is an integer option of a socket.
@@ -37,25 +39,16 @@ func MulticastOptions6(hops int) []Option {
 // options that are set before the port is taken. The interface must exist; kernels
 // before 5.7 require CAP_NET_RAW. The error wraps the system's.
 func Listen(ctx context.Context, ifname string, port uint16, options []Option) (*net.UDPConn, error) {
-	return listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port), ifname, options)
+	return listen(ctx, netip.IPv4Unspecified(), port, ifname, options)
 }
 
 // Listen6 is Listen for IPv6 alone.
 func Listen6(ctx context.Context, ifname string, port uint16, options []Option) (*net.UDPConn, error) {
-	return listen(ctx, "udp6", fmt.Sprintf("[::]:%d", port), ifname, options) // V6ONLY
+	return listen(ctx, netip.IPv6Unspecified(), port, ifname, options)
 }
 
-func listen(ctx context.Context, network, address, ifname string, options []Option) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) { failed = setOptions(int(fd), ifname, options) })
-		return errors.Join(err, failed)
-	}}
-	pc, err := lc.ListenPacket(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return pc.(*net.UDPConn), nil // these networks return no other type, by contract of package net
+func listen(ctx context.Context, at netip.Addr, port uint16, ifname string, options []Option) (*net.UDPConn, error) {
+	return sockets.ListenUDP(ctx, netip.AddrPortFrom(at, port), func(fd int) error { return setOptions(fd, ifname, options) })
 }
 
 func setOptions(fd int, ifname string, options []Option) error {

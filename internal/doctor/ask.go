@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"portcullis/internal/netns"
+	"portcullis/internal/sockets"
 )
 
 // Inside is a LAN as its clients see it.
@@ -284,13 +284,13 @@ func (a *asker) listen(k Ask) (conn *net.UDPConn, err error) {
 
 // connect is ask for a connection.
 func (a *asker) connect(ctx context.Context, k Ask) (bool, error) {
-	network, at := "tcp4", "0.0.0.0"
+	at := netip.IPv4Unspecified()
 	if k.IPv6 {
-		network, at = "tcp6", "[::]"
+		at = netip.IPv6Unspecified()
 	}
 	var l net.Listener
 	err := a.gateway.In(func() (err error) {
-		l, err = net.Listen(network, fmt.Sprintf("%s:%d", at, k.Port))
+		l, err = sockets.ListenTCP(ctx, netip.AddrPortFrom(at, k.Port), nil)
 		return err
 	})
 	if err != nil {
@@ -299,8 +299,9 @@ func (a *asker) connect(ctx context.Context, k Ask) (bool, error) {
 	defer l.Close()
 	var conn net.Conn
 	err = a.host.In(func() (err error) {
-		d := net.Dialer{Timeout: patience}
-		conn, err = d.DialContext(ctx, network, a.to(k).String())
+		patient, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		conn, err = sockets.DialTCP(patient, netip.Addr{}, a.to(k), nil)
 		return err
 	})
 	if err != nil {

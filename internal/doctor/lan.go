@@ -13,13 +13,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"portcullis/config"
 	"portcullis/internal/netif"
+	"portcullis/internal/sockets"
 )
 
 // listenFor is how long others have to answer on a LAN.
@@ -68,22 +68,13 @@ func programOf(sockets []string) string {
 
 // onLAN opens a socket on a LAN, at the gateway's own address there.
 func onLAN(ctx context.Context, l netif.LAN, port uint16) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) {
-			failed = errors.Join(
-				unix.BindToDevice(int(fd), l.Name),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-			)
-		})
-		return errors.Join(err, failed)
-	}}
-	pc, err := lc.ListenPacket(ctx, "udp4", netip.AddrPortFrom(l.Addr, port).String())
-	if err != nil {
-		return nil, err
-	}
-	return pc.(*net.UDPConn), nil // what "udp4" gives
+	return sockets.ListenUDP(ctx, netip.AddrPortFrom(l.Addr, port), func(fd int) error {
+		return errors.Join(
+			unix.BindToDevice(fd, l.Name),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		)
+	})
 }
 
 // answers sends a datagram and gives who, but ourselves, answers with what counts.

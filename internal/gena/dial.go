@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 var errNoInterface = errors.New("the subscriber's interface is not known")
@@ -22,22 +23,10 @@ func Dial(ctx context.Context, ifname string, local netip.Addr, to netip.AddrPor
 	if ifname == "" {
 		return nil, errNoInterface
 	}
-	d := net.Dialer{
-		KeepAlive: -1, // the connection lives for seconds
-		Control: func(_, _ string, c syscall.RawConn) error {
-			var bind error
-			if err := c.Control(func(fd uintptr) { bind = unix.BindToDevice(int(fd), ifname) }); err != nil {
-				return err
-			}
-			if bind != nil {
-				return fmt.Errorf("bind to %s: %w", ifname, bind)
-			}
-			return nil
-		},
-	}
-	if local.IsValid() {
-		// A link-local one needs no zone: the socket is bound to the interface first.
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
-	}
-	return d.DialContext(ctx, "tcp", to.String()) // a literal: nothing is looked up
+	return sockets.DialTCP(ctx, local, to, func(fd int) error {
+		if err := unix.BindToDevice(fd, ifname); err != nil {
+			return fmt.Errorf("bind to %s: %w", ifname, err)
+		}
+		return nil
+	})
 }

@@ -13,7 +13,7 @@
 // the half that may open sockets connects (internal/warden).
 //
 // May import: the standard library, http1 for the words of SUBSCRIBE, xml1, and
-// golang.org/x/sys/unix to bind a connection to an interface. A NOTIFY is written by
+// sockets and golang.org/x/sys/unix to bind a connection to an interface. A NOTIFY is written by
 // hand on its connection (notify.go says why).
 //
 // Never: knows a gateway, a mapping or a service; opens a socket by itself; resolves a

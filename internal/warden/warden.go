@@ -30,6 +30,7 @@ import (
 	"portcullis/internal/refusals"
 	"portcullis/internal/restore"
 	"portcullis/internal/sandbox"
+	"portcullis/internal/sockets"
 	"portcullis/internal/wiring"
 	"portcullis/pcp"
 	"portcullis/policy"
@@ -154,7 +155,7 @@ func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
 		return w, err
 	}
 	if at := w.cfg.Metrics.Listen; at.IsValid() {
-		if w.numbers, err = net.Listen("tcp", at.String()); err != nil {
+		if w.numbers, err = sockets.ListenTCP(ctx, at.AddrPort, nil); err != nil {
 			return w, fmt.Errorf("metrics.listen: %w", err)
 		}
 	}

@@ -37,11 +37,10 @@ type Config struct {
 
 // Bounds of an opener.
 const (
-	maxFiles    = 128
-	maxData     = 128 << 20 // of memory, as a front has it; most are tables that the runtime never touches
-	dialTimeout = 2 * time.Second
-	endTimeout  = 5 * time.Second // for a page that is told to end
-	wordOctets  = 24              // of a sign-in link's, at random
+	maxFiles   = 128
+	maxData    = 128 << 20       // of memory, as a front has it; most are tables that the runtime never touches
+	endTimeout = 5 * time.Second // for a page that is told to end
+	wordOctets = 24              // of a sign-in link's, at random
 )
 
 // Run starts the page, and connects to the daemon for it, until ctx ends. It returns why the
@@ -227,7 +226,7 @@ func (o *opener) serve(ctx context.Context) error {
 		case err == nil && (fd >= 0 || len(text) != 1):
 			err = errMessage
 		case err == nil:
-			err = o.answer(ctx, text[0])
+			err = o.answer(text[0])
 		}
 		if err != nil {
 			return err
@@ -236,10 +235,10 @@ func (o *opener) serve(ctx context.Context) error {
 }
 
 // answer does what the page wants.
-func (o *opener) answer(ctx context.Context, kind byte) error {
+func (o *opener) answer(kind byte) error {
 	switch kind {
 	case msgConnect:
-		return o.connect(ctx)
+		return o.connect()
 	case msgTaken:
 		return o.taken()
 	}
@@ -247,10 +246,8 @@ func (o *opener) answer(ctx context.Context, kind byte) error {
 }
 
 // connect connects once, and tells the page what came of it.
-func (o *opener) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := control.Dial(ctx, o.cfg.Socket)
+func (o *opener) connect() error {
+	conn, err := control.Dial(o.cfg.Socket)
 	if err != nil {
 		_, err = o.page.Write(strconv.AppendUint([]byte{msgFailed}, uint64(errnoOf(err)), 10))
 		return err

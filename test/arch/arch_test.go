@@ -59,14 +59,15 @@ var allowed = map[string][]string{
 	"config":                   {"firewall", "internal/nearest", "internal/special", "policy", "portmap"},
 	"soap":                     {"internal/xml1"},
 	"internal/xml1":            {},
-	"internal/datagram":        {"internal/special"},
+	"internal/datagram":        {"internal/sockets", "internal/special"},
+	"internal/sockets":         {},
 	"internal/frames":          {"internal/datagram"},
 	"internal/wall":            {"internal/datagram", "internal/frames", "internal/netif", "portmap"},
 	"ssdp":                     {"internal/datagram"},
 	"pcp":                      {"internal/datagram", "portmap"},
 	"internal/http1":           {},
-	"internal/httpd":           {"internal/http1"},
-	"internal/gena":            {"internal/http1", "internal/xml1"},
+	"internal/httpd":           {"internal/http1", "internal/sockets"},
+	"internal/gena":            {"internal/http1", "internal/sockets", "internal/xml1"},
 	"internal/netif":           {"internal/special", "internal/enter"},
 	"internal/special":         {},
 	"internal/nearest":         {},
@@ -93,7 +94,7 @@ var allowed = map[string][]string{
 	"firewall/fwtest":          {"firewall", "portmap"},
 	"firewall/homenet":         {"firewall", "portmap", "internal/netns/netnstest"},
 	"internal/check":           {"config", "firewall", "firewall/nft", "internal/leasefile", "internal/nearest", "internal/netif", "internal/wiring", "policy", "portmap"},
-	"internal/doctor":          {"config", "internal/check", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/netns", "portmap"},
+	"internal/doctor":          {"config", "internal/check", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/sockets", "internal/netns", "portmap"},
 	"internal/lab":             {"internal/netns"},
 	"internal/presence":        {"internal/netif", "portmap"},
 	"internal/listeners":       {"internal/netif"},
@@ -114,7 +115,7 @@ var allowed = map[string][]string{
 	"internal/warden": {
 		"config", "firewall", "firewall/witness", "internal/approvals", "internal/control", "internal/datagram", "internal/dhcp", "internal/frames",
 		"internal/gateway", "internal/hook", "internal/gena", "internal/httpd", "internal/journal", "internal/leasefile", "internal/logging", "internal/metrics", "internal/netif", "internal/presence", "internal/reconcile",
-		"internal/refusals", "internal/restore", "internal/sandbox", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
+		"internal/refusals", "internal/restore", "internal/sandbox", "internal/sockets", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
 	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
@@ -195,6 +196,31 @@ func TestBans(t *testing.T) {
 		for _, b := range bansEverywhere {
 			if slices.Contains(r.Imports, b.banned) && !slices.Contains(b.except, name) {
 				t.Errorf("%s imports %s: %s", name, b.banned, b.why)
+			}
+		}
+	}
+}
+
+// names are what package net finds names with, or takes them.
+var names = regexp.MustCompile(`\bnet\.(Dial|DialTimeout|Dialer|Listen|ListenConfig|ListenPacket|Lookup\w+|Resolve\w+|Resolver|DefaultResolver)\b`)
+
+// TestNoNames: the program looks up no name, and has no resolver: internal/sockets/doc.go.
+func TestNoNames(t *testing.T) {
+	for path, r := range packages(t) {
+		name := strings.TrimPrefix(path, module+"/")
+		if !own(path) || strings.HasPrefix(name, "test/") || slices.Contains([]string{"internal/lab", "internal/netns/netnstest", "firewall/homenet"}, name) {
+			continue
+		}
+		for _, file := range r.GoFiles {
+			text, err := os.ReadFile(filepath.Join(r.Dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, line := range strings.Split(string(text), "\n") {
+				line, _, _ = strings.Cut(line, "//")
+				if used := names.FindString(line); used != "" {
+					t.Errorf("%s/%s:%d: %s takes names; internal/sockets does not", name, file, i+1, used)
+				}
 			}
 		}
 	}
