@@ -8,7 +8,7 @@
 // May import: the standard library, BurntSushi/toml, portmap for the words of the
 // vocabulary, policy for the Rule that a [[rule]] is, firewall (the model, which is
 // pure) for the Chain that accept_chain names, special for which addresses are public,
-// and nearest for the word that was meant.
+// digest, and nearest for the word that was meant.
 //
 // Never: looks at the system (interfaces, addresses, groups, other files), logs,
 // decides about a request, or lets a file pass in part: a file with one error

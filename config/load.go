@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+
+	"portcullis/internal/digest"
 )
 
 // MaxFileSize is how many bytes a file may have.
@@ -27,7 +28,7 @@ func Load(path string) (Config, error) {
 }
 
 // Sum is the SHA-256 of a file's octets, by which two readings of it are compared.
-type Sum [sha256.Size]byte
+type Sum [digest.Size]byte
 
 // String returns it in hexadecimal digits.
 func (s Sum) String() string { return hex.EncodeToString(s[:]) }
@@ -61,7 +62,7 @@ func load(path string) (c Config, lines Lines, sum Sum, err error) {
 	if err != nil {
 		return c, lines, sum, fmt.Errorf("config: %w", err)
 	}
-	sum = Sum(sha256.Sum256(data))
+	sum = digest.Sum(data)
 	// What a lost power supply leaves of a file must not pass for a file
 	// without rules (abuse case C13). A device such as /dev/null is meant.
 	if info.Mode().IsRegular() && len(bytes.TrimSpace(data)) == 0 {

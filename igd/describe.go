@@ -2,12 +2,12 @@ package igd
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"portcullis/internal/digest"
 	"portcullis/internal/xml1"
 )
 
@@ -62,10 +62,10 @@ const xmlHead = `<?xml version="1.0"?>` + "\n"
 // them does; it is written into all of them last.
 func (d *Device) documents() (docs map[string][]byte, configID uint32) {
 	texts := make(map[string]string)
-	sum := sha256.New()
+	var all []byte
 	write := func(path, text string) {
 		texts[path] = text
-		_, _ = fmt.Fprintf(sum, "%d %s %d %s\n", len(path), path, len(text), text)
+		all = fmt.Appendf(all, "%d %s %d %s\n", len(path), path, len(text), text)
 	}
 	for _, igd := range igdVersions {
 		write(d.rootPath(igd), d.rootDocument(igd))
@@ -75,7 +75,8 @@ func (d *Device) documents() (docs map[string][]byte, configID uint32) {
 			}
 		}
 	}
-	configID = binary.BigEndian.Uint32(sum.Sum(nil)) >> 8
+	sum := digest.Sum(all)
+	configID = binary.BigEndian.Uint32(sum[:]) >> 8
 	docs = make(map[string][]byte, len(texts))
 	for path, text := range texts {
 		docs[path] = []byte(strings.Replace(text, configMark, `"`+strconv.FormatUint(uint64(configID), 10)+`"`, 1))

@@ -2,7 +2,6 @@ package igd
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"portcullis/internal/digest"
 	"portcullis/portmap"
 )
 
@@ -167,7 +167,7 @@ func deriveUDNs(root string) (udns [3]string, err error) {
 	}
 	udns[0] = "uuid:" + root
 	for i, name := range []string{"WANDevice", "WANConnectionDevice"} {
-		sum := sha256.Sum256(append([]byte(name), raw...))
+		sum := digest.Sum(append([]byte(name), raw...))
 		sum[6] = sum[6]&0x0f | 0x80
 		sum[8] = sum[8]&0x3f | 0x80
 		udns[i+1] = "uuid:" + formatUUID(sum[:16])

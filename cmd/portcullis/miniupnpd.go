@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,7 @@ import (
 	"portcullis/internal/background"
 	"portcullis/internal/cmdline"
 	"portcullis/internal/daemon"
+	"portcullis/internal/digest"
 	"portcullis/internal/incumbent"
 	"portcullis/internal/logging"
 	"portcullis/internal/sandbox"
@@ -151,14 +151,14 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 	v := f.call
 	base, source := config.Default(), daemon.Source{File: v.Base}
 	var said config.Lines
-	sum := sha256.New()
+	var read []byte // all that the configuration comes from
 	if v.Base != "" {
 		var err error
 		var of config.Sum
 		if base, said, of, err = config.LoadAll(v.Base); err != nil {
 			return base, source, err
 		}
-		sum.Write(of[:])
+		read = append(read, of[:]...)
 	}
 	files := []*incumbent.File{}
 	name, err := confOf(v.Conf)
@@ -177,7 +177,7 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 		if file.Kind != incumbent.Conf {
 			return base, source, fmt.Errorf("%s:1: this is no miniupnpd.conf", name)
 		}
-		sum.Write(data)
+		read = append(read, data...)
 		files, source.File = append(files, &file), name
 	}
 	plan, err := incumbent.TranslateOver(incumbent.Base{Config: base, Says: func(key string) bool { return said.Of(key, 0) > 0 }}, incumbent.Machine{Holder: holder}, append(files, &v.Options)...)
@@ -193,7 +193,7 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 	f.notes = plan.Notes
 	c, err := config.Parse(cmp.Or(name, incumbentName)+", as portcullis.toml", config.Effective(plan.Config))
 	c.Control.Socket = placed(c.Control.Socket)
-	sum.Sum(source.Sum[:0])
+	source.Sum = digest.Sum(read)
 	if v.Debug {
 		c.Log.Level = config.LevelDebug
 	}

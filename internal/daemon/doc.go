@@ -6,7 +6,7 @@
 // served; the reload of the configuration; what the supervisor hears.
 //
 // May import: errgroup, x/sys; of ours config, warden, front, process, wall, sandbox, netif,
-// doctor (whose answers go astray), wiring, control and portmap (what a reload
+// doctor (whose answers go astray), wiring, digest, control and portmap (what a reload
 // answers).
 //
 // Never: parses what a client wrote, decides what policy decides, hands one half anything

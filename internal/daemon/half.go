@@ -3,13 +3,13 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
 	"portcullis/config"
+	"portcullis/internal/digest"
 	"portcullis/internal/front"
 	"portcullis/internal/netif"
 	"portcullis/internal/process"
@@ -144,7 +144,7 @@ func uuidOf(log *slog.Logger, want config.UUID, s netif.State, own string) strin
 		log.Warn("no MAC address for upnp.uuid; taking the UUID in state.dir", "interface", name)
 		return own
 	}
-	sum := sha256.Sum256(append([]byte("portcullis gateway "), link.MAC[:]...))
+	sum := digest.Sum(append([]byte("portcullis gateway "), link.MAC[:]...))
 	b := sum[:16]
 	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80 // RFC 9562 section 5.8
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])

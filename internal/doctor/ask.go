@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"portcullis/internal/netns"
+	"portcullis/internal/random"
 	"portcullis/internal/sockets"
 )
 
@@ -235,7 +235,7 @@ func (a *asker) ask(ctx context.Context, k Ask) (bool, error) {
 		return false, err
 	}
 	defer here.Close()
-	word, buf := []byte(rand.Text()), make([]byte, 64)
+	word, buf := []byte(random.Text()), make([]byte, 64)
 	arrives := func(at *net.UDPConn) (netip.AddrPort, bool) {
 		if at.SetReadDeadline(time.Now().Add(patience/7)) != nil {
 			return netip.AddrPort{}, false

@@ -7,7 +7,7 @@
 // real mapping (Try) and hosts on each LAN ask the gateway (TryAsks).
 //
 // May import: config, check, control, firewall and its backends, internal/wiring, netif, netns,
-// sockets and portmap of ours; the standard library but not net/http, google/nftables,
+// random, sockets and portmap of ours; the standard library but not net/http, google/nftables,
 // golang.org/x/sys/unix.
 //
 // Never: changes anything on the machine. What it tries it tries in namespaces that

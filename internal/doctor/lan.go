@@ -3,7 +3,6 @@ package doctor
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/internal/netif"
+	"portcullis/internal/random"
 	"portcullis/internal/sockets"
 )
 
@@ -122,7 +122,7 @@ func otherDHCP(ctx context.Context, l netif.LAN) []string {
 		return nil // a client of ours has the port: not to be told
 	}
 	id := make([]byte, 4)
-	_, _ = rand.Read(id) // never fails, by its documentation
+	random.Fill(id)
 	m := append([]byte{1, 1, 6, 0}, id...)
 	m = append(m, make([]byte, 4)...) // seconds, flags
 	m = append(m, l.Addr.AsSlice()...)

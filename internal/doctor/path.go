@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/internal/random"
 	"portcullis/portmap"
 )
 
@@ -229,7 +229,7 @@ func (c *copied) exchange(ctx context.Context, to netip.AddrPort, answer bool) (
 		return false, err
 	}
 	defer out.Close()
-	word := []byte(rand.Text())
+	word := []byte(random.Text())
 	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
 		if _, err := out.WriteToUDPAddrPort(word, to); err != nil {
 			return false, nil // refused, or no way

@@ -2,12 +2,13 @@ package gena
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
+
+	"portcullis/internal/random"
 )
 
 var (
@@ -65,7 +66,7 @@ func nextSeq(seq uint32) uint32 {
 // the only secret of a subscription, so it comes from the system's generator.
 func newSID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: it ends the program rather than return an error
+	random.Fill(b[:])
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("uuid:%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"regexp"
+
+	"portcullis/internal/random"
 )
 
 // Identity is what control points know the gateway by across restarts.
@@ -108,14 +109,14 @@ func (j *Journal) SaveIdentity(id Identity) error {
 
 func newPath() string {
 	var b [12]byte
-	_, _ = rand.Read(b[:]) // as below
+	random.Fill(b[:])
 	return hex.EncodeToString(b[:])
 }
 
 // newUUID returns a random UUID, version 4 (RFC 9562 section 5.4).
 func newUUID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, by its documentation
+	random.Fill(b[:])
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])

@@ -1,21 +1,21 @@
 package web
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"portcullis/internal/digest"
+	"portcullis/internal/random"
 )
 
 // HashSize is that of Hash, in octets.
-const HashSize = sha256.Size
+const HashSize = digest.Size
 
 // Hash returns what is kept of a secret: memory that leaks gives none away.
-func Hash(secret string) [HashSize]byte { return sha256.Sum256([]byte(secret)) }
+func Hash(secret string) [HashSize]byte { return digest.Sum([]byte(secret)) }
 
 // How long and how often.
 const (
@@ -63,7 +63,7 @@ func (k *keys) spend(word string, now time.Time) (cookie, key string, ok bool) {
 	hash := Hash(word)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if subtle.ConstantTimeCompare(hash[:], k.link[:]) == 0 || !now.Before(k.until) {
+	if !digest.Equal(hash, k.link) || !now.Before(k.until) {
 		return "", "", false
 	}
 	k.until = time.Time{}
@@ -77,9 +77,9 @@ func (k *keys) spend(word string, now time.Time) (cookie, key string, ok bool) {
 }
 
 func secret() string {
-	random := make([]byte, secretOctets)
-	_, _ = rand.Read(random) // never fails
-	return base64.RawURLEncoding.EncodeToString(random)
+	b := make([]byte, secretOctets)
+	random.Fill(b)
+	return base64.RawURLEncoding.EncodeToString(b)
 }
 
 // forget ends the sessions whose time is over.
@@ -110,7 +110,7 @@ func (k *keys) known(cookie, key string, now time.Time) bool {
 	defer k.mu.Unlock()
 	k.forget(now)
 	s := k.sessions[Hash(cookie)]
-	if s == nil || subtle.ConstantTimeCompare(hash[:], s.key[:]) == 0 {
+	if s == nil || !digest.Equal(hash, s.key) {
 		return false
 	}
 	s.seen = now

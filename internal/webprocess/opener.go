@@ -3,7 +3,6 @@ package webprocess
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/control"
+	"portcullis/internal/random"
 	"portcullis/internal/sandbox"
 )
 
@@ -192,9 +192,9 @@ func (o *opener) begin() error {
 // link has the page take another word by which somebody can sign in once. The one before is
 // void.
 func (o *opener) link() error {
-	random := make([]byte, wordOctets)
-	_, _ = rand.Read(random) // never fails
-	word := base64.RawURLEncoding.EncodeToString(random)
+	b := make([]byte, wordOctets)
+	random.Fill(b)
+	word := base64.RawURLEncoding.EncodeToString(b)
 	o.mu.Lock()
 	o.words = append(o.words, word)
 	o.mu.Unlock()

@@ -56,7 +56,7 @@ func own(path string) bool { return path == module || strings.HasPrefix(path, mo
 var allowed = map[string][]string{
 	"portmap":                  {},
 	"policy":                   {"internal/special", "portmap"},
-	"config":                   {"firewall", "internal/nearest", "internal/special", "policy", "portmap"},
+	"config":                   {"firewall", "internal/nearest", "internal/special", "policy", "portmap", "internal/digest"},
 	"soap":                     {"internal/xml1"},
 	"internal/xml1":            {},
 	"internal/datagram":        {"internal/sockets", "internal/special"},
@@ -66,26 +66,28 @@ var allowed = map[string][]string{
 	"ssdp":                     {"internal/datagram"},
 	"pcp":                      {"internal/datagram", "portmap"},
 	"internal/http1":           {},
+	"internal/digest":          {},
+	"internal/random":          {},
 	"internal/httpd":           {"internal/http1", "internal/sockets"},
-	"internal/gena":            {"internal/http1", "internal/sockets", "internal/xml1"},
+	"internal/gena":            {"internal/http1", "internal/sockets", "internal/xml1", "internal/random"},
 	"internal/netif":           {"internal/special", "internal/enter"},
 	"internal/special":         {},
 	"internal/nearest":         {},
 	"internal/cmdline":         {"internal/nearest"},
 	"internal/background":      {"internal/sandbox"},
 	"internal/incumbent":       {"config", "firewall", "policy", "portmap"},
-	"internal/journal":         {"portmap"},
+	"internal/journal":         {"portmap", "internal/random"},
 	"internal/dhcp":            {"internal/inotify", "portmap"},
 	"internal/inotify":         {},
 	"internal/leasefile":       {"internal/inotify", "portmap"},
 	"internal/refusals":        {"portmap"},
 	"internal/approvals":       {"portmap"},
 	"internal/hook":            {"internal/sandbox"},
-	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena", "internal/xml1"},
+	"igd":                      {"portmap", "soap", "internal/http1", "internal/httpd", "internal/gena", "internal/xml1", "internal/digest"},
 	"internal/control":         {"internal/http1", "internal/metrics", "portmap"},
 	"internal/metrics":         {},
-	"internal/web":             {"internal/control", "internal/http1"},
-	"internal/webprocess":      {"internal/control", "internal/sandbox", "internal/web"},
+	"internal/web":             {"internal/control", "internal/http1", "internal/digest", "internal/random"},
+	"internal/webprocess":      {"internal/control", "internal/sandbox", "internal/web", "internal/random"},
 	"firewall":                 {"portmap"},
 	"firewall/flows":           {"firewall", "internal/enter", "portmap"},
 	"firewall/nft":             {"firewall", "firewall/flows", "internal/enter", "internal/frames", "portmap"},
@@ -94,7 +96,7 @@ var allowed = map[string][]string{
 	"firewall/fwtest":          {"firewall", "portmap"},
 	"firewall/homenet":         {"firewall", "portmap", "internal/netns/netnstest"},
 	"internal/check":           {"config", "firewall", "firewall/nft", "internal/leasefile", "internal/nearest", "internal/netif", "internal/wiring", "policy", "portmap"},
-	"internal/doctor":          {"config", "internal/check", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/sockets", "internal/netns", "portmap"},
+	"internal/doctor":          {"config", "internal/check", "internal/control", "firewall", "firewall/iptables", "firewall/nft", "internal/wiring", "internal/netif", "internal/special", "internal/sockets", "internal/netns", "portmap", "internal/random"},
 	"internal/lab":             {"internal/netns"},
 	"internal/presence":        {"internal/netif", "portmap"},
 	"internal/listeners":       {"internal/netif"},
@@ -118,8 +120,8 @@ var allowed = map[string][]string{
 		"internal/refusals", "internal/restore", "internal/sandbox", "internal/sockets", "internal/special", "internal/wiring", "pcp", "policy", "portmap", "ssdp",
 	},
 	"internal/process":   {"internal/front", "internal/netif", "internal/sandbox", "internal/wall"},
-	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap"},
-	"cmd/portcullis":     {"config", "firewall", "internal/background", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/hook", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap"},
+	"internal/daemon":    {"config", "internal/control", "internal/doctor", "internal/front", "internal/netif", "internal/process", "internal/sandbox", "internal/wall", "internal/warden", "internal/wiring", "portmap", "internal/digest"},
+	"cmd/portcullis":     {"config", "firewall", "internal/background", "internal/check", "internal/cmdline", "internal/control", "internal/doctor", "internal/daemon", "internal/hook", "internal/incumbent", "internal/logging", "internal/process", "internal/sandbox", "internal/webprocess", "internal/wiring", "policy", "portmap", "internal/digest"},
 	"cmd/portcullis-lab": {"internal/lab", "internal/netns"},
 }
 
@@ -131,6 +133,11 @@ func TestArrows(t *testing.T) {
 	for name := range allowed {
 		if _, there := all[module+"/"+name]; !there {
 			t.Errorf("there is no package %s", name)
+		}
+	}
+	for _, dep := range all[module+"/cmd/portcullis"].Deps {
+		if strings.HasPrefix(dep, "crypto") {
+			t.Errorf("the program imports %s: 0.14 MB come with each of them; internal/digest and internal/random do", dep)
 		}
 	}
 	for path, r := range all {
