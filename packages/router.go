@@ -32,7 +32,7 @@ func (b *build) router(t target, bin string) error {
 	if err != nil {
 		return err
 	}
-	scripts := map[string]string{"postinst": "", "prerm": "", "postupgrade": ""}
+	scripts := map[string]string{"postinst": "", "prerm": "", "postrm": "", "postupgrade": ""}
 	for name := range scripts {
 		if scripts[name], err = b.script(name); err != nil {
 			return err
@@ -43,7 +43,7 @@ func (b *build) router(t target, bin string) error {
 		both.Release = "r1"
 		both.Conflicts = []string{"miniupnpd-nftables", "miniupnpd-iptables"}
 		both.Depends = modules
-		both.Scripts = nfpm.Scripts{PostInstall: scripts["postinst"], PreRemove: scripts["prerm"]}
+		both.Scripts = nfpm.Scripts{PostInstall: scripts["postinst"], PreRemove: scripts["prerm"], PostRemove: scripts["postrm"]}
 		asIPK, asAPK := *both, *both
 		asIPK.Provides = []string{"miniupnpd"}
 		asIPK.Contents = b.contents(list)

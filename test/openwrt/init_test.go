@@ -348,11 +348,11 @@ func TestFW3(t *testing.T) {
 }
 
 // TestPackage: installing enables both names of the service and starts what is on; removing
-// stops it.
+// stops it, and has fw4 make its rules without the package's files.
 func TestPackage(t *testing.T) {
 	t.Parallel()
 	r := newRouter(t, nil)
-	for _, name := range []string{"postinst", "prerm"} {
+	for _, name := range []string{"postinst", "prerm", "postrm"} {
 		text, err := os.ReadFile("../../etc/openwrt/" + name)
 		if err != nil {
 			t.Fatal(err)
@@ -379,6 +379,16 @@ func TestPackage(t *testing.T) {
 	r.do("sh", "/tmp/prerm")
 	if sent := r.said(); len(sent) != 2 || sent[0].Method != "delete" || sent[0].Message["name"] != "portcullis" {
 		t.Errorf("%v", sent)
+	}
+	r.do("sh", "/tmp/postrm") // there is no firewall
+	r.write("etc/init.d/firewall", "#!/bin/sh\necho \"$@\" >>/tmp/firewall\n")
+	if err := os.Chmod(filepath.Join(r.root, "etc/init.d/firewall"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.do("env", "PKG_UPGRADE=1", "sh", "/tmp/postrm")
+	r.do("sh", "/tmp/postrm")
+	if told := r.read("tmp/firewall"); told != "reload\n" {
+		t.Errorf("what fw4 has taken in stays: it was told %q", told)
 	}
 	if left, err := filepath.Glob(filepath.Join(r.root, "etc/rc.d/*")); err != nil || len(left) > 0 {
 		t.Error(left, err)
