@@ -5,8 +5,8 @@
 // Owns: which connections are accepted and for how long, how many one device may have,
 // which requests reach a handler, how a reply is written.
 //
-// May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix; of ours http1
-// and sockets.
+// May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix; of ours crew,
+// http1 and sockets.
 //
 // Never: knows a path, a service or a mapping. No proxy may stand in front of
 // it: a connection has one request, and nothing behind it is read.

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portcullis/internal/crew"
 	"portcullis/internal/http1"
 )
 
@@ -65,7 +66,7 @@ type Server struct {
 	cfg    Config
 	limits *limits
 	panics atomic.Int32
-	work   sync.WaitGroup // connections
+	work   crew.Crew // connections
 
 	mu       sync.Mutex // guards what follows
 	listener deadliner  // while it is accepted from

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portcullis/internal/crew"
 	"portcullis/internal/netif"
 	"portcullis/portmap"
 )
@@ -273,6 +274,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer close(s.done)
 	inner, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
+	var answers crew.Crew
 	context.AfterFunc(inner, func() { _ = s.conn.close() })
 	failed := make(chan error, 1)
 	wait.Go(func() {
@@ -281,9 +283,10 @@ func (s *Server) Run(ctx context.Context) error {
 			cancel()
 		}
 	})
-	err := s.read(inner, &wait)
+	err := s.read(inner, &answers)
 	cancel()
 	wait.Wait()
+	answers.Wait()
 	select {
 	case told := <-failed:
 		if errors.Is(err, net.ErrClosed) { // by us, because of it
@@ -312,7 +315,7 @@ func (s *Server) tell(events <-chan portmap.Event) error {
 }
 
 // read takes requests, and answers each by itself.
-func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
+func (s *Server) read(ctx context.Context, answers *crew.Crew) error {
 	for {
 		m, descriptors, err := s.conn.receive()
 		if err != nil {
@@ -352,7 +355,7 @@ func (s *Server) read(ctx context.Context, wait *sync.WaitGroup) error {
 			s.leave(m.Number)
 			return ctx.Err()
 		}
-		wait.Go(func() {
+		answers.Go(func() {
 			defer func() { <-s.room }()
 			body, descriptors := s.answer(asked, m.Body)
 			defer closeAll(descriptors)
