@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"portcullis/config"
+	"portcullis/internal/background"
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
 	"portcullis/internal/process"
@@ -80,13 +80,28 @@ func running(call *cmdline.Call) string {
 		if theirs, failed := os.Readlink(dir + "/ns/net"); err != nil || failed != nil || theirs != network {
 			continue
 		}
-		exe, _ := os.Readlink(dir + "/exe") // with " (deleted)" after an upgrade
+		exe, _ := os.Readlink(dir + "/exe")
 		line, _ := os.ReadFile(dir + "/cmdline")
-		_, line, _ = bytes.Cut(line, []byte{0})
-		command, _, _ := bytes.Cut(line, []byte{0})
-		if strings.HasPrefix(filepath.Base(exe), "portcullis") && (string(command) == "run" || string(command) == process.Argument) {
+		if ofDaemon(filepath.Base(exe), strings.Split(string(line), "\x00")) {
 			return "process " + p.Name()
 		}
 	}
 	return ""
+}
+
+// ofDaemon reports whether a process is one of a daemon, by the name of its program, behind which
+// " (deleted)" stands after an upgrade, and its arguments. A program that is called miniupnpd may
+// be miniupnpd: ours starts others there.
+func ofDaemon(program string, args []string) bool {
+	ours := strings.HasPrefix(program, "portcullis")
+	if len(args) < 2 || !ours && !strings.HasPrefix(program, incumbentName) {
+		return false
+	}
+	switch args[1] {
+	case process.Argument, background.Argument:
+		return true
+	case "run", incumbentName:
+		return ours
+	}
+	return ours && filepath.Base(args[0]) == incumbentName
 }
