@@ -10,6 +10,9 @@ import (
 	"portcullis/firewall"
 )
 
+// maxNATChain is how long a chain's name can be with -POSTROUTING behind it (28 in all).
+const maxNATChain = 16
+
 // shown refuses two files in one place, and a chain whose rules do something.
 func (r *reader) shown(c *Config) {
 	m := &c.Miniupnpd
@@ -28,6 +31,10 @@ func (r *reader) shown(c *Config) {
 	case m.Chain == firewall.Chain{}:
 	case m.Chain.Family != "inet" && m.Chain.Family != "ip":
 		r.fail("miniupnpd.chain", "%s has a family without IPv4; allowed: a chain of family inet or ip", quote(m.Chain.String()))
+	case m.Chain.OfNAT() && len(m.Chain.Name) > maxNATChain:
+		r.fail("miniupnpd.chain", "%s has a name that is too long for iptables with -POSTROUTING behind it; allowed: at most %d characters", quote(m.Chain.String()), maxNATChain)
+	case m.Chain.OfNAT() && slices.Contains([]string{"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"}, m.Chain.Name):
+		r.fail("miniupnpd.chain", "%s sees packets; allowed: a chain of its own, in which there is nothing else", quote(m.Chain.String()))
 	case m.Chain == c.Firewall.AcceptChain, m.Chain == c.Firewall.AcceptChain6:
 		r.fail("miniupnpd.chain", "%s is an accept chain too; allowed: a chain of its own, in which there is nothing else", quote(m.Chain.String()))
 	}

@@ -14,8 +14,9 @@ type Chain struct {
 }
 
 // Nowhere is an interface that cannot be: the kernel refuses a slash in a name. Rules that are
-// only shown (miniupnpd.chain) ask for it, and so do nothing, wherever they stand.
-const Nowhere = "only/shown"
+// only shown (miniupnpd.chain) ask for it, and so do nothing, wherever they stand. Older pages
+// of OpenWrt take the first small letters of iptables' line for the protocol.
+const Nowhere = "ONLY/SHOWN"
 
 // ownTable is the table of firewall/nft, where a jump to ourselves would loop.
 const ownTable = "portcullis"
@@ -47,6 +48,9 @@ func (c Chain) String() string {
 func (c Chain) OfIPTables() bool {
 	return (c.Family == "ip" || c.Family == "ip6") && c.Table == "filter" && c.Name == "FORWARD"
 }
+
+// OfNAT reports whether it is a chain of the nat table of the program iptables.
+func (c Chain) OfNAT() bool { return c.Family == "ip" && c.Table == "nat" }
 
 // Check4 returns what keeps it from being an accept chain: only inet and ip see IPv4
 // packets on their way through the machine.

@@ -13,7 +13,7 @@ import (
 )
 
 // Clear removes all that a daemon which has ended left in the kernel, by whichever backend:
-// what nft.Clear does, and our rule in FORWARD of each flavour. It returns what it removed.
+// what nft.Clear does, our rule in FORWARD of each flavour, and what is listed in its nat table. It returns what it removed.
 func Clear(ctx context.Context, log *slog.Logger, netns int) (gone []string, err error) {
 	for _, name := range []string{NFTProgram, legacyProgram, mainProgram} {
 		for _, f := range families {
@@ -26,6 +26,10 @@ func Clear(ctx context.Context, log *slog.Logger, netns int) (gone []string, err
 				gone = append(gone, "rule in FORWARD of "+p.main)
 			}
 			err = errors.Join(err, failed)
+			if f == four {
+				chains, failed := p.clearListing(ctx)
+				gone, err = append(gone, chains...), errors.Join(err, failed)
+			}
 		}
 	}
 	more, failed := nft.Clear(ctx, log, netns)
@@ -35,7 +39,7 @@ func Clear(ctx context.Context, log *slog.Logger, netns int) (gone []string, err
 // clear removes our rule of a family, and reports whether there was one. A table that is not
 // loaded is not asked for, which would load it.
 func (p *programs) clear(ctx context.Context) (was bool, err error) {
-	if p.flavour == legacy && !loaded(p.family, p.netns) {
+	if p.flavour == legacy && !loaded(p.family, p.netns, "filter") {
 		return false, nil
 	}
 	there, err := p.forward(ctx)
@@ -45,12 +49,12 @@ func (p *programs) clear(ctx context.Context) (was bool, err error) {
 	return true, (&rule{programs: p}).remove(ctx)
 }
 
-// loaded reports whether the kernel has a legacy filter table of a family.
-func loaded(f family, netns int) (there bool) {
+// loaded reports whether the kernel has a legacy table of a family.
+func loaded(f family, netns int, table string) (there bool) {
 	file := [...]string{"ip_tables_names", "ip6_tables_names"}[f]
 	err := enter.In(netns, func() error {
 		names, err := os.ReadFile("/proc/thread-self/net/" + file)
-		there = slices.Contains(strings.Fields(string(names)), "filter")
+		there = slices.Contains(strings.Fields(string(names)), table)
 		return err
 	})
 	return err == nil && there

@@ -30,7 +30,8 @@
 // library.
 //
 // Never: decides what may be mapped, runs a shell, hands a program text that came
-// from a client, makes a chain, touches a rule that it did not make.
+// from a client, makes a chain that the owner has not named, touches a rule that it did
+// not make.
 //
 // What is decided here:
 //   - The mark is the packet's, and lives in the forward hook alone (priority -1 to

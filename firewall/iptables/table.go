@@ -111,7 +111,7 @@ func (s *saved) owners() bool {
 		if p := s.policy[at]; p != "-" && p != "ACCEPT" && p != "" {
 			return true
 		}
-		if len(lines) > len(ours(lines)) {
+		if len(lines) > len(ours(lines))+listed(lines) {
 			return true
 		}
 	}

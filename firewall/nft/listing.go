@@ -243,7 +243,7 @@ func (l *Listing) rule(parts match) *nftables.Rule {
 	return &nftables.Rule{Table: l.table, Chain: &nftables.Chain{Name: l.chain.Name, Table: l.table}, Exprs: parts}
 }
 
-// match is a row as nft prints it in miniupnpd's form: iif "wan0" iifname "only/shown"
+// match is a row as nft prints it in miniupnpd's form: iif "wan0" iifname "ONLY/SHOWN"
 // @nh,72,8 0x6 th dport 80 dnat ip to 192.168.1.20:80. Its own parser has another way to
 // write that.
 func (r row) match() match {

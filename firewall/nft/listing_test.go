@@ -36,7 +36,7 @@ func shown(t *testing.T, n *netnstest.Space) (all []string) {
 }
 
 func line(iface string, port uint16) string {
-	return fmt.Sprintf(`iif "%s" iifname "only/shown" @nh,72,8 0x6 th dport %d dnat ip to 192.168.1.20:%d`, iface, port, port+1)
+	return fmt.Sprintf(`iif "%s" iifname "ONLY/SHOWN" @nh,72,8 0x6 th dport %d dnat ip to 192.168.1.20:%d`, iface, port, port+1)
 }
 
 // TestListing: the rules follow the mappings, at little cost where one comes, and are put

@@ -83,6 +83,9 @@ var fw4 = firewall.Chain{Family: "inet", Table: "fw4", Name: "forward"}
 // shownChain is where LuCI's page looks for rules.
 var shownChain = firewall.Chain{Family: "inet", Table: "fw4", Name: "upnp_prerouting"}
 
+// shownChain3 is where it looks on routers with fw3.
+var shownChain3 = firewall.Chain{Family: "ip", Table: "nat", Name: "MINIUPNPD"}
+
 const (
 	ourTable = "the chains are its own, in the table inet portcullis"
 	pfOnly   = "for pf, which Linux does not have"

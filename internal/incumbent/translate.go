@@ -212,6 +212,7 @@ func (t *translation) leases() {
 func (t *translation) firewall() {
 	if t.machine.Router != nil && t.machine.Router.FW3 {
 		t.config.Firewall.Backend = config.BackendIPTables
+		t.config.Miniupnpd.Chain = shownChain3
 		return
 	}
 	t.config.Firewall.AcceptChain = fw4

@@ -49,7 +49,7 @@ func (w *Warden) needs() sandbox.Config {
 	c := w.cfg
 	s := sandbox.Config{
 		Capabilities: []sandbox.Capability{sandbox.NetAdmin}, Files: maxFiles,
-		Programs: w.backend == firewall.IPTables || c.Firewall.AcceptChain.OfIPTables() || c.Firewall.AcceptChain6.OfIPTables(),
+		Programs: w.backend == firewall.IPTables || c.Firewall.AcceptChain.OfIPTables() || c.Firewall.AcceptChain6.OfIPTables() || c.Miniupnpd.Chain.OfNAT(),
 	}
 	if c.Sandbox.Mode == config.SandboxSplit {
 		s.Role, s.User = sandbox.Warden, w.user
