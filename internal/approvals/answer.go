@@ -118,6 +118,7 @@ func (k *Keeper) Answer(ctx context.Context, r Reply) (Answer, []portmap.Dropped
 		k.mu.Lock()
 		k.unsaved = true // the file may be the new one, if the disk failed at the very end
 		k.mu.Unlock()
+		k.stir()
 		return a, nil, &StoreError{Err: err}
 	}
 	k.mu.Lock()

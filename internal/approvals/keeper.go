@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"portcullis/internal/pace"
 	"portcullis/portmap"
 )
 
@@ -113,6 +114,8 @@ type Keeper struct {
 	store  Store // nil: there is no state directory
 	engine Engine
 
+	changed chan struct{} // holds one: there is perhaps something to sweep
+
 	turn sync.Mutex // one at a time answers
 
 	mu      sync.Mutex // guards what follows
@@ -128,7 +131,7 @@ type Keeper struct {
 // Open reads what was said in earlier runs; restored are the mappings that may be taken over.
 // Start must be called before anything is asked.
 func Open(log *slog.Logger, store Store, restored []portmap.Mapping) *Keeper {
-	k := &Keeper{log: log, store: store, next: 100_000 + rand.Uint64N(800_000)} // #nosec G404 -- nobody is to guess wrong, that is all
+	k := &Keeper{log: log, store: store, changed: make(chan struct{}, 1), next: 100_000 + rand.Uint64N(800_000)} // #nosec G404 -- nobody is to guess wrong, that is all
 	if store == nil {
 		return k
 	}
@@ -183,20 +186,56 @@ func answersOf(list []Answer) portmap.Answers {
 // Run takes in what the engine does, until it or ctx ends.
 func (k *Keeper) Run(ctx context.Context, w *portmap.Watcher) error {
 	defer w.Close()
-	sweep := time.NewTicker(sweepEvery)
+	return k.follow(ctx, w.C)
+}
+
+func (k *Keeper) follow(ctx context.Context, events <-chan portmap.Event) error {
+	sweep := time.NewTimer(0)
 	defer sweep.Stop()
-	for {
+	for every := time.Duration(-1); ; {
+		if now := k.sweeps(); now != every {
+			if every = now; every > 0 {
+				sweep.Reset(pace.Until(every))
+			} else {
+				sweep.Stop()
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-k.changed:
 		case <-sweep.C:
 			k.sweep(ctx)
-		case ev, open := <-w.C:
+			every = -1
+		case ev, open := <-events:
 			if !open {
 				return ctx.Err()
 			}
 			k.note(&ev)
 		}
+	}
+}
+
+// sweeps returns how often a sweep may find something, 0 where none does before something
+// has changed.
+func (k *Keeper) sweeps() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ends := func(a Answer) bool { return !a.Until.IsZero() || !a.ends.IsZero() || a.asleep() }
+	switch {
+	case k.unsaved || k.behind || slices.ContainsFunc(k.answers, ends):
+		return sweepEvery
+	case len(k.waiting.of) > 0: // for days
+		return pace.Minute
+	}
+	return 0
+}
+
+// stir has Run find out what is to be swept now.
+func (k *Keeper) stir() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -210,6 +249,7 @@ func (k *Keeper) note(ev *portmap.Event) {
 		defer k.mu.Unlock()
 		if w := k.waiting.about(s); !k.answered(s, ev.Time) && (w == nil || !w.seen(ev)) {
 			k.waiting.add(ev, k.number)
+			k.stir() // others than Run do so too
 		}
 	case portmap.Granted, portmap.Renewed, portmap.Denied: // it does not wait any more
 		k.mu.Lock()
@@ -308,6 +348,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 // (sweep): the firewall may be busy with what somebody else loads. turn is held.
 func (k *Keeper) hold(ctx context.Context, list []Answer) ([]portmap.Dropped, error) {
 	closed, err := k.engine.Answer(ctx, answersOf(list))
+	defer k.stir()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.behind = err != nil
@@ -345,5 +386,6 @@ func (k *Keeper) keep(list []Answer) error {
 		k.log.Error("cannot save the approvals", "err", err)
 	}
 	k.answers, k.unsaved, k.said = list, err != nil, err != nil
+	k.stir()
 	return err
 }

@@ -509,3 +509,47 @@ func TestCloseAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingToSweep: nobody wakes for what the owner has not said or has said for good, and
+// hardly for what waits for days. What ends does so in its time all the same, and what could
+// not be closed is tried again.
+func TestNothingToSweep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, e, _ := open(t, new(disk))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- k.follow(ctx, nil) }()
+		every := func(when string, want time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if got := k.sweeps(); got != want {
+				t.Errorf("%s: a sweep each %v, want %v", when, got, want)
+			}
+		}
+		every("nothing was said", 0)
+		time.Sleep(time.Hour)
+		k.note(pending(client(1), 3074, time.Now()))
+		every("something waits", time.Minute)
+		answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true})
+		every("something holds for good", 0)
+		k.note(pending(client(1), 3075, time.Now()))
+		answer(t, k, Reply{ID: k.Waiting()[0].ID, Allow: true, For: 90 * time.Second})
+		every("something ends", sweepEvery)
+		e.answered = 0
+		time.Sleep(90*time.Second + sweepEvery)
+		every("it has ended", 0)
+		e.err = errors.New("busy")
+		if _, err := k.Revoke(t.Context(), k.List()[0].ID); !errors.Is(err, e.err) {
+			t.Error(err)
+		}
+		every("it could not be closed", sweepEvery)
+		e.err = nil
+		time.Sleep(sweepEvery)
+		if every("it is closed", 0); e.answered != 3 {
+			t.Errorf("the engine was told %d times, want 3", e.answered)
+		}
+		stop()
+		<-ended
+	})
+}

@@ -12,10 +12,11 @@ import (
 
 	"portcullis/internal/doctor"
 	"portcullis/internal/netif"
+	"portcullis/internal/pace"
 )
 
 // remindEvery is how often the owner is told again of what is still waited for.
-const remindEvery = time.Minute
+const remindEvery = pace.Minute
 
 // followerConfig is what a follower needs; every field must be set before changed.
 type followerConfig struct {
@@ -202,13 +203,11 @@ func (f *follower) failed(err error) {
 
 // remind tries again, from time to time, what could not be served, and says so.
 func (f *follower) remind(ctx context.Context) error {
-	tick := time.NewTicker(remindEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-time.After(pace.Until(remindEvery)):
 			f.again(ctx)
 		}
 	}

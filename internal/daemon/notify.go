@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/pace"
 )
 
 // supervisor is who started the daemon and waits for it to be ready (sd_notify(3)); nil:
@@ -84,10 +86,8 @@ func (s *supervisor) keepAlive(ctx context.Context, alive func(context.Context) 
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	tick := time.NewTicker(s.every)
-	defer tick.Stop()
 	for {
-		within, cancel := context.WithTimeout(ctx, s.every)
+		within, cancel := context.WithTimeout(ctx, s.every*7/8) // with the longest pause less than twice s.every
 		if err := alive(within); err == nil {
 			s.say("WATCHDOG=1")
 		}
@@ -95,7 +95,7 @@ func (s *supervisor) keepAlive(ctx context.Context, alive func(context.Context) 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-time.After(pace.Until(s.every)):
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"portcullis/internal/inotify"
+	"portcullis/internal/pace"
 	"portcullis/portmap"
 )
 
@@ -30,7 +31,7 @@ const Every = time.Second
 
 // rest is how often Run looks though the kernel has told nothing: not every file system
 // does, and a directory may be new.
-const rest = 30 * time.Second
+const rest = pace.Minute
 
 // Config is what a Reader needs.
 type Config struct {
@@ -105,7 +106,7 @@ func (r *Reader) Run(ctx context.Context) error {
 			due.Reset(Every)
 			continue
 		}
-		due.Reset(rest)
+		due.Reset(pace.Until(rest))
 		if r.rests != nil {
 			r.rests()
 		}

@@ -5,7 +5,7 @@
 // (which ends mappings whose port is used by now).
 //
 // May import: the standard library; of ours firewall (what the owner forwards, and which
-// ports are kept), netif and portmap.
+// ports are kept), netif, pace and portmap.
 //
 // Never: reads the network or a ruleset by itself, decides who may have a port.
 package gateway

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"portcullis/internal/pace"
 	"portcullis/portmap"
 )
 
@@ -23,7 +24,8 @@ type KeeperConfig struct {
 // Keeper ends mappings whose external port the gateway or its owner uses now. A
 // pinhole is on the host's own address, where the gateway has no ports.
 type Keeper struct {
-	cfg KeeperConfig
+	cfg    KeeperConfig
+	mapped chan struct{} // holds one: there are perhaps mappings again
 	// doubtful are UDP ports that were in use at the last look. A resolver's questions
 	// leave from random ports for a moment; what is there twice is a service.
 	doubtful map[uint16]bool
@@ -31,17 +33,34 @@ type Keeper struct {
 }
 
 // NewKeeper returns a Keeper. Run must be called.
-func NewKeeper(cfg KeeperConfig) *Keeper { return &Keeper{cfg: cfg} }
+func NewKeeper(cfg KeeperConfig) *Keeper {
+	return &Keeper{cfg: cfg, mapped: make(chan struct{}, 1)}
+}
 
-// Run looks until ctx ends.
+// Mapped says that a mapping is about to be there. It never waits, and is safe for
+// concurrent use.
+func (k *Keeper) Mapped() {
+	select {
+	case k.mapped <- struct{}{}:
+	default:
+	}
+}
+
+// Run looks until ctx ends, for as long as anything is mapped.
 func (k *Keeper) Run(ctx context.Context) error {
-	tick := time.NewTicker(portsEvery)
-	defer tick.Stop()
 	for {
+		if k.cfg.Snapshot().Len() == 0 {
+			// What was said before it was there is still to be taken: nothing is missed.
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-k.mapped:
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-time.After(pace.Until(portsEvery)):
 			k.look(ctx)
 		}
 	}

@@ -18,10 +18,13 @@ import (
 
 // used is a machine of which the test says what ports are in use, and the mappings there.
 type used struct {
+	keeper *Keeper
+
 	mu      sync.Mutex // guards what follows
 	view    portmap.View
 	table   *portmap.Table
 	looks   int
+	asked   int // what is mapped
 	revoked []string
 	log     bytes.Buffer
 }
@@ -42,6 +45,7 @@ func (u *used) Look(context.Context) {
 func (u *used) snapshot() *portmap.Table {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.asked++
 	return u.table
 }
 
@@ -96,10 +100,10 @@ func keeping(t *testing.T) *used {
 		m.Client = portmap.Client{Addr: m.Internal.Addr(), Interface: "lan0"}
 		u.table = u.table.Commit(portmap.Change{Event: portmap.Granted, New: &m})
 	}
-	k := NewKeeper(KeeperConfig{Log: slog.New(slog.NewTextHandler(u, nil)), Gateway: u, Snapshot: u.snapshot, Revoke: u.revoke})
+	u.keeper = NewKeeper(KeeperConfig{Log: slog.New(slog.NewTextHandler(u, nil)), Gateway: u, Snapshot: u.snapshot, Revoke: u.revoke})
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { _ = k.Run(ctx) })
+	running.Go(func() { _ = u.keeper.Run(ctx) })
 	t.Cleanup(func() {
 		stop()
 		running.Wait()
@@ -175,17 +179,28 @@ func TestPortUnknown(t *testing.T) {
 	})
 }
 
-// TestNothingMapped: without a mapping nobody looks, for a look is a dump of the kernel's.
+// TestNothingMapped: without a mapping nobody looks, for a look is a dump of the kernel's,
+// nor wakes to find that out; from the first one on there are looks again.
 func TestNothingMapped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		u := keeping(t)
 		u.mu.Lock()
+		mapped := u.table
 		u.table = portmap.NewTable()
 		u.mu.Unlock()
 		u.want(t)
-		if u.looks != 0 {
-			t.Errorf("looked %d times", u.looks)
+		asked := u.asked
+		time.Sleep(time.Hour)
+		if synctest.Wait(); u.looks != 0 || u.asked != asked {
+			t.Errorf("looked %d times, and woke %d times in an hour", u.looks, u.asked-asked)
 		}
+		u.keeper.Mapped() // which is said a moment before
+		synctest.Wait()
+		u.mu.Lock()
+		u.table = mapped
+		u.mu.Unlock()
+		u.uses(nil, port(portmap.TCP, 8080, "a web server"))
+		u.want(t, ofTCP)
 	})
 }

@@ -24,6 +24,8 @@ const (
 	// What was done to a file that is there it tells itself.
 	onDirectory = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
 	onFile      = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_DONT_FOLLOW
+	// What is done to the files themselves is not told: some are ours, and written all the time.
+	onPlace = onDirectory | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_DONT_FOLLOW
 )
 
 // New makes one for files whose last elements are these. Close must be called.
@@ -79,21 +81,30 @@ func (w *Watcher) Close() {
 }
 
 // Watch has the kernel tell of a file from now on. The error is not about what is not
-// there, or may not be read: call it again before each look.
+// there, or may not be read: call it again before each look. That a file has come to be
+// is not told of a directory where everybody makes files, as in /tmp: each of them would
+// wake us.
 func (w *Watcher) Watch(path string) error {
+	err := w.add(path, onFile)
+	directory := filepath.Dir(path)
+	if info, failed := os.Stat(directory); failed == nil && info.Mode().Perm()&0o002 != 0 {
+		return err
+	}
+	return errors.Join(err, w.add(directory, onDirectory))
+}
+
+// WatchPlace has the kernel tell when a file comes to a directory or goes from there, and
+// when the directory itself goes. It is otherwise as Watch.
+func (w *Watcher) WatchPlace(directory string) error { return w.add(directory, onPlace) }
+
+func (w *Watcher) add(path string, what uint32) error {
 	raw, err := w.file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		for name, what := range map[string]uint32{filepath.Dir(path): onDirectory, path: onFile} {
-			_, err := unix.InotifyAddWatch(int(fd), name, what)
-			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES) {
-				continue
-			}
-			failed = errors.Join(failed, err)
-		}
-	})
-	return errors.Join(failed, err)
+	failed := raw.Control(func(fd uintptr) { _, err = unix.InotifyAddWatch(int(fd), path, what) })
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES) {
+		err = nil
+	}
+	return errors.Join(err, failed)
 }

@@ -75,7 +75,7 @@ func TestClocks(t *testing.T) {
 			if got := w.left(); !slices.Equal(got, c.want) {
 				t.Errorf("left %v seconds, want %v", got, c.want)
 			}
-			if got := w.j.Overdue(); got != nil {
+			if got, _ := w.j.Overdue(); got != nil {
 				t.Errorf("overdue at once: %v", got)
 			}
 			w.start() // once more, which changes nothing
@@ -83,10 +83,10 @@ func TestClocks(t *testing.T) {
 				t.Errorf("left %v seconds after another start, want %v", got, c.want)
 			}
 			w.clock.set(granted.Add(90*time.Minute), true)
-			if got := w.j.Overdue(); !slices.Equal(got, c.overdue) {
+			if got, _ := w.j.Overdue(); !slices.Equal(got, c.overdue) {
 				t.Errorf("overdue: %v, want %v", got, c.overdue)
 			}
-			if got := w.j.Overdue(); got != nil {
+			if got, _ := w.j.Overdue(); got != nil {
 				t.Errorf("overdue twice: %v", got)
 			}
 		})
@@ -111,11 +111,11 @@ func TestOverdueLater(t *testing.T) {
 	changed.Rule = "another"
 	w.record([]portmap.Mapping{changed}) // nor is this
 	w.clock.set(granted.Add(30*time.Minute), true)
-	if got := w.j.Overdue(); got != nil {
+	if got, _ := w.j.Overdue(); got != nil {
 		t.Errorf("after half an hour: %v", got)
 	}
 	w.clock.pass(31 * time.Minute)
-	if got := w.j.Overdue(); !slices.Equal(got, []uint64{1}) {
+	if got, _ := w.j.Overdue(); !slices.Equal(got, []uint64{1}) {
 		t.Errorf("after 61 minutes: %v", got)
 	}
 	w.record(nil, 1)
@@ -127,7 +127,7 @@ func TestOverdueLater(t *testing.T) {
 		t.Errorf("left %v, want %v", got, want)
 	}
 	w.clock.pass(2 * time.Hour)
-	if got := w.j.Overdue(); got != nil {
+	if got, _ := w.j.Overdue(); got != nil {
 		t.Errorf("what was restored with the right end is overdue: %v", got)
 	}
 }

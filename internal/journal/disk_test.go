@@ -14,6 +14,7 @@ import (
 // fakeDisk is a directory in memory. It can be full, fail, die with the process,
 // or lose its power.
 type fakeDisk struct {
+	looks   int // whether a file is still there
 	mu      sync.Mutex
 	names   map[string]*inode // as the system shows it
 	durable map[string]*inode // as it is after a loss of power
@@ -131,7 +132,10 @@ func (d *fakeDisk) Remove(name string) error {
 	return nil
 }
 
-func (d *fakeDisk) Lost(string, journal.File) error { return nil }
+func (d *fakeDisk) Lost(string, journal.File) error {
+	d.looks++
+	return nil
+}
 
 func (d *fakeDisk) Return() error { return nil }
 

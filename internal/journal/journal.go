@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"portcullis/internal/pace"
 	"portcullis/portmap"
 )
 
@@ -27,7 +28,7 @@ type Config struct {
 // The bounds of a Journal.
 const (
 	syncEvery   = time.Second      // what a loss of power can cost
-	lookEvery   = 10 * time.Second // whether the file is where it would be read again
+	lookEvery   = pace.Minute      // whether the file is where it would be read again, though nobody has told
 	noteEvery   = 10 * time.Minute // how old the last line gets while there are leases
 	retryEvery  = 10 * time.Second // after a failure to write anew
 	renewSlack  = 10 * time.Second // see Record
@@ -36,6 +37,9 @@ const (
 
 	journalFile = "leases.journal"
 )
+
+// Files returns the names of what is always in the directory.
+func Files() map[string]bool { return map[string]bool{journalFile: true, identityFile: true} }
 
 // Errors of Record.
 var (

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"portcullis/internal/pace"
 )
 
 // Run brings what was recorded to the disk, at most once a second; makes the
@@ -16,7 +18,7 @@ import (
 func (j *Journal) Run(ctx context.Context) error {
 	due, armed := time.NewTimer(syncEvery), true
 	defer due.Stop()
-	look := time.NewTicker(lookEvery)
+	look := time.NewTimer(pace.Until(lookEvery))
 	defer look.Stop()
 	for {
 		select {
@@ -24,7 +26,8 @@ func (j *Journal) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-j.written:
 		case <-look.C:
-			j.look()
+			look.Reset(pace.Until(lookEvery))
+			j.Look()
 			if !armed {
 				j.tick()
 			}
@@ -46,9 +49,9 @@ func (j *Journal) waits() bool {
 	return !j.closed && (j.behind != nil || j.seq != j.synced)
 }
 
-// look finds out whether what was written would be read by the next run. A file that
-// was unlinked takes everything without an error, so nothing else tells.
-func (j *Journal) look() {
+// Look finds out whether what was written would be read by the next run, and writes it
+// anew where it would not. A file that was unlinked takes everything without an error.
+func (j *Journal) Look() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed || j.behind != nil {
@@ -80,7 +83,7 @@ func (j *Journal) tick() {
 			j.log.Warn("cannot compact the journal", "err", err)
 			j.retryAt = now.at() + noteEvery.Milliseconds()
 		}
-	case len(j.leases) > 0 && now.at()-j.last >= noteEvery.Milliseconds():
+	case len(j.leases) > 0 && now.at()-j.last >= (noteEvery-lookEvery).Milliseconds():
 		// So that after a power cut no lease gets back more than that.
 		_ = j.append(now, []line{j.clockLine(now)}, false) // it is logged, and mended later
 	}
@@ -199,16 +202,15 @@ func (j *Journal) remove(now Moment) {
 // Overdue returns the mappings that have ended while the machine was off, once,
 // and those that end earlier than Open said because it was: each when its time
 // has come. What that is shows only when the kernel knows the time of day, which
-// on many gateways is some minutes after Open. It is to be called from time to
-// time, every few seconds; the caller ends these mappings.
-func (j *Journal) Overdue() []uint64 {
+// on many gateways is some minutes after Open. While there are more of them, which more
+// reports, it is to be called again, every few seconds; the caller ends these mappings.
+func (j *Journal) Overdue() (over []uint64, more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return nil
+		return nil, false
 	}
 	now := j.clock.Moment()
-	var over []uint64
 	var lines []line
 	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
 		k := j.leases[id]
@@ -220,9 +222,10 @@ func (j *Journal) Overdue() []uint64 {
 			k.sooner = false
 			over = append(over, id)
 		}
+		more = more || k.sooner || k.lease.until != 0
 	}
 	_ = j.append(now, lines, false) // it is logged, and mended later
-	return over
+	return over, more
 }
 
 // Close brings everything to the disk and gives the directory up.

@@ -92,8 +92,21 @@ func TestSyncs(t *testing.T) {
 			t.Errorf("%d syncs of nothing", n)
 		}
 		time.Sleep(51 * time.Minute)
-		if n := syncs.Load(); n != 5 { // every ten minutes and a second
+		if n := syncs.Load(); n != 6 { // every ten minutes at most, and a second
 			t.Errorf("%d syncs in an hour of notes of the time", n)
+		}
+	})
+}
+
+// TestRests: a journal that is not written looks once a minute whether it is still there, and
+// wakes for nothing else.
+func TestRests(t *testing.T) {
+	t.Parallel()
+	running(t, func(w *world, _ *atomic.Int32) {
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		if w.disk.looks != 60 {
+			t.Errorf("%d looks in an hour", w.disk.looks)
 		}
 	})
 }

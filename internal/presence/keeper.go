@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/pace"
 	"portcullis/portmap"
 )
 
@@ -77,6 +78,7 @@ type Keeper struct {
 	suspects chan portmap.ClientID // another device has their address, or nobody, or they are back
 	lost     chan struct{}         // holds one: changes of neighbours were not seen
 	met      chan struct{}         // holds one: a device has answered for the first time
+	mapped   chan struct{}         // holds one: there are perhaps mappings again
 
 	// What follows is Run's alone.
 	absent   map[portmap.ClientID]absence
@@ -104,6 +106,7 @@ func New(cfg Config) *Keeper {
 		cfg: cfg, absent: make(map[portmap.ClientID]absence),
 		shared: make(map[portmap.ClientID]handover), answered: make(map[portmap.ClientID]bool),
 		suspects: make(chan portmap.ClientID, 64), lost: make(chan struct{}, 1), met: make(chan struct{}, 1),
+		mapped: make(chan struct{}, 1),
 	}
 }
 
@@ -111,6 +114,24 @@ func New(cfg Config) *Keeper {
 // does not end under a host that is there.
 func (k *Keeper) every() time.Duration {
 	return max(time.Second, min(sweepEvery, k.cfg.LeaseMax()/4))
+}
+
+// Mapped says that a mapping is about to be there. It never waits, and is safe for
+// concurrent use.
+func (k *Keeper) Mapped() {
+	select {
+	case k.mapped <- struct{}{}:
+	default:
+	}
+}
+
+// pause returns when all hosts are looked at next. Where there are none, that is each
+// minute, for the neighbours of which nobody has told; or as usual from when one maps.
+func (k *Keeper) pause() (time.Duration, <-chan struct{}) {
+	if k.cfg.Engine.Snapshot().Len() > 0 {
+		return pace.Until(k.every()), nil
+	}
+	return pace.Until(max(k.every(), pace.Minute)), k.mapped
 }
 
 // Run looks after them until ctx ends.
@@ -122,7 +143,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}()
 	defer func() { <-watching }()
 	k.meet(true)
-	sweep, ask := time.NewTicker(k.every()), time.NewTicker(askEvery)
+	next, mapped := k.pause()
+	sweep, ask := time.NewTimer(next), time.NewTicker(askEvery)
 	defer sweep.Stop()
 	defer ask.Stop()
 	for asks := true; ; {
@@ -139,13 +161,19 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-k.met:
 		case o := <-k.suspects:
 			k.check(ctx, o)
+		case <-mapped:
+			mapped = nil
+			sweep.Reset(pace.Until(k.every()))
 		case <-k.lost:
-			sweep.Reset(k.every()) // perhaps leases are shorter than before
 			k.sweep(ctx)
+			next, mapped = k.pause() // perhaps leases are shorter than before
+			sweep.Reset(next)
 		case <-sweep.C:
 			k.sweep(ctx)
 			k.meet(false)
 			k.warn(k.cfg.Engine.Snapshot())
+			next, mapped = k.pause()
+			sweep.Reset(next)
 		case <-ask.C:
 			k.introduce(ctx)
 			k.warn(k.cfg.Engine.Snapshot()) // who makes hosts up may have gone before the next sweep

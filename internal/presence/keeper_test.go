@@ -34,6 +34,7 @@ var (
 
 // kernel is a neighbour table of one link.
 type kernel struct {
+	lists    int // of neighbours; guarded by mu
 	mu       sync.Mutex
 	entries  map[netip.Addr]netif.Sighting // guarded by mu; without one nobody answers
 	present  map[portmap.MAC]bool          // guarded by mu; answers under some address
@@ -63,6 +64,7 @@ func (k *kernel) Present(_ int, mac [6]byte, _ uint8, _ time.Duration) (bool, er
 
 func (k *kernel) Neighbours(_ int, f func(netip.Addr, netif.Sighting)) error {
 	k.mu.Lock()
+	k.lists++
 	entries := maps.Clone(k.entries)
 	k.mu.Unlock()
 	for addr, s := range entries {
@@ -202,6 +204,7 @@ func (r *rig) maps(t *testing.T, mac portmap.MAC, addr netip.Addr, port uint16, 
 	if _, err := r.Map(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
+	r.Mapped()
 }
 
 func unheard(r *portmap.Request) { r.Client.Unheard = true }
@@ -389,5 +392,28 @@ func TestRunsOut(t *testing.T) {
 		if n := strings.Count(r.log.String(), "mappings are running out"); n != 2 {
 			t.Errorf("told %d times\n%s", n, r.log)
 		}
+	})
+}
+
+// TestNobodyMaps: without a mapping the neighbours are looked at each minute and nobody wakes
+// in between; a device that maps after that is looked after as ever.
+func TestNobodyMaps(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := start(t, 100)
+		r.kernel.is(addrA, macA)
+		after(time.Minute)
+		r.kernel.mu.Lock()
+		before := r.kernel.lists
+		r.kernel.mu.Unlock()
+		after(time.Hour)
+		r.kernel.mu.Lock()
+		if n := r.kernel.lists - before; n != 60 {
+			t.Errorf("the neighbours were listed %d times in an hour", n)
+		}
+		r.kernel.mu.Unlock()
+		r.maps(t, macA, addrA, 42000)
+		r.kernel.claims(addrA, macB) // nobody tells
+		after(25 * time.Second)
+		r.want(t, "another device has the address", "(42000)")
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/pace"
 	"portcullis/internal/sandbox"
 	"portcullis/internal/wall"
 )
@@ -208,7 +209,7 @@ func watch(ctx context.Context, done <-chan struct{}, ping func(context.Context)
 			return nil
 		case <-done:
 			return nil
-		case <-time.After(pingEvery):
+		case <-time.After(pace.Until(pingEvery)):
 		}
 		patient, cancel := context.WithTimeoutCause(ctx, pingTimeout, errTime)
 		err := ping(patient)

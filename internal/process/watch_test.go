@@ -22,7 +22,7 @@ func TestWatch(t *testing.T) {
 		after  time.Duration
 	}{
 		"at once":      {0, nil, 10*pingEvery + 1, 10, nil, 10*pingEvery + 1},
-		"late":         {pingTimeout - 1, nil, 10 * (pingEvery + pingTimeout), 10, nil, 10 * (pingEvery + pingTimeout)},
+		"late":         {pingTimeout - 1, nil, 10*pingEvery + pingTimeout, 10, nil, 10*pingEvery + pingTimeout},
 		"too late":     {pingTimeout + 1, nil, time.Hour, 1, errTime, pingEvery + pingTimeout},
 		"broken":       {0, errors.ErrUnsupported, time.Hour, 1, errors.ErrUnsupported, pingEvery},
 		"ends":         {0, wall.ErrEnded, pingEvery + 1, 1, nil, pingEvery + 1},

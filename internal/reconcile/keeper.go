@@ -12,13 +12,14 @@ import (
 	"golang.org/x/time/rate"
 
 	"portcullis/firewall"
+	"portcullis/internal/pace"
 )
 
 // How the kernel is kept as the table has it, whoever changes the ruleset.
 const (
 	settleTime = 100 * time.Millisecond // without another change: a reload is many transactions
 	settleMost = 500 * time.Millisecond // after the first one
-	auditEvery = time.Minute            // of the rules, though nobody was seen
+	auditEvery = pace.Minute            // of the rules, though nobody was seen
 	rewatch    = time.Second            // after the watch has failed
 	// repairs against a program that undoes them: so many at once, then one in
 	// repairGap. Neither fills a log or a processor.
@@ -76,7 +77,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { k.watch(ctx) })
 	defer watching.Wait()
-	tick := time.NewTicker(auditEvery)
+	tick := time.NewTimer(pace.Until(auditEvery))
 	defer tick.Stop()
 	for {
 		settled := false
@@ -84,6 +85,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+			tick.Reset(pace.Until(auditEvery))
 		case <-k.signal:
 			k.settle(ctx)
 			settled = true

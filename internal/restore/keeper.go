@@ -9,14 +9,19 @@ import (
 	"sync"
 	"time"
 
+	"portcullis/internal/inotify"
 	"portcullis/internal/journal"
 	"portcullis/internal/netif"
+	"portcullis/internal/pace"
 	"portcullis/portmap"
 )
 
-// lookEvery is how often a Keeper looks for mappings that have run out, and for the
-// identity.
-const lookEvery = 5 * time.Second
+// How often a Keeper looks for something.
+const (
+	overdueEvery = 5 * time.Second  // what may run out, while there is any
+	stateEvery   = 10 * time.Second // what is to be in the state directory, where the kernel does not tell
+	stateLater   = time.Second      // after the kernel has told: who removes a directory begins with its files
+)
 
 // Engine is what takes mappings over; portmap.Engine is one.
 type Engine interface {
@@ -25,10 +30,11 @@ type Engine interface {
 	Snapshot() *portmap.Table
 }
 
-// Config is what a Keeper needs; every field but Journal must be set.
+// Config is what a Keeper needs; every field but Journal and Dir must be set.
 type Config struct {
 	Log      *slog.Logger
 	Journal  Journal          // nil: there is none
+	Dir      string           // where it is, "": nobody tells of what becomes of it
 	Last     journal.Restored // what it knew
 	Identity *Identity
 	Engine   Engine
@@ -172,30 +178,73 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- k.cfg.Journal.Run(ctx) }()
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
+	w, told := k.watcher()
+	if w != nil {
+		defer w.Close()
+	}
+	overdue, look := time.NewTimer(overdueEvery), time.NewTimer(k.watch(w))
+	defer overdue.Stop()
+	defer look.Stop()
+	for soon := false; ; {
 		select {
 		case err := <-ended:
 			return err
-		case <-tick.C:
-			k.endOverdue(ctx)
+		case <-overdue.C:
+			if k.endOverdue(ctx) {
+				overdue.Reset(overdueEvery)
+			}
+		case <-told:
+			if !soon {
+				soon = true
+				look.Reset(stateLater)
+			}
+		case <-look.C:
+			soon = false
+			_ = k.watch(w) // before the look, which sees what is done before
+			k.cfg.Journal.Look()
 			k.cfg.Identity.Keep()
+			look.Reset(k.watch(w)) // what is there now is perhaps another one
 		}
 	}
 }
 
-func (k *Keeper) endOverdue(ctx context.Context) {
-	over := k.cfg.Journal.Overdue()
+// watcher returns one for the state directory, nil where there is none.
+func (k *Keeper) watcher() (*inotify.Watcher, <-chan struct{}) {
+	if k.cfg.Dir == "" {
+		return nil, nil
+	}
+	w, err := inotify.New(journal.Files())
+	if err != nil {
+		k.cfg.Log.Debug("the state directory is looked at every ten seconds", "err", err)
+		return nil, nil
+	}
+	return w, w.Told
+}
+
+// watch returns when the state directory is to be looked at though nobody has told.
+func (k *Keeper) watch(w *inotify.Watcher) time.Duration {
+	if w == nil || w.WatchPlace(k.cfg.Dir) != nil {
+		return pace.Until(stateEvery)
+	}
+	return pace.Until(pace.Minute) // not every file system tells, nor does a directory above
+}
+
+// endOverdue ends what has run out, and reports whether more may.
+func (k *Keeper) endOverdue(ctx context.Context) (more bool) {
+	over, more := k.cfg.Journal.Overdue()
 	k.readmit(ctx, over)
+	k.mu.Lock()
+	more = more || len(k.waiting) > 0
+	k.mu.Unlock()
 	if len(over) == 0 {
-		return
+		return more
 	}
 	for m := range k.cfg.Engine.Snapshot().All() {
 		if slices.Contains(over, m.ID) {
 			k.cfg.Revoke(ctx, m, portmap.Ended, "its lease ended while the machine was off")
 		}
 	}
+	return more
 }
 
 // there reports whether the network of a mapping's host is there. The owner has not said

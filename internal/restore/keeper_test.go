@@ -24,7 +24,8 @@ import (
 	"portcullis/portmap"
 )
 
-// lookEvery is how long it may take until a Keeper has looked.
+// lookEvery is how long it may take until a Keeper has looked, for as long as there may be
+// something.
 const lookEvery = 5 * time.Second
 
 // gateway is a machine whose LANs come and go.
@@ -336,6 +337,27 @@ func TestOverdueOnce(t *testing.T) {
 		r.log.told(t, "cannot restore mappings yet", 1)
 		time.Sleep(lookEvery)
 		r.want(t, "2", "1 1") // an end that was written is written again, which is no other
+	})
+}
+
+// TestNothingRunsOut: Where nothing waits, and no lease can turn out to have ended, nobody
+// wakes to look for such. While something waits somebody does.
+func TestNothingRunsOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, true, []int{1}, mapping(1, 1, 42000, 2*time.Hour))
+		r.journal.settles()
+		time.Sleep(time.Minute)
+		asked := r.journal.askedFor()
+		time.Sleep(time.Hour)
+		if n := r.journal.askedFor() - asked; n != 0 {
+			t.Errorf("asked %d times in an hour", n)
+		}
+		r.want(t, "1", "")
+		r = start(t, true, nil, mapping(1, 1, 42000, 3*time.Minute))
+		r.journal.settles()
+		time.Sleep(3*time.Minute + lookEvery)
+		r.want(t, "", "1")
 	})
 }
 

@@ -23,7 +23,8 @@ type Journal interface {
 	Answers() ([]byte, error)
 	SaveAnswers([]byte) error
 	SetAnswersAside() (string, error)
-	Overdue() []uint64
+	Overdue() (over []uint64, more bool)
+	Look()
 	Resize(mappings int)
 	Run(context.Context) error
 	Close() error

@@ -40,11 +40,13 @@ func (l *lines) String() string {
 
 // disk is a journal in memory.
 type disk struct {
-	mu     sync.Mutex // guards what follows
-	ended  []string
-	over   []uint64
-	id     *journal.Identity // nil: there is none
-	epochs journal.Epochs
+	mu      sync.Mutex // guards what follows
+	ended   []string
+	over    []uint64
+	asked   int               // what has run out
+	settled bool              // nothing can run out unforeseen
+	id      *journal.Identity // nil: there is none
+	epochs  journal.Epochs
 
 	written int // what is not a mapping's
 
@@ -74,12 +76,29 @@ func (d *disk) runsOut(ids ...uint64) {
 	d.over = ids
 }
 
-func (d *disk) Overdue() []uint64 {
+func (d *disk) Overdue() ([]uint64, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.asked++
 	over := d.over
 	d.over = nil
-	return over
+	return over, !d.settled
+}
+
+func (d *disk) Look() {}
+
+// settles has nothing run out from now on that was not said to.
+func (d *disk) settles() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settled = true
+}
+
+// askedFor returns how often somebody wanted to know what has run out.
+func (d *disk) askedFor() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked
 }
 
 func (d *disk) Resize(int) {}

@@ -261,7 +261,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.approvals = approvals.Open(w.log, answers, last.Mappings)
 	w.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Answers: w.approvals.Answers(), Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
-		Store: w.store, Recorded: w.store.Recorded, Published: w.published,
+		Store: w.store, Recorded: w.recorded, Published: w.published,
 		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
@@ -280,10 +280,17 @@ func (w *Warden) build(last journal.Restored) error {
 	w.hosts, w.rules = w.newPresence(), w.newReconcile()
 	w.ports = gateway.NewKeeper(gateway.KeeperConfig{Log: w.log, Gateway: w.network, Snapshot: w.engine.Snapshot, Revoke: w.revoke})
 	w.restore = restore.New(restore.Config{
-		Log: w.log, Journal: w.journal, Last: last, Identity: w.identity, Engine: w.engine, Revoke: w.revoke,
+		Log: w.log, Journal: w.journal, Dir: string(w.cfg.State.Dir), Last: last, Identity: w.identity, Engine: w.engine, Revoke: w.revoke,
 		Name: w.host, LANs: w.LANs, Look: w.hosts.Look,
 	})
 	return nil
+}
+
+// recorded takes what came of writing down what is mapped, before that is told.
+func (w *Warden) recorded(err error) {
+	w.store.Recorded(err)
+	w.hosts.Mapped()
+	w.ports.Mapped()
 }
 
 func (w *Warden) newReconcile() *reconcile.Keeper {

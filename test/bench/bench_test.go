@@ -27,7 +27,7 @@ func TestSmall(t *testing.T) {
 		t.Skip("network namespaces need root")
 	}
 	p := plan{levels: []int{10, 20}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
-	small := plans{p, p, p, p, p}
+	small := plans{p, p, p, p, p, p}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
@@ -36,6 +36,7 @@ func TestSmall(t *testing.T) {
 		Incumbent string
 		Rows      []Row
 		Memory    []Footprint
+		Idle      []Idleness
 	}
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func main() {
 }
 
 // plans are how much is measured of everybody.
-type plans struct{ ours, incumbent, engine, recovery, memory plan }
+type plans struct{ ours, incumbent, engine, recovery, memory, idle plan }
 
 // full is the benchmark. The incumbent gets slower and slower, so its last level
 // is lower and the time it may take to get there bounded.
@@ -53,10 +53,11 @@ var full = plans{
 	engine:   plan{levels: []int{100, 20_000}, slice: 100 * time.Millisecond, batch: 200},
 	recovery: plan{levels: []int{100, 20_000}, fill: time.Minute},
 	memory:   plan{levels: []int{1_000, 20_000}, slice: 3 * time.Second, fill: time.Minute},
+	idle:     plan{slice: 2 * time.Minute},
 }
 
 // parts are what is measured, in this order.
-var parts = []string{oursName, engineName, kernelName, recoveryName, memoryName, incumbentName}
+var parts = []string{oursName, engineName, kernelName, recoveryName, memoryName, idleName, incumbentName}
 
 func (r *report) measure(ctx context.Context, part, exe string) error {
 	switch part {
@@ -70,6 +71,8 @@ func (r *report) measure(ctx context.Context, part, exe string) error {
 		return r.recovery(ctx, exe, r.plans.recovery)
 	case memoryName:
 		return r.footprints(ctx, exe, r.plans.memory)
+	case idleName:
+		return r.idle(ctx, exe, r.plans.idle)
 	case incumbentName:
 		return r.incumbent(ctx, r.plans.incumbent)
 	}

@@ -186,5 +186,10 @@ func (r *report) broken() (err error) {
 			err = errors.Join(err, fmt.Errorf("%s: %.1f MB, and not %d at most", f.When, mb(f.PSS), f.Most>>10))
 		}
 	}
+	for _, i := range r.idleness {
+		if i.Most > 0 && (i.perMinute() > float64(i.Most) || i.Programs) {
+			err = errors.Join(err, fmt.Errorf("idle with %s: woken %.0f times a minute, and not %d at most, or programs were run", i.Backend, i.perMinute(), i.Most))
+		}
+	}
 	return err
 }

@@ -22,6 +22,7 @@ type report struct {
 	memory   map[string]int // of the daemons at the end, PSS in kB
 
 	footprint []Footprint
+	idleness  []Idleness
 	other     string // the incumbent's version, or why it is missing
 }
 
@@ -100,7 +101,8 @@ func (r *report) json(out io.Writer) error {
 		MemoryKB  map[string]int `json:"memory_kb"`
 		Rows      []Row          `json:"rows"`
 		Memory    []Footprint    `json:"memory"`
-	}{r.other, r.memory, r.rows, r.footprint})
+		Idle      []Idleness     `json:"idle"`
+	}{r.other, r.memory, r.rows, r.footprint, r.idleness})
 }
 
 func (r *report) find(gate, measure string, level, workers int) (Row, bool) {
@@ -186,6 +188,7 @@ func (r *report) text(out io.Writer) error {
 	r.rates(engineName, r.plans.engine.levels, engineLines).write(w)
 	r.recoveries().write(w)
 	r.memories(w)
+	r.wakeups(w)
 	if err := w.Flush(); err != nil {
 		return err
 	}
