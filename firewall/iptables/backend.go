@@ -29,7 +29,8 @@ type Config struct {
 // for concurrent use.
 type Backend struct {
 	*nft.Backend
-	cfg Config
+	cfg   Config
+	looks looks
 
 	// mu guards what follows, and is held while programs run: never by what a
 	// client waits for.
@@ -121,14 +122,37 @@ func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error
 	return drift + lost, errors.Join(err, failed)
 }
 
-// keepStill is keep, but that what others may still be changing is left alone first.
+// keepStill is keep, but that what others may still be changing is left alone first, and
+// that no program is run for what has not changed.
 func (b *Backend) keepStill(ctx context.Context) (lost string, err error) {
-	if wrong, err := b.wrong(ctx); err == nil && wrong {
+	if b.looks.needless() {
+		return "", nil
+	}
+	wrong, err := b.wrong(ctx)
+	if err == nil && wrong {
 		if err := b.still(ctx); err != nil {
+			b.looks.found(false)
 			return "", err
 		}
 	}
-	return b.keep(ctx)
+	if err != nil || wrong || !b.written() {
+		lost, err = b.keep(ctx)
+	}
+	b.looks.found(lost == "" && err == nil)
+	return lost, err
+}
+
+// written reports whether all rules that are wanted have been written, and could be at the
+// last try.
+func (b *Backend) written() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for f, r := range b.rules {
+		if r != nil && b.wanted[f] && r.echo == "" {
+			return false
+		}
+	}
+	return !b.failing
 }
 
 func (b *Backend) repair() {

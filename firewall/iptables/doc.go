@@ -18,15 +18,18 @@
 //
 //   - A mapping costs the kernel and the daemon the same in any number, and no
 //     program is run for it.
-//   - iptables-nft tells of its changes as nftables does. iptables-legacy tells
-//     nobody, so Watch looks every second (two short programs, without the lock of
-//     its tables).
+//   - iptables-nft tells of its changes as nftables does, and so an audit runs no program
+//     where nothing was told, but each ten minutes. iptables-legacy tells nobody, but takes
+//     a lock for each change, a file: the kernel tells of its use, and Watch looks (two short
+//     programs, without that lock), once a second at most. Each minute's audit looks as well,
+//     for whoever has no such lock: old versions, and containers with a /run of
+//     their own. Where there is no such file, Watch looks each second.
 //   - Some versions of iptables-legacy fail without -w while another holds that lock.
 //     So the rule is written when others have stopped changing rules, in a millisecond.
 //
 // Owns: these two rules, by their comment.
 //
-// May import: portmap, firewall, firewall/nft, enter, go-iptables, x/sys/unix, the standard
+// May import: portmap, firewall, firewall/nft, enter, inotify, go-iptables, x/sys/unix, the standard
 // library.
 //
 // Never: decides what may be mapped, runs a shell, hands a program text that came

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"portcullis/firewall"
+	"portcullis/internal/inotify"
 )
 
-// lookEvery is how often the rules of iptables-legacy are looked at, which tells
-// nobody of a change: what was lost must be back within two seconds.
+// lookEvery is how often the rules of iptables-legacy are looked at at most, and at least
+// where nothing tells of a change: what was lost must be back within two seconds.
 const lookEvery = time.Second
 
 // Watch reports each transaction of another program, as nftables' own does, until
@@ -19,7 +20,11 @@ const lookEvery = time.Second
 // not know who did it.
 func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) error {
 	if b.Flavour() != legacy {
-		return b.Backend.Watch(ctx, tell)
+		defer b.looks.deaf()
+		return b.Backend.Watch(ctx, func(i firewall.Intrusion) {
+			b.looks.told() // once at the start of the watch as well
+			tell(i)
+		})
 	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return b.Backend.Watch(ctx, tell) })
@@ -27,16 +32,34 @@ func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) erro
 	return parts.Wait()
 }
 
-// look reports changes until ctx ends, or the rules cannot be read.
+// look reports changes until ctx ends, or the rules cannot be read. Whoever changes rules
+// takes the lock of the tables, and that is told; each minute's Audit finds what those have
+// done who do not.
 func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	heard, told := func() bool { return false }, (<-chan struct{})(nil)
+	if w, err := inotify.New(nil); err == nil {
+		defer w.Close()
+		heard, told = func() bool { return watchLocks(w) }, w.Told
+	} else {
+		b.cfg.Log.Debug("rules of iptables-legacy are looked at each second", "err", err)
+	}
+	before, last := false, time.Now()
 	for {
+		is := heard()
+		if is && before {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-told:
+			}
+		}
+		before = is
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-time.After(lookEvery - time.Since(last)):
 		}
+		last = time.Now()
 		wrong, err := b.wrong(ctx)
 		switch {
 		case ctx.Err() != nil:

@@ -121,6 +121,7 @@ func bound(ctx context.Context, socket *netlink.Conn) (release func(), err error
 		if !stop() {
 			<-done // or it would hit whoever uses the socket next
 		}
+		_ = socket.SetReadDeadline(time.Time{}) // which would wake the process for nothing
 	}, nil
 }
 
@@ -252,6 +253,7 @@ func execute(ctx context.Context, c *netlink.Conn, request netlink.Message, pati
 	if err != nil {
 		return err
 	}
+	defer c.SetReadDeadline(time.Time{}) // or it would wake the process for nothing
 	buf := make([]byte, 64<<10)
 	for {
 		deadline := time.Now().Add(patience)

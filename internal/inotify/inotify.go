@@ -24,6 +24,7 @@ const (
 	// What was done to a file that is there it tells itself.
 	onDirectory = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
 	onFile      = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_DONT_FOLLOW
+	onUse       = unix.IN_CLOSE | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
 	// What is done to the files themselves is not told: some are ours, and written all the time.
 	onPlace = onDirectory | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_DONT_FOLLOW
 )
@@ -97,14 +98,24 @@ func (w *Watcher) Watch(path string) error {
 // when the directory itself goes. It is otherwise as Watch.
 func (w *Watcher) WatchPlace(directory string) error { return w.add(directory, onPlace) }
 
+// WatchUse has the kernel tell when somebody has done with a file, though nothing was
+// written, and when the file goes. It reports whether the file is there.
+func (w *Watcher) WatchUse(path string) (there bool, err error) { return w.try(path, onUse) }
+
 func (w *Watcher) add(path string, what uint32) error {
+	_, err := w.try(path, what)
+	return err
+}
+
+func (w *Watcher) try(path string, what uint32) (there bool, err error) {
 	raw, err := w.file.SyscallConn()
 	if err != nil {
-		return err
+		return false, err
 	}
 	failed := raw.Control(func(fd uintptr) { _, err = unix.InotifyAddWatch(int(fd), path, what) })
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES) {
-		err = nil
+		return false, failed
 	}
-	return errors.Join(err, failed)
+	err = errors.Join(err, failed)
+	return err == nil, err
 }

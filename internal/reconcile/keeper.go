@@ -85,7 +85,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			tick.Reset(pace.Until(auditEvery))
 		case <-k.signal:
 			k.settle(ctx)
 			settled = true
@@ -99,6 +98,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if settled { // after the repair, for it may read a large ruleset
 			k.cfg.Settled(ctx)
 		}
+		tick.Reset(pace.Until(auditEvery)) // the runtime forgets deadlines that were taken back when it gets another one
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ var (
 // conn is one end. Many may send, one receives.
 type conn struct {
 	unix *net.UnixConn
+	raw  syscall.RawConn // the same
 	buf  []byte
 
 	mu sync.Mutex // one at a time sends
@@ -48,7 +50,11 @@ func newConn(end *os.File) (*conn, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("wall: not a Unix socket"), c.Close())
 	}
-	return &conn{unix: u, buf: make([]byte, MaxMessage+1)}, nil
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("wall: %w", err), u.Close())
+	}
+	return &conn{unix: u, raw: raw, buf: make([]byte, MaxMessage+1)}, nil
 }
 
 // send sends a message, and descriptors, which stay the caller's.
@@ -68,11 +74,29 @@ func (c *conn) write(b []byte, descriptors ...int) error {
 	until := time.Now().Add(sendTimeout) // with the wait for its turn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if sent, err := c.try(b, oob); sent {
+		return err
+	}
 	if err := c.unix.SetWriteDeadline(until); err != nil {
 		return err
 	}
 	_, _, err := c.unix.WriteMsgUnix(b, oob, nil)
-	return err
+	return errors.Join(err, c.unix.SetWriteDeadline(time.Time{}))
+}
+
+// try sends a message if there is room for it, and reports whether there was. A deadline
+// of each message would wake the process for nothing when it comes.
+func (c *conn) try(b, oob []byte) (sent bool, err error) {
+	failed := c.raw.Write(func(fd uintptr) bool {
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Sendmsg(int(fd), b, oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		}
+		return true
+	})
+	if failed != nil {
+		return true, failed
+	}
+	return err != unix.EAGAIN, err
 }
 
 // receive waits for a message. Who gets descriptors closes them; with an error there are

@@ -93,7 +93,7 @@ var allowed = map[string][]string{
 	"firewall":                 {"portmap"},
 	"firewall/flows":           {"firewall", "internal/enter", "portmap"},
 	"firewall/nft":             {"firewall", "firewall/flows", "internal/enter", "internal/frames", "portmap"},
-	"firewall/iptables":        {"firewall", "firewall/nft", "internal/enter", "portmap"},
+	"firewall/iptables":        {"firewall", "firewall/nft", "internal/enter", "internal/inotify", "portmap"},
 	"firewall/witness":         {"internal/frames", "firewall/nft"},
 	"firewall/fwtest":          {"firewall", "portmap"},
 	"firewall/homenet":         {"firewall", "portmap", "internal/netns/netnstest"},

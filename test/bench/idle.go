@@ -16,13 +16,14 @@ import (
 	"portcullis/internal/lab"
 )
 
-// What a daemon costs while nobody asks it for anything: each time that a thread of it
-// goes on, a processor has left its sleep. The kernel counts that where the thread stops
-// again, as a context switch (proc(5)).
+// What a daemon costs while nobody asks it for anything: each time that a thread of it is
+// woken, a processor has perhaps left its sleep. The kernel counts when the thread goes to
+// sleep again, as a voluntary context switch (proc(5)). One that somebody else pushes aside
+// is not woken for that.
 const (
 	idleName  = "idle"
-	mostWakes = 60               // a minute, of all processes together
-	idleAfter = 30 * time.Second // of which the start has nothing any more
+	mostWakes = 60                // a minute, of all processes together
+	idleAfter = 140 * time.Second // the last announcement of a start is past (RFC 6886 section 3.2.1)
 )
 
 // Idleness is how often an idle daemon was woken.
@@ -149,7 +150,7 @@ func wakesOf(pid int) (w wakes) {
 		for _, name := range tasks {
 			raw, _ := os.ReadFile(name) // of a thread that has just ended
 			for line := range strings.Lines(string(raw)) {
-				if key, value, _ := strings.Cut(line, ":"); strings.HasSuffix(key, "_ctxt_switches") {
+				if key, value, _ := strings.Cut(line, ":"); key == "voluntary_ctxt_switches" {
 					n, _ := strconv.Atoi(strings.TrimSpace(value))
 					w.switches += n
 				}
