@@ -197,6 +197,8 @@ func (k *Keeper) ping(ctx context.Context, r *run) error {
 		return nil
 	}
 	defer k.turn.Unlock()
+	late := time.AfterFunc(pulseTimeout, func() { _ = r.server.Urge() }) // or it has ended
+	defer late.Stop()
 	return r.server.Ping(ctx)
 }
 

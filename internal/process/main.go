@@ -161,10 +161,18 @@ func answer(gone context.Context, client *wall.Client, f *front.Front) error {
 	}
 }
 
-// pong answers the warden when every server has come round. The error says which has not.
+// pong answers the warden when every server has come round. The error says which has not
+// when the warden asks again: a timer of our own would wake the process for nothing.
 func pong(ctx context.Context, client *wall.Client, f *front.Front) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pulseTimeout, errTime)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-client.Pinged():
+			cancel(errTime)
+		case <-ctx.Done():
+		}
+	}()
 	if err := f.Pulse(ctx); err != nil {
 		return err
 	}

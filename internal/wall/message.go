@@ -174,7 +174,8 @@ type (
 	}
 	// Stop asks the front to end.
 	Stop struct{}
-	// Ping asks whether the front serves. It is answered by Pong.
+	// Ping asks whether the front serves. It is answered by Pong, and a second one says that
+	// this takes too long.
 	Ping struct{}
 )
 

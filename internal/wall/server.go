@@ -69,6 +69,7 @@ type Server struct {
 	turn     uint32        // of the last network
 	served   chan string   // holds one; nil: nobody waits for this turn
 	pong     chan struct{} // nil: no Ping is under way
+	urged    bool          // one more answer may come
 	confined bool          // the front has said so
 	missing  []string      // of its sandbox
 }
@@ -161,11 +162,27 @@ func (s *Server) Ping(ctx context.Context) error {
 	}
 }
 
+// Urge asks once more while Ping waits: the front then ends, and says what it waits for.
+func (s *Server) Urge() error {
+	s.mu.Lock()
+	late := s.pong != nil
+	s.urged = s.urged || late
+	s.mu.Unlock()
+	if !late {
+		return nil
+	}
+	return s.conn.send(Message{Body: new(Ping)})
+}
+
 // isServing notes the answer.
 func (s *Server) isServing() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pong == nil {
+	switch {
+	case s.pong == nil && s.urged: // both have been answered
+		s.urged = false
+		return nil
+	case s.pong == nil:
 		return errPong
 	}
 	close(s.pong)

@@ -248,6 +248,17 @@ func TestPing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Urged, it hears that once more, and may answer both; who is not asked is not urged.
+	answered := make(chan error, 1)
+	go func() { answered <- r.server.Ping(t.Context()) }()
+	within(t, r.Pinged())
+	if err := r.server.Urge(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, r.Pinged())
+	if err := errors.Join(r.Pong(), within(t, answered), r.Pong(), r.server.Urge()); err != nil {
+		t.Fatal(err)
+	}
 	impatient, cancel := context.WithCancelCause(t.Context())
 	cancel(errPatience)
 	if err := r.server.Ping(impatient); !errors.Is(err, errPatience) {
