@@ -65,7 +65,15 @@ func TestSmall(t *testing.T) {
 			t.Errorf("not a measurement: %+v", f)
 		}
 	}
-	r := report{plans: small, rows: got.Rows, footprint: got.Memory}
+	if len(got.Idle) == 0 || got.Idle[0].Backend != idleHomes[0].backend {
+		t.Errorf("idle daemons: %+v", got.Idle)
+	}
+	for _, i := range got.Idle {
+		if i.Processes != 2 || i.Seconds <= 0 || i.Wakes < 0 {
+			t.Errorf("not a measurement: %+v", i)
+		}
+	}
+	r := report{plans: small, rows: got.Rows, footprint: got.Memory, idleness: got.Idle}
 	var table bytes.Buffer
 	if err := r.text(&table); err != nil {
 		t.Fatal(err)
@@ -73,6 +81,11 @@ func TestSmall(t *testing.T) {
 	for _, f := range got.Memory {
 		if !strings.Contains(table.String(), f.When) {
 			t.Errorf("the table does not show %q", f.When)
+		}
+	}
+	for _, i := range got.Idle {
+		if !strings.Contains(table.String(), i.Backend) {
+			t.Errorf("the table does not show %q", i.Backend)
 		}
 	}
 	for _, l := range slices.Concat(gateLines, engineLines, recoveryLines) {

@@ -4,6 +4,8 @@
 // miniupnpd, and prints both side by side; and it drives the engine and the
 // firewall backend without HTTP, to show how far away the kernel's own limit is.
 //
+// It also counts how often an idle daemon is woken, with each firewall backend (-only idle).
+//
 // `make bench` runs it, and `make memory` its part about memory. The environment variable PORTCULLIS names the binary; it
 // is built when unset. Without miniupnpd (test/install bench) only our half is
 // measured. All numbers of docs/performance.md were printed by it.
