@@ -122,7 +122,7 @@ func TestOff(t *testing.T) {
 		{"off", strings.Replace(on, "'1'", "'off'", 1), networks, "", 0},
 		{"neither on nor off", strings.Replace(on, "'1'", "'maybe'", 1), networks, "", 0},
 		{"on where nothing is said", "config upnpd 'config'\n", networks, "", 1},
-		{"the second version's", "config settings 'settings'\n\toption enabled '1'\nconfig internal_network\n\toption interface 'lan'\n", networks, "daemon.notice /etc/config/upnpd:3: stricter: ", 1},
+		{"the second version's", "config settings 'settings'\n\toption enabled '1'\nconfig internal_network\n\toption interface 'lan'\n\toption acl_preset 'accept-high-ports'\n", networks, "daemon.notice /etc/config/upnpd:3: stricter: ", 1},
 		{"the second version's without a LAN", "config settings 'settings'\n\toption enabled '1'\n", networks, "/etc/config/upnpd:1: look at this: no LAN is named", 1},
 		{"a broken line", on + "\toption x\n", networks, `daemon.err portcullis: /etc/config/upnpd:3: "\toption x" is no line of a UCI file`, 0},
 		{"a broken string", on + "\toption port '5000\n\toption igdv1 '1'\n", networks, "/etc/config/upnpd:3: ", 0},
