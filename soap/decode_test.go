@@ -3,6 +3,7 @@ package soap_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -222,4 +223,31 @@ func TestRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKeepsNoRequest: who keeps an argument, as a mapping its description, keeps no
+// request by it.
+func TestKeepsNoRequest(t *testing.T) { // alone: it looks at all memory
+	body := []byte(strings.Replace(plain, "<s:Body>", "<s:Body>"+strings.Repeat(" ", soap.MaxBody-len(plain)), 1))
+	const requests = 1000
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	kept := make([]string, 0, requests)
+	before := heap()
+	for range requests {
+		a, err := soap.Decode(header, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, _ := a.Arg("NewExternalPort")
+		kept = append(kept, port)
+	}
+	if grown := int64(heap()) - int64(before); grown > requests*soap.MaxBody/4 {
+		t.Errorf("%d arguments of 4 octets keep %d octets", requests, grown)
+	}
+	runtime.KeepAlive(kept)
 }
