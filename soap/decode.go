@@ -270,8 +270,10 @@ func (d *decoder) envelope() (*Action, error) {
 	if err := d.arguments(a); err != nil {
 		return nil, err
 	}
-	if d.want(xml1.End) != nil || d.want(xml1.End) != nil { // Body, Envelope
-		return nil, malformed("something after the action")
+	for range 2 { // Body, Envelope
+		if d.want(xml1.End) != nil {
+			return nil, malformed("something after the action")
+		}
 	}
 	if _, err := d.next(nil); err != io.EOF {
 		return nil, malformed("something after the envelope")
