@@ -41,10 +41,14 @@ func (i Idleness) perMinute() float64 { return float64(i.Wakes) * 60 / i.Seconds
 // idleHome is a backend, the owner's rules, and what the configuration says of it.
 type idleHome struct{ backend, flavour, setting string }
 
+// legacyName is the backend that has to run programs: who does not take the lock of its
+// tables is found by a look each minute alone (firewall/iptables/doc.go).
+const legacyName = "iptables-legacy"
+
 var idleHomes = []idleHome{
 	{"nftables", "", `accept_chain = "` + lab.FirewallChain + `"`},
 	{"iptables-nft", "nft", `backend = "iptables"`},
-	{"iptables-legacy", "legacy", `backend = "auto"`},
+	{legacyName, "legacy", `backend = "auto"`},
 }
 
 // errNoTables says that the kernel has no tables of iptables-legacy, or the machine no
