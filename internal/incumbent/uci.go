@@ -100,6 +100,13 @@ func (f *File) uci(lines []string) *Error {
 	return nil
 }
 
+// What libuci takes for a name, and for a section's type. A file with anything else it does not
+// read at all, and has no option of, also not the one by which the service is off.
+var (
+	uciName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+	uciType = regexp.MustCompile(`^[!-~]+$`)
+)
+
 // sections takes the lines apart as libuci does: sections of one name are one, and so are an
 // option's values, of which the last one counts.
 func (f *File) sections(lines []string) (all []section, err *Error) {
@@ -113,11 +120,15 @@ func (f *File) sections(lines []string) (all []section, err *Error) {
 		switch {
 		case !ok:
 			return nil, f.failed(i+1, "%s: a quotation mark is open at the end", shown(text))
-		case len(words) == 0 || words[0] == "package":
+		case len(words) == 0 || words[0] == "package" && len(words) == 2 && uciName.MatchString(strings.ReplaceAll(words[1], "-", "_")):
 		case words[0] == "config" && (len(words) == 2 || len(words) == 3):
 			name := strings.Join(words[2:], "")
 			before, known := named[name]
 			switch {
+			case !uciType.MatchString(words[1]):
+				return nil, f.failed(i+1, "%s is no type of a section; allowed: characters of ASCII without blanks", shown(words[1]))
+			case name != "" && !uciName.MatchString(name):
+				return nil, f.failed(i+1, "%s is no name of a section; allowed: letters, digits and _", shown(name))
 			case known && all[before].kind != words[1]:
 				return nil, f.failed(i+1, "%s is a section of another type in line %d", shown(name), all[before].line)
 			case known:
@@ -129,6 +140,9 @@ func (f *File) sections(lines []string) (all []section, err *Error) {
 				named[name] = in
 			}
 		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && in >= 0:
+			if !uciName.MatchString(words[1]) {
+				return nil, f.failed(i+1, "%s is no name of an option; allowed: letters, digits and _", shown(words[1]))
+			}
 			if wrong := all[in].set(words[0] == "list", setting{i + 1, words[1], words[2]}); wrong != "" {
 				return nil, f.failed(i+1, "%s", wrong)
 			}
@@ -172,7 +186,8 @@ func statement(lines []string) (text string, words []string, n int, ok bool) {
 }
 
 // uciWords takes a line of a UCI file apart: words, which quotation marks of two kinds keep
-// together, before a comment.
+// together, before a comment. Two statements in a line, which a semicolon parts, nobody writes:
+// that is a word of its own, so that they are no line.
 func uciWords(line string) (words []string, ok bool) {
 	var word strings.Builder
 	in, quote := false, byte(0)
@@ -189,11 +204,14 @@ func uciWords(line string) (words []string, ok bool) {
 			word.WriteByte(c)
 		case c == '"' || c == '\'':
 			quote, in = c, true
-		case c == ' ' || c == '\t':
+		case c == ' ' || c == '\t' || c == ';':
 			if in {
 				words = append(words, word.String())
 				word.Reset()
 				in = false
+			}
+			if c == ';' {
+				words = append(words, ";")
 			}
 		case c == '#' && !in:
 			return words, true

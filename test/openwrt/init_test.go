@@ -17,6 +17,8 @@ import (
 
 const on = "config upnpd 'config'\n\toption enabled '1'\n"
 
+const off = "config upnpd 'config'\n\toption enabled '0'\n"
+
 // ownLeases has them where a daemon in its jail can write them.
 const ownLeases = "\toption upnp_lease_file '/var/run/portcullis/miniupnpd.leases'\n"
 
@@ -124,6 +126,8 @@ func TestOff(t *testing.T) {
 		{"on where nothing is said", "config upnpd 'config'\n", networks, "", 1},
 		{"the second version's", "config settings 'settings'\n\toption enabled '1'\nconfig internal_network\n\toption interface 'lan'\n\toption acl_preset 'accept-high-ports'\n", networks, "daemon.notice /etc/config/upnpd:3: stricter: ", 1},
 		{"the second version's without a LAN", "config settings 'settings'\n\toption enabled '1'\n", networks, "/etc/config/upnpd:1: look at this: no LAN is named", 1},
+		{"off, by what uci does not read", off + "config perm_rule 'my-rule'\n\toption action 'allow'\n", networks, `/etc/config/upnpd:3: "my-rule" is no name`, 0},
+		{"off, by what uci alone does not read", off + unread + "\n", networks, "daemon.err /etc/config/upnpd: uci: Parse error", 0},
 		{"a broken line", on + "\toption x\n", networks, `daemon.err portcullis: /etc/config/upnpd:3: "\toption x" is no line of a UCI file`, 0},
 		{"a broken string", on + "\toption port '5000\n\toption igdv1 '1'\n", networks, "/etc/config/upnpd:3: ", 0},
 		{"a broken rule", on + "config perm_rule\n\toption action 'allowed'\n", networks, "/etc/config/upnpd:3: ", 0},

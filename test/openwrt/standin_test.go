@@ -2,6 +2,7 @@ package openwrt
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -29,7 +30,8 @@ func failed(err error) int {
 const deltas = "/tmp/.uci/"
 
 // uci prints an option: uci -q get PACKAGE.@TYPE[0].OPTION, with what was not committed, or
-// PATH.@TYPE[0].OPTION, without; sets one: uci set PACKAGE.SECTION.OPTION=VALUE; or commits.
+// PATH.@TYPE[0].OPTION, without; sets one: uci set PACKAGE.SECTION.OPTION=VALUE; commits; or
+// shows whether it reads a package at all: uci show PATH.
 func uci(args []string) int {
 	last := args[len(args)-1]
 	set := regexp.MustCompile(`^(\w+)\.(\w+)\.(\w+)=(\S+)$`).FindStringSubmatch(last)
@@ -48,6 +50,11 @@ func uci(args []string) int {
 		}
 		if err != nil {
 			return failed(err)
+		}
+		return 0
+	case args[0] == "show" && len(args) == 2 && strings.HasPrefix(last, "/etc/config/"):
+		if _, err := packageOf(strings.TrimPrefix(last, "/etc/config/"), false); err != nil {
+			return failed(fmt.Errorf("uci: %w", err))
 		}
 		return 0
 	case len(args) != 3 || args[0] != "-q" || args[1] != "get" || get == nil:
@@ -75,15 +82,27 @@ type section struct {
 	options    map[string]string
 }
 
-// packageOf reads a package, and what was not committed of it.
+// unread is a comment with which a file is one that uci does not read, whatever else does.
+const unread = "# uci: Parse error"
+
+var nameOfUCI = regexp.MustCompile(`^\w*$`)
+
+// packageOf reads a package, and what was not committed of it; nothing of it where there is a
+// name that libuci does not take.
 func packageOf(name string, uncommitted bool) (all []*section, err error) {
 	text, err := os.ReadFile("/etc/config/" + name)
 	if err != nil {
 		return nil, err
 	}
+	if strings.Contains(string(text), unread) {
+		return nil, errors.New("Parse error")
+	}
 	var in *section
 	for _, words := range statements(string(text)) {
 		switch {
+		case len(words) == 3 && words[0] == "config" && !nameOfUCI.MatchString(words[2]),
+			len(words) == 3 && words[0] == "option" && !nameOfUCI.MatchString(words[1]):
+			return nil, errors.New("Parse error (invalid character in name field)")
 		case len(words) > 1 && words[0] == "config":
 			in = &section{words[1], strings.Join(words[2:], ""), map[string]string{}}
 			if i := slices.IndexFunc(all, func(s *section) bool { return s.name != "" && s.name == in.name }); i >= 0 {
