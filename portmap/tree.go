@@ -146,9 +146,9 @@ func (t tree[K, V]) insert(n *node[K, V], k K, v V) *node[K, V] {
 	}
 	switch c := t.cmp(k, n.key); {
 	case c < 0:
-		return balance(n.key, n.value, t.insert(n.left, k, v), n.right)
+		return balance(n, t.insert(n.left, k, v), n.right)
 	case c > 0:
-		return balance(n.key, n.value, n.left, t.insert(n.right, k, v))
+		return balance(n, n.left, t.insert(n.right, k, v))
 	}
 	return &node[K, V]{left: n.left, right: n.right, key: k, value: v, size: n.size}
 }
@@ -159,9 +159,9 @@ func (t tree[K, V]) remove(n *node[K, V], k K) *node[K, V] {
 	}
 	switch c := t.cmp(k, n.key); {
 	case c < 0:
-		return balance(n.key, n.value, t.remove(n.left, k), n.right)
+		return balance(n, t.remove(n.left, k), n.right)
 	case c > 0:
-		return balance(n.key, n.value, n.left, t.remove(n.right, k))
+		return balance(n, n.left, t.remove(n.right, k))
 	}
 	if n.left == nil {
 		return n.right
@@ -170,7 +170,7 @@ func (t tree[K, V]) remove(n *node[K, V], k K) *node[K, V] {
 		return n.left
 	}
 	next, rest := removeFirst(n.right)
-	return balance(next.key, next.value, n.left, rest)
+	return balance(next, n.left, rest)
 }
 
 func removeFirst[K, V any](n *node[K, V]) (first, rest *node[K, V]) {
@@ -178,34 +178,37 @@ func removeFirst[K, V any](n *node[K, V]) (first, rest *node[K, V]) {
 		return n, n.right
 	}
 	first, left := removeFirst(n.left)
-	return first, balance(n.key, n.value, left, n.right)
+	return first, balance(n, left, n.right)
 }
 
-// join is not inlined: balance would have it nine times, for each type that a tree is of,
-// which were 40 kB. What it costs is the allocation.
+// join returns what n holds over two other subtrees. It is not inlined: balance would have
+// it nine times, for each type that a tree is of, which were 40 kB. Keys and values pass as
+// the node that has them, not one by one, for the same reason.
 //
 //go:noinline
-func join[K, V any](k K, v V, l, r *node[K, V]) *node[K, V] {
-	return &node[K, V]{left: l, right: r, key: k, value: v, size: l.len() + r.len() + 1}
+func join[K, V any](n, l, r *node[K, V]) *node[K, V] {
+	c := *n
+	c.left, c.right, c.size = l, r, l.len()+r.len()+1
+	return &c
 }
 
 // balance joins two subtrees of which one may have grown or shrunk by one.
-func balance[K, V any](k K, v V, l, r *node[K, V]) *node[K, V] {
+func balance[K, V any](n, l, r *node[K, V]) *node[K, V] {
 	switch {
 	case l.len()+r.len() < 2:
-		return join(k, v, l, r)
+		return join(n, l, r)
 	case r.len() > delta*l.len():
 		if r.left.len() < gamma*r.right.len() {
-			return join(r.key, r.value, join(k, v, l, r.left), r.right)
+			return join(r, join(n, l, r.left), r.right)
 		}
 		m := r.left
-		return join(m.key, m.value, join(k, v, l, m.left), join(r.key, r.value, m.right, r.right))
+		return join(m, join(n, l, m.left), join(r, m.right, r.right))
 	case l.len() > delta*r.len():
 		if l.right.len() < gamma*l.left.len() {
-			return join(l.key, l.value, l.left, join(k, v, l.right, r))
+			return join(l, l.left, join(n, l.right, r))
 		}
 		m := l.right
-		return join(m.key, m.value, join(l.key, l.value, l.left, m.left), join(k, v, m.right, r))
+		return join(m, join(l, l.left, m.left), join(n, m.right, r))
 	}
-	return join(k, v, l, r)
+	return join(n, l, r)
 }

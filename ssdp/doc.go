@@ -5,8 +5,8 @@
 // table of what may be searched for; the announcement schedule; how often and
 // how fast answers go out; which options the socket on port 1900 needs.
 //
-// May import: the standard library but not net/http, golang.org/x/net/ipv4
-// and ipv6, golang.org/x/sys/unix, and internal/datagram.
+// May import: the standard library but not net/http, golang.org/x/sys/unix, and
+// internal/datagram.
 //
 // Never: knows what the device does (portmap, igd), serves the description it
 // points at, parses anything but a search, puts text of a client into an answer,

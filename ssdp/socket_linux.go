@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/netip"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/datagram"
@@ -46,8 +44,7 @@ func Listen(ctx context.Context, ifname string) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, explain(err, ifname)
 	}
-	join := ipv4.NewPacketConn(udp).JoinGroup
-	return joined(udp, ifi, join, Group)
+	return joined(udp, ifi, Group)
 }
 
 // Listen6 is Listen for IPv6 alone, a member of FF02::C and FF05::C. Among IPv6
@@ -65,8 +62,7 @@ func Listen6(ctx context.Context, ifname string) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, explain(err, ifname)
 	}
-	join := ipv6.NewPacketConn(udp).JoinGroup
-	return joined(udp, ifi, join, GroupLink, GroupSite)
+	return joined(udp, ifi, GroupLink, GroupSite)
 }
 
 // sharing is what decides about sharing the port. Linux lets two sockets have a
@@ -80,14 +76,29 @@ var sharing = []datagram.Option{
 }
 
 // joined returns the socket as a member of groups, or closes it.
-func joined(udp *net.UDPConn, ifi *net.Interface, join func(*net.Interface, net.Addr) error, groups ...netip.AddrPort) (*net.UDPConn, error) {
+func joined(udp *net.UDPConn, ifi *net.Interface, groups ...netip.AddrPort) (*net.UDPConn, error) {
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
 	for _, group := range groups {
-		if err := join(ifi, net.UDPAddrFromAddrPort(group)); err != nil {
+		var refused error
+		err := raw.Control(func(fd uintptr) { refused = join(int(fd), ifi.Index, group.Addr()) })
+		if err = errors.Join(err, refused); err != nil {
 			err = fmt.Errorf("ssdp: join %s on %s: %w", group.Addr(), ifi.Name, err)
 			return nil, errors.Join(err, udp.Close())
 		}
 	}
 	return udp, nil
+}
+
+func join(fd, ifindex int, group netip.Addr) error {
+	if group.Is4() {
+		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP,
+			&unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(ifindex)})
+	}
+	return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
+		&unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)})
 }
 
 // explain returns in the operator's terms why the port could not be opened.

@@ -1,15 +1,16 @@
 package datagram
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"time"
+	"unsafe"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 // Packet is what is known of a received datagram beside its bytes, which its sender
@@ -58,7 +59,7 @@ type family interface {
 	buffer() []byte
 	// parse reads control messages: where a datagram was sent to, and by which
 	// interface it came in.
-	parse(oob []byte) (destination netip.Addr, ifindex int, err error)
+	parse(oob []byte) (destination netip.Addr, ifindex int)
 	// control returns the control message for a datagram that leaves by an
 	// interface, from one address to another.
 	control(from, to netip.Addr, ifindex int) []byte
@@ -67,21 +68,27 @@ type family interface {
 // NewConn makes a Conn of an IPv4 socket that is bound to the interface with the
 // given index, opened here or in another process. It needs no privilege.
 func NewConn(udp *net.UDPConn, ifindex int) (Conn, error) {
-	want := ipv4.FlagDst | ipv4.FlagInterface
-	if err := ipv4.NewPacketConn(udp).SetControlMessage(want, true); err != nil {
-		return nil, fmt.Errorf("datagram: ask for arrival interface and destination: %w", err)
-	}
-	return &udpConn{udp: udp, ifindex: ifindex, family: four{}}, nil
+	return newConn(udp, ifindex, four{}, unix.IPPROTO_IP, unix.IP_PKTINFO)
 }
 
 // NewConn6 is NewConn for an IPv6 socket, which must be V6ONLY: an address that
 // hides an IPv4 one is never seen (abuse case A8).
 func NewConn6(udp *net.UDPConn, ifindex int) (Conn, error) {
-	want := ipv6.FlagDst | ipv6.FlagInterface
-	if err := ipv6.NewPacketConn(udp).SetControlMessage(want, true); err != nil {
+	return newConn(udp, ifindex, six{}, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO)
+}
+
+// newConn has the kernel tell of each datagram where it was sent to, and by which
+// interface it came in.
+func newConn(udp *net.UDPConn, ifindex int, family family, level, option int) (Conn, error) {
+	var refused error
+	raw, err := udp.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { refused = unix.SetsockoptInt(int(fd), level, option, 1) })
+	}
+	if err = errors.Join(err, refused); err != nil {
 		return nil, fmt.Errorf("datagram: ask for arrival interface and destination: %w", err)
 	}
-	return &udpConn{udp: udp, ifindex: ifindex, family: six{}}, nil
+	return &udpConn{udp: udp, ifindex: ifindex, family: family}, nil
 }
 
 // Receive implements Conn.
@@ -93,11 +100,10 @@ func (c *udpConn) Receive(b []byte) (Packet, error) {
 	}
 	// The zone is the interface, which the packet names by its index.
 	p := Packet{Size: n, Source: netip.AddrPortFrom(source.Addr().Unmap().WithZone(""), source.Port())}
-	destination, ifindex, err := c.family.parse(oob[:oobn])
-	if err != nil {
-		return p, nil // without destination and interface nobody answers it
+	// Without destination and interface nobody answers it.
+	if p.Destination, p.Ifindex = c.family.parse(oob[:oobn]); p.Destination.IsValid() {
+		p.Mark = markIn(oob[:oobn])
 	}
-	p.Destination, p.Ifindex, p.Mark = destination, ifindex, markIn(oob[:oobn])
 	return p, nil
 }
 
@@ -121,30 +127,54 @@ func (c *udpConn) Send(b []byte, from netip.Addr, to netip.AddrPort) error {
 // Close implements Conn.
 func (c *udpConn) Close() error { return c.udp.Close() }
 
+// find returns the data of the first control message of a kind, nil if there is none of
+// that size.
+func find(oob []byte, level, typ int32, size int) []byte {
+	for len(oob) >= unix.CmsgLen(0) {
+		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return nil
+		}
+		if header.Level == level && header.Type == typ && len(data) >= size {
+			return data
+		}
+		oob = rest
+	}
+	return nil
+}
+
 type four struct{}
 
-func (four) buffer() []byte { return ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface) }
+func (four) buffer() []byte { return make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo)) }
 
-func (four) parse(oob []byte) (netip.Addr, int, error) {
-	var cm ipv4.ControlMessage
-	err := cm.Parse(oob)
-	destination, _ := netip.AddrFromSlice(cm.Dst)
-	return destination.Unmap(), cm.IfIndex, err
+// parse reads struct in_pktinfo of ip(7): the interface, the local address, and the one in
+// the header.
+func (four) parse(oob []byte) (netip.Addr, int) {
+	info := find(oob, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+	if info == nil {
+		return netip.Addr{}, 0
+	}
+	return netip.AddrFrom4([4]byte(info[8:12])), int(binary.NativeEndian.Uint32(info))
 }
 
 func (four) control(from, _ netip.Addr, ifindex int) []byte {
-	return (&ipv4.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}).Marshal()
+	info := unix.Inet4Pktinfo{Ifindex: int32(ifindex)}
+	copy(info.Spec_dst[:], from.AsSlice())
+	return unix.PktInfo4(&info)
 }
 
 type six struct{}
 
-func (six) buffer() []byte { return ipv6.NewControlMessage(ipv6.FlagDst | ipv6.FlagInterface) }
+func (six) buffer() []byte { return make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo)) }
 
-func (six) parse(oob []byte) (netip.Addr, int, error) {
-	var cm ipv6.ControlMessage
-	err := cm.Parse(oob)
-	destination, _ := netip.AddrFromSlice(cm.Dst) // IPv4-mapped: nobody's address
-	return destination, cm.IfIndex, err
+// parse reads struct in6_pktinfo of ipv6(7): the address, and the interface.
+func (six) parse(oob []byte) (netip.Addr, int) {
+	info := find(oob, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
+	if info == nil {
+		return netip.Addr{}, 0
+	}
+	// One that hides an IPv4 address is nobody's.
+	return netip.AddrFrom16([16]byte(info[:16])), int(binary.NativeEndian.Uint32(info[16:]))
 }
 
 // siteHops is how many routers a datagram to a group of the site may pass (UDA 2.0
@@ -152,12 +182,23 @@ func (six) parse(oob []byte) (netip.Addr, int, error) {
 const siteHops = 10
 
 func (six) control(from, to netip.Addr, ifindex int) []byte {
-	cm := &ipv6.ControlMessage{Src: from.AsSlice(), IfIndex: ifindex}
+	info := unix.Inet6Pktinfo{Ifindex: uint32(ifindex)}
+	copy(info.Addr[:], from.AsSlice())
+	all := unix.PktInfo6(&info)
 	switch {
 	case to.IsLinkLocalMulticast():
-		cm.HopLimit = 1
+		all = append(all, hopLimit(1)...)
 	case to.IsMulticast():
-		cm.HopLimit = siteHops
+		all = append(all, hopLimit(siteHops)...)
 	}
-	return cm.Marshal()
+	return all
+}
+
+func hopLimit(hops uint32) []byte {
+	b := make([]byte, unix.CmsgSpace(4))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT
+	h.SetLen(unix.CmsgLen(4))
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0):], hops)
+	return b
 }

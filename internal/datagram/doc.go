@@ -8,8 +8,8 @@
 // Owns: socket options, control messages, the bounds on what is read ahead, which
 // addresses may be answered, who may be answered how often.
 //
-// May import: the standard library but not net/http, golang.org/x/net/ipv4
-// and ipv6, golang.org/x/sys/unix, golang.org/x/time/rate. Of ours
+// May import: the standard library but not net/http, golang.org/x/sys/unix,
+// golang.org/x/time/rate. Of ours
 // sockets and special alone.
 //
 // Never: knows a protocol, a port, or what an answer contains.

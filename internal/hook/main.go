@@ -263,10 +263,11 @@ func children(state string) (pids []int) {
 	all, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is one
 	for _, name := range all {
 		text, _ := os.ReadFile(name) // of one that has gone there is none
-		pid, parent, is := 0, 0, ""
-		_, _ = fmt.Sscan(string(text), &pid)
-		_, _ = fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &is, &parent)
-		if pid > 0 && parent == os.Getpid() && (state == "" || state == is) {
+		// pid (name) state parent ..., where the name is the program's own.
+		number, _, _ := strings.Cut(string(text), " ")
+		rest := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		pid, err := strconv.Atoi(number)
+		if err == nil && len(rest) > 1 && rest[1] == strconv.Itoa(os.Getpid()) && (state == "" || state == rest[0]) {
 			pids = append(pids, pid)
 		}
 	}
