@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"portcullis/portmap"
@@ -77,7 +78,7 @@ func merged(list []portmap.PortRange) []portmap.PortRange {
 		return []portmap.PortRange{{First: 1, Last: 1<<16 - 1}}
 	}
 	sorted := slices.Clone(list)
-	slices.SortFunc(sorted, func(a, b portmap.PortRange) int { return int(a.First) - int(b.First) })
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].First < sorted[j].First })
 	all := sorted[:1]
 	for _, p := range sorted[1:] {
 		if last := &all[len(all)-1]; int(p.First) <= int(last.Last)+1 {

@@ -3,6 +3,7 @@ package approvals
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"time"
 
 	"portcullis/portmap"
@@ -163,7 +164,10 @@ func (q *queue) all() []Waiting {
 	for _, list := range q.of {
 		order = append(order, list...)
 	}
-	slices.SortFunc(order, func(a, b *Waiting) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID)) })
+	sort.Slice(order, func(i, j int) bool {
+		a, b := order[i], order[j]
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID)) < 0
+	})
 	all := make([]Waiting, len(order))
 	for i, w := range order {
 		all[i] = *w

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 
 	"portcullis/internal/netif"
@@ -35,6 +36,12 @@ func (k Key) Family() int {
 
 func (k Key) compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.LAN, o.LAN), cmp.Compare(k.Family(), o.Family()), k.Also.Compare(o.Also))
+}
+
+func sorted[V any](m map[Key]V) []Key {
+	all := slices.Collect(maps.Keys(m))
+	sort.Slice(all, func(i, j int) bool { return all[i].compare(all[j]) < 0 })
+	return all
 }
 
 // address returns the one that clients of a listener are told.
@@ -95,7 +102,7 @@ func (s *Set) Serve(ctx context.Context) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.serving = func(l *listener) { s.begin(ctx, l) }
-	for _, at := range slices.SortedFunc(maps.Keys(s.open), Key.compare) {
+	for _, at := range sorted(s.open) {
 		s.begin(ctx, s.open[at])
 	}
 }
@@ -171,7 +178,7 @@ func (s *Set) Follow(ctx context.Context, lans []netif.LAN) error {
 		<-l.done
 	}
 	var failed error
-	for _, at := range slices.SortedFunc(maps.Keys(missing), Key.compare) {
+	for _, at := range sorted(missing) {
 		l, err := s.listen(ctx, at, missing[at])
 		switch {
 		case err == nil && l == nil:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // State is the network at one moment. It is a value that nobody changes after
@@ -137,7 +138,7 @@ func (s State) Local() []netip.Addr {
 			all = append(all, a.Prefix.Addr())
 		}
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
+	sort.Slice(all, func(i, j int) bool { return all[i].Less(all[j]) })
 	return slices.Compact(all)
 }
 

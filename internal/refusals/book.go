@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -202,8 +203,9 @@ func (b *Book) Devices() []Device {
 	for _, d := range b.devices {
 		order = append(order, d)
 	}
-	slices.SortFunc(order, func(a, b *Device) int {
-		return cmp.Or(b.Last.Compare(a.Last), a.Client.Addr.Compare(b.Client.Addr))
+	sort.Slice(order, func(i, j int) bool {
+		a, b := order[i], order[j]
+		return cmp.Or(b.Last.Compare(a.Last), a.Client.Addr.Compare(b.Client.Addr)) < 0
 	})
 	all := make([]Device, len(order))
 	for i, d := range order {

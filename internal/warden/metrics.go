@@ -6,6 +6,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,9 +76,12 @@ func (w *Warden) countMappings(t *metrics.Text, table *portmap.Table) {
 		open[place{m.Client.Interface, familyOf(m.Kind)}]++
 	}
 	t.Family("portcullis_mappings", metrics.Gauge, "Mappings, and pinholes of IPv6, by the interface that their client is on")
-	for _, p := range slices.SortedFunc(maps.Keys(open), func(a, b place) int {
-		return cmp.Or(strings.Compare(a.lan, b.lan), strings.Compare(a.family, b.family))
-	}) {
+	places := slices.Collect(maps.Keys(open))
+	sort.Slice(places, func(i, j int) bool {
+		a, b := places[i], places[j]
+		return cmp.Or(strings.Compare(a.lan, b.lan), strings.Compare(a.family, b.family)) < 0
+	})
+	for _, p := range places {
 		t.Sample(float64(open[p]), "interface", p.lan, "family", p.family)
 	}
 	t.Family("portcullis_mappings_limit", metrics.Gauge, "How many mappings there may be in all (limits.mappings)")
