@@ -7,12 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
-	"sort"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -86,12 +82,6 @@ var (
 // ErrEnded says that the front's end of the wall is closed.
 var ErrEnded = errors.New("the front has ended")
 
-// NotServed is what the front says that it does not serve.
-type NotServed string
-
-// Error implements error.
-func (n NotServed) Error() string { return string(n) }
-
 // NewServer takes the warden's end over, and tells the front what it is to do.
 func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 	conn, err := newConn(end)
@@ -110,36 +100,6 @@ func NewServer(end *os.File, cfg ServerConfig) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("wall: tell the front its settings: %w", err), conn.close())
 	}
 	return s, nil
-}
-
-// Follow tells the front what the network is now, and waits until it is served, while
-// Run runs. The error is a NotServed where some of it is not,
-// and ErrEnded where nobody is there.
-func (s *Server) Follow(ctx context.Context) error {
-	s.following.Lock()
-	defer s.following.Unlock()
-	served := make(chan string, 1)
-	s.mu.Lock()
-	s.turn++
-	s.served = served
-	n := &Network{Turn: s.turn, LANs: s.lans()}
-	s.mu.Unlock()
-	n.WAN, n.Six = s.warden.Uplink()
-	s.cfg.Log.tell(n.fit())
-	if err := s.conn.send(Message{Body: n}); err != nil {
-		return unsent("tell the front of the network", err)
-	}
-	select {
-	case problem := <-served:
-		if problem != "" {
-			return NotServed(problem)
-		}
-		return nil
-	case <-s.done:
-		return ErrEnded
-	case <-ctx.Done():
-		return fmt.Errorf("wall: the front does not follow the network: %w", context.Cause(ctx))
-	}
 }
 
 // Ping asks the front whether it serves, and waits for the answer, while Run runs; one at a
@@ -215,65 +175,6 @@ func unsent(what string, err error) error {
 		return ErrEnded
 	}
 	return fmt.Errorf("wall: %s: %w", what, err)
-}
-
-// lans returns those to serve, in the order of their names.
-func (s *Server) lans() []netif.LAN {
-	var all []netif.LAN
-	for _, l := range s.warden.LANs() {
-		l.Addrs = bare(l.Addrs)
-		all = append(all, l)
-	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
-	return all
-}
-
-// fit leaves out of a network what a message has no room for, and returns how much: the
-// front serves the rest. No LAN has more of anything than any other that is cut, so that
-// those that have little keep it all.
-func (b *Network) fit() leftOut {
-	all := b.LANs
-	left := leftOut{lans: max(0, len(all)-maxLANs)}
-	all = all[:len(all)-left.lans]
-	cut := sort.Search(maxAddrs, func(cut int) bool {
-		b.LANs = cutTo(all, maxAddrs-cut)
-		_, err := Encode(Message{Body: b})
-		return !errors.Is(err, errLong)
-	})
-	b.LANs = cutTo(all, maxAddrs-cut)
-	for i := range all {
-		left.addresses += size(&all[i]) - size(&b.LANs[i])
-	}
-	return left
-}
-
-// cutTo returns LANs with at most so many addresses each, and networks.
-func cutTo(all []netif.LAN, most int) []netif.LAN {
-	all = slices.Clone(all)
-	for i := range all {
-		l := &all[i]
-		l.Addrs, l.Prefixes, l.Direct = first(l.Addrs, most), first(l.Prefixes, most), first(l.Direct, most)
-	}
-	return all
-}
-
-func first[T any](all []T, most int) []T { return all[:min(len(all), most)] }
-
-func size(l *netif.LAN) int { return len(l.Addrs) + len(l.Prefixes) }
-
-// isServed notes what the front says of a network. It may pass over a network that
-// another has followed, and never speaks of one that was not told.
-func (s *Server) isServed(b *Served) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case b.Turn > s.turn:
-		return errTurn
-	case b.Turn == s.turn && s.served != nil:
-		s.served <- b.Problem
-		s.served = nil
-	}
-	return nil
 }
 
 // Serve lets the front begin to answer; see the message of this name.
@@ -385,17 +286,6 @@ func (s *Server) read(ctx context.Context, answers *crew.Crew) error {
 	}
 }
 
-// atOnce answers what the published table says, for which no goroutine is worth while; nil
-// for all else.
-func (s *Server) atOnce(ctx context.Context, body Body) Body {
-	switch body.(type) {
-	case *Own, *External, *Internal, *Pinhole:
-		answer, _ := s.answer(ctx, body)
-		return answer
-	}
-	return nil
-}
-
 // say sends the answer to a request that was not under way.
 func (s *Server) say(number uint32, body Body) error {
 	s.mu.Lock()
@@ -451,123 +341,4 @@ func (s *Server) forget(number uint32) {
 	if cancel, there := s.underWay[number]; there {
 		cancel()
 	}
-}
-
-// answer does what is asked.
-func (s *Server) answer(ctx context.Context, body Body) (Body, []int) {
-	answer, descriptors, err := s.do(ctx, body)
-	if err != nil {
-		return refused(err), nil
-	}
-	return answer, descriptors
-}
-
-func (s *Server) do(ctx context.Context, body Body) (Body, []int, error) {
-	switch b := body.(type) {
-	case *Map:
-		got, err := s.warden.MapSet(ctx, b.Request, b.N)
-		return &Mappings{shown(got)}, nil, err
-	case *Unmap:
-		_, err := s.warden.Unmap(ctx, b.Selector)
-		return new(Done), nil, err
-	case *Open:
-		return passes(s.socket(ctx, b))
-	case *Connect:
-		return passes(s.connection(ctx, b))
-	case *Resolve:
-		return new(Done), nil, s.warden.Resolve(b.LAN, b.Addr)
-	case *Suspect:
-		s.warden.Suspect()
-		return new(Done), nil, nil
-	case *KeepEpochs:
-		s.warden.KeepEpochs(b.Four, b.Six)
-		return new(Done), nil, nil
-	}
-	answer, err := s.tells(ctx, body)
-	return answer, nil, err
-}
-
-// tells answers what changes nothing, but for the number of a boot.
-func (s *Server) tells(ctx context.Context, body Body) (Body, error) {
-	switch b := body.(type) {
-	case *Own:
-		return page(s.warden.Own(ctx, b.Client, b.From, b.N))
-	case *OwnPorts:
-		return page(s.warden.OwnPorts(ctx, b.Client, b.Transport, b.Ports, b.From, b.N))
-	case *External:
-		return one(s.warden.External(ctx, b.Transport, b.Port, b.Remotes))
-	case *Internal:
-		return one(s.warden.Internal(ctx, b.Client, b.Transport, b.Port, b.Remotes))
-	case *Pinhole:
-		return one(s.warden.Pinhole(ctx, b.ID))
-	case *Packets:
-		n, err := s.warden.Packets(ctx, portmap.Mapping{ID: b.ID})
-		return &Value{n}, err
-	case *OutboundTimeout:
-		d, err := s.warden.OutboundTimeout(b.Transport)
-		return &Value{uint64(d)}, err // #nosec G115 -- and back
-	case *Heard:
-		if s.warden.Heard(b.MAC) {
-			return &Value{1}, nil
-		}
-		return &Value{0}, nil
-	case *NextBootID:
-		return &Value{uint64(s.warden.NextBootID(b.Last))}, nil
-	}
-	return nil, errNoAsk
-}
-
-func one(m portmap.Mapping, err error) (Body, error) {
-	return &Mappings{shown([]portmap.Mapping{m})}, err
-}
-
-func page(p portmap.Page, err error) (Body, error) {
-	return &Page{Mappings: shown(p.Mappings), Count: uint32(p.Count), Revision: p.Revision}, err // #nosec G115 -- MaxID bounds it no less
-}
-
-func shown(all []portmap.Mapping) []Mapping {
-	now := time.Now()
-	out := make([]Mapping, len(all))
-	for i := range all {
-		out[i] = showing(&all[i], now)
-	}
-	return out
-}
-
-// refused returns an error as it crosses: what of the causes people should read is in the
-// sentence.
-func refused(err error) *Refused {
-	var e *portmap.Error
-	if !errors.As(err, &e) {
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			return new(Refused)
-		}
-		return &Refused{Detail: sentence(err.Error()), Gone: errors.Is(err, netif.ErrGone)}
-	}
-	return &Refused{Reason: e.Reason, Detail: sentence(e.Detail), Left: max(0, e.Left), External: e.External}
-}
-
-// sentence cuts a text to what a message has room for.
-func sentence(s string) string { return cut(s, maxDetail) }
-
-// cut returns what of a text has room in so many octets.
-func cut(s string, most int) string {
-	s = strings.ToValidUTF8(s, "?")
-	if len(s) <= most {
-		return s
-	}
-	n := most
-	for !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
-}
-
-// bare leaves out the zones of addresses, which the interface says.
-func bare(all []netip.Addr) []netip.Addr {
-	out := slices.Clone(all)
-	for i := range out {
-		out[i] = out[i].WithZone("")
-	}
-	return out
 }
