@@ -1,7 +1,10 @@
 package faults
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -59,4 +62,42 @@ func TestLateNetwork(t *testing.T) {
 		}
 	}
 	working(t, r, 6000)
+}
+
+// TestLateDeletion: a mapping whose line is deleted in the lease file while its LAN is away is
+// closed for good, however often the daemon starts before the LAN is back.
+func TestLateDeletion(t *testing.T) {
+	t.Parallel()
+	n := testrig.Network(t, "a")
+	if err := n.AddInterface("guest0", "guest", netip.MustParsePrefix("192.168.88.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	lease := filepath.Join(t.TempDir(), "leases")
+	r := testrig.StartWith(t, n, strings.Replace(lab.Settings, `["br-lan"]`, `["br-lan", "guest0"]`, 1)+fmt.Sprintf("[miniupnpd]\nlease_file = %q\n", lease))
+	guest := r.Point(t, "guest", lab.IGD1, lab.WANIP1)
+	for _, port := range []uint16{6001, 6002} {
+		if err := guest.Add(t.Context(), udp(port)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testrig.Eventually(t, soon, "the lines of both", func() bool {
+		text, err := os.ReadFile(lease)
+		return err == nil && strings.Count(string(text), "\n") == 2
+	})
+	if err := r.Daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, r, "link set guest0 down")
+	deleteRow(t, lease, 1)
+	r.Restart(t)
+	r.Logged(t, "its line was deleted in the lease file")
+	if err := r.Daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.Restart(t)
+	ip(t, r, "link set guest0 up")
+	testrig.Eventually(t, soon, "what was not deleted is back", func() bool { return len(r.List(t)) > 0 })
+	if list := r.List(t); len(list) != 1 || list[0].ExternalPort != 6002 {
+		t.Errorf("open are %+v", list)
+	}
 }
