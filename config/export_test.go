@@ -6,6 +6,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
+// ReadWithin is ReadFile with another patience.
+var ReadWithin = readWithin
+
 // Keys lists every key of the file as "table.key", in the order of the structs.
 func Keys() []string {
 	var all []string

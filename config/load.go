@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sort"
 	"unicode/utf8"
 
@@ -49,23 +47,14 @@ func LoadLines(path string) (Config, Lines, error) {
 func LoadAll(path string) (Config, Lines, Sum, error) { return load(path) }
 
 func load(path string) (c Config, lines Lines, sum Sum, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return c, lines, sum, fmt.Errorf("config: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return c, lines, sum, fmt.Errorf("config: %w", err)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	data, mode, err := ReadFile(path, MaxFileSize)
 	if err != nil {
 		return c, lines, sum, fmt.Errorf("config: %w", err)
 	}
 	sum = digest.Sum(data)
 	// What a lost power supply leaves of a file must not pass for a file
 	// without rules (abuse case C13). A device such as /dev/null is meant.
-	if info.Mode().IsRegular() && len(bytes.TrimSpace(data)) == 0 {
+	if mode.IsRegular() && len(bytes.TrimSpace(data)) == 0 {
 		return c, lines, sum, Errors{{File: path, Line: 1, Text: "the file is empty; allowed: at least a comment, or no file at all for the defaults"}}
 	}
 	c, lines, err = ParseLines(path, data)

@@ -166,7 +166,7 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 		return base, source, err
 	}
 	if name != "" {
-		data, err := bytesOf(name)
+		data, _, err := config.ReadFile(name, incumbent.MaxFileSize)
 		if err != nil {
 			return base, source, err
 		}

@@ -50,3 +50,23 @@ func TestEarlySignals(t *testing.T) {
 		}
 	}
 }
+
+// TestSilentPipe: a configuration that nobody writes, which would keep a start of the machine
+// waiting, and obeys no signal, is an error.
+func TestSilentPipe(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"run --config PIPE", "miniupnpd -D --config PIPE", "miniupnpd -d -a lan0 -i wan0 -f PIPE", "check --config PIPE"} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			pipe := filepath.Join(t.TempDir(), "pipe")
+			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", strings.Fields(strings.ReplaceAll(line, "PIPE", pipe))...)
+			cmd.Args[0] = "portcullis"
+			if said, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(said), pipe+" has not said all that it has within 10s") {
+				t.Errorf("%v\n%s", err, said)
+			}
+		})
+	}
+}
