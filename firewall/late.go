@@ -100,11 +100,12 @@ func (d *Driver) tellSome(ctx context.Context) error {
 			break
 		}
 	}
+	var err error
 	if c := d.state.leases(some); !c.Empty() {
-		_, err := d.bring(ctx, c)
-		if d.late.failed = err != nil; d.late.failed {
-			return err
-		}
+		_, err = d.bring(ctx, c)
+	}
+	if d.late.failed = err != nil; d.late.failed {
+		return err
 	}
 	for _, id := range some {
 		delete(d.late.ids, id)

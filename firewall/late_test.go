@@ -147,6 +147,21 @@ func TestDriverTellsAtOnce(t *testing.T) {
 			want:    "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nwrite: -0 +0 ~1\nflows: 0 gone, 0 new",
 			settles: "write: -0 +0 ~1",
 		},
+		"the kernel refuses, then all is written anew, and renewals wait again": {
+			change: func(t *testing.T, k *spy, d *firewall.Driver, all []portmap.Mapping) error {
+				k.answers = map[string][]error{"write": {errors.New("refused")}}
+				err := d.Apply(t.Context(), later(all[2:], time.Hour), nil)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				err = errors.Join(err, d.Replace(t.Context(), later(all, time.Hour)))
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				return errors.Join(err, d.Apply(t.Context(), later(all[2:], 2*time.Hour), nil))
+			},
+			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nread counters: quick true\nrewrite: 6\nflows: 0 gone, 0 new\nrewrite owners: 6\n" +
+				"flows: 0 gone, 0 new",
+			settles: "write: -0 +0 ~1",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
