@@ -80,7 +80,7 @@ func TryAsks(ctx context.Context, s Setup) ([]Dropped, error) {
 		}
 	}()
 	for _, l := range s.LANs[:min(len(s.LANs), mostLANs)] {
-		a, err := newAsker(gateway, l)
+		a, err := newAsker(c, l)
 		if a != nil {
 			all = append(all, a)
 		}
@@ -118,12 +118,14 @@ type asker struct {
 	gateway, host  *netns.Space
 	index, outward int // of the LAN in the gateway, and of the host's one interface
 	addr           netip.Addr
+	patience       *patience
 }
 
 // newAsker joins a host to the gateway. Each knows the MAC address of the other: whether
 // neighbours are found is no question of our ports.
-func newAsker(gateway *netns.Space, l Inside) (a *asker, err error) {
-	a = &asker{Inside: l, gateway: gateway}
+func newAsker(c *copied, l Inside) (a *asker, err error) {
+	gateway := c.gateway
+	a = &asker{Inside: l, gateway: gateway, patience: &c.patience}
 	if a.host, err = netns.New("host"); err != nil {
 		return nil, err
 	}
@@ -236,6 +238,7 @@ func (a *asker) ask(ctx context.Context, k Ask) (bool, error) {
 	}
 	defer here.Close()
 	word, buf := []byte(random.Text()), make([]byte, 64)
+	began, patience := time.Now(), a.patience.now()
 	arrives := func(at *net.UDPConn) (netip.AddrPort, bool) {
 		if at.SetReadDeadline(time.Now().Add(patience/7)) != nil {
 			return netip.AddrPort{}, false
@@ -243,7 +246,7 @@ func (a *asker) ask(ctx context.Context, k Ask) (bool, error) {
 		n, from, err := at.ReadFromUDPAddrPort(buf)
 		return from, err == nil && string(buf[:n]) == string(word)
 	}
-	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
+	for end := began.Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
 		if _, err := here.WriteToUDPAddrPort(word, a.to(k)); err != nil {
 			return false, nil // refused, or no way
 		}
@@ -255,6 +258,7 @@ func (a *asker) ask(ctx context.Context, k Ask) (bool, error) {
 			return false, nil
 		}
 		if _, ok := arrives(here); ok {
+			a.patience.passed(began)
 			return true, nil
 		}
 	}
@@ -298,8 +302,9 @@ func (a *asker) connect(ctx context.Context, k Ask) (bool, error) {
 	}
 	defer l.Close()
 	var conn net.Conn
+	began := time.Now()
 	err = a.host.In(func() (err error) {
-		patient, cancel := context.WithTimeout(ctx, patience)
+		patient, cancel := context.WithTimeout(ctx, a.patience.now())
 		defer cancel()
 		conn, err = sockets.DialTCP(patient, netip.Addr{}, a.to(k), nil)
 		return err
@@ -307,5 +312,6 @@ func (a *asker) connect(ctx context.Context, k Ask) (bool, error) {
 	if err != nil {
 		return false, ctx.Err() // refused, or no way
 	}
+	a.patience.passed(began)
 	return true, conn.Close()
 }

@@ -14,6 +14,7 @@ import (
 type copied struct {
 	gateway, inside, internet *netns.Space
 	host, host6               netip.Addr
+	patience                  patience
 }
 
 func (c *copied) close() {

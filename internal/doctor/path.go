@@ -62,7 +62,6 @@ type Verdict struct {
 }
 
 const (
-	patience     = 700 * time.Millisecond
 	patientTries = 3
 	mostLinks    = 256
 )
@@ -190,7 +189,7 @@ func (c *copied) answerMark(ctx context.Context, lan string, to netip.AddrPort) 
 	if err := c.run(ctx, fmt.Sprintf(recorder, lan, TrialPort), "nft", "-f", "-"); err != nil {
 		return 0, false
 	}
-	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(longest); time.Now().Before(end) && ctx.Err() == nil; {
 		if _, err := c.exchange(ctx, to, true); err != nil {
 			return 0, false
 		}
@@ -230,7 +229,8 @@ func (c *copied) exchange(ctx context.Context, to netip.AddrPort, answer bool) (
 	}
 	defer out.Close()
 	word := []byte(random.Text())
-	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
+	began, patience := time.Now(), c.patience.now()
+	for end := began.Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
 		if _, err := out.WriteToUDPAddrPort(word, to); err != nil {
 			return false, nil // refused, or no way
 		}
@@ -242,6 +242,7 @@ func (c *copied) exchange(ctx context.Context, to netip.AddrPort, answer bool) (
 		if err != nil || string(buf[:n]) != string(word) {
 			continue
 		}
+		c.patience.passed(began)
 		if answer {
 			_, err = in.WriteToUDPAddrPort(word, from)
 		}
