@@ -27,7 +27,7 @@ func TestSmall(t *testing.T) {
 		t.Skip("network namespaces need root")
 	}
 	p := plan{levels: []int{10, 20}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
-	small := plans{p, p, p, p, p, p}
+	small := plans{p, p, p, p, p, p, p}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
@@ -41,7 +41,7 @@ func TestSmall(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	gates := []string{oursName, engineName, kernelName, recoveryName}
+	gates := []string{oursName, engineName, kernelName, recoveryName, largeName}
 	if got.Incumbent != errAbsent.Error() {
 		gates = append(gates, incumbentName)
 	}
@@ -57,10 +57,13 @@ func TestSmall(t *testing.T) {
 			t.Errorf("not a measurement: %+v", r)
 		}
 	}
-	if want := 2 + 2*len(p.levels) + len(floods); len(got.Memory) != want {
+	if want := len([]string{whenIdle, "started anew", whenRepaired, whenListed, whenReloaded, "one process"}) + len(p.levels) + len(floods); len(got.Memory) != want {
 		t.Errorf("the memory was measured %d times, want %d", len(got.Memory), want)
 	}
 	for _, f := range got.Memory {
+		if rises := slices.Contains([]string{whenRepaired, whenListed, whenReloaded}, f.When); rises && f.Peak < f.PSS {
+			t.Errorf("the peak is less than what is left: %+v", f)
+		}
 		if f.Processes == 0 || f.PSS < 1<<10 || f.Private >= f.PSS {
 			t.Errorf("not a measurement: %+v", f)
 		}
@@ -73,7 +76,7 @@ func TestSmall(t *testing.T) {
 			t.Errorf("not a measurement: %+v", i)
 		}
 	}
-	r := report{plans: small, rows: got.Rows, footprint: got.Memory, idleness: got.Idle}
+	r := report{plans: small, whole: true, rows: got.Rows, footprint: got.Memory, idleness: got.Idle}
 	var table bytes.Buffer
 	if err := r.text(&table); err != nil {
 		t.Fatal(err)
@@ -88,9 +91,14 @@ func TestSmall(t *testing.T) {
 			t.Errorf("the table does not show %q", i.Backend)
 		}
 	}
-	for _, l := range slices.Concat(gateLines, engineLines, recoveryLines) {
+	for _, l := range slices.Concat(gateLines, engineLines, recoveryLines, largeLines) {
 		if !strings.Contains(table.String(), l.measure) {
 			t.Errorf("the table does not show %q", l.measure)
+		}
+	}
+	for _, g := range goals {
+		if !strings.Contains(table.String(), g.what) {
+			t.Errorf("the table does not show the goal %q", g.what)
 		}
 	}
 }

@@ -6,8 +6,10 @@
 //
 // It also counts how often an idle daemon is woken, with each firewall backend (-only idle).
 //
-// `make bench` runs it, and `make memory` its part about memory. The environment variable PORTCULLIS names the binary; it
-// is built when unset. Without miniupnpd (test/install bench) only our half is
+// `make bench` runs it, `make memory` its part about memory, and `make
+// bench-instructions` the one that counts instructions. What `make bench` shall come to is
+// in targets.go. The environment variable PORTCULLIS names the binary; it is built when
+// unset. Without miniupnpd (test/install bench) only our half is
 // measured. All numbers of docs/performance.md were printed by it.
 //
 // What is counted is checked: afterwards the list has as many entries as were

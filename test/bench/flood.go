@@ -156,7 +156,7 @@ func (g *gate) drown(ctx context.Context, f flood, slice time.Duration) (worst F
 		}
 	}
 	senders.Wait()
-	worst.When, worst.Most, worst.Served = f.name, mostFlooded, <-served
+	worst.When, worst.Mappings, worst.Most, worst.Served = f.name, 1, mostFlooded, <-served
 	if worst.Served == 0 {
 		err = errors.Join(err, errors.New("the other host was not served"))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"strconv"
@@ -32,7 +31,7 @@ const (
 
 // clients is how many LAN hosts ask at once at most. The first of them owns all
 // mappings that stay.
-const clients = 4
+const clients = 8
 
 // gate is a network with a gateway that is measured.
 type gate struct {
@@ -98,11 +97,16 @@ func startOurs(ctx context.Context, exe string) (*gate, error) { return startWit
 
 // startWith does so with settings beside those of the lab.
 func startWith(ctx context.Context, exe, settings string) (*gate, error) {
+	return startConfigured(ctx, exe, lab.Settings+settings)
+}
+
+// startConfigured does so with a whole configuration.
+func startConfigured(ctx context.Context, exe, config string) (*gate, error) {
 	n, err := networkOf()
 	if err != nil {
 		return nil, err
 	}
-	d, err := n.StartDaemon(ctx, exe, settings)
+	d, err := n.StartDaemonWith(ctx, exe, config)
 	if err != nil {
 		n.Close()
 		return nil, err
@@ -209,25 +213,24 @@ func (g *gate) forget() error {
 
 // cpu returns the processor time so far of all processes of the daemon that are there.
 func (g *gate) cpu() (time.Duration, error) {
-	var ticks int64
+	var total time.Duration
 	for _, pid := range family(g.pid) {
-		fields, err := statFields(strconv.Itoa(pid))
-		if pid != g.pid && errors.Is(err, fs.ErrNotExist) {
+		var t unix.Timespec
+		err := unix.ClockGettime(processClock(pid), &t)
+		if pid != g.pid && errors.Is(err, unix.EINVAL) {
 			continue // it has just ended
 		}
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("processor time of %d: %w", pid, err)
 		}
-		for _, f := range fields[11:13] { // utime, stime
-			n, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return 0, err
-			}
-			ticks += n
-		}
+		total += time.Duration(t.Nano())
 	}
-	return time.Duration(ticks) * time.Second / 100, nil // USER_HZ is 100
+	return total, nil
 }
+
+// processClock is clock_getcpuclockid(3): the clock of a process's processor time, which
+// counts nanoseconds where /proc/PID/stat counts hundredths of a second.
+func processClock(pid int) int32 { return ^int32(pid)<<3 | 2 }
 
 // statFields returns what /proc says of a process after its name: its state, its
 // parent, its group, its session, and so on.

@@ -82,14 +82,20 @@ func bareAll(conn *nftables.Conn, set *nftables.Set, of []uint16, remove bool) e
 	return nil
 }
 
+// bareElement is what a mapping would be.
+func bareElement(proto byte, port uint16) nftables.SetElement {
+	hi, lo := byte(port>>8), byte(port)
+	return nftables.SetElement{
+		Key: []byte{proto, 0, 0, 0, hi, lo, 0, 0}, Val: []byte{192, 168, 77, 10, hi, lo, 0, 0}, Timeout: time.Hour,
+	}
+}
+
 // bare adds or removes elements in one transaction.
 func bare(conn *nftables.Conn, set *nftables.Set, of []uint16, remove bool) error {
 	elements := make([]nftables.SetElement, len(of))
 	for i, p := range of {
-		hi, lo := byte(p>>8), byte(p)
-		elements[i] = nftables.SetElement{Key: []byte{unix.IPPROTO_TCP, 0, 0, 0, hi, lo, 0, 0}}
-		if !remove {
-			elements[i].Val, elements[i].Timeout = []byte{192, 168, 77, 10, hi, lo, 0, 0}, time.Hour
+		if elements[i] = bareElement(unix.IPPROTO_TCP, p); remove {
+			elements[i].Val, elements[i].Timeout = nil, 0
 		}
 	}
 	change := conn.SetAddElements

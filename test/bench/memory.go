@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"portcullis/internal/control"
 )
 
 // Memory of all processes of the daemon together, as /proc/PID/smaps_rollup has it: each
@@ -23,18 +25,21 @@ const (
 // Footprint is the memory of the daemon at some moment, in kB.
 type Footprint struct {
 	When      string `json:"when"`
+	Mappings  int    `json:"mappings"`
 	Processes int    `json:"processes"`
 	PSS       int    `json:"pss_kb"`
-	Private   int    `json:"private_kb"`       // of that, what is no part of a file: it can only be swapped out
-	Most      int    `json:"at_most_kb"`       // 0: no promise is made
-	Served    int    `json:"served,omitempty"` // requests of another client meanwhile
+	Private   int    `json:"private_kb"`        // of that, what is no part of a file: it can only be swapped out
+	Peak      int    `json:"peak_kb,omitempty"` // the most on the way there
+	Most      int    `json:"at_most_kb"`        // 0: no promise is made
+	Served    int    `json:"served,omitempty"`  // requests of another client meanwhile
 }
 
 // What is promised of it (docs/performance.md).
 const (
-	mostIdle    = 20 << 10
-	mostMapped  = 24 << 10
-	mostFlooded = 40 << 10
+	mostIdle     = 20 << 10
+	mostMapped   = 24 << 10 // with so many:
+	mostMappedAt = 1_000
+	mostFlooded  = 40 << 10
 )
 
 // footprint measures a process and all that it has started.
@@ -83,33 +88,27 @@ func family(pid int) []int {
 	return all
 }
 
-// footprints measures a daemon with nothing, with mappings, started anew with them, and
-// one with the owner's usual limits that is flooded.
+// The moments that others ask for.
+const (
+	whenIdle     = "idle"
+	whenRepaired = "the ruleset was flushed, and the owner's loaded"
+	whenListed   = "listed by the owner"
+	whenReloaded = "reloaded"
+)
+
+func whenMapped(n int) string { return grouped(n) + " mappings" }
+func whenAnew(n int) string   { return "started anew with " + grouped(n) }
+
+// footprints measures a daemon with nothing, with mappings, started anew with them, what
+// else may take more for a moment, and one with the owner's usual limits that is flooded.
 func (r *report) footprints(ctx context.Context, exe string, p plan) error {
 	g, err := startWith(ctx, exe, limits)
 	if err != nil {
 		return err
 	}
 	g.name = memoryName
-	err = r.remember(ctx, g, "idle", mostIdle)
-	for i, level := range p.levels {
-		most := 0
-		if i == 0 {
-			most = mostMapped
-		}
-		anew := func() int { // what the start used is given back
-			return max(mostMapped, r.footprint[len(r.footprint)-1].PSS*11/10)
-		}
-		for _, step := range []func() error{
-			func() error { return g.fillTo(ctx, p, level, func(Row) {}) },
-			func() error { return r.remember(ctx, g, grouped(level)+" mappings", most) },
-			func() error { _, err := g.restarted(ctx, exe); return err },
-			func() error { return r.remember(ctx, g, "started anew with "+grouped(level), anew()) },
-		} {
-			if err == nil {
-				err = step()
-			}
-		}
+	if err = r.remember(ctx, g, whenIdle, mostIdle); err == nil {
+		err = r.grow(ctx, exe, g, p)
 	}
 	if err = r.end(g, err); err != nil {
 		return err
@@ -118,6 +117,111 @@ func (r *report) footprints(ctx context.Context, exe string, p plan) error {
 		return err
 	}
 	return r.flooded(ctx, exe, p.slice)
+}
+
+// grow measures a daemon with more and more mappings. A start gives back what it used.
+func (r *report) grow(ctx context.Context, exe string, g *gate, p plan) error {
+	for i, level := range p.levels {
+		if err := g.fillTo(ctx, p, level, func(Row) {}); err != nil {
+			return err
+		}
+		most := 0
+		if level == mostMappedAt {
+			most = mostMapped
+		}
+		if err := r.remember(ctx, g, whenMapped(level), most); err != nil {
+			return err
+		}
+		if level != mostMappedAt && i < len(p.levels)-1 {
+			continue
+		}
+		most = max(mostMapped, r.footprint[len(r.footprint)-1].PSS*11/10)
+		if _, err := g.restarted(ctx, exe); err != nil {
+			return err
+		}
+		if err := r.rememberPeak(ctx, g, whenAnew(level), most); err != nil {
+			return err
+		}
+	}
+	for _, e := range []struct {
+		when string
+		do   func() error
+	}{
+		{whenRepaired, func() error { return g.repaired(ctx) }},
+		{whenListed, func() error { _, err := g.listed(ctx); return err }},
+		{whenReloaded, func() error { _, err := control.NewClient(g.daemon.Socket).Reload(ctx); return err }},
+	} {
+		if err := forgetPeaks(g.pid); err != nil {
+			return err
+		}
+		if err := e.do(); err != nil {
+			return fmt.Errorf("%s: %w", e.when, err)
+		}
+		if err := r.rememberPeak(ctx, g, e.when, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repaired flushes the ruleset, and waits until the kernel has all mappings again.
+func (g *gate) repaired(ctx context.Context) error {
+	if err := g.flushed(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, recoveryPatience)
+	defer cancel()
+	for {
+		if n, err := g.kernel(); err == nil && n == g.held {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the kernel does not hold %d mappings again: %w", g.held, ctx.Err())
+		case <-time.After(recoveryPatience / 100):
+		}
+	}
+}
+
+// forgetPeaks has the kernel begin anew with the most memory of each process (proc(5),
+// clear_refs).
+func forgetPeaks(pid int) (err error) {
+	for _, p := range family(pid) {
+		err = errors.Join(err, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p), []byte("5"), 0))
+	}
+	return err
+}
+
+// overNow is how much more memory the processes had at most than they have now, in kB.
+func overNow(pid int) (over int, err error) {
+	for _, p := range family(pid) {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(raw)) {
+			name, value, _ := strings.Cut(line, ":")
+			kb, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
+			switch name {
+			case "VmHWM":
+				over += kb
+			case "VmRSS":
+				over -= kb
+			}
+		}
+	}
+	return over, nil
+}
+
+// rememberPeak is remember, and measures the most on the way.
+func (r *report) rememberPeak(ctx context.Context, g *gate, when string, most int) error {
+	if err := r.remember(ctx, g, when, most); err != nil {
+		return err
+	}
+	over, err := overNow(g.pid)
+	f := &r.footprint[len(r.footprint)-1]
+	f.Peak = f.PSS + over
+	return err
 }
 
 // undivided measures a daemon that is one process.
@@ -145,10 +249,10 @@ func (r *report) remember(ctx context.Context, g *gate, when string, most int) e
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(memorySoon / 20):
+		case <-time.After(r.plans.memory.slice / 3):
 		}
 	}
-	f.When, f.Most = when, most
+	f.When, f.Mappings, f.Most = when, g.held, most
 	r.note(f)
 	return nil
 }
@@ -165,16 +269,19 @@ func (r *report) memories(w io.Writer) {
 	if len(r.footprint) == 0 {
 		return
 	}
-	fmt.Fprint(w, "memory of portcullis, MB\tprocesses\tPSS\tof it private\tat most\tserved meanwhile\t\n")
+	fmt.Fprint(w, "memory of portcullis, MB\tprocesses\tPSS\tof it private\tpeak\tat most\tserved meanwhile\t\n")
 	for _, f := range r.footprint {
-		most, served := "", ""
+		peak, most, served := "", "", ""
+		if f.Peak > 0 {
+			peak = fmt.Sprintf("%.1f", mb(f.Peak))
+		}
 		if f.Most > 0 {
 			most = fmt.Sprint(f.Most >> 10)
 		}
 		if f.Served > 0 {
 			served = grouped(f.Served)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%s\t%s\t\n", f.When, f.Processes, mb(f.PSS), mb(f.Private), most, served)
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%s\t%s\t%s\t\n", f.When, f.Processes, mb(f.PSS), mb(f.Private), peak, most, served)
 	}
 	fmt.Fprintln(w)
 }

@@ -20,7 +20,8 @@ type Row struct {
 	Count     int     `json:"count"`
 	Seconds   float64 `json:"seconds"`
 	PerSecond float64 `json:"per_second"`
-	CPU       float64 `json:"cpu_us"` // the daemon's, for each, in microseconds
+	CPU       float64 `json:"cpu_us"`           // the daemon's, for each, in microseconds
+	PSS       int     `json:"pss_kb,omitempty"` // the daemon's memory, when it has been filled up
 }
 
 // What is measured, by the name that is printed.
@@ -82,7 +83,13 @@ func (g *gate) fillTo(ctx context.Context, p plan, wanted int, tell func(Row)) e
 	}
 	g.held += s.Count
 	g.filled += s.Elapsed
-	tell(row(side{gate: g.name, level: wanted, present: g.held}, measureFill, 1, s))
+	f, err := footprint(g.pid)
+	if err != nil {
+		return err
+	}
+	filled := row(side{gate: g.name, level: wanted, present: g.held}, measureFill, 1, s)
+	filled.PSS = f.PSS
+	tell(filled)
 	return nil
 }
 

@@ -66,13 +66,13 @@ func (g *gate) recover(ctx context.Context, exe string, level int, tell func(Row
 			if err := g.flushed(); err != nil {
 				return 0, err
 			}
-			return g.untilPasses(ctx, wan)
+			return g.untilPasses(ctx, wan, recoveryPort)
 		}},
 		{measureAddress, func() (_ time.Duration, err error) {
 			if wan, err = g.readdressed(wan); err != nil {
 				return 0, err
 			}
-			return g.untilPasses(ctx, wan)
+			return g.untilPasses(ctx, wan, recoveryPort)
 		}},
 		{measureStarted, func() (time.Duration, error) { return g.restarted(ctx, exe) }},
 	} {
@@ -130,20 +130,25 @@ func (g *gate) restarted(ctx context.Context, exe string) (time.Duration, error)
 		return 0, err
 	}
 	start := time.Now()
-	d, err := g.Network.Restart(ctx, exe, g.daemon)
-	if err != nil {
-		return 0, err
-	}
-	took := time.Since(start)
-	g.daemon, g.pid, g.stop, g.log = d, d.Pid(), d.Stop, d.Log
-	return took, nil
+	err := g.again(ctx, exe)
+	return time.Since(start), err
 }
 
-// untilPasses sends datagrams, each from a port of its own, until one has come
-// through.
-func (g *gate) untilPasses(ctx context.Context, wan netip.Addr) (took time.Duration, err error) {
+// again starts the daemon that has been killed, and waits until it is ready.
+func (g *gate) again(ctx context.Context, exe string) error {
+	d, err := g.Network.Restart(ctx, exe, g.daemon)
+	if err != nil {
+		return err
+	}
+	g.daemon, g.pid, g.stop, g.log = d, d.Pid(), d.Stop, d.Log
+	return nil
+}
+
+// untilPasses sends datagrams to a port, each from one of its own, until one has come
+// through to the same port of the first host.
+func (g *gate) untilPasses(ctx context.Context, wan netip.Addr, port uint16) (took time.Duration, err error) {
 	start := time.Now()
-	in, err := g.Host(hostName(0)).ListenPacket(netip.AddrPortFrom(netip.IPv4Unspecified(), recoveryPort).String())
+	in, err := g.Host(hostName(0)).ListenPacket(netip.AddrPortFrom(netip.IPv4Unspecified(), port).String())
 	if err != nil {
 		return 0, err
 	}
@@ -153,7 +158,7 @@ func (g *gate) untilPasses(ctx context.Context, wan netip.Addr) (took time.Durat
 		_, _, err := in.ReadFromUDPAddrPort(make([]byte, 16))
 		arrived <- err
 	}()
-	to := &unix.SockaddrInet4{Addr: wan.As4(), Port: recoveryPort}
+	to := &unix.SockaddrInet4{Addr: wan.As4(), Port: int(port)}
 	for time.Since(start) < recoveryPatience && ctx.Err() == nil {
 		if err := <-g.wan[0].Go(func() error { return knock(to) }); err != nil {
 			return 0, err

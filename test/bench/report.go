@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,9 +23,11 @@ type report struct {
 	rows     []Row
 	memory   map[string]int // of the daemons at the end, PSS in kB
 
-	footprint []Footprint
-	idleness  []Idleness
-	other     string // the incumbent's version, or why it is missing
+	whole        bool // all parts are measured
+	footprint    []Footprint
+	idleness     []Idleness
+	instructions *Instructions // nil: they were not counted
+	other        string        // the incumbent's version, or why it is missing
 }
 
 func (r *report) tell(row Row) {
@@ -96,13 +100,48 @@ func (r *report) incumbent(ctx context.Context, p plan) error {
 func (r *report) json(out io.Writer) error {
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
-	return e.Encode(struct {
-		Incumbent string         `json:"incumbent"` // its version, or why it is missing
-		MemoryKB  map[string]int `json:"memory_kb"`
-		Rows      []Row          `json:"rows"`
-		Memory    []Footprint    `json:"memory"`
-		Idle      []Idleness     `json:"idle"`
-	}{r.other, r.memory, r.rows, r.footprint, r.idleness})
+	return e.Encode(Run{r.other, r.memory, r.rows, r.footprint, r.idleness})
+}
+
+// Run is all that was measured, as JSON.
+type Run struct {
+	Incumbent string         `json:"incumbent"` // its version, or why it is missing
+	MemoryKB  map[string]int `json:"memory_kb"`
+	Rows      []Row          `json:"rows"`
+	Memory    []Footprint    `json:"memory"`
+	Idle      []Idleness     `json:"idle"`
+}
+
+// keep writes what was measured to a file.
+func (r *report) keep(name string) error {
+	var b bytes.Buffer
+	if err := r.json(&b); err != nil {
+		return err
+	}
+	return os.WriteFile(name, b.Bytes(), 0o644) //nolint:gosec // everybody may look
+}
+
+func readRun(name string) (*report, error) {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := reportOf(bytes.NewReader(raw))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
+}
+
+// reportOf returns the report of an earlier run of the full benchmark.
+func reportOf(in io.Reader) (*report, error) {
+	var all Run
+	d := json.NewDecoder(in)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&all); err != nil {
+		return nil, err
+	}
+	return &report{plans: full, whole: true, rows: all.Rows, memory: all.MemoryKB, footprint: all.Memory, idleness: all.Idle, other: all.Incumbent}, nil
 }
 
 func (r *report) find(gate, measure string, level, workers int) (Row, bool) {
@@ -179,33 +218,56 @@ func (t table) write(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
+// text prints everything.
 func (r *report) text(out io.Writer) error {
+	if err := aligned(out, r.memories, r.wakeups, r.speeds, r.remarks); err != nil || r.instructions == nil && !r.whole {
+		return err
+	}
+	if r.instructions != nil {
+		was, err := recorded()
+		if err != nil {
+			return err
+		}
+		return aligned(out, func(w io.Writer) { r.instructions.write(w, was) })
+	}
+	fmt.Fprintln(out)
+	return aligned(out, r.goals)
+}
+
+// aligned prints tables.
+func aligned(out io.Writer, tables ...func(io.Writer)) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	for _, t := range tables {
+		t(w)
+	}
+	return w.Flush()
+}
+
+// speeds are the tables of rates and times.
+func (r *report) speeds(w io.Writer) {
 	r.rates(oursName, r.plans.ours.levels, gateLines).write(w)
 	r.rates(incumbentName, r.plans.incumbent.levels, gateLines).write(w)
 	r.beside().write(w)
 	r.processor().write(w)
 	r.rates(engineName, r.plans.engine.levels, engineLines).write(w)
-	r.recoveries().write(w)
-	r.memories(w)
-	r.wakeups(w)
-	if err := w.Flush(); err != nil {
-		return err
-	}
+	r.recoveries(recoveryName, "milliseconds until packets pass", r.plans.recovery.levels, recoveryLines).write(w)
+	r.recoveries(largeName, "milliseconds with many", r.plans.large.levels, largeLines).write(w)
+}
+
+// remarks are what is to be known of them.
+func (r *report) remarks(w io.Writer) {
 	for _, name := range []string{oursName, incumbentName} {
 		if kb := r.memory[name]; kb > 0 {
-			fmt.Fprintf(out, "Memory of %s at the end: %.1f MB.\n", name, float64(kb)/1024)
+			fmt.Fprintf(w, "Memory of %s at the end: %.1f MB.\n", name, mb(kb))
 		}
 	}
 	if r.other != "" {
-		fmt.Fprintf(out, "The incumbent: %s.\n", r.other)
+		fmt.Fprintf(w, "The incumbent: %s.\n", r.other)
 	}
-	if len(r.rows) == 0 {
-		return nil
+	if len(r.rows) > 0 {
+		fmt.Fprintf(w, "Each number is the middle one of %d measurements; those of %s's and the engine's first and last column are of %d, taken in turns.\n",
+			timesAlone, oursName, timesInTurns)
 	}
-	_, err := fmt.Fprintf(out, "Each number is the middle one of %d measurements; those of %s's and the engine's first and last column are of %d, taken in turns.\n",
-		timesAlone, oursName, timesInTurns)
-	return err
 }
 
 // measured returns the levels that a gate came to.
@@ -250,15 +312,15 @@ func (r *report) reached(gate string, level int) string {
 	return grouped(level)
 }
 
-// recoveries shows how long packets do not pass.
-func (r *report) recoveries() table {
-	t := table{title: "milliseconds until packets pass", lines: recoveryLines}
-	levels := r.measured(recoveryName, r.plans.recovery.levels)
+// recoveries shows how long something takes.
+func (r *report) recoveries(gate, title string, levels []int, lines []line) table {
+	t := table{title: title, lines: lines}
+	levels = r.measured(gate, levels)
 	for _, n := range levels {
 		t.columns = append(t.columns, grouped(n))
 	}
 	t.cell = func(l line, i int) string {
-		row, _ := r.find(recoveryName, l.measure, levels[i], l.workers)
+		row, _ := r.find(gate, l.measure, levels[i], l.workers)
 		return strconv.FormatFloat(1000*row.Seconds, 'f', 0, 64)
 	}
 	return t
