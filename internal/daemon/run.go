@@ -136,7 +136,7 @@ func warnUnheard(ctx context.Context, c Config, roles netif.Roles) {
 		c.Log.Debug("cannot tell whether devices reach the daemon", "err", err)
 	}
 	for _, u := range unheard {
-		c.Log.Warn("devices may not be served", "warning", u)
+		c.Log.Warn("devices may not be served", "warning", u.String()+"; `portcullis doctor` prints the rules that let it pass")
 	}
 }
 

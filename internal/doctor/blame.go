@@ -187,10 +187,12 @@ func inTheWay(c *nftables.Chain, w way, to netip.Addr) bool {
 	return false
 }
 
+var hooksOfIPTables = []string{"FORWARD", "PREROUTING", "INPUT", "OUTPUT"}
+
 // ofIPTables reports whether a chain is one that the programs of iptables made: they
 // alone write the built-in names in capitals.
 func ofIPTables(c *nftables.Chain) bool {
-	return c.Table.Family != nftables.TableFamilyINet && slices.Contains([]string{"FORWARD", "PREROUTING", "INPUT", "OUTPUT"}, c.Name)
+	return c.Table.Family != nftables.TableFamilyINet && slices.Contains(hooksOfIPTables, c.Name)
 }
 
 func nameOf(c *nftables.Chain) string {

@@ -45,6 +45,7 @@ func Examine(ctx context.Context, called Called, f *Facts) error {
 		f.LANs = append(f.LANs, l.Name)
 	}
 	f.WAN, f.WANUp, f.WAN6Up = roles.WAN.Name, roles.WAN.Up, roles.WAN6.Up
+	f.WANGone = f.WAN != "" && !slices.ContainsFunc(state.Links, func(l netif.Link) bool { return l.Name == f.WAN })
 	f.Private, f.Allowed = roles.WAN.Private, !roles.WAN.Refused
 	if roles.WAN.External.IsValid() {
 		f.External = roles.WAN.External.String()
@@ -142,11 +143,15 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 	setup, why := trialSetup(c, state, roles)
 	if setup.Rules, err = listRules(ctx, name); err != nil {
 		f.Trial.Skipped = err.Error()
+		f.readAsks(ctx, c, roles, nil)
 		return
 	}
 	if len(setup.LANs) > 0 && len(setup.Asks) > 0 {
 		f.Asks, f.AsksFailed = tryAsks(ctx, setup)
 		f.AsksSeen = f.AsksFailed == nil
+	}
+	if f.AsksFailed != nil {
+		f.readAsks(ctx, c, roles, setup.Rules)
 	}
 	if why != "" {
 		f.Trial.Skipped = why
@@ -167,6 +172,19 @@ func examineFirewall(ctx context.Context, c config.Config, state netif.State, ro
 		trial.Skipped = err.Error()
 	}
 	f.Trial = trial
+}
+
+// readAsks says what the rules alone do, where no packet could be tried: in a container, say.
+func (f *Facts) readAsks(ctx context.Context, c config.Config, roles netif.Roles, rules []Rules) {
+	all, err := Unheard(ctx, c, roles)
+	if err != nil {
+		f.AsksFailed = errors.Join(f.AsksFailed, err)
+		return
+	}
+	for _, d := range all {
+		d.Owner = ownerOf(rules, d)
+		f.Asks = append(f.Asks, d)
+	}
 }
 
 // trialSetup is the machine as a packet sees it, or why it cannot be copied.

@@ -68,6 +68,7 @@ type Facts struct {
 	Left     string // an external_ip that is not of this machine any more
 	Own      string // and an address of the WAN in its place
 	WAN      string // "" is none
+	WANGone  bool   // there is no interface of that name
 	WANUp    bool   // true is good
 	External string
 	Private  bool // External cannot be reached from the Internet
@@ -116,7 +117,8 @@ var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func Judge(f *Facts) []Finding {
 	var all []Finding
 	add := func(id string, level Level, remedy, what string, args ...any) {
-		all = append(all, Finding{id, level, fmt.Sprintf(what, args...), remedy})
+		text := strings.ReplaceAll(fmt.Sprintf(what, args...), "\n", "; ") // errors that were joined
+		all = append(all, Finding{id, level, text, remedy})
 	}
 	if f.Config != nil {
 		add("config", Failure, "fix the file, and check it with `portcullis check"+f.Option+"`", "the configuration is not valid: %v", f.Config)
@@ -164,6 +166,9 @@ func judgeNetwork(f *Facts, add adder) {
 	switch {
 	case f.WAN == "":
 		add("wan", Failure, `connect the gateway, or name the interface: interface = "eth0" in [wan]`+f.then("wan.interface"), "there is no IPv4 default route")
+	case f.WANGone:
+		add("wan", Failure, "correct interface in [wan], or remove it, and the default route decides; one of PPPoE comes with the connection"+f.then("wan.interface"),
+			"this machine has no interface %s, which is to be the WAN", f.WAN)
 	case !f.WANUp:
 		add("wan", Failure, "bring the interface up", "the WAN %s is down, or has no address", f.WAN)
 	case f.Private && !f.Allowed:
@@ -245,9 +250,9 @@ func judgeFirewall(f *Facts, add adder) {
 	t := f.Trial
 	if t.Skipped != "" {
 		add("path", Warning, "", "no packet was sent through a copy of the rules: %s", t.Skipped)
-		return
+	} else {
+		judgePaths(f, add)
 	}
-	judgePaths(f, add)
 	judgeAsks(f, add)
 }
 

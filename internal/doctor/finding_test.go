@@ -37,6 +37,7 @@ func TestJudge(t *testing.T) {
 		{"a LAN that leads outside", func(f *doctor.Facts) { f.Doubts = []string{"br-lan leads outside; name another"} }, "interfaces_doubtful", doctor.Warning, false},
 		{"no LAN", func(f *doctor.Facts) { f.LANs = nil }, "lan", doctor.Failure, false},
 		{"no WAN", func(f *doctor.Facts) { f.WAN = "" }, "wan", doctor.Failure, false},
+		{"a WAN that is not there", func(f *doctor.Facts) { f.WANGone, f.WANUp = true, false }, "wan", doctor.Failure, false},
 		{"WAN down", func(f *doctor.Facts) { f.WANUp = false }, "wan", doctor.Failure, false},
 		{"private WAN", func(f *doctor.Facts) { f.Private = true }, "private_wan", doctor.Failure, false},
 		{"private and allowed", func(f *doctor.Facts) { f.Private, f.Allowed = true, true }, "private_wan", doctor.Warning, false},
@@ -89,6 +90,10 @@ func TestJudge(t *testing.T) {
 		}, "asks", doctor.Failure, false},
 		{"nobody is heard, whatever the rules", func(f *doctor.Facts) {
 			f.Asks = []doctor.Dropped{{LAN: "br-lan", Asks: doctor.Asked(5000, true, true)}}
+		}, "asks", doctor.Failure, false},
+		{"nobody is heard, and nothing can be tried", func(f *doctor.Facts) {
+			f.Trial = doctor.Trial{Skipped: "the WAN is down"}
+			f.Asks = []doctor.Dropped{{LAN: "br-lan", Asks: doctor.Asked(5000, true, true), Blame: []doctor.Blame{{Chain: "inet filter input"}}}}
 		}, "asks", doctor.Failure, false},
 		{"nobody was tried", func(f *doctor.Facts) { f.AsksFailed = broken }, "asks", doctor.Warning, true},
 		{"no trial", func(f *doctor.Facts) { f.Trial = doctor.Trial{Skipped: "no nft"} }, "path", doctor.Warning, true},

@@ -73,7 +73,7 @@ func judgeAsks(f *Facts, add adder) {
 			continue
 		}
 		add("asks", Failure, strings.Join(d.Owner.lines(d.LAN, asks, chains), "\n"),
-			"what devices on %s ask this gateway (%s) is dropped by %s", d.LAN, portsOf(asks), listed(chains))
+			"%s", Dropped{LAN: d.LAN, Asks: asks, Blame: chains})
 	}
 	if f.AsksFailed != nil {
 		add("asks", Warning, "", "whether devices reach this gateway was not tried: %v", f.AsksFailed)

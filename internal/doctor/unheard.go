@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"portcullis/config"
 	"portcullis/firewall/nft"
@@ -11,10 +13,10 @@ import (
 	"portcullis/portmap"
 )
 
-// Unheard returns a sentence for each LAN whose devices a firewall of this machine keeps
-// from asking, by what its rules say alone: what cannot be told from them is left out, and
-// so is iptables-legacy. Examine tries it with packets.
-func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []string, err error) {
+// Unheard returns for each LAN what a firewall of this machine keeps its devices from asking,
+// by what its rules say alone: what cannot be told from them is left out, and so is
+// iptables-legacy. Examine tries it with packets, where it can.
+func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []Dropped, err error) {
 	web := c.UPnP.HTTPPort
 	if !c.UPnP.Enabled {
 		web = 0
@@ -57,7 +59,18 @@ func Unheard(ctx context.Context, c config.Config, r netif.Roles) (all []string,
 				by[i] = ""
 			}
 		}
-		all = append(all, fmt.Sprintf("what devices on %s ask this gateway (%s) is dropped by %s; `portcullis doctor` prints the rules that let it pass", lan, portsOf(lost), chain))
+		all = append(all, Dropped{LAN: lan, Asks: lost, Blame: []Blame{{Chain: chain, OfIPTables: builtIn(chain)}}})
 	}
 	return all, nil
+}
+
+// builtIn is ofIPTables of a chain's family, table and name.
+func builtIn(chain string) bool {
+	words := strings.Fields(chain)
+	return len(words) == 3 && words[0] != "inet" && slices.Contains(hooksOfIPTables, words[2])
+}
+
+// String says it in a sentence, by which the log warns.
+func (d Dropped) String() string {
+	return fmt.Sprintf("what devices on %s ask this gateway (%s) is dropped by %s", d.LAN, portsOf(d.Asks), listed(d.Blame))
 }

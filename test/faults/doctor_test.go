@@ -32,7 +32,11 @@ func examinedRunning(t *testing.T, r *testrig.Rig) seen {
 
 func examine(t *testing.T, n *lab.Network, file string) (s seen, failed bool) {
 	t.Helper()
-	cmd := exec.Command(testrig.Exe, "doctor", "--json", "--config", file)
+	return examineBy(t, n, exec.Command(testrig.Exe, "doctor", "--json", "--config", file))
+}
+
+func examineBy(t *testing.T, n *lab.Network, cmd *exec.Cmd) (s seen, failed bool) {
+	t.Helper()
 	var out, complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := n.Gateway.Start(cmd); err != nil {
@@ -102,6 +106,38 @@ func TestDoctor(t *testing.T) {
 			s, failed := examined(t, n, c.config)
 			if !s.has(c.id, c.level, c.words...) || failed != c.stops || s.OK == c.stops {
 				t.Errorf("exit %v: %+v", failed, s)
+			}
+		})
+	}
+}
+
+// TestDoctorUntried: where no packet can be tried, as in a container whose /proc/sys is read-only,
+// or only one to the gateway, as while the WAN is down, the chain that keeps devices from asking
+// is named all the same.
+func TestDoctorUntried(t *testing.T) {
+	t.Parallel()
+	const contained = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec \"$@\""
+	for name, down := range map[string]bool{"a container": false, "the WAN is down": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := testrig.Network(t, "a")
+			r := &testrig.Rig{Network: n}
+			nft(t, r, "table inet filter { chain input { type filter hook input priority filter; policy drop; ct state established accept; }; }")
+			args := []string{testrig.Exe, "doctor", "--json", "--config", writeConfig(t, lab.Settings)}
+			if down {
+				ip(t, r, "link set wan0 down")
+			} else {
+				args = append([]string{"unshare", "--mount", "sh", "-c", contained, "sh"}, args...)
+			}
+			s, failed := examineBy(t, n, exec.Command(args[0], args[1:]...))
+			if !failed || !s.has("path", "warning", "no packet was sent") ||
+				!s.has("asks", "failure", "br-lan", "inet filter input", `nft insert rule inet filter input iifname "br-lan" udp dport { 1900, 5351 } accept`) {
+				t.Errorf("exit %v: %+v", failed, s)
+			}
+			for _, f := range s.Findings {
+				if strings.Contains(f.What, "\n") {
+					t.Errorf("more than a line: %q", f.What)
+				}
 			}
 		})
 	}
