@@ -47,6 +47,8 @@ func runMiniupnpd(ctx context.Context, call *cmdline.Call) error {
 	}
 	v, err := incumbent.Arguments(call.Args, dir)
 	switch {
+	case err != nil && ours(call.Args[0]):
+		return fmt.Errorf("%s takes miniupnpd's options alone; `ln -s miniupnpd /usr/sbin/portcullis` makes it `portcullis %s` as well", incumbentName, call.Args[0])
 	case err != nil:
 		return fmt.Errorf("%w (%s --help)", err, incumbentName)
 	case v.Help:
@@ -72,6 +74,12 @@ func runMiniupnpd(ctx context.Context, call *cmdline.Call) error {
 		return inBackground(ctx, v, watched)
 	}
 	return meant.serve(ctx, daemon.Config{Config: c, Log: logging.New(call.Err, c.Log), Source: source, Hangup: hangup})
+}
+
+// ours reports whether a word is a command of portcullis: by the name of miniupnpd none is one,
+// and where a vendor has swapped that file alone there is no other.
+func ours(word string) bool {
+	return slices.ContainsFunc(commands(), func(c cmdline.Command) bool { return c.Name == word })
 }
 
 // printFlags prints the options of the command line, and what each becomes.

@@ -36,6 +36,8 @@ func TestMiniupnpdCLI(t *testing.T) {
 		"miniupnpd --version":        "portcullis ",
 		"miniupnpd -f /x --json":     `command line:3: "--json" is no option that is known (miniupnpd --help)`,
 		"miniupnpd -f /nonexistent":  "no such file",
+		"miniupnpd list":             "`ln -s miniupnpd /usr/sbin/portcullis` makes it `portcullis list` as well",
+		"miniupnpd lists":            `command line:1: "lists" is no option that is known (miniupnpd --help)`,
 		"help miniupnpd":             "usage: portcullis miniupnpd [ARGUMENT...]",
 		"miniupnpd --config /x -a l": "/x: no such file",
 	} {
