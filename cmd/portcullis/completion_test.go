@@ -14,7 +14,7 @@ import (
 // TestMain is also the program that the shells ask, where it is called by its name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "portcullis" {
-		os.Exit(run(context.Background(), os.Stdout, os.Stderr, os.Args[1:]))
+		main()
 	}
 	os.Exit(m.Run())
 }

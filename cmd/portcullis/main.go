@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"portcullis/internal/background"
@@ -17,6 +18,7 @@ import (
 	"portcullis/internal/hook"
 	"portcullis/internal/logging"
 	"portcullis/internal/process"
+	"portcullis/internal/sandbox"
 	"portcullis/internal/webprocess"
 )
 
@@ -42,9 +44,13 @@ func main() {
 	if len(os.Args) >= 2 && os.Args[1] == background.Argument {
 		os.Exit(background.Main(os.Args[2:]))
 	}
+	args := asIncumbent(os.Args)
+	if len(args) > 0 && slices.Contains([]string{"run", "web", incumbentName}, args[0]) {
+		sandbox.Slacken() // before a signal is heard, which the program that starts anew would not know of
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Stdout, os.Stderr, asIncumbent(os.Args)))
+	os.Exit(run(ctx, os.Stdout, os.Stderr, args))
 }
 
 // run calls the command that args name, and returns the exit code.

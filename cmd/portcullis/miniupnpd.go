@@ -24,7 +24,6 @@ import (
 	"portcullis/internal/digest"
 	"portcullis/internal/incumbent"
 	"portcullis/internal/logging"
-	"portcullis/internal/sandbox"
 )
 
 // incumbentName is the command, and the name by which the program is it without being told.
@@ -275,7 +274,6 @@ func (f *foreign) tell(log *slog.Logger) {
 
 // serve is the daemon, in the foreground.
 func (f *foreign) serve(ctx context.Context, c daemon.Config) (err error) {
-	sandbox.Slacken()
 	_ = os.WriteFile("/proc/self/comm", []byte(incumbentName), 0) // the name goes with the program's file, or has been lost
 	ctx, waits, stop := background.Kept(ctx)
 	defer stop()

@@ -16,7 +16,6 @@ import (
 )
 
 func runDaemon(ctx context.Context, call *cmdline.Call) error {
-	sandbox.Slacken()
 	ctx, stop := untilHandover(ctx)
 	defer stop()
 	hangup, unheard := hangups()

@@ -16,7 +16,6 @@ import (
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
-	"portcullis/internal/sandbox"
 	"portcullis/internal/webprocess"
 )
 
@@ -25,7 +24,6 @@ const defaultPage = "127.0.0.1:8480"
 
 // runWeb serves the owner's page until it is interrupted.
 func runWeb(ctx context.Context, call *cmdline.Call) error {
-	sandbox.Slacken() // for both its processes, which do nothing that is as precise
 	at, err := pageAddress(cmp.Or(call.Given["listen"], defaultPage), call.Has("insecure"))
 	if err != nil {
 		return err
