@@ -275,7 +275,9 @@ func (d *Driver) bring(ctx context.Context, c *Delta) (lacking bool, err error) 
 	case err == nil:
 		d.writes++
 		if !counted {
-			d.restart(c.Renewed)
+			for i := range c.Renewed {
+				d.restart(c.Renewed[i].ID)
+			}
 		}
 		return lacking, nil
 	case errors.Is(err, ErrTooLarge):
@@ -320,7 +322,9 @@ func (d *Driver) install(ctx context.Context, s *State) error {
 	d.whole = true
 	d.writes++
 	d.late.ids = nil
-	d.restart(s.Mappings())
+	for id := range s.open {
+		d.restart(id)
+	}
 	return nil
 }
 

@@ -17,17 +17,40 @@ import (
 // leaves both as they were. It is not safe for concurrent use.
 type State struct {
 	open     map[uint64]*opened
-	holes    map[holeKey]*opened
+	limited  map[limitedKey]*opened // who has a source that is not anyone
 	filtered map[portKey][]*opened  // who has filtered sources on a port
 	ends     map[endpoint][]*opened // who translates to an internal endpoint, by age
-	ports    map[portKey][]*opened  // who has an external port
+	ports    map[portKey]place
 }
 
-// opened is a mapping with the sources of its holes or pins, which are never
-// changed.
+// opened is what the kernel is told of a mapping, with the sources of its holes or pins,
+// which are never changed. There are tens of thousands, and whose it is matters to nobody
+// here: the mapping itself is not kept.
 type opened struct {
-	portmap.Mapping
-	sources []portmap.Source
+	ID       uint64
+	Internal netip.AddrPort
+	Created  time.Time
+	Expires  time.Time
+	Remotes  []portmap.Remote
+	sources  []portmap.Source
+
+	ExternalPort uint16
+	Kind         portmap.Kind
+	Transport    portmap.Transport
+}
+
+// place has the mappings of an external port, or of the endpoint of pinholes.
+type place struct {
+	anyone  *opened // whose source is anyone
+	limited []*opened
+}
+
+// all returns a new list.
+func (p place) all() []*opened {
+	if p.anyone == nil {
+		return slices.Clone(p.limited)
+	}
+	return append([]*opened{p.anyone}, p.limited...)
 }
 
 // holeKey is what makes a hole or a pin unique in the kernel.
@@ -36,27 +59,42 @@ type holeKey struct {
 	source portmap.Source
 }
 
-// portKey is where a packet from outside is addressed: an external port, or the
-// endpoint of pinholes. Never both.
-type portKey struct {
-	transport portmap.Transport
-	external  uint16
-	pinned    netip.AddrPort
+// limitedKey is a holeKey in a third of its octets.
+type limitedKey struct {
+	portKey
+	host      [16]byte
+	bits      int16
+	low, high uint16
 }
 
-type endpoint struct {
+func (k holeKey) limited() limitedKey {
+	return limitedKey{k.portKey, k.source.Prefix.Addr().As16(), int16(k.source.Prefix.Bits()), k.source.Low, k.source.High}
+}
+
+// portKey is where a packet from outside is addressed: an external port, or the
+// endpoint of a pinhole.
+type portKey struct {
+	pinned    [16]byte // the host of a pinhole
+	port      uint16
 	transport portmap.Transport
-	internal  netip.AddrPort
+	pinhole   bool
+}
+
+// endpoint is an internal one of IPv4.
+type endpoint struct {
+	host      [4]byte
+	port      uint16
+	transport portmap.Transport
 }
 
 // NewState returns the state that holds nothing.
 func NewState() *State {
 	return &State{
 		open:     make(map[uint64]*opened),
-		holes:    make(map[holeKey]*opened),
+		limited:  make(map[limitedKey]*opened),
 		filtered: make(map[portKey][]*opened),
 		ends:     make(map[endpoint][]*opened),
-		ports:    make(map[portKey][]*opened),
+		ports:    make(map[portKey]place),
 	}
 }
 
@@ -88,9 +126,9 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Delta, error) {
 		wanted[i] = o
 		p.remove(o.ID)
 	}
-	for _, o := range wanted {
+	for i, o := range wanted {
 		p.remove(o.ID)
-		if !o.Open() {
+		if !add[i].Open() {
 			continue
 		}
 		if err := p.put(o); err != nil {
@@ -117,16 +155,24 @@ func (s *State) Commit(c *Delta) {
 
 func (s *State) hold(o *opened) {
 	s.open[o.ID] = o
+	at := s.ports[o.port()]
 	for _, src := range o.sources {
-		s.holes[holeKey{o.port(), src}] = o
+		if src.Anyone() {
+			at.anyone = o
+		} else {
+			s.limited[holeKey{o.port(), src}.limited()] = o
+		}
 	}
+	if at.anyone != o {
+		at.limited = append(at.limited, o)
+	}
+	s.ports[o.port()] = at
 	if o.filtered() {
 		s.filtered[o.port()] = append(s.filtered[o.port()], o)
 	}
 	if o.pinhole() {
 		return
 	}
-	s.ports[o.port()] = append(s.ports[o.port()], o)
 	end := o.endpoint()
 	i, _ := slices.BinarySearchFunc(s.ends[end], o, byAge)
 	s.ends[end] = slices.Insert(s.ends[end], i, o)
@@ -134,8 +180,22 @@ func (s *State) hold(o *opened) {
 
 func (s *State) drop(o *opened) {
 	delete(s.open, o.ID)
+	at := s.ports[o.port()]
 	for _, src := range o.sources {
-		delete(s.holes, holeKey{o.port(), src})
+		if !src.Anyone() {
+			delete(s.limited, holeKey{o.port(), src}.limited())
+		}
+	}
+	if at.anyone == o {
+		at.anyone = nil
+	} else {
+		i := slices.Index(at.limited, o)
+		at.limited = slices.Delete(at.limited, i, i+1)
+	}
+	if at.anyone == nil && len(at.limited) == 0 {
+		delete(s.ports, o.port())
+	} else {
+		s.ports[o.port()] = at
 	}
 	if o.filtered() {
 		without(s.filtered, o.port(), slices.Index(s.filtered[o.port()], o))
@@ -143,9 +203,16 @@ func (s *State) drop(o *opened) {
 	if o.pinhole() {
 		return
 	}
-	without(s.ports, o.port(), slices.Index(s.ports[o.port()], o))
 	i, _ := slices.BinarySearchFunc(s.ends[o.endpoint()], o, byAge)
 	without(s.ends, o.endpoint(), i)
+}
+
+// hole returns who has a hole or a pin, nil for nobody.
+func (s *State) hole(k holeKey) *opened {
+	if k.source.Anyone() {
+		return s.ports[k.portKey].anyone
+	}
+	return s.limited[k.limited()]
 }
 
 // without takes one out of a list, and the list out of the map with the last.
@@ -160,7 +227,7 @@ func without[K comparable](lists map[K][]*opened, key K, i int) {
 // Clone returns an independent copy.
 func (s *State) Clone() *State {
 	c := &State{
-		open: maps.Clone(s.open), holes: maps.Clone(s.holes),
+		open: maps.Clone(s.open), limited: maps.Clone(s.limited),
 		filtered: maps.Clone(s.filtered), ends: maps.Clone(s.ends), ports: maps.Clone(s.ports),
 	}
 	for port, held := range c.filtered {
@@ -170,31 +237,38 @@ func (s *State) Clone() *State {
 		c.ends[end] = slices.Clone(held)
 	}
 	for port, held := range c.ports {
-		c.ports[port] = slices.Clone(held)
+		if held.limited != nil {
+			c.ports[port] = place{held.anyone, slices.Clone(held.limited)}
+		}
 	}
 	return c
 }
 
 // Entries returns all that the kernel must hold, in no order.
 func (s *State) Entries() []Entry {
-	all := make([]Entry, 0, len(s.holes)+len(s.ends)+len(s.ports))
-	for k, o := range s.holes {
-		all = append(all, o.hole(k.source))
+	all := make([]Entry, 0, len(s.open)+len(s.ends)+len(s.ports))
+	for _, o := range s.open {
+		for _, src := range o.sources {
+			all = append(all, o.hole(src))
+		}
 	}
 	for _, held := range s.ends {
 		all = append(all, held[0].kept())
 	}
 	for port, held := range s.ports {
-		all = append(all, *port.mapped(held))
+		if !port.pinhole {
+			all = append(all, *port.mapped(held.all()))
+		}
 	}
 	return all
 }
 
-// Mappings returns the open mappings, in no order.
+// Mappings returns the open mappings, in no order: their ID, endpoints, restrictions,
+// beginning and end. Nor has any other method more of a mapping.
 func (s *State) Mappings() []portmap.Mapping {
 	all := make([]portmap.Mapping, 0, len(s.open))
 	for _, o := range s.open {
-		all = append(all, o.Mapping)
+		all = append(all, o.mapping())
 	}
 	return all
 }
@@ -215,21 +289,21 @@ func (s *State) Holes(id uint64) []Entry {
 
 // Holder returns the mapping that has the hole or the pin with this key.
 func (s *State) Holder(k Key) (portmap.Mapping, bool) {
-	port := portKey{transport: k.Transport, external: k.External}
+	port := portKey{transport: k.Transport, port: k.External}
 	switch k.Kind {
 	case Pin:
 		port = pinnedAt(k.Transport, k.Internal)
 	case Kept, Mapped:
 		return portmap.Mapping{}, false
 	}
-	return s.holes[holeKey{port, k.Source}].mapping()
+	return shown(s.hole(holeKey{port, k.Source}))
 }
 
 // Governing returns the mapping that a packet from src to an external port
 // follows: one for that very host comes before one with another restriction that
 // admits it, and that before one for anyone.
 func (s *State) Governing(t portmap.Transport, external uint16, src netip.AddrPort) (portmap.Mapping, bool) {
-	return s.governing(portKey{transport: t, external: external}, src)
+	return s.governing(portKey{transport: t, port: external}, src)
 }
 
 // GoverningPin returns in the same way the pinhole that a packet from src to an
@@ -240,23 +314,23 @@ func (s *State) GoverningPin(t portmap.Transport, internal, src netip.AddrPort) 
 
 func (s *State) governing(port portKey, src netip.AddrPort) (portmap.Mapping, bool) {
 	if src.Addr().IsValid() {
-		if o := s.holes[holeKey{port, portmap.Host(src.Addr())}]; o != nil {
-			return o.mapping()
+		if o := s.hole(holeKey{port, portmap.Host(src.Addr())}); o != nil {
+			return shown(o)
 		}
 	}
 	for _, o := range s.filtered[port] {
 		if slices.ContainsFunc(o.sources, func(f portmap.Source) bool { return f.Filtered() && f.Admits(src) }) {
-			return o.mapping()
+			return shown(o)
 		}
 	}
-	return s.holes[holeKey{port, portmap.Source{}}].mapping()
+	return shown(s.ports[port].anyone)
 }
 
 // Leads reports whether a mapping that may be for many hosts leads from an external
 // port to an internal endpoint.
 func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrPort) bool {
-	port := portKey{transport: t, external: external}
-	if o := s.holes[holeKey{port, portmap.Source{}}]; o != nil && o.Internal == internal {
+	port := portKey{transport: t, port: external}
+	if o := s.ports[port].anyone; o != nil && o.Internal == internal {
 		return true
 	}
 	return slices.ContainsFunc(s.filtered[port], func(o *opened) bool { return o.Internal == internal })
@@ -264,12 +338,16 @@ func (s *State) Leads(t portmap.Transport, external uint16, internal netip.AddrP
 
 // Mapped reports whether an external port is mapped.
 func (s *State) Mapped(t portmap.Transport, external uint16) bool {
-	return len(s.ports[portKey{transport: t, external: external}]) > 0
+	_, mapped := s.ports[portKey{transport: t, port: external}]
+	return mapped
 }
 
 // KeptPort returns the external port that flows from an internal endpoint keep.
 func (s *State) KeptPort(t portmap.Transport, internal netip.AddrPort) (uint16, bool) {
-	held := s.ends[endpoint{t, internal}]
+	if !internal.Addr().Is4() {
+		return 0, false
+	}
+	held := s.ends[endpoint{internal.Addr().As4(), internal.Port(), t}]
 	if len(held) == 0 {
 		return 0, false
 	}
@@ -284,8 +362,18 @@ func check(m *portmap.Mapping) (*opened, error) {
 	if err := m.Enforceable(); err != nil {
 		return nil, err
 	}
-	return &opened{*m, portmap.Sources(m.Remotes)}, nil
+	sources := anyone
+	if len(m.Remotes) > 0 {
+		sources = portmap.Sources(m.Remotes)
+	}
+	return &opened{
+		ID: m.ID, Kind: m.Kind, Transport: m.Transport, Internal: m.Internal, ExternalPort: m.ExternalPort,
+		Created: m.Created, Expires: m.Expires, Remotes: m.Remotes, sources: sources,
+	}, nil
 }
+
+// anyone are the sources of most mappings.
+var anyone = portmap.Sources(nil)
 
 func (o *opened) pinhole() bool { return o.Kind == portmap.Pinhole6 }
 
@@ -293,23 +381,32 @@ func (o *opened) port() portKey {
 	if o.pinhole() {
 		return pinnedAt(o.Transport, o.Internal)
 	}
-	return portKey{transport: o.Transport, external: o.ExternalPort}
+	return portKey{transport: o.Transport, port: o.ExternalPort}
 }
 
 func pinnedAt(t portmap.Transport, internal netip.AddrPort) portKey {
-	return portKey{transport: t, pinned: internal}
+	return portKey{internal.Addr().As16(), internal.Port(), t, true}
 }
 
-func (o *opened) endpoint() endpoint { return endpoint{o.Transport, o.Internal} }
+func (o *opened) endpoint() endpoint {
+	return endpoint{o.Internal.Addr().As4(), o.Internal.Port(), o.Transport}
+}
 
 func (o *opened) filtered() bool { return slices.ContainsFunc(o.sources, portmap.Source.Filtered) }
 
-// mapping copies it; o may be nil.
-func (o *opened) mapping() (portmap.Mapping, bool) {
+func (o *opened) mapping() portmap.Mapping {
+	return portmap.Mapping{
+		ID: o.ID, Kind: o.Kind, Transport: o.Transport, Internal: o.Internal, ExternalPort: o.ExternalPort,
+		Created: o.Created, Expires: o.Expires, Remotes: o.Remotes,
+	}
+}
+
+// shown returns the mapping of one that is held; o may be nil.
+func shown(o *opened) (portmap.Mapping, bool) {
 	if o == nil {
 		return portmap.Mapping{}, false
 	}
-	return o.Mapping, true
+	return o.mapping(), true
 }
 
 // hole returns the hole, or the pin, for one of the sources.
@@ -336,7 +433,7 @@ func (k portKey) mapped(held []*opened) *Entry {
 	if len(held) == 0 {
 		return nil
 	}
-	e := &Entry{Kind: Mapped, Transport: k.transport, External: k.external, Expires: held[0].Expires}
+	e := &Entry{Kind: Mapped, Transport: k.transport, External: k.port, Expires: held[0].Expires}
 	for _, o := range held[1:] {
 		if e.Expires.IsZero() || o.Expires.IsZero() {
 			e.Expires = time.Time{}

@@ -33,7 +33,7 @@ func (p *plan) hole(k holeKey) *opened {
 	if o, touched := p.holes[k]; touched {
 		return o
 	}
-	return p.state.holes[k]
+	return p.state.hole(k)
 }
 
 // set makes o, or nobody, have the holes of a mapping.
@@ -61,7 +61,7 @@ func (p *plan) put(o *opened) error {
 			continue
 		}
 		if o.pinhole() || !slices.Equal(o.sources, other.sources) {
-			return portmap.Overlap(&o.Mapping, src, theirs)
+			return portmap.Overlap(ptr(o.mapping()), src, theirs)
 		}
 		p.remove(other.ID)
 		break // they have all sources in common
@@ -102,7 +102,7 @@ func (p *plan) change() *Delta {
 	var touched touched
 	gone, renewed := make(map[uint64]bool), make(map[uint64]bool)
 	for _, k := range p.order {
-		before, after := p.state.holes[k], p.holes[k]
+		before, after := p.state.hole(k), p.holes[k]
 		var old, now *Entry
 		rewrite := false
 		if before != nil {
@@ -114,7 +114,7 @@ func (p *plan) change() *Delta {
 				rewrite = !slices.Equal(before.sources, next.sources)
 				if (rewrite || !before.Expires.Equal(next.Expires)) && !renewed[before.ID] {
 					renewed[before.ID] = true
-					c.Renewed = append(c.Renewed, before.Mapping)
+					c.Renewed = append(c.Renewed, before.mapping())
 				}
 			}
 		}
@@ -128,7 +128,7 @@ func (p *plan) change() *Delta {
 		}
 		if before != nil && (after == nil || !old.same(*now)) && !gone[before.ID] {
 			gone[before.ID] = true
-			c.Gone = append(c.Gone, before.Mapping)
+			c.Gone = append(c.Gone, before.mapping())
 		}
 	}
 	ends, ports := make(map[endpoint][]*opened), make(map[portKey][]*opened) // who arrived
@@ -219,12 +219,12 @@ func (p *plan) keptAfter(end endpoint, arrived []*opened) *Entry {
 }
 
 // mapped returns the entry that keeps a port, or nil where it is nobody's.
-func (s *State) mapped(port portKey) *Entry { return port.mapped(s.ports[port]) }
+func (s *State) mapped(port portKey) *Entry { return port.mapped(s.ports[port].all()) }
 
 // mappedAfter puts who arrived beside those that stay. A port has few mappings.
 func (p *plan) mappedAfter(port portKey, arrived []*opened) *Entry {
 	all := arrived
-	for _, o := range p.state.ports[port] {
+	for _, o := range p.state.ports[port].all() {
 		if _, touched := p.after[o.ID]; !touched {
 			all = append(all, o)
 		}

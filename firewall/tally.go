@@ -46,9 +46,9 @@ func (d *Driver) Counters(ctx context.Context) (map[uint64]Counter, error) {
 	defer d.mu.Unlock()
 	d.saw(read.Counters, at)
 	all := make(map[uint64]Counter, d.state.Len())
-	for _, m := range d.state.Mappings() {
-		t := d.tallies[m.ID]
-		all[m.ID] = t.base.Plus(t.seen)
+	for id := range d.state.open {
+		t := d.tallies[id]
+		all[id] = t.base.Plus(t.seen)
 	}
 	return all, nil
 }
@@ -123,12 +123,8 @@ func (d *Driver) count(ctx context.Context, holes []Entry) error {
 	return err
 }
 
-// restart notes that the entries of these mappings have been written anew.
-func (d *Driver) restart(written []portmap.Mapping) {
-	for _, m := range written {
-		d.tallies[m.ID] = d.tallies[m.ID].restarted(d.writes)
-	}
-}
+// restart notes that the entries of a mapping have been written anew.
+func (d *Driver) restart(id uint64) { d.tallies[id] = d.tallies[id].restarted(d.writes) }
 
 // tally begins to count what a change has opened, and forgets what it has closed.
 func (d *Driver) tally(c *Delta) {

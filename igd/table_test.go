@@ -132,6 +132,6 @@ func TestNumbers(t *testing.T) {
 // shorter returns a mapping whose UPnP lease ends before its PCP lease.
 func shorter(d time.Duration, now time.Time) *portmap.Mapping {
 	m := &portmap.Mapping{Expires: now.Add(time.Hour), Claims: portmap.Vias(0).With(portmap.ViaUPnP).With(portmap.ViaPCP)}
-	m.Leases[portmap.ViaUPnP] = portmap.Lease{Granted: d, Ends: now.Add(d)}
+	m.Leases.Set(portmap.ViaUPnP, portmap.Lease{Granted: d, Ends: now.Add(d)})
 	return m
 }

@@ -49,9 +49,9 @@ func (m *Mapping) Enforceable() error {
 
 // checkKept refuses what no request and no configuration can have given.
 func (m *Mapping) checkKept() error {
-	for v := range m.Leases {
-		if m.Leases[v] != (Lease{}) && !m.Claims.Has(Via(v)) {
-			return fmt.Errorf("a lease of a protocol that has no claim: %s", Via(v))
+	for v := range m.Leases.All() {
+		if !m.Claims.Has(v) {
+			return fmt.Errorf("a lease of a protocol that has no claim: %s", v)
 		}
 	}
 	c := &m.Client

@@ -51,7 +51,7 @@ func TestCheck(t *testing.T) {
 		"no client":           {func(m *portmap.Mapping) { m.Client.Addr = netip.Addr{} }, plain},
 		"no protocol":         {func(m *portmap.Mapping) { m.Client.Via = 0 }, plain},
 		"unknown claim":       {func(m *portmap.Mapping) { m.Claims = 1 << 7 }, plain},
-		"lease without claim": {func(m *portmap.Mapping) { m.Leases[portmap.ViaPCP].Ends = time.Unix(1, 0) }, plain},
+		"lease without claim": {func(m *portmap.Mapping) { m.Leases.Set(portmap.ViaPCP, portmap.Lease{Ends: time.Unix(1, 0)}) }, plain},
 		"long description":    {func(m *portmap.Mapping) { m.Description = strings.Repeat("x", portmap.MaxDescription+1) }, plain},
 		"line feed in a name": {func(m *portmap.Mapping) { m.Client.Name = "a\nb" }, plain},
 	} {

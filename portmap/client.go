@@ -133,9 +133,9 @@ var ErrUnknownHost = errors.New("the host's link-layer address is not known yet"
 // DHCP server.
 type Client struct {
 	Addr      netip.Addr // unmapped, without zone
+	Interface string     // the LAN interface the request came in by
+	Name      string     // a host name for people, or ""; never decides anything but a "host:" rule
 	MAC       MAC
-	Interface string // the LAN interface the request came in by
-	Name      string // a host name for people, or ""; never decides anything but a "host:" rule
 	Via       Via
 
 	// Unheard means that the client has a MAC and has never answered a question of the

@@ -1,6 +1,9 @@
 package portmap
 
-import "time"
+import (
+	"iter"
+	"time"
+)
 
 // Lease is what one protocol was promised of a mapping.
 type Lease struct {
@@ -8,9 +11,47 @@ type Lease struct {
 	Ends    time.Time
 }
 
+// Leases has a Lease for some protocols. It is a value: to set one leaves copies as they
+// were. Most mappings have none, and need no room for any.
+type Leases struct{ by *[viaCount]Lease }
+
+// Of returns the lease of a protocol, the zero one where it has none.
+func (l Leases) Of(v Via) Lease {
+	if l.by == nil {
+		return Lease{}
+	}
+	return l.by[v]
+}
+
+// Set gives a protocol another lease; the zero one is none.
+func (l *Leases) Set(v Via, lease Lease) {
+	var all [viaCount]Lease
+	if l.by != nil {
+		all = *l.by
+	}
+	all[v] = lease
+	if l.by = nil; all != ([viaCount]Lease{}) {
+		l.by = &all
+	}
+}
+
+// All walks those that there are.
+func (l Leases) All() iter.Seq2[Via, Lease] {
+	return func(yield func(Via, Lease) bool) {
+		if l.by == nil {
+			return
+		}
+		for v, lease := range l.by {
+			if lease != (Lease{}) && !yield(Via(v), lease) {
+				return
+			}
+		}
+	}
+}
+
 // end returns when a protocol's lease ends.
 func (m *Mapping) end(v Via) time.Time {
-	if l := m.Leases[v]; !l.Ends.IsZero() {
+	if l := m.Leases.Of(v); !l.Ends.IsZero() {
 		return l.Ends
 	}
 	return m.Expires
@@ -40,10 +81,10 @@ func (m *Mapping) promise(v Via, end, now time.Time) {
 			latest = e
 		}
 	}
-	m.Claims, m.Expires, m.Leases = m.Claims.With(v), latest, [viaCount]Lease{}
+	m.Claims, m.Expires, m.Leases = m.Claims.With(v), latest, Leases{}
 	for v, end := range ends {
 		if !end.Equal(latest) {
-			m.Leases[v] = Lease{Granted: max(0, end.Sub(now)), Ends: end}
+			m.Leases.Set(v, Lease{Granted: max(0, end.Sub(now)), Ends: end})
 		}
 	}
 }
@@ -51,9 +92,9 @@ func (m *Mapping) promise(v Via, end, now time.Time) {
 // cut ends m and every lease of it at the latest then.
 func (m *Mapping) cut(end time.Time) {
 	m.Expires = end
-	for v, l := range m.Leases {
+	for v, l := range m.Leases.All() {
 		if !l.Ends.Before(end) {
-			m.Leases[v] = Lease{}
+			m.Leases.Set(v, Lease{})
 		}
 	}
 }
@@ -61,7 +102,7 @@ func (m *Mapping) cut(end time.Time) {
 // nextEnd returns when the first of a mapping's leases ends, the zero time for never.
 func (m *Mapping) nextEnd() time.Time {
 	first := m.Expires
-	for _, l := range m.Leases {
+	for _, l := range m.Leases.All() {
 		if !l.Ends.IsZero() && (first.IsZero() || l.Ends.Before(first)) {
 			first = l.Ends
 		}
@@ -76,10 +117,11 @@ func (m *Mapping) lapse(now, holdUntil time.Time) Change {
 		return Change{Event: Expired, Reason: Ended, Old: m, holdUntil: holdUntil}
 	}
 	less := *m
-	for v, l := range m.Leases {
+	for v, l := range m.Leases.All() {
 		if !l.Ends.IsZero() && !l.Ends.After(now) {
-			less.Claims, less.Leases[v] = less.Claims.Without(Via(v)), Lease{}
-			less.Endless = less.Endless && Via(v) != endlessVia
+			less.Claims = less.Claims.Without(v)
+			less.Leases.Set(v, Lease{})
+			less.Endless = less.Endless && v != endlessVia
 		}
 	}
 	return Change{Old: m, New: &less} // which nobody is told: it is as open as before

@@ -152,35 +152,39 @@ func countOf(id uint64) uint64 {
 	return id
 }
 
-// Mapping is one granted hole.
+// Mapping is one granted hole. Its fields are in an order that leaves little room between
+// them, because there may be tens of thousands.
 type Mapping struct {
-	ID           uint64 // 1 to MaxID; unique for the life of the table, never reused
-	Client       Client // who asked for it first; Via is by which protocol
-	Kind         Kind
-	Transport    Transport
-	Internal     netip.AddrPort
-	ExternalPort uint16 // of a pinhole the internal one
-	WAN          string // the interface that it was last granted on
-	Number       uint16 // of a pinhole: random and its own, what UPnP calls UniqueID
-	Remotes      []Remote
-	Disabled     bool
-	Description  string
-	Rule         string    // the name of the owner's rule that allowed it, or ""
-	Nonce        Nonce     // of the last PCP request
-	Claims       Vias      // the protocols in which its client asked for it and whose lease is not over
-	Created      time.Time // carries a monotonic reading, as do the others
-	Expires      time.Time // zero: never (only the owner can make such a one)
+	ID       uint64 // 1 to MaxID; unique for the life of the table, never reused
+	Client   Client // who asked for it first; Via is by which protocol
+	Internal netip.AddrPort
+	Remotes  []Remote
+	WAN      string // the interface that it was last granted on
+	Rule     string // the name of the owner's rule that allowed it, or ""
 
-	// Leases has the protocols of Claims whose lease ends before the mapping does.
-	Leases [viaCount]Lease
+	Description string
 
-	// Endless means that UPnP asked for no end. Its lease is EngineConfig.LeaseMax
-	// from when its device was last seen (Engine.Seen).
-	Endless bool
+	Created time.Time // carries a monotonic reading, as do the others
+	Expires time.Time // zero: never (only the owner can make such a one)
 
 	// Suspended is since when another device has the address of the mapping's host,
 	// so that it is closed and kept; zero: none has.
 	Suspended time.Time
+
+	// Leases has the protocols of Claims whose lease ends before the mapping does.
+	Leases Leases
+
+	Nonce        Nonce // of the last PCP request
+	Kind         Kind
+	Transport    Transport
+	Claims       Vias // the protocols in which its client asked for it and whose lease is not over
+	Disabled     bool
+	ExternalPort uint16 // of a pinhole the internal one
+	Number       uint16 // of a pinhole: random and its own, what UPnP calls UniqueID
+
+	// Endless means that UPnP asked for no end. Its lease is EngineConfig.LeaseMax
+	// from when its device was last seen (Engine.Seen).
+	Endless bool
 }
 
 // Open reports whether the kernel lets packets through.

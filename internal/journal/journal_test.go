@@ -231,8 +231,8 @@ func TestTerms(t *testing.T) {
 	m, now := w.mapping(1), w.clock.now()
 	m.Endless, m.Suspended, m.Expires = true, now, now.Add(5*time.Hour)
 	m.Claims = m.Claims.With(portmap.ViaUPnP).With(portmap.ViaNATPMP)
-	m.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 90 * time.Minute, Ends: now.Add(90 * time.Minute)}
-	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Minute, Ends: now.Add(time.Minute)}
+	m.Leases.Set(portmap.ViaNATPMP, portmap.Lease{Granted: 90 * time.Minute, Ends: now.Add(90 * time.Minute)})
+	m.Leases.Set(portmap.ViaPCP, portmap.Lease{Granted: time.Minute, Ends: now.Add(time.Minute)})
 	w.record([]portmap.Mapping{m})
 	const form = ` tr=udp in=192.168.1.2:5000 out=:5001 wan="wan0" endless=yes suspended=yes client=192.168.1.2 mac=02:00:00:00:00:01 via=pcp if="br-lan" claims=upnp,natpmp:2,pcp:1 nonce=`
 	if text := string(w.disk.names[journal.JournalFile].data); !strings.Contains(text, form) {
@@ -242,14 +242,15 @@ func TestTerms(t *testing.T) {
 	w.start()
 	now = w.clock.now()
 	m.Suspended = now
-	m.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 2 * time.Hour, Ends: now.Add(2 * time.Hour)}
-	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)}
+	m.Leases.Set(portmap.ViaNATPMP, portmap.Lease{Granted: 2 * time.Hour, Ends: now.Add(2 * time.Hour)})
+	m.Leases.Set(portmap.ViaPCP, portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)})
 	w.expect(table{1: m}, 0)
 	w.clock.pass(90 * time.Minute)
 	w.start()
 	now = w.clock.now()
-	m.Suspended, m.Leases[portmap.ViaNATPMP] = now, portmap.Lease{} // it would end after its mapping
-	m.Leases[portmap.ViaPCP] = portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)}
+	m.Suspended = now
+	m.Leases.Set(portmap.ViaNATPMP, portmap.Lease{}) // it would end after its mapping
+	m.Leases.Set(portmap.ViaPCP, portmap.Lease{Granted: time.Hour, Ends: now.Add(time.Hour)})
 	w.expect(table{1: m}, 0)
 }
 
@@ -272,7 +273,7 @@ func TestVersion2(t *testing.T) {
 	pin.Expires = time.Time{}
 	game.Endless, game.Suspended, game.Expires = true, now, began.Add(5*time.Hour)
 	game.Claims = game.Claims.With(portmap.ViaUPnP).With(portmap.ViaNATPMP)
-	game.Leases[portmap.ViaNATPMP] = portmap.Lease{Granted: 2 * time.Hour, Ends: now.Add(2 * time.Hour)}
+	game.Leases.Set(portmap.ViaNATPMP, portmap.Lease{Granted: 2 * time.Hour, Ends: now.Add(2 * time.Hour)})
 	want := table{1: plex, 2: pin, 3: game}
 	for id, m := range want {
 		m.WAN, m.Created = "", began

@@ -60,7 +60,7 @@ func TestNonsense(t *testing.T) {
 		"long rule":            func(m *portmap.Mapping) { m.Rule = strings.Repeat("x", 257) },
 		"long description":     func(m *portmap.Mapping) { m.Description = strings.Repeat("x", portmap.MaxDescription+1) },
 		"endless without UPnP": func(m *portmap.Mapping) { m.Endless = true },
-		"lease of nobody":      func(m *portmap.Mapping) { m.Leases[portmap.ViaUPnP].Ends = m.Expires },
+		"lease of nobody":      func(m *portmap.Mapping) { m.Leases.Set(portmap.ViaUPnP, portmap.Lease{Ends: m.Expires}) },
 		"rule that is no text": func(m *portmap.Mapping) { m.Rule = "\xff" },
 	}
 	for name, spoil := range cases {

@@ -123,7 +123,7 @@ func claimsText(m *portmap.Mapping) string {
 	var words []string
 	for v := range m.Claims.All() {
 		word := v.String()
-		if l := m.Leases[v]; !l.Ends.IsZero() {
+		if l := m.Leases.Of(v); !l.Ends.IsZero() {
 			word += ":" + strconv.Itoa(int(max(1, (l.Granted+time.Hour-1)/time.Hour)))
 		}
 		words = append(words, word)
@@ -138,7 +138,7 @@ func parseClaims(list string, m *portmap.Mapping) {
 		m.Claims = m.Claims.With(v)
 		if shorter {
 			n, _ := strconv.ParseUint(hours, 10, 20) // the longest lease has 1,193,047
-			m.Leases[v] = portmap.Lease{Granted: time.Duration(n) * time.Hour, Ends: unknownTime}
+			m.Leases.Set(v, portmap.Lease{Granted: time.Duration(n) * time.Hour, Ends: unknownTime})
 		}
 	}
 }
@@ -159,14 +159,11 @@ func settleTimes(m *portmap.Mapping, now time.Time) {
 	if !m.Suspended.IsZero() {
 		m.Suspended = now
 	}
-	for v := range m.Leases {
-		l := &m.Leases[v]
-		if l.Ends.IsZero() {
-			continue
-		}
+	for v, l := range m.Leases.All() {
 		if l.Ends = now.Add(l.Granted); !m.Expires.IsZero() && !l.Ends.Before(m.Expires) {
-			*l = portmap.Lease{} // it ends with the mapping
+			l = portmap.Lease{} // it ends with the mapping
 		}
+		m.Leases.Set(v, l)
 	}
 }
 

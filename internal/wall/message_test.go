@@ -261,7 +261,7 @@ func TestShowing(t *testing.T) {
 		Description: "game", Rule: "secret rule", Nonce: *nonce, WAN: "wan0",
 		Claims: portmap.Vias(0).With(portmap.ViaUPnP).With(portmap.ViaPCP), Expires: now.Add(time.Hour), Endless: true,
 	}
-	m.Leases[portmap.ViaPCP] = portmap.Lease{Ends: now.Add(time.Minute)}
+	m.Leases.Set(portmap.ViaPCP, portmap.Lease{Ends: now.Add(time.Minute)})
 	crossed := showing(&m, now)
 	got := crossed.mapping(now)
 	for _, via := range []portmap.Via{portmap.ViaUPnP, portmap.ViaNATPMP, portmap.ViaPCP} {

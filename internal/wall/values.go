@@ -54,7 +54,7 @@ func (m *Mapping) mapping(now time.Time) portmap.Mapping {
 	}
 	for via, left := range map[portmap.Via]time.Duration{portmap.ViaUPnP: m.UPnP, portmap.ViaNATPMP: m.NATPMP, portmap.ViaPCP: m.PCP} {
 		if left != m.Left {
-			p.Leases[via] = portmap.Lease{Ends: ends(left)}
+			p.Leases.Set(via, portmap.Lease{Ends: ends(left)})
 		}
 	}
 	return p
