@@ -35,6 +35,11 @@ func (l *Leases) Set(v Via, lease Lease) {
 	}
 }
 
+// Equal reports whether two have the same.
+func (l Leases) Equal(o Leases) bool {
+	return l.by == o.by || l.by != nil && o.by != nil && *l.by == *o.by
+}
+
 // All walks those that there are.
 func (l Leases) All() iter.Seq2[Via, Lease] {
 	return func(yield func(Via, Lease) bool) {
