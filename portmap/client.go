@@ -167,6 +167,14 @@ func (c Client) ID() ClientID {
 	return ClientID{Interface: c.Interface, Addr: c.Addr, MAC: c.MAC}
 }
 
+// client returns one with this identity.
+func (id ClientID) client() Client {
+	if id.Owner {
+		return Owner(id.Addr)
+	}
+	return Client{Interface: id.Interface, Addr: id.Addr, MAC: id.MAC}
+}
+
 // Device is the unit that quotas count by: the MAC where the link has one, so
 // that many addresses of one machine share one quota (abuse case K2), else the
 // address.

@@ -33,21 +33,19 @@ func (t *Table) Commit(c Change) *Table {
 func (t *Table) put(m *Mapping) {
 	id := m.Client.ID()
 	if m.Kind == Pinhole6 {
-		t.pinholes, t.numbers = t.pinholes.with(pinholeOf(m), m), t.numbers.with(int(m.Number), m)
+		t.pinholes, t.numbers = t.pinholes.with(m, none), t.numbers.with(int(m.Number), m)
 	} else {
 		t.putPort(m)
 	}
 	own := t.Of(id).own
-	if own.cmp == nil {
-		own = newOwn()
-	}
-	t.clients = t.clients.with(id, own.with(m.ID, m))
-	t.inside = t.inside.with(keyInside(m), m)
+	own.cmp = compareIDs
+	t.clients = t.clients.with(id, own.with(m, none))
+	t.inside = t.inside.with(m, none)
 	for k := range m.sourceKeys() {
 		t.sources = t.sources.with(k, m)
 	}
 	if end := m.nextEnd(); !end.IsZero() {
-		t.leases = t.leases.with(deadline{end, m.ID}, m)
+		t.leases = t.leases.with(m, none)
 	}
 	t.count++
 	t.countDevice(m, +1)
@@ -61,8 +59,8 @@ func (t *Table) putPort(m *Mapping) {
 			t.holds = t.holds.without(h.until)
 		}
 	}
-	s.mappings.cmp = compareSlotKeys
-	s.mappings = s.mappings.with(slotKeyOf(m), m)
+	s.mappings.cmp = compareOnPort
+	s.mappings = s.mappings.with(m, none)
 	s.holds = without(s.holds, func(h hold) bool { return h.transport == m.Transport })
 	s.natpmp = s.natpmp.plus(m, +1)
 	t.ports = t.ports.with(port, s)
@@ -71,25 +69,25 @@ func (t *Table) putPort(m *Mapping) {
 func (t *Table) drop(m *Mapping) {
 	id := m.Client.ID()
 	if m.Kind == Pinhole6 {
-		t.pinholes, t.numbers = t.pinholes.without(pinholeOf(m)), t.numbers.without(int(m.Number))
+		t.pinholes, t.numbers = t.pinholes.without(m), t.numbers.without(int(m.Number))
 	} else {
 		port := int(m.ExternalPort)
 		s, _ := t.ports.get(port)
-		s.mappings = s.mappings.without(slotKeyOf(m))
+		s.mappings = s.mappings.without(m)
 		s.natpmp = s.natpmp.plus(m, -1)
 		t.setSlot(port, s)
 	}
-	t.inside = t.inside.without(keyInside(m))
+	t.inside = t.inside.without(m)
 	for k := range m.sourceKeys() {
 		t.sources = t.sources.without(k)
 	}
-	if own := t.Of(id).own.without(m.ID); own.len() > 0 {
+	if own := t.Of(id).own.without(m); own.len() > 0 {
 		t.clients = t.clients.with(id, own)
 	} else {
 		t.clients = t.clients.without(id)
 	}
 	if end := m.nextEnd(); !end.IsZero() {
-		t.leases = t.leases.without(deadline{end, m.ID})
+		t.leases = t.leases.without(m)
 	}
 	t.count--
 	t.countDevice(m, -1)
@@ -182,17 +180,8 @@ func (t *Table) tidy(now time.Time) *Table {
 	return &next
 }
 
-func newOwn() ownMapping {
-	return ownMapping{cmp: func(a, b uint64) int {
-		switch {
-		case a < b:
-			return -1
-		case a > b:
-			return 1
-		}
-		return 0
-	}}
-}
+// none is the value of what has its key alone.
+var none struct{}
 
 // without returns a new slice; slices of a published table are never changed.
 func without[T any](s []T, drop func(T) bool) []T {

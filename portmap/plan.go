@@ -166,8 +166,7 @@ func (t *Table) number(start uint16) (uint16, bool) {
 // at returns the mapping that has m's place.
 func (t *Table) at(m *Mapping) *Mapping {
 	if m.Kind == Pinhole6 {
-		held, _ := t.pinholes.get(pinholeOf(m))
-		return held
+		return mapping(t.pinholes, m)
 	}
 	s, _ := t.ports.get(int(m.ExternalPort))
 	return s.find(m.Transport, m.Remotes)
@@ -210,7 +209,7 @@ func (t *Table) conflict(port uint16, tr Transport, id ClientID) error {
 	var reserved error
 	for _, other := range []struct {
 		transport Transport
-		claims    int
+		claims    int32
 	}{{TCP, s.natpmp.tcp}, {UDP, s.natpmp.udp}} {
 		m := s.holder(other.transport)
 		if other.transport != tr && other.claims > 0 && m.Client.ID() != id {
@@ -272,8 +271,8 @@ func (t *Table) ownHalf(tr Transport, id ClientID) (int, bool) {
 // exactly at expiry.
 func (t *Table) expired(now time.Time, hold time.Duration, limit int) []Change {
 	var changes []Change
-	for d, m := range t.leases.all() {
-		if d.at.After(now) || len(changes) == limit {
+	for m := range t.leases.all() {
+		if m.nextEnd().After(now) || len(changes) == limit {
 			break
 		}
 		changes = append(changes, m.lapse(now, now.Add(hold)))

@@ -90,7 +90,7 @@ func (e *Engine) changeAll(ctx context.Context, id ClientID, change func(time.Ti
 		plan: func(t *Table) (outcome, error) {
 			var out outcome
 			now := time.Now()
-			for _, m := range t.Of(id).own.all() {
+			for m := range t.Of(id).own.all() {
 				if c := change(now, m); c.Event != 0 {
 					out.changes = append(out.changes, c)
 				}
@@ -118,8 +118,8 @@ func (t *Table) yielding(before time.Time, r Request) []Change {
 		return over
 	}
 	s, _ := t.ports.get(int(r.ExternalPort))
-	for k, m := range s.mappings.all() {
-		if late(m) && (k.transport == r.Transport || m.Claims.paired()) {
+	for m := range s.mappings.all() {
+		if late(m) && (m.Transport == r.Transport || m.Claims.paired()) {
 			end(m)
 		}
 	}

@@ -42,7 +42,7 @@ func (r Reader) Own(_ context.Context, id ClientID, from, n int) (Page, error) {
 func (r Reader) OwnPorts(_ context.Context, id ClientID, tr Transport, ports PortRange, from, n int) (Page, error) {
 	t := r.Now()
 	var found []*Mapping
-	for _, m := range t.Of(id).own.all() {
+	for m := range t.Of(id).own.all() {
 		if m.Kind == NAT4 && m.Transport == tr && ports.Contains(m.ExternalPort) {
 			found = append(found, m)
 		}

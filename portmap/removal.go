@@ -105,7 +105,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 			return
 		}
 		if s.LastPort == 0 && !s.Anybody {
-			for _, m := range t.Of(s.Client.ID()).own.all() {
+			for m := range t.Of(s.Client.ID()).own.all() {
 				if !yield(m) {
 					return
 				}
@@ -116,7 +116,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 			if s.LastPort != 0 && port > int(s.LastPort) {
 				return
 			}
-			for _, m := range sl.mappings.all() {
+			for m := range sl.mappings.all() {
 				if !yield(m) {
 					return
 				}
@@ -125,7 +125,7 @@ func (t *Table) selectable(s Selector) iter.Seq[*Mapping] {
 		if !s.anyPort() {
 			return
 		}
-		for _, m := range t.pinholes.all() {
+		for m := range t.pinholes.all() {
 			if !yield(m) {
 				return
 			}

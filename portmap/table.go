@@ -15,17 +15,17 @@ type Table struct {
 	lastID   uint64 // the last count
 	revision uint64
 	count    int
-	ports    tree[int, slot] // by external port number, both transports
-	pinholes tree[pinhole, *Mapping]
-	numbers  tree[int, *Mapping]        // pinholes by Number
-	clients  tree[ClientID, ownMapping] // each client's own, by ID
-	inside   tree[internalKey, *Mapping]
+	ports    tree[int, slot]           // by external port number, both transports
+	pinholes ordered                   // by endpoint and restrictions
+	numbers  tree[int, *Mapping]       // pinholes by Number
+	clients  tree[ClientID, ordered]   // each client's own, by ID
+	inside   ordered                   // by client and its port, in whichever protocol
 	sources  tree[sourceKey, *Mapping] // whom restricted mappings let in
 	devices  tree[Device, device]
 	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
 	totals   tree[string, int]  // mappings that a rule allowed, by its name
 	lans     tree[string, int]  // mappings by the interface of their clients
-	leases   tree[deadline, *Mapping]
+	leases   ordered            // by the first end, of those that have one
 	holds    tree[deadline, hold]
 	used     map[uint64]uint64 // answers that were for one mapping, and which; never changed in place
 	idle     int               // devices kept only for their grant limiter
@@ -36,31 +36,15 @@ type Table struct {
 // renew one that has just run out. All mappings of one transport have the same
 // client, and so at most one host is waited for, a transport: Plan sees to it.
 type slot struct {
-	mappings tree[slotKey, *Mapping]
+	mappings ordered // by what distinguishes those on one external port
 	holds    []hold
 	natpmp   claims // mappings that NAT-PMP asked for
 }
 
-// slotKey is what distinguishes the mappings on one external port.
-type slotKey struct {
-	transport Transport
-	remotes   []Remote
-}
-
-func slotKeyOf(m *Mapping) slotKey { return slotKey{m.Transport, m.Remotes} }
-
-// pinhole is what distinguishes pinholes.
-type pinhole struct {
-	internal netip.AddrPort
-	slotKey
-}
-
-func pinholeOf(m *Mapping) pinhole { return pinhole{m.Internal, slotKeyOf(m)} }
-
 // claims counts by transport.
-type claims struct{ tcp, udp int }
+type claims struct{ tcp, udp int32 }
 
-func (c claims) plus(m *Mapping, n int) claims {
+func (c claims) plus(m *Mapping, n int32) claims {
 	switch {
 	case !m.Claims.paired():
 	case m.Transport == TCP:
@@ -78,20 +62,6 @@ type hold struct {
 	client    ClientID
 	until     deadline
 }
-
-// internalKey finds what a client's port is mapped to, in whichever protocol.
-type internalKey struct {
-	client    ClientID
-	transport Transport
-	port      uint16
-	id        uint64
-}
-
-func keyInside(m *Mapping) internalKey {
-	return internalKey{m.Client.ID(), m.Transport, m.Internal.Port(), m.ID}
-}
-
-type ownMapping = tree[uint64, *Mapping]
 
 type device struct {
 	mappings     int
@@ -113,16 +83,16 @@ type deadline struct {
 func NewTable() *Table {
 	return &Table{
 		ports:    tree[int, slot]{cmp: cmp.Compare[int]},
-		pinholes: tree[pinhole, *Mapping]{cmp: comparePinholes},
+		pinholes: ordered{cmp: comparePinholes},
 		numbers:  tree[int, *Mapping]{cmp: cmp.Compare[int]},
-		clients:  tree[ClientID, ownMapping]{cmp: compareClients},
-		inside:   tree[internalKey, *Mapping]{cmp: compareInternal},
+		clients:  tree[ClientID, ordered]{cmp: compareClients},
+		inside:   ordered{cmp: compareInternal},
 		sources:  tree[sourceKey, *Mapping]{cmp: compareSources},
 		devices:  tree[Device, device]{cmp: compareDevices},
 		rules:    tree[ruleKey, int]{cmp: compareRuleKeys},
 		totals:   tree[string, int]{cmp: cmp.Compare[string]},
 		lans:     tree[string, int]{cmp: cmp.Compare[string]},
-		leases:   tree[deadline, *Mapping]{cmp: compareDeadlines},
+		leases:   ordered{cmp: compareEnds},
 		holds:    tree[deadline, hold]{cmp: compareDeadlines},
 	}
 }
@@ -142,16 +112,23 @@ func compareBools(a, b bool) int {
 	return 1
 }
 
-func compareInternal(a, b internalKey) int {
-	return cmp.Or(compareClients(a.client, b.client), cmp.Compare(a.transport, b.transport), cmp.Compare(a.port, b.port), cmp.Compare(a.id, b.id))
+func compareInternal(a, b *Mapping) int {
+	return cmp.Or(compareClients(a.Client.ID(), b.Client.ID()), cmp.Compare(a.Transport, b.Transport),
+		cmp.Compare(a.Internal.Port(), b.Internal.Port()), cmp.Compare(a.ID, b.ID))
 }
 
-func compareSlotKeys(a, b slotKey) int {
-	return cmp.Or(cmp.Compare(a.transport, b.transport), slices.CompareFunc(a.remotes, b.remotes, compareRemotes))
+func compareOnPort(a, b *Mapping) int {
+	return cmp.Or(cmp.Compare(a.Transport, b.Transport), slices.CompareFunc(a.Remotes, b.Remotes, compareRemotes))
 }
 
-func comparePinholes(a, b pinhole) int {
-	return cmp.Or(a.internal.Compare(b.internal), compareSlotKeys(a.slotKey, b.slotKey))
+func comparePinholes(a, b *Mapping) int {
+	return cmp.Or(a.Internal.Compare(b.Internal), compareOnPort(a, b))
+}
+
+func compareIDs(a, b *Mapping) int { return cmp.Compare(a.ID, b.ID) }
+
+func compareEnds(a, b *Mapping) int {
+	return cmp.Or(a.nextEnd().Compare(b.nextEnd()), cmp.Compare(a.ID, b.ID))
 }
 
 func compareRemotes(a, b Remote) int {
@@ -196,7 +173,7 @@ func (t *Table) Pinhole(number uint16) (Mapping, bool) {
 // Pinholes walks every IPv6 pinhole, by address and port.
 func (t *Table) Pinholes() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
-		for _, m := range t.pinholes.all() {
+		for m := range t.pinholes.all() {
 			if !yield(*m) {
 				return
 			}
@@ -208,7 +185,7 @@ func (t *Table) Pinholes() iter.Seq[Mapping] {
 func (t *Table) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
 		for _, s := range t.ports.all() {
-			for _, m := range s.mappings.all() {
+			for m := range s.mappings.all() {
 				if !yield(*m) {
 					return
 				}
@@ -249,7 +226,7 @@ func (t *Table) ClientsAt(iface string, addr netip.Addr) iter.Seq[ClientID] {
 }
 
 // List is one client's own mappings, oldest first. A renewal keeps its place.
-type List struct{ own ownMapping }
+type List struct{ own ordered }
 
 // Of returns the mappings of one client.
 func (t *Table) Of(id ClientID) List {
@@ -262,14 +239,14 @@ func (l List) Len() int { return l.own.len() }
 
 // At returns the i-th mapping; i must be in 0..Len()-1.
 func (l List) At(i int) Mapping {
-	_, m := l.own.at(i)
+	m, _ := l.own.at(i)
 	return *m
 }
 
 // All walks the list.
 func (l List) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
-		for _, m := range l.own.all() {
+		for m := range l.own.all() {
 			if !yield(*m) {
 				return
 			}
@@ -290,8 +267,8 @@ func (t *Table) Inside(id ClientID, tr Transport, port uint16) iter.Seq[Mapping]
 
 func (t *Table) leading(id ClientID, tr Transport, port uint16) iter.Seq[*Mapping] {
 	return func(yield func(*Mapping) bool) {
-		for k, m := range t.inside.from(internalKey{client: id, transport: tr, port: port}) {
-			if k.client != id || k.transport != tr || k.port != port || !yield(m) {
+		for m := range t.inside.from(&Mapping{Client: id.client(), Transport: tr, Internal: netip.AddrPortFrom(id.Addr, port)}) {
+			if m.Client.ID() != id || m.Transport != tr || m.Internal.Port() != port || !yield(m) {
 				return
 			}
 		}
@@ -300,23 +277,26 @@ func (t *Table) leading(id ClientID, tr Transport, port uint16) iter.Seq[*Mappin
 
 // nextEnd returns the earliest moment at which the table changes by itself.
 func (t *Table) nextEnd() (time.Time, bool) {
-	lease, _, some := t.leases.first()
-	if h, _, ok := t.holds.first(); ok && (!some || h.at.Before(lease.at)) {
+	first, _, some := t.leases.first()
+	var end time.Time
+	if some {
+		end = first.nextEnd()
+	}
+	if h, _, ok := t.holds.first(); ok && (!some || h.at.Before(end)) {
 		return h.at, true
 	}
-	return lease.at, some
+	return end, some
 }
 
 func (s slot) find(tr Transport, remotes []Remote) *Mapping {
-	m, _ := s.mappings.get(slotKey{tr, remotes})
-	return m
+	return mapping(s.mappings, &Mapping{Transport: tr, Remotes: remotes})
 }
 
 // holder returns a mapping of the transport, which tells who has the port; nil
 // when nobody has.
 func (s slot) holder(tr Transport) *Mapping {
-	for k, m := range s.mappings.from(slotKey{transport: tr}) {
-		if k.transport == tr {
+	for m := range s.mappings.from(&Mapping{Transport: tr}) {
+		if m.Transport == tr {
 			return m
 		}
 		break

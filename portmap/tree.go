@@ -15,6 +15,18 @@ type tree[K, V any] struct {
 	cmp  func(a, b K) int
 }
 
+// ordered are mappings in an order of their own fields: a node has no other key, and a third
+// of the octets. To look for one a mapping is made that has what is compared.
+type ordered = tree[*Mapping, struct{}]
+
+// mapping returns the one that is equal in the order, or nil.
+func mapping(of ordered, as *Mapping) *Mapping {
+	if n := of.find(as); n != nil {
+		return n.key
+	}
+	return nil
+}
+
 type node[K, V any] struct {
 	left, right *node[K, V]
 	key         K
@@ -38,7 +50,14 @@ func (n *node[K, V]) len() int {
 
 func (t tree[K, V]) len() int { return t.root.len() }
 
-func (t tree[K, V]) get(k K) (V, bool) {
+func (t tree[K, V]) get(k K) (v V, ok bool) {
+	if n := t.find(k); n != nil {
+		return n.value, true
+	}
+	return v, false
+}
+
+func (t tree[K, V]) find(k K) *node[K, V] {
 	for n := t.root; n != nil; {
 		switch c := t.cmp(k, n.key); {
 		case c < 0:
@@ -46,11 +65,10 @@ func (t tree[K, V]) get(k K) (V, bool) {
 		case c > 0:
 			n = n.right
 		default:
-			return n.value, true
+			return n
 		}
 	}
-	var zero V
-	return zero, false
+	return nil
 }
 
 // at returns the i-th entry in order; i must be in 0..len-1.
