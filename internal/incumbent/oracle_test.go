@@ -98,6 +98,37 @@ func FuzzOpensNoMore(f *testing.F) {
 	})
 }
 
+// TestNamedBehindMore: a rule that names a port which only a rule opens goes on opening it behind
+// one that allows more, as in the example of miniupnpd's own file, and never before a denial.
+func TestNamedBehindMore(t *testing.T) {
+	t.Parallel()
+	const wide, names, deny, all = "allow 1024-65535 192.168.1.0/24 1024-65535\n", "allow 8080 192.168.1.5/32 8080\n", "deny 8080 192.168.1.5/32 8080\n", "deny 0-65535 0.0.0.0/0 0-65535\n"
+	for text, want := range map[string]string{
+		wide + names + all: "2 1 3", names + wide + all: "1 2 3", deny + wide + names + all: "1 3 2 4", wide + deny + names + all: "1 2 3 4",
+		wide + "allow 6000 192.168.1.5/32 6000\n" + names: "3 1 2", all + wide + names: "1 3 2", "": "",
+	} {
+		f, err := Read("x", []byte("port=0\n"+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := Translate(&f, Machine{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range plan.Config.Rules {
+			var n int
+			if _, err := fmt.Sscanf(r.Name, "line %d of", &n); err != nil {
+				t.Fatal(r.Name, err)
+			}
+			got = append(got, fmt.Sprint(n-1))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s is tried as %s, want %s", text, got, want)
+		}
+	}
+}
+
 // TestNoIPv6: who had IPv6 off has it off by an import, and mappings as before.
 func TestNoIPv6(t *testing.T) {
 	t.Parallel()

@@ -144,6 +144,43 @@ func (h hosts) prefix() (p netip.Prefix, exact bool) {
 	return p, bits.OnesCount32(h.mask) == n
 }
 
+// namingFirst returns rules with those first, of each series that allows, which name a port that
+// only a rule opens: here the first that matches decides, also where it does not name the port,
+// and there it makes no difference which of a series does.
+func namingFirst(rules []rule) []rule {
+	all := slices.Clone(rules)
+	for i := 0; i < len(all); {
+		n := 1
+		for all[i].allow && i+n < len(all) && all[i+n].allow {
+			n++
+		}
+		var named, others []rule
+		for _, r := range all[i : i+n] {
+			if r.allow && r.names() {
+				named = append(named, r)
+			} else {
+				others = append(others, r)
+			}
+		}
+		copy(all[i:], append(named, others...))
+		i += n
+	}
+	return all
+}
+
+// names reports whether a rule names a port that only a rule opens.
+func (r *rule) names() bool {
+	var ours policy.Rule
+	var outside, inside bool
+	ours.External, outside = r.external.ranges()
+	ours.Internal, inside = r.internal.ranges()
+	if !outside || !inside {
+		return false
+	}
+	named, _, _ := privileged(&ours)
+	return named != ""
+}
+
 // noter notes something about one rule.
 type noter func(kind NoteKind, format string, args ...any)
 

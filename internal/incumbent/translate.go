@@ -101,7 +101,7 @@ func TranslateOver(base Base, m Machine, files ...*File) (Plan, error) {
 	t.leaseFiles()
 	for _, f := range files {
 		t.file = f
-		for _, r := range f.rules {
+		for _, r := range namingFirst(f.rules) {
 			t.ruleOf(r)
 		}
 	}
