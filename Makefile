@@ -38,14 +38,16 @@ build:
 flags:
 	@echo "$(INLINE) -ldflags '$(LDFLAGS)'"
 
-# What `make build` has built, with its manuals, its completions, its configuration where there is none, its
-# units and its user. Nothing is started.
+# What `make build` has built, with its manuals and documents, its completions, its configuration where there
+# is none, its units and its user. Nothing is started.
 AT = $(DESTDIR)$(PREFIX)
 UNITS = portcullis.service portcullis-cleanup.service portcullis-web.service
 install:
 	install -D $(BIN) $(AT)/sbin/portcullis
 	install -D -m 644 -t $(AT)/share/man/man8 etc/man/portcullis.8
 	install -D -m 644 -t $(AT)/share/man/man5 etc/man/portcullis.toml.5
+	install -D -m 644 -t $(AT)/share/doc/portcullis SECURITY.md
+	install -D -m 644 -t $(AT)/share/doc/portcullis/docs docs/*.md
 	test -e $(DESTDIR)/etc/portcullis/portcullis.toml || install -D -m 644 -t $(DESTDIR)/etc/portcullis etc/portcullis.toml
 	install -D -m 644 -t $(AT)/share/bash-completion/completions etc/completion/portcullis
 	install -D -m 644 -t $(AT)/share/zsh/site-functions etc/completion/_portcullis
@@ -55,7 +57,17 @@ install:
 	sed -i 's|/usr/sbin/portcullis|$(PREFIX)/sbin/portcullis|' $(UNITS:%=$(AT)/lib/systemd/system/%)
 	test -n "$(DESTDIR)" -o ! -d /run/systemd/system || { systemd-sysusers portcullis.conf && systemctl daemon-reload; }
 
-# The same for a router with OpenWrt, into a package or an image. Where /etc/config/upnpd
+# What install has brought, but for the configuration and the user.
+.PHONY: uninstall
+uninstall:
+	rm -f $(AT)/sbin/portcullis $(AT)/share/man/man8/portcullis.8 $(AT)/share/man/man5/portcullis.toml.5
+	rm -f $(AT)/share/bash-completion/completions/portcullis $(AT)/share/zsh/site-functions/_portcullis
+	rm -f $(AT)/share/fish/vendor_completions.d/portcullis.fish $(AT)/lib/sysusers.d/portcullis.conf
+	rm -f $(UNITS:%=$(AT)/lib/systemd/system/%)
+	rm -rf $(AT)/share/doc/portcullis
+	test -n "$(DESTDIR)" -o ! -d /run/systemd/system || systemctl daemon-reload
+
+# The same as install for a router with OpenWrt, into a package or an image. Where /etc/config/upnpd
 # decides, as it does there, /etc/portcullis/portcullis.toml is what that becomes.
 install-openwrt:
 	install -D $(BIN) $(DESTDIR)/usr/sbin/portcullis

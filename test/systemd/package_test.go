@@ -1,11 +1,13 @@
 package systemd
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +170,31 @@ func (m *machine) conflicts(dir string) {
 		m.t.Errorf("beside miniupnpd: %v\n%s", err, out)
 	}
 	m.run("dpkg", "--purge", "miniupnpd-nftables")
+}
+
+// TestUninstall: `make uninstall` takes away what `make install` has brought, the owner's
+// configuration excepted.
+func TestUninstall(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, target := range []string{"install", "uninstall"} {
+		out, err := exec.Command("make", "-C", "../..", target, "DESTDIR="+dir, "BIN="+testrig.Exe).CombinedOutput()
+		if err != nil {
+			t.Fatalf("make %s: %v\n%s", target, err, out)
+		}
+		var files []string
+		if err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				files = append(files, strings.TrimPrefix(name, dir))
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if installed := len(files) > 12; installed != (target == "install") || !installed && !slices.Equal(files, []string{configuration}) {
+			t.Errorf("after make %s there are %q", target, files)
+		}
+	}
 }
 
 // TestTarball: what docs/install.md says for other distributions.
