@@ -111,23 +111,26 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorUntried: where no packet can be tried, as in a container whose /proc/sys is read-only,
+// TestDoctorUntried: where no packet can be tried, as in a container whose /proc/sys is read-only and without nft,
 // or only one to the gateway, as while the WAN is down, the chain that keeps devices from asking
 // is named all the same.
 func TestDoctorUntried(t *testing.T) {
 	t.Parallel()
 	const contained = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec \"$@\""
-	for name, down := range map[string]bool{"a container": false, "the WAN is down": true} {
+	for _, name := range []string{"a container", "the WAN is down", "there is no nft"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := testrig.Network(t, "a")
 			r := &testrig.Rig{Network: n}
 			nft(t, r, "table inet filter { chain input { type filter hook input priority filter; policy drop; ct state established accept; }; }")
 			args := []string{testrig.Exe, "doctor", "--json", "--config", writeConfig(t, lab.Settings)}
-			if down {
-				ip(t, r, "link set wan0 down")
-			} else {
+			switch name {
+			case "a container":
 				args = append([]string{"unshare", "--mount", "sh", "-c", contained, "sh"}, args...)
+			case "there is no nft": // what the rules say is read from the kernel
+				args = append([]string{"env", "PATH=/nowhere"}, args...)
+			default:
+				ip(t, r, "link set wan0 down")
 			}
 			s, failed := examineBy(t, n, exec.Command(args[0], args[1:]...))
 			if !failed || !s.has("path", "warning", "no packet was sent") ||
