@@ -94,10 +94,10 @@ func (f *front) run() error {
 		return err
 	}
 	set, ok := m.Body.(*wall.Settings)
-	if !ok || len(fds) > 0 {
+	if !ok || len(fds) != 1 {
 		return errors.New("no settings")
 	}
-	before, err := prepare()
+	before, err := prepare(fds[0])
 	if err != nil {
 		return err
 	}

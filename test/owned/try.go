@@ -16,13 +16,17 @@ type Try struct {
 	Files  []string
 }
 
+// WriteTurn is the try that no filter refuses: the file is not open for it.
+const WriteTurn = "write the turn"
+
 // prepared is what is opened before the sandbox closes: more than a front has.
 type prepared struct {
+	turn         int // the file that came with the settings (wall.Turn)
 	links, rules int // sockets of netlink: routes and nf_tables
 	interfaces   map[string]int
 }
 
-func prepare() (*prepared, error) {
+func prepare(turn int) (*prepared, error) {
 	links, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -31,7 +35,7 @@ func prepare() (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &prepared{links, rules, map[string]int{}}
+	p := &prepared{turn, links, rules, map[string]int{}}
 	all, err := net.Interfaces()
 	for _, i := range all {
 		p.interfaces[i.Name] = i.Index
@@ -97,6 +101,13 @@ func (p *prepared) open(f found, files []string) {
 			f[fmt.Sprint("a socket of the Internet: ", fd)] = "is there"
 		}
 	}
+	turn := uintptr(p.turn)
+	f.call(WriteTurn, unix.SYS_WRITE, turn, at("0123"), 4)
+	f.call("write at a place of the turn", unix.SYS_PWRITE64, turn, at("0123"), 4, 0)
+	f.call("cut the turn", unix.SYS_FTRUNCATE, turn, 0)
+	f.call("change who may write the turn", unix.SYS_FCHMOD, turn, 0o777)
+	f.call("map the turn", unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED, turn, 0)
+	f.call("open the turn again", unix.SYS_OPENAT, cwd, at(fmt.Sprintf("/proc/self/fd/%d", p.turn)), unix.O_RDWR)
 	links := uintptr(p.links)
 	f.call("have who closes last wait", unix.SYS_SETSOCKOPT, links, unix.SOL_SOCKET, unix.SO_LINGER, at("0123456789abcdef"), 8)
 	f.call("join a group on any link", unix.SYS_SETSOCKOPT, links, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, at("0123456789abcdef"), 12)

@@ -116,9 +116,14 @@ func (w World) lasting() World {
 	return w
 }
 
+// seconds are what of the life of an element may differ: the kernel hears of a longer lease up
+// to a second later, and counts from then.
+var seconds = regexp.MustCompile(`( timeout (?:\d+d)?(?:\d+h)?(?:\d+m\b)?)(?:\d+s)?(?:\d+ms)?`)
+
 // diff is what differs, "" for nothing. Flows that the kernel forgets by itself may be
 // gone, and no flow may have come.
 func (before World) diff(after World) string {
+	before.Ruleset, after.Ruleset = seconds.ReplaceAllString(before.Ruleset, "$1"), seconds.ReplaceAllString(after.Ruleset, "$1")
 	opts := cmp.Options{
 		cmpopts.IgnoreFields(World{}, "Flows", "at"),
 		cmpopts.IgnoreFields(control.Mapping{}, "ExpiresIn", "Packets", "Bytes"),
