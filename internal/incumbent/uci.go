@@ -63,9 +63,14 @@ func (f *File) uci(lines []string) *Error {
 		return err
 	}
 	var before, own, after []rule
+	settings := 0 // the line of their section
 	for _, s := range sections {
 		switch s.kind {
 		case "upnpd", "config", "settings":
+			if settings > 0 {
+				return f.failed(s.line, "there are settings in line %d already, and who reads them takes one section; allowed: one", settings)
+			}
+			settings = s.line
 			f.settings = append(f.settings, s.options...)
 		case "perm_rule", "acl_entry":
 			r, err := f.permission(&s)

@@ -126,6 +126,8 @@ func TestOff(t *testing.T) {
 		{"on where nothing is said", "config upnpd 'config'\n", networks, "", 1},
 		{"the second version's", "config settings 'settings'\n\toption enabled '1'\nconfig internal_network\n\toption interface 'lan'\n\toption acl_preset 'accept-high-ports'\n", networks, "daemon.notice /etc/config/upnpd:3: stricter: ", 1},
 		{"the second version's without a LAN", "config settings 'settings'\n\toption enabled '1'\n", networks, "/etc/config/upnpd:1: look at this: no LAN is named", 1},
+		{"off, in a section of another type", "config config\n\toption enabled '0'\n", networks, "", 0},
+		{"off, in a second section", "config upnpd\n" + off, networks, "/etc/config/upnpd:2: there are settings in line 1 already", 0},
 		{"off, by what uci does not read", off + "config perm_rule 'my-rule'\n\toption action 'allow'\n", networks, `/etc/config/upnpd:3: "my-rule" is no name`, 0},
 		{"off, by what uci alone does not read", off + unread + "\n", networks, "daemon.err /etc/config/upnpd: uci: Parse error", 0},
 		{"a broken line", on + "\toption x\n", networks, `daemon.err portcullis: /etc/config/upnpd:3: "\toption x" is no line of a UCI file`, 0},
