@@ -12,7 +12,7 @@ import (
 
 // readTime is how long a pipe, or a terminal, may take to say all that it has: there may be
 // nobody who writes, and who waits for that obeys no signal.
-const readTime = 10 * time.Second
+const readTime = 5 * time.Second
 
 // ReadFile returns what a file has, of one that is too large one octet more than most, and what
 // sort of file it is.

@@ -159,7 +159,7 @@ func TestSupervised(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	script := filepath.Join(dir, "waits")
-	if err := os.WriteFile(script, []byte("read -r line\n"), 0o600); err != nil {
+	if err := os.WriteFile(script, []byte("echo here; read -r line\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"/sbin/ujail": true, "ujail": true, "/sbin/procd": true, "/bin/sh": false, "ujail-x": false} {
@@ -169,7 +169,14 @@ func TestSupervised(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Start(); err != nil { // which returns behind execve
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil { // execve has put its arguments in place
 			t.Fatal(err)
 		}
 		if got := supervised(os.Getpid(), cmd.Process.Pid); got != want {

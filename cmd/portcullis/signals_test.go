@@ -68,7 +68,7 @@ func TestSilentPipe(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", strings.Fields(strings.ReplaceAll(line, "PIPE", pipe))...)
 			cmd.Args[0] = "portcullis"
-			if said, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(said), pipe+" has not said all that it has within 10s") {
+			if said, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(said), pipe+" has not said all that it has within 5s") {
 				t.Errorf("%v\n%s", err, said)
 			}
 		})
