@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
@@ -28,8 +29,9 @@ import (
 //
 // There is one way to write each line, and any other is refused.
 const (
-	maxLine = 8192 // with its newline; the longest that is written has about 2,800 bytes
-	version = "3"
+	maxLine   = 8192 // with its newline; the longest that is written has about 2,800 bytes
+	usualLine = 384  // few are longer
+	version   = "3"
 )
 
 // versions are what is read: a line of an earlier one says less, and nothing otherwise.
@@ -115,7 +117,7 @@ func (l *line) fields(c *coder) {
 
 // text is the line as it is written, after its head.
 func (l *line) text() string {
-	c := coder{out: []byte(l.verb)}
+	c := coder{out: append(make([]byte, 0, usualLine), l.verb...)}
 	l.fields(&c)
 	return string(c.out)
 }
@@ -123,15 +125,21 @@ func (l *line) text() string {
 func (l *line) append(b []byte) []byte { return appendLine(b, l.seq, l.synced, l.at, l.text()) }
 
 func appendLine(b []byte, seq, synced uint64, at int64, text string) []byte {
-	s := strconv.FormatUint(seq, 10) + "/" + strconv.FormatUint(synced, 10) + " " + timeText(at) + " " + text
-	return append(append(append(append(b, checksum(s)...), ' '), s...), '\n')
+	const digits = len("12345678")
+	start := len(b)
+	b = append(b, "12345678 "...) // the sum, when there is what it is of
+	b = append(strconv.AppendUint(b, seq, 10), '/')
+	b = append(strconv.AppendUint(b, synced, 10), ' ')
+	b = append(append(append(b, timeText(at)...), ' '), text...)
+	copy(b[start:], checksum(b[start+digits+1:]))
+	return append(b, '\n')
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // checksum returns eight hexadecimal digits. It is taken of every line that is read.
-func checksum(s string) string {
-	sum := crc32.Checksum([]byte(s), castagnoli)
+func checksum(b []byte) string {
+	sum := crc32.Checksum(b, castagnoli)
 	return hex.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
 }
 
@@ -139,7 +147,7 @@ func checksum(s string) string {
 // appendLine writes.
 func decodeLine(b []byte) (line, error) {
 	sum, text, _ := strings.Cut(string(b), " ")
-	if len(b) >= maxLine || sum != checksum(text) {
+	if len(b) >= maxLine || sum != checksum(b[min(len(b), len(sum)+1):]) {
 		return line{}, errBadLine
 	}
 	var l line
@@ -155,7 +163,7 @@ func decodeLine(b []byte) (line, error) {
 	if l.verb == verbHeader && l.version != "" && !slices.Contains(versions, l.version) {
 		return line{}, errVersion
 	}
-	if !l.sound() || string(l.append(nil)) != string(b)+"\n" {
+	if !l.sound() || string(bytes.TrimSuffix(l.append(make([]byte, 0, len(b)+1)), []byte("\n"))) != string(b) {
 		return line{}, errBadLine
 	}
 	return l, nil

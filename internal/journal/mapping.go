@@ -13,7 +13,7 @@ import (
 
 // encodeMapping writes what a renewal does not change of a mapping.
 func encodeMapping(m *portmap.Mapping) string {
-	var c coder
+	c := coder{out: make([]byte, 0, usualLine)}
 	c.mapping(m)
 	return string(c.out)
 }

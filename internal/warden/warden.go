@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,6 +104,7 @@ type Warden struct {
 	silent      func(ctx context.Context, ifindex int, mac [6]byte, host netip.Addr) (bool, error)
 	durations   metrics.Histogram // of requests for mappings
 	told        numbersTold
+	spare       spare
 	unseen      atomic.Uint64 // requests in the name of a host that has not sent any
 	subscribers subscribers
 	refusals    refusals.Book
@@ -129,6 +131,7 @@ type Warden struct {
 // The kernel's rules are as they were.
 func Open(ctx context.Context, cfg Config) (_ *Warden, err error) {
 	w := &Warden{cfg: cfg.Config, notSplit: cfg.NotSplit, log: cfg.Log, version: cfg.Version, kernel: cfg.Kernel, published: cfg.Published, started: time.Now(),
+		spare: spare{give: debug.FreeOSMemory},
 		dials: newDials(), dialing: make(chan struct{}, dialAtOnce), opening: make(chan struct{}, 1), undone: make(chan struct{}, 1)}
 	if w.firewall, w.backend, err = wiring.Firewall(ctx, w.log, w.cfg); err != nil {
 		return nil, err
@@ -261,7 +264,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.approvals = approvals.Open(w.log, answers, last.Mappings)
 	w.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Answers: w.approvals.Answers(), Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
-		Store: w.store, Recorded: w.recorded, Published: w.published,
+		Store: w.store, Recorded: w.recorded, Published: w.hasChanged,
 		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
