@@ -140,7 +140,7 @@ func (j *Journal) snapshot(now Moment) (b []byte, lines uint64) {
 	if j.epochs != (epochs{}) {
 		n++
 	}
-	b = make([]byte, 0, j.fresh)
+	b = make([]byte, 0, max(j.fresh, int64(len(j.leases))*usualLine))
 	add := func(l line) {
 		l.seq, l.synced, l.at = lines, n, now.at()
 		b = l.append(b)
