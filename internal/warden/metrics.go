@@ -161,6 +161,7 @@ func one(yes bool) float64 {
 
 // countTraffic writes what went through each mapping, where the owner wants so many lines.
 func (w *Warden) countTraffic(ctx context.Context, t *metrics.Text, table *portmap.Table) {
+	w.hasRead()
 	counters, err := w.firewall.Counters(ctx)
 	if err != nil {
 		w.log.Warn("mappings are missing in the metrics", "err", err)

@@ -96,6 +96,7 @@ func (w *Warden) Follow(ctx context.Context, s netif.State, r netif.Roles) {
 	if w.leases != nil {
 		w.leases.Changed() // the WAN may be another interface
 	}
+	w.hasRead()
 	if _, err := w.engine.Review(ctx); err != nil && ctx.Err() == nil { // each end is logged
 		w.log.Error("not all of what the configuration does not allow could be closed; trying again", "err", err)
 		w.adoptLater()

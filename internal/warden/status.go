@@ -56,6 +56,7 @@ func (w *Warden) host(c *portmap.Client) string { return w.names.Name(c.MAC, c.A
 
 // traffic returns what went through each mapping, as the kernel counts it.
 func (w *Warden) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {
+	w.hasRead()
 	counters, err := w.firewall.Counters(ctx)
 	if err != nil {
 		return nil, err

@@ -47,6 +47,7 @@ func (w *Warden) Adopt(ctx context.Context, c config.Config) ([]portmap.Dropped,
 	}
 	revoked, err := w.adopt(ctx, c, decide)
 	w.approvals.Reconsider(func(r portmap.Request) bool { return w.stillAsks(ctx, r) })
+	w.hasRead()
 	w.hosts.Look() // an endless lease may be shorter now
 	if err != nil {
 		w.adoptLater()

@@ -299,8 +299,11 @@ func (w *Warden) recorded(err error) {
 func (w *Warden) newReconcile() *reconcile.Keeper {
 	cfg := reconcile.Config{
 		Log: w.log, Watch: w.firewall.Watch, Changed: w.network.RulesChanged, Settled: w.network.Look,
-		Drifted: w.engine.Drifted,
-		Audits:  []func(context.Context, bool) (string, error){w.firewall.Audit},
+		Drifted: func(drift string) {
+			w.engine.Drifted(drift)
+			w.hasRead()
+		},
+		Audits: []func(context.Context, bool) (string, error){w.firewall.Audit},
 	}
 	if w.witness != nil {
 		cfg.Audits = append(cfg.Audits, func(ctx context.Context, _ bool) (string, error) { return w.witness.Audit(ctx) })
