@@ -145,7 +145,7 @@ line { stroke: #d1d9e0 } polyline { fill: none; stroke-width: 2.5 }
 		fmt.Fprintf(&b, "<text class=\"axis\" text-anchor=\"end\" x=\"%d\" y=\"%d\">%s</text>\n", chartLeft-6, chartTop-8, c.unit)
 	}
 	for i, v := range c.curves {
-		fmt.Fprintf(&b, "<text text-anchor=\"end\" x=\"%d\" y=\"%d\" style=\"fill:%s\">%s</text>\n", chartRight-100*(len(c.curves)-1-i), chartTop-8, v.colour, v.name)
+		fmt.Fprintf(&b, "<text text-anchor=\"end\" x=\"%d\" y=\"%d\" style=\"fill:%s\">%s</text>\n", chartRight-100*(len(c.curves)-1-i), chartTop-26, v.colour, v.name)
 		c.draw(&b, v, x, y)
 	}
 	b.WriteString("</svg>\n")

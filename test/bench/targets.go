@@ -47,7 +47,7 @@ var goals = []goal{
 	{"memory a mapping, of 20,000", 1.5, true, "kB", each(whenMapped(goalMemory))},
 	{"the same, started anew", 1.5, true, "kB", each(whenAnew(goalMemory))},
 	{"memory started anew / before", sameMemory, true, "", anewToBefore},
-	{"most memory at a start / when it is over", 1.5, true, "", peaks(whenAnew(goalMemory))},
+	{"most memory at a start / in the steady state", 1.5, true, "", peaks(whenAnew(goalMemory))},
 	{"at a repair", 1.5, true, "", peaks(whenRepaired)},
 	{"at a list", 1.5, true, "", peaks(whenListed)},
 	{"at a reload", 1.5, true, "", peaks(whenReloaded)},
@@ -64,7 +64,7 @@ func beside(measure string, level int) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
 		ours, _ := r.find(oursName, measure, level, 1)
 		other, _ := r.find(incumbentName, measure, level, 1)
-		if other.Present != level { // it did not come so far in its time
+		if 20*other.Present < 19*level { // it did not come so far in its time
 			return 0, false
 		}
 		return quotient(ours.PerSecond, other.PerSecond)
@@ -103,11 +103,13 @@ func anewToBefore(r *report) (float64, bool) {
 	return quotient(float64(anew.PSS), float64(before.PSS))
 }
 
-// peaks is the most memory as a multiple of what there is when all is over.
+// peaks is the most memory as a multiple of what there is when nothing has been asked for
+// since the start.
 func peaks(when string) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
 		f, _ := r.then(when)
-		return quotient(float64(f.Peak), float64(f.PSS))
+		steady, _ := r.then(whenAnew(goalMemory))
+		return quotient(float64(f.Peak), float64(steady.PSS))
 	}
 }
 
