@@ -194,7 +194,7 @@ func (f *foreign) load() (config.Config, daemon.Source, error) {
 	case plan.Unread != nil:
 		return base, source, plan.Unread
 	}
-	if err := unclear(plan); err != nil {
+	if err := unclear(plan, name); err != nil {
 		return base, source, err
 	}
 	f.notes = plan.Notes
@@ -229,8 +229,9 @@ func confOf(named string) (string, error) {
 // what is not certain about them; a start does not.
 var sides = []string{"lan.interfaces", "wan.interface", "wan.interface6", "wan.external_ip"}
 
-// unclear returns what is not certain about the sides of the gateway, nil where nothing is.
-func unclear(p incumbent.Plan) error {
+// unclear returns what is not certain about the sides of the gateway, nil where nothing is. Which
+// file was read is said, where there is one: the usual one is not named on the command line.
+func unclear(p incumbent.Plan, file string) error {
 	var why []string
 	for _, n := range p.Notes {
 		if n.Kind == incumbent.Look && n.Line > 0 && slices.Contains(sides, n.Key) {
@@ -239,6 +240,9 @@ func unclear(p incumbent.Plan) error {
 	}
 	if why == nil && len(p.Config.LAN.Interfaces) == 0 {
 		why = []string{"no LAN is named: listening_ip=INTERFACE, or -a INTERFACE"}
+		if file != "" {
+			why[0] = file + ": " + why[0]
+		}
 	}
 	if why == nil {
 		return nil

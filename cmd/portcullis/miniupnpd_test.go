@@ -55,7 +55,7 @@ func TestForeign(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"conf": "ext_ifname=wan0\nlistening_ip=br-lan\nenable_natpmp=yes\nsecure_mode=no\nlease_file=/run/x/leases\n", "base": "[state]\ndir = \"/srv/state\"\n[log]\nformat = \"json\"\n",
-		"uci": "config upnpd config\n", "bad": "[lan]\ninterfaces = 3\n", "same": "[[rule]]\nname = \"x\"\naction = \"deny\"\nclients = [\"iface:br-old\"]\n",
+		"uci": "config upnpd config\n", "none": "ext_ifname=wan0\n", "bad": "[lan]\ninterfaces = 3\n", "same": "[[rule]]\nname = \"x\"\naction = \"deny\"\nclients = [\"iface:br-old\"]\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ func TestForeign(t *testing.T) {
 	}
 	for args, want := range map[string]string{
 		"-f uci": "uci:1: this is no miniupnpd.conf", "-f conf --config bad": "bad:2: lan.interfaces: ", "-a br-lan -i br-lan": "is the way to the Internet and a LAN",
-		"-i wan0": "no LAN is named", "-i a/b -a br-lan": `command line:1: look at this: "a/b" is not the name of an interface`,
+		"-i wan0": "no LAN is named", "-f none": "none: no LAN is named", "-i a/b -a br-lan": `command line:1: look at this: "a/b" is not the name of an interface`,
 		"-f conf --config same": `conf, as portcullis.toml:`,
 	} {
 		if _, _, err := load(args); err == nil || !strings.Contains(err.Error(), want) {
