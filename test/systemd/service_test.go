@@ -266,7 +266,16 @@ func (m *machine) page(n *lab.Network) {
 	m.run("systemctl", "start", "portcullis-web")
 	printed(1)
 	m.run("systemctl", "reload", "portcullis-web")
-	answer, text := ask(http.MethodPost, "/v1/signin", `{"word":"`+printed(2)+`"}`, http.Header{"Content-Type": {"application/json"}, "Origin": {"http://127.0.0.1:8480"}})
+	word := printed(2)
+	doc, err := os.ReadFile("../../docs/systemd.md")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^# (journalctl -u portcullis-web .*)$`).FindSubmatch(doc)
+	if line == nil || m.run(strings.Fields(string(line[1]))...) != "http://127.0.0.1:8480/#"+word+"\n" {
+		m.t.Errorf("by the document, %q, the link is not found", line)
+	}
+	answer, text := ask(http.MethodPost, "/v1/signin", `{"word":"`+word+`"}`, http.Header{"Content-Type": {"application/json"}, "Origin": {"http://127.0.0.1:8480"}})
 	var said struct{ Key string }
 	if err := json.Unmarshal([]byte(text), &said); err != nil || answer.StatusCode != http.StatusOK {
 		m.t.Fatalf("signing in: %s %s", answer.Status, text)
