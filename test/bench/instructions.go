@@ -154,21 +154,23 @@ func (r *report) countRequests(ctx context.Context, c *counter) (err error) {
 	g.name, g.stop = instructionsName, g.daemon.Kill
 	defer func() { err = r.end(g, err) }()
 	soap, pmp := g.soap[0], g.natpmp[0]
-	if err := rest(ctx); err != nil { // until it has begun all that it does by itself
+	first, other := g.ports, g.ports[instructionsTimes*instructionsEach:] // one protocol's, and the other's
+	if err := rest(ctx); err != nil {                                     // until it has begun all that it does by itself
 		return err
 	}
 	for _, e := range []struct {
-		what string
-		do   func(port uint16) error
+		what  string
+		ports []uint16
+		do    func(port uint16) error
 	}{
-		{measureAdd, soap.add},
-		{measureRenew, soap.add},
-		{countedRead, soap.specific},
-		{countedRefusal, func(port uint16) error { return refused(soap.request("AddPortMapping", port, refusedPort)) }},
-		{measurePMPAdd, pmp.add},
-		{measurePMPRenew, pmp.add},
+		{measureAdd, first, soap.add},
+		{measureRenew, first, soap.add},
+		{countedRead, first, soap.specific},
+		{countedRefusal, other, func(port uint16) error { return refused(soap.request("AddPortMapping", port, refusedPort)) }},
+		{measurePMPAdd, other, pmp.add},
+		{measurePMPRenew, other, pmp.add},
 	} { // no deletions: how many flows are looked through for one depends on the time
-		count, err := g.countEach(ctx, c, e.do)
+		count, err := g.countEach(ctx, c, e.ports, e.do)
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.what, err)
 		}
@@ -178,14 +180,14 @@ func (r *report) countRequests(ctx context.Context, c *counter) (err error) {
 }
 
 // countEach returns how many instructions one of something takes, of many.
-func (g *gate) countEach(ctx context.Context, c *counter, do func(port uint16) error) (least int, err error) {
+func (g *gate) countEach(ctx context.Context, c *counter, ports []uint16, do func(port uint16) error) (least int, err error) {
 	for turn := range instructionsTimes {
 		if _, err := c.dump(ctx, g.pid); err != nil {
 			return 0, err
 		}
 		err := <-g.hosts[0].Go(func() (err error) {
 			for i := 0; i < instructionsEach && err == nil; i++ {
-				err = do(g.ports[turn*instructionsEach+i])
+				err = do(ports[turn*instructionsEach+i])
 			}
 			return err
 		})
