@@ -36,9 +36,10 @@ type Footprint struct {
 
 // What is promised of it (docs/performance.md).
 const (
-	mostIdle     = 20 << 10
-	mostMapped   = 24 << 10 // with so many:
+	mostIdle     = 18 << 10
+	mostMapped   = 21 << 10 // with so many:
 	mostMappedAt = 1_000
+	mostMany     = 50 << 10 // with goalMemory
 	mostFlooded  = 40 << 10
 )
 
@@ -126,8 +127,11 @@ func (r *report) grow(ctx context.Context, exe string, g *gate, p plan) error {
 			return err
 		}
 		most := 0
-		if level == mostMappedAt {
+		switch level {
+		case mostMappedAt:
 			most = mostMapped
+		case goalMemory:
+			most = mostMany
 		}
 		if err := r.remember(ctx, g, whenMapped(level), most); err != nil {
 			return err
@@ -135,7 +139,7 @@ func (r *report) grow(ctx context.Context, exe string, g *gate, p plan) error {
 		if level != mostMappedAt && i < len(p.levels)-1 {
 			continue
 		}
-		most = max(mostMapped, r.footprint[len(r.footprint)-1].PSS*11/10)
+		most = max(mostMapped, r.footprint[len(r.footprint)-1].PSS*5/4) // what is made at once lies scattered
 		if _, err := g.restarted(ctx, exe); err != nil {
 			return err
 		}
