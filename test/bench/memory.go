@@ -36,8 +36,8 @@ type Footprint struct {
 
 // What is promised of it (docs/performance.md).
 const (
-	mostIdle     = 18 << 10
-	mostMapped   = 21 << 10 // with so many:
+	mostIdle     = 20 << 10
+	mostMapped   = 22 << 10 // with so many:
 	mostMappedAt = 1_000
 	mostMany     = 50 << 10 // with goalMemory
 	mostFlooded  = 40 << 10
