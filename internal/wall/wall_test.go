@@ -392,12 +392,11 @@ func TestEvents(t *testing.T) {
 		r.decider.events <- portmap.Event{Type: portmap.Renewed, Mapping: shownOne}
 	}
 	late := r.Events(t.Context())
-	for ev := range late { // behind all the others
-		if ev.Type == portmap.Expired {
-			break
-		}
-		if len(r.decider.events) == 0 {
-			r.decider.events <- portmap.Event{Type: portmap.Expired, Mapping: shownOne}
+	last := portmap.Event{Type: portmap.Expired, Mapping: shownOne} // behind all the others
+	r.decider.events <- last
+	for ev := within(t, late); ev.Type != last.Type; ev = within(t, late) {
+		if ev.Type == portmap.Resync { // it is among what was lost
+			r.decider.events <- last
 		}
 	}
 	for range eventBuffer {
