@@ -48,7 +48,10 @@ func besides(file Path) []string {
 
 // system are directories in which, and below which, whoever writes can become root: the
 // sandbox would have to leave them to the daemon.
-var system = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/root", "/sbin", "/sys", "/usr"}
+var system = []string{
+	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/overlay", "/proc", "/root", "/run/systemd", "/run/udev",
+	"/sbin", "/sys", "/usr", "/var/lib/dpkg", "/var/lib/systemd", "/var/run/systemd", "/var/run/udev", "/var/spool/cron",
+}
 
 // Collide reports whether two lease files are one, or one is what stands beside the other.
 func Collide(a, b Path) bool {
@@ -56,8 +59,9 @@ func Collide(a, b Path) bool {
 }
 
 // CheckShown returns why a lease file cannot be where it is: it would be, or stand beside,
-// another file of the configuration's, or is in a directory of the system's. Its error is the
-// rest of a sentence that begins with the path.
+// another file of the configuration's, or is in a directory of the system's or in one that
+// holds the daemon's state, which the sandbox would open. Its error is the rest of a sentence that
+// begins with the path.
 func (c *Config) CheckShown(file Path) error {
 	dir := filepath.Dir(string(file))
 	if file == "" {
@@ -82,6 +86,8 @@ func (c *Config) CheckShown(file Path) error {
 	}
 	if state := string(c.State.Dir); dir == state || strings.HasPrefix(dir, state+"/") {
 		return errors.New("is in state.dir; allowed: a file elsewhere")
+	} else if strings.HasPrefix(state, dir+"/") {
+		return errors.New("is in a directory that state.dir is below; allowed: a directory that holds nothing else, /run/portcullis say")
 	}
 	return nil
 }
