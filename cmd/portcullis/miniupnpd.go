@@ -286,7 +286,7 @@ func (f *foreign) serve(ctx context.Context, c daemon.Config) (err error) {
 		if failed != nil {
 			return failed
 		}
-		defer func() { err = errors.Join(err, removed(pid)) }()
+		defer func() { err = errors.Join(err, background.RemovePid(pid)) }()
 	}
 	f.tell(c.Log)
 	c.Waits, c.Load = waits, (&foreign{call: f.call}).load
@@ -304,12 +304,4 @@ func asMiniupnpd() (_ <-chan os.Signal, stop func()) {
 		signal.Stop(signals)
 		unheard()
 	}
-}
-
-// removed removes a pid file; where the sandbox has closed its directory it is made empty.
-func removed(pid *os.File) error {
-	if os.Remove(pid.Name()) == nil {
-		return pid.Close()
-	}
-	return errors.Join(pid.Truncate(0), pid.Close())
 }

@@ -63,7 +63,7 @@ func ReadPid(name string) (int, error) {
 
 // WritePid writes this process into a pid file, which stays open.
 func WritePid(name string) (*os.File, error) {
-	f, err := openPid(name, os.O_WRONLY|os.O_CREATE)
+	f, err := openPid(name, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +75,26 @@ func WritePid(name string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// RemovePid removes what WritePid has written, and closes it; where the sandbox has closed its
+// directory it is made empty. It stays where it names another process by now, or another file has
+// its name.
+func RemovePid(f *os.File) error {
+	b := make([]byte, maxPid)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return errors.Join(err, f.Close())
+	}
+	is, err := f.Stat()
+	there, missing := os.Lstat(f.Name())
+	if string(b[:n]) != fmt.Sprintln(os.Getpid()) || err != nil || missing != nil || !os.SameFile(is, there) {
+		return errors.Join(err, f.Close())
+	}
+	if os.Remove(f.Name()) == nil {
+		return f.Close()
+	}
+	return errors.Join(f.Truncate(0), f.Close())
 }
 
 // removePid removes a pid file that has this process in it.

@@ -63,6 +63,32 @@ func TestPidFile(t *testing.T) {
 	}
 }
 
+// TestRemovePid: what has another process in it, or has become another file's name, stays.
+func TestRemovePid(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]func(name string) error{
+		"written by another": func(name string) error { return os.WriteFile(name, []byte("1\n"), 0o600) },
+		"replaced": func(name string) error {
+			return errors.Join(os.Remove(name), os.WriteFile(name, []byte("1\n"), 0o600))
+		},
+		"ours": nil,
+	} {
+		name := filepath.Join(t.TempDir(), "pid")
+		f, err := WritePid(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if change != nil {
+			err = change(name)
+		}
+		err = errors.Join(err, RemovePid(f))
+		_, missing := os.Stat(name)
+		if err != nil || (missing == nil) != (change != nil) || change != nil && text(t, name) != "1\n" {
+			t.Errorf("%s: %v, %v", what, err, missing)
+		}
+	}
+}
+
 // TestPidFileOfOthers: one of another user's, who may have put any process there, is none.
 func TestPidFileOfOthers(t *testing.T) {
 	t.Parallel()
