@@ -41,13 +41,14 @@ flags:
 # What `make build` has built, with its manuals and documents, its completions, its configuration where there
 # is none, its units and its user. Nothing is started.
 AT = $(DESTDIR)$(PREFIX)
+CHARTS = docs/rate.svg docs/memory.svg docs/first-packet.svg
 UNITS = portcullis.service portcullis-cleanup.service portcullis-web.service
 install:
 	install -D $(BIN) $(AT)/sbin/portcullis
 	install -D -m 644 -t $(AT)/share/man/man8 etc/man/portcullis.8
 	install -D -m 644 -t $(AT)/share/man/man5 etc/man/portcullis.toml.5
 	install -D -m 644 -t $(AT)/share/doc/portcullis SECURITY.md
-	install -D -m 644 -t $(AT)/share/doc/portcullis/docs docs/*.md
+	install -D -m 644 -t $(AT)/share/doc/portcullis/docs docs/*.md $(CHARTS)
 	test -e $(DESTDIR)/etc/portcullis/portcullis.toml || install -D -m 644 -t $(DESTDIR)/etc/portcullis etc/portcullis.toml
 	install -D -m 644 -t $(AT)/share/bash-completion/completions etc/completion/portcullis
 	install -D -m 644 -t $(AT)/share/zsh/site-functions etc/completion/_portcullis
@@ -205,10 +206,10 @@ packages:
 release:
 	DIST='$(DIST)' ARCHS='$(ARCHS)' KEY='$(KEY)' APK_KEY='$(APK_KEY)' packages/release
 
-# The stripped binary stays at or under 9.35 MB here; packages/targets.go has what is allowed
-# on the other processors.
+# The stripped binary stays at or under 8.7 MB here, as packages/targets.go has it, which also has what is
+# allowed on the other processors.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 9350000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 8700000
 
 # Every processor that we ship, as it is and in the file system of a router.
 sizes:

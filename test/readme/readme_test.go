@@ -291,6 +291,24 @@ func TestNumber(t *testing.T) {
 	}
 }
 
+// TestInstalled: what the installed documents point at in the machine is installed.
+func TestInstalled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command("make", "--silent", "install", "DESTDIR="+dir, "PREFIX=/usr", "BIN=/bin/true")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	docs, err := filepath.Glob(filepath.Join(dir, "usr/share/doc/portcullis/docs/*.md"))
+	if err != nil || len(docs) < 10 {
+		t.Fatal(docs, err)
+	}
+	for _, doc := range docs {
+		pointsAt(t, doc)
+	}
+}
+
 // TestLinks: every file that the documents point at is there.
 func TestLinks(t *testing.T) {
 	docs, err := filepath.Glob(filepath.Join(root, "*.md"))
@@ -302,18 +320,24 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, doc := range append(docs, more...) {
-		text, err := os.ReadFile(doc)
-		if err != nil {
-			t.Fatal(err)
+		pointsAt(t, doc)
+	}
+}
+
+// pointsAt wants each file to be there that a document points at.
+func pointsAt(t *testing.T, doc string) {
+	t.Helper()
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+		name, _, _ := strings.Cut(m[1], "#")
+		if strings.Contains(name, "://") {
+			continue
 		}
-		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-			name, _, _ := strings.Cut(m[1], "#")
-			if strings.Contains(name, "://") {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(doc), name)); err != nil {
-				t.Errorf("%s points at %s: %v", filepath.Base(doc), m[1], err)
-			}
+		if _, err := os.Stat(filepath.Join(filepath.Dir(doc), name)); err != nil {
+			t.Errorf("%s points at %s: %v", filepath.Base(doc), m[1], err)
 		}
 	}
 }
