@@ -19,7 +19,8 @@
 //   - A mapping costs the kernel and the daemon the same in any number, and no
 //     program is run for it.
 //   - iptables-nft tells of its changes as nftables does, and so an audit runs no program
-//     where nothing was told, but each ten minutes. iptables-legacy tells nobody, but takes
+//     where nothing was told, but each ten minutes, and with miniupnpd.chain in the nat table
+//     one at each audit, which reads the chain. iptables-legacy tells nobody, but takes
 //     a lock for each change, a file: the kernel tells of its use, and Watch looks (two short
 //     programs, without that lock), once a second at most. Each minute's audit looks as well,
 //     for whoever has no such lock: old versions, and containers with a /run of

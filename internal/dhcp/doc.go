@@ -28,7 +28,7 @@
 //
 // What is decided here:
 //   - Files are looked at when the kernel has told of them (inotify), at most once a
-//     second, and every half a minute: they need not exist, nor the directory. What was
+//     second, and every minute: they need not exist, nor the directory. What was
 //     written in the last two seconds is looked at again, for clocks of file systems are
 //     coarse. At the usual places, two of which are in /tmp, only a file of a system user
 //     counts.
