@@ -77,7 +77,7 @@ func (d *Driver) tellLate() {
 	}
 }
 
-// tellAll is for who is about to compare, or to leave.
+// tellAll is for whoever reads the ends back, or leaves.
 func (d *Driver) tellAll(ctx context.Context) error {
 	for len(d.late.ids) > 0 {
 		if err := d.tellSome(ctx); err != nil {
@@ -87,12 +87,16 @@ func (d *Driver) tellAll(ctx context.Context) error {
 	return nil
 }
 
-// tellSome makes one transaction. Where all is about to be written anew there is nothing to
-// tell.
-func (d *Driver) tellSome(ctx context.Context) error {
-	if d.closed || !d.whole {
-		d.late.ids, d.late.failed = nil, false
+// tellSome makes one transaction. Where it is not known what the kernel holds, it is told
+// everything.
+func (d *Driver) tellSome(ctx context.Context) (err error) {
+	defer func() { d.late.failed = err != nil }()
+	if d.closed {
+		d.late.ids = nil
 		return nil
+	}
+	if !d.whole {
+		return d.install(ctx, d.state) // which knows every lease
 	}
 	some := make([]uint64, 0, lateBatch)
 	for id := range d.late.ids {
@@ -100,12 +104,14 @@ func (d *Driver) tellSome(ctx context.Context) error {
 			break
 		}
 	}
-	var err error
 	if c := d.state.leases(some); !c.Empty() {
-		_, err = d.bring(ctx, c)
-	}
-	if d.late.failed = err != nil; d.late.failed {
-		return err
+		lacking, err := d.bring(ctx, c)
+		if err != nil {
+			return err
+		}
+		if lacking {
+			_ = d.rewriteOwners(ctx) // as after any other change
+		}
 	}
 	for _, id := range some {
 		delete(d.late.ids, id)

@@ -136,6 +136,26 @@ func TestDriverTellsAtOnce(t *testing.T) {
 			},
 			want: "flows: 0 gone, 0 new\nread counters: quick true\nrewrite: 6\nflows: 0 gone, 0 new\nrewrite owners: 6",
 		},
+		"nobody knows what became of it": {
+			change: func(t *testing.T, k *spy, d *firewall.Driver, all []portmap.Mapping) error {
+				k.answers = map[string][]error{"write": {firewall.ErrUnknown}}
+				err := d.Apply(t.Context(), later(all[2:], time.Hour), nil)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				return err
+			},
+			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1", settles: "rewrite: 6",
+		},
+		"something lacks in the owner's tables": {
+			change: func(t *testing.T, k *spy, d *firewall.Driver, all []portmap.Mapping) error {
+				k.lacking = true
+				err := d.Apply(t.Context(), later(all[2:], time.Hour), nil)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				return err
+			},
+			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nrewrite owners: 6",
+		},
 		"the kernel refuses, and then nothing waits": {
 			change: func(t *testing.T, k *spy, d *firewall.Driver, all []portmap.Mapping) error {
 				k.answers = map[string][]error{"write": {errors.New("refused")}}

@@ -125,7 +125,7 @@ func (b *Backend) Audit(ctx context.Context, full bool) (drift string, err error
 // keepStill is keep, but that what others may still be changing is left alone first, and
 // that no program is run for what has not changed.
 func (b *Backend) keepStill(ctx context.Context) (lost string, err error) {
-	if b.looks.needless() {
+	if b.written() && b.looks.needless() {
 		return "", nil
 	}
 	wrong, err := b.wrong(ctx)
@@ -173,16 +173,18 @@ func (b *Backend) Repaired() uint64 {
 // Close ends the backend. It removes the table, the rules in FORWARD and the flows of
 // all mappings; or, with keep, leaves all of it, to end by the kernel's own timeouts.
 func (b *Backend) Close(ctx context.Context, keep bool) error {
+	// The table comes first: without its marks the rules in FORWARD let nothing pass, and
+	// programs may have to wait for their lock.
+	err := b.Backend.Close(ctx, keep)
 	b.mu.Lock()
-	var err error
+	defer b.mu.Unlock()
 	for _, r := range b.rules {
 		if r != nil && !keep && !b.closed {
 			err = errors.Join(err, r.remove(ctx))
 		}
 	}
 	b.closed = true
-	b.mu.Unlock()
-	return errors.Join(err, b.Backend.Close(ctx, keep))
+	return err
 }
 
 // follow finds out where a rule is wanted, and returns the facts for the table. Beside

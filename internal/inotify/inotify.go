@@ -95,8 +95,11 @@ func (w *Watcher) Watch(path string) error {
 }
 
 // WatchPlace has the kernel tell when a file comes to a directory or goes from there, and
-// when the directory itself goes. It is otherwise as Watch.
-func (w *Watcher) WatchPlace(directory string) error { return w.add(directory, onPlace) }
+// when the directory itself goes. It reports whether the directory is there, and is
+// otherwise as Watch.
+func (w *Watcher) WatchPlace(directory string) (there bool, err error) {
+	return w.try(directory, onPlace)
+}
 
 // WatchUse has the kernel tell when somebody has done with a file, though nothing was
 // written, and when the file goes. It reports whether the file is there.

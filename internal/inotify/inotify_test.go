@@ -88,7 +88,7 @@ func TestWatchPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if err := w.WatchPlace(dir); err != nil {
+	if there, err := w.WatchPlace(dir); err != nil || !there {
 		t.Fatal(err)
 	}
 	for _, do := range []func() error{

@@ -14,7 +14,8 @@ import (
 // fakeDisk is a directory in memory. It can be full, fail, die with the process,
 // or lose its power.
 type fakeDisk struct {
-	looks   int // whether a file is still there
+	lost    error // what Lost says once
+	looks   int   // whether a file is still there
 	mu      sync.Mutex
 	names   map[string]*inode // as the system shows it
 	durable map[string]*inode // as it is after a loss of power
@@ -133,6 +134,10 @@ func (d *fakeDisk) Remove(name string) error {
 }
 
 func (d *fakeDisk) Lost(string, journal.File) error {
+	if err := d.lost; err != nil {
+		d.lost = nil
+		return err
+	}
 	d.looks++
 	return nil
 }

@@ -146,10 +146,7 @@ func (j *Journal) append(now Moment, lines []line, revokes bool) error {
 			j.fail(now, err)
 		}
 	}
-	select {
-	case j.written <- struct{}{}:
-	default:
-	}
+	j.stir()
 	if revokes && j.behind != nil {
 		if j.catchUp(now); j.behind != nil {
 			j.remove(now)

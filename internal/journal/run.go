@@ -168,6 +168,15 @@ func (j *Journal) fail(now Moment, err error) {
 		}
 	}
 	j.behind = err
+	j.stir()
+}
+
+// stir has Run do what is due within the second.
+func (j *Journal) stir() {
+	select {
+	case j.written <- struct{}{}:
+	default:
+	}
 }
 
 // catchUp writes everything anew if the file is behind, unless that was tried a moment

@@ -147,6 +147,26 @@ func TestMends(t *testing.T) {
 	})
 }
 
+// TestMendsWhatWasLost: where a look by somebody else finds that the file has gone, and it cannot
+// be written anew yet, it is a second later.
+func TestMendsWhatWasLost(t *testing.T) {
+	t.Parallel()
+	running(t, func(w *world, _ *atomic.Int32) {
+		w.record([]portmap.Mapping{w.soon(1)})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		w.disk.lost = errors.New("it was unlinked")
+		w.disk.set(1, errors.New("no such directory"), false)
+		before := w.disk.durable[journal.JournalFile]
+		w.j.Look()
+		time.Sleep(2100 * time.Millisecond)
+		synctest.Wait()
+		if n := w.disk.durable[journal.JournalFile]; n == before || !bytes.Contains(n.synced, []byte("put id=1 ")) {
+			t.Error("not mended")
+		}
+	})
+}
+
 // TestUnreadable: a file that cannot be read costs what it holds, and no more.
 func TestUnreadable(t *testing.T) {
 	t.Parallel()

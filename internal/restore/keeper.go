@@ -223,7 +223,10 @@ func (k *Keeper) watcher() (*inotify.Watcher, <-chan struct{}) {
 
 // watch returns when the state directory is to be looked at though nobody has told.
 func (k *Keeper) watch(w *inotify.Watcher) time.Duration {
-	if w == nil || w.WatchPlace(k.cfg.Dir) != nil {
+	if w == nil {
+		return pace.Until(stateEvery)
+	}
+	if there, err := w.WatchPlace(k.cfg.Dir); !there || err != nil {
 		return pace.Until(stateEvery)
 	}
 	return pace.Until(pace.Minute) // not every file system tells, nor does a directory above

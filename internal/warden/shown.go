@@ -2,11 +2,16 @@ package warden
 
 import (
 	"context"
+	"time"
 
 	"portcullis/internal/leasefile"
 	"portcullis/internal/wiring"
 	"portcullis/portmap"
 )
+
+// listingTimeout bounds the removal of what is listed. With closeTimeout it is less than
+// service managers wait for our end.
+const listingTimeout = 4 * time.Second
 
 // openShown makes what shows the mappings to programs that were made for miniupnpd, if the
 // owner wants that.
@@ -51,8 +56,24 @@ func (w *Warden) Settle(ctx context.Context) {
 }
 
 // auditListing looks at what is listed when others have changed rules. What is missing there
-// is put back without a word: nothing depended on it.
+// is put back without a word: nothing depended on it, so that nothing that is open waits for
+// the programs which that may need.
 func (w *Warden) auditListing(ctx context.Context, _ bool) (string, error) {
-	w.listing.Audit(ctx)
+	if w.auditing.CompareAndSwap(false, true) {
+		go func() {
+			defer w.auditing.Store(false)
+			w.listing.Audit(ctx)
+		}()
+	}
 	return "", nil
+}
+
+// closeListing removes what is listed, in a time of its own.
+func (w *Warden) closeListing(ctx context.Context, keep bool) error {
+	if w.listing == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listingTimeout)
+	defer cancel()
+	return w.listing.Close(ctx, keep)
 }

@@ -33,6 +33,8 @@ func (w *Warden) hasChanged() {
 	if w.published != nil {
 		w.published()
 	}
+	w.hosts.Mapped()
+	w.ports.Mapped()
 }
 
 // hasRead is for what passes over all mappings.

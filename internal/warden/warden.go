@@ -112,6 +112,7 @@ type Warden struct {
 	vendors     vendors
 	leases      *leasefile.Keeper // nil: there is nothing to show
 	listing     wiring.Listing    // nil: nothing is listed
+	auditing    atomic.Bool       // the listing is being looked at
 	hook        *hook.Hook        // nil: there is none
 	hookFailed  error             // why there is none that the owner wants
 	alerts      alerts            // of what only an owned front does
@@ -179,10 +180,8 @@ func (w *Warden) Close(ctx context.Context, keep bool) error {
 			err = errors.Join(err, e)
 		}
 	}
-	if w.listing != nil {
-		err = errors.Join(err, w.listing.Close(closing, keep || !w.ours))
-	}
-	err = errors.Join(err, w.closeHook(), w.firewall.Close(closing, keep || !w.ours))
+	// What is open comes first: the listing may wait for programs, and for their lock.
+	err = errors.Join(err, w.closeHook(), w.firewall.Close(closing, keep || !w.ours), w.closeListing(ctx, keep || !w.ours))
 	if w.witness != nil {
 		err = errors.Join(err, w.witness.Close(closing))
 	}
@@ -264,7 +263,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.approvals = approvals.Open(w.log, answers, last.Mappings)
 	w.engine, err = portmap.NewEngine(portmap.EngineConfig{
 		Policy: decide, Answers: w.approvals.Answers(), Firewall: patient{w.firewall}, Gateway: w.network, Held: w.firewall.Held,
-		Store: w.store, Recorded: w.recorded, Published: w.hasChanged,
+		Store: w.store, Recorded: w.store.Recorded, Published: w.hasChanged,
 		LeaseMax: w.cfg.Lease.Max, LeaseMin: w.cfg.Lease.Min, Strict: w.cfg.PCP.Nonce == config.NonceStrict,
 	})
 	if err != nil {
@@ -287,13 +286,6 @@ func (w *Warden) build(last journal.Restored) error {
 		Name: w.host, LANs: w.LANs, Look: w.hosts.Look,
 	})
 	return nil
-}
-
-// recorded takes what came of writing down what is mapped, before that is told.
-func (w *Warden) recorded(err error) {
-	w.store.Recorded(err)
-	w.hosts.Mapped()
-	w.ports.Mapped()
 }
 
 func (w *Warden) newReconcile() *reconcile.Keeper {
