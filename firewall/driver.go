@@ -44,7 +44,8 @@ func NewDriver(log *slog.Logger, k Kernel, flows func(*Driver) Flows) *Driver {
 }
 
 // Apply removes del, then adds add, in one kernel transaction. With an error
-// nothing has changed, in the kernel and here.
+// nothing has changed, in the kernel and here. Of leases that are made longer, and nothing
+// else, the kernel may hear up to a second later (late.go).
 //
 // When the kernel does not hold what it should (its ruleset was flushed, an
 // element is gone), the whole table is written anew with the change in it.

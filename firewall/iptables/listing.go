@@ -84,10 +84,11 @@ func (l *Listing) Audit(ctx context.Context) {
 func (l *Listing) Close(ctx context.Context, keep bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if keep || !l.shown || l.programs == nil {
+	shown := l.shown
+	l.shown = false // for an Audit that comes late, also where all stays
+	if keep || !shown || l.programs == nil {
 		return nil
 	}
-	l.shown = false
 	there, err := l.programs.save(ctx, "nat")
 	if err != nil {
 		return err

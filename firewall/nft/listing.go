@@ -102,10 +102,11 @@ func (l *Listing) Close(ctx context.Context, keep bool) error {
 	defer l.mu.Unlock()
 	defer l.writer.drop()
 	defer l.reader.close()
-	if keep || !l.shown {
+	shown := l.shown
+	l.shown = false // for an Audit that comes late, also where all stays
+	if keep || !shown {
 		return nil
 	}
-	l.shown = false
 	have, err := l.read(ctx)
 	if err != nil || have == nil {
 		if err != nil && !errors.Is(err, errForeign) {
