@@ -1,6 +1,6 @@
 # Two commands matter: `make lab` shows the gate at work, `make test` proves it.
 GO      ?= go
-VERSION ?= 0.2.0
+VERSION ?= 0.3.0-dev
 BIN     ?= bin/portcullis
 DIST    ?= dist
 # Only what every packet and every mapping passes through is built with inlining;
