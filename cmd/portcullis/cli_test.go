@@ -75,6 +75,7 @@ func TestCommandLine(t *testing.T) {
 		{"run/bad file", []string{"run", "--config", typo}, 1, typo + ":2: "},
 		{"list/sort", []string{"list", "--config", good, "--sort", "prot"}, 2, "did you mean port?"},
 		{"list/mac", []string{"list", "--config", good, "--mac", "xbox"}, 2, `"xbox" is not a MAC address`},
+		{"explain/client", []string{"explain", "--client", "nas", "--port", "1", "--protocol", "tcp"}, 2, `--client: "nas" is neither an address nor a MAC address`},
 		{"add/no daemon", []string{"add", "tcp", "8443", "192.168.1.20:443", "--config", good}, 1, "portcullis is not running here"},
 		{"add/nothing", []string{"add"}, 2, "tcp|udp is missing"},
 		{"add/icmp", []string{"add", "icmp", "8443", "192.168.1.20:443"}, 2, `"icmp" is not a protocol: it is tcp or udp`},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -46,7 +47,11 @@ func question(call *cmdline.Call) (q control.Question, err error) {
 	if len(missing) > 0 {
 		return q, cmdline.Usagef("missing: %s", strings.Join(missing, ", "))
 	}
-	q = control.Question{Client: call.Given["client"], Protocol: call.Given["protocol"], Via: call.Given["via"], Description: call.Given["description"]}
+	who := deviceOf(call.Given["client"])
+	if who.named() {
+		return q, cmdline.Usagef("--client: %.40q is neither an address nor a MAC address", who.word)
+	}
+	q = control.Question{Client: cmp.Or(who.mac, who.addr.String()), Protocol: call.Given["protocol"], Via: call.Given["via"], Description: call.Given["description"]}
 	if q.Port, err = portNumber(call.Given["port"]); err != nil || q.Port == 0 {
 		return q, cmdline.Usagef("%q is not a port from 1 to 65535", call.Given["port"])
 	}

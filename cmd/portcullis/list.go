@@ -14,7 +14,6 @@ import (
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
-	"portcullis/portmap"
 )
 
 // runList prints the mappings. The daemon sends all of them, one after another, and only
@@ -44,11 +43,30 @@ func runList(ctx context.Context, call *cmdline.Call) error {
 	if uncounted {
 		fmt.Fprintln(call.Err, "portcullis: packet counts are missing; the log says why")
 	}
+	if word, given := call.Given["client"]; given && len(list) == 0 {
+		if err := deviceOf(word).unknown(ctx, daemon); err != nil {
+			return err
+		}
+	}
 	sorted(list, call.Given["sort"])
 	if call.Has("json") {
 		return printJSON(call.Out, list)
 	}
+	if len(list) == 0 && len(wanted) > 0 {
+		fmt.Fprintln(call.Err, "portcullis: no mapping matches "+asked(call))
+	}
 	return printMappings(call.Out, list, widthOf(call.Out))
+}
+
+// asked returns the filters as they were given, each with a value that was understood.
+func asked(call *cmdline.Call) string {
+	var all []string
+	for _, name := range []string{"client", "lan", "mac"} {
+		if word, given := call.Given[name]; given {
+			all = append(all, "--"+name+" "+printable(word))
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // A filter reports whether a mapping is meant.
@@ -56,7 +74,8 @@ type filter func(m *control.Mapping) bool
 
 func filters(ctx context.Context, call *cmdline.Call, daemon *control.Client) (all []filter, err error) {
 	if word, given := call.Given["client"]; given {
-		all = append(all, ofClient(word))
+		who := deviceOf(word)
+		all = append(all, func(m *control.Mapping) bool { return who.is(m.InternalIP, m.ClientMAC, m.ClientHost) })
 	}
 	if word, given := call.Given["mac"]; given {
 		mac, ok := macOf(word)
@@ -73,23 +92,6 @@ func filters(ctx context.Context, call *cmdline.Call, daemon *control.Client) (a
 		all = append(all, f)
 	}
 	return all, nil
-}
-
-// ofClient returns a filter for an address, a MAC address, or the name of a host.
-func ofClient(word string) filter {
-	if addr, err := netip.ParseAddr(word); err == nil {
-		return func(m *control.Mapping) bool { return m.InternalIP == addr.Unmap().String() }
-	}
-	if mac, ok := macOf(word); ok {
-		return func(m *control.Mapping) bool { return m.ClientMAC == mac }
-	}
-	return func(m *control.Mapping) bool { return strings.EqualFold(m.ClientHost, word) }
-}
-
-// macOf reads a MAC address with colons or hyphens, in either case.
-func macOf(word string) (string, bool) {
-	mac, err := portmap.ParseMAC(strings.ReplaceAll(word, "-", ":"))
-	return mac.String(), err == nil && mac != portmap.MAC{}
 }
 
 // ofLAN returns a filter for what leads into the network of an interface, which the daemon

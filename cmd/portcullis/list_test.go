@@ -23,6 +23,12 @@ var shown = []control.Mapping{
 	{ID: 9, Protocol: "tcp", Family: 6, ExternalPort: 22000, InternalIP: "2001:db8:77::20", InternalPort: 22000, ClientMAC: "86:dc:00:00:00:02", Via: "pcp", ExpiresIn: 7260},
 }
 
+// turnedAway is what the daemon of these tests has refused.
+var turnedAway = []control.RefusedDevice{{
+	Client:  control.Asker{Address: "2001:db8:77::30", MAC: "86:dc:00:00:00:30", Host: "cam", Interface: "br-lan"},
+	Refused: []control.Refused{{Time: "2026-11-30T01:02:03Z", Count: 1, Protocol: "tcp", Family: 6, ExternalPort: 80, InternalIP: "2001:db8:77::30", InternalPort: 80, Via: "pcp"}},
+}}
+
 // shower is a daemon that has these mappings, and returns the configuration that names it.
 func shower(t *testing.T) string {
 	t.Helper()
@@ -39,6 +45,7 @@ func shower(t *testing.T) string {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/mappings", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, shown) })
+	mux.HandleFunc("GET /v1/refused", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, turnedAway) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, control.Status{Version: "1.2.3", Uptime: 604798, Mappings: 3, Pinholes: 1, Limit: 1024, Denied: 4,
 			LAN:      []control.LAN{{Interface: "br-lan", Prefixes: []string{"192.168.77.0/24", "2001:db8:77::/64"}}, {Interface: "br-iot", Prefixes: []string{"192.168.50.0/24"}}},
@@ -98,7 +105,16 @@ func TestOwner(t *testing.T) {
 3   443/tcp  192.168.77.2:443  nas   86:dc:00:00:00:02  upnp  6d23h    8        1.5k   web
 `},
 		{"list --client 192.168.50.4", 0, "ID  PORT      TARGET            FROM          VIA    EXPIRES  PACKETS  BYTES\n7   8443/tcp  192.168.50.4:443  198.51.100.7  owner  never    1        60\n"},
-		{"list --client 192.168.50.5", 0, "ID  PORT  TARGET  EXPIRES\n"},
+		{"list --client 192.168.50.5", 0, "ID  PORT  TARGET  EXPIRES\nportcullis: no mapping matches --client 192.168.50.5\n"},
+		{"list --client cam --lan br-iot", 0, "ID  PORT  TARGET  EXPIRES\nportcullis: no mapping matches --client cam --lan br-iot\n"},
+		{"list --mac 86-dc-00-00-00-30", 0, "ID  PORT  TARGET  EXPIRES\nportcullis: no mapping matches --mac 86-dc-00-00-00-30\n"},
+		{"list --client 192.168.50.5 --json", 0, "[]\n"},
+		{"list --client nosuch", 1, "portcullis: --client: \"nosuch\" is neither an address nor a MAC address, and no device of that name has a mapping or was refused one lately\n"},
+		{"list --client 192.168.50 --json", 1, "{\n  \"error\": \"--client: \\\"192.168.50\\\" is neither an address nor a MAC address, and no device of that name has a mapping or was refused one lately\"\n}\nportcullis: --client: \"192.168.50\" is neither an address nor a MAC address, and no device of that name has a mapping or was refused one lately\n"},
+		{"refused --client nosuch", 1, "portcullis: --client: \"nosuch\" is neither an address nor a MAC address, and no device of that name has a mapping or was refused one lately\n"},
+		{"refused --client nas", 0, "nothing of nas was refused lately, as far as that device is known\n"},
+		{"refused --client 192.168.77.2", 0, "nothing of 192.168.77.2 was refused lately, as far as that device is known\n"},
+		{"refused --client nas --json", 0, "[]\n"},
 		{"list --lan br-iot --sort id", 0, "ID  PORT      TARGET            FROM          VIA    EXPIRES  PACKETS  BYTES\n7   8443/tcp  192.168.50.4:443  198.51.100.7  owner  never    1        60\n"},
 		{"list --lan br-lna", 1, "portcullis: no LAN is served on \"br-lna\"; those that are: br-lan, br-iot\n"},
 		{"status", 0, `version   1.2.3, up 6d23h
@@ -176,6 +192,19 @@ func TestListOrders(t *testing.T) {
 					t.Errorf("--sort %s sorts nothing", word)
 				}
 			}
+		}
+	}
+}
+
+// TestRefusedClient: a device is named there as in the list.
+func TestRefusedClient(t *testing.T) {
+	t.Parallel()
+	config := shower(t)
+	for _, who := range []string{"CAM", "86-DC-00-00-00-30", "86:dc:00:00:00:30", "2001:DB8:77:0::30"} {
+		code, out, errs := call(t, "refused", "--json", "--client", who, "--config", config)
+		var list []control.RefusedDevice
+		if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 || len(list) != 1 {
+			t.Errorf("%s: exit %d, %v, %s%s", who, code, err, out, errs)
 		}
 	}
 }

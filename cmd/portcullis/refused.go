@@ -26,7 +26,12 @@ func runRefused(ctx context.Context, call *cmdline.Call) error {
 		return err
 	}
 	if who, only := call.Given["client"]; only {
-		list = refusedTo(list, who)
+		d := deviceOf(who)
+		if list = refusedTo(list, d); len(list) == 0 {
+			if err := d.unknown(ctx, daemon); err != nil {
+				return err
+			}
+		}
 	}
 	if call.Has("json") {
 		return printJSON(call.Out, list)
@@ -42,12 +47,11 @@ func runRefused(ctx context.Context, call *cmdline.Call) error {
 	return printRefused(call.Out, list, where, time.Now())
 }
 
-// refusedTo returns the device with an address, a MAC address or a name.
-func refusedTo(list []control.RefusedDevice, who string) []control.RefusedDevice {
+// refusedTo returns what was refused to one device, which may have asked by several addresses.
+func refusedTo(list []control.RefusedDevice, who device) []control.RefusedDevice {
 	some := []control.RefusedDevice{}
 	for _, d := range list {
-		c := d.Client
-		if strings.EqualFold(who, c.Address) || strings.EqualFold(who, c.MAC) || strings.EqualFold(who, c.Host) {
+		if c := d.Client; who.is(c.Address, c.MAC, c.Host) {
 			some = append(some, d)
 		}
 	}
