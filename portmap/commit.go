@@ -6,46 +6,50 @@ import "time"
 // been planned on this very table.
 func (t *Table) Commit(c Change) *Table {
 	next := *t
-	next.revision++
-	if c.Old != nil {
-		next.drop(c.Old)
-	}
-	if c.New != nil {
-		next.put(c.New)
-	}
-	if c.Event == Granted && c.New != nil {
-		next.lastID = max(next.lastID, countOf(c.New.ID)) // one of an earlier run is older
-	}
-	if c.New != nil && c.uses != 0 {
-		next.use(c.uses, c.New.ID)
-	}
-	if c.New != nil && !c.grantReadyAt.IsZero() {
-		next.limitGrants(c.New.Client.ID().Device(), c.grantReadyAt)
-	}
-	if c.New == nil && !c.holdUntil.IsZero() && c.Old.Kind == NAT4 {
-		next.hold(c.Old, c.holdUntil)
-	}
+	next.change(c)
 	return &next
 }
 
 // The methods below build the new table in place; t is not published yet.
 
+func (t *Table) change(c Change) {
+	t.revision++
+	if c.Old != nil {
+		t.drop(c.Old)
+	}
+	if c.New != nil {
+		t.put(c.New)
+	}
+	if c.Event == Granted && c.New != nil {
+		t.lastID = max(t.lastID, countOf(c.New.ID)) // one of an earlier run is older
+	}
+	if c.New != nil && c.uses != 0 {
+		t.use(c.uses, c.New.ID)
+	}
+	if c.New != nil && !c.grantReadyAt.IsZero() {
+		t.limitGrants(c.New.Client.ID().Device(), c.grantReadyAt)
+	}
+	if c.New == nil && !c.holdUntil.IsZero() && c.Old.Kind == NAT4 {
+		t.hold(c.Old, c.holdUntil)
+	}
+}
+
 func (t *Table) put(m *Mapping) {
 	id := m.Client.ID()
 	if m.Kind == Pinhole6 {
-		t.pinholes, t.numbers = t.pinholes.with(m, none), t.numbers.with(int(m.Number), m)
+		t.pinholes, t.numbers = t.pinholes.put(m, none, t.own), t.numbers.put(int(m.Number), m, t.own)
 	} else {
 		t.putPort(m)
 	}
 	own := t.Of(id).own
 	own.cmp = compareIDs
-	t.clients = t.clients.with(id, own.with(m, none))
-	t.inside = t.inside.with(m, none)
+	t.clients = t.clients.put(id, own.put(m, none, t.own), t.own)
+	t.inside = t.inside.put(m, none, t.own)
 	for k := range m.sourceKeys() {
-		t.sources = t.sources.with(k, m)
+		t.sources = t.sources.put(k, m, t.own)
 	}
 	if end := m.nextEnd(); !end.IsZero() {
-		t.leases = t.leases.with(m, none)
+		t.leases = t.leases.put(m, none, t.own)
 	}
 	t.count++
 	t.countDevice(m, +1)
@@ -60,10 +64,10 @@ func (t *Table) putPort(m *Mapping) {
 		}
 	}
 	s.mappings.cmp = compareOnPort
-	s.mappings = s.mappings.with(m, none)
+	s.mappings = s.mappings.put(m, none, t.own)
 	s.holds = without(s.holds, func(h hold) bool { return h.transport == m.Transport })
 	s.natpmp = s.natpmp.plus(m, +1)
-	t.ports = t.ports.with(port, s)
+	t.ports = t.ports.put(port, s, t.own)
 }
 
 func (t *Table) drop(m *Mapping) {
@@ -111,19 +115,19 @@ func (t *Table) countDevice(m *Mapping, by int) {
 	if dev.mappings == 0 {
 		t.idle++
 	}
-	t.devices = t.devices.with(key, dev)
-	t.lans = counted(t.lans, m.Client.Interface, by)
+	t.devices = t.devices.put(key, dev, t.own)
+	t.lans = counted(t.lans, m.Client.Interface, by, t.own)
 	if m.Rule != "" {
-		t.rules = counted(t.rules, ruleKey{key, m.Rule}, by)
-		t.totals = counted(t.totals, m.Rule, by)
+		t.rules = counted(t.rules, ruleKey{key, m.Rule}, by, t.own)
+		t.totals = counted(t.totals, m.Rule, by, t.own)
 	}
 }
 
 // counted returns counts of which one has changed; none of them is 0.
-func counted[K any](counts tree[K, int], key K, by int) tree[K, int] {
+func counted[K any](counts tree[K, int], key K, by int, own bool) tree[K, int] {
 	n, _ := counts.get(key)
 	if n += by; n > 0 {
-		return counts.with(key, n)
+		return counts.put(key, n, own)
 	}
 	return counts.without(key)
 }

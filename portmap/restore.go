@@ -45,6 +45,7 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 	}
 	now, view := time.Now(), e.cfg.Gateway.View()
 	table := NewTable()
+	table.own = true
 	var dropped []Dropped
 	var changed []Change
 	last := uint64(0)
@@ -59,8 +60,9 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 		if !again.sameTerms(m) {
 			changed = append(changed, Change{Old: m, New: &again})
 		}
-		table = table.Commit(Change{Event: Granted, New: &again, uses: used})
+		table.change(Change{Event: Granted, New: &again, uses: used})
 	}
+	table.own = false
 	// What could not be enforced has been dropped, so an error is the kernel's.
 	if err := e.cfg.Firewall.Replace(ctx, open(table)); err != nil {
 		return nil, err

@@ -30,6 +30,7 @@ type Table struct {
 	used     map[uint64]uint64 // answers that were for one mapping, and which; never changed in place
 	idle     int               // devices kept only for their grant limiter
 	tidied   time.Time         // when they were last looked through
+	own      bool              // nobody else has it, or a part of it: it is being made, in place
 }
 
 // slot is one external port number: the mappings on it, and who may still

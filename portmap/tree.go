@@ -147,8 +147,12 @@ func (t tree[K, V]) walk(n *node[K, V], from *K, yield func(K, V) bool) bool {
 }
 
 // with returns the tree in which k has the value v.
-func (t tree[K, V]) with(k K, v V) tree[K, V] {
-	t.root = t.insert(t.root, k, v)
+func (t tree[K, V]) with(k K, v V) tree[K, V] { return t.put(k, v, false) }
+
+// put is with, in place where own is set: nobody else has the nodes then. So a large tree is
+// made with one allocation an entry, and those that come together lie together.
+func (t tree[K, V]) put(k K, v V, own bool) tree[K, V] {
+	t.root = t.insert(t.root, k, v, own)
 	return t
 }
 
@@ -158,15 +162,18 @@ func (t tree[K, V]) without(k K) tree[K, V] {
 	return t
 }
 
-func (t tree[K, V]) insert(n *node[K, V], k K, v V) *node[K, V] {
+func (t tree[K, V]) insert(n *node[K, V], k K, v V, own bool) *node[K, V] {
 	if n == nil {
 		return &node[K, V]{key: k, value: v, size: 1}
 	}
 	switch c := t.cmp(k, n.key); {
 	case c < 0:
-		return balance(n, t.insert(n.left, k, v), n.right)
+		return balance(n, t.insert(n.left, k, v, own), n.right, own)
 	case c > 0:
-		return balance(n, n.left, t.insert(n.right, k, v))
+		return balance(n, n.left, t.insert(n.right, k, v, own), own)
+	case own:
+		n.key, n.value = k, v
+		return n
 	}
 	return &node[K, V]{left: n.left, right: n.right, key: k, value: v, size: n.size}
 }
@@ -177,9 +184,9 @@ func (t tree[K, V]) remove(n *node[K, V], k K) *node[K, V] {
 	}
 	switch c := t.cmp(k, n.key); {
 	case c < 0:
-		return balance(n, t.remove(n.left, k), n.right)
+		return balance(n, t.remove(n.left, k), n.right, false)
 	case c > 0:
-		return balance(n, n.left, t.remove(n.right, k))
+		return balance(n, n.left, t.remove(n.right, k), false)
 	}
 	if n.left == nil {
 		return n.right
@@ -188,7 +195,7 @@ func (t tree[K, V]) remove(n *node[K, V], k K) *node[K, V] {
 		return n.left
 	}
 	next, rest := removeFirst(n.right)
-	return balance(next, n.left, rest)
+	return balance(next, n.left, rest, false)
 }
 
 func removeFirst[K, V any](n *node[K, V]) (first, rest *node[K, V]) {
@@ -196,37 +203,40 @@ func removeFirst[K, V any](n *node[K, V]) (first, rest *node[K, V]) {
 		return n, n.right
 	}
 	first, left := removeFirst(n.left)
-	return first, balance(n, left, n.right)
+	return first, balance(n, left, n.right, false)
 }
 
-// join returns what n holds over two other subtrees. It is not inlined: balance would have
-// it nine times, for each type that a tree is of, which were 40 kB. Keys and values pass as
-// the node that has them, not one by one, for the same reason.
+// join returns what n holds over two other subtrees, in n itself where own is set. It is not
+// inlined: balance would have it nine times, for each type that a tree is of, which were
+// 40 kB. Keys and values pass as the node that has them, not one by one, for the same reason.
 //
 //go:noinline
-func join[K, V any](n, l, r *node[K, V]) *node[K, V] {
-	c := *n
-	c.left, c.right, c.size = l, r, l.len()+r.len()+1
-	return &c
+func join[K, V any](n, l, r *node[K, V], own bool) *node[K, V] {
+	if !own {
+		c := *n
+		n = &c
+	}
+	n.left, n.right, n.size = l, r, l.len()+r.len()+1
+	return n
 }
 
 // balance joins two subtrees of which one may have grown or shrunk by one.
-func balance[K, V any](n, l, r *node[K, V]) *node[K, V] {
+func balance[K, V any](n, l, r *node[K, V], own bool) *node[K, V] {
 	switch {
 	case l.len()+r.len() < 2:
-		return join(n, l, r)
+		return join(n, l, r, own)
 	case r.len() > delta*l.len():
 		if r.left.len() < gamma*r.right.len() {
-			return join(r, join(n, l, r.left), r.right)
+			return join(r, join(n, l, r.left, own), r.right, own)
 		}
 		m := r.left
-		return join(m, join(n, l, m.left), join(r, m.right, r.right))
+		return join(m, join(n, l, m.left, own), join(r, m.right, r.right, own), own)
 	case l.len() > delta*r.len():
 		if l.right.len() < gamma*l.left.len() {
-			return join(l, l.left, join(n, l.right, r))
+			return join(l, l.left, join(n, l.right, r, own), own)
 		}
 		m := l.right
-		return join(m, join(l, l.left, m.left), join(n, m.right, r))
+		return join(m, join(l, l.left, m.left, own), join(n, m.right, r, own), own)
 	}
-	return join(n, l, r)
+	return join(n, l, r, own)
 }

@@ -60,6 +60,28 @@ func TestTreeAgainstMap(t *testing.T) {
 	})
 }
 
+// TestTreeInPlace: what is put in place makes the same tree as what is not, and nothing but the
+// nodes.
+func TestTreeInPlace(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		keys := rapid.SliceOf(rapid.IntRange(0, 60)).Draw(t, "keys")
+		own, other := tree[int, int]{cmp: cmp.Compare[int]}, tree[int, int]{cmp: cmp.Compare[int]}
+		for i, k := range keys {
+			own, other = own.put(k, i, true), other.with(k, i)
+		}
+		if !slices.Equal(keysOf(own), keysOf(other)) || own.len() != other.len() {
+			t.Fatalf("keys %v, want %v", keysOf(own), keysOf(other))
+		}
+		for k, v := range other.all() {
+			if got, _ := own.get(k); got != v {
+				t.Fatalf("get(%d) = %d, want %d", k, got, v)
+			}
+		}
+		checkBalance(t, own.root)
+	})
+}
+
 func keysOf(t tree[int, int]) []int {
 	var keys []int
 	for k := range t.all() {
