@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"portcullis/internal/cmdline"
@@ -17,20 +18,22 @@ const completeArgument = "__complete"
 const paths = `PATH=$PATH:/usr/local/sbin:/usr/sbin`
 
 // completions are what each shell reads. They ask the program, so that they fit its version,
-// and give up silently where it is not there. A line ":files" stands for names of files.
+// and give up silently where it is not there. A line ":files" stands for names of files. What
+// has a colon bash is not offered, for which a word ends there.
 var completions = map[string]string{
 	"bash": `_portcullis() {
-	local word IFS=$'\n'
+	local line word IFS=$'\n'
 	COMPREPLY=()
-	for word in $(` + paths + ` portcullis ` + completeArgument + ` "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null); do
-		if [ "$word" = :files ]; then
+	while read -r line; do
+		word=${line%%$'\t'*}
+		if [ "$line" = :files ]; then
 			word=${COMP_WORDS[COMP_CWORD]}
 			compopt -o filenames
 			COMPREPLY+=($(compgen -f -- "${word#=}"))
-		else
-			COMPREPLY+=("${word%%$'\t'*}")
+		elif [[ $word != *:* ]]; then
+			COMPREPLY+=("$word")
 		fi
-	done
+	done < <(` + paths + ` portcullis ` + completeArgument + ` "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
 }
 complete -F _portcullis portcullis
 `,
@@ -75,15 +78,15 @@ func runCompletion(_ context.Context, call *cmdline.Call) error {
 }
 
 // complete prints what the last word can become, a line each, with a tab before what it means.
-func complete(out io.Writer, words []string) {
+func complete(ctx context.Context, out io.Writer, words []string) {
 	if len(words) == 0 {
 		words = []string{""}
 	}
-	found, files := cmdline.Complete(commands(), words[:len(words)-1], words[len(words)-1])
-	for _, w := range found {
+	found, at := cmdline.Complete(commands(), words[:len(words)-1], words[len(words)-1])
+	for _, w := range append(found, offered(ctx, at)...) {
 		fmt.Fprintln(out, strings.TrimSuffix(w.Text+"\t"+w.Does, "\t"))
 	}
-	if files {
+	if slices.Contains(at.Values, "FILE") {
 		fmt.Fprintln(out, ":files")
 	}
 }

@@ -29,6 +29,15 @@ var turnedAway = []control.RefusedDevice{{
 	Refused: []control.Refused{{Time: "2026-11-30T01:02:03Z", Count: 1, Protocol: "tcp", Family: 6, ExternalPort: 80, InternalIP: "2001:db8:77::30", InternalPort: 80, Via: "pcp"}},
 }}
 
+// waiting is what waits for the owner of these tests, and answered what he has said.
+var (
+	waiting = []control.Pending{
+		{ID: 482913, Protocol: "udp", InternalIP: "192.168.77.9", InternalPort: 3074, ClientHost: "xbox", Description: "a\tgame\x1b[2J"},
+		{ID: 771204, Protocol: "tcp", InternalIP: "192.168.77.2", InternalPort: 22},
+	}
+	answered = []control.Approval{{ID: 500123, Decision: "deny", ClientIP: "192.168.77.9", ClientHost: "xbox", Protocol: "udp", InternalPort: 88}}
+)
+
 // shower is a daemon that has these mappings, and returns the configuration that names it.
 func shower(t *testing.T) string {
 	t.Helper()
@@ -46,6 +55,8 @@ func shower(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/mappings", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, shown) })
 	mux.HandleFunc("GET /v1/refused", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, turnedAway) })
+	mux.HandleFunc("GET /v1/pending", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, waiting) })
+	mux.HandleFunc("GET /v1/approvals", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, answered) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, control.Status{Version: "1.2.3", Uptime: 604798, Mappings: 3, Pinholes: 1, Limit: 1024, Denied: 4,
 			LAN:      []control.LAN{{Interface: "br-lan", Prefixes: []string{"192.168.77.0/24", "2001:db8:77::/64"}}, {Interface: "br-iot", Prefixes: []string{"192.168.50.0/24"}}},

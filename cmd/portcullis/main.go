@@ -56,7 +56,7 @@ func main() {
 // run calls the command that args name, and returns the exit code.
 func run(ctx context.Context, out, errs io.Writer, args []string) int {
 	if len(args) > 0 && args[0] == completeArgument {
-		complete(out, args[1:])
+		complete(ctx, out, args[1:])
 		return exitDone
 	}
 	c, call, err := parse(args)

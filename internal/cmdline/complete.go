@@ -2,28 +2,51 @@ package cmdline
 
 import "strings"
 
-// Complete returns what the last of words can become, with what it means, and whether that
-// is the name of a file; the others stand before it. "--option=value" is completed in its
+// Place is where a word stands that can become what the table does not list.
+type Place struct {
+	Values  []string          // which values it may be, by their words in the table: FILE, ID
+	Command string            // "" where there is none yet
+	Args    []string          // of it, before that word
+	Given   map[string]string // options before it, with their values
+
+	typed, attached string // what there is of the word; the option in it, with its "="
+}
+
+// Fit returns those of the words that it can become.
+func (at *Place) Fit(list []Word) []Word {
+	for i := range list {
+		list[i].Text = at.attached + list[i].Text
+	}
+	return begun(list, at.typed)
+}
+
+// Complete returns what the last of words can become, with what it means, and which values
+// could stand there; the others stand before it. "--option=value" is completed in its
 // value, whether a shell takes it for one word or, as bash does, for three.
-func Complete(table []Command, before []string, last string) (found []Word, files bool) {
+func Complete(table []Command, before []string, last string) (found []Word, at Place) {
 	if last == "=" {
 		last = ""
 	} else if n := len(before); n > 0 && before[n-1] == "=" {
 		before = before[:n-1]
 	}
-	if n := len(before); n > 0 && len(before[n-1]) > 1 && before[n-1][0] == '-' {
-		if o := anyOption(table, nameOf(before[n-1])); o != nil && o.Arg != "" {
-			return ofValue(o.Arg, "", last)
-		}
-	}
-	if given, value, attached := strings.Cut(last, "="); attached && len(given) > 1 && given[0] == '-' {
-		if o := anyOption(table, nameOf(given)); o != nil {
-			return ofValue(o.Arg, given+"=", value)
-		}
-		return nil, false
-	}
+	before = joined(before)
 	s := scan(table, before)
 	c := find(table, s.command)
+	at = Place{Command: s.command, Args: s.args, Given: s.given, typed: last}
+	if n := len(before); n > 0 && len(before[n-1]) > 1 && before[n-1][0] == '-' {
+		if o := optionOf(table, c, before[n-1]); o != nil && o.Arg != "" {
+			found = at.value(o.Arg)
+			return found, at
+		}
+	}
+	if given, _, attached := strings.Cut(last, "="); attached && len(given) > 1 && given[0] == '-' {
+		if o := optionOf(table, c, given); o != nil {
+			at.attached = given + "="
+			found = at.value(o.Arg)
+			return found, at
+		}
+		return nil, at
+	}
 	switch {
 	case strings.HasPrefix(last, "-"):
 		for i := range table {
@@ -41,10 +64,35 @@ func Complete(table []Command, before []string, last string) (found []Word, file
 			for _, w := range words(next) {
 				found = append(found, Word{w, ""})
 			}
-			files = files || strings.Trim(next, "[].") == "FILE"
+			if value := strings.Trim(next, "[]."); value != "" && words(next) == nil {
+				at.Values = append(at.Values, value)
+			}
 		}
 	}
-	return begun(found, last), files
+	return at.Fit(found), at
+}
+
+// optionOf returns the option that is given, of the command where it has that, nil for none.
+func optionOf(table []Command, c *Command, given string) *Option {
+	if c != nil {
+		if o := c.option(nameOf(given)); o != nil {
+			return o
+		}
+	}
+	return anyOption(table, nameOf(given))
+}
+
+// joined returns words in which bash has taken "--option=value" apart as they were typed.
+func joined(words []string) (list []string) {
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		if i+2 < len(words) && words[i+1] == "=" && len(w) > 1 && w[0] == '-' {
+			w += "=" + words[i+2]
+			i += 2
+		}
+		list = append(list, w)
+	}
+	return list
 }
 
 // argument returns one of a form's, from 0, of which the last may come again; "" is none.
@@ -76,12 +124,15 @@ func (c *Command) options(s *scanned, others []Word) (list []Word) {
 	return list
 }
 
-// ofValue returns the words that a value may be, behind what stands before it.
-func ofValue(arg, prefix, value string) (found []Word, files bool) {
+// value returns the words that an option's value may be, or sets which it is.
+func (at *Place) value(arg string) (found []Word) {
 	for _, w := range words(arg) {
-		found = append(found, Word{prefix + w, ""})
+		found = append(found, Word{w, ""})
 	}
-	return begun(found, prefix+value), arg == "FILE"
+	if found == nil {
+		at.Values = []string{arg}
+	}
+	return at.Fit(found)
 }
 
 func begun(list []Word, last string) (fit []Word) {
