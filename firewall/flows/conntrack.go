@@ -26,14 +26,15 @@ type conntrack struct {
 	closed   bool
 }
 
-// query is which flows to list, by ports: of IPv6 addresses the kernel's filter tells
-// those that are others (measured with 6.18). The kernel looks through all of them either way,
+// query is which flows to list: of IPv6 addresses the kernel's filter tells those that are
+// others (measured with 6.18), so one of them is never named. The kernel looks through all of them either way,
 // but tells only those (Linux 5.8; an older one tells all, and who asks looks again).
 type query struct {
 	family    byte // unix.AF_INET or AF_INET6
 	transport portmap.Transport
-	port      uint16 // where the first packet went; 0: any
-	answersTo uint16 // where answers go to; 0: any
+	port      uint16     // where the first packet went; 0: any
+	answersTo uint16     // where answers go to; 0: any
+	at        netip.Addr // likewise, of IPv4; not together with a port
 }
 
 // found is a flow in a listing; only good until the next one is read.
@@ -69,7 +70,7 @@ func (c *conntrack) open() error {
 		if *s != nil {
 			continue
 		}
-		opened, err := openSocket(c.netns, c.patience)
+		opened, err := openSocket(c.netns, c.patience, 0)
 		if err != nil {
 			return fmt.Errorf("opening conntrack: %w", err)
 		}
@@ -188,12 +189,12 @@ const (
 	ctaV6Src, ctaV6Dst                  = 3, 4
 	ctaProtoNum, ctaSrcPort, ctaDstPort = 1, 2, 3
 	ctaFilterOrig, ctaFilterReply       = 1, 2
-	byProtocol, byDstPort               = 1 << 3, 1 << 5
+	byDst, byProtocol, byDstPort        = 1 << 1, 1 << 3, 1 << 5
 )
 
 // attributes returns the kernel's filter, or nothing where all flows are asked for.
 func (q query) attributes() []byte {
-	if q.port == 0 && q.answersTo == 0 {
+	if q.port == 0 && q.answersTo == 0 && !q.at.IsValid() {
 		return nil
 	}
 	proto := func(port uint16) []byte {
@@ -209,6 +210,10 @@ func (q query) attributes() []byte {
 	if q.answersTo != 0 {
 		reply = byProtocol | byDstPort
 		tuples = nested(tuples, ctaTupleReply, proto(q.answersTo))
+	}
+	if q.at.IsValid() {
+		reply = byDst
+		tuples = nested(tuples, ctaTupleReply, nested(nil, ctaTupleIP, attribute(nil, ctaV4Dst, q.at.AsSlice())))
 	}
 	flags := attribute(nil, ctaFilterOrig, binary.NativeEndian.AppendUint32(nil, orig))
 	flags = attribute(flags, ctaFilterReply, binary.NativeEndian.AppendUint32(nil, reply))

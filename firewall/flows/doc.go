@@ -15,6 +15,10 @@
 // what the host sends next leaves from another port, by the backend's rules. The
 // gateway's own flows are let be.
 //
+// For mappings in a row the kernel's table is not gone through each time: all flows are
+// listed once, and from then on the kernel tells of those that begin (survey.go), until a
+// second after the last mapping.
+//
 // A mapping whose restrictions change is no exception. The flows of those whom it
 // no longer admits end, because a restriction blocks the traffic of others (RFC
 // 6887 section 13.3), not just their first packets; a UDP flow would otherwise live

@@ -2,6 +2,7 @@ package flows
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,6 +25,10 @@ type quick struct {
 	last   time.Time
 	free   []port    // that nobody's flow left from, when Held looked last
 	at     time.Time // when that was
+
+	survey  *survey   // nil: there is none
+	granted time.Time // when one was last of use
+	failed  time.Time // when one could last not be made, or kept
 }
 
 const (
@@ -74,6 +79,7 @@ func (q *quick) wasFree(p port) bool {
 func (q *quick) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.endSurvey()
 	q.kernel.close()
 	q.kernel.closed = true
 }
@@ -92,10 +98,17 @@ func (k *Keeper) Free(c *firewall.Delta) {
 			j.taken[p] = true
 		}
 	}
-	if len(j.taken) == 0 || len(j.taken) > quickPorts {
+	if len(j.taken) == 0 {
 		return
 	}
+	wan := k.wan()
 	k.quick.try(func(kernel *conntrack) error {
+		if s := k.quick.surveyed(wan, len(j.taken) > quickPorts); s != nil {
+			maps.DeleteFunc(j.taken, func(p port, _ bool) bool { return !s.has(p) })
+		}
+		if len(j.taken) > quickPorts {
+			return errMany
+		}
 		for _, q := range j.queries(unix.AF_INET) {
 			seen := 0
 			_, err := kernel.endAll(q, func(f Flow) (bool, error) {
@@ -112,12 +125,19 @@ func (k *Keeper) Free(c *firewall.Delta) {
 	})
 }
 
+func (k *Keeper) wan() (addrs []netip.Addr) {
+	k.look(func(t table) { addrs = t.facts.WANAddrs() })
+	return addrs
+}
+
 // Held reports whether a flow leaves from an external port that is not of this host, as
 // far as that can be told at once.
 func (k *Keeper) Held(t portmap.Transport, external uint16, host netip.Addr) (held bool) {
-	var wan []netip.Addr
-	k.look(func(t table) { wan = t.facts.WANAddrs() })
+	wan := k.wan()
 	k.quick.try(func(kernel *conntrack) error {
+		if s := k.quick.surveyed(wan, false); s != nil && !s.has(port{t, external}) {
+			return nil
+		}
 		seen := 0
 		err := kernel.walk(query{family: unix.AF_INET, transport: t, answersTo: external}, func(f found) error {
 			held = f.Transport == t && f.AnswersTo.Port() == external && slices.Contains(wan, f.AnswersTo.Addr()) && f.Src.Addr() != host

@@ -14,13 +14,16 @@ import (
 // socket is one to nfnetlink. The libraries that we have read a whole listing into
 // memory, or make garbage of all of it. It is not safe for concurrent use.
 type socket struct {
-	fd  int
-	buf []byte
+	fd    int
+	flags int // of each receive
+	buf   []byte
 }
 
 // openSocket opens one in a network namespace (0: the current one), with a bound on
-// each wait for the kernel.
-func openSocket(namespace int, patience time.Duration) (*socket, error) {
+// each wait for the kernel. One that is told of groups (a bit for each) does not wait for
+// them: receive fails with EAGAIN where there is nothing, and with ENOBUFS once where
+// there was too much.
+func openSocket(namespace int, patience time.Duration, groups uint32) (*socket, error) {
 	fd := -1
 	open := func() (err error) {
 		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
@@ -33,13 +36,17 @@ func openSocket(namespace int, patience time.Duration) (*socket, error) {
 	err := errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit),
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}),
 	)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &socket{fd: fd, buf: make([]byte, buffer)}, nil
+	s := &socket{fd: fd, buf: make([]byte, buffer)}
+	if groups != 0 {
+		s.flags = unix.MSG_DONTWAIT
+	}
+	return s, nil
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }
@@ -60,9 +67,9 @@ func (s *socket) send(kind, flags uint16, family byte, attrs []byte) error {
 // receive reads one datagram and hands on the messages in it. It is over with the
 // end of a listing or with an acknowledgement; the kernel's refusal is an error.
 func (s *socket) receive(each func(payload []byte) error) (over bool, err error) {
-	n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+	n, _, err := unix.Recvfrom(s.fd, s.buf, s.flags)
 	for errors.Is(err, unix.EINTR) {
-		n, _, err = unix.Recvfrom(s.fd, s.buf, 0)
+		n, _, err = unix.Recvfrom(s.fd, s.buf, s.flags)
 	}
 	if err != nil {
 		return false, err

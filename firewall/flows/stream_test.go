@@ -22,6 +22,7 @@ import (
 type tracked struct {
 	*Keeper
 	t      *testing.T
+	space  *netnstest.Space
 	kernel *ct.Handle
 	state  *firewall.State
 }
@@ -36,7 +37,7 @@ func track(t *testing.T) *tracked {
 	t.Cleanup(kernel.Close)
 	g := newGate(t)
 	facts := firewall.Facts{WAN: []firewall.Uplink{{Interface: "wan0", Addrs: []netip.Addr{netip.MustParseAddr(wan)}}}}
-	k := &tracked{t: t, kernel: kernel, state: g.state}
+	k := &tracked{t: t, space: n, kernel: kernel, state: g.state}
 	k.Keeper = New(Config{
 		Log: slog.New(slog.DiscardHandler), NetNS: n.FD(),
 		Look:   func(f func(*firewall.State, firewall.Facts)) { f(k.state, facts) },
@@ -127,14 +128,16 @@ func TestManyFlows(t *testing.T) {
 	}
 }
 
+// out returns a flow that a host began, as the peer's port sees it at one of ours.
+func out(src, seen string, port uint16) Flow {
+	p := netip.AddrPortFrom(at(peer).Addr(), port)
+	return Flow{Transport: portmap.UDP, Src: at(src), Dst: p, AnswersFrom: p, AnswersTo: at(wan + ":" + seen)}
+}
+
 // TestFree: what leaves from a port that is mapped now ends before the client is
 // answered, and nothing else.
 func TestFree(t *testing.T) {
 	k := track(t)
-	out := func(src, seen string, port uint16) Flow {
-		p := netip.AddrPortFrom(at(peer).Addr(), port)
-		return Flow{Transport: portmap.UDP, Src: at(src), Dst: p, AnswersFrom: p, AnswersTo: at(wan + ":" + seen)}
-	}
 	k.add(out(bob, "5000", 1))         // takes the port
 	k.add(out(carol, "5000", 2))       // so does this one
 	k.add(out(alice, "5000", 3))       // of the endpoint itself

@@ -17,6 +17,7 @@ func PortShadow(t *testing.T, fw Firewall) {
 	run(t, fw,
 		test{"MappingFirst", shadowAfterMapping},
 		test{"FlowFirst", shadowBeforeMapping},
+		test{"FlowAmongMappings", shadowAmongMappings},
 		test{"TCP", shadowTCP},
 		test{"Hairpin", shadowHairpin},
 		test{"Gateway", shadowGateway},
@@ -82,6 +83,14 @@ func shadowBeforeMapping(t *testing.T, h *Home) {
 	}
 	Send(t, x, seen, "answer to bob")
 	Receive(t, bob, "answer to bob")
+}
+
+// Mappings in a row are not looked at one by one.
+func shadowAmongMappings(t *testing.T, h *Home) {
+	for _, port := range strings.Fields("5000 5001 5002") {
+		h.Open("udp "+port, Alice+":"+port)
+	}
+	shadowBeforeMapping(t, h)
 }
 
 func shadowTCP(t *testing.T, h *Home) {
