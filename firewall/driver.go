@@ -100,6 +100,9 @@ func (d *Driver) Replace(ctx context.Context, want []portmap.Mapping) error {
 	if d.closed {
 		return ErrClosed
 	}
+	if d.state.Len() == 0 {
+		return d.begin(ctx, want)
+	}
 	wanted := make(map[uint64]bool, len(want))
 	for _, m := range want {
 		wanted[m.ID] = true
@@ -255,6 +258,20 @@ func (d *Driver) Refuse(hosts []Refusal) error {
 
 // The methods below are called with the lock held.
 
+// begin is Replace where nothing is held yet, as at a start, which may be with many.
+func (d *Driver) begin(ctx context.Context, want []portmap.Mapping) error {
+	next, err := newStateOf(want)
+	if err != nil {
+		return err
+	}
+	if err := d.installOver(ctx, next); err != nil {
+		return err
+	}
+	d.state = next
+	d.flows.Changed(&Delta{New: slices.AppendSeq(make([]Entry, 0, len(next.open)), next.allHoles())})
+	return d.rewriteOwners(ctx)
+}
+
 // committed takes over what the kernel holds now.
 func (d *Driver) committed(c *Delta) {
 	d.state.Commit(c)
@@ -300,11 +317,16 @@ func (d *Driver) doubt(err error) {
 	}
 }
 
-// rewrite writes the whole state behind c. When that fails half-way, it tries to
-// get back to the state before.
+// rewrite writes the whole state behind c.
 func (d *Driver) rewrite(ctx context.Context, c *Delta) error {
-	was, next := d.whole, d.state.Clone()
+	next := d.state.Clone()
 	next.Commit(c)
+	return d.installOver(ctx, next)
+}
+
+// installOver is install, which tries to get back to the state before when it fails half-way.
+func (d *Driver) installOver(ctx context.Context, next *State) error {
+	was := d.whole
 	err := d.install(ctx, next)
 	if err != nil && was && !d.whole {
 		if undo := d.install(context.WithoutCancel(ctx), d.state); undo != nil {
@@ -316,7 +338,7 @@ func (d *Driver) rewrite(ctx context.Context, c *Delta) error {
 
 // install writes our table for a state, in place of whatever is there.
 func (d *Driver) install(ctx context.Context, s *State) error {
-	if err := d.kernel.Rewrite(ctx, OurTable, Whole{s.Entries(), d.facts}); err != nil {
+	if err := d.kernel.Rewrite(ctx, OurTable, Whole{s.AllEntries(), d.facts}); err != nil {
 		d.doubt(err)
 		return err
 	}
@@ -331,7 +353,7 @@ func (d *Driver) install(ctx context.Context, s *State) error {
 
 // rewriteOwners puts in what is lacking in the owner's tables.
 func (d *Driver) rewriteOwners(ctx context.Context) error {
-	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.Entries(), d.facts})
+	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.AllEntries(), d.facts})
 }
 
 // writeFacts brings the gateway's facts into the kernel.

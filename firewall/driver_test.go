@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -59,10 +60,10 @@ func (k *spy) Write(_ context.Context, u firewall.Update) (bool, error) {
 func (k *spy) Rewrite(_ context.Context, p firewall.Part, w firewall.Whole) error {
 	if p == firewall.OwnersTables {
 		k.lacking = false
-		return k.call("rewrite owners: %d", len(w.Entries))
+		return k.call("rewrite owners: %d", countOf(w.Entries))
 	}
 	k.whole = w
-	return k.call("rewrite: %d", len(w.Entries))
+	return k.call("rewrite: %d", countOf(w.Entries))
 }
 
 func (k *spy) Read(_ context.Context, q firewall.Query) (firewall.Held, error) {
@@ -214,7 +215,8 @@ func TestDriverRenews(t *testing.T) {
 			if err := errors.Join(d.Prepare(facts), d.Replace(t.Context(), []portmap.Mapping{one})); err != nil {
 				t.Fatal(err)
 			}
-			hole := k.whole.Entries[slices.IndexFunc(k.whole.Entries, func(e firewall.Entry) bool { return e.Kind == firewall.Hole })]
+			all := slices.Collect(k.whole.Entries)
+			hole := all[slices.IndexFunc(all, func(e firewall.Entry) bool { return e.Kind == firewall.Hole })]
 			k.held.Counters = []firewall.Count{{Entry: hole, Counter: firewall.Counter{Packets: 3}}}
 			if _, err := d.Counter(t.Context(), one.ID); err != nil {
 				t.Fatal(err)
@@ -390,4 +392,34 @@ func TestDriverLife(t *testing.T) {
 		}
 	}
 	k.wants(t, "after the end", "")
+}
+
+func countOf(all iter.Seq[firewall.Entry]) (n int) {
+	for range all {
+		n++
+	}
+	return n
+}
+
+// TestReplaceAtAStart: what is taken over at once into a driver that holds nothing makes no
+// change of many parts, whose memory is several times that of what is held. A start is a
+// Replace, and so is its peak (docs/performance.md).
+func TestReplaceAtAStart(t *testing.T) {
+	const mappings, most = 4_000, 8
+	all := make([]portmap.Mapping, mappings)
+	for i := range all {
+		all[i] = mapping(t, fmt.Sprintf("%d udp %d -> 192.168.1.%d:%d", i+1, 10_000+i, i%200, 10_000+i))
+	}
+	got := testing.AllocsPerRun(1, func() {
+		k := &spy{}
+		if err := drive(k).Replace(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		if n := countOf(k.whole.Entries); n != 3*mappings {
+			t.Fatalf("%d entries are written, want %d", n, 3*mappings)
+		}
+	}) / mappings
+	if t.Logf("%.1f allocations a mapping", got); got > most {
+		t.Errorf("%.1f allocations for a mapping, and not %d at most", got, most)
+	}
 }

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"context"
+	"iter"
 	"net/netip"
 
 	"portcullis/portmap"
@@ -59,9 +60,10 @@ const (
 	OwnersTables
 )
 
-// Whole is all that the kernel should hold.
+// Whole is all that the kernel should hold. The entries are made while they are walked, as
+// often as that is done, because those of many mappings take much memory.
 type Whole struct {
-	Entries []Entry
+	Entries iter.Seq[Entry]
 	Facts   Facts
 }
 

@@ -3,6 +3,7 @@ package firewall
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -45,12 +46,15 @@ type place struct {
 	limited []*opened
 }
 
-// all returns a new list.
-func (p place) all() []*opened {
-	if p.anyone == nil {
-		return slices.Clone(p.limited)
+// held returns the first, and the others; nil where there is none.
+func (p place) held() (first *opened, others []*opened) {
+	switch {
+	case p.anyone != nil:
+		return p.anyone, p.limited
+	case len(p.limited) > 0:
+		return p.limited[0], p.limited[1:]
 	}
-	return append([]*opened{p.anyone}, p.limited...)
+	return nil, nil
 }
 
 // holeKey is what makes a hole or a pin unique in the kernel.
@@ -136,6 +140,35 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Delta, error) {
 		}
 	}
 	return p.change(), nil
+}
+
+// newStateOf returns the state that Plan and Commit of these mappings come to from the one
+// that holds nothing, or the same error. It makes no Delta, which takes several times as much
+// memory as what is held.
+func newStateOf(all []portmap.Mapping) (*State, error) {
+	s := NewState()
+	p := &plan{state: s} // nothing is laid over it
+	for i := range all {
+		o, err := check(&all[i])
+		if err != nil {
+			return nil, err
+		}
+		if old := s.open[o.ID]; old != nil {
+			s.drop(old)
+		}
+		if !all[i].Open() {
+			continue
+		}
+		other, err := p.displaced(o)
+		if err != nil {
+			return nil, err
+		}
+		if other != nil {
+			s.drop(other)
+		}
+		s.hold(o)
+	}
+	return s, nil
 }
 
 // Commit makes a planned change; it cannot fail. The change must have been
@@ -246,21 +279,41 @@ func (s *State) Clone() *State {
 
 // Entries returns all that the kernel must hold, in no order.
 func (s *State) Entries() []Entry {
-	all := make([]Entry, 0, len(s.open)+len(s.ends)+len(s.ports))
-	for _, o := range s.open {
-		for _, src := range o.sources {
-			all = append(all, o.hole(src))
+	return slices.AppendSeq(make([]Entry, 0, len(s.open)+len(s.ends)+len(s.ports)), s.AllEntries())
+}
+
+// AllEntries walks all that the kernel must hold, in no order.
+func (s *State) AllEntries() iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for e := range s.allHoles() {
+			if !yield(e) {
+				return
+			}
+		}
+		for _, held := range s.ends {
+			if !yield(held[0].kept()) {
+				return
+			}
+		}
+		for port, at := range s.ports {
+			if !port.pinhole && !yield(port.mapped(at.held())) {
+				return
+			}
 		}
 	}
-	for _, held := range s.ends {
-		all = append(all, held[0].kept())
-	}
-	for port, held := range s.ports {
-		if !port.pinhole {
-			all = append(all, *port.mapped(held.all()))
+}
+
+// allHoles walks the holes and the pins.
+func (s *State) allHoles() iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for _, o := range s.open {
+			for _, src := range o.sources {
+				if !yield(o.hole(src)) {
+					return
+				}
+			}
 		}
 	}
-	return all
 }
 
 // Mappings returns the open mappings, in no order: their ID, endpoints, restrictions,
@@ -427,14 +480,10 @@ func (o *opened) kept() Entry {
 	}
 }
 
-// mapped returns the entry that keeps a port for its mappings until the last of them
-// ends, or nil where there is none.
-func (k portKey) mapped(held []*opened) *Entry {
-	if len(held) == 0 {
-		return nil
-	}
-	e := &Entry{Kind: Mapped, Transport: k.transport, External: k.port, Expires: held[0].Expires}
-	for _, o := range held[1:] {
+// mapped returns the entry that keeps a port for its mappings, until the last of them ends.
+func (k portKey) mapped(first *opened, others []*opened) Entry {
+	e := Entry{Kind: Mapped, Transport: k.transport, External: k.port, Expires: first.Expires}
+	for _, o := range others {
 		if e.Expires.IsZero() || o.Expires.IsZero() {
 			e.Expires = time.Time{}
 		} else if o.Expires.After(e.Expires) {

@@ -55,16 +55,12 @@ func (p *plan) remove(id uint64) {
 }
 
 func (p *plan) put(o *opened) error {
-	for _, src := range o.sources {
-		other, theirs := p.inTheWay(o.port(), src)
-		if other == nil {
-			continue
-		}
-		if o.pinhole() || !slices.Equal(o.sources, other.sources) {
-			return portmap.Overlap(ptr(o.mapping()), src, theirs)
-		}
+	other, err := p.displaced(o)
+	if err != nil {
+		return err
+	}
+	if other != nil {
 		p.remove(other.ID)
-		break // they have all sources in common
 	}
 	p.set(o.port(), o.sources, o)
 	p.after[o.ID] = o
@@ -72,6 +68,22 @@ func (p *plan) put(o *opened) error {
 		p.filtered[o.port()] = append(p.filtered[o.port()], o)
 	}
 	return nil
+}
+
+// displaced returns the mapping whose place o takes, nil where it takes nobody's. The two
+// have all sources in common.
+func (p *plan) displaced(o *opened) (*opened, error) {
+	for _, src := range o.sources {
+		other, theirs := p.inTheWay(o.port(), src)
+		switch {
+		case other == nil:
+		case o.pinhole() || !slices.Equal(o.sources, other.sources):
+			return nil, portmap.Overlap(ptr(o.mapping()), src, theirs)
+		default:
+			return other, nil
+		}
+	}
+	return nil, nil
 }
 
 // inTheWay returns who has a source of the same class that overlaps src. It looks
@@ -219,17 +231,31 @@ func (p *plan) keptAfter(end endpoint, arrived []*opened) *Entry {
 }
 
 // mapped returns the entry that keeps a port, or nil where it is nobody's.
-func (s *State) mapped(port portKey) *Entry { return port.mapped(s.ports[port].all()) }
+func (s *State) mapped(port portKey) *Entry {
+	if at, there := s.ports[port]; there {
+		return ptr(port.mapped(at.held()))
+	}
+	return nil
+}
 
 // mappedAfter puts who arrived beside those that stay. A port has few mappings.
 func (p *plan) mappedAfter(port portKey, arrived []*opened) *Entry {
 	all := arrived
-	for _, o := range p.state.ports[port].all() {
+	stay := func(o *opened) {
 		if _, touched := p.after[o.ID]; !touched {
 			all = append(all, o)
 		}
 	}
-	return port.mapped(all)
+	if first, others := p.state.ports[port].held(); first != nil {
+		stay(first)
+		for _, o := range others {
+			stay(o)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return ptr(port.mapped(all[0], all[1:]))
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -57,8 +57,8 @@ func (m *memory) Rewrite(ctx context.Context, p firewall.Part, w firewall.Whole)
 	if err := ctx.Err(); err != nil || p == firewall.OwnersTables {
 		return err
 	}
-	next := make(map[firewall.Key]firewall.Entry, len(w.Entries))
-	for _, e := range w.Entries {
+	next := make(map[firewall.Key]firewall.Entry)
+	for e := range w.Entries {
 		next[e.Key()] = e
 	}
 	m.facts = w.Facts

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/google/nftables"
 
@@ -72,7 +73,7 @@ func (k *kernel) left(f family) bool {
 }
 
 // restoreAccept puts in the parts that are not there.
-func (k *kernel) restoreAccept(ctx context.Context, entries []firewall.Entry) error {
+func (k *kernel) restoreAccept(ctx context.Context, entries iter.Seq[firewall.Entry]) error {
 	errs := k.unfit
 	for _, f := range families {
 		if !k.wanted[f].none() && k.accept[f] == nil {
@@ -83,7 +84,7 @@ func (k *kernel) restoreAccept(ctx context.Context, entries []firewall.Entry) er
 	return k.noteAccept(errs)
 }
 
-func (k *kernel) installPart(ctx context.Context, f family, chain wantedChain, entries []firewall.Entry) error {
+func (k *kernel) installPart(ctx context.Context, f family, chain wantedChain, entries iter.Seq[firewall.Entry]) error {
 	k.accept[f] = nil
 	ctx, cancel := fresh(ctx) // what it belongs to is in the kernel already
 	defer cancel()
@@ -99,7 +100,7 @@ func (k *kernel) installPart(ctx context.Context, f family, chain wantedChain, e
 	return err
 }
 
-func (k *kernel) tryAccept(ctx context.Context, f family, chain wantedChain, entries []firewall.Entry) error {
+func (k *kernel) tryAccept(ctx context.Context, f family, chain wantedChain, entries iter.Seq[firewall.Entry]) error {
 	there, err := k.quick.inspect(ctx, f, chain)
 	if err != nil {
 		return err

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"iter"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -48,7 +48,7 @@ func (k *kernel) install(ctx context.Context, w firewall.Whole) error {
 type filling struct {
 	facts   []elementOp
 	target  *target
-	entries []firewall.Entry
+	entries iter.Seq[firewall.Entry]
 }
 
 // entriesAtOnce is of how many the elements are made; more than fit one transaction.
@@ -56,13 +56,34 @@ const entriesAtOnce = maxMessages * elementsPerMessage
 
 // writeAll writes all of it in one transaction if it fits beside size bytes, or in parts.
 func (k *kernel) writeAll(c filling, size int, whole func([]elementOp) error, inParts func(filling) error) error {
-	if len(c.entries) < entriesAtOnce {
-		ops := append(c.facts[:len(c.facts):len(c.facts)], c.target.all(c.entries).ops()...)
+	for some, last := range chunks(c.entries, entriesAtOnce) {
+		if !last {
+			break
+		}
+		ops := append(c.facts[:len(c.facts):len(c.facts)], c.target.all(some).ops()...)
 		if k.writer.fits(ops, size) {
 			return whole(ops)
 		}
 	}
 	return inParts(c)
+}
+
+// chunks walks entries, at most so many at once, in memory that the next ones take; last
+// says that there are no more. There is always one chunk, if an empty one.
+func chunks(all iter.Seq[firewall.Entry], most int) iter.Seq2[[]firewall.Entry, bool] {
+	return func(yield func([]firewall.Entry, bool) bool) {
+		var some []firewall.Entry
+		for e := range all {
+			if len(some) == most {
+				if !yield(some, false) {
+					return
+				}
+				some = some[:0]
+			}
+			some = append(some, e)
+		}
+		yield(some, true)
+	}
 }
 
 // fill makes as many transactions as it needs.
@@ -76,7 +97,7 @@ func (w *writer) fill(ctx context.Context, c filling) error {
 		return nil
 	}
 	err := write(c.facts)
-	for some := range slices.Chunk(c.entries, entriesAtOnce) {
+	for some := range chunks(c.entries, entriesAtOnce) {
 		if err == nil {
 			err = write(c.target.all(some).ops())
 		}
