@@ -48,10 +48,14 @@ func besides(file Path) []string {
 
 // system are directories in which, and below which, whoever writes can become root: the
 // sandbox would have to leave them to the daemon.
-var system = []string{
-	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/overlay", "/proc", "/root", "/run/systemd", "/run/udev",
+var system = append([]string{
+	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/overlay", "/proc", "/root",
 	"/sbin", "/sys", "/usr", "/var/lib/dpkg", "/var/lib/systemd", "/var/run/systemd", "/var/run/udev", "/var/spool/cron",
-}
+}, InRun...)
+
+// InRun are those of them that are where other daemons have their files, if this machine has them.
+// Where it does, a lease file directly there would have the sandbox open them.
+var InRun = []string{"/run/systemd", "/run/udev"}
 
 // Collide reports whether two lease files are one, or one is what stands beside the other.
 func Collide(a, b Path) bool {

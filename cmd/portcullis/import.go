@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"portcullis/config"
+	"portcullis/internal/check"
 	"portcullis/internal/cmdline"
 	"portcullis/internal/incumbent"
 )
@@ -54,6 +56,9 @@ func runImport(ctx context.Context, call *cmdline.Call) error {
 				return err
 			}
 			text, of = plan.Text(f.Name), plan.Notes
+			if router == nil { // whose init script puts them where they can be
+				of = append(of, leaseNotes(plan.Config)...)
+			}
 		}
 		for _, n := range of {
 			notes = append(notes, n.In(f.Name))
@@ -71,6 +76,14 @@ func runImport(ctx context.Context, call *cmdline.Call) error {
 		}
 	}
 	return nil
+}
+
+// leaseNotes are what check would warn of where the lease files are.
+func leaseNotes(c config.Config) (notes []incumbent.Note) {
+	for _, w := range check.LeaseFiles(c) {
+		notes = append(notes, incumbent.Note{Kind: incumbent.Look, Text: w.What + "; " + w.Remedy})
+	}
+	return notes
 }
 
 // filesOf returns the files that were named, or those that are in the usual place.

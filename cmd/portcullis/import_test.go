@@ -81,6 +81,34 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// TestImportLeaseFile: where a lease file cannot be, or had better not, import says what check
+// would; on a router the init script sees to that.
+func TestImportLeaseFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf, upnpd, networks := filepath.Join(dir, "conf"), filepath.Join(dir, "upnpd"), filepath.Join(dir, "networks")
+	for name, text := range map[string]string{
+		conf:     "listening_ip=br-lan\nlease_file=" + dir + "/leases\n",
+		upnpd:    "config upnpd config\n\toption upnp_lease_file '" + dir + "/leases'\n",
+		networks: `{"interface":[{"interface":"lan","up":true,"l3_device":"br-lan"}]}`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		file string
+		args []string
+		said int
+	}{{conf, nil, 1}, {upnpd, nil, 1}, {upnpd, []string{"--networks", networks}, 0}} {
+		code, _, errs := call(t, append([]string{"import", c.file}, c.args...)...)
+		want := c.file + ": look at this: miniupnpd.lease_file: the sandbox lets the daemon change whatever is in its directory, \"" + conf + "\" among it; name a directory that holds nothing else, /run/portcullis say\n"
+		if n := strings.Count(errs, want); code != exitDone || n != c.said {
+			t.Errorf("%s %q: exit %d, said %d times\n%s", c.file, c.args, code, n, errs)
+		}
+	}
+}
+
 // TestImportIsInterrupted: a pipe that says nothing does not keep import from ending.
 func TestImportIsInterrupted(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/firewall"
+	"portcullis/internal/leasefile"
 	"portcullis/internal/nearest"
 	"portcullis/policy"
 	"portcullis/portmap"
@@ -47,8 +48,8 @@ func Judge(c config.Config, lines config.Lines, m Machine) []Warning {
 		j.warn(lines.Of("lan.leases", i), "correct the path, unless the DHCP server makes the file later",
 			"lan.leases: there is no file %q", c.LAN.Leases[i])
 	}
-	for i, key := range []string{"miniupnpd.lease_file", "miniupnpd.lease_file6"} {
-		j.leaseFile(key, m.Leases[i])
+	for i, l := range m.Leases {
+		j.leaseFile(leaseKeys[i], l)
 	}
 	for _, d := range policy.Doubts(c.Rules) {
 		j.warn(lines.Rule(d.Rule, d.Key, d.Index), d.Remedy, "%s", d.What)
@@ -104,13 +105,27 @@ func (j *judge) chain(key string, err error) {
 	}
 }
 
+// leaseKeys are those of Machine.Leases.
+var leaseKeys = [2]string{"miniupnpd.lease_file", "miniupnpd.lease_file6"}
+
+// ofItsOwn is where a lease file may be.
+const ofItsOwn = "name a directory that holds nothing else, /run/portcullis say"
+
 // leaseFile warns of a place where there is no lease file, or more than one.
 func (j *judge) leaseFile(key string, l Lease) {
-	if l.Others != nil {
-		j.warn(j.lines.Of(key, 0), "name a directory of root's or of the daemon's user", "%s: it is not written there: %v", key, l.Others)
+	if l.Unfit != nil {
+		remedy := "name a directory of root's or of the daemon's user"
+		if over := (*leasefile.OverSystem)(nil); errors.As(l.Unfit, &over) {
+			remedy = ofItsOwn
+		}
+		j.warn(j.lines.Of(key, 0), remedy, "%s: it is not written there: %v", key, l.Unfit)
+	}
+	if l.Unit {
+		j.warn(j.lines.Of(key, 0), "name a file in /run/portcullis, or have a drop-in allow the directory with ReadWritePaths=",
+			"%s: %s lets the daemon write files for others in /run/portcullis alone", key, unitName)
 	}
 	if l.Beside != "" {
-		j.warn(j.lines.Of(key, 0), "name a directory that holds nothing else, /run/portcullis say",
+		j.warn(j.lines.Of(key, 0), ofItsOwn,
 			"%s: the sandbox lets the daemon change whatever is in its directory, %q among it", key, l.Beside)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/internal/check"
+	"portcullis/internal/leasefile"
 )
 
 var update = flag.Bool("update", false, "write what the mistakes are told")
@@ -47,6 +49,28 @@ func TestMistakes(t *testing.T) {
 
 // allKeys is a list that grows with each key; config's own tests have it.
 var allKeys = regexp.MustCompile(`allowed: ([a-z_]+, ){4,}[a-z_]+`)
+
+// TestLeaseRemedies: what is told of the place of a lease file ends with where it can be.
+func TestLeaseRemedies(t *testing.T) {
+	t.Parallel()
+	run := t.TempDir()
+	system := []string{filepath.Join(run, "systemd")}
+	if err := os.Mkdir(system[0], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const ofItsOwn = "; name a directory that holds nothing else, /run/portcullis say"
+	for want, l := range map[string]check.Lease{
+		"miniupnpd.lease_file6: it is not written there: the sandbox would let the daemon change whatever is in " + run + ", " + system[0] + " among it" + ofItsOwn:                                             {Unfit: leasefile.Usable(run, system)},
+		"miniupnpd.lease_file6: it is not written there: why; name a directory of root's or of the daemon's user":                                                                                               {Unfit: errors.New("why")},
+		"miniupnpd.lease_file6: the sandbox lets the daemon change whatever is in its directory, \"/x/y\" among it" + ofItsOwn:                                                                                  {Beside: "/x/y"},
+		"miniupnpd.lease_file6: portcullis.service lets the daemon write files for others in /run/portcullis alone; name a file in /run/portcullis, or have a drop-in allow the directory with ReadWritePaths=": {Unit: true},
+	} {
+		all := check.Judge(config.Default(), config.Lines{}, check.Machine{Leases: [2]check.Lease{1: l}})
+		if len(all) != 1 || all[0].What+"; "+all[0].Remedy != want {
+			t.Errorf("%v, want %s", all, want)
+		}
+	}
+}
 
 // told returns the errors of a file, or else its warnings.
 func told(data []byte) string {

@@ -31,7 +31,8 @@ type Machine struct {
 // Lease is the directory of a lease file.
 type Lease struct {
 	Beside string // another file that is there, "": none
-	Others error  // who could replace the file
+	Unfit  error  // why no file is written there
+	Unit   bool   // a daemon that the unit for systemd runs cannot write there
 }
 
 // Look reads the machine for a configuration.
@@ -55,11 +56,7 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 			m.NoFiles = append(m.NoFiles, i)
 		}
 	}
-	for i, file := range []config.Path{c.Miniupnpd.LeaseFile, c.Miniupnpd.LeaseFile6} {
-		if file != "" {
-			m.Leases[i] = lookAround(c, string(file))
-		}
-	}
+	m.Leases = leases(c)
 	for i, chain := range []firewall.Chain{c.Firewall.AcceptChain, c.Firewall.AcceptChain6} {
 		// The programs of iptables make their chains when they are asked to.
 		if chain != (firewall.Chain{}) && !chain.OfIPTables() {
@@ -69,11 +66,24 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 	return m, state, nil
 }
 
+// leases looks at where both lease files are.
+func leases(c config.Config) (all [2]Lease) {
+	for i, file := range []config.Path{c.Miniupnpd.LeaseFile, c.Miniupnpd.LeaseFile6} {
+		if file != "" {
+			all[i] = lookAround(c, string(file))
+		}
+	}
+	return all
+}
+
 // lookAround looks at the directory of a lease file, which the sandbox opens as a whole. What
 // is not there is made.
 func lookAround(c config.Config, file string) (l Lease) {
 	dir := filepath.Dir(file)
-	l.Others = leasefile.Private(dir)
+	if l.Unfit = leasefile.Usable(dir, config.InRun); l.Unfit != nil {
+		return l
+	}
+	l.Unit = unitForbids("/", dir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return l

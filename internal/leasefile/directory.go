@@ -28,6 +28,41 @@ func oneFile(a, b string) bool {
 	return false
 }
 
+// OverSystem is a directory in which there is one of the system's. The sandbox, which knows
+// directories and what is below them, would open that as well.
+type OverSystem struct{ dir, system string }
+
+// Error says what would happen.
+func (o *OverSystem) Error() string {
+	return fmt.Sprintf("the sandbox would let the daemon change whatever is in %s, %s among it", o.dir, o.system)
+}
+
+// Over returns which of the system's directories that are there is in this one; nil: none.
+func Over(dir string, system []string) *OverSystem {
+	is, err := os.Stat(dir)
+	if err != nil {
+		return nil
+	}
+	for _, d := range system {
+		if above, err := os.Stat(filepath.Dir(d)); err != nil || !os.SameFile(is, above) {
+			continue
+		}
+		if _, err := os.Stat(d); err == nil {
+			return &OverSystem{dir, d}
+		}
+	}
+	return nil
+}
+
+// Usable returns why no lease file can be in a directory, given the system's: an *OverSystem, or
+// what Private says.
+func Usable(dir string, system []string) error {
+	if over := Over(dir, system); over != nil {
+		return over
+	}
+	return Private(dir)
+}
+
 // maxLinks is how many symbolic links a path may have (path_resolution(7)).
 const maxLinks = 40
 

@@ -86,6 +86,30 @@ func TestOthersDirectory(t *testing.T) {
 	}
 }
 
+// TestOverSystem: no file is written where the sandbox would open the system's with it, whatever
+// link leads there, and one below is.
+func TestOverSystem(t *testing.T) {
+	t.Parallel()
+	run := t.TempDir()
+	system := []string{filepath.Join(run, "udev"), filepath.Join(run, "systemd")}
+	link := filepath.Join(t.TempDir(), "run")
+	if err := errors.Join(os.Mkdir(system[1], 0o755), os.Symlink(run, link)); err != nil {
+		t.Fatal(err)
+	}
+	for dir, written := range map[string]bool{run: false, link: false, link + "/own": true, filepath.Dir(link): true} {
+		h := newHouse(t)
+		h.file = filepath.Join(dir, "leases")
+		h.start(func(c *leasefile.Config) { c.System = system })
+		h.open(1, 80)
+		h.turn()
+		_, err := os.Stat(h.file)
+		said := strings.Count(h.log.String(), system[1]+" among it")
+		if written != (err == nil) || written != (said == 0) {
+			t.Errorf("in %s: %v, told %d times\n%s", dir, err, said, &h.log)
+		}
+	}
+}
+
 // TestOneFile: two paths that are one by a link are not written over each other.
 func TestOneFile(t *testing.T) {
 	t.Parallel()

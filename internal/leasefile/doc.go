@@ -11,6 +11,11 @@
 // written, writes where another user could replace the file, or follows a symbolic link that
 // another user has made.
 //
+// The sandbox is opened for the directory of a lease file, with all that is below it. Landlock has
+// rights for a file as well, but not for one that is to be made, nor for the one that sed puts in
+// its place. So a directory in which the system has one of its own, from which root takes what
+// to run, has no lease file (Usable); the sandbox is not opened for it either.
+//
 // # Deletions
 //
 // That page deletes the mapping of row N by `sed -i Nd FILE`, and restarts the daemon without

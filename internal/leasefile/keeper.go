@@ -23,10 +23,11 @@ const (
 	tell  = time.Minute      // between lines of the log that say the same
 )
 
-// Config is what a Keeper needs; all but the files and Show must be set.
+// Config is what a Keeper needs; all but the files, System and Show must be set.
 type Config struct {
 	Log         *slog.Logger
-	File, File6 string // absolute paths of the lease files, of IPv4 and IPv6; "": none
+	File, File6 string   // absolute paths of the lease files, of IPv4 and IPv6; "": none
+	System      []string // directories in which whoever writes can become root: no file stands beside one
 	Snapshot    func() *portmap.Table
 	Watch       func(buffer int) *portmap.Watcher
 	Waiting     func() []portmap.Mapping // of the last run, whose LAN is not there yet
@@ -82,7 +83,7 @@ func New(cfg Config) *Keeper {
 // possible now and not in the sandbox.
 func (k *Keeper) open(f *kind) {
 	dir := filepath.Dir(f.path)
-	err := Private(dir)
+	err := Usable(dir, k.cfg.System)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o755)
 	}
@@ -319,7 +320,7 @@ func (k *Keeper) write(ctx context.Context, now time.Time) (again time.Duration)
 // writeFile writes a file, and before that what the next run must know of it: otherwise a
 // line that the daemon has left out itself could be taken for a deletion.
 func (k *Keeper) writeFile(f *kind, list []line) error {
-	if err := Private(filepath.Dir(f.path)); err != nil {
+	if err := Usable(filepath.Dir(f.path), k.cfg.System); err != nil {
 		return err
 	}
 	if len(f.written) == 0 {

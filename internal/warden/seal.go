@@ -14,6 +14,7 @@ import (
 	"portcullis/firewall"
 	"portcullis/firewall/witness"
 	"portcullis/internal/control"
+	"portcullis/internal/leasefile"
 	"portcullis/internal/sandbox"
 )
 
@@ -115,8 +116,10 @@ func (w *Warden) makeProgramsLock() {
 	}
 }
 
-// machines reports whether whoever writes in a directory can become root.
-func machines(dir string) bool { return dir == "/" || dir == "/etc" || dir == "/root" || dir == "/usr" }
+// machines reports whether whoever writes in a directory, or below it, can become root.
+func machines(dir string) bool {
+	return dir == "/" || dir == "/etc" || dir == "/root" || dir == "/usr" || leasefile.Over(dir, config.InRun) != nil
+}
 
 // bindsNeedRaw reports whether binding a socket to a device takes CAP_NET_RAW, as it does
 // before Linux 5.7.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"portcullis/config"
 	"portcullis/internal/leasefile"
 	"portcullis/internal/wiring"
 	"portcullis/portmap"
@@ -18,7 +19,7 @@ const listingTimeout = 4 * time.Second
 func (w *Warden) openShown() {
 	c := w.cfg.Miniupnpd
 	cfg := leasefile.Config{
-		Log: w.log, File: string(c.LeaseFile), File6: string(c.LeaseFile6),
+		Log: w.log, File: string(c.LeaseFile), File6: string(c.LeaseFile6), System: config.InRun,
 		Snapshot: w.engine.Snapshot, Watch: w.engine.Watch,
 		Waiting: func() []portmap.Mapping { return w.restore.Waiting() }, // it is not there yet
 		Delete: func(ctx context.Context, id uint64) error {

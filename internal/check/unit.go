@@ -1,0 +1,53 @@
+package check
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"portcullis/config"
+)
+
+// unitName is the unit that the packages install.
+const unitName = "portcullis.service"
+
+// unitDirs are where systemd looks for units (systemd.unit(5)).
+var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+
+// ofUnit are the directories in which the unit lets the daemon write files that others read:
+// /tmp is one of its own.
+var ofUnit = []string{"/run/portcullis", "/var/run/portcullis"}
+
+// unitForbids reports whether a daemon that the unit runs cannot write in a directory: there is
+// the unit, of a machine that systemd runs, and no drop-in with a path of the owner's. The
+// files are below root.
+func unitForbids(root, dir string) bool {
+	if _, err := os.Stat(filepath.Join(root, "/run/systemd/system")); err != nil { // sd_booted(3)
+		return false
+	}
+	there := false
+	for _, at := range unitDirs {
+		at = filepath.Join(root, at)
+		if _, err := os.Stat(filepath.Join(at, unitName)); err == nil {
+			there = true
+		}
+		dropins, _ := filepath.Glob(filepath.Join(at, unitName+".d", "*.conf")) // the pattern is a good one
+		for _, file := range dropins {
+			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "ReadWritePaths=") {
+				return false
+			}
+		}
+	}
+	return there && !slices.ContainsFunc(ofUnit, func(own string) bool { return dir == own || strings.HasPrefix(dir, own+"/") })
+}
+
+// LeaseFiles returns the warnings about lease files alone, of a configuration that is of no
+// file yet.
+func LeaseFiles(c config.Config) []Warning {
+	j := &judge{config: c}
+	for i, l := range leases(c) {
+		j.leaseFile(leaseKeys[i], l)
+	}
+	return j.all
+}
