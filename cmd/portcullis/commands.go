@@ -125,6 +125,7 @@ func commands() []cmdline.Command {
 		Name: "import", Does: "print what the configuration of miniupnpd becomes here",
 		Options: []cmdline.Option{
 			{Name: "networks", Arg: "FILE", Does: "what netifd says of the networks of this router"},
+			{Name: "aliases", Arg: "FILE", Does: "its /etc/config/network, which says what is an alias"},
 			{Name: "zone", Arg: "DEVICE", Does: "the device of the zone that external_zone names"},
 			{Name: "fw3", Does: "the router's firewall is fw3, of iptables"}},
 		Forms:   []string{"[FILE...]"},

@@ -103,8 +103,8 @@ func filesOf(named, usual []string) ([]string, error) {
 func routerOf(ctx context.Context, call *cmdline.Call) (*incumbent.Router, error) {
 	dump, known := call.Given["networks"]
 	if !known {
-		if call.Has("zone") || call.Has("fw3") {
-			return nil, cmdline.Usagef("--zone and --fw3 need --networks")
+		if call.Has("zone") || call.Has("fw3") || call.Has("aliases") {
+			return nil, cmdline.Usagef("--zone, --fw3 and --aliases need --networks")
 		}
 		return nil, nil
 	}
@@ -112,11 +112,33 @@ func routerOf(ctx context.Context, call *cmdline.Call) (*incumbent.Router, error
 	if err != nil {
 		return nil, err
 	}
-	networks, err := incumbent.Networks(data)
+	aliases, err := aliasesOf(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := incumbent.Networks(data, aliases)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", shownName(dump), err)
 	}
 	return &incumbent.Router{Networks: networks, Zone: call.Given["zone"], FW3: call.Has("fw3")}, nil
+}
+
+// aliasesOf reads which networks are aliases. A file that netifd may understand and we do not
+// keeps nobody from being served: then these networks are known while they are up.
+func aliasesOf(ctx context.Context, call *cmdline.Call) (map[string]string, error) {
+	name, given := call.Given["aliases"]
+	if !given {
+		return nil, nil
+	}
+	data, err := readAll(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	aliases, err := incumbent.Aliases(shownName(name), data)
+	if err != nil {
+		fmt.Fprintf(call.Err, "%v; no alias is known\n", err)
+	}
+	return aliases, nil
 }
 
 // readForeign reads and recognises a file, or standard input where its name is "-".

@@ -99,7 +99,7 @@ func TestGolden(t *testing.T) {
 // line "fw3".
 func routerOf(t *testing.T, dump []byte, comment string) *incumbent.Router {
 	t.Helper()
-	networks, err := incumbent.Networks(dump)
+	networks, err := incumbent.Networks(dump, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

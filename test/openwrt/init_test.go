@@ -202,6 +202,31 @@ func TestMistake(t *testing.T) {
 	}
 }
 
+// TestAliasStays: that the WAN of an alias goes down and comes up is no other configuration.
+func TestAliasStays(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, nil)
+	netifd := func(wan, wan6 string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.networks = `{"interface":[{"interface":"lan","up":true,"l3_device":"br-lan","device":"br-lan"},{"interface":"wan","proto":"pppoe",` + wan + `},{"interface":"wan6","proto":"dhcpv6",` + wan6 + `}]}`
+	}
+	r.write("etc/config/network", "config interface 'wan'\n\toption device 'eth1'\n\toption proto 'pppoe'\n\nconfig interface 'wan6'\n\toption device '@wan'\n\toption proto 'dhcpv6'\n")
+	r.write("etc/config/upnpd", on+"\toption external_iface 'wan'\n\toption external_iface6 'wan6'\n")
+	netifd(`"up":true,"l3_device":"pppoe-wan","device":"eth1"`, `"up":true,"l3_device":"pppoe-wan","device":"pppoe-wan"`)
+	r.do("/etc/init.d/portcullis", "start")
+	was := r.read("var/etc/portcullis/portcullis.toml")
+	if !strings.Contains(was, "interface6 = \"pppoe-wan\"") {
+		t.Fatal(was)
+	}
+	r.said()
+	netifd(`"up":false,"pending":true,"device":"eth1"`, `"up":false`)
+	out, err := r.run("/etc/init.d/portcullis", "reload")
+	if now := r.read("var/etc/portcullis/portcullis.toml"); now != was || len(r.said()) != 0 || err != nil {
+		t.Errorf("%v\n%s\nbecomes\n%s", err, out, now)
+	}
+}
+
 // TestReload: only what has changed is sent, and a mistake changes nothing.
 func TestReload(t *testing.T) {
 	t.Parallel()
