@@ -172,7 +172,12 @@ func TestPrinter(t *testing.T) {
 {"Action":"output","Package":"p","Test":"TestBad","Output":"    wrong\n"}
 {"Action":"output","Package":"p","Test":"TestBad","Output":"--- FAIL: TestBad\n"}
 {"Action":"fail","Package":"p","Test":"TestBad"}
+{"Action":"output","Package":"p","Test":"TestHangs","Output":"    waits\n"}
 {"Action":"output","Package":"p","Test":"TestDies","Output":"panic: x\n"}
+{"Action":"output","Package":"p","Test":"TestLast","Output":"    said\n"}
+{"Action":"output","Package":"p","Test":"TestLast","Output":"--- PASS: TestLast (0.30s)\n"}
+{"Action":"output","Package":"p","Test":"TestLast","Output":"panic: test timed out after 1s\n"}
+{"Action":"pass","Package":"p","Test":"TestLast"}
 {"Action":"output","Package":"p","Output":"PASS\n"}
 {"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}
 {"Action":"fail","Package":"p"}
@@ -183,7 +188,7 @@ func TestPrinter(t *testing.T) {
 	if err := events(strings.NewReader(log), p.take); err != nil {
 		t.Fatal(err)
 	}
-	want := "    wrong\n--- FAIL: TestBad\nFAIL\tp\t0.1s\npanic: x\nq.go:1: no\n"
+	want := "    wrong\n--- FAIL: TestBad\nFAIL\tp\t0.1s\npanic: x\n    waits\npanic: test timed out after 1s\nq.go:1: no\n"
 	if out.String() != want {
 		t.Errorf("(-want +got):\n%s", cmp.Diff(want, out.String()))
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -93,7 +94,7 @@ func (r *recorder) close() error {
 // printer shows events as go test shows a run: the packages, and the log of what failed.
 type printer struct {
 	w    io.Writer
-	kept map[[2]string][]string // by package and test, until it has passed
+	kept map[[2]string][]string // by package and test, until it, or the package, has passed
 }
 
 func (p *printer) take(e event) {
@@ -108,16 +109,44 @@ func (p *printer) take(e event) {
 		if e.Elapsed >= slow && !strings.Contains(e.Test, "/") {
 			fmt.Fprintf(p.w, "%s took %.0f s\n", e.Test, e.Elapsed)
 		}
-		delete(p.kept, key)
+		p.passed(key)
 	case e.Action == "fail" && e.Test != "":
 		p.show(key)
 	case e.Action == "fail":
-		for key := range p.kept { // was running when the process died
-			if key[0] == e.Package {
-				p.show(key)
-			}
+		for _, key := range p.of(e.Package) { // was running when the process died
+			p.show(key)
+		}
+	case e.Action == "pass":
+		for _, key := range p.of(e.Package) {
+			delete(p.kept, key)
 		}
 	}
+}
+
+// passed forgets what a test has said, but not what came after its end: whatever the process
+// prints is said to be of the test that was named last, a panic too.
+func (p *printer) passed(key [2]string) {
+	all := p.kept[key]
+	end := slices.IndexFunc(all, func(line string) bool { return ended.MatchString(line) })
+	if end < 0 || end+1 == len(all) {
+		delete(p.kept, key)
+		return
+	}
+	p.kept[key] = all[end+1:]
+}
+
+// ended is the last line of a test that has not failed.
+var ended = regexp.MustCompile(`^ *--- (PASS|SKIP): `)
+
+// of returns the tests of a package of which there is something.
+func (p *printer) of(name string) (keys [][2]string) {
+	for key := range p.kept {
+		if key[0] == name {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b [2]string) int { return strings.Compare(a[1], b[1]) })
+	return keys
 }
 
 func (p *printer) show(key [2]string) {
