@@ -177,11 +177,14 @@ func (s *skeleton) each(e firewall.Entry, do func(*nftables.Set, nftables.SetEle
 	s.marks.each(e, do)
 }
 
+// keyRoom is what most keys take.
+const keyRoom = 24
+
 // Keys and values. Each part of a concatenation starts at a multiple of four
 // bytes; numbers are in network order.
 
 func keptKey(e firewall.Entry) []byte {
-	return appendPort(appendProto(appendAddr(nil, e.Internal.Addr()), e.Transport), e.Internal.Port())
+	return appendPort(appendProto(appendAddr(make([]byte, 0, keyRoom), e.Internal.Addr()), e.Transport), e.Internal.Port())
 }
 
 func endpointValue(ep netip.AddrPort) []byte {
@@ -190,7 +193,14 @@ func endpointValue(ep netip.AddrPort) []byte {
 
 func portValue(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
 
-func appendAddr(b []byte, a netip.Addr) []byte { return append(b, a.AsSlice()...) }
+func appendAddr(b []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		four := a.As4()
+		return append(b, four[:]...)
+	}
+	sixteen := a.As16()
+	return append(b, sixteen[:]...)
+}
 
 func appendProto(b []byte, t portmap.Transport) []byte { return append(b, byte(t), 0, 0, 0) }
 

@@ -108,6 +108,13 @@ func (x *exchange) run(messages []netlink.Message) ([]netlink.Message, error) {
 	return nil, x.send(messages[max(last, 0)].Header.Sequence, nil)
 }
 
+// sendAll is run for messages that are octets already, of which this one asks for the answer.
+func (x *exchange) sendAll(messages []byte, asks uint32) error {
+	x.out = messages
+	defer func() { x.out = nil }()
+	return x.send(asks, nil)
+}
+
 // keptBuffer is how large a transaction may have been for its memory to be kept.
 const keptBuffer = 16 << 10
 

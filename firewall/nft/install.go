@@ -88,21 +88,16 @@ func chunks(all iter.Seq[firewall.Entry], most int) iter.Seq2[[]firewall.Entry, 
 
 // fill makes as many transactions as it needs.
 func (w *writer) fill(ctx context.Context, c filling) error {
-	write := func(ops []elementOp) error {
-		for _, batch := range w.batches(ops) {
-			if err := w.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) }); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	err := write(c.facts)
-	for some := range chunks(c.entries, entriesAtOnce) {
-		if err == nil {
-			err = write(c.target.all(some).ops())
+	for _, batch := range w.batches(c.facts) {
+		if err := w.commit(ctx, func(q *nftables.Conn) error { return queueAll(q, batch) }); err != nil {
+			return err
 		}
 	}
-	return err
+	b := &bulk{ctx: ctx, w: w}
+	for e := range c.entries {
+		c.target.each(e, b.add)
+	}
+	return b.flush()
 }
 
 func (k *kernel) installWhole(ctx context.Context, sk *skeleton, ops []elementOp) error {
