@@ -166,7 +166,7 @@ func (t *Table) number(start uint16) (uint16, bool) {
 // at returns the mapping that has m's place.
 func (t *Table) at(m *Mapping) *Mapping {
 	if m.Kind == Pinhole6 {
-		return mapping(t.pinholes, m)
+		return t.pinned(m.Internal, m.Transport, m.Remotes)
 	}
 	s, _ := t.ports.get(int(m.ExternalPort))
 	return s.find(m.Transport, m.Remotes)

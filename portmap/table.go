@@ -118,8 +118,11 @@ func compareInternal(a, b *Mapping) int {
 		cmp.Compare(a.Internal.Port(), b.Internal.Port()), cmp.Compare(a.ID, b.ID))
 }
 
-func compareOnPort(a, b *Mapping) int {
-	return cmp.Or(cmp.Compare(a.Transport, b.Transport), slices.CompareFunc(a.Remotes, b.Remotes, compareRemotes))
+func compareOnPort(a, b *Mapping) int { return b.after(a.Transport, a.Remotes) }
+
+// after compares what distinguishes the mappings of one external port with m.
+func (m *Mapping) after(tr Transport, remotes []Remote) int {
+	return cmp.Or(cmp.Compare(tr, m.Transport), slices.CompareFunc(remotes, m.Remotes, compareRemotes))
 }
 
 func comparePinholes(a, b *Mapping) int {
@@ -290,19 +293,31 @@ func (t *Table) nextEnd() (time.Time, bool) {
 }
 
 func (s slot) find(tr Transport, remotes []Remote) *Mapping {
-	return mapping(s.mappings, &Mapping{Transport: tr, Remotes: remotes})
+	n := s.mappings.seek(func(m *Mapping) int { return m.after(tr, remotes) })
+	if n == nil || n.key.after(tr, remotes) != 0 {
+		return nil
+	}
+	return n.key
+}
+
+// pinned returns the pinhole of an endpoint with exactly these remotes, or nil.
+func (t *Table) pinned(internal netip.AddrPort, tr Transport, remotes []Remote) *Mapping {
+	compare := func(m *Mapping) int { return cmp.Or(internal.Compare(m.Internal), m.after(tr, remotes)) }
+	n := t.pinholes.seek(compare)
+	if n == nil || compare(n.key) != 0 {
+		return nil
+	}
+	return n.key
 }
 
 // holder returns a mapping of the transport, which tells who has the port; nil
 // when nobody has.
 func (s slot) holder(tr Transport) *Mapping {
-	for m := range s.mappings.from(&Mapping{Transport: tr}) {
-		if m.Transport == tr {
-			return m
-		}
-		break
+	n := s.mappings.seek(func(m *Mapping) int { return cmp.Compare(tr, m.Transport) })
+	if n == nil || n.key.Transport != tr {
+		return nil
 	}
-	return nil
+	return n.key
 }
 
 func (s slot) empty() bool { return s.mappings.len() == 0 && len(s.holds) == 0 }

@@ -16,16 +16,8 @@ type tree[K, V any] struct {
 }
 
 // ordered are mappings in an order of their own fields: a node has no other key, and a third
-// of the octets. To look for one a mapping is made that has what is compared.
+// of the octets.
 type ordered = tree[*Mapping, struct{}]
-
-// mapping returns the one that is equal in the order, or nil.
-func mapping(of ordered, as *Mapping) *Mapping {
-	if n := of.find(as); n != nil {
-		return n.key
-	}
-	return nil
-}
 
 type node[K, V any] struct {
 	left, right *node[K, V]
@@ -69,6 +61,19 @@ func (t tree[K, V]) find(k K) *node[K, V] {
 		}
 	}
 	return nil
+}
+
+// seek returns the first entry that is not before what is looked for, or nil; c compares that
+// with a key. So what is looked for needs not be a key, which may be large.
+func (t tree[K, V]) seek(c func(K) int) (found *node[K, V]) {
+	for n := t.root; n != nil; {
+		if c(n.key) > 0 {
+			n = n.right
+		} else {
+			found, n = n, n.left
+		}
+	}
+	return found
 }
 
 // at returns the i-th entry in order; i must be in 0..len-1.
