@@ -15,10 +15,12 @@ type Account struct {
 
 // Device is one machine, as far as it is known which one (abuse case K2): by the
 // address of its frames, whatever source addresses it writes, or else by its
-// source address. It is comparable.
+// source address. What is sent on one LAN says nothing of a machine of another, which may have
+// the same address. It is comparable.
 type Device struct {
-	Sender Sender
-	Addr   netip.Addr // only where the sender is not known, or many hosts are behind it
+	Interface string // of the LAN
+	Sender    Sender
+	Addr      netip.Addr // only where the sender is not known, or many hosts are behind it
 }
 
 // Class is what is known of who sent a datagram. Each class has a budget of its

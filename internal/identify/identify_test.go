@@ -3,6 +3,7 @@ package identify_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -262,7 +263,7 @@ func from(source netip.Addr, mac portmap.MAC, known int) datagram.Packet {
 func TestSender(t *testing.T) {
 	t.Parallel()
 	link := func(mac portmap.MAC, known int) datagram.Device {
-		return datagram.Device{Sender: from(host, mac, known).Sender}
+		return datagram.Device{Interface: "br-lan", Sender: from(host, mac, known).Sender}
 	}
 	for name, c := range map[string]struct {
 		iface   string
@@ -280,17 +281,17 @@ func TestSender(t *testing.T) {
 		"of no frame":         {"br-lan", from(host, hostMAC, 0), hostMAC, datagram.Account{}, "not seen which machine", nil},
 		"nobody's, all zeros": {"br-lan", from(absent, zeroMAC, 4), portmap.MAC{}, datagram.Account{Device: link(zeroMAC, 4), Class: datagram.Stranger}, "not known yet", nil},
 		"by its router": {"br-lan", from(routed, wayMAC, 6), portmap.MAC{}, datagram.Account{
-			Device: datagram.Device{Sender: from(host, wayMAC, 6).Sender, Addr: routed}, Class: datagram.Routed,
+			Device: datagram.Device{Interface: "br-lan", Sender: from(host, wayMAC, 6).Sender, Addr: routed}, Class: datagram.Routed,
 		}, "", nil},
 		"routed, by a neighbour": {"br-lan", from(routed, someMAC, 6), portmap.MAC{}, datagram.Account{
-			Device: datagram.Device{Sender: from(host, someMAC, 6).Sender, Addr: routed}, Class: datagram.Routed,
+			Device: datagram.Device{Interface: "br-lan", Sender: from(host, someMAC, 6).Sender, Addr: routed}, Class: datagram.Routed,
 		}, "another machine sent it", []netip.Addr{inner}},
 		"routed elsewhere": {"br-lan", from(addr("10.9.99.1"), someMAC, 6), portmap.MAC{}, datagram.Account{
-			Device: datagram.Device{Sender: from(host, someMAC, 6).Sender, Addr: addr("10.9.99.1")}, Class: datagram.Routed,
+			Device: datagram.Device{Interface: "br-lan", Sender: from(host, someMAC, 6).Sender, Addr: addr("10.9.99.1")}, Class: datagram.Routed,
 		}, "not behind this interface", nil},
 		"of another network": {"br-lan", from(addr("203.0.113.9"), someMAC, 6), portmap.MAC{}, datagram.Account{}, "is not on br-lan", nil},
 		"no MAC addresses": {"wg0", from(addr("10.8.0.2"), portmap.MAC{}, 0), portmap.MAC{}, datagram.Account{
-			Device: datagram.Device{Addr: addr("10.8.0.2")},
+			Device: datagram.Device{Interface: "wg0", Addr: addr("10.8.0.2")},
 		}, "", nil},
 		"of no LAN": {"eth9", from(host, hostMAC, 6), portmap.MAC{}, datagram.Account{}, "eth9 is not served", nil},
 	} {
@@ -355,14 +356,14 @@ func TestAccount(t *testing.T) {
 		packet datagram.Packet
 		want   datagram.Account
 	}{
-		"its own address":   {"br-lan", from(host, hostMAC, 4), datagram.Account{Device: datagram.Device{Sender: from(host, hostMAC, 4).Sender}}},
-		"another's address": {"br-lan", from(host, someMAC, 4), datagram.Account{Device: datagram.Device{Sender: from(host, someMAC, 4).Sender}, Class: datagram.Stranger}},
-		"nobody's address":  {"br-lan", from(absent, someMAC, 4), datagram.Account{Device: datagram.Device{Sender: from(host, someMAC, 4).Sender}, Class: datagram.Stranger}},
+		"its own address":   {"br-lan", from(host, hostMAC, 4), datagram.Account{Device: datagram.Device{Interface: "br-lan", Sender: from(host, hostMAC, 4).Sender}}},
+		"another's address": {"br-lan", from(host, someMAC, 4), datagram.Account{Device: datagram.Device{Interface: "br-lan", Sender: from(host, someMAC, 4).Sender}, Class: datagram.Stranger}},
+		"nobody's address":  {"br-lan", from(absent, someMAC, 4), datagram.Account{Device: datagram.Device{Interface: "br-lan", Sender: from(host, someMAC, 4).Sender}, Class: datagram.Stranger}},
 		// What is not known has the MAC address of zeros.
-		"nobody's, all zeros": {"br-lan", from(absent, zeroMAC, 4), datagram.Account{Device: datagram.Device{Sender: from(host, zeroMAC, 4).Sender}, Class: datagram.Stranger}},
-		"of no frame":         {"br-lan", from(host, hostMAC, 0), datagram.Account{Device: datagram.Device{Sender: datagram.Sender{MAC: hostMAC, Known: 6}}}},
-		"nobody's, no frame":  {"br-lan", from(absent, hostMAC, 0), datagram.Account{Device: datagram.Device{Addr: absent}, Class: datagram.Stranger}},
-		"no MAC addresses":    {"wg0", from(addr("10.8.0.2"), portmap.MAC{}, 0), datagram.Account{Device: datagram.Device{Addr: addr("10.8.0.2")}}},
+		"nobody's, all zeros": {"br-lan", from(absent, zeroMAC, 4), datagram.Account{Device: datagram.Device{Interface: "br-lan", Sender: from(host, zeroMAC, 4).Sender}, Class: datagram.Stranger}},
+		"of no frame":         {"br-lan", from(host, hostMAC, 0), datagram.Account{Device: datagram.Device{Interface: "br-lan", Sender: datagram.Sender{MAC: hostMAC, Known: 6}}}},
+		"nobody's, no frame":  {"br-lan", from(absent, hostMAC, 0), datagram.Account{Device: datagram.Device{Interface: "br-lan", Addr: absent}, Class: datagram.Stranger}},
+		"no MAC addresses":    {"wg0", from(addr("10.8.0.2"), portmap.MAC{}, 0), datagram.Account{Device: datagram.Device{Interface: "wg0", Addr: addr("10.8.0.2")}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -370,6 +371,46 @@ func TestAccount(t *testing.T) {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+// TestRateOfOneLAN: K2. Whoever takes the MAC address, or the address, of another LAN's machine
+// spends nothing that is that machine's.
+func TestRateOfOneLAN(t *testing.T) {
+	t.Parallel()
+	r := newRig(func(c *identify.Config) {
+		lans := c.LANs()
+		iot := lans["br-lan"]
+		iot.Name, iot.Index = "br-iot", lanIndex+1
+		lans["br-iot"] = iot
+		wg1 := lans["wg0"]
+		wg1.Name, wg1.Index = "wg1", lanIndex+2
+		lans["wg1"] = wg1
+		c.LANs = func() map[string]netif.LAN { return lans }
+	})
+	now, served := time.Now(), map[string]int{}
+	limits := datagram.NewLimits(10, 10, 1000, 100)
+	for _, iface := range []string{"br-iot", "br-lan", "wg1", "wg0"} {
+		packet := from(host, hostMAC, 6)
+		if strings.HasPrefix(iface, "wg") {
+			packet = from(addr("10.8.0.2"), portmap.MAC{}, 0)
+		}
+		for range 100 {
+			_, asked, err := r.Sender(iface, packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, account := range []datagram.Account{asked, r.Account(iface, packet)} {
+				if limits.Allow(now, account, 1) {
+					served[fmt.Sprint(iface, i)]++
+				}
+			}
+		}
+	}
+	for _, iface := range []string{"br-iot", "br-lan", "wg1", "wg0"} {
+		if n := served[iface+"0"] + served[iface+"1"]; n != 10 {
+			t.Errorf("on %s %d were served", iface, n)
+		}
 	}
 }
 

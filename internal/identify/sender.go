@@ -32,12 +32,12 @@ func (i *Identifier) Sender(iface string, p datagram.Packet) (portmap.Client, da
 	case err != nil:
 		return client, datagram.Account{}, err
 	case l.MAC == [6]byte{}:
-		return client, datagram.Account{Device: datagram.Device{Addr: client.Addr}}, nil
+		return client, datagram.Account{Device: datagram.Device{Interface: iface, Addr: client.Addr}}, nil
 	case !p.Sender.Seen():
 		i.reportUnseen(l, p)
 		return client, datagram.Account{}, errUnseen
 	}
-	account := datagram.Account{Device: datagram.Device{Sender: p.Sender}}
+	account := datagram.Account{Device: datagram.Device{Interface: iface, Sender: p.Sender}}
 	mac := client.MAC
 	if !l.HasMAC(client.Addr) {
 		account.Class, account.Device.Addr = datagram.Routed, client.Addr
@@ -47,7 +47,7 @@ func (i *Identifier) Sender(iface string, p datagram.Packet) (portmap.Client, da
 	}
 	switch {
 	case !known:
-		return client, datagram.Account{Device: datagram.Device{Sender: p.Sender}, Class: datagram.Stranger}, portmap.ErrUnknownHost
+		return client, datagram.Account{Device: datagram.Device{Interface: iface, Sender: p.Sender}, Class: datagram.Stranger}, portmap.ErrUnknownHost
 	case !p.Sender.Is(mac):
 		i.reportForged(l, p, mac)
 		i.Seek(iface, p) // who really has the address by now is known soon
@@ -98,11 +98,11 @@ func (i *Identifier) Seek(iface string, p datagram.Packet) {
 // nothing, and who hears it must have an address of the link.
 func (i *Identifier) Account(iface string, p datagram.Packet) datagram.Account {
 	l, addr := i.cfg.LANs()[iface], p.Source.Addr()
-	a := datagram.Account{Device: datagram.Device{Sender: p.Sender}, Class: datagram.Stranger}
+	a := datagram.Account{Device: datagram.Device{Interface: iface, Sender: p.Sender}, Class: datagram.Stranger}
 	mac, known, err := i.cfg.Kernel.Neighbour(l.Index, addr)
 	switch known = known && err == nil; {
 	case l.MAC == [6]byte{}:
-		return datagram.Account{Device: datagram.Device{Addr: addr}}
+		return datagram.Account{Device: datagram.Device{Interface: iface, Addr: addr}}
 	case known && p.Sender.Is(mac):
 		a.Class = datagram.Host
 	case p.Sender.Seen():

@@ -12,8 +12,9 @@ const maxHeard = 4096
 
 // heard are the devices that have answered a question of the kernel's in this run,
 // which what somebody makes up does not by itself: a host that is quiet for long is
-// not a stranger when it speaks again (abuse case K1). Its methods are safe for
-// concurrent use.
+// not a stranger when it speaks again (abuse case K1). On which LAN does not matter: who
+// takes the address of another LAN's machine could as well answer himself. Its methods are
+// safe for concurrent use.
 type heard struct {
 	mu   sync.Mutex // guards what follows
 	last map[portmap.MAC]time.Time
