@@ -5,7 +5,7 @@
 // errors as "file:line: what; what is allowed"; the effective configuration
 // that `portcullis check` prints.
 //
-// May import: the standard library, BurntSushi/toml, portmap for the words of the
+// May import: slog, the standard library, BurntSushi/toml, portmap for the words of the
 // vocabulary, policy for the Rule that a [[rule]] is, firewall (the model, which is
 // pure) for the Chain that accept_chain names, special for which addresses are public,
 // digest, and nearest for the word that was meant.

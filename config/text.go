@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -14,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"portcullis/internal/slog"
 	"portcullis/internal/special"
 	"portcullis/policy"
 	"portcullis/portmap"

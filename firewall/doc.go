@@ -17,7 +17,7 @@
 // Owns: the translation of mappings into entries, their text form, the Driver, the
 // shared types of the backends.
 //
-// May import: portmap and the standard library.
+// May import: slog, portmap and the standard library.
 //
 // Never: opens a socket, reads a clock, knows a backend.
 package firewall

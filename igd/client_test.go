@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +18,7 @@ import (
 	"github.com/huin/goupnp/soap"
 
 	"portcullis/internal/gena"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

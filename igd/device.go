@@ -5,13 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"portcullis/internal/digest"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

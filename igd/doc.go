@@ -10,7 +10,7 @@
 // Owns: the device tree, the service descriptions, the URLs under which they
 // are served, argument rules, error codes, the values of evented variables.
 //
-// May import: portmap, soap, http1, httpd, gena, xml1, digest, the standard library.
+// May import: slog, portmap, soap, http1, httpd, gena, xml1, digest, the standard library.
 //
 // Never: decides who may map what (portmap and its policy do), sends a datagram,
 // resolves a name, reads an interface, trusts an address that a client wrote,

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +18,7 @@ import (
 	"portcullis/igd"
 	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

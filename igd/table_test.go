@@ -2,12 +2,12 @@ package igd
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

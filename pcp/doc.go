@@ -6,7 +6,7 @@
 // becomes, the epoch, the announcements, how often hosts are answered, and which
 // options the socket on port 5351 needs.
 //
-// May import: the standard library but not net/http, golang.org/x/sys/unix,
+// May import: slog, the standard library but not net/http, golang.org/x/sys/unix,
 // internal/datagram and portmap.
 //
 // Never: knows UPnP or the firewall, decides what may be mapped (policy), keeps a

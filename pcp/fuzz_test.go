@@ -3,7 +3,6 @@ package pcp_test
 import (
 	"context"
 	"encoding/binary"
-	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/internal/slog"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )

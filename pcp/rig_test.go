@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,6 +15,7 @@ import (
 
 	"portcullis/firewall/fwtest"
 	"portcullis/internal/datagram"
+	"portcullis/internal/slog"
 	"portcullis/pcp"
 	"portcullis/policy"
 	"portcullis/portmap"

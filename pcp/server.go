@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"sync/atomic"
 
 	"portcullis/internal/datagram"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

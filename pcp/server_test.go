@@ -3,7 +3,6 @@ package pcp_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/internal/datagram"
+	"portcullis/internal/slog"
 	"portcullis/pcp"
 	"portcullis/portmap"
 )

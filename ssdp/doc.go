@@ -5,7 +5,7 @@
 // table of what may be searched for; the announcement schedule; how often and
 // how fast answers go out; which options the socket on port 1900 needs.
 //
-// May import: the standard library but not net/http, golang.org/x/sys/unix, and
+// May import: slog, the standard library but not net/http, golang.org/x/sys/unix, and
 // internal/datagram.
 //
 // Never: knows what the device does (portmap, igd), serves the description it

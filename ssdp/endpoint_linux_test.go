@@ -3,7 +3,6 @@ package ssdp_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 )
 
 // patience is how long a test waits for what must come.

@@ -5,13 +5,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"net/textproto"
 	"strings"
 	"testing"
 
 	"portcullis/internal/datagram"
+	"portcullis/internal/slog"
 	"portcullis/ssdp"
 )
 

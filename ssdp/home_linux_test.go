@@ -2,7 +2,6 @@ package ssdp_test
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"portcullis/internal/datagram"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 	"portcullis/ssdp"
 )
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"time"
 
 	"portcullis/internal/datagram"
+	"portcullis/internal/slog"
 )
 
 // Config configures a Server.

@@ -3,7 +3,6 @@ package ssdp_test
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/internal/slog"
 	"portcullis/ssdp"
 )
 

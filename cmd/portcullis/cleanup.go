@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
 	"portcullis/internal/process"
+	"portcullis/internal/slog"
 	"portcullis/internal/wiring"
 )
 

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
+	"portcullis/internal/json"
 )
 
 // runEvents prints what happens from now on, until it is interrupted.

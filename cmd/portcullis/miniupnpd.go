@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 	"portcullis/internal/digest"
 	"portcullis/internal/incumbent"
 	"portcullis/internal/logging"
+	"portcullis/internal/slog"
 )
 
 // incumbentName is the command, and the name by which the program is it without being told.

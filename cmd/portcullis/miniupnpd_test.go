@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 
 	"portcullis/config"
 	"portcullis/internal/incumbent"
+	"portcullis/internal/slog"
 )
 
 // TestAsIncumbent: the program is miniupnpd by its name as well, wherever that is.

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +12,7 @@ import (
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
+	"portcullis/internal/json"
 )
 
 // OpenWrt's rpcd has programs that serve objects of ubus: called with "list" they print what
@@ -105,7 +106,7 @@ func page(name string, list any, from uint32, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var parts []json.RawMessage
+	var parts []json.Raw
 	if err := json.Unmarshal(text, &parts); err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func page(name string, list any, from uint32, err error) (any, error) {
 		size += len(parts[last])
 		last++
 	}
-	answer := map[string]any{name: append([]json.RawMessage{}, parts[first:last]...)}
+	answer := map[string]any{name: append([]json.Raw{}, parts[first:last]...)}
 	if last < len(parts) {
 		answer["next"] = last
 	}
@@ -179,11 +180,11 @@ type badArguments struct{ error }
 // read reads the arguments, of which a method has none that its signature does not say.
 func (m *method) read(in io.Reader) (a rpcArguments, err error) {
 	// One value is read, and not until the end: that may never come.
-	stream := json.NewDecoder(io.LimitReader(in, mostArguments))
-	var text json.RawMessage
-	err = stream.Decode(&text)
-	var given map[string]json.RawMessage
-	switch behind, _ := io.ReadAll(stream.Buffered()); {
+	stream := bufio.NewReader(in)
+	text, err := json.Next(stream, mostArguments)
+	behind, _ := stream.Peek(stream.Buffered())
+	var given map[string]json.Raw
+	switch {
 	case errors.Is(err, io.EOF):
 		return a, nil
 	case err != nil, strings.TrimSpace(string(behind)) != "", json.Unmarshal(text, &given) != nil, given == nil:
@@ -201,7 +202,7 @@ func (m *method) read(in io.Reader) (a rpcArguments, err error) {
 }
 
 func (a *rpcArguments) id() (uint64, error) {
-	id, err := strconv.ParseUint(a.ID.String(), 10, 64)
+	id, err := strconv.ParseUint(string(a.ID), 10, 64)
 	if err != nil || id == 0 {
 		return 0, badArguments{errors.New("id is missing, or is not a number from 1")}
 	}

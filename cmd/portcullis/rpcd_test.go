@@ -15,6 +15,7 @@ import (
 
 	"portcullis/internal/cmdline"
 	"portcullis/internal/control"
+	ourjson "portcullis/internal/json"
 )
 
 // TestRPCDArguments: what comes by ubus is read as its signature says; the session that rpcd
@@ -56,7 +57,7 @@ func TestRPCDArguments(t *testing.T) {
 	if _, err := list.read(strings.NewReader(`{"id":7}`)); err == nil {
 		t.Error("list takes an id that it does not look at")
 	}
-	for text, want := range map[json.Number]uint64{"7": 7, "9007199254740991": 9007199254740991, "": 0, "0": 0, "-1": 0, "7.5": 0, "1e3": 0} {
+	for text, want := range map[ourjson.Number]uint64{"7": 7, "9007199254740991": 9007199254740991, "": 0, "0": 0, "-1": 0, "7.5": 0, "1e3": 0} {
 		if id, err := (&rpcArguments{ID: text}).id(); id != want || (err == nil) != (want != 0) {
 			t.Errorf("id %q is %d, %v", text, id, err)
 		}
@@ -99,7 +100,7 @@ func TestRPCDPage(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		text, err := json.Marshal(answer)
+		text, err := ourjson.Marshal(answer)
 		if err == nil {
 			err = writeJSON(&out, text)
 		}
@@ -124,7 +125,7 @@ func TestRPCDPage(t *testing.T) {
 		t.Errorf("%d answers have %d", asked, got)
 	}
 	for _, from := range []uint32{1, 4294967295} {
-		if answer, err := page("mappings", list[:1], from, nil); err != nil || len(answer.(map[string]any)["mappings"].([]json.RawMessage)) != 0 {
+		if answer, err := page("mappings", list[:1], from, nil); err != nil || len(answer.(map[string]any)["mappings"].([]ourjson.Raw)) != 0 {
 			t.Errorf("behind the end: %v, %v", answer, err)
 		}
 	}

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
 
 	"portcullis/internal/cmdline"
+	"portcullis/internal/json"
 	"portcullis/internal/logging"
 )
 
@@ -44,7 +44,7 @@ func runVersion(_ context.Context, call *cmdline.Call) error {
 }
 
 func printJSON(w io.Writer, v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
+	text, err := json.MarshalIndent(v)
 	if err != nil {
 		return err
 	}

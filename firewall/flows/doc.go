@@ -42,7 +42,7 @@
 // Owns: the socket to conntrack and its settings, what is waiting to be ended, the
 // judgement which flow must end.
 //
-// May import: portmap, firewall, enter, x/sys/unix, the standard library.
+// May import: slog, portmap, firewall, enter, x/sys/unix, the standard library.
 //
 // Never: knows a backend, ends a flow that no mapping of ours made or that keeps no
 // client from its mapped port, or takes more of a core than a fiftieth, unless a flow would live for two seconds after its mapping.

@@ -3,7 +3,6 @@ package flows
 import (
 	"bytes"
 	"context"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"portcullis/firewall"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

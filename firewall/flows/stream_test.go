@@ -2,7 +2,6 @@ package flows
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -15,6 +14,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

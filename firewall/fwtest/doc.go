@@ -4,7 +4,7 @@
 //
 // Owns: the meaning of Apply and Replace, written as tests.
 //
-// May import: portmap, firewall, go-cmp, the standard library.
+// May import: slog, portmap, firewall, go-cmp, the standard library.
 //
 // Never: is linked into the program, knows a backend.
 package fwtest

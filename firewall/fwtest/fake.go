@@ -3,11 +3,11 @@ package fwtest
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"slices"
 	"sync"
 
 	"portcullis/firewall"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

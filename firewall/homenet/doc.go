@@ -9,7 +9,7 @@
 //
 // Owns: the home network of the backends' tests, what both promise of packets.
 //
-// May import: portmap, firewall, netnstest, vishvananda/netlink, go-cmp,
+// May import: slog, portmap, firewall, netnstest, vishvananda/netlink, go-cmp,
 // x/sys/unix, the standard library.
 //
 // Never: is linked into the program, knows a backend.

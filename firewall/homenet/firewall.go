@@ -2,7 +2,6 @@ package homenet
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

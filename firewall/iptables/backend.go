@@ -3,12 +3,12 @@ package iptables
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"sync"
 
 	"portcullis/firewall"
 	"portcullis/firewall/nft"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -3,13 +3,13 @@ package iptables
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
 
 	"portcullis/firewall/nft"
 	"portcullis/internal/enter"
+	"portcullis/internal/slog"
 )
 
 // Clear removes all that a daemon which has ended left in the kernel, by whichever backend:

@@ -2,7 +2,6 @@ package iptables_test
 
 import (
 	"io"
-	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 )
 
 // mark is the one of the tests.

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 
 	"portcullis/firewall"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

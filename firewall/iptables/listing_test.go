@@ -2,7 +2,6 @@ package iptables_test
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

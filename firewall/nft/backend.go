@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/flows"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

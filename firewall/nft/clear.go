@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/google/nftables"
@@ -13,6 +12,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/firewall/flows"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

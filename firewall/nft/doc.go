@@ -36,7 +36,7 @@
 // Owns: the table inet portcullis, our chains and sets in the tables of the
 // accept chains, a chain that lists mappings.
 //
-// May import: portmap, firewall, firewall/flows, internal/enter, internal/frames, google/nftables,
+// May import: slog, portmap, firewall, firewall/flows, internal/enter, internal/frames, google/nftables,
 // mdlayher/netlink, x/net/bpf, x/sys/unix, the standard library.
 //
 // Never: decides what may be mapped, runs a program, calls Flush outside

@@ -2,7 +2,6 @@ package nft_test
 
 import (
 	"io"
-	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/nft"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 )
 
 // Short names for what stands in every line.

@@ -2,7 +2,6 @@ package nft_test
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"portcullis/firewall/nft"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -4,7 +4,7 @@
 // by device and in all, takes his answers, has the engine go by them, and keeps them in the state
 // directory; and the form of that file.
 //
-// May import: the standard library; of ours pace and portmap.
+// May import: the standard library; of ours json, slog, pace and portmap.
 //
 // Never: decides about a request (the policy does, which is told the answer), opens a file
 // by itself, or hears of anything from the half that parses the network: what waits comes from

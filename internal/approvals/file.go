@@ -2,13 +2,13 @@ package approvals
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"net/netip"
 	"time"
 
+	"portcullis/internal/json"
 	"portcullis/portmap"
 )
 
@@ -71,9 +71,7 @@ func decode(data []byte, now time.Time) ([]Answer, error) {
 		return nil, errDamaged
 	}
 	var entries []entry
-	text := json.NewDecoder(bytes.NewReader(body))
-	text.DisallowUnknownFields()
-	if err := text.Decode(&entries); err != nil || len(entries) > maxAnswers {
+	if err := json.UnmarshalStrict(body, &entries); err != nil || len(entries) > maxAnswers {
 		return nil, errDamaged
 	}
 	list := make([]Answer, 0, len(entries))

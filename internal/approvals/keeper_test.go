@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/netip"
 	"reflect"
 	"runtime"
@@ -15,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

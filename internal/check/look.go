@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"portcullis/firewall/nft"
 	"portcullis/internal/leasefile"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // Machine is what the warnings depend on.

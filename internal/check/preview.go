@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
 	"portcullis/config"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/internal/wiring"
 )
 

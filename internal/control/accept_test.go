@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"syscall"
 	"testing"
 	"testing/synctest"
 
 	"portcullis/internal/control"
+	"portcullis/internal/slog"
 )
 
 // full is a listener that has no descriptors left for a while, and then fails for good.

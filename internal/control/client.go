@@ -2,9 +2,7 @@ package control
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"portcullis/internal/http1"
+	"portcullis/internal/json"
 )
 
 // Client talks to a running daemon.
@@ -78,19 +77,14 @@ func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 // what it points to until it returns.
 func (c *Client) EachMapping(ctx context.Context, f func(*Mapping)) error {
 	return c.talk(ctx, http1.Get, "/v1/mappings", nil, func(body io.Reader) error {
-		text := json.NewDecoder(io.LimitReader(body, maxAnswer))
-		if _, err := text.Token(); err != nil { // the bracket
-			return err
-		}
-		for text.More() {
+		return json.List(bufio.NewReaderSize(body, 64<<10), maxAnswer, func(text json.Raw) error {
 			var m Mapping
-			if err := text.Decode(&m); err != nil {
+			if err := json.Unmarshal(text, &m); err != nil {
 				return err
 			}
 			f(&m)
-		}
-		_, err := text.Token() // the end, or what was cut off
-		return err
+			return nil
+		})
 	})
 }
 
@@ -119,15 +113,25 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 // call sends a request, and decodes the answer into out.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	return c.talk(ctx, method, path, in, func(body io.Reader) error {
-		return json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(out)
+		return decodeAnswer(body, out)
 	})
+}
+
+// decodeAnswer reads the one value that an answer is.
+func decodeAnswer(body io.Reader, out any) error {
+	text, err := io.ReadAll(io.LimitReader(body, maxAnswer))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, out)
 }
 
 // talk sends a request, and has the body of an answer read that is no refusal.
 func (c *Client) talk(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
-	body := new(bytes.Buffer)
+	var body []byte
 	if in != nil {
-		if err := json.NewEncoder(body).Encode(in); err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return err
 		}
 	}
@@ -140,7 +144,7 @@ func (c *Client) talk(ctx context.Context, method, path string, in any, read fun
 		conn = awaited{conn, ctx, c.wait}
 	}
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })() // what waits on conn gives up
-	err = exchange(conn, method, path, body.Bytes(), read)
+	err = exchange(conn, method, path, body, read)
 	switch {
 	case err == nil:
 		return nil
@@ -190,7 +194,7 @@ func exchange(conn net.Conn, method, path string, body []byte, read func(io.Read
 	}
 	if answer.Status != http1.OK {
 		var f Failure
-		if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
+		if err := decodeAnswer(answer.Body, &f); err != nil || f.Error == "" {
 			return fmt.Errorf("the daemon replied with HTTP status %d", answer.Status)
 		}
 		return &Refusal{f}

@@ -5,7 +5,7 @@
 // user, members of the configured group, by peer credentials), and the bounds of the
 // conversation. Beside it a server for the metrics alone, which a loopback listener may have.
 //
-// May import: portmap, http1, metrics (the type of its content), golang.org/x/sys/unix for the
+// May import: json, slog, portmap, http1, metrics (the type of its content), golang.org/x/sys/unix for the
 // credentials.
 //
 // Never: opens anything by itself. The owner's wishes go through the engine

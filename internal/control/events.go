@@ -2,9 +2,7 @@ package control
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"portcullis/internal/http1"
+	"portcullis/internal/json"
 	"portcullis/portmap"
 )
 
@@ -94,13 +93,12 @@ func (s *Server) events(ctx context.Context, _ *http1.Request) *http1.Response {
 		Status: http1.OK, Header: jsonHeader,
 		Sent: func(error) { <-s.streams },
 		Stream: func(w io.Writer) error {
-			var line bytes.Buffer
 			for ev := range events {
-				line.Reset()
-				if err := json.NewEncoder(&line).Encode(NewEvent(&ev)); err != nil {
+				line, err := json.Marshal(NewEvent(&ev))
+				if err != nil {
 					return err
 				}
-				if _, err := w.Write(line.Bytes()); err != nil {
+				if _, err := w.Write(append(line, '\n')); err != nil {
 					return err
 				}
 			}

@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"testing"
 	"time"
 
 	"portcullis/internal/control"
+	"portcullis/internal/slog"
 )
 
 // serveMetrics serves metrics as a listener on the loopback has them, and returns its address.

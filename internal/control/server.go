@@ -2,14 +2,11 @@ package control
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -24,7 +21,9 @@ import (
 	"time"
 
 	"portcullis/internal/http1"
+	"portcullis/internal/json"
 	"portcullis/internal/metrics"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 
@@ -316,15 +315,18 @@ func (s *Server) mappings(ctx context.Context, _ *http1.Request) *http1.Response
 	traffic := s.traffic(ctx)
 	return &http1.Response{Status: http1.OK, Header: jsonHeader, Stream: func(w io.Writer) error {
 		out := bufio.NewWriterSize(w, 64<<10)
-		list := json.NewEncoder(out)
+		var line []byte
 		now, before := time.Now(), byte('[')
 		for m := range s.cfg.Mapper.Snapshot().All() {
 			_ = out.WriteByte(before) // Flush returns the error
 			before = ','
 			m.Client.Name = cmp.Or(s.cfg.Host(&m.Client), m.Client.Name)
-			if err := list.Encode(NewMapping(m, traffic(m), now)); err != nil {
+			shown := NewMapping(m, traffic(m), now)
+			var err error
+			if line, err = json.Append(line[:0], &shown); err != nil {
 				return err
 			}
+			_, _ = out.Write(append(line, '\n'))
 		}
 		if before == '[' {
 			_ = out.WriteByte(before)
@@ -414,15 +416,7 @@ func (s *Server) before(ctx context.Context, sel portmap.Selector) func(portmap.
 
 // decode reads the one JSON value that is a request's body.
 func decode(r *http1.Request, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(r.Body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is more than one request")
-	}
-	return nil
+	return json.UnmarshalStrict(r.Body, v)
 }
 
 func (d Deletion) selector() (portmap.Selector, error) {
@@ -460,9 +454,9 @@ func fail(status int, reason, text string) *http1.Response {
 }
 
 func encoded(status int, v any) *http1.Response {
-	body := new(bytes.Buffer)
-	if err := json.NewEncoder(body).Encode(v); err != nil {
+	body, err := json.Marshal(v)
+	if err != nil {
 		return http1.Empty(http1.InternalServerError) // which no type of ours can make happen
 	}
-	return &http1.Response{Status: status, Header: slices.Clip(jsonHeader), Body: body.Bytes()}
+	return &http1.Response{Status: status, Header: slices.Clip(jsonHeader), Body: append(body, '\n')}
 }

@@ -5,7 +5,7 @@
 // Owns: Run, and what follows the network and tells its owner what keeps a LAN from being
 // served; the reload of the configuration; what the supervisor hears.
 //
-// May import: errgroup, x/sys; of ours config, warden, front, process, wall, sandbox, netif, pace,
+// May import: errgroup, x/sys; of ours slog, config, warden, front, process, wall, sandbox, netif, pace,
 // doctor (whose answers go astray), wiring, digest, control and portmap (what a reload
 // answers).
 //

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"portcullis/internal/doctor"
 	"portcullis/internal/netif"
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 )
 
 // remindEvery is how often the owner is told again of what is still waited for.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"portcullis/internal/doctor"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // lines is a log.

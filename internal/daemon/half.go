@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"portcullis/internal/front"
 	"portcullis/internal/netif"
 	"portcullis/internal/process"
+	"portcullis/internal/slog"
 	"portcullis/internal/wall"
 	"portcullis/internal/warden"
 )

@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"bytes"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"portcullis/config"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // TestUUID: it is the owner's, one made of a MAC address, the same each time and another for

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 )
 
 // supervisor is who started the daemon and waits for it to be ready (sd_notify(3)); nil:

@@ -3,13 +3,14 @@ package daemon
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"portcullis/internal/slog"
 )
 
 // TestWatchdog: how often the supervisor wants a sign of life is what sd_watchdog_enabled(3)

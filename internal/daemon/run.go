@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"portcullis/internal/doctor"
 	"portcullis/internal/netif"
 	"portcullis/internal/sandbox"
+	"portcullis/internal/slog"
 	"portcullis/internal/warden"
 	"portcullis/internal/wiring"
 )

@@ -10,7 +10,7 @@
 //
 // May import: the standard library but not net/http, golang.org/x/sys/unix,
 // golang.org/x/time/rate. Of ours
-// sockets and special alone.
+// slog, sockets and special alone.
 //
 // Never: knows a protocol, a port, or what an answer contains.
 //

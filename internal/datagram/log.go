@@ -3,7 +3,6 @@ package datagram
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"runtime/debug"
 	"slices"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"portcullis/internal/slog"
 )
 
 const (

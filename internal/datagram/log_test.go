@@ -3,7 +3,6 @@ package datagram_test
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"portcullis/internal/datagram"
+	"portcullis/internal/slog"
 )
 
 // K4: a flood of datagrams is not one of lines.

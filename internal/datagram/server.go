@@ -3,11 +3,12 @@ package datagram
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"portcullis/internal/slog"
 )
 
 // Config configures a Server. All fields but Groups must be set.

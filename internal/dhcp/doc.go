@@ -3,7 +3,7 @@
 // Owns: the lease files of dnsmasq, odhcpd, ISC dhcpd and Kea (memfile), and the
 // one question which name a host has.
 //
-// May import: portmap, internal/inotify, internal/pace, golang.org/x/sys/unix and the standard library.
+// May import: slog, portmap, internal/inotify, internal/pace, golang.org/x/sys/unix and the standard library.
 //
 // Never: writes, follows a symbolic link, waits in a request, or takes a name for
 // an identity. The parsers do no I/O.

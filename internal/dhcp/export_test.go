@@ -1,6 +1,6 @@
 package dhcp
 
-import "log/slog"
+import "portcullis/internal/slog"
 
 // ErrBusy says that a file is not what it was.
 var ErrBusy = errBusy

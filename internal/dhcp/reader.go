@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"sync/atomic"
@@ -10,6 +9,7 @@ import (
 
 	"portcullis/internal/inotify"
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

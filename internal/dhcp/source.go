@@ -3,9 +3,10 @@ package dhcp
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"time"
+
+	"portcullis/internal/slog"
 )
 
 // source is one lease file. Kea leaves what it has cleaned up, or is about to, in

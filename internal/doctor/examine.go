@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"portcullis/firewall/iptables"
 	"portcullis/internal/check"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/internal/special"
 	"portcullis/internal/wiring"
 )

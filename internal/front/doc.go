@@ -4,7 +4,7 @@
 // Owns: Front (which servers a LAN has, what they are told of the network, and when their
 // clients are), Warden and Sockets (all that crosses the wall to the half that decides).
 //
-// May import: the standard library; of ours the packages of the protocols (ssdp, httpd, igd, gena,
+// May import: the standard library; of ours slog, the packages of the protocols (ssdp, httpd, igd, gena,
 // pcp, datagram), identify, listeners, netif and portmap.
 //
 // Never: knows the firewall, the policy, the configuration or the state directory; opens a

@@ -3,7 +3,6 @@ package front
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"portcullis/internal/identify"
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"reflect"
@@ -19,6 +18,7 @@ import (
 	"portcullis/igd"
 	"portcullis/internal/datagram"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

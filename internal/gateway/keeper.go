@@ -2,10 +2,10 @@ package gateway
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

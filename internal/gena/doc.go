@@ -12,7 +12,7 @@
 // message, its delivery and the reading of the subscriber's answer; and Dial, by which
 // the half that may open sockets connects (internal/warden).
 //
-// May import: the standard library, http1 for the words of SUBSCRIBE, xml1, random, and
+// May import: slog, the standard library, http1 for the words of SUBSCRIBE, xml1, random, and
 // sockets and golang.org/x/sys/unix to bind a connection to an interface. A NOTIFY is written by
 // hand on its connection (notify.go says why).
 //

@@ -3,11 +3,12 @@ package gena
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"portcullis/internal/slog"
 )
 
 // Defaults of a Config.

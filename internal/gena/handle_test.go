@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/internal/gena"
+	"portcullis/internal/slog"
 )
 
 // noDial is a Dial for requests that must not lead to a connection.

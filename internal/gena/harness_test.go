@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +19,7 @@ import (
 
 	"portcullis/internal/gena"
 	"portcullis/internal/http1"
+	"portcullis/internal/slog"
 )
 
 var (

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"portcullis/internal/gena"
 	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
+	"portcullis/internal/slog"
 )
 
 // The tests here use real sockets on the loopback interface, where the gateway

@@ -5,7 +5,7 @@
 // program), Main (the process between them, which starts the program, again where it ends, and
 // has the lines that it has not read yet), and what the program may say.
 //
-// May import: the standard library, x/sys/unix, x/time/rate; of ours sandbox.
+// May import: the standard library, x/sys/unix, x/time/rate; of ours sandbox and slog.
 //
 // Never: decides anything, reads anything of the program's but lines for the log, or keeps the
 // engine waiting.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"runtime"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"portcullis/internal/sandbox"
+	"portcullis/internal/slog"
 )
 
 // What the hook says by its standard output and error goes to the log: a line a second in the

@@ -5,7 +5,7 @@
 // Owns: which connections are accepted and for how long, how many one device may have,
 // which requests reach a handler, how a reply is written.
 //
-// May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix; of ours crew,
+// May import: the standard library, golang.org/x/time/rate, golang.org/x/sys/unix; of ours slog, crew,
 // http1 and sockets.
 //
 // Never: knows a path, a service or a mapping. No proxy may stand in front of

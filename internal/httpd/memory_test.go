@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"portcullis/internal/httpd"
+	"portcullis/internal/slog"
 )
 
 // gateAddr is where the server in memory says it listens.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"portcullis/internal/crew"
 	"portcullis/internal/http1"
+	"portcullis/internal/slog"
 )
 
 // Defaults of a Config (docs/abuse-cases.md has the bounds).

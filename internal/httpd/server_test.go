@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +19,7 @@ import (
 
 	"portcullis/internal/http1"
 	"portcullis/internal/httpd"
+	"portcullis/internal/slog"
 )
 
 // counting is a handler that keeps the body and counts what reached it.

@@ -2,7 +2,6 @@ package httpd_test
 
 import (
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"portcullis/internal/httpd"
+	"portcullis/internal/slog"
 )
 
 // serve6 starts a server on the loopback device, on all addresses of IPv6, which

@@ -3,11 +3,11 @@ package identify
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"time"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -5,7 +5,7 @@
 // charged to, which addresses are of one device), and how often the owner hears of
 // datagrams that somebody else sent.
 //
-// May import: the standard library, golang.org/x/time/rate; of ours datagram, netif and
+// May import: the standard library, golang.org/x/time/rate; of ours slog, datagram, netif and
 // portmap.
 //
 // Never: reads what a client wrote, decides what it may have.

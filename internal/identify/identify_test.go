@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"portcullis/internal/datagram"
 	"portcullis/internal/identify"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

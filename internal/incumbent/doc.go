@@ -5,7 +5,7 @@
 // its options with what each becomes, or why it becomes nothing (options.go), which
 // docs/migrating.md has too; its permission rules as ours (rules.go).
 //
-// May import: config, firewall (the model), policy, portmap.
+// May import: json, config, firewall (the model), policy, portmap.
 //
 // Never: looks at the machine, but for what the caller's Machine tells; reads a clock; opens
 // more than the input opened. What it cannot say in our words is left closed, and noted: a

@@ -2,9 +2,10 @@ package incumbent
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"strings"
+
+	"portcullis/internal/json"
 )
 
 // tunnels are the protocols of OpenWrt's whose device is made when the network comes up, and

@@ -3,7 +3,7 @@
 // Owns: the state directory: the identity that UPnP promises to keep (UUID,
 // BOOTID), and the log of the leases.
 //
-// May import: portmap, internal/pace, random, golang.org/x/sys/unix, and the standard library.
+// May import: json, slog, portmap, internal/pace, random, golang.org/x/sys/unix, and the standard library.
 //
 // Never: decides anything, or trusts what it reads: what could have been written
 // by others is refused, and what is restored has to be authorised again.

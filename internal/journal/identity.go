@@ -2,13 +2,13 @@ package journal
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"regexp"
 
+	"portcullis/internal/json"
 	"portcullis/internal/random"
 )
 

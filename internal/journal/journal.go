@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -2,7 +2,6 @@ package journal_test
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/journal"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

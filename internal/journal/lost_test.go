@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"portcullis/internal/journal"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

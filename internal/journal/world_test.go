@@ -3,7 +3,6 @@ package journal_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"portcullis/internal/journal"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -5,7 +5,7 @@
 // Owns: the lines of both files and what they have of a mapping, when they are written, and
 // which mappings somebody has deleted there.
 //
-// May import: portmap, internal/inotify, the standard library, x/sys/unix.
+// May import: slog, portmap, internal/inotify, the standard library, x/sys/unix.
 //
 // Never: opens anything because of what a file says, believes one that another user may have
 // written, writes where another user could replace the file, or follows a symbolic link that

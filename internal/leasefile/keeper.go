@@ -3,13 +3,13 @@ package leasefile
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"portcullis/internal/inotify"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"portcullis/internal/leasefile"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -5,7 +5,7 @@
 // Owns: Set (which listeners are open; opening, moving and closing them as the network
 // changes), Key, Server.
 //
-// May import: the standard library; of ours netif.
+// May import: the standard library; of ours netif and slog.
 //
 // Never: knows a protocol, reads a packet, chooses a LAN.
 package listeners

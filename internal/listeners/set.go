@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"sync"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // Key names a listener.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"portcullis/internal/listeners"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // The loopback interface is on every machine: an error there is no interface's end.

@@ -3,11 +3,11 @@ package logging
 import (
 	"context"
 	"io"
-	"log/slog"
 	"sync"
 	"time"
 
 	"portcullis/config"
+	"portcullis/internal/slog"
 )
 
 // A bridge that is made anew without end, or a cable with a loose contact, would have
@@ -65,7 +65,7 @@ type calm struct {
 func New(w io.Writer, c config.Log) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.Level}
 	if c.Format == config.FormatSyslog || InJournal(w) {
-		opts.ReplaceAttr = withoutTime
+		opts.NoTime = true
 		w = prioritised{w}
 	}
 	if c.Format == config.FormatJSON {
@@ -87,11 +87,6 @@ func (h *calmHandler) Handle(ctx context.Context, r slog.Record) error {
 // WithAttrs implements slog.Handler.
 func (h *calmHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &calmHandler{h.Handler.WithAttrs(attrs), h.calm}
-}
-
-// WithGroup implements slog.Handler.
-func (h *calmHandler) WithGroup(name string) slog.Handler {
-	return &calmHandler{h.Handler.WithGroup(name), h.calm}
 }
 
 // room reports whether there may be another line, and takes note of one that is left

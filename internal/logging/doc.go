@@ -5,7 +5,7 @@
 // Events (the engine's events as lines; a minute for each device and reason it is
 // refused).
 //
-// May import: the standard library, golang.org/x/time/rate; of ours config and portmap.
+// May import: the standard library, golang.org/x/time/rate; of ours slog, config and portmap.
 //
 // Never: decides anything, leaves out a line about a mapping that was opened or closed.
 //

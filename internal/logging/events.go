@@ -2,11 +2,11 @@ package logging
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

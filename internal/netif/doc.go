@@ -7,7 +7,7 @@
 // it), Choose (the pure rule that turns a State and the owner's Settings into
 // Roles), Ports (the gateway's own listeners).
 //
-// May import: enter and special, the standard library, vishvananda/netlink/nl and netns,
+// May import: enter, slog and special, the standard library, vishvananda/netlink/nl and netns,
 // x/sys/unix. It is a leaf: of this program no other package.
 //
 // Never: changes anything in the kernel, needs a privilege in production, acts

@@ -3,8 +3,9 @@ package netif
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net/netip"
+
+	"portcullis/internal/slog"
 )
 
 // Hints lets tests stand between Watch and its subscription.

@@ -3,7 +3,6 @@ package netif
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/enter"
+	"portcullis/internal/slog"
 )
 
 // answerTimeout bounds every question to the kernel. The library's sockets wait

@@ -2,7 +2,6 @@ package netif_test
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"portcullis/internal/netif"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/internal/slog"
 )
 
 // patience is how long a test waits for an event that must come.

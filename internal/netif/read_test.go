@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 var compareAddrs = cmp.Options{

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // world is a network without a kernel, for tests inside a synctest bubble,

@@ -4,7 +4,7 @@
 // Owns: Keeper (which devices are there, which have left, whose address another one
 // has; what that means for their mappings; which have ever answered).
 //
-// May import: the standard library, x/sys/unix; of ours netif, pace and portmap.
+// May import: the standard library, x/sys/unix; of ours slog, netif, pace and portmap.
 //
 // Never: grants anything, takes a MAC address from a packet, asks the network by itself
 // (the kernel does, when told to).

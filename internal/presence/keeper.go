@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"time"
 
 	"portcullis/internal/netif"
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -3,7 +3,6 @@ package presence_test
 import (
 	"bytes"
 	"context"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"portcullis/firewall/fwtest"
 	"portcullis/internal/netif"
 	"portcullis/internal/presence"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

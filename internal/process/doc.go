@@ -4,7 +4,7 @@
 // Owns: Keeper (starts a front, tells it what to do, ends it, and starts another when it has
 // ended), Main (the front itself), and what a front may say by its standard error.
 //
-// May import: the standard library, x/sys/unix; of ours front, wall, sandbox, netif and pace.
+// May import: the standard library, x/sys/unix; of ours slog, front, wall, sandbox, netif and pace.
 //
 // Never: knows the warden, the firewall or the configuration; decides what may be mapped.
 //

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"portcullis/internal/netif"
 	"portcullis/internal/pace"
 	"portcullis/internal/sandbox"
+	"portcullis/internal/slog"
 	"portcullis/internal/wall"
 )
 

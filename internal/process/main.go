@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"portcullis/internal/front"
 	"portcullis/internal/netif"
 	"portcullis/internal/sandbox"
+	"portcullis/internal/slog"
 	"portcullis/internal/wall"
 )
 

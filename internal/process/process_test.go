@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"portcullis/internal/frames"
 	"portcullis/internal/netif"
 	"portcullis/internal/sandbox"
+	"portcullis/internal/slog"
 	"portcullis/internal/wall"
 	"portcullis/portmap"
 )

@@ -4,7 +4,7 @@
 //
 // Owns: Keeper (when to look, how often to repair, what the owner hears of it).
 //
-// May import: the standard library, golang.org/x/time/rate; of ours firewall and pace.
+// May import: the standard library, golang.org/x/time/rate; of ours slog, firewall and pace.
 //
 // Never: knows what a rule says, writes one by itself.
 package reconcile

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 )
 
 // How the kernel is kept as the table has it, whoever changes the ruleset.

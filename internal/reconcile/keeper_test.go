@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/internal/reconcile"
+	"portcullis/internal/slog"
 )
 
 // rules is a ruleset whose looks come out as they are told to; the last one stays.

@@ -5,7 +5,7 @@
 // owner hears of a journal that cannot be written), Identity (the UUID, the URLs' path and
 // the BOOTID).
 //
-// May import: the standard library, x/time/rate; of ours inotify, journal, netif, pace
+// May import: the standard library, x/time/rate; of ours slog, inotify, journal, netif, pace
 // and portmap.
 //
 // Never: knows what a file looks like (journal), or whether a mapping is allowed

@@ -1,11 +1,11 @@
 package restore
 
 import (
-	"log/slog"
 	"sync"
 	"time"
 
 	"portcullis/internal/journal"
+	"portcullis/internal/slog"
 )
 
 // Identity is who the gateway is for control points, from one run to the next. Its

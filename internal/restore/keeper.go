@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"portcullis/internal/journal"
 	"portcullis/internal/netif"
 	"portcullis/internal/pace"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"portcullis/internal/journal"
 	"portcullis/internal/netif"
 	"portcullis/internal/restore"
+	"portcullis/internal/slog"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"portcullis/internal/journal"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

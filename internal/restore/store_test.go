@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 
 	"portcullis/internal/journal"
 	"portcullis/internal/restore"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

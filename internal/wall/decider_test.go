@@ -3,7 +3,6 @@ package wall
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"portcullis/internal/frames"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

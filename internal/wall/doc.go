@@ -7,7 +7,7 @@
 // it, Server answers for a warden), how descriptors are passed, how many requests are under
 // way and for how long.
 //
-// May import: the standard library, x/sys/unix; of ours crew, datagram, frames, netif and portmap.
+// May import: the standard library, x/sys/unix; of ours slog, crew, datagram, frames, netif and portmap.
 //
 // Never: decides what may be had, knows a protocol, the firewall, the configuration or a
 // file; lets anything cross that is not said here.

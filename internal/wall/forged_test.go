@@ -3,7 +3,6 @@ package wall
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"os"
 	"runtime"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 )
 
 // mute is an end of a wall whose other end the test plays.

@@ -2,32 +2,31 @@ package wall
 
 import (
 	"context"
-	"log/slog"
 	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"portcullis/internal/slog"
 )
 
 // What fronts that are owned can add to the log, all of them together: so many records at
 // once, and so many a second, and so many octets.
 const (
-	recordsAtOnce   = 1000
-	recordsASecond  = 50
-	octetsAtOnce    = 256 << 10
-	octetsASecond   = 16 << 10
-	recordOverhead  = 100    // octets of a line beside what the front says
-	fromKey         = "from" // is "front" in what crossed
-	leftOutKey      = "left_out"
-	groupSeparation = "."
+	recordsAtOnce  = 1000
+	recordsASecond = 50
+	octetsAtOnce   = 256 << 10
+	octetsASecond  = 16 << 10
+	recordOverhead = 100    // octets of a line beside what the front says
+	fromKey        = "from" // is "front" in what crossed
+	leftOutKey     = "left_out"
 )
 
 // handler is the front's log: its records cross the wall.
 type handler struct {
 	client *Client
 	attrs  []slog.Attr
-	group  string // before the keys of what comes
 }
 
 // Enabled implements slog.Handler.
@@ -39,16 +38,6 @@ func (h *handler) Enabled(_ context.Context, l slog.Level) bool {
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	more := *h
 	more.attrs = append(more.attrs[:len(more.attrs):len(more.attrs)], attrs...)
-	for i := len(h.attrs); i < len(more.attrs); i++ {
-		more.attrs[i].Key = h.group + more.attrs[i].Key
-	}
-	return &more
-}
-
-// WithGroup implements slog.Handler.
-func (h *handler) WithGroup(name string) slog.Handler {
-	more := *h
-	more.group += name + groupSeparation
 	return &more
 }
 
@@ -59,7 +48,6 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 		b.add(a)
 	}
 	r.Attrs(func(a slog.Attr) bool {
-		a.Key = h.group + a.Key
 		b.add(a)
 		return true
 	})
@@ -71,7 +59,7 @@ func (b *Record) add(a slog.Attr) {
 	if len(b.Attrs) == maxAttrs {
 		return
 	}
-	v := a.Value.Resolve()
+	v := a.Value
 	x := Attr{Key: cut(a.Key, maxKey)}
 	switch v.Kind() {
 	case slog.KindInt64:

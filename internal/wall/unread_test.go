@@ -3,13 +3,14 @@ package wall
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/slog"
 )
 
 // TestUnread: a front that asks and reads no answer is not asked further. Its answers wait,

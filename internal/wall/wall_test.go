@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"reflect"
@@ -20,6 +19,7 @@ import (
 
 	"portcullis/internal/datagram"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 
@@ -315,7 +315,7 @@ func TestServe(t *testing.T) {
 func TestLog(t *testing.T) {
 	t.Parallel()
 	r := build(t)
-	log := r.Log().With("subsystem", "ssdp").WithGroup("g")
+	log := r.Log().With("subsystem", "ssdp")
 	log.Debug("not asked for")
 	log.Info("one", "text", "a b", "int", -1, "uint", uint64(1)<<63, "bool", true, "off", false, "span", time.Second, "err", errors.New("no"), "addr", four)
 	log.Warn(strings.Repeat("ö", maxLine), strings.Repeat("k", 2*maxKey), strings.Repeat("ö", maxDetail))
@@ -328,9 +328,9 @@ func TestLog(t *testing.T) {
 	r.stop[0]()
 	_ = r.end(t, 0)
 	text := regexp.MustCompile(`time=\S+ `).ReplaceAllString(r.log.String(), "")
-	want := "level=INFO msg=one subsystem=ssdp g.text=\"a b\" g.int=-1 g.uint=9223372036854775808 g.bool=true g.off=false g.span=1s g.err=no g.addr=" + four.String() + " from=front\n" +
-		"level=WARN msg=" + strings.Repeat("ö", maxLine/2) + " subsystem=ssdp g." + strings.Repeat("k", maxKey-2) + "=" + strings.Repeat("ö", maxDetail/2) + " from=front\n" +
-		"level=ERROR msg=many subsystem=ssdp" + strings.Repeat(" g.n=1", maxAttrs-1) + " from=front\n"
+	want := "level=INFO msg=one subsystem=ssdp text=\"a b\" int=-1 uint=9223372036854775808 bool=true off=false span=1s err=no addr=" + four.String() + " from=front\n" +
+		"level=WARN msg=" + strings.Repeat("ö", maxLine/2) + " subsystem=ssdp " + strings.Repeat("k", maxKey) + "=" + strings.Repeat("ö", maxDetail/2) + " from=front\n" +
+		"level=ERROR msg=many subsystem=ssdp" + strings.Repeat(" n=1", maxAttrs-1) + " from=front\n"
 	if text != want {
 		t.Errorf("the log has\n%s\nwant\n%s", text, want)
 	}

@@ -3,12 +3,13 @@ package warden
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/slog"
 )
 
 // claimName is a name in the space of abstract Unix sockets, of which each network

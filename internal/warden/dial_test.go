@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"portcullis/internal/netif"
 	"portcullis/internal/netns/netnstest"
 	"portcullis/internal/presence"
+	"portcullis/internal/slog"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }

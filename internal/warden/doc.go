@@ -6,7 +6,7 @@
 // only one of its network namespace, and how the sockets of the LANs are opened,
 // and to which hosts there is connected.
 //
-// May import: the standard library, errgroup, x/time/rate; of ours config, sockets, special,
+// May import: the standard library, errgroup, x/time/rate; of ours json, slog, config, sockets, special,
 // wiring and what it wires; of ssdp, pcp, httpd and gena how their sockets are opened.
 //
 // Never: parses what a client wrote, knows the front.

@@ -1,9 +1,7 @@
 package warden
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +11,7 @@ import (
 	"portcullis/config"
 	"portcullis/internal/control"
 	"portcullis/internal/hook"
+	"portcullis/internal/json"
 	"portcullis/portmap"
 )
 
@@ -69,9 +68,8 @@ func (w *Warden) tellHook(ev *portmap.Event, room *bells) {
 			return
 		}
 	}
-	var line bytes.Buffer
-	if json.NewEncoder(&line).Encode(control.NewEvent(ev)) == nil { // which no type of ours makes fail
-		w.hook.Tell(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
+	if line, err := json.Marshal(control.NewEvent(ev)); err == nil { // which no type of ours makes fail
+		w.hook.Tell(line)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"runtime"
@@ -14,6 +13,7 @@ import (
 
 	"portcullis/firewall"
 	"portcullis/internal/journal"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

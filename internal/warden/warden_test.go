@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"portcullis/internal/dhcp"
 	"portcullis/internal/gateway"
 	"portcullis/internal/netif"
+	"portcullis/internal/slog"
 	"portcullis/internal/wiring"
 	"portcullis/portmap"
 )

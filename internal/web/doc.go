@@ -4,7 +4,7 @@
 // browsers say of a request's origin), and the bounds of the conversation.
 //
 // May import: the standard library, without net/http and templates; golang.org/x/time/rate; of
-// ours control, digest, http1 and random.
+// ours json, control, digest, http1 and random.
 //
 // Never: opens a socket or a file, knows what connects to the daemon, or keeps anything but
 // who is signed in and what has happened lately.

@@ -1,16 +1,14 @@
 package web
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"strings"
 	"time"
 
 	"portcullis/internal/control"
 	"portcullis/internal/http1"
+	"portcullis/internal/json"
 )
 
 // serveState answers with all that the page shows.
@@ -101,15 +99,7 @@ func (s *Server) done(result any, err error) *http1.Response {
 
 // decode reads the one JSON object that is a request's body.
 func decode(r *http1.Request, v any) error {
-	d := json.NewDecoder(bytes.NewReader(r.Body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is more than one object")
-	}
-	return nil
+	return json.UnmarshalStrict(r.Body, v)
 }
 
 func jsonHeader() []http1.Field {

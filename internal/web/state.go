@@ -2,12 +2,12 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"time"
 
 	"portcullis/internal/control"
+	"portcullis/internal/json"
 )
 
 // Bounds of what a browser is shown, and of how often the daemon is asked for it.

@@ -4,7 +4,7 @@
 // Owns: Run (the opener: what `portcullis web` is), Main (the page), and the few octets that
 // pass between the two.
 //
-// May import: the standard library, x/sys/unix; of ours control, random, sandbox and web.
+// May import: the standard library, x/sys/unix; of ours json, control, random, sandbox and web.
 //
 // Never: reads what passes between the page and the daemon; has the page open a file, a
 // socket or a program.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/control"
+	"portcullis/internal/json"
 	"portcullis/internal/random"
 	"portcullis/internal/sandbox"
 )

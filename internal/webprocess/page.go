@@ -2,7 +2,6 @@ package webprocess
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/control"
+	"portcullis/internal/json"
 	"portcullis/internal/sandbox"
 	"portcullis/internal/web"
 )

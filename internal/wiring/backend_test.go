@@ -1,10 +1,10 @@
 package wiring_test
 
 import (
-	"log/slog"
 	"testing"
 
 	"portcullis/config"
+	"portcullis/internal/slog"
 	"portcullis/internal/wiring"
 )
 

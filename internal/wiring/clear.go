@@ -2,9 +2,9 @@ package wiring
 
 import (
 	"context"
-	"log/slog"
 
 	"portcullis/firewall/iptables"
+	"portcullis/internal/slog"
 )
 
 // Clear removes what a daemon that has ended left in the kernel, whatever it was configured

@@ -5,7 +5,7 @@
 // obey them), Firewall and Backend (which firewall backend is opened), Listed (what is shown
 // to other programs), Clear (what a dead daemon left, by whichever backend).
 //
-// May import: the standard library; of ours config, firewall and its backends, netif,
+// May import: the standard library; of ours slog, config, firewall and its backends, netif,
 // policy and portmap.
 //
 // Never: keeps anything; changes a rule, but for Clear.

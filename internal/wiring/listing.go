@@ -2,12 +2,12 @@ package wiring
 
 import (
 	"context"
-	"log/slog"
 
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
 	"portcullis/firewall/nft"
+	"portcullis/internal/slog"
 	"portcullis/portmap"
 )
 

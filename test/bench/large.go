@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"portcullis/internal/journal"
 	"portcullis/internal/lab"
+	"portcullis/internal/slog"
 	"portcullis/policy"
 	"portcullis/portmap"
 )

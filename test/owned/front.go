@@ -3,7 +3,6 @@ package owned
 import (
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +14,7 @@ import (
 
 	"portcullis/internal/netif"
 	"portcullis/internal/process"
+	"portcullis/internal/slog"
 	"portcullis/internal/wall"
 )
 
