@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"sync/atomic"
 
 	"portcullis/internal/slog"
 )
@@ -97,3 +98,14 @@ func ParseDiag(transport uint8, m []byte) (Listener, bool) { return parseDiag(tr
 
 // ParseProc decodes a table of /proc/net.
 func ParseProc(transport uint8, r io.Reader) ([]Listener, error) { return parseProc(transport, r) }
+
+// Asked returns how many questions about neighbours and routes the kernel was asked.
+func Asked(k *Kernel) uint32 { return atomic.LoadUint32(&k.neighbours.Seq) }
+
+// SightLife is for how long an answer is remembered.
+const SightLife = sightLife
+
+// Remembered returns of how many neighbours an answer is remembered, at most MaxSights.
+func Remembered(k *Kernel) int { return len(k.sights.all) }
+
+const MaxSights = maxSights

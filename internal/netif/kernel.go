@@ -38,6 +38,7 @@ type Kernel struct {
 	raw        *nl.SocketHandle // routes: own requests, see routes.go; nil after OpenLinks
 	neighbours *nl.SocketHandle // its own socket, so that no dump delays a question on a request's way
 	answer     [maxAnswer]byte  // to a question asked of neighbours; guarded by its lock
+	sights     sights           // what was last said of neighbours
 	diag       *nl.SocketHandle // nil on a kernel without sock_diag, and likewise
 	ethtool    *os.File         // for its ioctl
 
@@ -73,6 +74,7 @@ func open(log *slog.Logger, ns int, sockets func(*Kernel) error) (*Kernel, error
 		log:       log,
 		procNet:   "/proc/thread-self/net",
 		ipForward: "/proc/sys/net/ipv4/ip_forward",
+		sights:    sights{news: -1},
 	}
 	if ns > 0 {
 		fd, err := unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
@@ -105,6 +107,9 @@ func (k *Kernel) openLinks() (err error) {
 	if k.neighbours, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
+	if err := k.sights.open(); err != nil {
+		return err
+	}
 	// The ioctl asks for any socket. One of the Internet's would let an attacker who has this
 	// process send by it, wherever he likes.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
@@ -135,6 +140,7 @@ func (k *Kernel) Close() {
 			s.Close()
 		}
 	}
+	k.sights.close()
 	if k.ethtool != nil {
 		_ = k.ethtool.Close() // a socket without data: nothing can be lost
 	}

@@ -73,12 +73,27 @@ func (k *Kernel) Neighbour(ifindex int, addr netip.Addr) ([6]byte, bool, error) 
 // It asks for this one entry (RTM_GETNEIGH with NDA_DST, Linux 5.0), so the
 // cost does not grow with the number of neighbours; the library only lists them
 // all. Older kernels cannot be asked so, and there the interface's entries are
-// read and searched.
+// read and searched. Of a host that has answered the kernel, what was said within
+// the last second is not asked again while no neighbour changes.
 func (k *Kernel) Sight(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 	addr = addr.WithZone("")
 	if ifindex <= 0 || !addr.IsValid() || addr.Is4In6() {
 		return Sighting{}, false, fmt.Errorf("neighbour %s on interface %d: not an address on a link", addr, ifindex)
 	}
+	of, now := sight{ifindex, addr}, time.Now()
+	s, age, known := k.sights.recall(of, now)
+	if known {
+		return s, true, nil
+	}
+	s, known, err := k.askNeighbour(ifindex, addr)
+	if err == nil && known && s.Answered {
+		k.sights.note(of, s, age, now)
+	}
+	return s, known, err
+}
+
+// askNeighbour is Sight without anything that was said before.
+func (k *Kernel) askNeighbour(ifindex int, addr netip.Addr) (Sighting, bool, error) {
 	req := request(k.neighbours, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, 0)
 	req.AddData(ndmsg(family(addr), ifindex, 0))
 	req.AddData(nl.NewRtAttr(unix.NDA_DST, addr.AsSlice()))
