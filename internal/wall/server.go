@@ -218,20 +218,6 @@ func (s *Server) Run(ctx context.Context) error {
 	return fmt.Errorf("wall: %w", err)
 }
 
-// tell passes on whose mappings changed.
-func (s *Server) tell(events <-chan portmap.Event) error {
-	for ev := range events {
-		switch ev.Type {
-		case portmap.Granted, portmap.Renewed, portmap.Deleted, portmap.Expired, portmap.RevokedEvent, portmap.Resync:
-			b := &Event{Type: ev.Type, Kind: ev.Mapping.Kind, Client: ev.Mapping.Client.ID()}
-			if err := s.conn.send(Message{Body: b}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // read takes requests, and answers each by itself.
 func (s *Server) read(ctx context.Context, answers *crew.Crew) error {
 	for {

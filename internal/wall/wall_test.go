@@ -388,8 +388,10 @@ func TestEvents(t *testing.T) {
 	if ev := within(t, events); ev.Type != portmap.Granted || ev.Mapping.Client.ID() != asker.ID() || ev.Mapping.ID != 0 {
 		t.Errorf("told %+v", ev)
 	}
-	for range eventBuffer + 10 {
-		r.decider.events <- portmap.Event{Type: portmap.Renewed, Mapping: shownOne}
+	for i := range eventBuffer + 10 { // of many clients: what one does is gathered
+		m := shownOne
+		m.Client.Addr = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		r.decider.events <- portmap.Event{Type: portmap.Renewed, Mapping: m}
 	}
 	late := r.Events(t.Context())
 	last := portmap.Event{Type: portmap.Expired, Mapping: shownOne} // behind all the others
@@ -416,6 +418,47 @@ func TestEvents(t *testing.T) {
 	if _, open := <-r.Events(t.Context()); open {
 		t.Error("events of a wall that is broken")
 	}
+}
+
+// TestEventsGathered: what one client does again and again is told at once, and then once in
+// a while; the last of it, too.
+func TestEventsGathered(t *testing.T) {
+	t.Parallel()
+	const changes, each = 1000, gatherTime / 10
+	synctest.Test(t, func(t *testing.T) {
+		told, last := 0, time.Time{}
+		events, gone := make(chan portmap.Event), make(chan error)
+		s := &teller{send: func(e *Event) error {
+			if e.Type == portmap.Renewed {
+				told, last = told+1, time.Now()
+			}
+			return nil
+		}}
+		go func() { gone <- s.run(events) }()
+		var changed time.Time
+		for i := range changes {
+			events <- portmap.Event{Type: portmap.Renewed, Mapping: shownOne}
+			changed = time.Now()
+			if synctest.Wait(); i == 0 && told != 1 {
+				t.Error("the first is not told at once")
+			}
+			time.Sleep(each)
+		}
+		events <- portmap.Event{Type: portmap.Deleted, Mapping: shownOne}
+		time.Sleep(gatherTime)
+		if told > changes/5 || last.Before(changed) {
+			t.Errorf("%d changes were told %d times, the last %v before it", changes, told, changed.Sub(last))
+		}
+		before := told
+		time.Sleep(time.Minute)
+		if told != before {
+			t.Error("told of what has not changed")
+		}
+		close(events)
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestManyAtOnce: many ask at once, more than may be under way, and each has its own
