@@ -3,6 +3,7 @@ package gena
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"portcullis/internal/http1"
@@ -85,7 +86,8 @@ func (n *Notifier) wanted(h http1.Header, sub Subscriber) ([]callback, error) {
 	if !n.neighbour(sub) {
 		return nil, errForeignHost
 	}
-	return parseCallbacks(h[headerCallback][0], sub.Addr.WithZone(""))
+	// A copy: a subscription keeps its URLs, and would keep the whole head by them.
+	return parseCallbacks(strings.Clone(h[headerCallback][0]), sub.Addr.WithZone(""))
 }
 
 // neighbour reports whether events may be sent to sub at all (UDA 2.0 section 4.1.2 as

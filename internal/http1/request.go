@@ -94,7 +94,7 @@ func (r *Request) begin(line string) error {
 	method, rest, _ := strings.Cut(line, " ")
 	target, version, _ := strings.Cut(rest, " ")
 	minor, ok := strings.CutPrefix(version, "HTTP/1.")
-	if !ok || len(minor) != 1 || minor[0] < '0' || minor[0] > '9' || !all(method, token) || !all(target, visible) {
+	if !ok || len(minor) != 1 || minor[0] < '0' || minor[0] > '9' || !every(method, token) || !every(target, visible) {
 		return ErrMalformed
 	}
 	r.Method, r.Target, r.Minor = method, target, int(minor[0]-'0')
@@ -123,7 +123,7 @@ func length(h Header) (int64, error) {
 		return -1, nil
 	}
 	const most = 18 // digits that int64 always holds
-	if len(values) != 1 || len(values[0]) > most || !all(values[0], digit) {
+	if len(values) != 1 || len(values[0]) > most || !every(values[0], digit) {
 		return 0, ErrMalformed
 	}
 	var n int64
@@ -159,28 +159,48 @@ func (l *lines) next() ([]byte, error) {
 	return text, nil
 }
 
-// header reads the lines up to the empty one (RFC 9112 section 5), and counts them.
+// header reads the lines up to the empty one (RFC 9112 section 5), and counts them. They
+// are kept as one text, and the values of all names in one list: one piece of memory
+// instead of one each.
 func (l *lines) header() (h Header, n int, err error) {
-	h = make(Header)
-	values := make([]string, 0, 16) // of all names: one piece of memory instead of one each
+	all := make([]byte, 0, usualHead)
+	ends := make([]lineEnds, 0, usualLines)
 	for {
 		line, err := l.next()
 		if err != nil {
-			return nil, n, err
+			return nil, len(ends), err
 		}
 		if len(line) == 0 {
-			return h, n, nil
+			break
 		}
-		n++
 		colon := bytes.IndexByte(line, ':')
-		if colon < 0 || !all(line[:colon], token) {
-			return nil, n, ErrMalformed // a folded line begins with a space, which no name has
+		ends = append(ends, lineEnds{len(all), len(all) + colon, len(all) + len(line)})
+		if colon < 0 || !every(line[:colon], token) {
+			return nil, len(ends), ErrMalformed // a folded line begins with a space, which no name has
 		}
 		canonical(line[:colon])
-		whole := string(line)
-		name, value := whole[:colon], strings.Trim(whole[colon+1:], " \t")
-		if value != "" && !all(value, text) {
-			return nil, n, ErrMalformed
+		all = append(all, line...)
+	}
+	h, err = fields(string(all), ends)
+	return h, len(ends), err
+}
+
+// What the head of a control point's request has room in.
+const (
+	usualHead  = 512 // octets
+	usualLines = 12
+)
+
+// lineEnds are where a line begins, has its colon, and ends.
+type lineEnds struct{ begin, colon, end int }
+
+// fields takes lines apart whose names have been looked at.
+func fields(head string, lines []lineEnds) (Header, error) {
+	h, values := make(Header), make([]string, 0, len(lines))
+	for _, l := range lines {
+		name, value := head[l.begin:l.colon], strings.Trim(head[l.colon+1:l.end], " \t")
+		if value != "" && !every(value, text) {
+			return nil, ErrMalformed
 		}
 		if others := h[name]; len(others) > 0 {
 			h[name] = append(others, value)
@@ -189,6 +209,7 @@ func (l *lines) header() (h Header, n int, err error) {
 		values = append(values, value)
 		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
+	return h, nil
 }
 
 // canonical writes a name in its canonical form.
@@ -211,8 +232,8 @@ func cut(err error) error {
 	return err
 }
 
-// all reports whether s has octets, and each is one of a kind.
-func all[S string | []byte](s S, kind func(byte) bool) bool {
+// every reports whether s has octets, and each is one of a kind.
+func every[S string | []byte](s S, kind func(byte) bool) bool {
 	for i := range len(s) {
 		if !kind(s[i]) {
 			return false

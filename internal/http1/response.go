@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -89,7 +90,9 @@ func (r *Response) Write(to io.Writer, asked *Request, now time.Time) (err error
 			version = "HTTP/1.0 "
 		}
 	}
-	out := append(make([]byte, 0, 512+len(r.Body)), version...)
+	piece := pieces.Get().(*[]byte)
+	defer pieces.Put(piece)
+	out := append((*piece)[:0], version...)
 	out = strconv.AppendInt(out, int64(r.Status), 10)
 	out = add(out, " ", reasons[r.Status], "\r\n")
 	for _, f := range r.Header {
@@ -103,11 +106,20 @@ func (r *Response) Write(to io.Writer, asked *Request, now time.Time) (err error
 	if !bare {
 		out = append(out, r.Body...)
 	}
+	if cap(out) <= maxPiece {
+		*piece = out
+	}
 	if _, err := to.Write(out); err != nil || r.Stream == nil || bare {
 		return err
 	}
 	return r.Stream(to)
 }
+
+// pieces are what responses are put together in. A larger one than maxPiece octets is not
+// kept.
+var pieces = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxPiece = 4 << 10
 
 func add(out []byte, parts ...string) []byte {
 	for _, p := range parts {
@@ -134,7 +146,7 @@ func ReadAnswer(from *bufio.Reader) (*Answer, error) {
 	version, rest, _ := strings.Cut(string(line), " ")
 	code, _, _ := strings.Cut(rest, " ")
 	status, err := strconv.Atoi(code)
-	if err != nil || len(code) != 3 || !all(code, digit) || !strings.HasPrefix(version, "HTTP/1.") {
+	if err != nil || len(code) != 3 || !every(code, digit) || !strings.HasPrefix(version, "HTTP/1.") {
 		return nil, ErrMalformed
 	}
 	a := &Answer{Status: status, Body: from}

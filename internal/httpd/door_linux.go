@@ -59,10 +59,11 @@ func (d *door) Close() error {
 // accept waits for the next connection. It returns net.ErrClosed after Close.
 func (d *door) accept() (*stream, error) {
 	var fd int
-	var from unix.Sockaddr
+	var from syscall.Sockaddr
 	var failed error
 	err := d.raw.Read(func(listener uintptr) bool {
-		fd, from, failed = unix.Accept4(int(listener), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		// That of x/sys asks for the protocol of each socket as well.
+		fd, from, failed = syscall.Accept4(int(listener), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		return failed != unix.EAGAIN
 	})
 	switch {
@@ -78,7 +79,7 @@ func (d *door) accept() (*stream, error) {
 	}
 	s := &stream{fd: fd, remote: endOf(from), local: d.local}
 	if d.local.Addr().IsUnspecified() {
-		at, err := unix.Getsockname(fd)
+		at, err := syscall.Getsockname(fd)
 		if err != nil {
 			return nil, errors.Join(os.NewSyscallError("getsockname", err), s.Close())
 		}
@@ -89,11 +90,11 @@ func (d *door) accept() (*stream, error) {
 
 // endOf returns an end of a socket, IPv4 without its IPv6 form. It is the zero value for
 // what is no IP socket.
-func endOf(a unix.Sockaddr) netip.AddrPort {
+func endOf(a syscall.Sockaddr) netip.AddrPort {
 	switch a := a.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)) // #nosec G115 -- a port
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		addr := netip.AddrFrom16(a.Addr).Unmap()
 		if a.ZoneId != 0 {
 			addr = addr.WithZone(strconv.FormatUint(uint64(a.ZoneId), 10))

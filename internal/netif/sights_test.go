@@ -82,4 +82,3 @@ func TestSightsOfMany(t *testing.T) {
 		t.Errorf("%d are remembered", n)
 	}
 }
-
