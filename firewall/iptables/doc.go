@@ -21,10 +21,14 @@
 //   - iptables-nft tells of its changes as nftables does, and so an audit runs no program
 //     where nothing was told, but each ten minutes, and with miniupnpd.chain in the nat table
 //     one at each audit, which reads the chain. iptables-legacy tells nobody, but takes
-//     a lock for each change, a file: the kernel tells of its use, and Watch looks (two short
-//     programs, without that lock), once a second at most. Each minute's audit looks as well,
-//     for whoever has no such lock: old versions, and containers with a /run of
-//     their own. Where there is no such file, Watch looks each second.
+//     a lock for each change, a file: the kernel tells of its use, and Watch looks, once a
+//     second at most. Each minute's audit looks as well, for whoever has no such lock: old
+//     versions, and containers with a /run of their own. Where there is no such file, Watch
+//     looks each second.
+//   - The lock is the whole machine's, whoever's network it is used for. So a look asks the
+//     kernel for the table, as the programs of iptables-legacy do, and runs one of them
+//     only where it is another than before (shown.go). What the entries say is left to
+//     the programs: each of their modules knows its own.
 //   - Some versions of iptables-legacy fail without -w while another holds that lock.
 //     So the rule is written when others have stopped changing rules, in a millisecond.
 //

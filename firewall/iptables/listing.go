@@ -42,6 +42,8 @@ type Listing struct {
 	wrong    string     // what the log has been told last
 	wrote    []string   // the rows that were written last,
 	echo     string     // and how the program saves these
+	sum      uint64     // of the table when they were last found there,
+	found    bool       // where the kernel shows it
 }
 
 // NewListing returns a listing in a chain of the nat table, and the one for postrouting beside
@@ -134,11 +136,17 @@ func (l *Listing) bring(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	sum, shows := l.programs.shown("nat")
+	written := slices.Equal(l.wrote, l.rows)
+	if written && l.found && shows && sum == l.sum {
+		return nil
+	}
 	there, err := l.read(ctx)
-	if err != nil || there == l.echo && slices.Equal(l.wrote, l.rows) {
+	l.sum, l.found = sum, shows && err == nil && there == l.echo
+	if err != nil || written && there == l.echo {
 		return err
 	}
-	l.echo = ""
+	l.echo, l.found = "", false
 	script := fmt.Sprintf(":%s - [0:0]\n:%s - [0:0]\n", l.chain.Name, l.chain.Name+postrouting) // which empties them
 	for from := 0; from == 0 || from < len(l.rows); from += 2 * listingBatch {
 		script += strings.Join(l.rows[from:min(from+2*listingBatch, len(l.rows))], "")

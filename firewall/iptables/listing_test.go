@@ -119,6 +119,41 @@ func TestListing(t *testing.T) {
 	})
 }
 
+// TestListingForNothing: what is listed in iptables-legacy is looked at by a program once, and
+// again when the table has changed.
+func TestListingForNothing(t *testing.T) {
+	if flavours(t)[0] != "legacy" {
+		return
+	}
+	n := netnstest.New(t, "gw")
+	ran, ctx := counted(t, "legacy"), homenet.Context(t)
+	l := iptables.NewListing(quiet(), n.FD(), "iptables-legacy", natChain)
+	audit := func(want int) {
+		t.Helper()
+		ran()
+		if l.Audit(ctx); len(ran()) != want {
+			t.Errorf("an audit does not run %d programs", want)
+		}
+	}
+	l.Show(ctx, 1, mapped(80, 91))
+	audit(1)
+	audit(0)
+	do(t, n, "legacy", "iptables -t nat -A POSTROUTING -j ACCEPT\n")
+	audit(1)
+	audit(0)
+	do(t, n, "legacy", "iptables -t nat -D MINIUPNPD 1\n")
+	audit(3)
+	l.Show(ctx, 1, mapped(80))
+	if older, _ := pages(t, n, "legacy"); len(older) != 1 {
+		t.Errorf("the page shows %q", older)
+	}
+	audit(1)
+	audit(0)
+	if err := l.Close(ctx, false); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestListingEnds: a stop and a cleanup leave what was there before, and rules that lead to a
 // chain keep it.
 func TestListingEnds(t *testing.T) {

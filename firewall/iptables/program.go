@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 
 	goiptables "github.com/coreos/go-iptables/iptables"
@@ -47,6 +48,9 @@ type programs struct {
 	main    string // iptables, iptables-legacy, iptables-nft; or with ip6
 	netns   int
 	flavour string // "legacy" or "nf_tables"
+
+	mu   sync.Mutex // guards what follows
+	seen *seen      // nil: nothing
 }
 
 // findPrograms looks for the commands of a family. name is that of IPv4's.
@@ -95,15 +99,6 @@ func (p *programs) save(ctx context.Context, table ...string) (*saved, error) {
 		return nil, err
 	}
 	return parseSaved(text), nil
-}
-
-// forward returns the rules of FORWARD.
-func (p *programs) forward(ctx context.Context) ([]line, error) {
-	there, err := p.save(ctx, "filter")
-	if err != nil {
-		return nil, err
-	}
-	return there.chains[chainKey{"filter", "FORWARD"}], nil
 }
 
 // restore runs a script, in one transaction.

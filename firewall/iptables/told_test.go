@@ -13,13 +13,13 @@ import (
 	"portcullis/internal/netns/netnstest"
 )
 
-// counted puts programs of iptables into the way that note each run, and returns what has
+// counted puts programs into the way by which rules are read and written, which note each run, and returns what has
 // been run since the last time.
 func counted(t *testing.T, flavour string) (ran func() []string) {
 	t.Helper()
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "ran")
 	for _, family := range []string{"", "6"} {
-		for _, end := range []string{"", "-save", "-restore"} {
+		for _, end := range []string{"-save", "-restore"} {
 			name := "ip" + family + "tables-" + flavour + end
 			script := "#!/bin/sh\necho " + name + " >>" + file + "\nPATH=" + os.Getenv("PATH") + "\nexec " + name + " \"$@\"\n"
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
@@ -40,49 +40,90 @@ func counted(t *testing.T, flavour string) (ran func() []string) {
 	}
 }
 
-// TestNoProgramForNothing: where the kernel tells of each change, an audit runs programs
-// after one, and none when there was none since; the other flavour looks with two.
+// watched is a backend that is watched, and the programs that it runs.
+type watched struct {
+	t    *testing.T
+	b    *iptables.Backend
+	told chan struct{}
+	ran  func() []string
+	stop func()
+}
+
+func watch(t *testing.T, n *netnstest.Space, flavour string) *watched {
+	ran := counted(t, flavour)
+	b := open(t, n, flavour, func(c *iptables.Config) { c.Log = quiet() })
+	ctx, cancel := context.WithCancel(t.Context())
+	told, ended := make(chan struct{}, 100), make(chan error)
+	go func() { ended <- b.Watch(ctx, func(firewall.Intrusion) { told <- struct{}{} }) }()
+	<-told // at the start
+	ran()
+	return &watched{t, b, told, ran, func() { cancel(); <-ended }}
+}
+
+// audit returns how many programs an audit runs, which finds what is wanted: a part of what
+// is wrong, or "".
+func (w *watched) audit(want string) int {
+	w.t.Helper()
+	drift, err := w.b.Audit(homenet.Context(w.t), false)
+	if err != nil || (drift != "") != (want != "") || !strings.Contains(drift, want) {
+		w.t.Fatalf("drift %q, %v", drift, err)
+	}
+	return len(w.ran())
+}
+
+// TestNoProgramForNothing: where the kernel tells of each change, or shows that there was
+// none, an audit runs programs after one alone.
 func TestNoProgramForNothing(t *testing.T) {
 	for _, flavour := range flavours(t) {
 		t.Run(flavour, func(t *testing.T) {
 			n := netnstest.New(t, "gw")
-			ran := counted(t, flavour)
-			b := open(t, n, flavour, func(c *iptables.Config) { c.Log = quiet() })
-			ctx, stop := context.WithCancel(t.Context())
-			told, ended := make(chan struct{}, 100), make(chan error)
-			go func() { ended <- b.Watch(ctx, func(firewall.Intrusion) { told <- struct{}{} }) }()
-			<-told // at the start
-			audit := func(want string) (runs int) {
-				t.Helper()
-				drift, err := b.Audit(homenet.Context(t), false)
-				if err != nil || (drift != "") != (want != "") || !strings.Contains(drift, want) {
-					t.Fatalf("drift %q, %v", drift, err)
-				}
-				return len(ran())
+			w := watch(t, n, flavour)
+			unseen := 2 // programs, where the kernel does not show what is there
+			if flavour == "legacy" {
+				unseen = 0
 			}
-			ran()
-			if n := audit(""); n != 2 {
+			if n := w.audit(""); n != unseen {
 				t.Errorf("the first look runs %d programs", n)
 			}
-			few := 0
-			if flavour == "legacy" {
-				few = 2
-			}
-			if n := audit(""); n != few {
+			if n := w.audit(""); n != 0 {
 				t.Errorf("%d programs are run though nothing has changed", n)
 			}
 			do(t, n, flavour, "iptables -F FORWARD\n")
-			<-told
-			if n := audit("the rule"); n < 2 {
+			<-w.told
+			if n := w.audit("the rule"); n < 2 {
 				t.Errorf("%d programs are run after a change", n)
 			}
-			stop()
-			<-ended
-			if n := audit(""); n != 2 {
+			w.stop()
+			if n := w.audit(""); n != unseen {
 				t.Errorf("%d programs are run where nobody tells", n)
 			}
 		})
 	}
+}
+
+// TestLockOfOthers: the lock of iptables-legacy is the whole machine's. Who else uses it has
+// no program run, and what is done to our rules is told after that as well.
+func TestLockOfOthers(t *testing.T) {
+	if flavours(t)[0] != "legacy" {
+		return
+	}
+	n, other := netnstest.New(t, "gw"), netnstest.New(t, "other")
+	w := watch(t, n, "legacy")
+	for range 3 {
+		do(t, other, "legacy", "iptables -A FORWARD -j ACCEPT\nip6tables -A FORWARD -j ACCEPT\n")
+		if n := w.audit(""); n != 0 {
+			t.Errorf("%d programs are run for the rules of others", n)
+		}
+		do(t, n, "legacy", "iptables -A FORWARD -j ACCEPT\n")
+		w.audit("") // which may not be the first look at it
+		if n := w.audit(""); n != 0 {
+			t.Errorf("%d programs are run for what was looked at", n)
+		}
+		do(t, n, "legacy", "iptables -F FORWARD\n")
+		<-w.told
+		w.audit("the rule")
+	}
+	w.stop()
 }
 
 // TestLegacyTells: iptables-legacy tells of a change by the use of its lock, which is there

@@ -33,8 +33,8 @@ func (b *Backend) Watch(ctx context.Context, tell func(firewall.Intrusion)) erro
 }
 
 // look reports changes until ctx ends, or the rules cannot be read. Whoever changes rules
-// takes the lock of the tables, and that is told; each minute's Audit finds what those have
-// done who do not.
+// takes the lock of the tables, and that is told, once for each look: the lock is the whole
+// machine's. Each minute's Audit finds what those have done who do not take it.
 func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error {
 	heard, told := func() bool { return false }, (<-chan struct{})(nil)
 	if w, err := inotify.New(nil); err == nil {
@@ -43,23 +43,13 @@ func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error
 	} else {
 		b.cfg.Log.Debug("rules of iptables-legacy are looked at each second", "err", err)
 	}
-	before, last := false, time.Now()
-	for {
-		is := heard()
-		if is && before {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-told:
-			}
-		}
-		before = is
+	for wait := lookEvery; ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(lookEvery - time.Since(last)):
+		case <-time.After(wait):
 		}
-		last = time.Now()
+		last, armed := time.Now(), heard()
 		wrong, err := b.wrong(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -69,6 +59,14 @@ func (b *Backend) look(ctx context.Context, tell func(firewall.Intrusion)) error
 		case wrong:
 			tell(firewall.Intrusion{})
 		}
+		if armed {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-told:
+			}
+		}
+		wait = lookEvery - time.Since(last)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	// What was done to a file that is there it tells itself.
 	onDirectory = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
 	onFile      = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_DONT_FOLLOW
-	onUse       = unix.IN_CLOSE | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
+	onUse       = unix.IN_CLOSE | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_ONESHOT
 	// What is done to the files themselves is not told: some are ours, and written all the time.
 	onPlace = onDirectory | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_DONT_FOLLOW
 )
@@ -67,7 +67,9 @@ func (w *Watcher) ours(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
 		size := int(binary.NativeEndian.Uint32(events[12:]))
 		name := events[unix.SizeofInotifyEvent:min(unix.SizeofInotifyEvent+size, len(events))]
-		if size == 0 || w.names[unix.ByteSliceToString(name)] { // of a file itself, or that some were lost
+		switch {
+		case binary.NativeEndian.Uint32(events[4:])&unix.IN_IGNORED != 0: // no event, but the end of a watch that has had its last
+		case size == 0 || w.names[unix.ByteSliceToString(name)]: // of a file itself, or that some were lost
 			return true
 		}
 		events = events[unix.SizeofInotifyEvent+len(name):]
@@ -102,7 +104,8 @@ func (w *Watcher) WatchPlace(directory string) (there bool, err error) {
 }
 
 // WatchUse has the kernel tell when somebody has done with a file, though nothing was
-// written, and when the file goes. It reports whether the file is there.
+// written, and when the file goes; once, however often it is used: call it again before
+// each look. It reports whether the file is there.
 func (w *Watcher) WatchUse(path string) (there bool, err error) { return w.try(path, onUse) }
 
 func (w *Watcher) add(path string, what uint32) error {
