@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"portcullis/firewall"
 	"portcullis/firewall/nft"
@@ -29,8 +30,9 @@ type Config struct {
 // for concurrent use.
 type Backend struct {
 	*nft.Backend
-	cfg   Config
-	looks looks
+	cfg     Config
+	looks   looks
+	scanned atomic.Pointer[scan] // the last look at the owner's forwards; nil: none
 
 	// mu guards what follows, and is held while programs run: never by what a
 	// client waits for.

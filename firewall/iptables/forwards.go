@@ -24,35 +24,62 @@ const (
 // the flavour: there DNAT and REDIRECT in PREROUTING, through jumps, as far as they are for
 // the WAN and an address of ours. A condition that is not understood counts as met
 // where a port is named, so a port may be called taken that is not; a rule that
-// names no port is passed over if it has one.
+// names no port is passed over if it has one. No program is run where the table is as it was.
 func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 	found, err := b.Backend.Forwarded(ctx)
 	if err != nil || b.Flavour() != legacy {
 		return found, err
 	}
-	there, err := b.rules[four].programs.save(ctx, "nat")
-	if err != nil {
-		return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
-	}
 	g, err := b.Facts()
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{saved: there, addrs: g.WANAddrs(), found: found}
-	for _, up := range g.WAN {
-		s.wan = append(s.wan, up.Interface)
+	p := b.rules[four].programs
+	sum, shows := p.shown("nat")
+	s := b.scanned.Load()
+	if !shows || s == nil || !s.holds(sum, g) {
+		there, err := p.save(ctx, "nat")
+		if err != nil {
+			return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
+		}
+		s = newScan(there, g)
+		if s.sum = sum; shows {
+			b.scanned.Store(s)
+		}
 	}
-	s.chain("PREROUTING", nil, 0)
+	for _, r := range s.found.All() {
+		found.Add(r.Transport, r.Ports.First, r.Ports.Last, r.By)
+	}
 	return found, nil
 }
 
-// scan is one look.
+// scan is one look, or what is kept of it.
 type scan struct {
 	*saved
 	wan   []string
 	addrs []netip.Addr
 	read  int
-	found *firewall.Forwards
+	found firewall.Forwards
+	sum   uint64 // of the table just before
+}
+
+func newScan(there *saved, g firewall.Facts) *scan {
+	s := &scan{saved: there, wan: uplinks(g), addrs: g.WANAddrs()}
+	s.chain("PREROUTING", nil, 0)
+	s.saved = nil
+	return s
+}
+
+// holds reports whether a look would find the same.
+func (s *scan) holds(sum uint64, g firewall.Facts) bool {
+	return s.sum == sum && slices.Equal(s.wan, uplinks(g)) && slices.Equal(s.addrs, g.WANAddrs())
+}
+
+func uplinks(g firewall.Facts) (names []string) {
+	for _, up := range g.WAN {
+		names = append(names, up.Interface)
+	}
+	return names
 }
 
 // chain follows a chain; given is what the rules that led here say.

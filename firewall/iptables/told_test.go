@@ -11,6 +11,7 @@ import (
 	"portcullis/firewall/homenet"
 	"portcullis/firewall/iptables"
 	"portcullis/internal/netns/netnstest"
+	"portcullis/portmap"
 )
 
 // counted puts programs into the way by which rules are read and written, which note each run, and returns what has
@@ -139,4 +140,49 @@ func TestLegacyTells(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestForwardedForNothing: the owner's forwards are read by a program once, and again when
+// they may be others.
+func TestForwardedForNothing(t *testing.T) {
+	if flavours(t)[0] != "legacy" {
+		return
+	}
+	n := netnstest.New(t, "gw")
+	ran := counted(t, "legacy")
+	b := open(t, n, "legacy", func(c *iptables.Config) { c.Log = quiet() })
+	look := func(runs int, want ...uint16) {
+		t.Helper()
+		ran()
+		found, err := b.Forwarded(homenet.Context(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(ran()); n != runs {
+			t.Errorf("%d programs are run, want %d", n, runs)
+		}
+		if found.Len() != len(want) {
+			t.Errorf("there are %v, want %v", found.All(), want)
+		}
+		for _, port := range want {
+			if _, taken := found.Taken(portmap.TCP, port); !taken {
+				t.Errorf("%d is not found", port)
+			}
+		}
+	}
+	look(1)
+	look(0)
+	do(t, n, "legacy", `iptables -t nat -A PREROUTING -i wan0 -p tcp --dport 80 -j DNAT --to-destination 192.168.1.9
+		iptables -t nat -A PREROUTING -i wan9 -p tcp --dport 90 -j DNAT --to-destination 192.168.1.9`)
+	look(1, 80)
+	look(0, 80)
+	g := homenet.Facts()
+	g.WAN[0].Interface = "wan9"
+	if err := b.Configure(homenet.Context(t), g); err != nil {
+		t.Fatal(err)
+	}
+	look(1, 90)
+	look(0, 90)
+	do(t, n, "legacy", "iptables -t nat -F\n")
+	look(1)
 }
