@@ -353,7 +353,7 @@ func (d *Driver) install(ctx context.Context, s *State) error {
 
 // rewriteOwners puts in what is lacking in the owner's tables.
 func (d *Driver) rewriteOwners(ctx context.Context) error {
-	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.AllEntries(), d.facts})
+	return d.kernel.Rewrite(ctx, OwnersTables, Whole{d.state.allHoles(), d.facts})
 }
 
 // writeFacts brings the gateway's facts into the kernel.

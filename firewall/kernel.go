@@ -55,7 +55,7 @@ const (
 	// holds what it held, or the error wraps ErrNothingLeft or ErrUnknown.
 	OurTable Part = iota
 	// OwnersTables is what stands in tables of the owner that would drop mapped traffic
-	// otherwise. What is there already is left as it is, and what stands where it should
+	// otherwise: holes and pins. What is there already is left as it is, and what stands where it should
 	// no longer be is taken away. An error that is a *ChainError stays until its remedy.
 	OwnersTables
 )

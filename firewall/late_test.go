@@ -134,7 +134,7 @@ func TestDriverTellsAtOnce(t *testing.T) {
 			change: func(t *testing.T, _ *spy, d *firewall.Driver, all []portmap.Mapping) error {
 				return errors.Join(d.Apply(t.Context(), later(all[2:], time.Hour), nil), d.Replace(t.Context(), all))
 			},
-			want: "flows: 0 gone, 0 new\nread counters: quick true\nrewrite: 6\nflows: 0 gone, 0 new\nrewrite owners: 6",
+			want: "flows: 0 gone, 0 new\nread counters: quick true\nrewrite: 6\nflows: 0 gone, 0 new\nrewrite owners: 3",
 		},
 		"nobody knows what became of it": {
 			change: func(t *testing.T, k *spy, d *firewall.Driver, all []portmap.Mapping) error {
@@ -154,7 +154,7 @@ func TestDriverTellsAtOnce(t *testing.T) {
 				synctest.Wait()
 				return err
 			},
-			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nrewrite owners: 6",
+			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nrewrite owners: 3",
 		},
 		"the kernel refuses, and then nothing waits": {
 			change: func(t *testing.T, k *spy, d *firewall.Driver, all []portmap.Mapping) error {
@@ -178,7 +178,7 @@ func TestDriverTellsAtOnce(t *testing.T) {
 				synctest.Wait()
 				return errors.Join(err, d.Apply(t.Context(), later(all[2:], 2*time.Hour), nil))
 			},
-			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nread counters: quick true\nrewrite: 6\nflows: 0 gone, 0 new\nrewrite owners: 6\n" +
+			want: "flows: 0 gone, 0 new\nwrite: -0 +0 ~1\nread counters: quick true\nrewrite: 6\nflows: 0 gone, 0 new\nrewrite owners: 3\n" +
 				"flows: 0 gone, 0 new",
 			settles: "write: -0 +0 ~1",
 		},

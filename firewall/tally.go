@@ -71,6 +71,27 @@ func (d *Driver) Counter(ctx context.Context, id uint64) (Counter, error) {
 	return t.base.Plus(t.seen), nil
 }
 
+// CountersOf is Counter for some mappings at once, by their IDs. Those of a list are best
+// asked for a hundred at a time: nobody has to wait for all, and nothing has to hold them.
+func (d *Driver) CountersOf(ctx context.Context, ids []uint64) (map[uint64]Counter, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	if d.whole {
+		if err := d.countAll(ctx, ids); err != nil && !errors.Is(err, ErrDrifted) {
+			return nil, err
+		}
+	}
+	all := make(map[uint64]Counter, len(ids))
+	for _, id := range ids {
+		t := d.tallies[id]
+		all[id] = t.base.Plus(t.seen)
+	}
+	return all, nil
+}
+
 // The methods below are called with the lock held.
 
 // saw keeps what was read, at once, when the kernel had seen so many writes. A
@@ -120,6 +141,21 @@ func (d *Driver) count(ctx context.Context, holes []Entry) error {
 	}
 	held, err := d.kernel.Read(ctx, Query{CountersOf: holes})
 	d.saw(held.Counters, d.writes)
+	return err
+}
+
+// countAll reads the counters of some mappings.
+func (d *Driver) countAll(ctx context.Context, ids []uint64) error {
+	holes := make([]Entry, 0, len(ids))
+	for _, id := range ids {
+		holes = append(holes, d.state.Holes(id)...)
+	}
+	err := d.count(ctx, holes)
+	for i := 0; i < len(ids) && errors.Is(err, ErrDrifted) && len(ids) > 1; i++ { // one that is gone hides others
+		if one := d.count(ctx, d.state.Holes(ids[i])); one != nil && !errors.Is(one, ErrDrifted) {
+			err = one
+		}
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"os"
 	"strconv"
@@ -100,22 +101,25 @@ func (g *grid) leaveOut() bool {
 
 func (g *grid) print(out io.Writer) error {
 	w := bufio.NewWriter(out)
+	var line []byte
 	for _, row := range g.rows {
-		var line strings.Builder
+		line = line[:0]
 		for i, text := range row {
 			if g.width > 0 {
 				text = short(text, g.widths[i])
 			}
-			line.WriteString(text)
+			line = append(line, text...)
 			if i < len(row)-1 {
-				line.WriteString(strings.Repeat(" ", g.widths[i]-wide(text)+gap))
+				for range g.widths[i] - wide(text) + gap {
+					line = append(line, ' ')
+				}
 			}
 		}
-		text := strings.TrimRight(line.String(), " ")
+		line = bytes.TrimRight(line, " ")
 		if g.width > 0 {
-			text = short(text, g.width)
+			line = append(line[:0], short(string(line), g.width)...)
 		}
-		_, _ = w.WriteString(text + "\n") // Flush returns the error
+		_, _ = w.Write(append(line, '\n')) // Flush returns the error
 	}
 	return w.Flush()
 }
@@ -142,6 +146,9 @@ func wide(text string) (n int) {
 	return n
 }
 
+// firstMark is the first letter that takes no cell of its own.
+const firstMark = 0x300
+
 // doubled are the ranges of letters that take two cells: of East Asia, and pictures.
 var doubled = []struct{ first, last rune }{
 	{0x1100, 0x115f}, {0x2e80, 0xa4cf}, {0xac00, 0xd7a3}, {0xf900, 0xfaff}, {0xfe30, 0xfe6f}, {0xff00, 0xff60}, {0xffe0, 0xffe6},
@@ -149,6 +156,9 @@ var doubled = []struct{ first, last rune }{
 }
 
 func cells(r rune) int {
+	if r < firstMark { // nearly all
+		return 1
+	}
 	if unicode.In(r, unicode.Mn, unicode.Me) {
 		return 0
 	}

@@ -152,7 +152,7 @@ func sorted(list []control.Mapping, order string) {
 // which they are left out where the terminal is too narrow, 0 never.
 var columns = []column{
 	{"ID", 0, func(m *control.Mapping) string { return strconv.FormatUint(m.ID, 10) }},
-	{"PORT", 0, func(m *control.Mapping) string { return fmt.Sprintf("%d/%s", m.ExternalPort, m.Protocol) }},
+	{"PORT", 0, func(m *control.Mapping) string { return strconv.Itoa(int(m.ExternalPort)) + "/" + m.Protocol }},
 	{"TARGET", 0, target},
 	{"HOST", 6, func(m *control.Mapping) string { return printable(m.ClientHost) }},
 	{"MAC", 7, func(m *control.Mapping) string { return m.ClientMAC }},

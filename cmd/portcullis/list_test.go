@@ -47,13 +47,23 @@ func shower(t *testing.T) string {
 		t.Fatal(err)
 	}
 	answer := func(w http.ResponseWriter, code int, v any) {
-		w.WriteHeader(code)
+		if code != 200 {
+			w.WriteHeader(code)
+		}
 		if err := json.NewEncoder(w).Encode(v); err != nil {
 			t.Error(err)
 		}
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/mappings", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, shown) })
+	mux.HandleFunc("GET /v1/mappings", func(w http.ResponseWriter, _ *http.Request) {
+		before := "["
+		for _, m := range shown {
+			fmt.Fprint(w, before)
+			answer(w, 200, m) // each is a line
+			before = ","
+		}
+		fmt.Fprintln(w, "]")
+	})
 	mux.HandleFunc("GET /v1/refused", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, turnedAway) })
 	mux.HandleFunc("GET /v1/pending", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, waiting) })
 	mux.HandleFunc("GET /v1/approvals", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, answered) })

@@ -38,11 +38,19 @@ func (h *Home) counted(what string, size int, ms []portmap.Mapping, want ...uint
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	ids := make([]uint64, len(ms))
+	for i := range ms {
+		ids[i] = ms[i].ID
+	}
+	some, err := h.Backend.CountersOf(Context(h.t), ids)
+	if err != nil || len(some) != len(ms) {
+		h.t.Fatal(some, err)
+	}
 	for i, m := range ms {
 		want := firewall.Counter{Packets: want[i], Bytes: want[i] * uint64(size)}
 		alone, err := h.Backend.Counter(Context(h.t), m.ID)
-		if err != nil || alone != want || all[m.ID] != want {
-			h.t.Errorf("%s: %s counted %+v, %+v, %v; want %+v", what, &m, alone, all[m.ID], err, want)
+		if err != nil || alone != want || all[m.ID] != want || some[m.ID] != want {
+			h.t.Errorf("%s: %s counted %+v, %+v, %+v, %v; want %+v", what, &m, alone, all[m.ID], some[m.ID], err, want)
 		}
 	}
 }

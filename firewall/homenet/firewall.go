@@ -21,6 +21,7 @@ type Backend interface {
 	Repaired() uint64
 	Entries(ctx context.Context) ([]firewall.Entry, error)
 	Counters(ctx context.Context) (map[uint64]firewall.Counter, error)
+	CountersOf(ctx context.Context, ids []uint64) (map[uint64]firewall.Counter, error)
 	Counter(ctx context.Context, id uint64) (firewall.Counter, error)
 	OutboundTimeout(t portmap.Transport) (time.Duration, error)
 	Close(ctx context.Context, keep bool) error

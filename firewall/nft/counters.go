@@ -20,24 +20,23 @@ import (
 func (r *reader) counters(ctx context.Context) ([]firewall.Count, error) {
 	var all []firewall.Count
 	for _, set := range slices.Concat(ownFlowNames.list(), ownPinNames.list()) {
-		elements, err := r.dump(ctx, nftables.TableFamilyINet, Table, set)
+		before := len(all)
+		again := func() { all = all[:before] }
+		_, err := r.scan(ctx, nftables.TableFamilyINet, Table, set, again, func(el element) { all = appendCounted(all, set, el) })
 		if err != nil {
 			return nil, err
 		}
-		all = appendCounted(all, set, elements)
 	}
 	return all, nil
 }
 
-func appendCounted(all []firewall.Count, set string, elements []element) []firewall.Count {
+func appendCounted(all []firewall.Count, set string, el element) []firewall.Count {
 	read := flowIn
 	if slices.Contains(ownPinNames.list(), set) {
 		read = pinIn
 	}
-	for _, el := range elements {
-		if e, ok := read(set, el); ok {
-			all = append(all, firewall.Count{Entry: e, Counter: el.counter})
-		}
+	if e, ok := read(set, el); ok {
+		all = append(all, firewall.Count{Entry: e, Counter: el.counter})
 	}
 	return all
 }
@@ -57,16 +56,15 @@ func (k *kernel) countersOf(ctx context.Context, holes []firewall.Entry) ([]fire
 		set, key := k.own.countedBy(e)
 		keys[set] = append(keys[set], key)
 	}
-	var read []firewall.Count
+	read := make([]firewall.Count, 0, len(holes))
 	var failed error
 	for set, wanted := range keys {
 		for part := range slices.Chunk(wanted, elementsPerMessage) {
-			elements, err := k.quick.get(ctx, set, part)
+			err := k.quick.eachOf(ctx, set, part, func(el element) { read = appendCounted(read, set.Name, el) })
 			if err != nil {
 				failed = err
 				break
 			}
-			read = appendCounted(read, set.Name, elements)
 		}
 	}
 	return read, failed

@@ -131,11 +131,11 @@ const dumpTries = 5
 // dump lists a set.
 func (r *reader) dump(ctx context.Context, family nftables.TableFamily, table, set string) ([]element, error) {
 	var all []element
-	_, err := r.scan(ctx, family, table, set, func() { all = nil }, func(el element) { all = append(all, el) })
+	_, err := r.scan(ctx, family, table, set, func() { all = nil }, func(el element) { all = append(all, el.kept()) })
 	return all, err
 }
 
-// scan hands on each element of a set, and returns the digest of their keys; it begins
+// scan hands on each element of a set, which is not to be kept, and returns the digest of their keys; it begins
 // again, and says so, where the set changed meanwhile. The library's own listing does not
 // notice that, which can lose elements or show them twice, and has all answers in memory.
 func (r *reader) scan(ctx context.Context, family nftables.TableFamily, table, set string, begin func(), use func(element)) (keys digest, err error) {
@@ -165,7 +165,7 @@ func (r *reader) dumpSettled(ctx context.Context, set string) ([]element, error)
 		var all []element
 		now, err := r.scan(ctx, nftables.TableFamilyINet, Table, set, func() { all = nil }, func(el element) {
 			if try > 0 {
-				all = append(all, el)
+				all = append(all, el.kept())
 			}
 		})
 		if err != nil {
@@ -349,32 +349,36 @@ func answer(a netlink.Message) (*netlink.AttributeDecoder, error) {
 
 // get asks for some elements by their keys. One that is not there makes it
 // fail with ENOENT, as does a set or table that is not there.
-func (r *reader) get(ctx context.Context, set *nftables.Set, keys [][]byte) ([]element, error) {
+func (r *reader) get(ctx context.Context, set *nftables.Set, keys [][]byte) (all []element, err error) {
+	err = r.eachOf(ctx, set, keys, func(el element) { all = append(all, el.kept()) })
+	return all, err
+}
+
+// eachOf is get that hands the elements on, which are not to be kept. Where it fails, it has
+// handed on those before.
+func (r *reader) eachOf(ctx context.Context, set *nftables.Set, keys [][]byte, use func(element)) error {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, firewall.ErrClosed
+		return firewall.ErrClosed
 	}
 	if r.short == nil {
 		x, err := openExchange(r.netns, bufferSize)
 		if err != nil {
-			return nil, explain(fmt.Errorf("opening a netlink socket: %w", err))
+			return explain(fmt.Errorf("opening a netlink socket: %w", err))
 		}
 		r.short = x
 	}
-	var all []element
 	request := getElements(set.Table.Family, set.Table.Name, set.Name, keys, netlink.Acknowledge)
-	err := r.short.ask(request, func(m netlink.Message) error {
-		return eachElement(m, func(el element) { all = append(all, el) })
-	})
+	err := r.short.ask(request, func(m netlink.Message) error { return eachElement(m, use) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		r.drop() // half an answer may still be in it
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking set %s: %w", set.Name, err)
+		return fmt.Errorf("asking set %s: %w", set.Name, err)
 	}
-	return all, nil
+	return nil
 }

@@ -76,16 +76,7 @@ func (c *Client) Mappings(ctx context.Context) ([]Mapping, error) {
 // EachMapping asks for all mappings, and passes one after another to f, which may keep
 // what it points to until it returns.
 func (c *Client) EachMapping(ctx context.Context, f func(*Mapping)) error {
-	return c.talk(ctx, http1.Get, "/v1/mappings", nil, func(body io.Reader) error {
-		return json.List(bufio.NewReaderSize(body, 64<<10), maxAnswer, func(text json.Raw) error {
-			var m Mapping
-			if err := json.Unmarshal(text, &m); err != nil {
-				return err
-			}
-			f(&m)
-			return nil
-		})
-	})
+	return c.talk(ctx, http1.Get, "/v1/mappings", nil, func(body io.Reader) error { return eachMapping(body, f) })
 }
 
 // Add opens a port of a host by the owner's hand, and returns the mapping.

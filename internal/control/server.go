@@ -2,11 +2,9 @@ package control
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -39,10 +37,9 @@ type Config struct {
 	Logger  *slog.Logger
 	Mapper  Mapper
 	Status  func() Status
-	Running func() []byte // the configuration that holds, as TOML
-	Traffic func(context.Context) (func(portmap.Mapping) Traffic, error)
-	Counter func(context.Context, portmap.Mapping) (Traffic, error) // of one mapping
-	Host    func(*portmap.Client) string                            // the name that the client has now, "": the one it had when it asked
+	Running func() []byte                                                       // the configuration that holds, as TOML
+	Traffic func(ctx context.Context, ids []uint64) (map[uint64]Traffic, error) // of some mappings, by their IDs
+	Host    func(*portmap.Client) string                                        // the name that the client has now, "": the one it had when it asked
 	Reload  func(context.Context) (Reloaded, error)
 	Metrics func(context.Context) []byte // in the text format of Prometheus
 	Refused func(context.Context) []RefusedDevice
@@ -311,41 +308,25 @@ func (s *Server) configuration(context.Context, *http1.Request) *http1.Response 
 	return reply(Effective{TOML: string(s.cfg.Running())})
 }
 
-func (s *Server) mappings(ctx context.Context, _ *http1.Request) *http1.Response {
-	traffic := s.traffic(ctx)
-	return &http1.Response{Status: http1.OK, Header: jsonHeader, Stream: func(w io.Writer) error {
-		out := bufio.NewWriterSize(w, 64<<10)
-		var line []byte
-		now, before := time.Now(), byte('[')
-		for m := range s.cfg.Mapper.Snapshot().All() {
-			_ = out.WriteByte(before) // Flush returns the error
-			before = ','
-			m.Client.Name = cmp.Or(s.cfg.Host(&m.Client), m.Client.Name)
-			shown := NewMapping(m, traffic(m), now)
-			var err error
-			if line, err = json.Append(line[:0], &shown); err != nil {
-				return err
+// traffic returns what asks for the traffic of mappings, as far as it can be known; ctx bounds
+// all of it.
+func (s *Server) traffic(ctx context.Context) func([]portmap.Mapping) func(id uint64) *Traffic {
+	var failed error
+	return func(some []portmap.Mapping) func(uint64) *Traffic {
+		if failed == nil {
+			ids := make([]uint64, len(some))
+			for i := range some {
+				ids[i] = some[i].ID
 			}
-			_, _ = out.Write(append(line, '\n'))
+			counted, err := s.cfg.Traffic(ctx, ids)
+			if err == nil {
+				return func(id uint64) *Traffic { t := counted[id]; return &t }
+			}
+			failed = err
+			s.cfg.Logger.Warn("mappings are listed without their counters", "err", err)
 		}
-		if before == '[' {
-			_ = out.WriteByte(before)
-		}
-		_, _ = out.WriteString("]\n")
-		return out.Flush()
-	}}
-}
-
-// traffic returns what went through each mapping, as far as it can be known.
-func (s *Server) traffic(ctx context.Context) func(portmap.Mapping) *Traffic {
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
-	counted, err := s.cfg.Traffic(ctx)
-	if err != nil {
-		s.cfg.Logger.Warn("mappings are listed without their counters", "err", err)
-		return func(portmap.Mapping) *Traffic { return nil }
+		return func(uint64) *Traffic { return nil }
 	}
-	return func(m portmap.Mapping) *Traffic { t := counted(m); return &t }
 }
 
 func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
@@ -368,7 +349,7 @@ func (s *Server) delete(ctx context.Context, r *http1.Request) *http1.Response {
 	}
 	list, now := make([]Mapping, len(gone)), time.Now()
 	for i, m := range gone {
-		list[i] = NewMapping(m, traffic(m), now)
+		list[i] = NewMapping(m, traffic[m.ID], now)
 	}
 	return reply(list)
 }
@@ -389,29 +370,27 @@ func (s *Server) reload(ctx context.Context, _ *http1.Request) *http1.Response {
 	return reply(done)
 }
 
-// fewCounted are as many mappings as are counted one by one.
-const fewCounted = 16
-
-// before returns what has gone through the mappings that are about to be removed.
-func (s *Server) before(ctx context.Context, sel portmap.Selector) func(portmap.Mapping) *Traffic {
+// before returns what has gone through the mappings that are about to be removed; nil is not
+// known.
+func (s *Server) before(ctx context.Context, sel portmap.Selector) map[uint64]*Traffic {
 	ending, err := s.cfg.Mapper.Snapshot().PlanRemoval(time.Now(), sel)
-	if err == nil && len(ending) > fewCounted {
-		return s.traffic(ctx)
+	if err != nil {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
-	known := make(map[uint64]Traffic, len(ending))
-	for _, c := range ending {
-		if t, err := s.cfg.Counter(ctx, *c.Old); err == nil {
-			known[c.Old.ID] = t
+	known, traffic := make(map[uint64]*Traffic, len(ending)), s.traffic(ctx)
+	for some := range slices.Chunk(ending, listedAtOnce) {
+		old := make([]portmap.Mapping, len(some))
+		for i := range some {
+			old[i] = *some[i].Old
+		}
+		of := traffic(old)
+		for i := range old {
+			known[old[i].ID] = of(old[i].ID)
 		}
 	}
-	return func(m portmap.Mapping) *Traffic {
-		if t, ok := known[m.ID]; ok {
-			return &t
-		}
-		return nil
-	}
+	return known
 }
 
 // decode reads the one JSON value that is a request's body.

@@ -164,17 +164,15 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 				{Mapping: control.Mapping{ID: 9, Protocol: "udp"}, Reason: "rule-denied", Why: "not any more"},
 			}}, nil
 		},
-		Traffic: func(context.Context) (func(portmap.Mapping) control.Traffic, error) {
+		Traffic: func(_ context.Context, ids []uint64) (map[uint64]control.Traffic, error) {
 			if m.blind.Load() {
 				return nil, errors.New("the kernel takes too long")
 			}
-			return func(portmap.Mapping) control.Traffic { return control.Traffic{Packets: 3, Bytes: 120} }, nil
-		},
-		Counter: func(_ context.Context, o portmap.Mapping) (control.Traffic, error) {
-			if m.blind.Load() {
-				return control.Traffic{}, errors.New("the kernel takes too long")
+			all := make(map[uint64]control.Traffic)
+			for _, id := range ids {
+				all[id] = control.Traffic{Packets: id + 8, Bytes: 1200}
 			}
-			return control.Traffic{Packets: o.ID + 8, Bytes: 1200}, nil
+			return all, nil
 		},
 	})
 	if err != nil {
@@ -229,7 +227,7 @@ func TestListWithoutCounters(t *testing.T) {
 	t.Parallel()
 	socket, m := serve(t, "")
 	list, err := control.NewClient(socket).Mappings(t.Context())
-	if err != nil || len(list) != 1 || list[0].Uncounted || list[0].Packets != 3 {
+	if err != nil || len(list) != 1 || list[0].Uncounted || list[0].Packets != 9 {
 		t.Errorf("with counters: %+v, %v", list, err)
 	}
 	m.blind.Store(true)
@@ -264,7 +262,7 @@ func TestShapes(t *testing.T) {
 	wantList := map[string]any{
 		"id": 1.0, "protocol": "udp", "family": 4.0, "external_port": 3075.0, "internal_ip": "192.168.1.50", "internal_port": 3074.0,
 		"remote": "198.51.100.9", "client_mac": "02:00:00:00:00:05", "client_host": "as-asked", "via": "upnp", "description": "game",
-		"rule": "consoles", "wan": "wan0", "enabled": true, "expires_in": 600.0, "endless": true, "suspended": false, "packets": 3.0, "bytes": 120.0,
+		"rule": "consoles", "wan": "wan0", "enabled": true, "expires_in": 600.0, "endless": true, "suspended": false, "packets": 9.0, "bytes": 1200.0,
 	}
 	if diff := cmp.Diff(wantList, list[0]); diff != "" {
 		t.Errorf("mapping (-want +got):\n%s", diff)

@@ -60,29 +60,30 @@ func next(r *bufio.Reader) (byte, error) {
 }
 
 func appendNext(out Raw, r *bufio.Reader, most int) (Raw, error) {
-	c, err := next(r)
-	if err != nil {
+	if _, err := next(r); err != nil {
 		return out, err
 	}
-	out = append(out, c)
-	s := scan{depth: 0}
-	for over := s.step(c); !over; {
-		if c, err = r.ReadByte(); err != nil {
-			if errors.Is(err, io.EOF) && s.bare {
-				return out, nil
-			}
+	_ = r.UnreadByte() // which was read just now
+	var s scan
+	for {
+		_, err := r.Peek(1)
+		switch {
+		case errors.Is(err, io.EOF) && s.bare:
+			return out, nil
+		case err != nil:
 			return out, early(err)
 		}
-		if s.bare && ends(c) {
-			return out, r.UnreadByte()
-		}
-		if len(out) == most {
+		have, _ := r.Peek(r.Buffered())
+		n, over := s.run(have)
+		if len(out)+n > most {
 			return out, fmt.Errorf("a value is longer than %d octets", most)
 		}
-		out = append(out, c)
-		over = s.step(c)
+		out = append(out, have[:n]...)
+		_, _ = r.Discard(n) // what is buffered
+		if over {
+			return out, nil
+		}
 	}
-	return out, nil
 }
 
 // ends reports whether an octet stands behind a number or a word.
@@ -92,6 +93,20 @@ func ends(c byte) bool { return blank(c) || c == ',' || c == ']' || c == '}' }
 type scan struct {
 	depth                 int
 	quoted, escaped, bare bool
+}
+
+// run takes octets, as many as belong to the value, and reports whether it ends with them.
+func (s *scan) run(b []byte) (n int, over bool) {
+	for i, c := range b {
+		switch {
+		case s.bare && ends(c):
+			return i, true
+		case s.quoted && !s.escaped && c != '"' && c != '\\': // most
+		case s.step(c):
+			return i + 1, true
+		}
+	}
+	return len(b), false
 }
 
 // step takes the next octet, and reports whether the value ends with it.

@@ -54,21 +54,16 @@ func (w *Warden) running() []byte { return config.Effective(w.now()) }
 // host returns the name that a client has now.
 func (w *Warden) host(c *portmap.Client) string { return w.names.Name(c.MAC, c.Addr, time.Now()) }
 
-// traffic returns what went through each mapping, as the kernel counts it.
-func (w *Warden) traffic(ctx context.Context) (func(portmap.Mapping) control.Traffic, error) {
-	w.hasRead()
-	counters, err := w.firewall.Counters(ctx)
+// traffic returns what went through some mappings, as the kernel counts it.
+func (w *Warden) traffic(ctx context.Context, ids []uint64) (map[uint64]control.Traffic, error) {
+	w.spare.passed(len(ids))
+	counters, err := w.firewall.CountersOf(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
-	return func(m portmap.Mapping) control.Traffic {
-		c := counters[m.ID]
-		return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}
-	}, nil
-}
-
-// counter returns what went through one mapping.
-func (w *Warden) counter(ctx context.Context, m portmap.Mapping) (control.Traffic, error) {
-	c, err := w.firewall.Counter(ctx, m.ID)
-	return control.Traffic{Packets: c.Packets, Bytes: c.Bytes}, err
+	all := make(map[uint64]control.Traffic, len(counters))
+	for id, c := range counters {
+		all[id] = control.Traffic{Packets: c.Packets, Bytes: c.Bytes}
+	}
+	return all, nil
 }

@@ -274,7 +274,7 @@ func (w *Warden) build(last journal.Restored) error {
 	w.Reader = w.engine.Reader
 	w.control, err = control.New(control.Config{
 		Logger: w.log, Mapper: w.engine, Status: w.status, Running: w.running, Traffic: w.traffic, Host: w.host, Reload: w.reloads, Metrics: w.Metrics,
-		Counter: w.counter, Refused: w.refused, Explain: w.explain, Events: w.ownerEvents, Asked: asked{w}, Group: string(w.cfg.Control.Group),
+		Refused: w.refused, Explain: w.explain, Events: w.ownerEvents, Asked: asked{w}, Group: string(w.cfg.Control.Group),
 	})
 	if err != nil {
 		return err

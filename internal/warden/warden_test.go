@@ -50,6 +50,18 @@ func (b *backend) Counter(_ context.Context, id uint64) (firewall.Counter, error
 	return c, nil
 }
 
+func (b *backend) CountersOf(ctx context.Context, ids []uint64) (map[uint64]firewall.Counter, error) {
+	all := make(map[uint64]firewall.Counter)
+	for _, id := range ids {
+		c, err := b.Counter(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		all[id] = c
+	}
+	return all, nil
+}
+
 func (b *backend) Counters(context.Context) (map[uint64]firewall.Counter, error) {
 	if b.counters == nil {
 		return nil, errors.New("there are no counters")
@@ -217,12 +229,12 @@ func TestStatus(t *testing.T) {
 			t.Errorf("the status is %+v", s)
 		}
 		m := portmap.Mapping{ID: 3}
-		if _, err := w.traffic(t.Context()); err == nil {
+		if _, err := w.traffic(t.Context(), []uint64{3}); err == nil {
 			t.Error("there is traffic without counters")
 		}
 		b.counters = map[uint64]firewall.Counter{3: {Packets: 5, Bytes: 500}}
-		traffic, err := w.traffic(t.Context())
-		if err != nil || traffic(m).Bytes != 500 || traffic(portmap.Mapping{ID: 4}).Bytes != 0 {
+		traffic, err := w.traffic(t.Context(), []uint64{3})
+		if err != nil || traffic[m.ID].Bytes != 500 || len(traffic) != 1 {
 			t.Errorf("error %v", err)
 		}
 		if n, err := w.Packets(t.Context(), m); n != 5 || err != nil {

@@ -26,6 +26,7 @@ type Backend interface {
 	Close(ctx context.Context, keep bool) error
 	Counters(context.Context) (map[uint64]firewall.Counter, error)
 	Counter(ctx context.Context, id uint64) (firewall.Counter, error)
+	CountersOf(ctx context.Context, ids []uint64) (map[uint64]firewall.Counter, error)
 	Forwarded(context.Context) (*firewall.Forwards, error)
 	Audit(ctx context.Context, full bool) (drift string, err error)
 	Watch(context.Context, func(firewall.Intrusion)) error
