@@ -121,7 +121,7 @@ func (j *judge) leaseFile(key string, l Lease) {
 		j.warn(j.lines.Of(key, 0), remedy, "%s: it is not written there: %v", key, l.Unfit)
 	}
 	if l.Unit {
-		j.warn(j.lines.Of(key, 0), "name a file in /run/portcullis, or have a drop-in allow the directory with ReadWritePaths=",
+		j.warn(j.lines.Of(key, 0), "name a file in /run/portcullis, or have a drop-in allow the directory with ReadWritePaths= (docs/systemd.md)",
 			"%s: %s lets the daemon write files for others in /run/portcullis alone", key, unitName)
 	}
 	if l.Beside != "" {

@@ -60,10 +60,10 @@ func TestLeaseRemedies(t *testing.T) {
 	}
 	const ofItsOwn = "; name a directory that holds nothing else, /run/portcullis say"
 	for want, l := range map[string]check.Lease{
-		"miniupnpd.lease_file6: it is not written there: the sandbox would let the daemon change whatever is in " + run + ", " + system[0] + " among it" + ofItsOwn:                                             {Unfit: leasefile.Usable(run, system)},
-		"miniupnpd.lease_file6: it is not written there: why; name a directory of root's or of the daemon's user":                                                                                               {Unfit: errors.New("why")},
-		"miniupnpd.lease_file6: the sandbox lets the daemon change whatever is in its directory, \"/x/y\" among it" + ofItsOwn:                                                                                  {Beside: "/x/y"},
-		"miniupnpd.lease_file6: portcullis.service lets the daemon write files for others in /run/portcullis alone; name a file in /run/portcullis, or have a drop-in allow the directory with ReadWritePaths=": {Unit: true},
+		"miniupnpd.lease_file6: it is not written there: the sandbox would let the daemon change whatever is in " + run + ", " + system[0] + " among it" + ofItsOwn:                                                               {Unfit: leasefile.Usable(run, system)},
+		"miniupnpd.lease_file6: it is not written there: why; name a directory of root's or of the daemon's user":                                                                                                                 {Unfit: errors.New("why")},
+		"miniupnpd.lease_file6: the sandbox lets the daemon change whatever is in its directory, \"/x/y\" among it" + ofItsOwn:                                                                                                    {Beside: "/x/y"},
+		"miniupnpd.lease_file6: portcullis.service lets the daemon write files for others in /run/portcullis alone; name a file in /run/portcullis, or have a drop-in allow the directory with ReadWritePaths= (docs/systemd.md)": {Unit: true},
 	} {
 		all := check.Judge(config.Default(), config.Lines{}, check.Machine{Leases: [2]check.Lease{1: l}})
 		if len(all) != 1 || all[0].What+"; "+all[0].Remedy != want {

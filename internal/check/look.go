@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"portcullis/config"
 	"portcullis/firewall"
@@ -76,11 +77,27 @@ func leases(c config.Config) (all [2]Lease) {
 	return all
 }
 
+// daemonUser is whom the packages have the daemon run as.
+const daemonUser = "portcullis"
+
+// daemonUsers returns that user's number, if there is one: root checks for him.
+func daemonUsers() []uint32 {
+	u, err := user.Lookup(daemonUser)
+	if err != nil {
+		return nil
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil
+	}
+	return []uint32{uint32(uid)}
+}
+
 // lookAround looks at the directory of a lease file, which the sandbox opens as a whole. What
 // is not there is made.
 func lookAround(c config.Config, file string) (l Lease) {
 	dir := filepath.Dir(file)
-	if l.Unfit = leasefile.Usable(dir, config.InRun); l.Unfit != nil {
+	if l.Unfit = leasefile.Usable(dir, config.InRun, daemonUsers()...); l.Unfit != nil {
 		return l
 	}
 	l.Unit = unitForbids("/", dir)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -56,11 +57,11 @@ func Over(dir string, system []string) *OverSystem {
 
 // Usable returns why no lease file can be in a directory, given the system's: an *OverSystem, or
 // what Private says.
-func Usable(dir string, system []string) error {
+func Usable(dir string, system []string, daemon ...uint32) error {
 	if over := Over(dir, system); over != nil {
 		return over
 	}
-	return Private(dir)
+	return Private(dir, daemon...)
 }
 
 // maxLinks is how many symbolic links a path may have (path_resolution(7)).
@@ -69,8 +70,9 @@ const maxLinks = 40
 // Private returns why other users could put a file where one of ours is: because they own a
 // directory above it, may rename what is in one, or have made a link that leads there. In a
 // directory like /tmp they may not, if it is root's. Whoever owns the root directory can
-// do anything. What is not there yet is nobody's.
-func Private(dir string) error {
+// do anything. What is not there yet is nobody's. Of these users one may be the daemon, who is
+// not this process.
+func Private(dir string, daemon ...uint32) error {
 	root, err := stampOf("/")
 	if err != nil {
 		return err
@@ -78,7 +80,7 @@ func Private(dir string) error {
 	at, rest, links := "/", dir, 0
 	for {
 		is, err := stampOf(at)
-		switch trusted := is.uid == root.uid || ours(is.uid); {
+		switch trusted := is.uid == root.uid || ours(is.uid) || slices.Contains(daemon, is.uid); {
 		case err != nil:
 			return err
 		case is == stamp{}:

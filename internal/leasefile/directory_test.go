@@ -86,6 +86,26 @@ func TestOthersDirectory(t *testing.T) {
 	}
 }
 
+// TestDaemonsDirectory: who asks for a daemon of another user is told what that one would be.
+func TestDaemonsDirectory(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make it")
+	}
+	dir := filepath.Join(t.TempDir(), "own")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, 12345, -1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		daemon []uint32
+		usable bool
+	}{{nil, false}, {[]uint32{12346}, false}, {[]uint32{12345}, true}} {
+		if err := leasefile.Usable(dir, nil, c.daemon...); (err == nil) != c.usable {
+			t.Errorf("for %d: %v", c.daemon, err)
+		}
+	}
+}
+
 // TestOverSystem: no file is written where the sandbox would open the system's with it, whatever
 // link leads there, and one below is.
 func TestOverSystem(t *testing.T) {

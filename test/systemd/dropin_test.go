@@ -102,6 +102,26 @@ chmod 640 kea-leases4.csv && chgrp _kea . kea-leases4.csv`,
 			m.run("test", "-s", "/srv/portcullis/leases.journal")
 		},
 	},
+	"A lease file elsewhere": {
+		prepare: "install --directory --owner=portcullis /srv/leases",
+		lacks:   "cannot write the lease file",
+		holds:   "CAP_NET_ADMIN",
+		works: func(t *testing.T, m *machine) {
+			const file, forbids = "/srv/leases/upnp.leases", "miniupnpd.lease_file: portcullis.service lets the daemon write files for others in /run/portcullis alone"
+			testrig.Eventually(t, soon, "the lease file has the mapping", func() bool {
+				out, err := m.try("cat", file)
+				return err == nil && strings.Contains(out, "TCP:6001:")
+			})
+			if out, err := m.try("portcullis", "check"); err != nil || strings.Contains(out, forbids) {
+				t.Errorf("check says of it: %v\n%s", err, out)
+			}
+			m.write(override, "")
+			if out, err := m.try("portcullis", "check"); err != nil || !strings.Contains(out, forbids) {
+				t.Errorf("check does not say what is missing: %v\n%s", err, out)
+			}
+		},
+		restore: "rm -r /srv/leases",
+	},
 	"UPnP on a port below 1024": {
 		lacks: "permission denied",
 		holds: "CAP_NET_BIND_SERVICE,CAP_NET_ADMIN",
