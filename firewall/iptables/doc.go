@@ -34,7 +34,7 @@
 //
 // Owns: these two rules, by their comment.
 //
-// May import: slog, portmap, firewall, firewall/nft, enter, inotify, go-iptables, x/sys/unix, the standard
+// May import: slog, portmap, firewall, firewall/nft, enter, inotify, program, x/sys/unix, the standard
 // library.
 //
 // Never: decides what may be mapped, runs a shell, hands a program text that came

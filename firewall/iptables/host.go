@@ -6,7 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
+
+	"portcullis/internal/program"
 )
 
 // The programs by name, where the host has both flavours.
@@ -17,8 +18,8 @@ const (
 )
 
 // Usable returns the reason why a program cannot be used.
-func Usable(program string) error {
-	_, err := findPrograms(four, program, 0)
+func Usable(name string) error {
+	_, err := findPrograms(four, name, 0)
 	return err
 }
 
@@ -27,13 +28,13 @@ func Usable(program string) error {
 // asking would load it. It is the thread's network that counts: the first thread of the
 // process, whose /proc/net is, may be in the copy that doctor has made of the machine.
 // hidden reports that only root can tell.
-func LegacyRules(ctx context.Context) (program string, there, hidden bool) {
+func LegacyRules(ctx context.Context) (found string, there, hidden bool) {
 	names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
 	if err != nil || len(bytes.TrimSpace(names)) == 0 {
 		return "", false, errors.Is(err, fs.ErrPermission)
 	}
 	for _, name := range []string{legacyProgram, mainProgram} {
-		if _, err := exec.LookPath(name); err != nil {
+		if _, err := program.Find(name); err != nil {
 			continue
 		}
 		p, err := findPrograms(four, name, 0)

@@ -6,15 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
 
-	goiptables "github.com/coreos/go-iptables/iptables"
-
 	"portcullis/firewall"
 	"portcullis/internal/enter"
+	"portcullis/internal/program"
 )
 
 const (
@@ -22,8 +20,8 @@ const (
 	patience = 10 * time.Second
 	// lockWait is how many seconds a program waits for another one's work.
 	lockWait = "5"
-	// maxOutput bounds what is read of the rules of the machine.
-	maxOutput = 64 << 20
+	// maxTable bounds what is read of a table of the kernel's.
+	maxTable = 64 << 20
 )
 
 // The families.
@@ -56,26 +54,24 @@ type programs struct {
 // findPrograms looks for the commands of a family. name is that of IPv4's.
 func findPrograms(f family, name string, namespace int) (*programs, error) {
 	p := &programs{family: f, main: name, netns: namespace}
-	proto := goiptables.ProtocolIPv4
 	if f == six {
-		p.main, proto = strings.Replace(name, "iptables", "ip6tables", 1), goiptables.ProtocolIPv6
+		p.main = strings.Replace(name, "iptables", "ip6tables", 1)
 	}
-	var version []byte
+	var version program.Output
 	err := enter.In(namespace, func() (err error) {
-		_, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Path(p.main))
-		if err != nil {
-			return err
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		version, err = exec.CommandContext(ctx, p.main, "--version").Output()
+		version, err = program.Run(ctx, "", p.main, "--version")
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: the program %s: %w", ErrNoProgram, p.main, err)
 	}
+	if !bytes.Contains(version.Out, []byte("tables v")) {
+		return nil, fmt.Errorf("%w: the program %s: unknown version %.100q", ErrNoProgram, p.main, version.Out)
+	}
 	p.flavour = legacy
-	if bytes.Contains(version, []byte("nf_tables")) {
+	if bytes.Contains(version.Out, []byte("nf_tables")) {
 		p.flavour = "nf_tables"
 	}
 	return p, nil
@@ -112,15 +108,13 @@ func (p *programs) restore(ctx context.Context, script string) error {
 func (p *programs) run(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var out, complaint capped
-	err := enter.In(p.netns, func() error {
-		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
-		cmd.WaitDelay = patience // for its output, which a busy machine reads late
-		return cmd.Run()
+	var said program.Output
+	err := enter.In(p.netns, func() (err error) {
+		said, err = program.Run(ctx, stdin, append([]string{name}, args...)...)
+		return err
 	})
 	if err != nil {
-		text := strings.TrimSpace(complaint.String())
+		text := strings.TrimSpace(string(said.Complaint))
 		if strings.Contains(text, "Permission denied") || strings.Contains(text, "Operation not permitted") {
 			if p.flavour == legacy && os.Geteuid() != 0 {
 				return nil, fmt.Errorf("%w: %s", errRootOnly, name)
@@ -129,22 +123,5 @@ func (p *programs) run(ctx context.Context, stdin, name string, args ...string) 
 		}
 		return nil, fmt.Errorf("%s: %w: %.300q", name, err, text)
 	}
-	if out.full {
-		return nil, fmt.Errorf("%s: more than %d bytes of rules", name, maxOutput)
-	}
-	return out.Bytes(), nil
-}
-
-// capped is a buffer that takes so much and forgets the rest.
-type capped struct {
-	bytes.Buffer
-	full bool
-}
-
-func (c *capped) Write(p []byte) (int, error) {
-	if c.Len()+len(p) > maxOutput {
-		c.full = true
-		return len(p), nil
-	}
-	return c.Buffer.Write(p)
+	return said.Out, nil
 }

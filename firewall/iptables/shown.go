@@ -133,7 +133,7 @@ func entriesOf(fd, level int, table string) (info, all []byte, err error) {
 		return nil, nil, err
 	}
 	size, head := binary.NativeEndian.Uint32(info[sizeAt:]), aligned(tableName+4)
-	if size > maxOutput {
+	if size > maxTable {
 		return nil, nil, fmt.Errorf("a table of %d octets", size)
 	}
 	all = make([]byte, head+int(size))

@@ -251,7 +251,9 @@ func Kept(ctx context.Context) (context.Context, net.Conn, context.CancelFunc) {
 		return ctx, nil, cancel
 	}
 	go func() {
-		_, _ = io.Copy(io.Discard, life)
+		for err := error(nil); err == nil; { // nothing is said there to us
+			_, err = life.Read(make([]byte, 1))
+		}
 		cancel()
 	}()
 	return ctx, life, cancel

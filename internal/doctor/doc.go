@@ -6,7 +6,7 @@
 // copy of the host's ruleset in namespaces of its own, where a real packet goes through a
 // real mapping (Try) and hosts on each LAN ask the gateway (TryAsks).
 //
-// May import: slog, config, check, control, firewall and its backends, internal/wiring, netif, netns,
+// May import: slog, config, check, control, firewall and its backends, internal/wiring, netif, netns, program,
 // random, sockets and portmap of ours; the standard library but not net/http, google/nftables,
 // golang.org/x/sys/unix.
 //

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 
 	"portcullis/firewall"
 	"portcullis/firewall/iptables"
 	"portcullis/firewall/nft"
+	"portcullis/internal/program"
 )
 
 // listRules returns all rules of the machine, our own table left out: nftables' by the
@@ -19,7 +19,7 @@ func listRules(ctx context.Context, backend string) ([]Rules, error) {
 	var all []Rules
 	tables, ofIPTables, err := listTables(ctx)
 	switch {
-	case errors.Is(err, exec.ErrNotFound) && backend == firewall.IPTables: // a host without it has no such rules
+	case errors.Is(err, program.ErrNotFound) && backend == firewall.IPTables: // a host without it has no such rules
 	case err != nil:
 		return nil, err
 	default:
@@ -29,8 +29,8 @@ func listRules(ctx context.Context, backend string) ([]Rules, error) {
 	if ofIPTables {
 		programs = append(programs, "iptables-nft", "ip6tables-nft")
 	}
-	if program, there, _ := iptables.LegacyRules(ctx); there {
-		programs = append(programs, program, "ip6"+strings.TrimPrefix(program, "ip"))
+	if legacy, there, _ := iptables.LegacyRules(ctx); there {
+		programs = append(programs, legacy, "ip6"+strings.TrimPrefix(legacy, "ip"))
 	}
 	for _, p := range programs {
 		text, _, err := output(ctx, p+"-save")
@@ -70,11 +70,9 @@ func listTables(ctx context.Context) (text string, ofIPTables bool, err error) {
 
 // output runs a program that lists, and returns what it warns of as well.
 func output(ctx context.Context, argv ...string) (list, warning string, err error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	var out, complaint strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	if err := cmd.Run(); err != nil {
+	said, err := program.Run(ctx, "", argv...)
+	if err != nil {
 		return "", "", fmt.Errorf("the program %s does not list the rules: %w", argv[0], err)
 	}
-	return out.String(), complaint.String(), nil
+	return string(said.Out), string(said.Complaint), nil
 }

@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -122,7 +121,7 @@ func refuse(c *counted) {
 		return
 	}
 	_ = c.CloseWrite()
-	_, _ = io.CopyN(io.Discard, c.Conn, turnRead)
+	drain(c.Conn, turnRead)
 }
 
 // addrPort returns a socket's address, IPv4 without its IPv6 form. It is the zero value

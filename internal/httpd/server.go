@@ -232,7 +232,23 @@ func named(r *http1.Response) bool {
 // connection that is closed over it, because the kernel resets it.
 func linger(c *counted) {
 	if c.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = io.CopyN(io.Discard, c.Conn, lingerRead)
+		drain(c.Conn, lingerRead)
+	}
+}
+
+// drains are where what nobody wants is read to.
+var drains = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+
+// drain reads so much of what comes, or until no more does.
+func drain(c net.Conn, most int) {
+	to, _ := drains.Get().(*[4 << 10]byte)
+	defer drains.Put(to)
+	for most > 0 {
+		n, err := c.Read(to[:min(most, len(to))])
+		if err != nil {
+			return
+		}
+		most -= n
 	}
 }
 

@@ -6,7 +6,7 @@
 // running this program again as root of a user namespace.
 //
 // May import: vishvananda/netlink/nl and netns, x/sys/unix, the standard library; of ours
-// enter alone, so that each package and its tests can use it. What fails a test is in
+// enter and program alone, so that each package and its tests can use it. What fails a test is in
 // netnstest, so that package testing stays out of the daemon.
 //
 // Never: named namespaces or anything else that outlives the process, another

@@ -1,19 +1,19 @@
 package netns
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/enter"
+	"portcullis/internal/program"
 )
 
 // Space is a network namespace: one machine of a network. New makes it.
@@ -116,13 +116,15 @@ func (s *Space) Sysctl(path, value string) error {
 // Output runs a program in the namespace and returns what it prints; what it complains
 // of is in the error.
 func (s *Space) Output(ctx context.Context, stdin string, argv ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	var out, complaint strings.Builder
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
-	if err := s.In(cmd.Run); err != nil {
-		return out.String(), fmt.Errorf("%s: %w: %.1000s", argv[0], err, strings.TrimSpace(complaint.String()))
+	var said program.Output
+	err := s.In(func() (err error) {
+		said, err = program.Run(ctx, stdin, argv...)
+		return err
+	})
+	if err != nil {
+		return string(said.Out), fmt.Errorf("%s: %w: %.1000s", argv[0], err, bytes.TrimSpace(said.Complaint))
 	}
-	return out.String(), nil
+	return string(said.Out), nil
 }
 
 // UDP opens a socket in the namespace, for the family of the address.

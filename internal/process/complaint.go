@@ -2,7 +2,6 @@ package process
 
 import (
 	"bufio"
-	"io"
 	"os"
 )
 
@@ -29,5 +28,7 @@ func (k *Keeper) listen(from *os.File) {
 			_, more, err = in.ReadLine()
 		}
 	}
-	_, _ = io.Copy(io.Discard, from) // it may not wait for us
+	for err := error(nil); err == nil; { // it may not wait for us
+		_, err = in.Discard(maxLine)
+	}
 }

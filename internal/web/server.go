@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -155,7 +154,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 func drain(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_ = conn.SetReadDeadline(time.Now().Add(drainTimeout))
-		_, _ = io.CopyN(io.Discard, conn, maxDrained)
+		_, _ = bufio.NewReader(conn).Discard(maxDrained)
 	}
 }
 
