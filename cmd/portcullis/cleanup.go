@@ -73,20 +73,30 @@ func running(call *cmdline.Call) string {
 		_ = conn.Close()
 		return "it answers on " + string(socket)
 	}
-	processes, _ := os.ReadDir("/proc")
 	network, err := os.Readlink("/proc/self/ns/net")
-	for _, p := range processes {
-		dir := "/proc/" + p.Name()
+	for _, p := range processes() {
+		dir := "/proc/" + p
 		if theirs, failed := os.Readlink(dir + "/ns/net"); err != nil || failed != nil || theirs != network {
 			continue
 		}
 		exe, _ := os.Readlink(dir + "/exe")
 		line, _ := os.ReadFile(dir + "/cmdline")
 		if ofDaemon(filepath.Base(exe), strings.Split(string(line), "\x00")) {
-			return "process " + p.Name()
+			return "process " + p
 		}
 	}
 	return ""
+}
+
+// processes returns what is in /proc, the processes among it.
+func processes() []string {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1) // those before an error
+	return names
 }
 
 // ofDaemon reports whether a process is one of a daemon, by the name of its program, behind which

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"portcullis/config"
@@ -83,12 +82,14 @@ func ours(word string) bool {
 
 // printFlags prints the options of the command line, and what each becomes.
 func printFlags(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "usage: %s [OPTION...]\n\n", incumbentName)
+	var w pairs
 	for _, f := range incumbent.Flags() {
-		fmt.Fprintf(w, "  %s\t%s\n", strings.Join(append([]string{f.Name}, f.Args...), " "), f.Does())
+		w.add("  "+strings.Join(append([]string{f.Name}, f.Args...), " "), "%s", f.Does())
 	}
-	return w.Flush()
+	if _, err := fmt.Fprintf(out, "usage: %s [OPTION...]\n\n", incumbentName); err != nil {
+		return err
+	}
+	return w.print(out)
 }
 
 // usualPidFile is where miniupnpd writes its number without being told.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,31 +60,31 @@ func runStatus(ctx context.Context, call *cmdline.Call) error {
 }
 
 func printStatus(out io.Writer, s control.Status) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "version\t%s, up %s\n", s.Version, span(s.Uptime))
-	fmt.Fprintf(w, "WAN\t%s\n", wanLine(s.WAN))
+	var w pairs
+	w.add("version", "%s, up %s", s.Version, span(s.Uptime))
+	w.add("WAN", "%s", wanLine(s.WAN))
 	for _, l := range s.LAN {
-		fmt.Fprintf(w, "LAN\t%s %s\n", l.Interface, strings.Join(l.Prefixes, ", "))
+		w.add("LAN", "%s %s", l.Interface, strings.Join(l.Prefixes, ", "))
 	}
-	fmt.Fprintf(w, "mappings\t%s\n", mappingsLine(s))
-	fmt.Fprintf(w, "refused\t%s\n", refusedLine(s.Denied, s.LastRefused, time.Now()))
+	w.add("mappings", "%s", mappingsLine(s))
+	w.add("refused", "%s", refusedLine(s.Denied, s.LastRefused, time.Now()))
 	if s.Pending > 0 {
-		fmt.Fprintf(w, "pending\t%s for you (portcullis pending)\n", waits(s.Pending))
+		w.add("pending", "%s for you (portcullis pending)", waits(s.Pending))
 	}
-	fmt.Fprintf(w, "firewall\t%s, %s\n", s.Firewall.Backend, repairedLine(s.Firewall.DriftRepaired))
-	fmt.Fprintf(w, "senders\t%s\n", sendersLine(s.Firewall))
-	fmt.Fprintf(w, "sandbox\t%s\n", sandboxLine(s.Sandbox))
+	w.add("firewall", "%s, %s", s.Firewall.Backend, repairedLine(s.Firewall.DriftRepaired))
+	w.add("senders", "%s", sendersLine(s.Firewall))
+	w.add("sandbox", "%s", sandboxLine(s.Sandbox))
 	if s.Sandbox.Front != nil {
-		fmt.Fprintf(w, "front\t%s\n", frontLine(s.Sandbox.Front))
+		w.add("front", "%s", frontLine(s.Sandbox.Front))
 	}
-	fmt.Fprintf(w, "config\t%s\n", configurationLine(s.Configuration))
+	w.add("config", "%s", configurationLine(s.Configuration))
 	if s.Hook != nil {
-		fmt.Fprintf(w, "hook\t%s\n", hookLine(s.Hook))
+		w.add("hook", "%s", hookLine(s.Hook))
 	}
 	for _, line := range s.Sandbox.Missing {
-		fmt.Fprintf(w, "missing\t%s\n", line)
+		w.add("missing", "%s", line)
 	}
-	return w.Flush()
+	return w.print(out)
 }
 
 // hookLine returns what is known of the program that is told of events.

@@ -4,8 +4,8 @@
 // Owns: the warnings of `portcullis check` (Judge, which is pure), the facts that they
 // rest on (Look; Runnable, of the hook), and the preview of roles and backend (Preview).
 //
-// May import: slog, config, firewall, firewall/nft, leasefile (where a file can be), netif, wiring, nearest, policy and portmap of
-// ours; the standard library but not net/http.
+// May import: accounts, slog, config, firewall, firewall/nft, leasefile (where a file can be),
+// netif, wiring, nearest, policy and portmap of ours; the standard library but not net/http.
 //
 // Never: refuses a file. What is not there today may come tomorrow, so everything here is
 // a warning; what can never be is an error, and config's. It changes nothing on the

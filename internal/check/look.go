@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"portcullis/config"
 	"portcullis/firewall"
 	"portcullis/firewall/nft"
+	"portcullis/internal/accounts"
 	"portcullis/internal/leasefile"
 	"portcullis/internal/netif"
 	"portcullis/internal/slog"
@@ -47,7 +46,7 @@ func Look(ctx context.Context, c config.Config) (Machine, netif.State, error) {
 		m.Interfaces = append(m.Interfaces, l.Name)
 	}
 	if c.Control.Group != "" {
-		_, m.Group = user.LookupGroup(string(c.Control.Group))
+		_, m.Group = accounts.Group(string(c.Control.Group))
 	}
 	if len(c.Hook.Command) > 0 {
 		m.Hook = Runnable(c.Hook.Command[0])
@@ -82,15 +81,11 @@ const daemonUser = "portcullis"
 
 // daemonUsers returns that user's number, if there is one: root checks for him.
 func daemonUsers() []uint32 {
-	u, err := user.Lookup(daemonUser)
+	uid, _, err := accounts.User(daemonUser)
 	if err != nil {
 		return nil
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil
-	}
-	return []uint32{uint32(uid)}
+	return []uint32{uid}
 }
 
 // lookAround looks at the directory of a lease file, which the sandbox opens as a whole. What
@@ -101,12 +96,18 @@ func lookAround(c config.Config, file string) (l Lease) {
 		return l
 	}
 	l.Unit = unitForbids("/", dir)
-	entries, err := os.ReadDir(dir)
+	all, err := os.Open(dir)
 	if err != nil {
 		return l
 	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
+	defer all.Close()
+	names, err := all.Readdirnames(-1)
+	if err != nil {
+		return l
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		path := filepath.Join(dir, name)
 		ours := slices.Contains([]string{string(c.Control.Socket), string(c.State.Dir), string(c.Control.Socket) + ".lock"}, path)
 		if !ours && !config.Collide(config.Path(path), c.Miniupnpd.LeaseFile) && !config.Collide(config.Path(path), c.Miniupnpd.LeaseFile6) {
 			l.Beside = path

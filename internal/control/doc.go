@@ -5,8 +5,8 @@
 // user, members of the configured group, by peer credentials), and the bounds of the
 // conversation. Beside it a server for the metrics alone, which a loopback listener may have.
 //
-// May import: json, slog, portmap, http1, metrics (the type of its content), golang.org/x/sys/unix for the
-// credentials.
+// May import: accounts, json, slog, portmap, http1, metrics (the type of its content),
+// golang.org/x/sys/unix for the credentials.
 //
 // Never: opens anything by itself. The owner's wishes go through the engine
 // like everybody's; there is no second way.

@@ -8,16 +8,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/user"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"portcullis/internal/accounts"
 	"portcullis/internal/http1"
 	"portcullis/internal/json"
 	"portcullis/internal/metrics"
@@ -79,15 +78,11 @@ type route struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, gid: noGroup, streams: make(chan struct{}, maxStreams)}
 	if cfg.Group != "" {
-		g, err := user.LookupGroup(cfg.Group)
+		gid, err := accounts.Group(cfg.Group)
 		if err != nil {
 			return nil, fmt.Errorf("control.group: %w", err)
 		}
-		gid, err := strconv.ParseUint(g.Gid, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("control.group: %s has the number %q", cfg.Group, g.Gid)
-		}
-		s.gid = uint32(gid)
+		s.gid = gid
 	}
 	s.routes = map[string]route{
 		"/v1/status":        {http1.Get, s.status},
@@ -153,11 +148,7 @@ func giveTo(path, group string) error {
 	if group == "" {
 		return os.Chmod(path, 0o600)
 	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return err
-	}
-	gid, err := strconv.Atoi(g.Gid)
+	gid, err := accounts.Group(group)
 	if err != nil {
 		return err
 	}
@@ -167,8 +158,8 @@ func giveTo(path, group string) error {
 	if err != nil {
 		return err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Gid != uint32(gid) {
-		if err := os.Chown(path, -1, gid); err != nil {
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Gid != gid {
+		if err := os.Chown(path, -1, int(gid)); err != nil {
 			return fmt.Errorf("%w; only root, or a daemon whose group it is, can give it to the group %s", err, group)
 		}
 	}

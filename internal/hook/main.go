@@ -62,7 +62,8 @@ func Main(args []string) int {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	sandbox.LimitMemory(sandbox.MemoryOfFront)
 	runtime.GOMAXPROCS(1)
-	closeOnExec()
+	unix.CloseOnExec(reports)
+	_ = sandbox.CloseOnExec(reports) // what cannot be listed is ours alone, which is closed
 	s := sandbox.Enter(sandbox.Config{Programs: true, Files: maxFiles})
 	k := &keeper{command: args, report: os.NewFile(reports, "reports"), lines: make(chan []byte, waiting), patience: patience}
 	if adopts != nil { // before Linux 3.4
@@ -80,20 +81,6 @@ func Main(args []string) int {
 	}()
 	k.run(k.once)
 	return 0
-}
-
-// closeOnExec keeps to this process what whoever started the daemon left open.
-func closeOnExec() {
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		all = nil // then it is ours alone, which is closed
-	}
-	unix.CloseOnExec(reports)
-	for _, f := range all {
-		if fd, err := strconv.Atoi(f.Name()); err == nil && fd > reports {
-			unix.CloseOnExec(fd)
-		}
-	}
 }
 
 // become takes from the process what the hook must not have, and is the hook then.

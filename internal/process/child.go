@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -128,20 +127,6 @@ func (c *child) fork(files []*os.File) (err error) {
 		c.status, c.unseen = os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	}
 	return errors.Join(err, back())
-}
-
-// keepToOurselves has no front get what whoever started the daemon left open.
-func keepToOurselves() error {
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return fmt.Errorf("list open files: %w", err)
-	}
-	for _, f := range all {
-		if fd, err := strconv.Atoi(f.Name()); err == nil && fd >= wallDescriptor {
-			unix.CloseOnExec(fd)
-		}
-	}
-	return nil
 }
 
 // environment returns what of it the runtime reads.

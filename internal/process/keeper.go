@@ -123,7 +123,7 @@ func (e epochs) KeepEpochs(four, six time.Time) {
 func (k *Keeper) Open(ctx context.Context, _ []netif.LAN) error {
 	k.turn.Lock()
 	defer k.turn.Unlock()
-	if err := keepToOurselves(); err != nil {
+	if err := sandbox.CloseOnExec(wallDescriptor); err != nil {
 		return err
 	}
 	_, err := k.start(ctx)

@@ -6,7 +6,7 @@
 // processor that the program is built for.
 //
 // May import: the standard library, golang.org/x/net/bpf, golang.org/x/sys/unix,
-// landlock-lsm/go-landlock. None of ours.
+// landlock-lsm/go-landlock; of ours accounts alone.
 //
 // Never: knows mappings, protocols or the configuration; ends the program because the
 // kernel lacks a means; gives back what it has taken.

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"runtime"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/accounts"
 )
 
 // User is a user and a group of the machine.
@@ -37,16 +37,11 @@ func userCalled(name string, number uint32) User {
 	if os.Geteuid() != 0 {
 		return User{}
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
+	uid, gid, err := accounts.User(name)
+	if err != nil || uid == 0 {
 		return User{number, number}
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil || err2 != nil || uid == 0 {
-		return User{number, number}
-	}
-	return User{uint32(uid), uint32(gid)}
+	return User{uid, gid}
 }
 
 // HookUser returns who the owner's program can be, likewise; and where this process is not
