@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -174,12 +173,22 @@ func (j *Journal) restore() (Restored, error) {
 	return Restored{}, nil
 }
 
+// ids returns the numbers of all leases, the smallest first.
+func (j *Journal) ids() []uint64 {
+	ids := make([]uint64, 0, len(j.leases))
+	for id := range j.leases {
+		ids = append(ids, id)
+	}
+	sort.Slice(ids, func(a, b int) bool { return ids[a] < ids[b] }) // slices.Sort would be 10 kB more
+	return ids
+}
+
 // adopt takes over what the log of the last run says, onto the clocks of today.
 func (j *Journal) adopt(p *replay, now Moment, sameRun, incomplete bool) Restored {
 	got := Restored{Whole: sameRun && !incomplete && p.left == 0, Mappings: make([]portmap.Mapping, 0, len(p.leases))}
 	j.leases = p.leases
 	ended := 0
-	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
+	for _, id := range j.ids() {
 		k := j.leases[id]
 		if k.written = now.at() - longest; !sameRun {
 			p.carry(k, now)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"time"
 
 	"portcullis/internal/pace"
@@ -151,7 +149,7 @@ func (j *Journal) snapshot(now Moment) (b []byte, lines uint64) {
 	if j.epochs != (epochs{}) {
 		add(line{verb: verbEpochs, epochs: j.epochs})
 	}
-	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
+	for _, id := range j.ids() {
 		add(j.leases[id].line(id))
 	}
 	return b, n
@@ -221,7 +219,7 @@ func (j *Journal) Overdue() (over []uint64, more bool) {
 	}
 	now := j.clock.Moment()
 	var lines []line
-	for _, id := range slices.Sorted(maps.Keys(j.leases)) {
+	for _, id := range j.ids() {
 		k := j.leases[id]
 		if k.settle(now) {
 			k.sooner = true
