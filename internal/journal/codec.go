@@ -105,14 +105,15 @@ func (c *coder) lease(l *lease) {
 }
 
 // timeText writes milliseconds as seconds.
-func timeText(t int64) string {
-	b := make([]byte, 0, 20)
+func timeText(t int64) string { return string(appendTime(make([]byte, 0, 20), t)) }
+
+func appendTime(b []byte, t int64) []byte {
 	if t < 0 {
 		b, t = append(b, '-'), -t
 	}
 	b = append(strconv.AppendInt(b, t/1000, 10), '.')
 	rest := t % 1000
-	return string(append(b, byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10)))
+	return append(b, byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
 }
 
 // parseTime returns 0 for what is no time, or further away than longest.

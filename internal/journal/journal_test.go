@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -285,5 +286,37 @@ func TestVersion2(t *testing.T) {
 	}
 	if head, _, _ := strings.Cut(string(w.file()), "\n"); !strings.Contains(head, "journal version=3 ") {
 		t.Errorf("it begins with %q", head)
+	}
+}
+
+// TestMemoryOfReading: a start reads each line once in memory that is not the line's own, or the
+// peak of a start with many mappings is that of their journal. It counts all of the process, and
+// so is not parallel to others.
+func TestMemoryOfReading(t *testing.T) {
+	const mappings, most = 2000, 3200 // octets; it was 3,900 when each line was encoded three times
+	w := newWorld(t)
+	cfg := journal.Config{Dir: filepath.Join(t.TempDir(), "s"), Log: discard(), MaxMappings: mappings, Clock: w.clock}
+	j, _, err := journal.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make([]portmap.Mapping, mappings)
+	for i := range all {
+		all[i] = w.mapping(uint64(i + 1))
+	}
+	if err := errors.Join(write(j, all, nil), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	j, got, err := journal.Open(cfg)
+	runtime.ReadMemStats(&after)
+	if err != nil || len(got.Mappings) != mappings {
+		t.Fatal(len(got.Mappings), err)
+	}
+	_ = j.Close()
+	each := (after.TotalAlloc - before.TotalAlloc) / mappings
+	if t.Logf("%d octets a mapping", each); each > most {
+		t.Errorf("%d octets for a mapping, and not %d at most", each, most)
 	}
 }

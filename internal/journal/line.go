@@ -102,10 +102,9 @@ func (l *line) fields(c *coder) {
 			c.out = append(c.out, l.mapping...)
 			return
 		}
-		m := portmap.Mapping{ID: l.id}
-		c.mapping(&m)
-		if check(&m) == nil {
-			l.mapping = encodeMapping(&m)
+		m, text := portmap.Mapping{ID: l.id}, c.in
+		if c.mapping(&m); check(&m) == nil && isEncoded(&m, text) {
+			l.mapping = strings.Clone(text) // of the line no more is kept
 		}
 	case verbLease:
 		c.number("id", &l.id)
@@ -122,32 +121,47 @@ func (l *line) text() string {
 	return string(c.out)
 }
 
-func (l *line) append(b []byte) []byte { return appendLine(b, l.seq, l.synced, l.at, l.text()) }
+func (l *line) append(b []byte) []byte {
+	start := len(b)
+	c := coder{out: append(appendHead(b, l.seq, l.synced, l.at), l.verb...)}
+	l.fields(&c)
+	return endLine(c.out, start)
+}
 
 func appendLine(b []byte, seq, synced uint64, at int64, text string) []byte {
-	const digits = len("12345678")
 	start := len(b)
+	return endLine(append(appendHead(b, seq, synced, at), text...), start)
+}
+
+func appendHead(b []byte, seq, synced uint64, at int64) []byte {
 	b = append(b, "12345678 "...) // the sum, when there is what it is of
 	b = append(strconv.AppendUint(b, seq, 10), '/')
 	b = append(strconv.AppendUint(b, synced, 10), ' ')
-	b = append(append(append(b, timeText(at)...), ' '), text...)
-	copy(b[start:], checksum(b[start+digits+1:]))
+	return append(appendTime(b, at), ' ')
+}
+
+// endLine ends the line that begins at start.
+func endLine(b []byte, start int) []byte {
+	const digits = len("12345678")
+	sum := checksum(b[start+digits+1:])
+	copy(b[start:], sum[:])
 	return append(b, '\n')
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // checksum returns eight hexadecimal digits. It is taken of every line that is read.
-func checksum(b []byte) string {
+func checksum(b []byte) (digits [8]byte) {
 	sum := crc32.Checksum(b, castagnoli)
-	return hex.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	hex.Encode(digits[:], []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	return digits
 }
 
 // decodeLine reads one line, without its newline. What it accepts is exactly what
 // appendLine writes.
 func decodeLine(b []byte) (line, error) {
 	sum, text, _ := strings.Cut(string(b), " ")
-	if len(b) >= maxLine || sum != checksum(b[min(len(b), len(sum)+1):]) {
+	if want := checksum(b[min(len(b), len(sum)+1):]); len(b) >= maxLine || sum != string(want[:]) {
 		return line{}, errBadLine
 	}
 	var l line
@@ -163,7 +177,8 @@ func decodeLine(b []byte) (line, error) {
 	if l.verb == verbHeader && l.version != "" && !slices.Contains(versions, l.version) {
 		return line{}, errVersion
 	}
-	if !l.sound() || string(bytes.TrimSuffix(l.append(make([]byte, 0, len(b)+1)), []byte("\n"))) != string(b) {
+	again := l.append(make([]byte, 0, len(b)+1))
+	if !l.sound() || string(bytes.TrimSuffix(again, []byte("\n"))) != string(b) {
 		return line{}, errBadLine
 	}
 	return l, nil

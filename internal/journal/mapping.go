@@ -18,6 +18,13 @@ func encodeMapping(m *portmap.Mapping) string {
 	return string(c.out)
 }
 
+// isEncoded reports whether encodeMapping writes this.
+func isEncoded(m *portmap.Mapping, text string) bool {
+	c := coder{out: make([]byte, 0, len(text))}
+	c.mapping(m)
+	return string(c.out) == text
+}
+
 // decodeMapping reads what encodeMapping has written.
 func decodeMapping(id uint64, text string) portmap.Mapping {
 	m := portmap.Mapping{ID: id}
