@@ -264,6 +264,7 @@ func (d *Driver) begin(ctx context.Context, want []portmap.Mapping) error {
 	if err != nil {
 		return err
 	}
+	d.tallies = make(map[uint64]tally, len(want))
 	if err := d.installOver(ctx, next); err != nil {
 		return err
 	}

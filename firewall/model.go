@@ -147,7 +147,8 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Delta, error) {
 // memory as what is held.
 func newStateOf(all []portmap.Mapping) (*State, error) {
 	s := NewState()
-	p := &plan{state: s} // nothing is laid over it
+	s.open = make(map[uint64]*opened, len(all)) // what grows is there twice for a moment
+	p := &plan{state: s}                        // nothing is laid over it
 	for i := range all {
 		o, err := check(&all[i])
 		if err != nil {

@@ -36,7 +36,8 @@ func waits(err error) bool { return ReasonOf(err) == OffLink }
 // Restore makes the table and the kernel hold what an earlier run held, in one
 // transaction, as far as today's policy allows it. What is dropped ends in the store
 // too, but for what waits. It must be called once, before Run, and before anybody can
-// ask for anything. With an error the daemon cannot work.
+// ask for anything. With an error the daemon cannot work. The memory of held is Restore's from
+// then on: a start is when a daemon needs most.
 func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error) {
 	e.cfg.Gateway.Look(ctx)
 	if older := func(i, j int) bool { return held[i].ID < held[j].ID }; !sort.SliceIsSorted(held, older) {
@@ -58,13 +59,14 @@ func (e *Engine) Restore(ctx context.Context, held []Mapping) ([]Dropped, error)
 			continue
 		}
 		if !again.sameTerms(m) {
-			changed = append(changed, Change{Old: m, New: &again})
+			old := *m
+			changed = append(changed, Change{Old: &old, New: &again})
 		}
 		table.change(Change{Event: Granted, New: &again, uses: used})
 	}
 	table.own = false
 	// What could not be enforced has been dropped, so an error is the kernel's.
-	if err := e.cfg.Firewall.Replace(ctx, open(table)); err != nil {
+	if err := e.cfg.Firewall.Replace(ctx, open(held[:0], table)); err != nil {
 		return nil, err
 	}
 	table.lastID = max(table.lastID, last)
@@ -164,14 +166,14 @@ func (t *Table) vacant(m *Mapping, view *View) error {
 	return view.Vacant(m.Transport, m.ExternalPort)
 }
 
-func open(t *Table) []Mapping {
-	all := make([]Mapping, 0, t.Len())
+// open appends what is open.
+func open(to []Mapping, t *Table) []Mapping {
 	for m := range t.All() {
 		if m.Open() {
-			all = append(all, m)
+			to = append(to, m)
 		}
 	}
-	return all
+	return to
 }
 
 // record has the store keep changes that the kernel holds already. A client that

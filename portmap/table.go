@@ -188,14 +188,25 @@ func (t *Table) Pinholes() iter.Seq[Mapping] {
 // All walks every mapping: the ports in their order, then the pinholes.
 func (t *Table) All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
+		for m := range t.held() {
+			if !yield(*m) {
+				return
+			}
+		}
+	}
+}
+
+// held is All, without copies.
+func (t *Table) held() iter.Seq[*Mapping] {
+	return func(yield func(*Mapping) bool) {
 		for _, s := range t.ports.all() {
 			for m := range s.mappings.all() {
-				if !yield(*m) {
+				if !yield(m) {
 					return
 				}
 			}
 		}
-		for m := range t.Pinholes() {
+		for m := range t.pinholes.all() {
 			if !yield(m) {
 				return
 			}

@@ -59,7 +59,7 @@ func (e *Engine) reviewAll(ctx context.Context) (revoked []Dropped, err error) {
 	e.cfg.Gateway.Look(ctx)
 	e.unreviewed = true
 	away := false
-	for some := range slices.Chunk(slices.Collect(e.Snapshot().All()), readmitted) {
+	for some := range slices.Chunk(slices.Collect(e.Snapshot().held()), readmitted) {
 		over, wait, err := e.reviewSome(ctx, some)
 		if err != nil {
 			return revoked, err
@@ -88,7 +88,7 @@ func (e *Engine) turn(ctx context.Context, f func()) error {
 
 // reviewSome has the terms of today decide about mappings, in one transaction, and reports
 // whether some must wait.
-func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Dropped, wait bool, err error) {
+func (e *Engine) reviewSome(ctx context.Context, some []*Mapping) (revoked []Dropped, wait bool, err error) {
 	_, err = e.do(&op{
 		ctx: ctx,
 		plan: func(t *Table) (outcome, error) {
@@ -96,7 +96,7 @@ func (e *Engine) reviewSome(ctx context.Context, some []Mapping) (revoked []Drop
 			var out outcome
 			now, view := time.Now(), e.cfg.Gateway.View()
 			for i := range some {
-				held := t.at(&some[i])
+				held := t.at(some[i])
 				if held == nil || held.ID != some[i].ID {
 					continue // it has ended meanwhile
 				}
