@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // Packet is what is known of a received datagram beside its bytes, which its sender
@@ -49,6 +52,7 @@ const sendTries = 2
 // udpConn is the Conn over a real socket.
 type udpConn struct {
 	udp     *net.UDPConn
+	raw     syscall.RawConn // the same
 	ifindex int
 	family  family
 }
@@ -88,7 +92,7 @@ func newConn(udp *net.UDPConn, ifindex int, family family, level, option int) (C
 	if err = errors.Join(err, refused); err != nil {
 		return nil, fmt.Errorf("datagram: ask for arrival interface and destination: %w", err)
 	}
-	return &udpConn{udp: udp, ifindex: ifindex, family: family}, nil
+	return &udpConn{udp: udp, raw: raw, ifindex: ifindex, family: family}, nil
 }
 
 // Receive implements Conn.
@@ -112,6 +116,10 @@ func (c *udpConn) Receive(b []byte) (Packet, error) {
 func (c *udpConn) Send(b []byte, from netip.Addr, to netip.AddrPort) error {
 	control := c.family.control(from, to.Addr(), c.ifindex)
 	var err error
+	failed := c.raw.Control(func(fd uintptr) { err = sockets.SendNow(int(fd), b, control, to) })
+	if failed != nil || !errors.Is(err, unix.EAGAIN) {
+		return errors.Join(failed, err)
+	}
 	for range sendTries {
 		if err = c.udp.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
 			return err

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // stream is a connection that the poller watches from the moment on at which it has to be
@@ -39,7 +41,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (s *stream) Write(p []byte) (int, error) {
-	n, file, err := s.try(func(fd int) (int, error) { return unix.Write(fd, p) })
+	n, file, err := s.try(func(fd int) (int, error) { return sockets.WriteNow(fd, p) })
 	if err != nil || file == nil && n == len(p) {
 		return n, err
 	}
@@ -149,7 +151,7 @@ func (s *stream) Close() error {
 	if s.file != nil {
 		return s.file.Close()
 	}
-	return os.NewSyscallError("close", unix.Close(s.fd))
+	return os.NewSyscallError("close", sockets.CloseNow(s.fd))
 }
 
 // LocalAddr implements net.Conn.

@@ -1,15 +1,21 @@
 // Package sockets opens Internet sockets by addresses alone, with options that are set
-// before the address is taken: what net.ListenConfig and net.Dialer do, without names.
+// before the address is taken: what net.ListenConfig and net.Dialer do, without names. And it
+// makes calls on sockets of which the runtime need not know, because they wait for nothing.
 //
 // Owns: TCP listeners, UDP sockets and TCP connections of package net that are bound
-// before anything can come by them.
+// before anything can come by them; WriteNow, SendNow and CloseNow.
 //
 // May import: the standard library, x/sys/unix. It is a leaf: of this program no other
 // package.
 //
 // Never: looks up a name or a service; waits longer than its context.
 //
-// What is decided here: net.Dialer, net.ListenConfig, net.Dial and net.Listen accept names,
-// so each brings the resolver with a client of DNS (0.17 MB), which a gateway's daemon
-// never wants to ask. test/arch keeps them out of the program.
+// What is decided here:
+//   - net.Dialer, net.ListenConfig, net.Dial and net.Listen accept names, so each brings the
+//     resolver with a client of DNS (0.17 MB), which a gateway's daemon never wants to ask.
+//     test/arch keeps them out of the program.
+//   - What wakes another process and cannot wait is called behind the runtime's back. It takes
+//     the processor from a thread that it believes to wait in a call, and the kernel sets a
+//     thread aside in just such calls; with one processor for each half of the daemon that
+//     was half of a renewal.
 package sockets

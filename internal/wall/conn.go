@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // Pair returns the two ends of a wall.
@@ -88,6 +90,10 @@ func (c *conn) write(b []byte, descriptors ...int) error {
 // of each message would wake the process for nothing when it comes.
 func (c *conn) try(b, oob []byte) (sent bool, err error) {
 	failed := c.raw.Write(func(fd uintptr) bool {
+		if len(oob) == 0 {
+			_, err = sockets.WriteNow(int(fd), b)
+			return true
+		}
 		for err = unix.EINTR; err == unix.EINTR; {
 			err = unix.Sendmsg(int(fd), b, oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		}

@@ -7,7 +7,8 @@
 // it, Server answers for a warden), how descriptors are passed, how many requests are under
 // way and for how long.
 //
-// May import: the standard library, x/sys/unix; of ours slog, crew, datagram, frames, netif and portmap.
+// May import: the standard library, x/sys/unix; of ours slog, crew, datagram, frames, netif, sockets
+// and portmap.
 //
 // Never: decides what may be had, knows a protocol, the firewall, the configuration or a
 // file; lets anything cross that is not said here.
@@ -70,6 +71,8 @@
 //     another one (Turn): a control point that polls costs the warden nothing. The number is
 //     read rather than told, because what is told comes later than the answer to another
 //     client's request, and a client that had one could read what was before it.
+//   - Of what one client changes again and again the front is told at once, and then once in
+//     20 ms: it gathers events for its subscribers anyway, and each message wakes it.
 //   - What the published table says is answered by the goroutine that has read the question:
 //     another one would have to be woken for less work than that.
 //   - Patience crosses as a duration, ends of leases too: both clocks are the same, but only

@@ -62,7 +62,7 @@ var allowed = map[string][]string{
 	"internal/datagram":        {"internal/slog", "internal/sockets", "internal/special"},
 	"internal/sockets":         {},
 	"internal/frames":          {"internal/datagram"},
-	"internal/wall":            {"internal/slog", "internal/crew", "internal/datagram", "internal/frames", "internal/netif", "portmap"},
+	"internal/wall":            {"internal/slog", "internal/crew", "internal/datagram", "internal/frames", "internal/netif", "internal/sockets", "portmap"},
 	"ssdp":                     {"internal/slog", "internal/datagram"},
 	"pcp":                      {"internal/slog", "internal/datagram", "portmap"},
 	"internal/http1":           {},
