@@ -52,8 +52,8 @@ func (d *Driver) auditRules(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// auditEntries compares the mappings. It reads without the lock, and compares
-// only when nothing was written meanwhile; else it reads again.
+// auditEntries compares the mappings. The kernel is read without the lock, and what comes of
+// that counts only when nothing was written meanwhile; else it is read again.
 func (d *Driver) auditEntries(ctx context.Context) (string, error) {
 	for range compareTries {
 		drift, compared, err := d.compareEntries(ctx)
@@ -65,12 +65,14 @@ func (d *Driver) auditEntries(ctx context.Context) (string, error) {
 }
 
 func (d *Driver) compareEntries(ctx context.Context) (drift string, compared bool, err error) {
-	d.mu.Lock()
-	at := d.writes
-	d.mu.Unlock()
-	read, err := d.kernel.Read(ctx, Query{Entries: true})
-	held := read.Entries
-	if err != nil && !errors.Is(err, ErrInconsistent) {
+	at := uint64(0)
+	read, err := d.kernel.Read(ctx, Query{Holds: func(yield func(Entry) bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		at = d.writes
+		d.state.AllEntries()(yield)
+	}})
+	if err != nil {
 		return "", false, err
 	}
 	d.mu.Lock()
@@ -78,21 +80,21 @@ func (d *Driver) compareEntries(ctx context.Context) (drift string, compared boo
 	if d.closed || d.writes != at {
 		return "", d.closed, nil
 	}
-	drift = "our mappings were changed"
-	if want := d.state.Entries(); err == nil && sameEntries(held, want) {
-		// A firewall that declares our sets itself (etc/nftables.d) and was restarted has
-		// left them empty.
-		copies, err := d.kernel.Read(ctx, Query{Copies: want})
-		switch {
-		case err != nil:
-			return "", false, err
-		case copies.Drift == "" && !copies.Lost:
-			return "", true, nil
-		case copies.Drift == "":
-			return d.refillOwners(ctx)
-		}
+	if read.Drift != "" {
+		return read.Drift, true, d.repair(ctx, read.Drift)
 	}
-	return drift, true, d.repair(ctx, drift)
+	// A firewall that declares our sets itself (etc/nftables.d) and was restarted has
+	// left them empty.
+	copies, err := d.kernel.Read(ctx, Query{Copies: d.state.allHoles()})
+	switch {
+	case err != nil:
+		return "", false, err
+	case copies.Drift != "":
+		return copies.Drift, true, d.repair(ctx, copies.Drift)
+	case copies.Lost:
+		return d.refillOwners(ctx)
+	}
+	return "", true, nil
 }
 
 // The methods below are called with the lock held.

@@ -131,16 +131,6 @@ func World(es []Entry) string {
 	return b.String()
 }
 
-// sameEntries reports whether two lists hold the same but for the leases. It sorts both.
-func sameEntries(a, b []Entry) bool {
-	SortEntries(a)
-	SortEntries(b)
-	return slices.EqualFunc(a, b, func(x, y Entry) bool {
-		x.Expires, y.Expires = time.Time{}, time.Time{}
-		return x == y
-	})
-}
-
 // Delta is what must happen to the kernel to get from one State to the next.
 // The three lists have no key in common but for Del and Add: a key in both is
 // an entry that gets another meaning, and Del comes first.

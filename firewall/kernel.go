@@ -71,12 +71,13 @@ type Whole struct {
 type Query struct {
 	Quick bool // a client waits: no listing that is under way may hold it up
 
-	Rules        bool    // whether our table and its rules, and the facts of the machine, are as written
-	OwnersTables bool    // whether what was written into the owner's tables is
-	Copies       []Entry // whether what is kept of these elsewhere than in the table agrees; not nil
-	Entries      bool    // all entries
-	Counters     bool    // all counters
-	CountersOf   []Entry // those of some holes and pins
+	Rules        bool            // whether our table and its rules, and the facts of the machine, are as written
+	OwnersTables bool            // whether what was written into the owner's tables is
+	Copies       iter.Seq[Entry] // whether what is kept of these elsewhere than in the table agrees; not nil
+	Holds        iter.Seq[Entry] // whether all entries are these but for their ends; not nil; walked once, before anything is read
+	Entries      bool            // all entries
+	Counters     bool            // all counters
+	CountersOf   []Entry         // those of some holes and pins
 }
 
 // Held is what was read.

@@ -83,8 +83,11 @@ func (m *memory) take(next map[firewall.Key]firewall.Entry) error {
 // Read implements firewall.Kernel. Nothing is counted.
 func (m *memory) Read(ctx context.Context, q firewall.Query) (firewall.Held, error) {
 	h := firewall.Held{}
-	if q.Entries {
+	switch {
+	case q.Entries:
 		h.Entries = m.entries()
+	case q.Holds != nil && firewall.World(slices.Collect(q.Holds)) != firewall.World(m.entries()):
+		h.Drift = "our mappings were changed"
 	}
 	return h, ctx.Err()
 }

@@ -2,6 +2,8 @@ package nft
 
 import (
 	"context"
+	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -46,12 +48,63 @@ func (k *kernel) rulesDrift(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+// mappingsChanged is what is wrong with a table whose mappings are not ours.
+const mappingsChanged = "our mappings were changed"
+
+// entriesDrift compares the sets of our table that mappings are in with what they should hold.
+func (k *kernel) entriesDrift(ctx context.Context, want iter.Seq[firewall.Entry]) (string, error) {
+	digests := make(map[string]*digest)
+	for _, name := range slices.Concat([]string{"mapped", "mapped_from", "mapped_filtered", "kept_ports", "mapped_ports"}, ownFlowNames.list(), ownPinNames.list()) {
+		digests[name] = new(digest)
+	}
+	for e := range want { // under the lock, as is k.own
+		k.own.each(e, func(set *nftables.Set, el nftables.SetElement) {
+			if d := digests[set.Name]; d != nil { // else of marks, see copiesDrift
+				d.addElement(el.Key, el.KeyEnd, el.Val)
+			}
+		})
+	}
+	for name, want := range digests {
+		held, err := k.reader.agrees(ctx, name, want)
+		if err != nil {
+			return "", err
+		}
+		if !held {
+			return mappingsChanged, nil
+		}
+	}
+	return "", nil
+}
+
+// agrees reports whether a set of our table holds this. A listing that is as it should be is
+// right: of one that is not, see dumpSettled.
+func (r *reader) agrees(ctx context.Context, set string, want *digest) (bool, error) {
+	var last digest
+	for try := range dumpTries {
+		var held digest
+		_, err := r.scan(ctx, nftables.TableFamilyINet, Table, set, func() { held = digest{} }, func(el element) {
+			held.addElement(el.key, el.keyEnd, el.val)
+		})
+		if err != nil {
+			return false, err
+		}
+		if held.equal(*want) {
+			return true, nil
+		}
+		if try > 0 && held.equal(last) {
+			return false, nil
+		}
+		last = held
+	}
+	return false, fmt.Errorf("listing set %s: %w", set, firewall.ErrChanging)
+}
+
 // copiesDrift compares what is kept of the mappings beside what counts them: for packets
 // that are marked, and in the owner's tables.
-func (k *kernel) copiesDrift(ctx context.Context, want []firewall.Entry) (drift string, lost bool, err error) {
+func (k *kernel) copiesDrift(ctx context.Context, want iter.Seq[firewall.Entry]) (drift string, lost bool, err error) {
 	whole, err := k.marksIntact(ctx, want)
 	if err != nil || !whole {
-		return "our mappings were changed", false, err
+		return mappingsChanged, false, err
 	}
 	for _, f := range families {
 		part := k.accept[f]
@@ -60,12 +113,33 @@ func (k *kernel) copiesDrift(ctx context.Context, want []firewall.Entry) (drift 
 		}
 		only := acceptedHere{}
 		only[f] = part
-		held, err := k.quick.holds(ctx, (&target{accept: only}).all(want), part.mappingSets())
+		held, err := k.quick.holdsMappings(ctx, want, (&target{accept: only}).each, part.mappingSets())
 		if err != nil || !held {
 			k.accept[f], lost = nil, true
 		}
 	}
 	return "", lost, nil
+}
+
+// holdsMappings reports whether sets hold the elements that each makes of entries.
+func (r *reader) holdsMappings(ctx context.Context, entries iter.Seq[firewall.Entry], each func(firewall.Entry, func(*nftables.Set, nftables.SetElement)), sets []*nftables.Set) (bool, error) {
+	digests := make(map[*nftables.Set]*digest, len(sets))
+	for _, set := range sets {
+		digests[set] = new(digest)
+	}
+	for e := range entries {
+		each(e, func(set *nftables.Set, el nftables.SetElement) { digests[set].addElement(el.Key, el.KeyEnd, el.Val) })
+	}
+	for _, set := range sets {
+		var held digest
+		_, err := r.scan(ctx, set.Table.Family, set.Table.Name, set.Name, func() { held = digest{} }, func(el element) {
+			held.addElement(el.key, el.keyEnd, el.val)
+		})
+		if err != nil || !digests[set].equal(held) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 func (k *kernel) tableThere(ctx context.Context) (there bool, err error) {

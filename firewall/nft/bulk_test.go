@@ -3,6 +3,7 @@ package nft_test
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,10 +18,11 @@ import (
 
 // TestMany: more than fit one transaction, with elements of every set, are in the kernel as
 // they should be when they are there first, and after a repair; that takes a few allocations
-// for each, where the library's messages took 34. It counts all of the process, and so is not
+// for each, where the library's messages took 34. A full audit has no list of them, and finds
+// what is missing of any set. It counts all of the process, and so is not
 // parallel to others.
 func TestMany(t *testing.T) {
-	const most = 12
+	const most, mostOfAudit = 12, 3000
 	n := netnstest.New(t, "gateway")
 	b := open(t, n, func(c *nft.Config) { c.Log = quiet() })
 	all := crowd(9000)
@@ -66,5 +68,27 @@ func TestMany(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, world(t, b)); diff != "" {
 		t.Errorf("after a repair (-want +got):\n%s", diff)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	drift, err := b.Audit(ctx(t), true)
+	runtime.ReadMemStats(&after)
+	if err != nil || drift != "" {
+		t.Errorf("the next audit found %q, %v", drift, err)
+	}
+	octets := int(after.TotalAlloc-before.TotalAlloc) / len(all) // #nosec G115 -- of this machine
+	if t.Logf("%d octets a mapping for a full audit", octets); octets > mostOfAudit {
+		t.Errorf("%d octets for a mapping at a full audit, and not %d at most", octets, mostOfAudit)
+	}
+	for _, set := range []string{
+		"map inet portcullis mapped", "map inet portcullis mapped_from", "map inet portcullis mapped_filtered", "map inet portcullis kept_ports",
+		"set inet portcullis mapped_ports", "set inet portcullis mapped_flows", "set inet portcullis mapped_flows_from",
+		"set inet portcullis mapped_flows_filtered_tcp", "set inet portcullis mapped_flows_filtered_udp",
+		"set inet portcullis pinholes", "set inet portcullis pinholes_from", "set inet portcullis pinholes_filtered",
+	} {
+		do(t, n, "flush "+set)
+		if drift, err := b.Audit(ctx(t), true); err != nil || drift != "our mappings were changed" {
+			t.Errorf("%s is empty, and the audit finds %q, %v", set, drift, err)
+		}
 	}
 }

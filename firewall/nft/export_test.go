@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"slices"
 	"time"
 
 	"context"
@@ -57,7 +58,9 @@ func (b *Backend) Reopen() { b.kernel.writer.drop() }
 func (b *Backend) MarksIntact(ctx context.Context) (bool, error) {
 	var whole bool
 	var err error
-	b.Look(func(s *firewall.State, _ firewall.Facts) { whole, err = b.kernel.marksIntact(ctx, s.Entries()) })
+	b.Look(func(s *firewall.State, _ firewall.Facts) {
+		whole, err = b.kernel.marksIntact(ctx, slices.Values(s.Entries()))
+	})
 	return whole, err
 }
 

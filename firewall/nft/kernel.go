@@ -120,6 +120,8 @@ func (k *kernel) Read(ctx context.Context, q firewall.Query) (h firewall.Held, e
 		h.Lacking = k.lacking()
 	case q.Copies != nil:
 		h.Drift, h.Lost, err = k.copiesDrift(ctx, q.Copies)
+	case q.Holds != nil:
+		h.Drift, err = k.entriesDrift(ctx, q.Holds)
 	case q.Entries:
 		h.Entries, err = r.entries(ctx)
 	case q.Counters:

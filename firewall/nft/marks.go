@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"iter"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -96,14 +97,10 @@ func (s *skeleton) markRules(b *chainBuilder) {
 }
 
 // marksIntact reports whether the sets of the marks hold what they should.
-func (k *kernel) marksIntact(ctx context.Context, entries []firewall.Entry) (bool, error) {
+func (k *kernel) marksIntact(ctx context.Context, entries iter.Seq[firewall.Entry]) (bool, error) {
 	m := k.own.marks
 	if m == nil {
 		return true, nil
 	}
-	want := newElements()
-	for _, e := range entries {
-		m.each(e, want.add)
-	}
-	return k.quick.holds(ctx, want, m.sets())
+	return k.quick.holdsMappings(ctx, entries, m.each, m.sets())
 }

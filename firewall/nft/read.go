@@ -190,15 +190,23 @@ var digestSeed = maphash.MakeSeed()
 
 // add reports whether the element is new.
 func (d *digest) add(key, val []byte, end bool) bool {
-	var h maphash.Hash
-	h.SetSeed(digestSeed)
 	mark := byte(len(key))
 	if end {
 		mark |= 0x80 // no key has so many octets
 	}
+	return d.addParts(mark, key, val, nil)
+}
+
+// addElement is add for one whose key may be a range.
+func (d *digest) addElement(key, keyEnd, val []byte) { d.addParts(byte(len(key)), key, val, keyEnd) }
+
+func (d *digest) addParts(mark byte, parts ...[]byte) bool {
+	var h maphash.Hash
+	h.SetSeed(digestSeed)
 	_ = h.WriteByte(mark) // these never fail
-	_, _ = h.Write(key)
-	_, _ = h.Write(val)
+	for _, p := range parts {
+		_, _ = h.Write(p)
+	}
 	n := h.Sum64()
 	if _, there := d.seen[n]; there {
 		return false
