@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 
 	"portcullis/internal/journal"
@@ -24,6 +26,7 @@ import (
 const (
 	largeName       = "large"
 	measureGiven    = "as many elements, given to the bare kernel"
+	measureSame     = "the same elements, of the same five sets"
 	measureRestored = "a start with an empty kernel, until packets pass"
 	measureRepaired = "the ruleset is flushed, until packets pass"
 	measureListed   = "portcullis list"
@@ -31,7 +34,7 @@ const (
 	largeEach       = 4      // of one host
 )
 
-var largeLines = []line{{"", measureGiven, 1}, {"", measureRestored, 1}, {"", measureRepaired, 1}, {"", measureListed, 1}}
+var largeLines = []line{{"", measureGiven, 1}, {"", measureSame, 1}, {"", measureRestored, 1}, {"", measureRepaired, 1}, {"", measureListed, 1}}
 
 // behindRouter has hosts served that are not on the LAN itself.
 var behindRouter = strings.Replace(lab.Settings, "[wan]", "extra_prefixes = [\"10.0.0.0/16\"]\n[wan]", 1)
@@ -39,7 +42,11 @@ var behindRouter = strings.Replace(lab.Settings, "[wan]", "extra_prefixes = [\"1
 // large measures with the mappings that a journal holds.
 func (r *report) large(ctx context.Context, exe string, p plan) error {
 	for _, level := range p.levels {
-		if err := givenTo(ctx, level, r.tell); err != nil {
+		err := givenTo(ctx, measureGiven, oneSet, level, r.tell)
+		if err == nil {
+			err = givenTo(ctx, measureSame, allSets, level, r.tell)
+		}
+		if err != nil {
 			return err
 		}
 		g, err := startConfigured(ctx, exe, behindRouter+limits)
@@ -162,8 +169,68 @@ const (
 	givenTransaction = 10  // messages
 )
 
-// givenTo measures how long the bare kernel takes for so many elements.
-func givenTo(ctx context.Context, level int, tell func(Row)) error {
+// bareFilling is a set of the bare kernel's, and what its elements are.
+type bareFilling struct {
+	set     *nftables.Set
+	element func(proto byte, port uint16) nftables.SetElement
+}
+
+func oneSet(conn *nftables.Conn, turn int) ([]bareFilling, error) {
+	set, err := bareSet(conn, turn)
+	return []bareFilling{{set, bareElement}}, err
+}
+
+// allSets are those that mappings for anyone have an element in, each with a key, a value and
+// what counts as in our table and beside the accept chain of the owner's (firewall/nft).
+func allSets(conn *nftables.Conn, turn int) ([]bareFilling, error) {
+	proto, port, addr := nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIPAddr
+	flow := func(p byte, n uint16) nftables.SetElement {
+		el := bareElement(p, n)
+		el.Key, el.Val = append(el.Key, el.Val...), nil
+		return el
+	}
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprintf("bench_same_%d", turn)})
+	var all []bareFilling
+	for i, f := range []struct {
+		key, value []nftables.SetDatatype
+		counts     bool
+		element    func(byte, uint16) nftables.SetElement
+	}{
+		{[]nftables.SetDatatype{proto, port}, []nftables.SetDatatype{addr, port}, false, bareElement},
+		{[]nftables.SetDatatype{proto, port, addr, port}, nil, true, flow},
+		{[]nftables.SetDatatype{addr, proto, port}, []nftables.SetDatatype{port}, false, func(p byte, n uint16) nftables.SetElement {
+			el := bareElement(p, n)
+			el.Key, el.Val = slices.Concat(el.Val[:4], el.Key), el.Key[4:6]
+			return el
+		}},
+		{[]nftables.SetDatatype{proto, port}, nil, false, func(p byte, n uint16) nftables.SetElement {
+			el := bareElement(p, n)
+			el.Val = nil
+			return el
+		}},
+		{[]nftables.SetDatatype{proto, port, addr, port}, nil, false, flow},
+	} {
+		set := &nftables.Set{
+			Table: table, Name: fmt.Sprintf("set_%d", i), Concatenation: true, HasTimeout: true, KeyByteOrder: binaryutil.BigEndian, Size: 1 << 17,
+			KeyType: nftables.MustConcatSetType(f.key...), Counter: f.counts,
+		}
+		switch len(f.value) {
+		case 0:
+		case 1:
+			set.IsMap, set.DataType = true, f.value[0]
+		default:
+			set.IsMap, set.DataType = true, nftables.MustConcatSetType(f.value...)
+		}
+		if err := conn.AddSet(set, nil); err != nil {
+			return nil, err
+		}
+		all = append(all, bareFilling{set, f.element})
+	}
+	return all, conn.Flush()
+}
+
+// givenTo measures how long the bare kernel takes for an element of each mapping in each set.
+func givenTo(ctx context.Context, measure string, sets func(*nftables.Conn, int) ([]bareFilling, error), level int, tell func(Row)) error {
 	n, err := networkOf()
 	if err != nil {
 		return err
@@ -174,24 +241,33 @@ func givenTo(ctx context.Context, level int, tell func(Row)) error {
 		return err
 	}
 	defer func() { _ = conn.CloseLasting() }()
-	elements := make([]nftables.SetElement, level)
-	for i := range elements {
-		port, proto := largeFirst+i/2, []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}[i%2]
-		elements[i] = bareElement(proto, uint16(port))
-	}
 	var times []sample
 	for turn := range timesAlone {
-		set, err := bareSet(conn, turn)
+		fillings, err := sets(conn, turn)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", measure, err)
 		}
-		s, err := together(ctx, 1, 1, time.Hour, func(int) error { return give(conn, set, elements) })
+		elements := make([][]nftables.SetElement, len(fillings))
+		for i, f := range fillings {
+			elements[i] = make([]nftables.SetElement, level)
+			for j := range elements[i] {
+				elements[i][j] = f.element([]byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}[j%2], uint16(largeFirst+j/2))
+			}
+		}
+		s, err := together(ctx, 1, 1, time.Hour, func(int) error {
+			for i, f := range fillings {
+				if err := give(conn, f.set, elements[i]); err != nil {
+					return fmt.Errorf("%s: %w", measure, err)
+				}
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
 		times = append(times, s)
 	}
-	tell(row(side{gate: largeName, level: level, present: level}, measureGiven, 1, middle(times)))
+	tell(row(side{gate: largeName, level: level, present: level}, measure, 1, middle(times)))
 	return nil
 }
 
@@ -207,7 +283,7 @@ func give(conn *nftables.Conn, set *nftables.Set, elements []nftables.SetElement
 			}
 		}
 		if err := conn.Flush(); err != nil {
-			return fmt.Errorf("%s: %w", measureGiven, err)
+			return err
 		}
 	}
 	return nil
