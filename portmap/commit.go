@@ -106,7 +106,8 @@ func (t *Table) setSlot(port int, s slot) {
 }
 
 func (t *Table) countDevice(m *Mapping, by int) {
-	key := m.Client.ID().Device()
+	of := m.Client.ID().Device()
+	key := ofDevice(of)
 	dev, known := t.devices.get(key)
 	if known && dev.mappings == 0 {
 		t.idle--
@@ -116,23 +117,24 @@ func (t *Table) countDevice(m *Mapping, by int) {
 		t.idle++
 	}
 	t.devices = t.devices.put(key, dev, t.own)
-	t.lans = counted(t.lans, m.Client.Interface, by, t.own)
+	t.lans = counted(t.lans, ofLAN(m.Client.Interface), by, t.own)
 	if m.Rule != "" {
-		t.rules = counted(t.rules, ruleKey{key, m.Rule}, by, t.own)
-		t.totals = counted(t.totals, m.Rule, by, t.own)
+		t.rules = counted(t.rules, countKey{of, m.Rule}, by, t.own)
+		t.totals = counted(t.totals, ofRule(m.Rule), by, t.own)
 	}
 }
 
 // counted returns counts of which one has changed; none of them is 0.
-func counted[K any](counts tree[K, int], key K, by int, own bool) tree[K, int] {
-	n, _ := counts.get(key)
-	if n += by; n > 0 {
-		return counts.put(key, n, own)
+func counted(all counts, key countKey, by int, own bool) counts {
+	n, _ := all.get(key)
+	if n.mappings += by; n.mappings > 0 {
+		return all.put(key, n, own)
 	}
-	return counts.without(key)
+	return all.without(key)
 }
 
-func (t *Table) limitGrants(key Device, readyAt time.Time) {
+func (t *Table) limitGrants(of Device, readyAt time.Time) {
+	key := ofDevice(of)
 	dev, _ := t.devices.get(key)
 	dev.grantReadyAt = readyAt
 	t.devices = t.devices.with(key, dev)

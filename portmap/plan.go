@@ -20,8 +20,8 @@ type Change struct {
 // Facts gathers what the table knows for a policy's decision about r.
 func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 	d := r.Client.ID().Device()
-	dev, _ := t.devices.get(d)
-	lan, _ := t.lans.get(r.Client.Interface)
+	dev, _ := t.devices.get(ofDevice(d))
+	lan, _ := t.lans.get(ofLAN(r.Client.Interface))
 	old := t.existing(r)
 	return Facts{
 		Now:            now,
@@ -30,15 +30,15 @@ func (t *Table) Facts(now time.Time, r Request, v *View) Facts {
 		Change:         old != nil && old.changedBy(r, now),
 		Mappings:       t.count,
 		ClientMappings: dev.mappings,
-		LANMappings:    lan,
+		LANMappings:    lan.mappings,
 		GrantReadyAt:   dev.grantReadyAt,
 		RuleMappings: func(rule string) int {
-			n, _ := t.rules.get(ruleKey{d, rule})
-			return n
+			n, _ := t.rules.get(countKey{d, rule})
+			return n.mappings
 		},
 		RuleTotal: func(rule string) int {
-			n, _ := t.totals.get(rule)
-			return n
+			n, _ := t.totals.get(ofRule(rule))
+			return n.mappings
 		},
 	}
 }

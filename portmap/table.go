@@ -21,11 +21,11 @@ type Table struct {
 	clients  tree[ClientID, ordered]   // each client's own, by ID
 	inside   ordered                   // by client and its port, in whichever protocol
 	sources  tree[sourceKey, *Mapping] // whom restricted mappings let in
-	devices  tree[Device, device]
-	rules    tree[ruleKey, int] // mappings of a device that a rule allowed
-	totals   tree[string, int]  // mappings that a rule allowed, by its name
-	lans     tree[string, int]  // mappings by the interface of their clients
-	leases   ordered            // by the first end, of those that have one
+	devices  counts
+	rules    counts  // mappings of a device that a rule allowed
+	totals   counts  // mappings that a rule allowed, by its name
+	lans     counts  // mappings by the interface of their clients
+	leases   ordered // by the first end, of those that have one
 	holds    tree[deadline, hold]
 	used     map[uint64]uint64 // answers that were for one mapping, and which; never changed in place
 	idle     int               // devices kept only for their grant limiter
@@ -64,15 +64,23 @@ type hold struct {
 	until     deadline
 }
 
-type device struct {
+// counts are numbers of mappings, all by one type of key: another one is 10 kB of code.
+type counts = tree[countKey, count]
+
+type count struct {
 	mappings     int
-	grantReadyAt time.Time
+	grantReadyAt time.Time // of a device
 }
 
-type ruleKey struct {
+// countKey is a device, a rule, or both; or the interface of a device alone.
+type countKey struct {
 	device Device
 	rule   string
 }
+
+func ofDevice(d Device) countKey  { return countKey{device: d} }
+func ofRule(name string) countKey { return countKey{rule: name} }
+func ofLAN(iface string) countKey { return countKey{device: Device{Interface: iface}} }
 
 // deadline orders ends by time; id makes them distinct.
 type deadline struct {
@@ -89,10 +97,10 @@ func NewTable() *Table {
 		clients:  tree[ClientID, ordered]{cmp: compareClients},
 		inside:   ordered{cmp: compareInternal},
 		sources:  tree[sourceKey, *Mapping]{cmp: compareSources},
-		devices:  tree[Device, device]{cmp: compareDevices},
-		rules:    tree[ruleKey, int]{cmp: compareRuleKeys},
-		totals:   tree[string, int]{cmp: cmp.Compare[string]},
-		lans:     tree[string, int]{cmp: cmp.Compare[string]},
+		devices:  counts{cmp: compareCounted},
+		rules:    counts{cmp: compareCounted},
+		totals:   counts{cmp: compareCounted},
+		lans:     counts{cmp: compareCounted},
 		leases:   ordered{cmp: compareEnds},
 		holds:    tree[deadline, hold]{cmp: compareDeadlines},
 	}
@@ -143,7 +151,7 @@ func compareDevices(a, b Device) int {
 	return cmp.Or(slices.Compare(a.MAC[:], b.MAC[:]), a.Addr.Compare(b.Addr), cmp.Compare(a.Interface, b.Interface))
 }
 
-func compareRuleKeys(a, b ruleKey) int {
+func compareCounted(a, b countKey) int {
 	return cmp.Or(compareDevices(a.device, b.device), cmp.Compare(a.rule, b.rule))
 }
 
