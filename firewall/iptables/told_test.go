@@ -14,8 +14,8 @@ import (
 	"portcullis/portmap"
 )
 
-// counted puts programs into the way by which rules are read and written, which note each run, and returns what has
-// been run since the last time.
+// counted puts programs into the way by which rules are read and written, which note each
+// run, and returns what has been run since the last time.
 func counted(t *testing.T, flavour string) (ran func() []string) {
 	t.Helper()
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "ran")

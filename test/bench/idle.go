@@ -41,8 +41,8 @@ func (i Idleness) perMinute() float64 { return float64(i.Wakes) * 60 / i.Seconds
 // idleHome is a backend, the owner's rules, and what the configuration says of it.
 type idleHome struct{ backend, flavour, setting string }
 
-// legacyName is the backend that has to run programs: who does not take the lock of its
-// tables is found by a look each minute alone (firewall/iptables/doc.go).
+// legacyName is the backend whose lock is the whole machine's: who uses it wakes the daemon,
+// once a second at most (firewall/iptables/doc.go).
 const legacyName = "iptables-legacy"
 
 var idleHomes = []idleHome{

@@ -301,7 +301,7 @@ func (r *report) broken() (err error) {
 		if i.Most > 0 && i.perMinute() > float64(i.Most) {
 			err = errors.Join(err, fmt.Errorf("idle with %s: woken %.0f times a minute, and not %d at most", i.Backend, i.perMinute(), i.Most))
 		}
-		if i.Most > 0 && i.Programs && i.Backend != legacyName {
+		if i.Most > 0 && i.Programs {
 			err = errors.Join(err, fmt.Errorf("idle with %s: programs were run", i.Backend))
 		}
 	}
