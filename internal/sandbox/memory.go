@@ -28,8 +28,24 @@ func LimitMemory(most int64) {
 		debug.SetMemoryLimit(most)
 	}
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(usualGarbage)
 	}
+}
+
+// How much garbage may lie about, in parts of a hundred of what is in use.
+const (
+	usualGarbage   = 50
+	sparingGarbage = 25
+)
+
+// Spare has half as much garbage lie about until what it returns is called, for work in which
+// the process has more in use than ever after.
+func Spare() (end func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	before := debug.SetGCPercent(sparingGarbage)
+	return func() { debug.SetGCPercent(before) }
 }
 
 // LimitWarden is LimitMemory for a process that decides, with at most so many mappings.

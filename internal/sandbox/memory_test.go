@@ -26,3 +26,18 @@ func TestLimitMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestSpare: less garbage lies about for a while, but where the environment says how much.
+func TestSpare(t *testing.T) {
+	for percent, most := range map[string]int{"": sparingGarbage, "400": 400} {
+		t.Setenv("GOGC", percent)
+		old := debug.SetGCPercent(400)
+		end := Spare()
+		during := debug.SetGCPercent(-1)
+		debug.SetGCPercent(during)
+		end()
+		if after := debug.SetGCPercent(old); during != most || after != 400 {
+			t.Errorf("GOGC=%s: %d%% meanwhile, and %d%% then", percent, during, after)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"portcullis/internal/control"
 	"portcullis/internal/logging"
 	"portcullis/internal/netif"
+	"portcullis/internal/sandbox"
 	"portcullis/internal/wiring"
 	"portcullis/portmap"
 )
@@ -25,6 +26,7 @@ func (w *Warden) Learn(s netif.State, r netif.Roles) { w.network.Set(s, r) }
 // does it, what that run left in the kernel is in force. It returns when the epochs began
 // that go on, zero where they do not.
 func (w *Warden) Begin(ctx context.Context) (four, six time.Time, err error) {
+	defer sandbox.Spare()()
 	w.ours = true
 	r := w.network.Roles()
 	if err := w.firewall.Prepare(w.facts(r)); err != nil {
