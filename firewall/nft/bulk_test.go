@@ -22,7 +22,7 @@ import (
 // what is missing of any set. It counts all of the process, and so is not
 // parallel to others.
 func TestMany(t *testing.T) {
-	const most, mostOfAudit = 12, 3000
+	const most, mostOfAudit = 9, 3000
 	n := netnstest.New(t, "gateway")
 	b := open(t, n, func(c *nft.Config) { c.Log = quiet() })
 	all := crowd(9000)

@@ -172,7 +172,7 @@ func (s *skeleton) each(e firewall.Entry, do func(*nftables.Set, nftables.SetEle
 	case firewall.Pin:
 		do(s.pins.of(e), pinElement(e))
 	case firewall.Mapped:
-		do(s.mappedPorts, nftables.SetElement{Key: appendPort(appendProto(nil, e.Transport), e.External)})
+		do(s.mappedPorts, nftables.SetElement{Key: appendPort(appendProto(make([]byte, 0, 8), e.Transport), e.External)})
 	}
 	s.marks.each(e, do)
 }
@@ -188,7 +188,7 @@ func keptKey(e firewall.Entry) []byte {
 }
 
 func endpointValue(ep netip.AddrPort) []byte {
-	return appendPort(appendAddr(nil, ep.Addr()), ep.Port())
+	return appendPort(appendAddr(make([]byte, 0, 8), ep.Addr()), ep.Port())
 }
 
 func portValue(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }

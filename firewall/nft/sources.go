@@ -96,7 +96,9 @@ func holeElement(e firewall.Entry) nftables.SetElement {
 
 // flowElement returns a hole's element of its set of flows.
 func flowElement(e firewall.Entry) nftables.SetElement {
-	rest := func(key []byte) []byte { return append(appendPort(key, e.External), endpointValue(e.Internal)...) }
+	rest := func(key []byte) []byte {
+		return appendPort(appendAddr(appendPort(key, e.External), e.Internal.Addr()), e.Internal.Port())
+	}
 	if !e.Source.Filtered() {
 		return nftables.SetElement{Key: rest(appendProto(appendHost(e.Source), e.Transport))}
 	}
@@ -109,10 +111,11 @@ func flowElement(e firewall.Entry) nftables.SetElement {
 
 // appendHost begins a key with the one host, if there is one.
 func appendHost(src portmap.Source) []byte {
+	key := make([]byte, 0, keyRoom)
 	if src.Anyone() {
-		return nil
+		return key
 	}
-	return appendAddr(nil, src.Prefix.Addr())
+	return appendAddr(key, src.Prefix.Addr())
 }
 
 // ends returns the first and the last address of a prefix.
