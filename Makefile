@@ -209,10 +209,10 @@ packages:
 release:
 	DIST='$(DIST)' ARCHS='$(ARCHS)' KEY='$(KEY)' APK_KEY='$(APK_KEY)' packages/release
 
-# The stripped binary stays at or under 8.7 MB here, as packages/targets.go has it, which also has what is
+# The stripped binary stays at or under 8.44 MB here, as packages/targets.go has it, which also has what is
 # allowed on the other processors.
 size: build
-	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 8700000
+	@s=$$(stat -c %s bin/portcullis); echo "bin/portcullis: $$s bytes"; test $$s -le 8440000
 
 # Every processor that we ship, as it is and in the file system of a router.
 sizes:
