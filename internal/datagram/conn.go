@@ -1,6 +1,7 @@
 package datagram
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -98,15 +99,20 @@ func newConn(udp *net.UDPConn, ifindex int, family family, level, option int) (C
 // Receive implements Conn.
 func (c *udpConn) Receive(b []byte) (Packet, error) {
 	oob := append(c.family.buffer(), make([]byte, markRoom)...)
-	n, oobn, _, source, err := c.udp.ReadMsgUDPAddrPort(b, oob)
-	if err != nil {
+	var got sockets.Datagram
+	var err error
+	failed := c.raw.Read(func(fd uintptr) bool {
+		got, err = sockets.ReceiveNow(int(fd), b, oob)
+		return err != unix.EAGAIN
+	})
+	if err = cmp.Or(failed, err); err != nil {
 		return Packet{}, err
 	}
 	// The zone is the interface, which the packet names by its index.
-	p := Packet{Size: n, Source: netip.AddrPortFrom(source.Addr().Unmap().WithZone(""), source.Port())}
+	p := Packet{Size: got.Size, Source: netip.AddrPortFrom(got.From.Addr().WithZone(""), got.From.Port())}
 	// Without destination and interface nobody answers it.
-	if p.Destination, p.Ifindex = c.family.parse(oob[:oobn]); p.Destination.IsValid() {
-		p.Mark = markIn(oob[:oobn])
+	if p.Destination, p.Ifindex = c.family.parse(oob[:got.Control]); p.Destination.IsValid() {
+		p.Mark = markIn(oob[:got.Control])
 	}
 	return p, nil
 }

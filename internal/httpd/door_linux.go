@@ -6,12 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // door accepts from a listener of TCP. Of every connection package net sets five options
@@ -59,11 +60,10 @@ func (d *door) Close() error {
 // accept waits for the next connection. It returns net.ErrClosed after Close.
 func (d *door) accept() (*stream, error) {
 	var fd int
-	var from syscall.Sockaddr
+	var from netip.AddrPort
 	var failed error
 	err := d.raw.Read(func(listener uintptr) bool {
-		// That of x/sys asks for the protocol of each socket as well.
-		fd, from, failed = syscall.Accept4(int(listener), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, from, failed = sockets.AcceptNow(int(listener))
 		return failed != unix.EAGAIN
 	})
 	switch {
@@ -77,29 +77,11 @@ func (d *door) accept() (*stream, error) {
 	case failed != nil:
 		return nil, os.NewSyscallError("accept4", failed)
 	}
-	s := &stream{fd: fd, remote: endOf(from), local: d.local}
+	s := &stream{fd: fd, remote: from, local: d.local}
 	if d.local.Addr().IsUnspecified() {
-		at, err := syscall.Getsockname(fd)
-		if err != nil {
+		if s.local, err = sockets.LocalNow(fd); err != nil {
 			return nil, errors.Join(os.NewSyscallError("getsockname", err), s.Close())
 		}
-		s.local = endOf(at)
 	}
 	return s, nil
-}
-
-// endOf returns an end of a socket, IPv4 without its IPv6 form. It is the zero value for
-// what is no IP socket.
-func endOf(a syscall.Sockaddr) netip.AddrPort {
-	switch a := a.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)) // #nosec G115 -- a port
-	case *syscall.SockaddrInet6:
-		addr := netip.AddrFrom16(a.Addr).Unmap()
-		if a.ZoneId != 0 {
-			addr = addr.WithZone(strconv.FormatUint(uint64(a.ZoneId), 10))
-		}
-		return netip.AddrPortFrom(addr, uint16(a.Port)) // #nosec G115 -- a port
-	}
-	return netip.AddrPort{}
 }

@@ -27,7 +27,7 @@ type stream struct {
 
 // Read implements net.Conn.
 func (s *stream) Read(p []byte) (int, error) {
-	n, file, err := s.try(func(fd int) (int, error) { return unix.Read(fd, p) })
+	n, file, err := s.try(func(fd int) (int, error) { return sockets.ReadNow(fd, p) })
 	switch {
 	case file != nil:
 		return file.Read(p)

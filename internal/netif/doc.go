@@ -7,8 +7,8 @@
 // it), Choose (the pure rule that turns a State and the owner's Settings into
 // Roles), Ports (the gateway's own listeners).
 //
-// May import: enter, slog and special, the standard library, vishvananda/netlink/nl and netns,
-// x/sys/unix. It is a leaf: of this program no other package.
+// May import: the standard library, vishvananda/netlink/nl and netns, x/sys/unix; of ours
+// enter, slog, sockets and special.
 //
 // Never: changes anything in the kernel, needs a privilege in production, acts
 // on one notification's content (a notification is only a hint that something

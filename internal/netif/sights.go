@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // Bounds of what is remembered of neighbours.
@@ -92,12 +94,8 @@ func (s *sights) listen() bool {
 		return false
 	}
 	for range maxNews {
-		_, err := unix.Read(s.news, s.buf[:])
-		switch err {
-		case unix.EAGAIN:
+		if _, err := sockets.ReadNow(s.news, s.buf[:]); err == unix.EAGAIN {
 			return true
-		case unix.EINTR:
-			continue
 		}
 		s.age++ // also after ENOBUFS: something has changed that found no room
 		clear(s.all)

@@ -3,7 +3,7 @@
 // makes calls on sockets of which the runtime need not know, because they wait for nothing.
 //
 // Owns: TCP listeners, UDP sockets and TCP connections of package net that are bound
-// before anything can come by them; WriteNow, SendNow and CloseNow.
+// before anything can come by them; the calls that are named Now.
 //
 // May import: the standard library, x/sys/unix. It is a leaf: of this program no other
 // package.
@@ -14,8 +14,9 @@
 //   - net.Dialer, net.ListenConfig, net.Dial and net.Listen accept names, so each brings the
 //     resolver with a client of DNS (0.17 MB), which a gateway's daemon never wants to ask.
 //     test/arch keeps them out of the program.
-//   - What wakes another process and cannot wait is called behind the runtime's back. It takes
-//     the processor from a thread that it believes to wait in a call, and the kernel sets a
-//     thread aside in just such calls; with one processor for each half of the daemon that
-//     was half of a renewal.
+//   - What cannot wait, on a request's way, is called behind the runtime's back. It wakes a
+//     thread of its own for the first call after a rest, and takes the processor from a thread
+//     that it believes to wait in one, where the kernel has only set it aside for whoever it has
+//     woken; with one processor for each half of the daemon that was half of a renewal. What
+//     may wait, as a file on a disk or the lock of nf_tables, is called as ever.
 package sockets

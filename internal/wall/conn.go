@@ -1,8 +1,10 @@
 package wall
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -38,6 +40,7 @@ type conn struct {
 	unix *net.UnixConn
 	raw  syscall.RawConn // the same
 	buf  []byte
+	oob  []byte // control messages
 
 	mu sync.Mutex // one at a time sends
 }
@@ -56,7 +59,7 @@ func newConn(end *os.File) (*conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("wall: %w", err), u.Close())
 	}
-	return &conn{unix: u, raw: raw, buf: make([]byte, MaxMessage+1)}, nil
+	return &conn{unix: u, raw: raw, buf: make([]byte, MaxMessage+1), oob: make([]byte, unix.CmsgSpace(maxPassed*4))}, nil
 }
 
 // send sends a message, and descriptors, which stay the caller's.
@@ -108,18 +111,25 @@ func (c *conn) try(b, oob []byte) (sent bool, err error) {
 // receive waits for a message. Who gets descriptors closes them; with an error there are
 // none.
 func (c *conn) receive() (Message, []int, error) {
-	oob := make([]byte, unix.CmsgSpace(maxPassed*4))
-	n, oobn, flags, _, err := c.unix.ReadMsgUnix(c.buf, oob)
-	descriptors, wrong := rights(oob[:oobn])
+	var got sockets.Datagram
+	var err error
+	failed := c.raw.Read(func(fd uintptr) bool {
+		got, err = sockets.ReceiveNow(int(fd), c.buf, c.oob)
+		return err != unix.EAGAIN
+	})
+	if err = cmp.Or(failed, err); err == nil && got.Size == 0 {
+		err = io.EOF // the other end is closed: no message is empty
+	}
+	descriptors, wrong := rights(c.oob[:got.Control])
 	var m Message
 	switch {
 	case err != nil:
 	case wrong != nil:
 		err = wrong
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+	case got.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
 		err = errCut
 	default:
-		m, err = Decode(c.buf[:n])
+		m, err = Decode(c.buf[:got.Size])
 	}
 	if err == nil && len(descriptors) != passed(m.Body) {
 		err = errPassed

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/sockets"
 )
 
 // Turn counts the tables of mappings, in a file that is in memory alone. The warden writes
@@ -15,6 +17,7 @@ import (
 // where asking the warden is several, and two changes of the process that runs.
 type Turn struct {
 	to, from *os.File // from is for fronts, who cannot write there
+	write    int      // the descriptor of to
 	count    uint32   // the engine's alone
 }
 
@@ -24,7 +27,7 @@ func NewTurn() (*Turn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wall: make a file in memory: %w", err)
 	}
-	t := &Turn{to: os.NewFile(uintptr(fd), "turn")}
+	t := &Turn{to: os.NewFile(uintptr(fd), "turn"), write: fd}
 	if err = t.Next(); err == nil {
 		t.from, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
@@ -44,7 +47,7 @@ func (t *Turn) Next() error {
 	t.count++
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], t.count)
-	_, err := t.to.WriteAt(b[:], 0)
+	_, err := sockets.WriteStartNow(t.write, b[:])
 	return err
 }
 
@@ -66,6 +69,6 @@ func turnOf(fd int) (turn uint32, known bool) {
 	if fd < 0 {
 		return 0, false
 	}
-	n, err := unix.Pread(fd, b[:], 0)
+	n, err := sockets.ReadStartNow(fd, b[:])
 	return binary.NativeEndian.Uint32(b[:]), err == nil && n == len(b)
 }

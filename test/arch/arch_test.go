@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"internal/crew":            {},
 	"internal/httpd":           {"internal/slog", "internal/crew", "internal/http1", "internal/sockets"},
 	"internal/gena":            {"internal/slog", "internal/http1", "internal/sockets", "internal/xml1", "internal/random"},
-	"internal/netif":           {"internal/slog", "internal/special", "internal/enter"},
+	"internal/netif":           {"internal/slog", "internal/sockets", "internal/special", "internal/enter"},
 	"internal/special":         {},
 	"internal/nearest":         {},
 	"internal/cmdline":         {"internal/nearest"},
