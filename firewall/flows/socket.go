@@ -11,6 +11,10 @@ import (
 	"portcullis/internal/enter"
 )
 
+// heardRoom is how many octets of what the kernel tells may wait until they are looked at, of the
+// thousand flows, say, that a busy gateway begins between two grants.
+const heardRoom = 1 << 20
+
 // socket is one to nfnetlink. The libraries that we have read a whole listing into
 // memory, or make garbage of all of it. It is not safe for concurrent use.
 type socket struct {
@@ -45,6 +49,8 @@ func openSocket(namespace int, patience time.Duration, groups uint32) (*socket, 
 	s := &socket{fd: fd, buf: make([]byte, buffer)}
 	if groups != 0 {
 		s.flags = unix.MSG_DONTWAIT
+		// A wish: it needs CAP_NET_ADMIN where it is more than the system's limit.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, heardRoom)
 	}
 	return s, nil
 }

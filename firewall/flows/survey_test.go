@@ -99,6 +99,23 @@ func (k *tracked) flood(port uint16) {
 	}
 }
 
+// TestSurveyHears: what a busy gateway begins between two grants does not end it.
+func TestSurveyHears(t *testing.T) {
+	k, s := surveyed(t)
+	s.idle.Stop()
+	s.began = time.Now().Add(time.Hour)
+	for i := range uint16(600) {
+		k.add(out(netip.AddrPortFrom(at(bob).Addr(), 10_000+i).String(), "7001", 100+i))
+	}
+	k.add(out(bob, "5000", 1))
+	if !k.Held(portmap.UDP, 5000, at(alice).Addr()) {
+		t.Error("the last of many flows is overlooked")
+	}
+	if k.survey() != s {
+		t.Error("a survey does not outlast 600 flows")
+	}
+}
+
 // A survey that lacks what the kernel told is none.
 func TestSurveyLacks(t *testing.T) {
 	k, s := surveyed(t)

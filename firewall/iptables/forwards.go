@@ -43,7 +43,7 @@ func (b *Backend) Forwarded(ctx context.Context) (*firewall.Forwards, error) {
 			return nil, fmt.Errorf("iptables: listing the owner's rules: %w", err)
 		}
 		s = newScan(there, g)
-		if s.sum = sum; shows {
+		if s.sum = sum; shows && p.still("nat", sum) {
 			b.scanned.Store(s)
 		}
 	}

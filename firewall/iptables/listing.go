@@ -142,7 +142,7 @@ func (l *Listing) bring(ctx context.Context) (err error) {
 		return nil
 	}
 	there, err := l.read(ctx)
-	l.sum, l.found = sum, shows && err == nil && there == l.echo
+	l.sum, l.found = sum, shows && err == nil && there == l.echo && l.programs.still("nat", sum)
 	if err != nil || written && there == l.echo {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 // What its rules say is the programs' business. That they are the same as before can be
 // told without: by a sum of all octets but the counters.
 
-// seen is what a program has told of FORWARD, and the sum of its table just before.
+// seen is what a program has told of FORWARD, and the sum of its table before and after.
 type seen struct {
 	sum     uint64
 	forward []line
@@ -33,6 +33,14 @@ func (p *programs) shown(table string) (sum uint64, shows bool) {
 	}
 	sum, err := p.sum(table)
 	return sum, err == nil
+}
+
+// still reports whether a table has the sum that it had before a program listed it. Who flushes
+// a table and fills it again may have had it listed in between. (Both within that program's
+// few milliseconds are not seen.)
+func (p *programs) still(table string, was uint64) bool {
+	sum, shows := p.shown(table)
+	return shows && sum == was
 }
 
 // forward returns the rules of FORWARD. It runs no program where the table shows that it is as
@@ -50,7 +58,7 @@ func (p *programs) forward(ctx context.Context) ([]line, error) {
 		return nil, err
 	}
 	lines := there.chains[chainKey{"filter", "FORWARD"}]
-	if shows {
+	if shows && p.still("filter", sum) {
 		p.mu.Lock()
 		p.seen = &seen{sum, lines}
 		p.mu.Unlock()

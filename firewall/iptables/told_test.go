@@ -186,3 +186,35 @@ func TestForwardedForNothing(t *testing.T) {
 	do(t, n, "legacy", "iptables -t nat -F\n")
 	look(1)
 }
+
+// TestForwardedMeanwhile: what a program has listed while the table was another one for a moment
+// is not taken for what the table is.
+func TestForwardedMeanwhile(t *testing.T) {
+	if flavours(t)[0] != "legacy" {
+		return
+	}
+	const rule = "PREROUTING -i wan0 -p tcp --dport 80 -j DNAT --to-destination 192.168.1.9"
+	n, dir := netnstest.New(t, "gw"), t.TempDir()
+	once := filepath.Join(dir, "once")
+	script := "#!/bin/sh\nPATH=" + os.Getenv("PATH") + "\n[ -e " + once + " ] || exec iptables-legacy-save \"$@\"\nrm " + once +
+		"\niptables-legacy -t nat -D " + rule + "\nexec iptables-legacy-save \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "iptables-legacy-save"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	b := open(t, n, "legacy", func(c *iptables.Config) { c.Log = quiet() })
+	add := func() { do(t, n, "legacy", "iptables -t nat -A "+rule) }
+	add()
+	if err := os.WriteFile(once, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{0, 1} {
+		found, err := b.Forwarded(homenet.Context(t))
+		if err != nil || found.Len() != want {
+			t.Errorf("found %v, error %v; want %d", found, err, want)
+		}
+		if want == 0 {
+			add() // as it was before
+		}
+	}
+}

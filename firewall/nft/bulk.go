@@ -67,8 +67,11 @@ func (b *bulk) flush() error {
 // end completes a message and puts it into the transaction.
 func (b *bulk) end(m *begun) {
 	endAttribute(m.octets, m.list, unix.NLA_F_NESTED|unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	if b.queued == maxMessages || len(b.batch)+len(m.octets) > b.w.budget {
+	if b.queued >= maxMessages || len(b.batch)+len(m.octets) > b.w.budget {
 		b.send()
+	}
+	if b.err != nil { // what is sent now would hide it
+		return
 	}
 	b.queue(netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM), netlink.Request|netlink.Create, m.octets)
 	m.octets, m.elements = m.octets[:0], 0

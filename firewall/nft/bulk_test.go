@@ -1,6 +1,7 @@
 package nft_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -90,5 +91,31 @@ func TestMany(t *testing.T) {
 		if drift, err := b.Audit(ctx(t), true); err != nil || drift != "our mappings were changed" {
 			t.Errorf("%s is empty, and the audit finds %q, %v", set, drift, err)
 		}
+	}
+}
+
+// TestManyRefused: what the kernel refuses in one of many transactions is the error of all,
+// whichever of them it is, and no rule leads to what is left.
+func TestManyRefused(t *testing.T) {
+	n := netnstest.New(t, "gateway")
+	b := open(t, n, func(c *nft.Config) { c.Log = quiet() })
+	all := crowd(12000)
+	for i := range 9000 { // more than a set of such has room for
+		all[i].Remotes = []portmap.Remote{{Prefix: netip.MustParsePrefix(fmt.Sprintf("198.51.%d.0/24", i%256))}}
+	}
+	if err := b.Replace(ctx(t), all); !errors.Is(err, firewall.ErrFull) {
+		t.Fatalf("there is no room for 800 of these mappings, but: %v", err)
+	}
+	if err := b.Replace(ctx(t), all[9000:]); err != nil {
+		t.Fatal(err)
+	}
+	s := firewall.NewState()
+	c, err := s.Plan(all[9000:], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Commit(c)
+	if diff := cmp.Diff(firewall.World(s.Entries()), world(t, b)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -108,7 +108,7 @@ func (k *Kernel) openLinks() (err error) {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
 	if err := k.sights.open(); err != nil {
-		return err
+		k.log.Warn("neighbours are asked for with each request", "err", err)
 	}
 	// The ioctl asks for any socket. One of the Internet's would let an attacker who has this
 	// process send by it, wherever he likes.

@@ -41,27 +41,31 @@ type seenAt struct {
 	at time.Time
 }
 
-// open subscribes to changes, in the network namespace of the thread.
+// open subscribes to changes, in the network namespace of the thread. Without it everything
+// is asked.
 func (s *sights) open() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open rtnetlink: %w", err)
 	}
-	s.news = fd
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, newsRoom),
 		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.RTNLGRP_NEIGH - 1)}),
 	)
 	if err != nil {
-		return fmt.Errorf("subscribe to neighbours: %w", err)
+		return errors.Join(fmt.Errorf("subscribe to neighbours: %w", err), unix.Close(fd))
 	}
+	s.news = fd
 	return nil
 }
 
 func (s *sights) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.news >= 0 {
 		_ = unix.Close(s.news) // nothing can be lost
 	}
+	s.news = -1
 }
 
 // recall returns what is remembered of a neighbour, and else the age to remember the answer

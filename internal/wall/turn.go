@@ -56,6 +56,7 @@ func (t *Turn) Close() error {
 	if t == nil {
 		return nil
 	}
+	t.write = -1
 	err := t.to.Close()
 	if t.from != nil {
 		err = errors.Join(err, t.from.Close())
