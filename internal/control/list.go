@@ -16,14 +16,12 @@ import (
 // There may be tens of thousands of mappings in a list: each is written here, and read here,
 // without what writes and reads any type. Both are what package json makes of them.
 
-// listedAtOnce is of how many mappings the traffic is asked for at once: the kernel's answers
-// fit what waits for them.
+// listedAtOnce is of how many mappings the traffic is asked for at once, so that the kernel's answers
+// fit the socket's buffer.
 const listedAtOnce = 128
 
 func (s *Server) mappings(ctx context.Context, _ *http1.Request) *http1.Response {
 	return &http1.Response{Status: http1.OK, Header: jsonHeader, Stream: func(w io.Writer) error {
-		ctx, cancel := context.WithTimeout(ctx, countTimeout)
-		defer cancel()
 		l := &lister{out: bufio.NewWriterSize(w, 64<<10), traffic: s.traffic(ctx), host: s.cfg.Host, now: time.Now(), before: '['}
 		some := make([]portmap.Mapping, 0, listedAtOnce)
 		for m := range s.cfg.Mapper.Snapshot().All() {
@@ -99,8 +97,8 @@ func plain(c byte) bool {
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if !plain(s[i]) {
-			quoted, _ := json.Marshal(s) // no text makes it fail
-			return append(b, quoted...)
+			b, _ = json.Append(b, s) // no text makes it fail
+			return b
 		}
 	}
 	return append(append(append(b, '"'), s...), '"')

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -18,7 +19,7 @@ import (
 )
 
 // TestMappingJSON: a line of a list is what encoding/json writes, and is read back. The second
-// of two that are alike makes no texts; that is counted, so the test is not parallel to others.
+// of two that are alike allocates nothing; that is counted, so the test is not parallel to others.
 func TestMappingJSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := Mapping{
@@ -41,6 +42,9 @@ func TestMappingJSON(t *testing.T) {
 	})
 	m := Mapping{Protocol: "udp", Family: 4, InternalIP: "192.168.1.2", Via: "pcp"}
 	line := m.appendJSON(nil)
+	if got := testing.AllocsPerRun(10, func() { line = m.appendJSON(line[:0]) }); got != 0 {
+		t.Errorf("%.0f allocations to write a line that is like the last", got)
+	}
 	if got := testing.AllocsPerRun(10, func() { m.parse(line) }); got != 0 {
 		t.Errorf("%.0f allocations for a line that is like the last", got)
 	}
@@ -71,11 +75,7 @@ type full struct {
 
 func (f full) Snapshot() *portmap.Table { return f.table }
 
-// TestLongList: the traffic of a long list is asked for while it is sent, some mappings at a
-// time, and once in vain at most; so neither side holds the counters of all.
-func TestLongList(t *testing.T) {
-	t.Parallel()
-	const mappings = 3*listedAtOnce + 5
+func fullOf(mappings int) full {
 	f := full{table: portmap.NewTable()}
 	for i := range mappings {
 		c := portmap.Client{Addr: netip.AddrFrom4([4]byte{192, 168, 1, byte(i)}), Interface: "br-lan", Via: portmap.ViaPCP}
@@ -84,10 +84,21 @@ func TestLongList(t *testing.T) {
 			Created: time.Now(),
 		}})
 	}
+	return f
+}
+
+func nameless(*portmap.Client) string { return "" }
+
+// TestLongList: the traffic of a long list is asked for while it is sent, some mappings at a
+// time, and once in vain at most; so neither side holds the counters of all.
+func TestLongList(t *testing.T) {
+	t.Parallel()
+	const mappings = 3*listedAtOnce + 5
+	f := fullOf(mappings)
 	for _, blind := range []bool{false, true} {
 		var asked []int
 		s := &Server{cfg: Config{
-			Logger: slog.New(slog.DiscardHandler), Mapper: f, Host: func(*portmap.Client) string { return "" },
+			Logger: slog.New(slog.DiscardHandler), Mapper: f, Host: nameless,
 			Traffic: func(_ context.Context, ids []uint64) (map[uint64]Traffic, error) {
 				if asked = append(asked, len(ids)); blind {
 					return nil, errors.New("the kernel takes too long")
@@ -116,5 +127,61 @@ func TestLongList(t *testing.T) {
 		if err != nil || n != mappings || fmt.Sprint(asked) != want {
 			t.Errorf("%d mappings, and %v asked for; %v", n, asked, err)
 		}
+	}
+}
+
+// slowly is a reader that takes its time for each part of an answer.
+type slowly struct {
+	bytes.Buffer
+	takes time.Duration
+}
+
+func (s *slowly) Write(b []byte) (int, error) {
+	time.Sleep(s.takes)
+	return s.Buffer.Write(b)
+}
+
+// TestSlowList: how long a list takes to read has no part in how long its counters are waited for,
+// which is bounded for all of it together.
+func TestSlowList(t *testing.T) {
+	t.Parallel()
+	const mappings = 10 * listedAtOnce
+	for name, c := range map[string]struct {
+		reader, kernel time.Duration
+		counted        int // chunks
+	}{
+		"reader": {reader: countTimeout, counted: 10},
+		"kernel": {kernel: countTimeout/3 + time.Second, counted: 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Server{cfg: Config{
+				Logger: slog.New(slog.DiscardHandler), Mapper: fullOf(mappings), Host: nameless,
+				Traffic: func(ctx context.Context, _ []uint64) (map[uint64]Traffic, error) {
+					select {
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					case <-time.After(c.kernel):
+						return nil, nil
+					}
+				},
+			}}
+			body := slowly{takes: c.reader}
+			began := time.Now()
+			if err := s.mappings(t.Context(), nil).Stream(&body); err != nil {
+				t.Fatal(err)
+			}
+			if c.kernel > 0 && time.Since(began) != countTimeout {
+				t.Errorf("%s: it was waited for %v", name, time.Since(began))
+			}
+			counted := 0
+			err := eachMapping(&body.Buffer, func(m *Mapping) {
+				if !m.Uncounted {
+					counted++
+				}
+			})
+			if err != nil || counted != c.counted*listedAtOnce {
+				t.Errorf("%s: %d of %d are counted; %v", name, counted, mappings, err)
+			}
+		})
 	}
 }

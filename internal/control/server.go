@@ -299,17 +299,22 @@ func (s *Server) configuration(context.Context, *http1.Request) *http1.Response 
 	return reply(Effective{TOML: string(s.cfg.Running())})
 }
 
-// traffic returns what asks for the traffic of mappings, as far as it can be known; ctx bounds
-// all of it.
+// traffic returns what asks for the traffic of mappings, as far as it can be known. It waits for
+// countTimeout in all; how long it takes to send what it returns does not count.
 func (s *Server) traffic(ctx context.Context) func([]portmap.Mapping) func(id uint64) *Traffic {
 	var failed error
+	left := countTimeout
 	return func(some []portmap.Mapping) func(uint64) *Traffic {
 		if failed == nil {
 			ids := make([]uint64, len(some))
 			for i := range some {
 				ids[i] = some[i].ID
 			}
+			ctx, cancel := context.WithTimeout(ctx, left)
+			defer cancel()
+			began := time.Now()
 			counted, err := s.cfg.Traffic(ctx, ids)
+			left -= time.Since(began)
 			if err == nil {
 				return func(id uint64) *Traffic { t := counted[id]; return &t }
 			}
@@ -368,8 +373,6 @@ func (s *Server) before(ctx context.Context, sel portmap.Selector) map[uint64]*T
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
 	known, traffic := make(map[uint64]*Traffic, len(ending)), s.traffic(ctx)
 	for some := range slices.Chunk(ending, listedAtOnce) {
 		old := make([]portmap.Mapping, len(some))
