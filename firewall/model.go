@@ -142,36 +142,6 @@ func (s *State) Plan(add, del []portmap.Mapping) (*Delta, error) {
 	return p.change(), nil
 }
 
-// newStateOf returns the state that Plan and Commit of these mappings come to from the one
-// that holds nothing, or the same error. It makes no Delta, which takes several times as much
-// memory as what is held.
-func newStateOf(all []portmap.Mapping) (*State, error) {
-	s := NewState()
-	s.open = make(map[uint64]*opened, len(all)) // what grows is there twice for a moment
-	p := &plan{state: s}                        // nothing is laid over it
-	for i := range all {
-		o, err := check(&all[i])
-		if err != nil {
-			return nil, err
-		}
-		if old := s.open[o.ID]; old != nil {
-			s.drop(old)
-		}
-		if !all[i].Open() {
-			continue
-		}
-		other, err := p.displaced(o)
-		if err != nil {
-			return nil, err
-		}
-		if other != nil {
-			s.drop(other)
-		}
-		s.hold(o)
-	}
-	return s, nil
-}
-
 // Commit makes a planned change; it cannot fail. The change must have been
 // planned on this very state.
 func (s *State) Commit(c *Delta) {

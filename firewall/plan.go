@@ -70,6 +70,36 @@ func (p *plan) put(o *opened) error {
 	return nil
 }
 
+// newStateOf returns the state that Plan and Commit of these mappings come to from the one
+// that holds nothing, or the same error. It makes no Delta, which takes several times as much
+// memory as what is held.
+func newStateOf(all []portmap.Mapping) (*State, error) {
+	s := NewState()
+	s.open = make(map[uint64]*opened, len(all)) // what grows is there twice for a moment
+	p := &plan{state: s}                        // nothing is laid over it
+	for i := range all {
+		o, err := check(&all[i])
+		if err != nil {
+			return nil, err
+		}
+		if old := s.open[o.ID]; old != nil {
+			s.drop(old)
+		}
+		if !all[i].Open() {
+			continue
+		}
+		other, err := p.displaced(o)
+		if err != nil {
+			return nil, err
+		}
+		if other != nil {
+			s.drop(other)
+		}
+		s.hold(o)
+	}
+	return s, nil
+}
+
 // displaced returns the mapping whose place o takes, nil where it takes nobody's. The two
 // have all sources in common.
 func (p *plan) displaced(o *opened) (*opened, error) {

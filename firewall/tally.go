@@ -80,7 +80,7 @@ func (d *Driver) CountersOf(ctx context.Context, ids []uint64) (map[uint64]Count
 		return nil, ErrClosed
 	}
 	if d.whole {
-		if err := d.countAll(ctx, ids); err != nil && !errors.Is(err, ErrDrifted) {
+		if err := d.countSome(ctx, ids); err != nil && !errors.Is(err, ErrDrifted) {
 			return nil, err
 		}
 	}
@@ -144,8 +144,8 @@ func (d *Driver) count(ctx context.Context, holes []Entry) error {
 	return err
 }
 
-// countAll reads the counters of some mappings.
-func (d *Driver) countAll(ctx context.Context, ids []uint64) error {
+// countSome reads the counters of some mappings.
+func (d *Driver) countSome(ctx context.Context, ids []uint64) error {
 	holes := make([]Entry, 0, len(ids))
 	for _, id := range ids {
 		holes = append(holes, d.state.Holes(id)...)

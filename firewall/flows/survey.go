@@ -112,7 +112,7 @@ func (s *survey) update() error {
 	return errMany
 }
 
-// survey returns what is known of all ports, or nil where each has to be looked at: for
+// surveyed returns what is known of all ports, or nil where each has to be looked at: for
 // the first grant in a while a look at its port alone is cheaper. It is called by a look.
 func (q *quick) surveyed(wan []netip.Addr, many bool) *survey {
 	now := time.Now()

@@ -81,10 +81,7 @@ func (k *kernel) entriesDrift(ctx context.Context, want iter.Seq[firewall.Entry]
 func (r *reader) agrees(ctx context.Context, set string, want *digest) (bool, error) {
 	var last digest
 	for try := range dumpTries {
-		var held digest
-		_, err := r.scan(ctx, nftables.TableFamilyINet, Table, set, func() { held = digest{} }, func(el element) {
-			held.addElement(el.key, el.keyEnd, el.val)
-		})
+		held, err := r.digestOf(ctx, nftables.TableFamilyINet, Table, set)
 		if err != nil {
 			return false, err
 		}
@@ -97,6 +94,12 @@ func (r *reader) agrees(ctx context.Context, set string, want *digest) (bool, er
 		last = held
 	}
 	return false, fmt.Errorf("listing set %s: %w", set, firewall.ErrChanging)
+}
+
+// digestOf returns the digest of the elements that a set holds.
+func (r *reader) digestOf(ctx context.Context, family nftables.TableFamily, table, set string) (held digest, err error) {
+	_, err = r.scan(ctx, family, table, set, func() { held = digest{} }, func(el element) { held.addElement(el.key, el.keyEnd, el.val) })
+	return held, err
 }
 
 // copiesDrift compares what is kept of the mappings beside what counts them: for packets
@@ -131,10 +134,7 @@ func (r *reader) holdsMappings(ctx context.Context, entries iter.Seq[firewall.En
 		each(e, func(set *nftables.Set, el nftables.SetElement) { digests[set].addElement(el.Key, el.KeyEnd, el.Val) })
 	}
 	for _, set := range sets {
-		var held digest
-		_, err := r.scan(ctx, set.Table.Family, set.Table.Name, set.Name, func() { held = digest{} }, func(el element) {
-			held.addElement(el.key, el.keyEnd, el.val)
-		})
+		held, err := r.digestOf(ctx, set.Table.Family, set.Table.Name, set.Name)
 		if err != nil || !digests[set].equal(held) {
 			return false, err
 		}

@@ -56,10 +56,7 @@ const entriesAtOnce = maxMessages * elementsPerMessage
 
 // writeAll writes all of it in one transaction if it fits beside size bytes, or in parts.
 func (k *kernel) writeAll(c filling, size int, whole func([]elementOp) error, inParts func(filling) error) error {
-	for some, last := range chunks(c.entries, entriesAtOnce) {
-		if !last {
-			break
-		}
+	if some, more := firstOf(c.entries, entriesAtOnce); !more {
 		ops := append(c.facts[:len(c.facts):len(c.facts)], c.target.all(some).ops()...)
 		if k.writer.fits(ops, size) {
 			return whole(ops)
@@ -68,22 +65,15 @@ func (k *kernel) writeAll(c filling, size int, whole func([]elementOp) error, in
 	return inParts(c)
 }
 
-// chunks walks entries, at most so many at once, in memory that the next ones take; last
-// says that there are no more. There is always one chunk, if an empty one.
-func chunks(all iter.Seq[firewall.Entry], most int) iter.Seq2[[]firewall.Entry, bool] {
-	return func(yield func([]firewall.Entry, bool) bool) {
-		var some []firewall.Entry
-		for e := range all {
-			if len(some) == most {
-				if !yield(some, false) {
-					return
-				}
-				some = some[:0]
-			}
-			some = append(some, e)
+// firstOf returns the first entries, at most so many, and whether there are more.
+func firstOf(all iter.Seq[firewall.Entry], most int) (some []firewall.Entry, more bool) {
+	for e := range all {
+		if len(some) == most {
+			return some, true
 		}
-		yield(some, true)
+		some = append(some, e)
 	}
+	return some, false
 }
 
 // fill makes as many transactions as it needs.
