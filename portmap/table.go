@@ -64,7 +64,7 @@ type hold struct {
 	until     deadline
 }
 
-// counts are numbers of mappings, all by one type of key: another one is 10 kB of code.
+// counts are numbers of mappings, all by one type of key: another one is 16 kB of the program.
 type counts = tree[countKey, count]
 
 type count struct {
@@ -126,10 +126,10 @@ func compareInternal(a, b *Mapping) int {
 		cmp.Compare(a.Internal.Port(), b.Internal.Port()), cmp.Compare(a.ID, b.ID))
 }
 
-func compareOnPort(a, b *Mapping) int { return b.after(a.Transport, a.Remotes) }
+func compareOnPort(a, b *Mapping) int { return b.compareWith(a.Transport, a.Remotes) }
 
-// after compares what distinguishes the mappings of one external port with m.
-func (m *Mapping) after(tr Transport, remotes []Remote) int {
+// compareWith returns how (tr, remotes) compares with m, among the mappings of one external port.
+func (m *Mapping) compareWith(tr Transport, remotes []Remote) int {
 	return cmp.Or(cmp.Compare(tr, m.Transport), slices.CompareFunc(remotes, m.Remotes, compareRemotes))
 }
 
@@ -312,8 +312,8 @@ func (t *Table) nextEnd() (time.Time, bool) {
 }
 
 func (s slot) find(tr Transport, remotes []Remote) *Mapping {
-	n := s.mappings.seek(func(m *Mapping) int { return m.after(tr, remotes) })
-	if n == nil || n.key.after(tr, remotes) != 0 {
+	n := s.mappings.seek(func(m *Mapping) int { return m.compareWith(tr, remotes) })
+	if n == nil || n.key.compareWith(tr, remotes) != 0 {
 		return nil
 	}
 	return n.key
@@ -321,7 +321,7 @@ func (s slot) find(tr Transport, remotes []Remote) *Mapping {
 
 // pinned returns the pinhole of an endpoint with exactly these remotes, or nil.
 func (t *Table) pinned(internal netip.AddrPort, tr Transport, remotes []Remote) *Mapping {
-	compare := func(m *Mapping) int { return cmp.Or(internal.Compare(m.Internal), m.after(tr, remotes)) }
+	compare := func(m *Mapping) int { return cmp.Or(internal.Compare(m.Internal), m.compareWith(tr, remotes)) }
 	n := t.pinholes.seek(compare)
 	if n == nil || compare(n.key) != 0 {
 		return nil

@@ -56,23 +56,23 @@ func Over(dir string, system []string) *OverSystem {
 }
 
 // Usable returns why no lease file can be in a directory, given the system's: an *OverSystem, or
-// what Private says.
+// that others could replace the file.
 func Usable(dir string, system []string, daemon ...uint32) error {
 	if over := Over(dir, system); over != nil {
 		return over
 	}
-	return Private(dir, daemon...)
+	return private(dir, daemon...)
 }
 
 // maxLinks is how many symbolic links a path may have (path_resolution(7)).
 const maxLinks = 40
 
-// Private returns why other users could put a file where one of ours is: because they own a
+// private returns why other users could put a file where one of ours is: because they own a
 // directory above it, may rename what is in one, or have made a link that leads there. In a
 // directory like /tmp they may not, if it is root's. Whoever owns the root directory can
 // do anything. What is not there yet is nobody's. Of these users one may be the daemon, who is
 // not this process.
-func Private(dir string, daemon ...uint32) error {
+func private(dir string, daemon ...uint32) error {
 	root, err := stampOf("/")
 	if err != nil {
 		return err

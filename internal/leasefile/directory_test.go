@@ -80,7 +80,7 @@ func TestOthersDirectory(t *testing.T) {
 		if err := errors.Join(os.Mkdir(at, 0o755), do(at)); err != nil {
 			t.Fatal(err)
 		}
-		if err := leasefile.Private(at); err != nil {
+		if err := leasefile.Usable(at, nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

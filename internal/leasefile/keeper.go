@@ -223,7 +223,7 @@ func (k *Keeper) clocks(now time.Time) time.Duration {
 
 // look takes deletions from a file. It reports whether nobody is writing there.
 func (k *Keeper) look(f *kind, now time.Time) (settled bool) {
-	is, err := stamp{}, Private(filepath.Dir(f.path))
+	is, err := stamp{}, private(filepath.Dir(f.path))
 	if err == nil {
 		is, err = stampOf(f.path)
 	}

@@ -117,7 +117,7 @@ func (c *calm) summary() {
 	left, last := c.left, c.last
 	c.left, c.pending = 0, nil
 	c.mu.Unlock()
-	r := slog.NewRecord(time.Now(), slog.LevelWarn, "network keeps changing; log lines suppressed", 0)
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "network keeps changing; log lines suppressed")
 	r.Add("lines", left, "last", last.Message)
 	last.Attrs(func(a slog.Attr) bool {
 		r.AddAttrs(a)

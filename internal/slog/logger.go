@@ -52,8 +52,8 @@ type Record struct {
 	attrs   []Attr
 }
 
-// NewRecord returns one without attributes. The last argument is log/slog's, where it was called.
-func NewRecord(t time.Time, level Level, message string, _ uintptr) Record {
+// NewRecord returns one without attributes.
+func NewRecord(t time.Time, level Level, message string) Record {
 	return Record{Time: t, Level: level, Message: message}
 }
 

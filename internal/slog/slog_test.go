@@ -83,7 +83,7 @@ func TestTime(t *testing.T) {
 		`{"level":"INFO","msg":"x"}` + "\n": func(w io.Writer) Handler { return NewJSONHandler(w, &HandlerOptions{NoTime: true}) },
 	} {
 		var out bytes.Buffer
-		if err := make(&out).Handle(t.Context(), NewRecord(at, LevelInfo, "x", 0)); err != nil || out.String() != want {
+		if err := make(&out).Handle(t.Context(), NewRecord(at, LevelInfo, "x")); err != nil || out.String() != want {
 			t.Errorf("%v; %q, want %q", err, out.String(), want)
 		}
 	}
@@ -92,7 +92,7 @@ func TestTime(t *testing.T) {
 // TestRecord: a copy is one's own, and attributes are passed on until somebody has enough.
 func TestRecord(t *testing.T) {
 	t.Parallel()
-	r := NewRecord(time.Time{}, LevelInfo, "x", 0)
+	r := NewRecord(time.Time{}, LevelInfo, "x")
 	r.Add("a", 1, String("b", "2"))
 	clone := r.Clone()
 	r.attrs[0].Key = "changed"

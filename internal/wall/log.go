@@ -125,7 +125,7 @@ func (l *Log) write(b *Record) {
 		l.left++
 		return
 	}
-	r := slog.NewRecord(time.Now(), level, b.Message, 0)
+	r := slog.NewRecord(time.Now(), level, b.Message)
 	for i := range b.Attrs {
 		r.AddAttrs(b.Attrs[i].attr())
 	}

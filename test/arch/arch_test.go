@@ -187,7 +187,7 @@ var bansEverywhere = []struct {
 	{module + "/internal/program", []string{"firewall/iptables", "internal/doctor", "internal/netns"}, "nothing a client sends may come near a program's start"},
 	{"log", nil, "logs go through an injected slog.Logger"},
 	{"log/slog", nil, "its default logger brings encoding/json; internal/slog writes the same lines"},
-	{"encoding/json", []string{"internal/lab"}, "it is 0.2 MB; internal/json reads and writes the same"},
+	{"encoding/json", []string{"internal/lab"}, "with log/slog it is 0.2 MB; internal/json writes the same and reads more strictly"},
 	{"os/user", nil, "it looks for whoever runs the program first; internal/accounts reads the same files"},
 	{"text/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
 	{"html/template", nil, "it looks up methods by name, which keeps all methods of the program alive"},
@@ -220,15 +220,23 @@ func TestBans(t *testing.T) {
 	}
 }
 
-// copies are what brings splice, sendfile and whatever else net and os have for it, 0.07 MB.
-var copies = regexp.MustCompile(`\bio\.(Copy|CopyN|CopyBuffer)\b`)
-
 // names are what package net finds names with, or takes them.
 var names = regexp.MustCompile(`\bnet\.(Dial|DialTimeout|Dialer|Listen|ListenConfig|ListenPacket|Lookup\w+|Resolve\w+|Resolver|DefaultResolver)\b`)
 
-// TestNoNames: the program looks up no name, and has no resolver: internal/sockets/doc.go. Nor does
-// it copy from anywhere to anywhere.
-func TestNoNames(t *testing.T) {
+// TestNoNames: the program looks up no name, and has no resolver: internal/sockets/doc.go.
+func TestNoNames(t *testing.T) { unused(t, names, "takes names; internal/sockets does not") }
+
+// copies are what brings splice, sendfile and whatever else net and os have for it, 0.07 MB.
+var copies = regexp.MustCompile(`\bio\.(Copy|CopyN|CopyBuffer)\b`)
+
+// TestNoCopies: the program copies from nowhere to anywhere.
+func TestNoCopies(t *testing.T) {
+	unused(t, copies, "brings much that we have no use for; read what there is")
+}
+
+// unused reports what the program has of what it must not use.
+func unused(t *testing.T, what *regexp.Regexp, why string) {
+	t.Helper()
 	for path, r := range packages(t) {
 		name := strings.TrimPrefix(path, module+"/")
 		if !own(path) || strings.HasPrefix(name, "test/") || slices.Contains([]string{"internal/lab", "internal/netns/netnstest", "firewall/homenet"}, name) {
@@ -241,11 +249,8 @@ func TestNoNames(t *testing.T) {
 			}
 			for i, line := range strings.Split(string(text), "\n") {
 				line, _, _ = strings.Cut(line, "//")
-				if used := names.FindString(line); used != "" {
-					t.Errorf("%s/%s:%d: %s takes names; internal/sockets does not", name, file, i+1, used)
-				}
-				if used := copies.FindString(line); used != "" {
-					t.Errorf("%s/%s:%d: %s brings much that we have no use for; read what there is", name, file, i+1, used)
+				if used := what.FindString(line); used != "" {
+					t.Errorf("%s/%s:%d: %s %s", name, file, i+1, used, why)
 				}
 			}
 		}
