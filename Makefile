@@ -13,7 +13,7 @@ INLINE   = -gcflags=all=-l $(foreach p,$(HOT),-gcflags=$(p)=)
 STRIP   ?= -s -w
 LDFLAGS  = $(STRIP) -buildid= -funcalign=1 -X main.version=$(VERSION)
 # Parts of the program begin at pages. Go leaves room for those of 64 kB on MIPS, where kernels
-# have 4 or 16: 66 kB less, of noughts.
+# have 4 or 16: 66 kB less, of zeros.
 LDFLAGS += $(if $(filter mips mipsle,$(GOARCH)),-R 0x4000)
 
 PREFIX  ?= /usr/local

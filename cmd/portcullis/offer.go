@@ -17,7 +17,7 @@ import (
 // line meanwhile.
 const offerWait = time.Second
 
-// mostOffered are more than anybody reads.
+// mostOffered is more than anybody reads.
 const mostOffered = 1000
 
 // offered returns what of the daemon's can stand there, with what it is. Nothing, and in
@@ -42,7 +42,7 @@ func offered(ctx context.Context, at cmdline.Place) []cmdline.Word {
 	}
 }
 
-// ask has the daemon tell, that the line names, what each of the values can be.
+// ask has the daemon that the line names say what each value can be.
 func ask(ctx context.Context, at cmdline.Place) (list []cmdline.Word, err error) {
 	var daemon *control.Client
 	for _, value := range at.Values {

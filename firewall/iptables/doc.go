@@ -25,7 +25,7 @@
 //     second at most. Each minute's audit looks as well, for whoever has no such lock: old
 //     versions, and containers with a /run of their own. Where there is no such file, Watch
 //     looks each second.
-//   - The lock is the whole machine's, whoever's network it is used for. So a look asks the
+//   - The lock is the whole machine's, whichever network it is taken for. So a look asks the
 //     kernel for the table, as the programs of iptables-legacy do, and runs one of them
 //     only where it is another than before (shown.go). What the entries say is left to
 //     the programs: each of their modules knows its own.

@@ -40,7 +40,8 @@
 // mdlayher/netlink, x/net/bpf, x/sys/unix, the standard library.
 //
 // Never: decides what may be mapped, runs a program, calls Flush outside
-// commit.go, touches a set, chain or rule it did not make.
+// commit.go, sends elements by itself outside bulk.go, touches a set, chain or rule
+// it did not make.
 //
 // What is decided here:
 //   - accept_chain is a chain and two sets of ours in the host firewall's table, and

@@ -6,6 +6,6 @@
 //
 // Never: asks a directory service, which os/user does not either in a program without C.
 //
-// What is decided here: os/user finds out who runs the program, and where he is at home, before it
-// looks for anybody else.
+// What is decided here: os/user also finds out who runs the program, and where that user's home is.
+// With text/tabwriter and os.ReadDir it was 33 kB (docs/performance.md).
 package accounts

@@ -19,9 +19,9 @@ var unitDirs = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/loca
 // /tmp is one of its own.
 var ofUnit = []string{"/run/portcullis", "/var/run/portcullis"}
 
-// unitForbids reports whether a daemon that the unit runs cannot write in a directory: there is
-// the unit, of a machine that systemd runs, and no drop-in with a path of the owner's. The
-// files are below root.
+// unitForbids reports whether the daemon of portcullis.service cannot write in a directory: systemd
+// runs the machine, the unit is there, and no drop-in names paths of its own. All files are looked
+// for below root.
 func unitForbids(root, dir string) bool {
 	if _, err := os.Stat(filepath.Join(root, "/run/systemd/system")); err != nil { // sd_booted(3)
 		return false

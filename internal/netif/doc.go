@@ -39,9 +39,9 @@
 //     some hosts are routed to a gateway inside it by a table of its own must be
 //     named; then it is served, with a warning. Only the main table's default route
 //     refuses a named one.
-//   - What the kernel has said of a neighbour is remembered for a second, while it says that
-//     none has changed: to a socket that is looked at before each use, and wakes nobody.
-//     Both halves ask with each request, three times in all, who has an address.
+//   - What the kernel has said of a neighbour is remembered for a second, unless it
+//     reports a change meanwhile, by a socket that is read before each use and wakes
+//     nobody. Both halves ask with each request, three times in all, who has an address.
 //   - A LAN has the families that it has addresses of. A named interface with IPv6
 //     alone is served by IPv6; detection still wants a private IPv4 address, which is
 //     what tells the inside from the outside.

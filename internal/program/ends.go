@@ -44,7 +44,7 @@ func (e *ends) close() {
 	}
 }
 
-// hurry gives those who talk so long until they give up, once the program has ended.
+// hurry bounds how long talk goes on once the program has ended.
 func (e *ends) hurry() {
 	for _, f := range e.ours {
 		_ = f.SetDeadline(time.Now().Add(patience)) // it is a pipe, and open or done with

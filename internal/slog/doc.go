@@ -9,7 +9,7 @@
 // Never: decides what is logged, keeps a logger for all, says where in the source it was called.
 //
 // What is decided here: log/slog has a default logger, which brings encoding/json into whatever
-// imports it, 0.3 MB in all. Both have the same names and write the same lines, which a test holds
-// them to, so that one can be put for the other; but that a DEL has a text quoted here. There are no
-// groups, and no values that are made when they are wanted.
+// imports it, 0.2 MB in all. Names are those of log/slog, and so are the lines, which a test checks;
+// only a DEL is quoted in text here. There are no groups, and no values that are made when they are
+// wanted.
 package slog

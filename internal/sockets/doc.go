@@ -14,9 +14,9 @@
 //   - net.Dialer, net.ListenConfig, net.Dial and net.Listen accept names, so each brings the
 //     resolver with a client of DNS (0.17 MB), which a gateway's daemon never wants to ask.
 //     test/arch keeps them out of the program.
-//   - What cannot wait, on a request's way, is called behind the runtime's back. It wakes a
-//     thread of its own for the first call after a rest, and takes the processor from a thread
-//     that it believes to wait in one, where the kernel has only set it aside for whoever it has
-//     woken; with one processor for each half of the daemon that was half of a renewal. What
-//     may wait, as a file on a disk or the lock of nf_tables, is called as ever.
+//   - What cannot wait is called without telling the runtime, on a request's way: the runtime
+//     would wake a thread of its own for the first call after a rest, and take the processor
+//     from a thread that the kernel has only set aside for whoever it woke. With one processor
+//     for each half of the daemon that was half of a renewal. What may wait (a file on a disk,
+//     the lock of nf_tables) is called as ever.
 package sockets
