@@ -34,12 +34,30 @@ func unitForbids(root, dir string) bool {
 		}
 		dropins, _ := filepath.Glob(filepath.Join(at, unitName+".d", "*.conf")) // the pattern is a good one
 		for _, file := range dropins {
-			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "ReadWritePaths=") {
+			if text, err := os.ReadFile(file); err == nil && opens(string(text), dir) {
 				return false
 			}
 		}
 	}
 	return there && !slices.ContainsFunc(ofUnit, func(own string) bool { return dir == own || strings.HasPrefix(dir, own+"/") })
+}
+
+// opens reports whether a drop-in lets the unit write in a directory: it names that, or one
+// above it (systemd.exec(5)).
+func opens(dropin, dir string) bool {
+	for line := range strings.Lines(dropin) {
+		key, paths, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if strings.TrimSpace(key) != "ReadWritePaths" {
+			continue
+		}
+		for path := range strings.FieldsSeq(paths) {
+			path = filepath.Clean(strings.TrimLeft(strings.Trim(path, `"`), "-+"))
+			if path == "/" || dir == path || strings.HasPrefix(dir, path+"/") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // LeaseFiles returns the warnings about lease files alone, of a configuration that is of no

@@ -19,7 +19,11 @@ func TestUnitForbids(t *testing.T) {
 		{"usr/lib/systemd/system/portcullis.service", "", map[string]bool{"/var/log": false}}, // nobody reads it
 		{"run/systemd/system/x", "", map[string]bool{"/var/log": true, "/tmp": true, "/run/portcullis": false, "/var/run/portcullis/x": false, "/run/portcullis2": true}},
 		{"etc/systemd/system/portcullis.service.d/kea.conf", "[Service]\nSupplementaryGroups=_kea\n", map[string]bool{"/var/log": true}},
-		{"etc/systemd/system/portcullis.service.d/leases.conf", "[Service]\nReadWritePaths=/var/log\n", map[string]bool{"/var/log": false}},
+		{"etc/systemd/system/portcullis.service.d/old.conf", "[Service]\n#ReadWritePaths=/var/log\nReadWritePaths=\n", map[string]bool{"/var/log": true}},
+		{
+			"etc/systemd/system/portcullis.service.d/leases.conf", "[Service]\n ReadWritePaths = /srv/other -/var/log\n",
+			map[string]bool{"/var/log": false, "/var/log/x": false, "/var/logs": true, "/var": true, "/srv": true},
+		},
 	} {
 		at := filepath.Join(root, step.file)
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {

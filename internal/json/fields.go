@@ -43,6 +43,9 @@ func fieldsOf(t reflect.Type) []field {
 			if name == "" {
 				name = f.Name
 			}
+			if rest != "" && rest != "omitempty" { // nobody obeys it
+				panic(fmt.Sprintf("json: %s.%s has the option %q", t, f.Name, rest))
+			}
 			all = append(all, field{name: name, quoted: string(appendString(nil, name, true)), index: i, omitEmpty: rest == "omitempty", plain: plain(f.Type)})
 		}
 	}

@@ -62,7 +62,13 @@ func (e *ends) talk(stdin string, said *Output) <-chan error {
 		}
 	})
 	all.Go(func() { said.Out, errs[1] = read(e.ours[1], maxOutput) })
-	all.Go(func() { said.Complaint, errs[2] = read(e.ours[2], maxOutput) })
+	all.Go(func() {
+		// What a program complains of is for people, and no reason to fail.
+		said.Complaint, errs[2] = read(e.ours[2], maxOutput)
+		if errors.Is(errs[2], ErrTooMuch) || errors.Is(errs[2], os.ErrDeadlineExceeded) {
+			errs[2] = nil
+		}
+	})
 	done := make(chan error, 1)
 	go func() {
 		all.Wait()

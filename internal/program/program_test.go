@@ -71,6 +71,15 @@ func TestTooMuch(t *testing.T) {
 	}
 }
 
+// TestLongComplaint: a program that complains of more than anybody reads has not failed.
+func TestLongComplaint(t *testing.T) {
+	t.Parallel()
+	said, err := shell(t.Context(), "", fmt.Sprintf("head -c %d /dev/zero >&2; echo done", maxOutput+1))
+	if err != nil || string(said.Out) != "done\n" || len(said.Complaint) > maxOutput {
+		t.Errorf("%v, said %q and %d octets of complaint", err, said.Out, len(said.Complaint))
+	}
+}
+
 // TestFind: a program is one that can be run, in a folder of PATH that does not depend on where we
 // are.
 func TestFind(t *testing.T) {
