@@ -25,10 +25,14 @@ func (s *Server) mappings(ctx context.Context, _ *http1.Request) *http1.Response
 		l := &lister{out: bufio.NewWriterSize(w, 64<<10), traffic: s.traffic(ctx), host: s.cfg.Host, now: time.Now(), before: '['}
 		some := make([]portmap.Mapping, 0, listedAtOnce)
 		for m := range s.cfg.Mapper.Snapshot().All() {
-			if some = append(some, m); len(some) == cap(some) {
-				l.write(some)
-				some = some[:0]
+			if some = append(some, m); len(some) < cap(some) {
+				continue
 			}
+			l.write(some)
+			if _, err := l.out.Write(nil); err != nil { // nobody reads it any more
+				return err
+			}
+			some = some[:0]
 		}
 		l.write(some)
 		if l.before == '[' {

@@ -230,14 +230,24 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		}
 		answer = s.contained(ctx, r)
 	}
+	defer func() { s.panicked(recover()) }()       // of what is made while it is written: the connection ends
 	_ = answer.Write(patient{conn}, r, time.Now()) // the peer has gone when this fails
 }
 
-// contained returns the answer of a route. A panic is one answer's, and not the daemon's.
+// panicked reports whether there was a panic, and logs it: it is one answer's, and not the
+// daemon's.
+func (s *Server) panicked(reason any) bool {
+	if reason == nil {
+		return false
+	}
+	s.cfg.Logger.Error("a control request made the handler panic", "panic", reason, "stack", string(debug.Stack()))
+	return true
+}
+
+// contained returns the answer of a route.
 func (s *Server) contained(ctx context.Context, r *http1.Request) (answer *http1.Response) {
 	defer func() {
-		if reason := recover(); reason != nil {
-			s.cfg.Logger.Error("a control request made the handler panic", "panic", reason, "stack", string(debug.Stack()))
+		if s.panicked(recover()) {
 			answer = fail(http1.InternalServerError, "internal", "the daemon failed at this request; its log says more")
 		}
 	}()

@@ -44,7 +44,7 @@ type table struct {
 	wished []portmap.Request
 	name   atomic.Value // a string: what the host is called now
 	blind  atomic.Bool  // the packets cannot be counted
-	broken atomic.Bool  // removing panics
+	broken atomic.Bool  // removing and naming panic
 	query  control.Query
 
 	mu        sync.Mutex
@@ -151,7 +151,13 @@ func serve(t *testing.T, group string) (socket string, m *table) {
 	m = &table{Table: oneMapping(t)}
 	s, err := control.New(control.Config{
 		Logger: slog.New(slog.DiscardHandler), Mapper: m, Group: group,
-		Host:    func(*portmap.Client) string { name, _ := m.name.Load().(string); return name },
+		Host: func(*portmap.Client) string {
+			if m.broken.Load() {
+				panic("a test")
+			}
+			name, _ := m.name.Load().(string)
+			return name
+		},
 		Status:  func() control.Status { return status },
 		Metrics: func(context.Context) []byte { return []byte("portcullis_up 1\n") },
 		Running: func() []byte { return []byte("[lan]\ninterfaces = [\"br-lan\"]\n") },
@@ -377,6 +383,9 @@ func TestPanic(t *testing.T) {
 	m.broken.Store(true)
 	if code, text := raw(t, socket, "POST", "/v1/delete", `{"id":1}`); code != 500 || !strings.Contains(text, `"error":`) {
 		t.Errorf("answered %d %s", code, text)
+	}
+	if list, err := control.NewClient(socket).Mappings(t.Context()); err == nil {
+		t.Errorf("a list that cannot be made has %d mappings", len(list))
 	}
 	m.broken.Store(false)
 	if code, text := raw(t, socket, "POST", "/v1/delete", `{"id":1}`); code != 200 {
