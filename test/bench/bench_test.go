@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if sort := os.Getenv(floorEnv); sort != "" {
+		fmt.Fprintln(os.Stderr, serveFloor(sort))
+		os.Exit(1)
+	}
 	if os.Getenv(keeperEnv) != "" {
 		os.Exit(keep(os.Args[1:]))
 	}
@@ -27,7 +32,7 @@ func TestSmall(t *testing.T) {
 		t.Skip("network namespaces need root")
 	}
 	p := plan{levels: []int{10, 20}, slice: 10 * time.Millisecond, fill: 10 * time.Second, batch: 10}
-	small := plans{p, p, p, p, p, p, p}
+	small := plans{p, p, p, p, p, p, p, p}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), small, []string{"-json"}, &out, &progress); err != nil {
 		t.Fatalf("%v\n%s", err, &progress)
@@ -43,7 +48,7 @@ func TestSmall(t *testing.T) {
 	}
 	gates := []string{oursName, engineName, kernelName, recoveryName, largeName}
 	if got.Incumbent != errAbsent.Error() {
-		gates = append(gates, incumbentName)
+		gates = append(gates, incumbentName, besideName)
 	}
 	for _, gate := range gates {
 		for _, level := range p.levels {

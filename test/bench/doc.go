@@ -2,7 +2,8 @@
 // there are more mappings. It plays the same requests on two networks of
 // namespaces, one with our daemon on the gateway and one with Debian's
 // miniupnpd, and prints both side by side; and it drives the engine and the
-// firewall backend without HTTP, to show how far away the kernel's own limit is.
+// firewall backend without HTTP, to show how far away the kernel's own limit is, as it does
+// with servers that answer without reading (-only floor).
 //
 // It also counts how often an idle daemon is woken, with each firewall backend (-only idle).
 //

@@ -25,8 +25,9 @@ import (
 const (
 	oursName      = "portcullis"
 	incumbentName = "miniupnpd"
-	engineName    = "engine" // our engine, policy and firewall backend, without HTTP
-	kernelName    = "kernel" // the floor under all: bare transactions
+	besideName    = "portcullis beside" // ours once more, in turns with the incumbent
+	engineName    = "engine"            // our engine, policy and firewall backend, without HTTP
+	kernelName    = "kernel"            // the floor under all: bare transactions
 )
 
 // clients is how many LAN hosts ask at once at most. The first of them owns all

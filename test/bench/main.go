@@ -21,6 +21,10 @@ import (
 const timeLimit = 15 * time.Minute
 
 func main() {
+	if sort := os.Getenv(floorEnv); sort != "" {
+		fmt.Fprintln(os.Stderr, "bench: floor:", serveFloor(sort))
+		os.Exit(1)
+	}
 	if os.Getenv(keeperEnv) != "" {
 		os.Exit(keep(os.Args[1:]))
 	}
@@ -39,7 +43,7 @@ func main() {
 }
 
 // plans are how much is measured of everybody.
-type plans struct{ ours, incumbent, engine, recovery, large, memory, idle plan }
+type plans struct{ ours, incumbent, engine, recovery, large, memory, idle, floor plan }
 
 // full is the benchmark. The incumbent gets slower and slower, so its last level
 // is lower and the time it may take to get there bounded.
@@ -50,17 +54,18 @@ var full = plans{
 	},
 	incumbent: plan{
 		levels: []int{goalHome, goalFew, 1_000, goalMany, goalMost},
-		slice:  150 * time.Millisecond, fill: 130 * time.Second, batch: 200,
+		slice:  150 * time.Millisecond, fill: 150 * time.Second, batch: 200,
 	},
 	engine:   plan{levels: []int{100, 20_000}, slice: 100 * time.Millisecond, batch: 200},
 	recovery: plan{levels: []int{100, 20_000}, fill: time.Minute},
 	large:    plan{levels: []int{60_000}},
 	memory:   plan{levels: []int{100, 1_000, 2_300, 5_000, goalMemory}, slice: 3 * time.Second, fill: time.Minute},
 	idle:     plan{slice: 2 * time.Minute},
+	floor:    plan{levels: []int{goalFew}, slice: 500 * time.Millisecond},
 }
 
 // parts are what is measured, in this order.
-var parts = []string{oursName, incumbentName, engineName, kernelName, recoveryName, largeName, memoryName, idleName}
+var parts = []string{oursName, incumbentName, engineName, kernelName, floorName, recoveryName, largeName, memoryName, idleName}
 
 func (r *report) measure(ctx context.Context, part, exe string) error {
 	switch part {
@@ -70,6 +75,8 @@ func (r *report) measure(ctx context.Context, part, exe string) error {
 		return playEngine(ctx, r.plans.engine, r.tell)
 	case kernelName:
 		return playKernel(ctx, r.plans.engine, r.tell)
+	case floorName:
+		return r.playFloor(ctx, r.plans.floor)
 	case recoveryName:
 		return r.recovery(ctx, exe, r.plans.recovery)
 	case largeName:
@@ -81,7 +88,7 @@ func (r *report) measure(ctx context.Context, part, exe string) error {
 	case instructionsName:
 		return r.countInstructions(ctx, exe)
 	case incumbentName:
-		return r.incumbent(ctx, r.plans.incumbent)
+		return r.incumbent(ctx, exe, r.plans.incumbent)
 	}
 	return fmt.Errorf("there is no such part; %s are", strings.Join(append(parts, instructionsName), ", "))
 }
@@ -95,15 +102,16 @@ func run(ctx context.Context, p plans, args []string, out, progress io.Writer) e
 	plots := f.String("plots", "", "draw the pictures into this `directory`")
 	record := f.String("record", "", "write the instructions to this `file`, and compare with nothing")
 	only := f.String("only", strings.Join(parts, ","), "what to measure; "+instructionsName+" as well")
-	f.StringVar(&p.ours.only, "measure", "", "measure only what has these words in its name, of portcullis")
-	f.DurationVar(&p.ours.slice, "slice", p.ours.slice, "how long each measurement of portcullis takes")
-	level := f.Int("level", 0, "measure portcullis with so many mappings only (0: all levels)")
+	f.StringVar(&p.ours.only, "measure", "", "measure only what has these words in its name, of both daemons")
+	f.DurationVar(&p.ours.slice, "slice", p.ours.slice, "how long each measurement of a daemon takes")
+	level := f.Int("level", 0, "measure daemons with so many mappings only (0: all levels)")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if *level > 0 {
-		p.ours.levels = []int{*level}
+		p.ours.levels, p.incumbent.levels = []int{*level}, []int{*level}
 	}
+	p.incumbent.only, p.incumbent.slice = p.ours.only, p.ours.slice
 	r := &report{plans: p, progress: progress, memory: make(map[string]int)}
 	var err error
 	if *from != "" {

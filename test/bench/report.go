@@ -82,7 +82,8 @@ func (r *report) ours(ctx context.Context, exe string, p plan) error {
 	return errors.Join(r.end(few, err), r.end(many, err))
 }
 
-func (r *report) incumbent(ctx context.Context, p plan) error {
+// incumbent measures it in turns with a daemon of ours, so that a busy machine disturbs both.
+func (r *report) incumbent(ctx context.Context, ours string, p plan) error {
 	exe, version, err := findIncumbent()
 	if errors.Is(err, errAbsent) {
 		r.other = err.Error()
@@ -90,11 +91,37 @@ func (r *report) incumbent(ctx context.Context, p plan) error {
 		return nil
 	}
 	r.other = version
-	g, err := startIncumbent(ctx, exe)
+	other, err := startIncumbent(ctx, exe)
 	if err != nil {
 		return err
 	}
-	return r.end(g, g.climb(ctx, p, p.levels, r.tell))
+	beside, err := startOurs(ctx, ours)
+	if err != nil {
+		return r.end(other, err)
+	}
+	beside.name, beside.anyRenews = besideName, false // the incumbent has not all of ours
+	err = r.climbBeside(ctx, p, beside, other)
+	return errors.Join(r.end(beside, err), r.end(other, err))
+}
+
+func (r *report) climbBeside(ctx context.Context, p plan, beside, other *gate) error {
+	for _, level := range p.levels {
+		if other.filled >= p.fill {
+			return nil
+		}
+		for _, g := range []*gate{beside, other} {
+			if err := g.fillTo(ctx, p, level, r.tell); err != nil {
+				return err
+			}
+		}
+		if err := inTurns(r.tell, beside.side(ctx, p, level), other.side(ctx, p, level)); err != nil {
+			return err
+		}
+		if err := errors.Join(beside.check(ctx), other.check(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *report) json(out io.Writer) error {
@@ -191,6 +218,8 @@ var engineLines = []line{
 	{engineName, measureForwards, 1},
 	{engineName, measureListening, 1},
 	{kernelName, measureBare, 1},
+	{floorName, measureNet, 1},
+	{floorName, measureCalls, 1},
 }
 
 // table is a heading, columns, and what their cells show.
@@ -264,9 +293,14 @@ func (r *report) remarks(w io.Writer) {
 	if r.other != "" {
 		fmt.Fprintf(w, "The incumbent: %s.\n", r.other)
 	}
+	calls, _ := r.find(floorName, measureCalls, r.plans.floor.levels[0], 1)
+	if byNet, measured := r.find(floorName, measureNet, r.plans.floor.levels[0], 1); measured {
+		fmt.Fprintf(w, "An answer takes %.0f us of processor time by package net, and %.0f by blocking calls.\n", byNet.CPU, calls.CPU)
+	}
 	if len(r.rows) > 0 {
-		fmt.Fprintf(w, "Each number is the middle one of %d measurements; those of %s's and the engine's first and last column are of %d, taken in turns.\n",
-			timesAlone, oursName, timesInTurns)
+		fmt.Fprintf(w, "Each number is the middle one of %d measurements. Those of %s's and the engine's first and last column are of %d, taken in turns; "+
+			"so are those of %s, in turns with a daemon of ours that has as many mappings.\n",
+			timesAlone, oursName, timesInTurns, incumbentName)
 	}
 }
 
@@ -329,12 +363,12 @@ func (r *report) recoveries(gate, title string, levels []int, lines []line) tabl
 // beside shows how many times the incumbent's rate ours is.
 func (r *report) beside() table {
 	t := table{title: oursName + " / " + incumbentName, lines: gateLines}
-	levels := r.measured(incumbentName, r.measured(oursName, r.plans.incumbent.levels))
+	levels := r.measured(incumbentName, r.plans.incumbent.levels)
 	for _, n := range levels {
 		t.columns = append(t.columns, r.reached(incumbentName, n))
 	}
 	t.cell = func(l line, i int) string {
-		a, _ := r.find(oursName, l.measure, levels[i], l.workers)
+		a, _ := r.find(besideName, l.measure, levels[i], l.workers)
 		b, _ := r.find(incumbentName, l.measure, levels[i], l.workers)
 		return ratio(a.PerSecond, b.PerSecond)
 	}

@@ -62,7 +62,7 @@ var goals = []goal{
 // beside is our rate as a multiple of the incumbent's, for one client.
 func beside(measure string, level int) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
-		ours, _ := r.find(oursName, measure, level, 1)
+		ours, _ := r.find(besideName, measure, level, 1)
 		other, _ := r.find(incumbentName, measure, level, 1)
 		if 20*other.Present < 19*level { // it did not come so far in its time
 			return 0, false
