@@ -19,4 +19,7 @@
 //     from a thread that the kernel has only set aside for whoever it woke. With one processor
 //     for each half of the daemon that was half of a renewal. What may wait (a file on a disk,
 //     the lock of nf_tables) is called as ever.
+//   - Such a call must not find a descriptor that waits: the whole process would. O_NONBLOCK is of
+//     the open socket and not of the descriptor, so the warden makes none on a socket that a front
+//     has as well: the ends of the wall are two, and what it hands over it closes.
 package sockets
