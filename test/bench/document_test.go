@@ -34,7 +34,7 @@ func TestDocument(t *testing.T) {
 	}
 	is := string(raw)
 	for mark, tables := range map[string][]func(io.Writer){
-		"goals": {r.goals}, "memory": {r.memories}, "idle": {r.wakeups}, "speeds": {r.speeds, r.remarks}, "instructions": {was.table},
+		"goals": {r.goals}, "memory": {r.memories}, "idle": {r.wakeups}, "speeds": {r.speeds, r.remarks}, "instructions": {was.table}, "exchanges": {exchangesTable(t)},
 	} {
 		var b bytes.Buffer
 		if err := aligned(&b, tables...); err != nil {
