@@ -44,9 +44,9 @@ func TestSightsRemembered(t *testing.T) {
 	set(host, netlink.NUD_PERMANENT, 9)
 	synctest.Test(t, func(t *testing.T) {
 		sees(9, 1)
-		time.Sleep(netif.SightLife - 1)
+		time.Sleep(netif.SightLife - time.Nanosecond)
 		sees(9, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		sees(9, 1)
 	})
 	s.must(s.h.NeighDel(&netlink.Neigh{LinkIndex: index, IP: host.AsSlice()}))
