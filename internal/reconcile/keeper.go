@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -45,7 +46,8 @@ type Config struct {
 	Changed func()
 	Settled func(context.Context)
 	// Audits compare the kernel with what it should hold, all of it if full is set, put
-	// right what differs, and return what did; "" is nothing.
+	// right what differs, and return what did; "" is nothing. The first counts its repairs
+	// itself.
 	Audits []func(ctx context.Context, full bool) (drift string, err error)
 	// Drifted is told what was put right.
 	Drifted func(drift string)
@@ -62,6 +64,8 @@ type Keeper struct {
 	waited  time.Time // when it was last said that an accept chain is missing
 	had     bool      // a look has found every accept chain there
 	missing int       // looks in a row since that found one missing
+
+	others atomic.Uint64 // repairs in which the first audit had no part
 
 	mu   sync.Mutex
 	seen firewall.Intrusion // guarded by mu; since the last audit
@@ -203,6 +207,15 @@ func (k *Keeper) found() {
 	k.had, k.missing = true, 0
 }
 
+// Others returns how many repairs were told of that the first of the audits has not counted. It
+// is safe for concurrent use. Nil has repaired nothing.
+func (k *Keeper) Others() uint64 {
+	if k == nil {
+		return 0
+	}
+	return k.others.Load()
+}
+
 // audit repairs what is wrong, with one log line and one event. It reports
 // whether it could, and on what occasion.
 func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool) {
@@ -212,7 +225,8 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 	k.mu.Unlock()
 	var all []string
 	var err, lacking error
-	for _, audit := range k.cfg.Audits {
+	counted := false
+	for i, audit := range k.cfg.Audits {
 		drift, failed := audit(ctx, seen.Ours)
 		var chain *firewall.ChainError
 		switch {
@@ -220,7 +234,7 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 			lacking = failed
 			continue
 		case drift != "":
-			all = append(all, drift)
+			all, counted = append(all, drift), counted || i == 0
 		}
 		err = errors.Join(err, failed)
 	}
@@ -235,6 +249,9 @@ func (k *Keeper) audit(ctx context.Context) (seen firewall.Intrusion, whole bool
 		return seen, false
 	case drift != "":
 		k.repairs.Allow()
+		if !counted {
+			k.others.Add(1)
+		}
 		k.cfg.Log.Warn("repaired firewall rules", "drift", drift, "program", seen.Program)
 		k.cfg.Drifted(drift)
 	}

@@ -134,7 +134,7 @@ func sum(all []portmap.Count, of func(portmap.Count) bool) (n uint64) {
 // countKernel writes what the daemon had to put right, or to start anew.
 func (w *Warden) countKernel(t *metrics.Text) {
 	t.Family("portcullis_firewall_repairs_total", metrics.Counter, "How often somebody else's change of the firewall was put right")
-	t.Sample(float64(w.firewall.Repaired()), "backend", w.backend)
+	t.Sample(float64(w.repaired()), "backend", w.backend)
 	ended := 0
 	if w.front != nil {
 		ended = w.front().Ended

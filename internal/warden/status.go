@@ -9,6 +9,9 @@ import (
 	"portcullis/portmap"
 )
 
+// repaired returns how often rules were put right, each with a line in the log.
+func (w *Warden) repaired() uint64 { return w.firewall.Repaired() + w.rules.Others() }
+
 // status returns what `portcullis status` shows.
 func (w *Warden) status() control.Status {
 	wan, table := w.network.View().WAN(), w.engine.Snapshot()
@@ -19,7 +22,7 @@ func (w *Warden) status() control.Status {
 		LAN:     []control.LAN{},
 		Denied:  w.engine.Denied(), LastRefused: w.lastRefused(), Limit: w.now().Limits.Mappings, Pending: w.approvals.Count(),
 		Firewall: control.Firewall{
-			Backend: w.backend, DriftRepaired: w.firewall.Repaired(),
+			Backend: w.backend, DriftRepaired: w.repaired(),
 		},
 		Sandbox: w.sandbox, Hook: w.showHook(),
 	}

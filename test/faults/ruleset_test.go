@@ -32,11 +32,12 @@ func TestRulesetChanges(t *testing.T) {
 	for name, script := range map[string]string{
 		"nft flush ruleset and the owner's rules again, systemctl reload nftables": "flush ruleset\n" + hostRules,
 		"an fw4-like restart: the host's table is made anew":                       "table inet hostfw\ndelete table inet hostfw\n" + hostRules,
-		"our table is deleted":       "delete table inet portcullis",
-		"our chains are flushed":     "flush chain inet portcullis forward_mapped\nflush chain inet portcullis dnat_mapped",
-		"a rule is put before ours":  "insert rule inet portcullis forward_mapped udp dport 6000 drop",
-		"our mappings are flushed":   "flush map inet portcullis mapped",
-		"our interfaces are flushed": "flush set inet portcullis wan_ifaces",
+		"our table is deleted":          "delete table inet portcullis",
+		"what tells senders is deleted": "delete table inet portcullis_frames",
+		"our chains are flushed":        "flush chain inet portcullis forward_mapped\nflush chain inet portcullis dnat_mapped",
+		"a rule is put before ours":     "insert rule inet portcullis forward_mapped udp dport 6000 drop",
+		"our mappings are flushed":      "flush map inet portcullis mapped",
+		"our interfaces are flushed":    "flush set inet portcullis wan_ifaces",
 		"the host's chain is flushed, and filled without our jump": "flush chain inet hostfw forward\n" +
 			"add rule inet hostfw forward ct state established,related accept\nadd rule inet hostfw forward iifname br-lan oifname wan0 accept",
 	} {
